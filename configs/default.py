@@ -1,0 +1,282 @@
+"""Every knob, once. The values are those of the published TCGA-BRCA 20× model where it has one.
+
+Other configs start from `get_config()` and change what differs. Any key can be set on the command
+line: --config.denoiser.train.batch_size=64
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The config tree, locked: a misspelt key is an error."""
+    config = ConfigDict()
+    # Root of every random stream.
+    config.seed = 0
+    # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
+    # sample, judge, evaluate, report.
+    config.stages = "all"
+    # Stages to make anew although they are done; what they wrote is deleted.
+    config.force = ""
+    config.runtime = _runtime()
+    config.mesh = _mesh()
+    config.data = _data()
+    config.encoder = encoder()
+    config.autoencoder = _autoencoder()
+    config.denoiser = _denoiser()
+    config.sample = _sample()
+    # An encoder that only the evaluation sees: same recipe, other sizes.
+    config.judge = encoder()
+    config.lock()
+    return config
+
+
+def _runtime() -> ConfigDict:
+    c = ConfigDict()
+    # Devices to make of a CPU's cores; 0 leaves it to jax. One for each core trains twice as
+    # fast as one for all: a convolution uses one core well and two badly.
+    c.cpu_devices = 0
+    # Folder of compiled programs that later runs read; "" keeps none.
+    c.compilation_cache = ""
+    # auto: one process of several, found from the environment (TPU pod, SLURM); off: alone.
+    c.distributed = "off"
+    return c
+
+
+def _mesh() -> ConfigDict:
+    c = ConfigDict()
+    # Devices along each axis; one may be -1 for all that are left.
+    c.data = -1
+    c.fsdp = 1
+    c.model = 1
+    # "regex = dimension:axis": which dimension of which parameters is split over which axis.
+    c.rules = ("kernel$ = -1:fsdp",)
+    return c
+
+
+def _data() -> ConfigDict:
+    c = ConfigDict()
+    # Globs, files or folders, comma-separated; "demo" is the CC0 slide of the demo.
+    c.slides = "demo"
+    # Microns per pixel of the slides; 0 takes what the file says.
+    c.mpp = 0.0
+    # Microns per pixel of the patches; 0.5 is 20×.
+    c.patch_mpp = 0.5
+
+    c.tissue = ConfigDict()
+    # Microns per pixel of the thumbnail the mask is made on.
+    c.tissue.mpp = 8.0
+    # Otsu's threshold on saturation is kept between these (0…1).
+    c.tissue.min_saturation = 0.05
+    c.tissue.max_saturation = 0.10
+    # Darker than this (0…1) is pen or fold.
+    c.tissue.min_luminance = 0.10
+    # Specks and holes below this radius vanish, µm.
+    c.tissue.smooth_radius_um = 16.0
+
+    c.holdout = ConfigDict()
+    # case: whole cases by a hash of their name; area: the lowest rows of every slide.
+    c.holdout.by = "case"
+    # How much is held out, of cases or of rows.
+    c.holdout.fraction = 0.1
+    # What in a file's name is its case; names without a match are their own case.
+    c.holdout.case_regex = r"TCGA-\w{2}-\w{4}"
+
+    c.records = ConfigDict()
+    # Side of a stored square, px. Larger than a patch: crops fall at any pixel of it.
+    c.records.record_px = 256
+    # Distance of squares, px.
+    c.records.stride_px = 256
+    # Least tissue of a square, 0…1.
+    c.records.min_tissue = 0.5
+    # JPEG quality of stored squares, 4:4:4.
+    c.records.jpeg_quality = 95
+
+    c.regions = ConfigDict()
+    # Held-out reference regions: how many, and their cells.
+    c.regions.count = 2
+    c.regions.rows = 4
+    c.regions.cols = 4
+
+    c.crops = ConfigDict()
+    # Side of a patch: one embedding, one window.
+    c.crops.patch_px = 256
+    # Patches to cache embeddings and latents of; 0: one for each record.
+    c.crops.num_crops = 0
+    # Pixels around a patch that the autoencoder sees and its latents drop.
+    c.crops.context_px = 0
+    # One of eight orientations for each crop.
+    c.crops.dihedral = False
+
+    c.loader = ConfigDict()
+    # Threads that decode, and examples they keep ready.
+    c.loader.num_threads = 8
+    c.loader.prefetch = 512
+    return c
+
+
+def _train(*, steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
+    c = ConfigDict()
+    c.num_steps = steps
+    # Over all devices and hosts.
+    c.batch_size = batch_size
+    c.optimizer = ConfigDict()
+    # AdamW.
+    c.optimizer.learning_rate = learning_rate
+    c.optimizer.warmup_steps = 1000
+    # constant, or cosine to zero over num_steps.
+    c.optimizer.decay = "constant"
+    c.optimizer.weight_decay = 0.01
+    c.optimizer.b2 = 0.999
+    # Gradients of a larger global norm are scaled down to it.
+    c.optimizer.clip_norm = 1.0
+    # Averaged weights are what later stages read.
+    c.optimizer.ema_decay = 0.9999
+    c.log_every = 100
+    c.checkpoint_every = 5000
+    # Non-finite updates are skipped; more than this many stop the run.
+    c.max_skipped = 10
+    # jit over the mesh, or pmap over local devices.
+    c.method = "jit"
+    return c
+
+
+def encoder() -> ConfigDict:
+    """ViT-S/16 by DINO."""
+    c = ConfigDict()
+    c.model = ConfigDict()
+    m = c.model
+    m.vit = ConfigDict()
+    m.vit.image_px = 256
+    m.vit.patch_px = 16
+    m.vit.width = 384
+    m.vit.depth = 12
+    m.vit.num_heads = 6
+    # The embedding: class (token) or mean (of patch tokens).
+    m.vit.pool = "class"
+    # dino, or infonce (what works in minutes).
+    m.objective = "dino"
+    m.infonce = ConfigDict()
+    m.infonce.temperature = 0.1
+    m.infonce.head_width = 256
+    m.infonce.head_dim = 128
+    m.dino = ConfigDict()
+    m.dino.teacher_temperature = 0.04
+    m.dino.student_temperature = 0.1
+    m.dino.center_momentum = 0.9
+    m.dino.num_prototypes = 65536
+    m.dino.head_width = 2048
+    m.dino.bottleneck = 256
+    # Local views besides the two global ones, their side, and areas as fractions of the patch.
+    m.dino.num_local = 8
+    m.dino.local_px = 96
+    m.dino.global_area = (0.4, 1.0)
+    m.dino.local_area = (0.05, 0.4)
+    m.jitter = ConfigDict()
+    # Half-widths of uniform changes of brightness, contrast and each channel's gain.
+    m.jitter.brightness = 0.2
+    m.jitter.contrast = 0.2
+    m.jitter.channel = 0.1
+    # Training crops are this much larger than the input, so that views can differ in place, px.
+    m.shift_px = 0
+    c.train = _train(steps=100_000, batch_size=1024, learning_rate=5e-4)
+    c.train.optimizer.warmup_steps = 5000
+    c.train.optimizer.decay = "cosine"
+    c.train.optimizer.weight_decay = 0.04
+    c.train.optimizer.clip_norm = 3.0
+    # In DINO this average is the teacher.
+    c.train.optimizer.ema_decay = 0.996
+    return c
+
+
+def _autoencoder() -> ConfigDict:
+    c = ConfigDict()
+    c.model = ConfigDict()
+    # kl: the blocks of latent diffusion; light: a pixel-unshuffle stem, trains on two cores.
+    c.model.kind = "kl"
+    c.model.kl = ConfigDict()
+    c.model.kl.latent_channels = 3
+    c.model.kl.channels = 128
+    c.model.kl.channel_mult = (1, 2, 4)
+    c.model.kl.num_res_blocks = 2
+    c.model.light = ConfigDict()
+    c.model.light.latent_channels = 4
+    c.model.light.channels = 64
+    c.model.light.num_blocks = 3
+    c.model.light.downsample_factor = 4
+    c.loss = ConfigDict()
+    # Beside the mean absolute error of pixels, weight 1: gradients at three scales, features of
+    # the encoder's patch tokens, KL from a unit Gaussian.
+    c.loss.gradient_weight = 1.0
+    c.loss.perceptual_weight = 0.1
+    c.loss.kl_weight = 1e-6
+    c.train = _train(steps=200_000, batch_size=64, learning_rate=1e-4)
+    c.train.optimizer.ema_decay = 0.999
+    return c
+
+
+def _denoiser() -> ConfigDict:
+    c = ConfigDict()
+    c.unet = ConfigDict()
+    c.unet.latent_channels = 3
+    c.unet.channels = 192
+    c.unet.channel_mult = (1, 2, 3, 5)
+    c.unet.num_res_blocks = 2
+    # Levels with a transformer, 0 the finest.
+    c.unet.attention_levels = (1, 2, 3)
+    c.unet.num_heads = 1
+    c.unet.context_dim = 512
+    # cross_attention as published, or scale_shift in every residual block.
+    c.unet.conditioning = "cross_attention"
+    # one: embeddings have length 1 as published; root_dim: length √D.
+    c.embedding_length = "one"
+    c.schedule = ConfigDict()
+    # scaled_linear as published, or cosine, which has no betas to set.
+    c.schedule.name = "scaled_linear"
+    c.schedule.num_timesteps = 1000
+    c.schedule.beta_start = 0.0015
+    c.schedule.beta_end = 0.0195
+    c.loss = ConfigDict()
+    # eps, x0 or v.
+    c.loss.prediction = "eps"
+    # How often the null embedding takes the embedding's place.
+    c.loss.cond_drop_rate = 0.1
+    # Caps the weight of low-noise timesteps; 0 weighs all alike.
+    c.loss.min_snr_gamma = 0.0
+    c.train = _train(steps=150_000, batch_size=600, learning_rate=1e-4)
+    return c
+
+
+def _sample() -> ConfigDict:
+    c = ConfigDict()
+    # dense: the reference is embedded at every window; interpolated: between the grid's cells.
+    c.conditioning = "dense"
+    # slerp or lerp.
+    c.interpolation = "slerp"
+    # uncond + s·(cond − uncond); 1 is none.
+    c.guidance_scale = 1.5
+    c.solver = ConfigDict()
+    # dpmpp_2m, ddim or ddpm.
+    c.solver.name = "dpmpp_2m"
+    c.solver.num_solver_steps = 20
+    # Of ddim: 0 deterministic, 1 ddpm.
+    c.solver.eta = 0.0
+    c.solver.t_start = 999
+    c.windows = ConfigDict()
+    # offset: windows side by side, the grid moves every step; overlap: all windows every step.
+    c.windows.mode = "offset"
+    # Of overlap: distance of windows, latent px.
+    c.windows.stride = 16
+    # Of offset: farthest move of the grid, latent px.
+    c.windows.max_offset = 8
+    # uniform or tapered.
+    c.windows.weights = "uniform"
+    # Windows evaluated together.
+    c.chunk = 32
+    c.decode = ConfigDict()
+    # Tile and overlap of the decoder, latent px, and tiles together.
+    c.decode.tile = 64
+    c.decode.overlap = 16
+    c.decode.chunk = 4
+    # Cells whose variations are shown.
+    c.num_variations = 6
+    return c

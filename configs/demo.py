@@ -1,0 +1,101 @@
+"""The demo: every model trained from scratch on one slide by two CPU cores.
+
+bash launch/demo.sh
+"""
+
+from configs import default
+
+
+def get_config():
+    """Small models and short trainings; nothing else differs from a full run."""
+    config = default.get_config()
+    config.runtime.cpu_devices = 2
+    config.runtime.compilation_cache = "~/.cache/ssldiff_jax"
+    _data(config.data)
+    _encoder(config.encoder)
+    _judge(config.judge)
+    _autoencoder(config.autoencoder)
+    _denoiser(config.denoiser)
+    _sample(config.sample)
+    return config
+
+
+def _data(c):
+    c.holdout.by = "area"
+    c.holdout.fraction = 0.3
+    c.records.record_px = 160
+    c.records.stride_px = 80
+    c.records.min_tissue = 0.25
+    c.regions.rows = 8
+    c.regions.cols = 8
+    c.crops.patch_px = 64
+    c.crops.num_crops = 12_000
+    c.crops.context_px = 8
+    c.crops.dihedral = True
+    c.loader.num_threads = 2
+    c.loader.prefetch = 128
+
+
+def _encoder(c):
+    c.model.objective = "infonce"
+    c.model.vit.image_px = 64
+    c.model.vit.patch_px = 8
+    c.model.vit.width = 96
+    c.model.vit.depth = 3
+    c.model.vit.num_heads = 3
+    c.model.vit.pool = "mean"
+    c.model.jitter.brightness = 0.1
+    c.model.jitter.contrast = 0.1
+    c.model.jitter.channel = 0.05
+    c.model.shift_px = 16
+    c.train.num_steps = 300
+    c.train.batch_size = 96
+    _short(c.train, learning_rate=1e-3, ema_decay=0.98)
+
+
+def _judge(c):
+    _encoder(c)
+    c.model.vit.patch_px = 16
+    c.model.vit.width = 128
+    c.model.vit.num_heads = 4
+
+
+def _autoencoder(c):
+    c.model.kind = "light"
+    c.train.num_steps = 600
+    c.train.batch_size = 16
+    _short(c.train, learning_rate=2e-3, ema_decay=0.99)
+
+
+def _denoiser(c):
+    c.unet.latent_channels = 4
+    c.unet.channels = 48
+    c.unet.channel_mult = (1, 2, 3)
+    c.unet.num_res_blocks = 1
+    c.unet.attention_levels = (1, 2)
+    c.unet.num_heads = 4
+    c.unet.context_dim = 192
+    c.unet.conditioning = "scale_shift"
+    c.embedding_length = "root_dim"
+    c.schedule.name = "cosine"
+    c.loss.prediction = "v"
+    c.loss.min_snr_gamma = 5.0
+    c.train.num_steps = 2500
+    c.train.batch_size = 32
+    _short(c.train, learning_rate=1e-3, ema_decay=0.995)
+
+
+def _sample(c):
+    c.solver.t_start = 990
+    c.windows.max_offset = 2
+    c.chunk = 28
+    c.decode.tile = 48
+
+
+def _short(c, *, learning_rate, ema_decay):
+    c.optimizer.learning_rate = learning_rate
+    c.optimizer.ema_decay = ema_decay
+    c.optimizer.warmup_steps = 40
+    c.optimizer.decay = "cosine"
+    c.log_every = 20
+    c.checkpoint_every = 1000

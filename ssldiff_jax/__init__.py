@@ -1,0 +1,14 @@
+"""Learned representation-guided diffusion of gigapixel images, in JAX."""
+
+from typing import Any
+
+__all__ = ["Generator"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on use: `python -m ssldiff_jax.main` sets up jax before anything imports it.
+    if name == "Generator":
+        from ssldiff_jax.stages import generator
+
+        return generator.Generator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

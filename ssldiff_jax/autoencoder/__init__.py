@@ -1,0 +1,1 @@
+"""First stage: images to latents and back."""

@@ -1,0 +1,106 @@
+"""The convolutional autoencoder of latent diffusion (Rombach et al. 2022), KL-regularised."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssldiff_jax.core import arrays, attention, layers
+
+
+@dataclasses.dataclass(frozen=True)
+class KLConfig:
+    """Sizes; the defaults are the published f4 first stage."""
+
+    latent_channels: int = 3
+    channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 4)
+    num_res_blocks: int = 2
+
+    @property
+    def downsample_factor(self) -> int:
+        """Pixels per latent."""
+        return 2 ** (len(self.channel_mult) - 1)
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, convolution, twice, residual."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: layers.FeatureMap) -> jax.Array:
+        h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-6, name="norm1")(x))
+        h = layers.conv(self.features, name="conv1")(h)
+        h = nn.silu(layers.group_norm(self.features, epsilon=1e-6, name="norm2")(h))
+        h = layers.conv(self.features, name="conv2")(h)
+        if x.shape[-1] != self.features:
+            x = layers.conv(self.features, kernel=1, name="shortcut")(x)
+        return x + h
+
+
+class AttentionBlock(nn.Module):
+    """One head over all pixels."""
+
+    @nn.compact
+    def __call__(self, x: layers.FeatureMap) -> jax.Array:
+        b, h, w, c = x.shape
+        y = layers.group_norm(c, epsilon=1e-6, name="norm")(x).reshape(b, h * w, c)
+        q, k, v = (nn.Dense(c, name=name)(y) for name in ("q", "k", "v"))
+        y = nn.Dense(c, name="proj_out")(attention.attend(q, k, v, num_heads=1))
+        return x + y.reshape(b, h, w, c)
+
+
+class Middle(nn.Module):
+    """The blocks at the coarsest level."""
+
+    @nn.compact
+    def __call__(self, x: layers.FeatureMap) -> jax.Array:
+        x = ResBlock(x.shape[-1], name="block_1")(x)
+        x = AttentionBlock(name="attention")(x)
+        return ResBlock(x.shape[-1], name="block_2")(x)
+
+
+class Encoder(nn.Module):
+    """Images → moments `(B, h, w, 2·latent_channels)`."""
+
+    config: KLConfig
+
+    @nn.compact
+    def __call__(self, image: arrays.Image) -> jax.Array:
+        c = self.config
+        h = layers.conv(c.channels, name="conv_in")(image)
+        for level, mult in enumerate(c.channel_mult):
+            for block in range(c.num_res_blocks):
+                h = ResBlock(c.channels * mult, name=f"down_{level}_{block}")(h)
+            if level < len(c.channel_mult) - 1:
+                # Padded right and bottom only, as the published weights were trained.
+                h = jnp.pad(h, ((0, 0), (0, 1), (0, 1), (0, 0)))
+                down = nn.Conv(h.shape[-1], (3, 3), 2, padding="VALID", name=f"downsample_{level}")
+                h = down(h)
+        h = Middle(name="middle")(h)
+        h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-6, name="norm_out")(h))
+        h = layers.conv(2 * c.latent_channels, name="conv_out")(h)
+        return layers.conv(2 * c.latent_channels, kernel=1, name="quant")(h)
+
+
+class Decoder(nn.Module):
+    """Latents → images."""
+
+    config: KLConfig
+
+    @nn.compact
+    def __call__(self, z: arrays.Latents) -> jax.Array:
+        c = self.config
+        h = layers.conv(c.latent_channels, kernel=1, name="post_quant")(z)
+        h = layers.conv(c.channels * c.channel_mult[-1], name="conv_in")(h)
+        h = Middle(name="middle")(h)
+        for level, mult in reversed(list(enumerate(c.channel_mult))):
+            for block in range(c.num_res_blocks + 1):
+                h = ResBlock(c.channels * mult, name=f"up_{level}_{block}")(h)
+            if level > 0:
+                h = layers.upsample_nearest(h)
+                h = layers.conv(h.shape[-1], name=f"upsample_{level}")(h)
+        h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-6, name="norm_out")(h))
+        return layers.conv(3, name="conv_out")(h)

@@ -1,0 +1,1 @@
+"""What every room may lean on: shapes, config, random streams, layers, attention, files."""

@@ -1,0 +1,49 @@
+"""Files that are either whole or absent."""
+
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+
+def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
+    """Let `write` fill a temporary neighbour of `path`, then move it into place.
+
+    Raises OSError that names `path`; the temporary file is gone then.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    try:
+        write(pathlib.Path(name))
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        pathlib.Path(name).unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, default=_plain) + "\n"
+    write_atomic(path, lambda p: _write_text(p, text))
+
+
+def _write_text(path: pathlib.Path, text: str) -> None:
+    path.write_text(text)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read JSON; ValueError names the file when it is damaged."""
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error

@@ -1,0 +1,25 @@
+"""Random streams: one root seed, every stream by name and step, noise by example index."""
+
+import zlib
+from collections.abc import Callable
+
+import jax
+
+from ssldiff_jax.core import arrays
+
+
+def stream(seed: int, name: str, step: int | jax.Array | None = None) -> arrays.Key:
+    """The key of the stream `name`, at `step` if it is drawn from more than once."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    return key if step is None else jax.random.fold_in(key, step)
+
+
+def per_example(key: arrays.Key, index: arrays.AnyArray, draw: Callable, *args) -> jax.Array:
+    """Draw for every example from its own key, so no draw depends on how the batch is split.
+
+    Args:
+        index: global example indices, `(B,)` int.
+        draw: a function (key, *args) → array, such as `jax.random.normal`.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+    return jax.vmap(lambda k: draw(k, *args))(keys)

@@ -1,0 +1,88 @@
+"""The denoising objective, and the task that the training loop drives."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.diffusion import conditioning, schedule
+from ssldiff_jax.diffusion import prediction as prediction_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """What is predicted and how it is weighted.
+
+    `min_snr_gamma` caps the weight of low-noise timesteps (Hang et al. 2023); 0 weighs all alike.
+    """
+
+    prediction: prediction_lib.Prediction = "eps"
+    cond_drop_rate: float = 0.1
+    min_snr_gamma: float = 0.0
+
+
+def min_snr_weight(
+    prediction: prediction_lib.Prediction, snr: arrays.AnyArray, gamma: float
+) -> jax.Array:
+    """min(snr, γ), carried from the x0 error it is defined on to the error of `prediction`."""
+    match prediction:
+        case "x0":
+            return jnp.minimum(snr, gamma)
+        case "eps":
+            return jnp.minimum(snr, gamma) / snr
+        case "v":
+            return jnp.minimum(snr, gamma) / (snr + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingTask:
+    """Learn p(latents | embedding) from batches of cached `moments` and `embedding`."""
+
+    denoiser: conditioning.Denoiser
+    scaling: autoencoder.LatentScaling
+    schedule: schedule.Schedule
+    config: LossConfig
+
+    def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Parameters, and no further state."""
+        mean, _ = jnp.split(batch["moments"].astype(jnp.float32), 2, axis=-1)
+        t = jnp.zeros(mean.shape[0], jnp.int32)
+        return self.denoiser.init(key, mean, t, batch["embedding"])["params"], {}
+
+    def loss(
+        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
+    ) -> tuple:
+        """Weighted mean squared error of the prediction at a uniform timestep."""
+        moments, embedding, index = batch["moments"], batch["embedding"], batch["index"]
+        key_z, key_t, key_eps, key_drop = jax.random.split(key, 4)
+
+        # latents
+        moments = moments.astype(jnp.float32)
+        shape = (*moments.shape[1:-1], moments.shape[-1] // 2)
+        noise = rng.per_example(key_z, index, jax.random.normal, shape)
+        x0 = self.scaling.apply(autoencoder.sample_moments(moments, noise))
+
+        # noise
+        t = rng.per_example(key_t, index, jax.random.randint, (), 0, self.schedule.num_timesteps)
+        eps = rng.per_example(key_eps, index, jax.random.normal, shape)
+        alpha, sigma = self.schedule.at(t)
+        x_t = alpha * x0 + sigma * eps
+
+        # prediction
+        drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.config.cond_drop_rate)
+        embedding = conditioning.drop_condition(embedding, drop)
+        output = self.denoiser.apply({"params": params}, x_t, t, embedding)
+
+        # error
+        wanted = prediction_lib.target(self.config.prediction, x0, eps, alpha, sigma)
+        error = jnp.mean(jnp.square((output - wanted).astype(jnp.float32)), axis=(1, 2, 3))
+        weight = jnp.ones_like(error)
+        if self.config.min_snr_gamma > 0:
+            snr = jnp.square(alpha / sigma)[:, 0, 0, 0]
+            weight = min_snr_weight(self.config.prediction, snr, self.config.min_snr_gamma)
+        loss = jnp.mean(weight * error)
+        return loss, ({"mse": jnp.mean(error)}, extra)

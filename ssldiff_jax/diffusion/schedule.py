@@ -1,0 +1,60 @@
+"""Noise schedules: alpha and sigma for every timestep, x_t = alpha·x0 + sigma·eps."""
+
+import dataclasses
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssldiff_jax.core import arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """A variance-preserving schedule over t = 0 … num_timesteps − 1, least noise first.
+
+    `scaled_linear` is Rombach et al. 2022 (betas linear in their root); `cosine` is Nichol and
+    Dhariwal 2021, betas clipped at 0.999.
+    """
+
+    name: Literal["scaled_linear", "cosine"] = "scaled_linear"
+    num_timesteps: int = 1000
+    beta_start: float = 0.0015
+    beta_end: float = 0.0195
+
+    @functools.cached_property
+    def alpha_bar(self) -> np.ndarray:
+        """The cumulative product of 1 − beta, float64, `(num_timesteps,)`."""
+        if self.name == "cosine":
+            level = (
+                np.cos(
+                    (np.arange(self.num_timesteps + 1) / self.num_timesteps + 0.008)
+                    / 1.008
+                    * np.pi
+                    / 2
+                )
+                ** 2
+            )
+            betas = np.clip(1 - level[1:] / level[:-1], 0, 0.999)
+        else:
+            betas = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps) ** 2
+        return np.cumprod(1 - betas)
+
+    @property
+    def alphas(self) -> np.ndarray:
+        """√alpha_bar, float64."""
+        return np.sqrt(self.alpha_bar)
+
+    @property
+    def sigmas(self) -> np.ndarray:
+        """√(1 − alpha_bar), float64."""
+        return np.sqrt(1 - self.alpha_bar)
+
+    def at(self, t: arrays.Timestep, ndim: int = 4) -> tuple[jax.Array, jax.Array]:
+        """(alpha, sigma) at t, shaped `(B, 1, …)` to broadcast against `ndim` axes."""
+        shape = (-1,) + (1,) * (ndim - 1)
+        alpha = jnp.asarray(self.alphas, jnp.float32)[t].reshape(shape)
+        sigma = jnp.asarray(self.sigmas, jnp.float32)[t].reshape(shape)
+        return alpha, sigma

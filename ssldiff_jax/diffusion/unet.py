@@ -1,0 +1,162 @@
+"""The denoising UNet of latent diffusion (Rombach et al. 2022), as learned
+representation-guided diffusion conditions it: embedding tokens by cross attention. The
+`scale_shift` variant feeds the embedding beside the timestep into every block instead."""
+
+import dataclasses
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ssldiff_jax.core import arrays, attention, layers
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Sizes of the UNet; the defaults are the published 400.92 M parameters."""
+
+    latent_channels: int = 3
+    channels: int = 192
+    channel_mult: tuple[int, ...] = (1, 2, 3, 5)
+    num_res_blocks: int = 2
+    attention_levels: tuple[int, ...] = (1, 2, 3)
+    num_heads: int = 1
+    context_dim: int = 512
+    conditioning: Literal["cross_attention", "scale_shift"] = "cross_attention"
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, convolution, twice; the timestep enters between."""
+
+    features: int
+    scale_shift: bool
+
+    @nn.compact
+    def __call__(self, x: layers.FeatureMap, emb: Float[arrays.AnyArray, "B D"]) -> jax.Array:
+        h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-5, name="norm_in")(x))
+        h = layers.conv(self.features, name="conv_in")(h)
+        shift_width = 2 * self.features if self.scale_shift else self.features
+        shift = nn.Dense(shift_width, name="emb")(nn.silu(emb))[:, None, None]
+        norm_out = layers.group_norm(self.features, epsilon=1e-5, name="norm_out")
+        if self.scale_shift:
+            scale, shift = jnp.split(shift, 2, axis=-1)
+            h = norm_out(h) * (1 + scale) + shift
+        else:
+            h = norm_out(h + shift)
+        h = layers.conv(self.features, name="conv_out", zero=True)(nn.silu(h))
+        if x.shape[-1] != self.features:
+            x = layers.conv(self.features, kernel=1, name="skip")(x)
+        return x + h
+
+
+class Attention(nn.Module):
+    """Queries from x, keys and values from `context`; q, k, v carry no bias."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x: arrays.Tokens, context: arrays.Tokens) -> jax.Array:
+        width = x.shape[-1]
+        q = nn.Dense(width, use_bias=False, name="q")(x)
+        k = nn.Dense(width, use_bias=False, name="k")(context)
+        v = nn.Dense(width, use_bias=False, name="v")(context)
+        return nn.Dense(width, name="out")(attention.attend(q, k, v, self.num_heads))
+
+
+class TransformerBlock(nn.Module):
+    """Self attention, cross attention (where there are tokens), GEGLU, each residual."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x: arrays.Tokens, tokens: arrays.Tokens | None) -> jax.Array:
+        norm = lambda name: nn.LayerNorm(epsilon=1e-5, name=name)
+        h = norm("norm_self")(x)
+        x = x + Attention(self.num_heads, name="self_attention")(h, h)
+        if tokens is not None:
+            h = norm("norm_cross")(x)
+            x = x + Attention(self.num_heads, name="cross_attention")(h, tokens)
+        h = nn.Dense(8 * x.shape[-1], name="geglu")(norm("norm_ff")(x))
+        value, gate = jnp.split(h, 2, axis=-1)
+        return x + nn.Dense(x.shape[-1], name="ff_out")(value * nn.gelu(gate, approximate=False))
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block over the pixels of a feature map."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x: layers.FeatureMap, tokens: arrays.Tokens | None) -> jax.Array:
+        b, h, w, c = x.shape
+        y = layers.group_norm(c, epsilon=1e-6, name="norm")(x)
+        y = layers.conv(c, kernel=1, name="proj_in")(y).reshape(b, h * w, c)
+        y = TransformerBlock(self.num_heads, name="block")(y, tokens)
+        y = layers.conv(c, kernel=1, name="proj_out", zero=True)(y.reshape(b, h, w, c))
+        return x + y
+
+
+class Stage(nn.Module):
+    """A residual block, then attention where the level has it."""
+
+    features: int
+    attend: bool
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, h: layers.FeatureMap, emb: jax.Array, tokens: jax.Array | None) -> jax.Array:
+        scale_shift = self.config.conditioning == "scale_shift"
+        h = ResBlock(self.features, scale_shift, name="res")(h, emb)
+        if self.attend:
+            h = SpatialTransformer(self.config.num_heads, name="attention")(h, tokens)
+        return h
+
+
+class UNet(nn.Module):
+    """(x_t, t, tokens) → prediction, at the shape of x_t.
+
+    Sides of x_t must be divisible by 2^(levels − 1).
+    """
+
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, x_t: arrays.Latents, t: arrays.Timestep, tokens: arrays.Tokens) -> jax.Array:
+        config, levels = self.config, len(self.config.channel_mult)
+        emb = layers.timestep_embedding(t, config.channels).astype(x_t.dtype)
+        emb = nn.Dense(4 * config.channels, name="time_in")(emb)
+        emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))
+        if config.conditioning == "scale_shift":
+            emb = emb + nn.Dense(4 * config.channels, name="token_in")(tokens.mean(axis=1))
+            tokens = None
+
+        h = layers.conv(config.channels, name="conv_in")(x_t)
+        skips = [h]
+        for level in range(levels):
+            for block in range(config.num_res_blocks):
+                h = self._stage(level, f"down_{level}_{block}")(h, emb, tokens)
+                skips.append(h)
+            if level < levels - 1:
+                h = layers.conv(h.shape[-1], stride=2, name=f"downsample_{level}")(h)
+                skips.append(h)
+
+        h = self._stage(levels - 1, "middle_in", attend=True)(h, emb, tokens)
+        h = ResBlock(h.shape[-1], config.conditioning == "scale_shift", name="middle_out")(h, emb)
+
+        for level in reversed(range(levels)):
+            for block in range(config.num_res_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._stage(level, f"up_{level}_{block}")(h, emb, tokens)
+            if level > 0:
+                h = layers.conv(h.shape[-1], name=f"upsample_{level}")(layers.upsample_nearest(h))
+
+        h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-5, name="norm_out")(h))
+        return layers.conv(x_t.shape[-1], name="conv_out", zero=True)(h)
+
+    def _stage(self, level: int, name: str, attend: bool = False) -> Stage:
+        features = self.config.channels * self.config.channel_mult[level]
+        return Stage(
+            features, attend or level in self.config.attention_levels, self.config, name=name
+        )

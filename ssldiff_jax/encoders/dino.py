@@ -1,0 +1,102 @@
+"""DINO (Caron et al. 2021): a student matches the centred, sharpened output of its own EMA."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.encoders import augment, vit
+
+Prototypes = Float[arrays.AnyArray, "B P"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DINOConfig:
+    """Temperatures, head and crops of DINO; two global views, `num_local` local ones."""
+
+    teacher_temperature: float = 0.04
+    student_temperature: float = 0.1
+    center_momentum: float = 0.9
+    num_prototypes: int = 65536
+    head_width: int = 2048
+    bottleneck: int = 256
+    num_local: int = 8
+    local_px: int = 96
+    global_area: tuple[float, ...] = (0.4, 1.0)
+    local_area: tuple[float, ...] = (0.05, 0.4)
+
+
+class HeadedEncoder(nn.Module):
+    """Encoder, MLP to an L2-normalised bottleneck, and unit-norm prototypes."""
+
+    encoder: vit.ViT
+    config: DINOConfig
+
+    @nn.compact
+    def __call__(self, image: arrays.Image) -> Prototypes:
+        h = self.encoder(image)
+        for i in range(2):
+            h = nn.gelu(nn.Dense(self.config.head_width, name=f"head_{i}")(h))
+        h = nn.Dense(self.config.bottleneck, name="bottleneck")(h)
+        h = h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + 1e-6)
+        shape = (self.config.bottleneck, self.config.num_prototypes)
+        prototypes = self.param("prototypes", nn.initializers.normal(0.02), shape)
+        return h @ (prototypes / (jnp.linalg.norm(prototypes, axis=0, keepdims=True) + 1e-6))
+
+
+def dino_loss(
+    teacher: list[Prototypes], student: list[Prototypes], center: jax.Array, config: DINOConfig
+) -> jax.Array:
+    """Cross entropy between every teacher view and every other student view, averaged."""
+    targets = [jax.nn.softmax((t - center) / config.teacher_temperature) for t in teacher]
+    logs = [jax.nn.log_softmax(s / config.student_temperature) for s in student]
+    pairs = [(i, j) for i in range(len(targets)) for j in range(len(logs)) if i != j]
+    return sum(-jnp.mean(jnp.sum(targets[i] * logs[j], axis=-1)) for i, j in pairs) / len(pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class DINOTask:
+    """Train on batches of `image_uint8`; the teacher is the loop's EMA of the student."""
+
+    encoder: vit.ViT
+    config: DINOConfig
+    jitter: augment.ColorJitter
+
+    @property
+    def model(self) -> HeadedEncoder:
+        """Encoder and head."""
+        return HeadedEncoder(self.encoder, self.config)
+
+    def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Parameters (the encoder's under `encoder`), and the centre of the teacher's outputs."""
+        px = self.encoder.config.image_px
+        params = self.model.init(key, jnp.zeros((1, px, px, 3)))["params"]
+        return params, {"center": jnp.zeros(self.config.num_prototypes)}
+
+    def loss(
+        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
+    ) -> tuple:
+        """Loss of the student, and the centre moved towards this batch."""
+        config, index = self.config, batch["index"]
+        image = layers.to_image(batch["image_uint8"])
+        keys = jax.random.split(key, 2 + config.num_local)
+        view = lambda k, px, area: augment.resized_views(k, image, index, px, area, self.jitter)
+        global_px = self.encoder.config.image_px
+        global_views = [view(k, global_px, config.global_area) for k in keys[:2]]
+        local_views = [view(k, config.local_px, config.local_area) for k in keys[2:]]
+
+        teacher = [self.model.apply({"params": ema_params}, v) for v in global_views]
+        teacher = jax.lax.stop_gradient(teacher)
+        student = [self.model.apply({"params": params}, v) for v in global_views + local_views]
+
+        loss = dino_loss(teacher, student, extra["center"], config)
+        batch_center = jnp.mean(jnp.concatenate(teacher), axis=0)
+        m = config.center_momentum
+        entropy = -jnp.sum(jax.nn.softmax(batch_center) * jax.nn.log_softmax(batch_center))
+        center = m * extra["center"] + (1 - m) * batch_center
+        return loss, ({"center_entropy": entropy}, {"center": center})

@@ -1,0 +1,57 @@
+"""Figures of a large image against its reference, from pixels alone."""
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ssldiff_jax.core import arrays
+
+
+def cut_cells(image: arrays.ImageUint8, side: int, shift: int = 0) -> UInt8[np.ndarray, "N s s 3"]:
+    """All whole cells in reading order, the lattice moved down and right by `shift` px."""
+    image = image[shift:, shift:]
+    rows, cols = image.shape[0] // side, image.shape[1] // side
+    cells = image[: rows * side, : cols * side].reshape(rows, side, cols, side, 3)
+    return cells.swapaxes(1, 2).reshape(-1, side, side, 3)
+
+
+def layout_correlation(
+    image: arrays.ImageUint8, reference: arrays.ImageUint8, side: int
+) -> dict[str, float]:
+    """Pearson correlation of the cells' mean colours, each channel centred, with the reference
+    and with the reference transposed.
+
+    "transposed" is absent where the region is not square.
+    """
+    rows, cols = reference.shape[0] // side, reference.shape[1] // side
+    means = lambda x: cut_cells(x, side).mean(axis=(1, 2)).reshape(rows, cols, 3)
+    found, wanted = means(image), means(reference)
+    result = {"identity": _correlation(found, wanted)}
+    if rows == cols:
+        result["transposed"] = _correlation(found, wanted.swapaxes(0, 1))
+    return result
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(axis=(0, 1)), b - b.mean(axis=(0, 1))
+    return float(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
+
+
+def seam_energy(image: arrays.ImageUint8, window: int, factor: int) -> float:
+    """Mean squared step across window lines over that across the other multiples of `factor`.
+
+    1 is seamless. Lines lie at multiples of `window` px; latents end at multiples of `factor`.
+    """
+    image = image.astype(np.float64)
+    at_lines, elsewhere = [], []
+    for axis in (0, 1):
+        step = np.mean(np.diff(image, axis=axis) ** 2, axis=(1 - axis, 2))
+        line = np.arange(1, len(step) + 1)
+        at_lines.append(step[line % window == 0])
+        elsewhere.append(step[(line % factor == 0) & (line % window != 0)])
+    return float(np.mean(np.concatenate(at_lines)) / np.mean(np.concatenate(elsewhere)))
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal to noise ratio of uint8 images, dB."""
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-12)))

@@ -1,0 +1,49 @@
+"""Command line: `python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo`."""
+
+import os
+import pathlib
+import sys
+
+import ml_collections
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in configs/.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main(argv: list[str]) -> None:
+    """Set up jax for the config, then run its stages."""
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    logging.set_verbosity(logging.INFO)
+    values = _CONFIG.value.to_dict() if isinstance(_CONFIG.value, ml_collections.ConfigDict) else {}
+    _set_up_jax(values.get("runtime", {}))
+
+    from ssldiff_jax.stages import launch
+
+    try:
+        launch.launch(values, pathlib.Path(_WORKDIR.value))
+    except launch.USER_ERRORS as error:
+        if "SSLDIFF_TRACEBACK" in os.environ:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _set_up_jax(runtime: dict) -> None:
+    import jax
+
+    if runtime.get("distributed", "off") == "auto":
+        jax.distributed.initialize()
+    if runtime.get("cpu_devices"):
+        jax.config.update("jax_num_cpu_devices", runtime["cpu_devices"])
+    if runtime.get("compilation_cache"):
+        cache = os.path.expanduser(runtime["compilation_cache"])
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+if __name__ == "__main__":
+    app.run(main)

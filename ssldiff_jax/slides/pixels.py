@@ -1,0 +1,45 @@
+"""Turn a Pillow image of any mode into RGB uint8."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ssldiff_jax.core import arrays
+
+WHITE = 255
+
+
+def to_rgb(image: Image.Image) -> arrays.ImageUint8:
+    """Decode to RGB, upright by its EXIF orientation and composited on white.
+
+    Sixteen-bit gray maps 65535 to 255 whatever values occur, so that two images stay comparable.
+    Raises ValueError for pixels without a known range (float, or integers outside 0…65535).
+    """
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode.startswith("I"):
+        return _from_integers(np.asarray(image))
+    if image.mode == "F":
+        raise ValueError("expected integer pixels of 8 or 16 bits, got float pixels (mode F)")
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow knows no other way out of this mode
+    if image.has_transparency_data:
+        return composite_on_white(image.convert("RGBA"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
+    """Blend an RGBA image over white, by its alpha."""
+    lowest_alpha, _ = rgba.getextrema()[3]
+    if lowest_alpha == WHITE:
+        return np.asarray(rgba.convert("RGB"))
+    background = Image.new("RGBA", rgba.size, (WHITE,) * 4)
+    return np.asarray(Image.alpha_composite(background, rgba).convert("RGB"))
+
+
+def _from_integers(gray: np.ndarray) -> arrays.ImageUint8:
+    if gray.size and (gray.min() < 0 or gray.max() > 65535):
+        raise ValueError(
+            f"expected gray values in 0…65535, got values from {gray.min()} to {gray.max()}"
+        )
+    # 65535 = 257 × 255: the division rounds to the nearest.
+    scaled = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(scaled[..., None], 3, axis=-1)

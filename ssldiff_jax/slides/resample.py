@@ -1,0 +1,89 @@
+"""Separable resampling whose result does not depend on where a region begins.
+
+Every output pixel is a fixed weighted sum of source pixels in absolute coordinates, so two
+neighbouring regions join exactly as if they had been read in one piece.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+from scipy import sparse
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import pixels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AxisPlan:
+    """How `count` output pixels of one axis arise from source pixels `start … stop − 1`.
+
+    `matrix` is (count, stop − start); `coverage` (count,) is the part of each output pixel that
+    lies on the slide, in 0…1. The rest of it is white.
+    """
+
+    start: int
+    stop: int
+    matrix: sparse.csr_matrix
+    coverage: np.ndarray
+
+
+def plan_axis(first: int, count: int, *, factor: float, size: int, extent: float) -> AxisPlan:
+    """Plan output pixels `first … first + count − 1` of one axis.
+
+    `factor` is source pixels per output pixel: box (area) weights from 1 up, bicubic below 1.
+    `size` is the number of source pixels; `extent` the true length of the axis in source pixels,
+    which is a fraction more than `size` where a pyramid level was rounded down: its last pixel
+    then stands for the rest.
+    """
+    index = np.arange(first, first + count)
+    taps, weights = _box(index, factor, extent) if factor >= 1 else _cubic(index, factor, extent)
+    coverage = weights.sum(axis=1)
+    taps = np.clip(taps, 0, size - 1)
+    used = taps[weights != 0]
+    start, stop = (int(used.min()), int(used.max()) + 1) if used.size else (0, 0)
+    columns = np.clip(taps - start, 0, max(stop - start - 1, 0))
+    row_starts = np.arange(count + 1) * taps.shape[1]
+    matrix = sparse.csr_matrix(
+        (weights.astype(np.float32).ravel(), columns.ravel(), row_starts),
+        shape=(count, max(stop - start, 1)),
+    )
+    return AxisPlan(start, stop, matrix, coverage)
+
+
+def apply(
+    source: UInt8[np.ndarray, "rows columns 3"], rows: AxisPlan, columns: AxisPlan
+) -> arrays.ImageUint8:
+    """Resample the source pixels both plans ask for; parts beyond the slide become white."""
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    shape = (len(rows.coverage), len(columns.coverage), 3)
+    if height < 1 or width < 1:
+        return np.full(shape, pixels.WHITE, np.uint8)
+    values = rows.matrix @ source.reshape(height, width * 3).astype(np.float32)
+    values = values.reshape(shape[0], width, 3).transpose(1, 0, 2).reshape(width, -1)
+    values = (columns.matrix @ values).reshape(shape[1], shape[0], 3).transpose(1, 0, 2)
+    beyond = 1 - rows.coverage[:, None] * columns.coverage[None, :]
+    values = values + (pixels.WHITE * beyond[..., None]).astype(np.float32)
+    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+
+
+def _box(index: np.ndarray, factor: float, extent: float) -> tuple[np.ndarray, np.ndarray]:
+    """Taps and weights (count, taps): the overlap of each output pixel with each source pixel."""
+    low, high = (np.clip(edge * factor, 0, extent) for edge in (index, index + 1))
+    taps = np.floor(low).astype(np.int64)[:, None] + np.arange(math.ceil(factor) + 1)
+    overlap = np.minimum(high[:, None], taps + 1) - np.maximum(low[:, None], taps)
+    return taps, np.maximum(overlap, 0) / factor
+
+
+def _cubic(index: np.ndarray, factor: float, extent: float) -> tuple[np.ndarray, np.ndarray]:
+    """Taps and weights (count, 4): Keys 1981, a = −0.5; none where the centre is off the slide."""
+    centre = (index + 0.5) * factor
+    nearest_left = np.floor(centre - 0.5).astype(np.int64)
+    taps = nearest_left[:, None] + np.arange(-1, 3)
+    x = np.abs(centre[:, None] - 0.5 - taps)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+    inside = (centre >= 0) & (centre < extent)
+    return taps, weights * inside[:, None]

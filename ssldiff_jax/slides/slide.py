@@ -1,0 +1,199 @@
+"""One slide at any mpp, whatever the file: the `Slide` protocol and how to open one."""
+
+import glob
+import math
+import os
+import pathlib
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import backends, pixels, resample
+from ssldiff_jax.slides.backends import SlideError
+
+__all__ = ["Slide", "SlideError", "find_slides", "open_slide"]
+
+MPP_TOLERANCE = 0.01
+"""0.499 and 0.5 µm/px are the same magnification: no resampling for that."""
+
+_SCANNER_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm"}
+_IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".jp2"}
+SUFFIXES = frozenset(_SCANNER_SUFFIXES | _IMAGE_SUFFIXES)
+"""What counts as a slide when a directory is searched."""
+
+_MAX_SOURCE_PIXELS = 2**24  # held at once while a region is read: 200 MB as float32 RGB
+
+
+@runtime_checkable
+class Slide(Protocol):
+    """A slide: `mpp` native microns per pixel, `shape` (height, width) of level 0 in pixels."""
+
+    path: pathlib.Path
+    mpp: float
+    shape: tuple[int, int]
+
+    def shape_at(self, mpp: float) -> tuple[int, int]:
+        """Return (height, width) in whole pixels at that mpp, at least 1 × 1."""
+        ...
+
+    def read_region(
+        self, top: int, left: int, height: int, width: int, *, mpp: float
+    ) -> arrays.ImageUint8:
+        """Return (height, width, 3); all numbers are pixels at `mpp`, white beyond the border."""
+        ...
+
+    def close(self) -> None:
+        """Release the file; reading afterwards is an error."""
+        ...
+
+
+def open_slide(path: str | pathlib.Path, *, mpp: float | None = None) -> Slide:
+    """Open a whole-slide image or a plain image (png, jpg, tif, webp …).
+
+    `mpp` is microns per pixel of level 0 and overrides the file's. Plain images are decoded whole
+    in memory; the dpi of a photograph is not taken for an mpp. Raises SlideError for a file that
+    is missing, damaged or truncated, and where no mpp is known.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise SlideError(f"expected a slide or image file, got {path}: no such file")
+    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
+        raise SlideError(f"expected mpp above 0 for {path}, got mpp={mpp}")
+    backend = backends.open_backend(path)
+    native_mpp = backend.mpp if mpp is None else mpp
+    if native_mpp is None:
+        backend.close()
+        raise SlideError(
+            f"expected microns per pixel, got none in {path}: "
+            "pass --config.data.mpp=<microns per pixel>"
+        )
+    return LeveledSlide(path, native_mpp, backend)
+
+
+def find_slides(pattern: str) -> list[pathlib.Path]:
+    """List the files of comma-separated paths, globs (`**` recurses) and directories, sorted.
+
+    A directory means the files directly in it that have a known suffix (`SUFFIXES`). A file named
+    twice is listed once. Raises SlideError where a part of the pattern matches nothing.
+    """
+    is_one_path = os.path.exists(os.path.expanduser(pattern))  # it may have commas in its name
+    found = {}
+    for part in [pattern] if is_one_path else pattern.split(","):
+        matches = _find(part.strip())
+        if not matches:
+            raise SlideError(
+                f"no slide matches '{part.strip()}': expected a file, a glob such as "
+                "'slides/*.svs', or a directory of slides"
+            )
+        found.update((match.resolve(), match) for match in sorted(matches, reverse=True))
+    return sorted(found.values())
+
+
+class LeveledSlide:
+    """A `Slide` on top of stored levels, resampled from the nearest finer one.
+
+    `factor` below is level-0 pixels per output pixel. Within `MPP_TOLERANCE` of a power of two it
+    is taken as that power, so that a slide of 0.499 µm/px has one consistent set of coordinates
+    at 0.5, 1, 2 … 8 µm/px and native pixels are never resampled.
+    """
+
+    def __init__(self, path: pathlib.Path, mpp: float, backend: backends.Backend):
+        self.path = path
+        self.mpp = float(mpp)
+        self.shape: tuple[int, int] = backend.level_shapes[0]
+        self._backend = backend
+        self._downsamples = [_downsample(self.shape, level) for level in backend.level_shapes]
+
+    def shape_at(self, mpp: float) -> tuple[int, int]:
+        """Return (height, width) in whole pixels at that mpp, at least 1 × 1."""
+        factor = self._factor(mpp)
+        height, width = (max(1, math.floor(size / factor + 1e-6)) for size in self.shape)
+        return height, width
+
+    def read_region(
+        self, top: int, left: int, height: int, width: int, *, mpp: float
+    ) -> arrays.ImageUint8:
+        """Return (height, width, 3) at `mpp`, by area from the nearest finer level.
+
+        `top`, `left` may be negative; what lies beyond the border is white. Memory beyond the
+        result is bounded. Raises SlideError for damaged pixels, an empty region, or an mpp finer
+        than half the native one (up to there it is bicubic).
+        """
+        if height < 1 or width < 1:
+            raise SlideError(
+                f"expected a region of at least 1 × 1 px of {self.path}, got {height} × {width}"
+            )
+        factor = self._factor(mpp)
+        level = max((i for i, d in enumerate(self._downsamples) if d <= factor + 1e-6), default=0)
+        scale = factor / self._downsamples[level]
+        read = self._stored if math.isclose(scale, 1, rel_tol=1e-9) else self._resampled
+        out = np.empty((height, width, 3), np.uint8)
+        rows = max(1, int(_MAX_SOURCE_PIXELS / (width * max(scale, 1) ** 2)))
+        for row in range(0, height, rows):
+            strip = out[row : row + rows]
+            read(strip, top + row, left, level=level, scale=scale)
+        return out
+
+    def close(self) -> None:
+        """Release the file; reading afterwards is an error."""
+        self._backend.close()
+
+    def _factor(self, mpp: float) -> float:
+        if not mpp > 0 or mpp < self.mpp / 2 * (1 - MPP_TOLERANCE):
+            raise SlideError(
+                f"expected mpp of at least half the native {self.mpp:g} of {self.path}, "
+                f"got mpp={mpp:g}"
+            )
+        power = 2.0 ** round(math.log2(mpp / self.mpp))
+        return power if abs(mpp / self.mpp / power - 1) <= MPP_TOLERANCE else mpp / self.mpp
+
+    def _stored(self, out: np.ndarray, top: int, left: int, *, level: int, scale: float) -> None:
+        """Fill `out` with the pixels of a level as they are stored."""
+        size = self._backend.level_shapes[level]
+        (y0, y1), (x0, x1) = (
+            (min(max(first, 0), n), min(max(first + count, 0), n))
+            for first, count, n in zip((top, left), out.shape, size, strict=False)
+        )
+        out[:] = pixels.WHITE
+        if y1 > y0 and x1 > x0:
+            region = self._backend.read(level, y0, x0, y1 - y0, x1 - x0)
+            out[y0 - top : y1 - top, x0 - left : x1 - left] = region
+
+    def _resampled(self, out: np.ndarray, top: int, left: int, *, level: int, scale: float) -> None:
+        """Fill `out` with level pixels resampled by `scale` level pixels per output pixel."""
+        rows, columns = (
+            resample.plan_axis(
+                first, count, factor=scale, size=n, extent=full / self._downsamples[level]
+            )
+            for first, count, n, full in zip(
+                (top, left), out.shape, self._backend.level_shapes[level], self.shape, strict=False
+            )
+        )
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        source = np.empty((0, 0, 3), np.uint8)
+        if height > 0 and width > 0:
+            source = self._backend.read(level, rows.start, columns.start, height, width)
+        out[:] = resample.apply(source, rows, columns)
+
+
+def _downsample(full: tuple[int, int], level: tuple[int, int]) -> float:
+    """Level-0 pixels per level pixel: the whole number that explains the level's rounded shape."""
+    ratio = max(full) / max(level)
+    for whole in (2 ** round(math.log2(ratio)), round(ratio)):
+        if all(abs(f / whole - n) < 1 for f, n in zip(full, level, strict=True)):
+            return float(whole)
+    return ratio
+
+
+def _find(part: str) -> list[pathlib.Path]:
+    if not part:
+        return []
+    part = os.path.expanduser(part)
+    if os.path.isdir(part):
+        inside = pathlib.Path(part).iterdir()
+        return [p for p in inside if p.is_file() and p.suffix.lower() in SUFFIXES]
+    if os.path.isfile(part):  # before the glob: a name may have brackets in it
+        return [pathlib.Path(part)]
+    matches = map(pathlib.Path, glob.glob(part, recursive=True))
+    return [match for match in matches if match.is_file()]

@@ -1,0 +1,1 @@
+"""What `main` runs, one file for each stage: read what earlier stages wrote, write one folder."""

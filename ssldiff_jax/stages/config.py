@@ -1,0 +1,143 @@
+"""The schema of a run: every section of configs/default.py as a frozen dataclass."""
+
+import dataclasses
+from typing import Literal
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.autoencoder import loss as autoencoder_loss
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.data import crops, loader, plan
+from ssldiff_jax.diffusion import conditioning, schedule, solvers, unet
+from ssldiff_jax.diffusion import loss as diffusion_loss
+from ssldiff_jax.encoders import encoder
+from ssldiff_jax.sampler import decode, grid, windows
+from ssldiff_jax.slides import tissue
+from ssldiff_jax.train import loop, mesh
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeConfig:
+    """The machine: CPU devices to make of its cores (0: what JAX finds), where compiled programs
+    are kept, and whether this is one process of several."""
+
+    cpu_devices: int
+    compilation_cache: str
+    distributed: Literal["off", "auto"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Slides to records, records to patches."""
+
+    slides: str
+    mpp: float
+    patch_mpp: float
+    tissue: tissue.TissueConfig
+    holdout: plan.HoldoutConfig
+    records: plan.RecordConfig
+    regions: plan.RegionConfig
+    crops: crops.CropConfig
+    loader: loader.LoaderConfig
+
+    def __post_init__(self):
+        if self.records.record_px < self.crops.context_patch_px:
+            raise config_lib.ConfigError(
+                "config.data.records.record_px must hold a patch with its context, got "
+                f"record_px={self.records.record_px}, patch_px={self.crops.patch_px}, "
+                f"context_px={self.crops.context_px}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSection:
+    """An encoder and its training."""
+
+    model: encoder.EncoderConfig
+    train: loop.TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSection:
+    """The first stage and its training."""
+
+    model: autoencoder.AutoencoderConfig
+    loss: autoencoder_loss.LossConfig
+    train: loop.TrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserSection:
+    """The denoiser and its training."""
+
+    unet: unet.UNetConfig
+    embedding_length: Literal["one", "root_dim"]
+    schedule: schedule.Schedule
+    loss: diffusion_loss.LossConfig
+    train: loop.TrainConfig
+
+    def model(self, embedding_dim: int) -> conditioning.DenoiserConfig:
+        """Sizes of the network for embeddings of a given dimension."""
+        return conditioning.DenoiserConfig(self.unet, embedding_dim, self.embedding_length)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSection:
+    """How large images are drawn."""
+
+    conditioning: Literal["dense", "interpolated"]
+    interpolation: grid.Interpolation
+    guidance_scale: float
+    solver: solvers.SolverConfig
+    windows: windows.WindowConfig
+    chunk: int
+    decode: decode.DecodeConfig
+    num_variations: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """One run."""
+
+    seed: int
+    stages: str
+    force: str
+    runtime: RuntimeConfig
+    mesh: mesh.MeshConfig
+    data: DataConfig
+    encoder: EncoderSection
+    autoencoder: AutoencoderSection
+    denoiser: DenoiserSection
+    sample: SampleSection
+    judge: EncoderSection
+
+    def __post_init__(self):
+        patch_px, factor = self.data.crops.patch_px, self.downsample_factor
+        for name, section in (("encoder", self.encoder), ("judge", self.judge)):
+            if section.model.vit.image_px != patch_px:
+                raise config_lib.ConfigError(
+                    f"config.{name}.model.vit.image_px must equal config.data.crops.patch_px, "
+                    f"got {section.model.vit.image_px} and {patch_px}"
+                )
+        coarsest = factor * 2 ** (len(self.denoiser.unet.channel_mult) - 1)
+        if patch_px % coarsest or self.data.crops.context_px % factor:
+            raise config_lib.ConfigError(
+                f"config.data.crops.patch_px must be a multiple of {coarsest} (the autoencoder's "
+                f"and the UNet's downsampling) and context_px of {factor}, got "
+                f"patch_px={patch_px}, context_px={self.data.crops.context_px}"
+            )
+        if self.denoiser.unet.latent_channels != self.autoencoder.model.chosen.latent_channels:
+            raise config_lib.ConfigError(
+                "config.denoiser.unet.latent_channels must equal the autoencoder's, got "
+                f"{self.denoiser.unet.latent_channels} and "
+                f"{self.autoencoder.model.chosen.latent_channels}"
+            )
+
+    @property
+    def downsample_factor(self) -> int:
+        """Pixels per latent."""
+        return self.autoencoder.model.chosen.downsample_factor
+
+    @property
+    def window(self) -> int:
+        """Latent pixels on the side of a patch."""
+        return self.data.crops.patch_px // self.downsample_factor

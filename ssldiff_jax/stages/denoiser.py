@@ -1,0 +1,31 @@
+"""Stage `denoiser`: train the latent diffusion model on cached latents and embeddings."""
+
+from typing import Any
+
+from ssldiff_jax.data import loader, store
+from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.diffusion import loss as loss_lib
+from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.train import loop
+
+
+def run(context: runner.Context) -> dict[str, Any]:
+    """Train; the checkpoints are the result."""
+    config, section = context.config, context.config.denoiser
+    embeddings = store.Store(context.folder("embeddings"))
+    dim = embeddings.fields[0].shape[0]
+    task = loss_lib.DenoisingTask(
+        conditioning.Denoiser(section.model(dim)),
+        parts.load_scaling(context.folder("latents")),
+        section.schedule,
+        section.loss,
+    )
+    batches = loader.cached_batches(
+        store.Store(context.folder("latents")),
+        embeddings,
+        batch_size=section.train.batch_size,
+        seed=config.seed + 3,
+        config=config.data.loader,
+    )
+    params = loop.fit(task, batches, section.train, parts.training_run(context, "denoiser"))
+    return {"embedding_dim": dim, "denoiser": parts.params_digest(params)}

@@ -1,0 +1,59 @@
+"""Stages `encoder` and `judge`: self-supervised training, and how well its embeddings tell
+held-out patches apart. The judge is the same work with its own sizes and seed; nothing else in a
+run ever reads it but the evaluation."""
+
+from typing import Any
+
+from absl import logging
+
+from ssldiff_jax.core import files
+from ssldiff_jax.data import loader
+from ssldiff_jax.encoders import encoder
+from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.train import loop
+
+_SHIFTS_PX = (4, 6, 11)
+_NUM_TESTED = 256
+
+
+def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
+    """Train, then write `encoder.json`: sizes, hash, retrieval and effective rank."""
+    config, section = context.config, getattr(context.config, name)
+    px = section.model.vit.image_px
+    batches = loader.patch_batches(
+        parts.records(context, "train"),
+        side=px + section.model.shift_px,
+        dihedral=config.data.crops.dihedral,
+        batch_size=section.train.batch_size,
+        seed=config.seed + (name == "judge"),
+        config=config.data.loader,
+    )
+    params = loop.fit(
+        section.model.task(), batches, section.train, parts.training_run(context, name)
+    )
+    facts = _measure(context, encoder.Encoder(section.model.vit, params["encoder"]))
+    files.write_json(context.folder(name) / "encoder.json", facts)
+    logging.info("%s: retrieval %s, effective rank %.1f of %d", name, facts["retrieval_top1"],
+                 facts["effective_rank"], facts["dim"])  # fmt: skip
+    return facts
+
+
+def run_judge(context: runner.Context) -> dict[str, Any]:
+    """The stage `judge`."""
+    return run(context, "judge")
+
+
+def _measure(context: runner.Context, model: encoder.Encoder) -> dict[str, Any]:
+    px = model.config.image_px
+    embed = lambda shift: model(parts.patches_at(context, "test", _NUM_TESTED, px, shift))
+    slack = context.config.data.records.record_px - px
+    centre = embed(0)
+    return {
+        "dim": int(centre.shape[1]),
+        "hash": parts.params_digest(model.params),
+        "num_tested": len(centre),
+        "retrieval_top1": {
+            shift: encoder.top1(embed(shift), centre) for shift in _SHIFTS_PX if shift <= slack
+        },
+        "effective_rank": encoder.effective_rank(centre),
+    }

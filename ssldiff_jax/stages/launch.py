@@ -1,0 +1,39 @@
+"""From a config tree to a run: check it whole, write it down, run the stages."""
+
+import pathlib
+from typing import Any
+
+from absl import logging
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import files
+from ssldiff_jax.slides import slide
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import runner, table
+from ssldiff_jax.train import loop
+from ssldiff_jax.train import mesh as mesh_lib
+
+USER_ERRORS = (
+    config_lib.ConfigError,
+    runner.WorkdirError,
+    slide.SlideError,
+    loop.NonFiniteError,
+    OSError,
+)
+"""What a user can cause: printed as one line."""
+
+
+def launch(values: dict[str, Any], workdir: pathlib.Path) -> None:
+    """Run the stages that `values` ask for in `workdir`."""
+    config = config_lib.build(run_config.RunConfig, values)
+    chosen = runner.parse_names(config.stages, table.STAGES, "stages")
+    force = set(runner.parse_names(config.force, table.STAGES, "force"))
+    mesh = mesh_lib.make_mesh(config.mesh)
+    logging.info("devices: %s", mesh.devices.ravel().tolist())
+    files.write_json(workdir / "config.json", values)
+    files.write_json(
+        workdir / "environment.json",
+        {"versions": runner.versions(), "machine": runner.describe_machine()},
+    )
+    context = runner.Context(config, workdir, mesh)
+    runner.run_stages(table.STAGES, context, chosen, force)

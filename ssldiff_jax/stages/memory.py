@@ -1,0 +1,48 @@
+"""The memory and processor of this process's machine."""
+
+import os
+import pathlib
+import platform
+import resource
+
+import psutil
+
+_STATUS = pathlib.Path("/proc/self/status")
+_CLEAR = pathlib.Path("/proc/self/clear_refs")
+
+
+def reset_peak() -> None:
+    """Start the peak anew; where the kernel does not offer that, it stays the process's."""
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return
+
+
+def peak_rss_mb() -> float:
+    """Peak resident memory since `reset_peak`, MB."""
+    if _STATUS.exists():
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def total_gb() -> float:
+    """Memory of the machine, GB."""
+    return psutil.virtual_memory().total / 1e9
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def processor() -> str:
+    """The processor's name."""
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,58 @@
+"""Orbax checkpoints: the state, the position in the data, and what made them."""
+
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from grain import checkpoint as grain_checkpoint
+
+from ssldiff_jax.train import step as step_lib
+
+
+class Checkpoints:
+    """Saves asynchronously, keeps the last `keep`; a save cut off by a kill is never restored."""
+
+    def __init__(self, folder: pathlib.Path, *, keep: int = 2):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The last step that was saved whole."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: step_lib.TrainState, data: grain.DatasetIterator) -> None:
+        """Save in the background; the caller may go on to change `state`."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            data=grain_checkpoint.CheckpointSave(data),
+        )
+        self._manager.save(step, args=args)
+
+    def restore(self, state: step_lib.TrainState, data: grain.DatasetIterator):
+        """The state of the latest step at the shardings of `state`; moves `data` there too."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
+            data=grain_checkpoint.CheckpointRestore(data),
+        )
+        return self._manager.restore(self.latest, args=args)["state"]
+
+    def close(self) -> None:
+        """Wait for the last save."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def load_params(folder: pathlib.Path, *, ema: bool = True) -> Any:
+    """The parameters of the latest checkpoint in `folder`, on the default device.
+
+    Raises FileNotFoundError when there is none.
+    """
+    with ocp.CheckpointManager(pathlib.Path(folder).absolute()) as manager:
+        step = manager.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"no checkpoint in {folder}")
+        whole = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
+    return jax.tree.map(jax.numpy.asarray, whole["state"]["ema_params" if ema else "params"])
