@@ -32,8 +32,7 @@ def get_config() -> ConfigDict:
 
 def _runtime() -> ConfigDict:
     c = ConfigDict()
-    # Devices to make of a CPU's cores; 0 leaves it to jax. One for each core trains twice as
-    # fast as one for all: a convolution uses one core well and two badly.
+    # Devices to make of a CPU, to try a mesh without one; 0 leaves it to jax (one).
     c.cpu_devices = 0
     # Folder of compiled programs that later runs read; "" keeps none.
     c.compilation_cache = ""

@@ -9,7 +9,6 @@ from configs import default
 def get_config():
     """Small models and short trainings; nothing else differs from a full run."""
     config = default.get_config()
-    config.runtime.cpu_devices = 2
     config.runtime.compilation_cache = "~/.cache/ssldiff_jax"
     _data(config.data)
     _encoder(config.encoder)

@@ -1,11 +1,13 @@
 """Command line: `python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo`."""
 
+import logging
 import os
 import pathlib
 import sys
 
 import ml_collections
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in configs/.")
@@ -17,10 +19,11 @@ def main(argv: list[str]) -> None:
     """Set up jax for the config, then run its stages."""
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    logging.set_verbosity(logging.INFO)
+    _set_up_logs()
     values = _CONFIG.value.to_dict() if isinstance(_CONFIG.value, ml_collections.ConfigDict) else {}
     _set_up_jax(values.get("runtime", {}))
 
+    # Imported only now: these import jax's backends.
     from ssldiff_jax.stages import launch
 
     try:
@@ -30,6 +33,17 @@ def main(argv: list[str]) -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _set_up_logs() -> None:
+    # The libraries below narrate every file they touch; the run's own lines are what one reads.
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("ssldiff_jax")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
 
 
 def _set_up_jax(runtime: dict) -> None:
@@ -43,6 +57,10 @@ def _set_up_jax(runtime: dict) -> None:
         cache = os.path.expanduser(runtime["compilation_cache"])
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if jax.default_backend() == "cpu":
+        from ssldiff_jax.stages import memory
+
+        memory.keep_freed()
 
 
 if __name__ == "__main__":

@@ -77,8 +77,7 @@ class Encoder(nn.Module):
             if level < len(c.channel_mult) - 1:
                 # Padded right and bottom only, as the published weights were trained.
                 h = jnp.pad(h, ((0, 0), (0, 1), (0, 1), (0, 0)))
-                down = nn.Conv(h.shape[-1], (3, 3), 2, padding="VALID", name=f"downsample_{level}")
-                h = down(h)
+                h = layers.conv(h.shape[-1], stride=2, padding=0, name=f"downsample_{level}")(h)
         h = Middle(name="middle")(h)
         h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-6, name="norm_out")(h))
         h = layers.conv(2 * c.latent_channels, name="conv_out")(h)

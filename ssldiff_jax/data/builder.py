@@ -80,6 +80,7 @@ def write_records(folder: pathlib.Path, record_plan: RecordPlan) -> dict[str, in
     builder = PatchRecords(
         record_plan=record_plan, data_dir=str(folder), file_format="array_record"
     )
+    tfds.disable_progress_bar()
     builder.download_and_prepare()
     return {name: split.num_examples for name, split in builder.info.splits.items()}
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, attention
+from ssldiff_jax.core import arrays, attention, layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ViT(nn.Module):
     def setup(self):
         c = self.config
         size = (c.patch_px, c.patch_px)
-        self.patch_embed = nn.Conv(c.width, size, size, padding="VALID")
+        self.patch_embed = nn.Conv(c.width, size, size, padding="VALID", conv_general_dilated=layers.convolve)
         self.class_token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, c.width))
         side = c.image_px // c.patch_px
         self.position = self.param(

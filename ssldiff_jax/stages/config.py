@@ -17,7 +17,7 @@ from ssldiff_jax.train import loop, mesh
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig:
-    """The machine: CPU devices to make of its cores (0: what JAX finds), where compiled programs
+    """The machine: devices to make of a CPU (0: one), where compiled programs
     are kept, and whether this is one process of several."""
 
     cpu_devices: int

@@ -2,15 +2,16 @@
 held-out patches apart. The judge is the same work with its own sizes and seed; nothing else in a
 run ever reads it but the evaluation."""
 
+import logging
 from typing import Any
-
-from absl import logging
 
 from ssldiff_jax.core import files
 from ssldiff_jax.data import loader
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import parts, runner
 from ssldiff_jax.train import loop
+
+_LOG = logging.getLogger(__name__)
 
 _SHIFTS_PX = (4, 6, 11)
 _NUM_TESTED = 256
@@ -33,7 +34,7 @@ def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
     )
     facts = _measure(context, encoder.Encoder(section.model.vit, params["encoder"]))
     files.write_json(context.folder(name) / "encoder.json", facts)
-    logging.info("%s: retrieval %s, effective rank %.1f of %d", name, facts["retrieval_top1"],
+    _LOG.info("%s: retrieval %s, effective rank %.1f of %d", name, facts["retrieval_top1"],
                  facts["effective_rank"], facts["dim"])  # fmt: skip
     return facts
 

@@ -1,9 +1,8 @@
 """From a config tree to a run: check it whole, write it down, run the stages."""
 
+import logging
 import pathlib
 from typing import Any
-
-from absl import logging
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
@@ -12,6 +11,8 @@ from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import runner, table
 from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
+
+_LOG = logging.getLogger(__name__)
 
 USER_ERRORS = (
     config_lib.ConfigError,
@@ -29,7 +30,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> None:
     chosen = runner.parse_names(config.stages, table.STAGES, "stages")
     force = set(runner.parse_names(config.force, table.STAGES, "force"))
     mesh = mesh_lib.make_mesh(config.mesh)
-    logging.info("devices: %s", mesh.devices.ravel().tolist())
+    _LOG.info("devices: %s", mesh.devices.ravel().tolist())
     files.write_json(workdir / "config.json", values)
     files.write_json(
         workdir / "environment.json",

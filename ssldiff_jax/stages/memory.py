@@ -1,5 +1,6 @@
 """The memory and processor of this process's machine."""
 
+import ctypes
 import os
 import pathlib
 import platform
@@ -9,6 +10,26 @@ import psutil
 
 _STATUS = pathlib.Path("/proc/self/status")
 _CLEAR = pathlib.Path("/proc/self/clear_refs")
+
+
+# glibc's mallopt parameters.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+
+
+def keep_freed() -> None:
+    """Let glibc keep what XLA frees at the end of a step for the next one.
+
+    Otherwise every step's buffers go back to the system and come again page by page, a third of
+    the time of a small model's step on CPU. Does nothing where the C library is another.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_ARENA_MAX, 1)
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_TOP_PAD, 64 << 20)
 
 
 def reset_peak() -> None:

@@ -1,11 +1,11 @@
 """Stage `patches`: slides → records of both splits, and the held-out reference regions."""
 
 import dataclasses
+import logging
 import pathlib
 from typing import Any
 
 import numpy as np
-from absl import logging
 from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import config as config_lib
@@ -15,6 +15,8 @@ from ssldiff_jax.slides import pyramid, tissue
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import runner
+
+_LOG = logging.getLogger(__name__)
 
 _OVERVIEW_MPP = 4.0
 
@@ -93,7 +95,7 @@ def _prepare(data: run_config.DataConfig) -> tuple[dict[int, _Prepared], list[di
             parts = plan.parts(slide, data.holdout, data.patch_mpp)
             prepared[number] = _Prepared(slide, mask, parts, slide.shape_at(data.patch_mpp)[1])
         except slide_lib.SlideError as error:
-            logging.warning("skipped: %s", error)
+            _LOG.warning("skipped: %s", error)
             skipped.append({"slide": str(path), "reason": str(error)})
     if not prepared:
         raise slide_lib.SlideError(f"no slide could be used; the first: {skipped[0]['reason']}")

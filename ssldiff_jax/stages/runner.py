@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import logging
 import pathlib
 import platform
 import shutil
@@ -11,13 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-from absl import logging
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import memory
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,13 +86,13 @@ def _run_stage(table, name: str, stage: Stage, context: Context, *, forced: bool
     if forced and folder.exists():
         shutil.rmtree(folder)
     if (folder / "done.json").exists() and _same(folder, digest, name, values, context):
-        logging.info("stage %s is done", name)
+        _LOG.info("stage %s is done", name)
         return
     if (folder / "stage.json").exists():
         _same(folder, digest, name, values, context)
-        logging.info("stage %s goes on", name)
+        _LOG.info("stage %s goes on", name)
     else:
-        logging.info("stage %s starts", name)
+        _LOG.info("stage %s starts", name)
         files.write_json(folder / "stage.json", {"digest": digest, "config": values})
 
     memory.reset_peak()
@@ -98,7 +100,7 @@ def _run_stage(table, name: str, stage: Stage, context: Context, *, forced: bool
     facts = stage.run(context)
     seconds = time.monotonic() - began
     peak = memory.peak_rss_mb()
-    logging.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
+    _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
     files.write_json(
         folder / "done.json",
         {

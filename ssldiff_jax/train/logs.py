@@ -1,6 +1,7 @@
 """What a run leaves to read: JSON lines always, TensorBoard files beside, progress on screen."""
 
 import json
+import logging
 import pathlib
 import sys
 import time
@@ -9,7 +10,8 @@ from collections.abc import Mapping
 import jax
 import tensorboardX
 import tqdm
-from absl import logging
+
+_LOG = logging.getLogger(__name__)
 
 
 class MetricsWriter:
@@ -62,7 +64,7 @@ class Progress:
         self._last = now
         rate = (self._done - self._start) / max(now - self._began, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
-        logging.info(
+        _LOG.info(
             "%s %d/%d  %.3g/s  %s left  %s", self._name, self._done, self._total, rate,
             time.strftime("%H:%M:%S", time.gmtime(left)), note,
         )  # fmt: skip

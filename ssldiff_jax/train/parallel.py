@@ -22,10 +22,15 @@ def born_sharded(
     mesh: Mesh,
     rules: tuple[str, ...],
 ) -> tuple[step_lib.TrainState, Any]:
-    """The first state, initialised on the devices it lives on, and its shardings."""
+    """The first state, initialised on the devices it lives on, and its shardings.
+
+    What is the same on all of them is drawn once and copied.
+    """
     batch = jax.tree.map(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), dict(batch))
     init = functools.partial(step_lib.init_state, task, tx)
     shardings = mesh_lib.tree_shardings(jax.eval_shape(init, key, batch), mesh, rules)
+    if all(s.is_fully_replicated for s in jax.tree.leaves(shardings)) and jax.process_count() == 1:
+        return jax.device_put(jax.jit(init)(key, batch), shardings), shardings
     return jax.jit(init, out_shardings=shardings)(key, batch), shardings
 
 

@@ -1,0 +1,38 @@
+"""Every stage on the demo slide in about a minute: for tests. Its pictures are noise.
+
+python -m ssldiff_jax.main --config=configs/tiny.py --workdir=runs/tiny
+"""
+
+from configs import demo
+
+
+def get_config():
+    """The demo with very short trainings of smaller models, and 2×2 cells."""
+    c = demo.get_config()
+    c.data.crops.num_crops = 64
+    c.data.regions.rows = 2
+    c.data.regions.cols = 2
+    for section in (c.encoder, c.judge):
+        section.model.vit.width = 32
+        section.model.vit.depth = 1
+        section.model.vit.num_heads = 2
+        _short(section.train)
+    c.autoencoder.model.light.channels = 16
+    _short(c.autoencoder.train)
+    c.denoiser.unet.channels = 16
+    c.denoiser.unet.context_dim = 32
+    c.denoiser.unet.channel_mult = (1, 2)
+    c.denoiser.unet.attention_levels = (1,)
+    _short(c.denoiser.train)
+    c.sample.solver.num_solver_steps = 3
+    c.sample.chunk = 8
+    c.sample.num_variations = 2
+    return c
+
+
+def _short(train):
+    train.num_steps = 4
+    train.batch_size = 8
+    train.log_every = 2
+    train.checkpoint_every = 2
+    train.optimizer.warmup_steps = 1

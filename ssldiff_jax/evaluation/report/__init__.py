@@ -1,0 +1,1 @@
+"""What a finished run shows: one file of figures and one page."""

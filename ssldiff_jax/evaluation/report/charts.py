@@ -1,0 +1,165 @@
+"""Drawings as SVG text: lines over steps, and numbers on a lattice."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+_LOG_SPAN = 30  # a wider range is drawn on a log axis
+_MAX_POINTS = 1000
+_TEXT_COLS = 12  # a wider map has no room for numbers in its cells
+
+_LEFT, _TOP, _WIDTH, _HEIGHT = 46, 10, 350, 150  # px, the plot inside the chart
+_CHART_WIDTH, _CHART_HEIGHT = 412, 190  # px
+
+_VIRIDIS = (
+    (68, 1, 84),
+    (71, 44, 122),
+    (59, 81, 139),
+    (44, 113, 142),
+    (33, 144, 141),
+    (39, 173, 129),
+    (92, 200, 99),
+    (170, 220, 50),
+    (253, 231, 37),
+)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits; a dash for what was not measured."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    value = float(f"{value:.3g}")
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    text = f"{value:,.{max(0, 2 - exponent)}f}" if -4 <= exponent < 6 else f"{value:.2e}"
+    return text.replace("-", "−")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A map from the data range [low, high] to pixels [start, end]; log or linear."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def __call__(self, value: float) -> float:
+        """Pixel of `value`; `low` is at `start`, `high` at `end`."""
+        f = math.log if self.log else float
+        span = f(self.high) - f(self.low)
+        share = (f(value) - f(self.low)) / span if span else 0.5
+        return self.start + share * (self.end - self.start)
+
+    def ticks(self) -> list[float]:
+        """At most seven round values within the range."""
+        return _log_ticks(self.low, self.high) if self.log else _ticks(self.low, self.high)
+
+
+def _ticks(low: float, high: float, most: int = 6) -> list[float]:
+    if high <= low:
+        return [low]
+    rough = (high - low) / most
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
+        if len(found) <= 7:
+            return found
+    return found[:: math.ceil(len(found) / 7)]
+
+
+def loss_points(lines: Iterable[Mapping[str, float]]) -> list[tuple[int, float]]:
+    """(step, loss) by rising step; after a resume a step occurs twice, the last one counts."""
+    found = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return sorted((step, loss) for step, loss in found.items() if math.isfinite(loss))
+
+
+def line_chart(points: Sequence[tuple[int, float]], label: str) -> str:
+    """Loss over steps; `label`, which must be safe in HTML, is what a screen reader says.
+
+    Long series are thinned to about 1000 points, the last one kept.
+    """
+    xs, ys = zip(*points, strict=True)
+    low, high = min(ys), max(ys)
+    log = low > 0 and high / low > _LOG_SPAN
+    margin = 0 if log or high == low else 0.04 * (high - low)
+    x = Scale(xs[0], xs[-1], _LEFT, _LEFT + _WIDTH)
+    y = Scale(low - margin, high + margin, _TOP + _HEIGHT, _TOP, log)
+    every = math.ceil(len(points) / _MAX_POINTS)
+    kept = [*points[:-1:every], points[-1]]
+    path = "M" + "L".join(f"{x(step):.2f},{y(loss):.2f}" for step, loss in kept)
+    end = f'cx="{x(xs[-1]):.2f}" cy="{y(ys[-1]):.2f}"'
+    return (
+        f'<svg class="chart" viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" role="img" '
+        f'aria-label="{label}">{_axes(x, y)}<path class="line" d="{path}"/>'
+        f'<circle class="end" {end} r="3"><title>step {xs[-1]:,}: {number(ys[-1])}</title>'
+        "</circle></svg>"
+    )
+
+
+def _axes(x: Scale, y: Scale) -> str:
+    right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
+    parts = []
+    for value in y.ticks():
+        at = f"{y(value):.1f}"
+        parts.append(f'<path class="grid" d="M{_LEFT},{at}H{right}"/>')
+        parts.append(f'<text class="tick y" x="{_LEFT - 7}" y="{at}">{_tick(value)}</text>')
+    parts.append(f'<path class="axis" d="M{_LEFT},{bottom}H{right}"/>')
+    for value in x.ticks():
+        at = f"{x(value):.1f}"
+        parts.append(f'<path class="axis" d="M{at},{bottom}v4"/>')
+        parts.append(f'<text class="tick x" x="{at}" y="{bottom + 17}">{_tick(value)}</text>')
+    parts.append(f'<text class="tick x" x="{right}" y="{bottom + 30}">step</text>')
+    return "".join(parts)
+
+
+def _tick(value: float) -> str:
+    if abs(value) >= 10_000:
+        return f"{value / 1000:,.4g}k".replace("-", "−")
+    return f"{value:.4g}".replace("-", "−")
+
+
+def colour(share: float) -> tuple[int, int, int]:
+    """Viridis (van der Walt and Smith, 2015) at `share` in [0, 1]; rises in lightness."""
+    at = min(max(share, 0.0), 1.0) * (len(_VIRIDIS) - 1)
+    i = min(int(at), len(_VIRIDIS) - 2)
+    pairs = zip(_VIRIDIS[i], _VIRIDIS[i + 1], strict=True)
+    red, green, blue = (round(a + (at - i) * (b - a)) for a, b in pairs)
+    return red, green, blue
+
+
+def gradient() -> str:
+    """The colours of `heat_map` as a CSS gradient, low to high."""
+    return f"linear-gradient(90deg,{','.join(f'rgb{c}' for c in _VIRIDIS)})"
+
+
+def heat_map(values: np.ndarray, low: float, high: float) -> str:
+    """A (rows, cols) lattice, one unit square a cell; `low` and `high` end the colours."""
+    rows, cols = values.shape
+    cells = []
+    for (row, col), value in np.ndenumerate(values):
+        share = (float(value) - low) / (high - low) if high > low else 0.5
+        cells.append(
+            f'<rect x="{col}" y="{row}" width="1" height="1" fill="rgb{colour(share)}" '
+            f'data-row="{row}" data-col="{col}" data-value="{number(value)}"><title>'
+            f"row {row + 1}, column {col + 1}: {number(value)}</title></rect>"
+        )
+        if cols <= _TEXT_COLS:
+            ink = "#111" if share > 0.55 else "#fff"
+            cells.append(f'<text x="{col + 0.5}" y="{row + 0.5}" fill="{ink}">{value:.2f}</text>')
+    return (
+        f'<svg class="heat" viewBox="0 0 {cols} {rows}" role="img" '
+        f'aria-label="similarity of every cell"><g>{"".join(cells)}</g>'
+        '<rect class="mark" width="1" height="1"/></svg>'
+    )

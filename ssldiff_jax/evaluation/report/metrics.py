@@ -1,0 +1,78 @@
+"""The figures of a run, gathered from what its stages left in the work directory."""
+
+import pathlib
+import time
+from typing import Any
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import files
+
+_FEATURES = (
+    "embedding_similarity",
+    "cell_retrieval_top1",
+    "crop_fd",
+    "patch_fd",
+    "fd_floor",
+    "num_cells",
+)
+_PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
+_ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
+_LAUNCH_ONLY = ("stages", "force")  # what to run, not what it gives
+
+
+def require(path: pathlib.Path) -> pathlib.Path:
+    """`path` itself; ValueError names it where it is missing."""
+    if not path.exists():
+        raise ValueError(f"the report expected {path}, got no such file")
+    return path
+
+
+def read(path: pathlib.Path) -> Any:
+    """Required JSON; ValueError names the file where it is missing or damaged."""
+    return files.read_json(require(path))
+
+
+def collect(workdir: pathlib.Path) -> dict[str, Any]:
+    """All figures of the run in `workdir`.
+
+    The judge's are None where there is no judge. Raises ValueError for another missing file.
+    """
+    results = read(workdir / "evaluate" / "results.json")
+    autoencoder = _facts(workdir, "autoencoder")
+    large_images = _facts(workdir, "sample")["large_images"]
+    environment = read(workdir / "environment.json")
+    config = read(workdir / "config.json")
+    judge = results.get("judge")
+    return {
+        **_pick(results, _FEATURES + _PIXELS),
+        "reconstruction_psnr": autoencoder["psnr"],
+        "reconstruction_ssim": autoencoder["ssim"],
+        "judge": judge and _pick(judge, _FEATURES),
+        "encoder": _pick(_facts(workdir, "encoder"), _ENCODER),
+        "judge_encoder": judge and _pick(_facts(workdir, "judge"), _ENCODER),
+        "stages": _stages(workdir),
+        "large_image": large_images[0],
+        "large_images": large_images,
+        "environment": _pick(environment, ("versions", "machine")),
+        "config_digest": config_lib.digest(
+            {key: value for key, value in config.items() if key not in _LAUNCH_ONLY}
+        ),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _facts(workdir: pathlib.Path, stage: str) -> dict[str, Any]:
+    return read(workdir / stage / "done.json")["facts"]
+
+
+def _pick(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: values[name] for name in names}
+
+
+def _stages(workdir: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Cost of every finished stage but the report, in the order they ended."""
+    done = {path: files.read_json(path) for path in workdir.glob("*/done.json")}
+    done.pop(workdir / "report" / "done.json", None)  # an earlier report's
+    # `finished` counts whole seconds; the file's own time parts what ended within one.
+    ended = sorted(done, key=lambda path: (done[path]["finished"], path.stat().st_mtime_ns))
+    return {path.parent.name: _pick(done[path], ("seconds", "peak_rss_mb")) for path in ended}

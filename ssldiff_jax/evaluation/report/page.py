@@ -1,0 +1,222 @@
+"""One page that shows a run: pictures to compare, figures, losses, cost, config."""
+
+import contextlib
+import html
+import json
+import pathlib
+import shutil
+import string
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation.report import charts, sections
+from ssldiff_jax.evaluation.report import metrics as metrics_lib
+
+_HERE = pathlib.Path(__file__).parent
+_TRAININGS = ("encoder", "judge", "autoencoder", "denoiser")
+
+
+def build(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any]) -> None:
+    """Write `index.html`, and copies of the pictures it shows, into `folder`.
+
+    `metrics` is what `metrics.collect` found in `workdir`. A part whose optional files (maps,
+    variations, reconstructions, overviews, losses) are absent is left out; ValueError names any
+    other missing file.
+    """
+    config = metrics_lib.read(workdir / "config.json")
+    places = metrics_lib.read(workdir / "patches" / "regions.json")
+    regions = [_region(workdir, folder, i, place, config) for i, place in enumerate(places)]
+    parts = (
+        _section("Real and synthetic", _comparisons(regions)),
+        _section("Patches", _patches(workdir, folder, metrics)),
+        _section("Slides", _slides(workdir, folder, config)),
+        _section("Losses", _losses(workdir)),
+        _section("Cost and encoders", _cost(metrics)),
+        _section("Config and environment", _settings(config, metrics["environment"])),
+    )
+    rows, cols = regions[0].lattice
+    filled = string.Template((_HERE / "page.html").read_text("utf-8")).substitute(
+        title="Images drawn from embeddings",
+        lead=_lead(regions, metrics),
+        meta=_meta(places, config, metrics),
+        figures=sections.key_figures(metrics, rows * cols),
+        sections="\n".join(part for part in parts if part),
+        style=(_HERE / "style.css").read_text("utf-8"),
+        script=(_HERE / "viewer.js").read_text("utf-8"),
+    )
+    files.write_atomic(folder / "index.html", lambda path: _write(path, filled))
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    # A file name need not be valid Unicode.
+    path.write_text(text, encoding="utf-8", errors="replace")
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> sections.Picture:
+    files.write_atomic(target, lambda path: shutil.copyfile(metrics_lib.require(source), path))
+    with source.open("rb") as f:
+        head = f.read(24)
+    if head[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ValueError(f"expected a PNG file, got {source}")
+    width, height = struct.unpack(">II", head[16:24])
+    return sections.Picture(target.name, height, width)
+
+
+def _region(
+    workdir: pathlib.Path, folder: pathlib.Path, i: int, place: dict[str, Any], config: dict
+) -> sections.Region:
+    reference = metrics_lib.require(workdir / "patches" / f"region_{i}.png")
+    synthetic = metrics_lib.require(workdir / "sample" / f"image_{i}.png")
+    similarity = workdir / "evaluate" / f"similarity_{i}.npy"
+    return sections.Region(
+        title=f"Region {i + 1}: {place['slide_name']}, {place['height']:,} × {place['width']:,} "
+        f"px at row {place['top']:,}, column {place['left']:,}",
+        reference=_copy(reference, folder / f"reference_{i}.png"),
+        synthetic=_copy(synthetic, folder / f"synthetic_{i}.png"),
+        cell_px=config["data"]["crops"]["patch_px"],
+        similarity=np.load(similarity) if similarity.exists() else None,
+    )
+
+
+def _lead(regions: list[sections.Region], metrics: Mapping[str, Any]) -> str:
+    first, count = regions[0], len(regions)
+    rows, cols = first.lattice
+    whose = "a held-out region" if count == 1 else f"each of {count} held-out regions"
+    return (
+        f"For {whose}, a synthetic image of {first.synthetic.height:,} × "
+        f"{first.synthetic.width:,} px, drawn from the region’s {rows * cols:,} embeddings alone: "
+        f"{metrics['encoder']['dim']:,} numbers for every cell of {first.cell_px} px."
+    )
+
+
+def _meta(places: list[dict], config: dict, metrics: Mapping[str, Any]) -> str:
+    versions = metrics["environment"]["versions"]
+    facts = (
+        metrics["date"],
+        ", ".join(sorted({place["slide_name"] for place in places})),
+        f"seed {config.get('seed', '–')}",
+        f"config {metrics['config_digest']}",
+        f"commit {versions.get('git', 'unknown')}",
+    )
+    return " · ".join(f"<span>{html.escape(str(fact))}</span>" for fact in facts)
+
+
+def _comparisons(regions: list[sections.Region]) -> str:
+    maps = [r.similarity for r in regions if r.similarity is not None]
+    low = min((float(m.min()) for m in maps), default=0.0)
+    high = max((float(m.max()) for m in maps), default=1.0)
+    hint = (
+        "Drag to move and scroll to zoom: both images follow. Double click for the whole image; "
+        "<kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> work as well."
+    )
+    return f'<p class="hint">{hint}</p>' + "".join(sections.region(r, (low, high)) for r in regions)
+
+
+def _patches(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any]) -> str:
+    parts = []
+    source = workdir / "sample" / "variations.png"
+    if source.exists():
+        picture = _copy(source, folder / source.name)
+        heads = "".join(f"<span>{h}</span>" for h in ("real", *(f"draw {i}" for i in range(1, 5))))
+        parts.append(
+            f'<figure class="variations"><div class="heads">{heads}</div>'
+            f"{picture.img('a real patch and four draws of it in every row')}<figcaption>Four "
+            "patches drawn alone from the embedding of the real one at the left, with different "
+            "noise.</figcaption></figure>"
+        )
+    source = workdir / "autoencoder" / "reconstructions.png"
+    if source.exists():
+        picture = _copy(source, folder / source.name)
+        psnr, ssim = (charts.number(metrics[f"reconstruction_{k}"]) for k in ("psnr", "ssim"))
+        parts.append(
+            '<figure class="reconstructions"><div class="sides"><span>real</span><span>'
+            f"reconstructed</span></div>{picture.img('real above, reconstructed below')}"
+            "<figcaption>Held-out patches through the autoencoder and back: "
+            f"PSNR {psnr} dB, SSIM {ssim}.</figcaption></figure>"
+        )
+    return f'<div class="pair">{"".join(parts)}</div>' if parts else ""
+
+
+def _slides(workdir: pathlib.Path, folder: pathlib.Path, config: dict) -> str:
+    names = _optional(workdir / "patches" / "done.json", {}).get("facts", {}).get("slides", {})
+    figures = []
+    for source in sorted((workdir / "patches").glob("overview_*.png"), key=_number):
+        name = names.get(str(_number(source)), source.stem)
+        picture = _copy(source, folder / source.name)
+        figures.append(
+            f"<figure>{picture.img(f'overview of {name}')}"
+            f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        )
+    skipped = "".join(
+        f"<li><b>{html.escape(pathlib.PurePath(s['slide']).name)}</b> {html.escape(s['reason'])}"
+        "</li>"
+        for s in _optional(workdir / "patches" / "skipped.json", [])
+    )
+    body = ""
+    if figures:
+        mpp = config["data"].get("patch_mpp")
+        body = '<p class="hint">Pale: no tissue. <b class="held">Blue</b>: held out of training. '
+        body += '<b class="ref">Red</b>: the regions above. '
+        body += f"Patches were read at {charts.number(mpp)} µm per pixel.</p>"
+        body += f'<div class="slides">{"".join(figures)}</div>'
+    return body + (f'<h4>Skipped slides</h4><ul class="skipped">{skipped}</ul>' if skipped else "")
+
+
+def _number(path: pathlib.Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+def _optional(path: pathlib.Path, default: Any) -> Any:
+    return files.read_json(path) if path.exists() else default
+
+
+def _losses(workdir: pathlib.Path) -> str:
+    found = []
+    for name in _TRAININGS:
+        path = workdir / name / "metrics.jsonl"
+        if not path.exists():
+            continue
+        points = charts.loss_points(_lines(path))
+        if points:
+            step, loss = points[-1]
+            found.append(
+                f"<figure><figcaption><b>{name}</b> {charts.number(loss)} "
+                f"<small>at step {step:,}</small></figcaption>"
+                f"{charts.line_chart(points, f'loss of the {name} over steps')}</figure>"
+            )
+    return f'<div class="losses">{"".join(found)}</div>' if found else ""
+
+
+def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    for line in path.read_text("utf-8").splitlines():
+        # A run that was killed while it wrote leaves half a line.
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
+def _cost(metrics: Mapping[str, Any]) -> str:
+    encoders = {"encoder": metrics["encoder"], "judge": metrics["judge_encoder"]}
+    known = {name: facts for name, facts in encoders.items() if facts}
+    return (
+        f'<div class="pair"><div>{sections.stage_table(metrics["stages"])}</div><div>'
+        f'{sections.encoder_table(known)}<p class="hint">Retrieval: the share of held-out patches '
+        "found again from a view some pixels away. Effective rank: how many directions the "
+        "embeddings really use. The judge is trained apart and used for figures only.</p>"
+        "</div></div>"
+    )
+
+
+def _settings(config: dict, environment: Mapping[str, Any]) -> str:
+    return (
+        f'<h4>Environment</h4><dl class="tree">{sections.key_values(environment)}</dl>'
+        "<details><summary>The whole config</summary>"
+        f'<dl class="tree">{sections.key_values(config)}</dl></details>'
+    )
