@@ -57,6 +57,7 @@ def _judge(c):
     c.model.vit.patch_px = 16
     c.model.vit.width = 128
     c.model.vit.num_heads = 4
+    c.train.num_steps = 250
 
 
 def _autoencoder(c):
@@ -68,10 +69,10 @@ def _autoencoder(c):
 
 def _denoiser(c):
     c.unet.latent_channels = 4
-    c.unet.channels = 48
-    c.unet.channel_mult = (1, 2, 3)
+    c.unet.channels = 32
+    c.unet.channel_mult = (1, 3, 4)
     c.unet.num_res_blocks = 1
-    c.unet.attention_levels = (1, 2)
+    c.unet.attention_levels = (2,)
     c.unet.num_heads = 4
     c.unet.context_dim = 192
     c.unet.conditioning = "scale_shift"
@@ -79,7 +80,7 @@ def _denoiser(c):
     c.schedule.name = "cosine"
     c.loss.prediction = "v"
     c.loss.min_snr_gamma = 5.0
-    c.train.num_steps = 2500
+    c.train.num_steps = 900
     c.train.batch_size = 32
     _short(c.train, learning_rate=1e-3, ema_decay=0.995)
 

@@ -23,6 +23,7 @@ def get_config():
     c.denoiser.unet.context_dim = 32
     c.denoiser.unet.channel_mult = (1, 2)
     c.denoiser.unet.attention_levels = (1,)
+    c.denoiser.unet.num_heads = 2
     _short(c.denoiser.train)
     c.sample.solver.num_solver_steps = 3
     c.sample.chunk = 8

@@ -1,11 +1,12 @@
 """Command line: `python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo`."""
 
+import contextlib
 import logging
 import os
 import pathlib
 import sys
+import traceback
 
-import ml_collections
 from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -20,19 +21,30 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
     _set_up_logs()
-    values = _CONFIG.value.to_dict() if isinstance(_CONFIG.value, ml_collections.ConfigDict) else {}
+    values, workdir = _CONFIG.value.to_dict(), pathlib.Path(_WORKDIR.value)
     _set_up_jax(values.get("runtime", {}))
 
-    # Imported only now: these import jax's backends.
+    # Only now: this imports what asks jax for its devices.
     from ssldiff_jax.stages import launch
 
     try:
-        launch.launch(values, pathlib.Path(_WORKDIR.value))
+        launch.launch(values, workdir)
     except launch.USER_ERRORS as error:
-        if "SSLDIFF_TRACEBACK" in os.environ:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        trace = workdir / "traceback.txt"
+        with contextlib.suppress(OSError):
+            workdir.mkdir(parents=True, exist_ok=True)
+            trace.write_text(traceback.format_exc())
+        sys.exit(f"error: {error} [details in {trace}]")
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with one line for a config key that does not exist."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (KeyError, AttributeError, TypeError) as error:
+        # ml_collections quotes its own message again, newline and all.
+        reason = " ".join(str(error).replace("\\n", " ").replace("\\", "").strip("\"'").split())
+        sys.exit(f"error: a --config flag names no config key: {reason}")
 
 
 def _set_up_logs() -> None:
@@ -64,4 +76,4 @@ def _set_up_jax(runtime: dict) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

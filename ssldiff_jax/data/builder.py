@@ -1,6 +1,7 @@
 """Patch records as a TFDS data set in ArrayRecord files, written and read without TensorFlow."""
 
 import dataclasses
+import functools
 import io
 import pathlib
 from collections.abc import Iterator
@@ -85,19 +86,29 @@ def write_records(folder: pathlib.Path, record_plan: RecordPlan) -> dict[str, in
     return {name: split.num_examples for name, split in builder.info.splits.items()}
 
 
+_DECODED = 1024  # records kept as pixels: 200 MB of 256 px ones
+
+
 class RecordSource:
-    """Random access to the records of one split, as decoded pixels."""
+    """Random access to the records of one split, as decoded pixels.
+
+    The last records read stay decoded: a small slide is drawn from many times over.
+    """
 
     def __init__(self, folder: pathlib.Path, split: str):
         builder = PatchRecords(data_dir=str(folder), file_format="array_record")
         decoders = {"image": tfds.decode.SkipDecoding()}
         self._source = builder.as_data_source(split, decoders=decoders)
         self._name = f"{folder.name}/{split}"
+        self._pixels = functools.lru_cache(_DECODED)(self._decode)
 
     def __len__(self) -> int:
         return len(self._source)
 
     def __getitem__(self, number: int) -> arrays.ImageUint8:
+        return self._pixels(int(number))
+
+    def _decode(self, number: int) -> arrays.ImageUint8:
         with Image.open(io.BytesIO(self._source[number]["image"])) as image:
             return np.asarray(image.convert("RGB"))
 

@@ -10,6 +10,9 @@ from jaxtyping import Float
 from ssldiff_jax.core import arrays
 
 
+Views = Float[arrays.AnyArray, "B v v 3"]
+
+
 @dataclasses.dataclass(frozen=True)
 class ColorJitter:
     """Half-widths of uniform brightness and contrast changes, and of a gain for each channel."""
@@ -33,7 +36,7 @@ def shifted_views(
     index: arrays.AnyArray,
     view_px: int,
     jitter: ColorJitter,
-) -> arrays.Image:
+) -> Views:
     """One random `view_px` square of every image, colours jittered: `(B, view_px, view_px, 3)`."""
     slack = image.shape[1] - view_px
 
@@ -54,7 +57,7 @@ def resized_views(
     view_px: int,
     area: tuple[float, float],
     jitter: ColorJitter,
-) -> arrays.Image:
+) -> Views:
     """A random square of `area` (fractions of the image's) resized to `view_px`, jittered."""
     side = image.shape[1]
 

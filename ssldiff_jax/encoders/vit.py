@@ -57,7 +57,9 @@ class ViT(nn.Module):
     def setup(self):
         c = self.config
         size = (c.patch_px, c.patch_px)
-        self.patch_embed = nn.Conv(c.width, size, size, padding="VALID", conv_general_dilated=layers.convolve)
+        self.patch_embed = nn.Conv(
+            c.width, size, size, padding="VALID", conv_general_dilated=layers.convolve
+        )
         self.class_token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, c.width))
         side = c.image_px // c.patch_px
         self.position = self.param(

@@ -6,7 +6,6 @@ from typing import Any
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.slides import slide
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import runner, table
 from ssldiff_jax.train import loop
@@ -14,14 +13,8 @@ from ssldiff_jax.train import mesh as mesh_lib
 
 _LOG = logging.getLogger(__name__)
 
-USER_ERRORS = (
-    config_lib.ConfigError,
-    runner.WorkdirError,
-    slide.SlideError,
-    loop.NonFiniteError,
-    OSError,
-)
-"""What a user can cause: printed as one line."""
+USER_ERRORS = (ValueError, OSError, loop.NonFiniteError)
+"""What a user can cause, and every error of ours is: printed as one line."""
 
 
 def launch(values: dict[str, Any], workdir: pathlib.Path) -> None:

@@ -100,24 +100,28 @@ def train_step(
     if axis_name is not None:
         grads, metrics, extra = jax.lax.pmean((grads, metrics, extra), axis_name)
 
-    # update
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    # The first steps average over what there is, not over the random start.
-    decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-    average = lambda ema, p: decay * ema + (1 - decay) * p
-    ema_params = jax.tree.map(average, state.ema_params, params)
-
-    # a non-finite gradient changes nothing but the counter
+    # update, unless the gradient is not finite: then nothing changes but the counter
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    # The first steps average over what there is, not over the random start.
+    decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+
+    def update():
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
+        return params, ema_params, opt_state, extra
+
+    def skip():
+        return state.params, state.ema_params, state.opt_state, state.extra
+
+    params, ema_params, opt_state, extra = jax.lax.cond(finite, update, skip)
     state = TrainState(
         step=state.step + 1,
-        params=keep(params, state.params),
-        ema_params=keep(ema_params, state.ema_params),
-        opt_state=keep(opt_state, state.opt_state),
-        extra=keep(extra, state.extra),
+        params=params,
+        ema_params=ema_params,
+        opt_state=opt_state,
+        extra=extra,
         skipped=state.skipped + (1 - finite.astype(jnp.int32)),
     )
     return state, metrics | {"grad_norm": norm}

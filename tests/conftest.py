@@ -1,0 +1,17 @@
+"""The repository on the path, JAX on the CPU, and shapes checked while the tests run."""
+
+import os
+import pathlib
+import sys
+
+import beartype
+from jaxtyping import install_import_hook
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
+
+# An int is a float, as PEP 484 has it.
+typecheck = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+
+CHECKED_ROOMS = ("core", "diffusion", "sampler", "evaluation", "encoders", "autoencoder")
+install_import_hook([f"ssldiff_jax.{room}" for room in CHECKED_ROOMS], "conftest.typecheck")

@@ -1,0 +1,132 @@
+import dataclasses
+import importlib
+from typing import Literal
+
+import pytest
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.stages import config as stages_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    rate: float
+    kind: Literal["wide", "deep"] = "wide"
+    limit: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    count: int
+    leaf: Leaf
+    sizes: tuple[int, ...] = (1, 2)
+    name: str = "oak"
+
+    def __post_init__(self):
+        if self.count < 0:
+            raise ValueError(f"count must not be negative, got count={self.count}")
+
+
+def tree(**changes):
+    return {"count": 3, "leaf": {"rate": 0.5}} | changes
+
+
+def test_nested_sections_defaults_and_conversions():
+    built = config_lib.build(Tree, tree(leaf={"rate": 2, "kind": "deep"}, sizes=[4, 5, 6]))
+    assert built == Tree(3, Leaf(2.0, "deep"), (4, 5, 6))
+    assert type(built.leaf.rate) is float
+    assert type(built.sizes) is tuple
+
+
+@pytest.mark.parametrize(("value", "expected"), [(None, None), (0.25, 0.25), (1, 1.0)])
+def test_optional(value, expected):
+    assert config_lib.build(Leaf, {"rate": 1.0, "limit": value}).limit == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cuont": 1}, r"config\.cuont is no config key; did you mean 'count'\?"),
+        ({"leaf": {"rate": 1.0, "knid": 1}}, r"config\.leaf\.knid .*did you mean 'kind'\?"),
+        ({"zzzz": 1}, r"config\.zzzz .*known: count, leaf, sizes, name"),
+        ({"leaf": {}}, r"config\.leaf\.rate is missing"),
+        ({"leaf": 3}, r"config\.leaf must be a section, got 3"),
+        ({"count": 1.0}, r"config\.count must be int, got 1\.0"),
+        ({"count": True}, r"config\.count must be int, got True"),
+        ({"leaf": {"rate": "fast"}}, r"config\.leaf\.rate must be float, got 'fast'"),
+        ({"leaf": {"rate": True}}, r"config\.leaf\.rate must be float, got True"),
+        ({"leaf": {"rate": 1.0, "kind": "tall"}}, r"config\.leaf\.kind must be one of .*'tall'"),
+        ({"leaf": {"rate": 1.0, "limit": "x"}}, r"config\.leaf\.limit must be float, got 'x'"),
+        ({"sizes": 3}, r"config\.sizes must be a tuple, got 3"),
+        ({"sizes": (1, "b")}, r"config\.sizes\[1\] must be int, got 'b'"),
+        ({"name": 1}, r"config\.name must be str, got 1"),
+        ({"count": -1}, r"config: count must not be negative, got count=-1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_its_dotted_path(changes, message):
+    with pytest.raises(config_lib.ConfigError, match=message):
+        config_lib.build(Tree, tree(**changes))
+
+
+def test_nearest_path_knows_dotted_keys():
+    hint = config_lib.nearest_path("leaf.rat", tree())
+    assert hint == "; did you mean 'leaf.rate'?"
+
+
+def test_flatten_names_every_leaf():
+    assert config_lib.flatten(tree(sizes=(1,))) == {"count": 3, "leaf.rate": 0.5, "sizes": (1,)}
+
+
+def test_digest_is_stable_and_tells_settings_apart():
+    # Names of caches on disk: this literal may only change together with what they hold.
+    assert config_lib.digest({"a": 1, "b": (2, 3)}, "x") == "8d2d8ee6bd51"
+    assert config_lib.digest({"b": [2, 3], "a": 1}, "x") == config_lib.digest(
+        {"a": 1, "b": (2, 3)}, "x"
+    )
+    built = config_lib.build(Tree, tree())
+    assert config_lib.digest(built) == config_lib.digest(config_lib.build(Tree, tree()))
+    changed = [
+        dataclasses.replace(built, count=4),
+        dataclasses.replace(built, sizes=(2, 1)),
+        dataclasses.replace(built, leaf=Leaf(0.5, "deep")),
+    ]
+    assert len({config_lib.digest(c) for c in [built, *changed]}) == 4
+
+
+@pytest.mark.parametrize("name", ["default", "demo", "tcga", "tiny"])
+def test_shipped_configs_build(name):
+    values = importlib.import_module(f"configs.{name}").get_config()
+    run = config_lib.build(stages_config.RunConfig, values.to_dict())
+    patch_px = run.data.crops.patch_px
+    assert run.encoder.model.vit.image_px == run.judge.model.vit.image_px == patch_px
+    assert run.window * run.downsample_factor == patch_px
+
+
+@pytest.mark.parametrize("path", ["sede", "denoiser.unet.chanels", "sample.windows.strid"])
+def test_unknown_keys_cannot_be_set(path):
+    config = importlib.import_module("configs.demo").get_config()
+    *sections, key = path.split(".")
+    for section in sections:
+        config = config[section]
+    with pytest.raises((AttributeError, KeyError)):
+        setattr(config, key, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("encoder.model.vit.image_px", 128, "config.encoder.model.vit.image_px must equal"),
+        ("data.crops.patch_px", 72, "patch_px must be"),
+        ("denoiser.unet.latent_channels", 7, "latent_channels must equal"),
+        ("denoiser.unet.conditioning", "film", "config.denoiser.unet.conditioning must be one of"),
+        ("sample.decode.overlap", 48, "overlap must lie in"),
+    ],
+)
+def test_sections_that_do_not_go_together_are_refused(path, value, message):
+    config = importlib.import_module("configs.demo").get_config()
+    config.update_from_flattened_dict({path: value})
+    if path == "data.crops.patch_px":
+        for name in ("encoder", "judge"):
+            config[name].model.vit.update(image_px=value, patch_px=8)
+    with pytest.raises(config_lib.ConfigError, match=message):
+        config_lib.build(stages_config.RunConfig, config.to_dict())

@@ -1,0 +1,183 @@
+import io
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssldiff_jax import slides
+from ssldiff_jax.data import builder, crops, loader, plan, store
+
+CONFIG = loader.LoaderConfig(num_threads=2, prefetch=4)
+SIDE = 48
+
+
+def stained(height, width, seed=0):
+    """Smooth pinks and purples, as JPEG likes them."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.uniform(0, 1, (height // 16 + 1, width // 16 + 1))
+    mix = np.asarray(Image.fromarray(coarse.astype(np.float32)).resize((width, height)))
+    pink, purple = np.array([225, 160, 200]), np.array([110, 70, 150])
+    return np.round(pink + (purple - pink) * mix[..., None]).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """(record plan, counts, folder) of a synthetic slide."""
+    folder = tmp_path_factory.mktemp("records")
+    Image.fromarray(stained(200, 260)).save(folder / "slide.png")
+    slide = slides.open_slide(folder / "slide.png", mpp=0.5)
+    places = [(top, left) for top in (0, 60, 104) for left in (0, 90, 180, 212)]
+    squares = [plan.Square(7, top, left, SIDE, SIDE) for top, left in places]
+    splits = {"train": squares[:9], "test": squares[9:]}
+    record_plan = builder.RecordPlan({7: slide}, splits, 0.5, jpeg_quality=95)
+    counts = builder.write_records(folder / "records", record_plan)
+    yield record_plan, counts, folder / "records"
+    slide.close()
+
+
+@pytest.fixture(scope="module")
+def source(written):
+    return builder.RecordSource(written[2], "train")
+
+
+def batches(source, *, seed=0, batch_size=4, side=32):
+    return loader.patch_batches(
+        source, side=side, dihedral=True, batch_size=batch_size, seed=seed, config=CONFIG
+    )
+
+
+def first(iterable, count):
+    return list(itertools.islice(iterable, count))
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_record_comes_back_as_it_was_read(written, split):
+    record_plan, counts, folder = written
+    found = builder.RecordSource(folder, split)
+    assert len(found) == counts[split] == len(record_plan.splits[split])
+    expected = {
+        s: record_plan.slides[7].read_region(s.top, s.left, SIDE, SIDE, mpp=0.5).astype(int)
+        for s in record_plan.splits[split]
+    }
+    matched = set()
+    for i in range(len(found)):
+        distance = {s: np.abs(found[i] - pixels).mean() for s, pixels in expected.items()}
+        nearest = min(distance, key=distance.get)
+        assert distance[nearest] < 1.5
+        assert np.abs(found[i] - expected[nearest]).max() < 20
+        matched.add(nearest)
+    assert matched == set(expected)  # each of them once
+
+
+def test_chroma_is_stored_at_full_resolution(written):
+    raw = builder.RecordSource(written[2], "train")._source[0]["image"]
+    with Image.open(io.BytesIO(raw)) as image:
+        assert image.format == "JPEG"
+        # 4:4:4: the sampling factors of all three components are 1.
+        assert {layer[1:3] for layer in image.layer} == {(1, 1)}
+
+
+def test_same_seed_same_batches(source):
+    for a, b in zip(first(batches(source), 4), first(batches(source), 4), strict=True):
+        assert_equal(a, b)
+
+
+def test_another_seed_gives_others(source):
+    a, b = (first(batches(source, seed=seed), 1)[0] for seed in (0, 1))
+    assert not np.array_equal(a["image_uint8"], b["image_uint8"])
+
+
+def test_index_is_the_place_in_the_stream(source):
+    found = first(batches(source), 6)
+    assert [b["image_uint8"].shape for b in found] == [(4, 32, 32, 3)] * 6
+    np.testing.assert_array_equal(np.concatenate([b["index"] for b in found]), np.arange(24))
+
+
+def test_every_epoch_sees_every_record_in_another_order(source):
+    records = np.stack([source[i] for i in range(len(source))])
+    # Crops as large as the record tell which one they were, whatever their orientation.
+    images = np.concatenate(
+        [b["image_uint8"] for b in first(batches(source, batch_size=9, side=SIDE), 3)]
+    )
+    key = lambda image: tuple(np.sort(image.astype(int).sum(axis=-1).ravel()))
+    which = {key(record): i for i, record in enumerate(records)}
+    epochs = np.array([which[key(image)] for image in images]).reshape(3, 9)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(9))
+    assert not (epochs == epochs[0]).all()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_position_is_restored_exactly(source, taken):
+    iterator = iter(batches(source))
+    first(iterator, taken)
+    state = iterator.get_state()
+    expected = first(iterator, 3)
+    again = iter(batches(source))
+    first(again, 2)
+    again.set_state(state)
+    for a, b in zip(expected, first(again, 3), strict=True):
+        assert_equal(a, b)
+    assert expected[0]["index"][0] == 4 * taken
+
+
+def on_host(monkeypatch, host, count, make, num_batches):
+    monkeypatch.setattr(loader.jax, "process_index", lambda: host)
+    monkeypatch.setattr(loader.jax, "process_count", lambda: count)
+    return first(make(), num_batches)
+
+
+def test_two_hosts_part_the_stream_of_one(source, monkeypatch):
+    make = lambda: batches(source, batch_size=6)
+    whole = first(make(), 4)
+    hosts = [on_host(monkeypatch, host, 2, make, 4) for host in (0, 1)]
+    for step, expected in enumerate(whole):
+        shares = [host[step] for host in hosts]
+        assert all(len(share["index"]) == 3 for share in shares)
+        both = {name: np.concatenate([s[name] for s in shares]) for name in expected}
+        order = np.argsort(both["index"])
+        # The same examples in the same global batch; which host has which does not matter.
+        assert_equal({name: value[order] for name, value in both.items()}, expected)
+    seen = np.concatenate([b["index"] for host in hosts for b in host])
+    assert sorted(seen) == list(range(24))
+
+
+def test_batch_that_hosts_cannot_share_is_refused(source, monkeypatch):
+    with pytest.raises(ValueError, match="batch_size=4, hosts=3"):
+        on_host(monkeypatch, 0, 3, lambda: batches(source), 1)
+
+
+def test_crop_larger_than_a_record_is_refused(source):
+    with pytest.raises(ValueError, match=f"record_px={SIDE}, crop=64"):
+        first(batches(source, side=64), 1)
+
+
+def test_an_embedding_belongs_to_its_latents_crop_and_orientation(source, tmp_path):
+    """Both caches are filled from their own CropTable; the loader must pair the same pixels."""
+    config = crops.CropConfig(patch_px=16, num_crops=40, context_px=4, dihedral=True)
+    tables = [crops.CropTable(len(source), SIDE, config, seed=0) for _ in range(2)]
+    assert [tables[0][i] for i in range(40)] == [tables[1][i] for i in range(40)]
+
+    cut = lambda table: np.stack([table[i].cut(source[table[i].record], 24) for i in range(40)])
+    inner = [cut(table)[:, 4:20, 4:20] for table in tables]
+    latents, embeddings = (write(tmp_path / n, n, x) for n, x in zip("lm", inner, strict=True))
+    found = loader.cached_batches(latents, embeddings, batch_size=8, seed=3, config=CONFIG)
+    seen = first(found, 5)
+    for batch in seen:
+        np.testing.assert_array_equal(batch["l"], batch["m"])
+    assert len({image.tobytes() for batch in seen for image in batch["l"]}) == 40
+
+
+def write(folder, name, values):
+    writer = store.StoreWriter(folder, (store.Field(name, values.shape[1:], "uint8"),), 16)
+    writer.append(**{name: values})
+    writer.close()
+    return store.Store(folder)

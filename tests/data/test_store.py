@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+
+from ssldiff_jax.data import loader, store
+
+FIELDS = (
+    store.Field("moments", (3, 2), "float16"),
+    store.Field("label", (), "int64"),
+    store.Field("flag", (5,), "uint8"),
+)
+
+
+def examples(count, seed=0):
+    generator = np.random.default_rng(seed)
+    return {
+        "moments": generator.normal(size=(count, 3, 2)).astype(np.float16),
+        "label": generator.integers(-(2**40), 2**40, count),
+        "flag": generator.integers(0, 256, (count, 5), np.uint8),
+    }
+
+
+def write(folder, count=11, shard_size=4, **facts):
+    writer = store.StoreWriter(folder, FIELDS, shard_size)
+    batch = examples(count)
+    for at in (np.s_[:5], np.s_[5:]):
+        writer.append(**{name: value[at] for name, value in batch.items()})
+    writer.close(**facts)
+    return batch
+
+
+def test_every_field_and_dtype_comes_back_over_several_shards(tmp_path):
+    batch = write(tmp_path, latent_shift=[1.5, 2])
+    found = store.Store(tmp_path)
+    assert len(found) == 11
+    assert len(list(tmp_path.glob("*.array_record"))) == 3
+    assert found.facts == {"latent_shift": [1.5, 2]}
+    for i in reversed(range(11)):
+        example = found[i]
+        for field in FIELDS:
+            assert example[field.name].dtype == field.dtype
+            np.testing.assert_array_equal(example[field.name], batch[field.name][i])
+    np.testing.assert_array_equal(found.read("moments", 7), batch["moments"][:7])
+    np.testing.assert_array_equal(found.read("flag", 99), batch["flag"])
+
+
+def test_bytes_of_an_example():
+    assert [field.num_bytes for field in FIELDS] == [12, 8, 5]
+
+
+def test_wrong_shape_names_the_field(tmp_path):
+    writer = store.StoreWriter(tmp_path, FIELDS)
+    batch = examples(2) | {"moments": np.zeros((2, 2, 3), np.float16)}
+    with pytest.raises(ValueError, match=r"moments must be \(3, 2\) an example, got \(2, 3\)"):
+        writer.append(**batch)
+
+
+def test_refused_batch_adds_nothing(tmp_path):
+    writer = store.StoreWriter(tmp_path, FIELDS)
+    writer.append(**examples(2))
+    with pytest.raises(ValueError, match="flag"):
+        writer.append(**(examples(2) | {"flag": np.zeros((2, 4), np.uint8)}))
+    writer.close()
+    assert len(store.Store(tmp_path)) == 2
+
+
+def test_fields_of_unequal_count_are_refused(tmp_path):
+    writer = store.StoreWriter(tmp_path, FIELDS)
+    with pytest.raises(ValueError):
+        writer.append(**(examples(3) | {"label": np.zeros(2, np.int64)}))
+
+
+def test_killed_writer_leaves_nothing_readable(tmp_path):
+    write(tmp_path)  # an older store, whole
+    writer = store.StoreWriter(tmp_path, FIELDS, 4)
+    writer.append(**examples(6))
+    with pytest.raises(ValueError, match=f"no array store at {tmp_path}"):
+        store.Store(tmp_path)
+
+
+def test_writing_again_leaves_no_stale_shards(tmp_path):
+    write(tmp_path, count=11)
+    batch = write(tmp_path, count=6, shard_size=100)
+    assert [p.name for p in tmp_path.glob("*.array_record")] == ["00000.array_record"]
+    np.testing.assert_array_equal(store.Store(tmp_path).read("label", 6), batch["label"])
+
+
+def test_missing_manifest_and_missing_shard_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no array store at .*nowhere"):
+        store.Store(tmp_path / "nowhere")
+    write(tmp_path)
+    (tmp_path / "00001.array_record").unlink()
+    with pytest.raises(ValueError, match=r"manifest\.json names 00001\.array_record"):
+        store.Store(tmp_path)
+
+
+def test_shard_of_another_store_is_noticed(tmp_path):
+    write(tmp_path / "a", count=8)
+    write(tmp_path / "b", count=6)
+    (tmp_path / "b" / "00001.array_record").replace(tmp_path / "a" / "00001.array_record")
+    with pytest.raises(ValueError, match="promises 8 examples, got 6"):
+        store.Store(tmp_path / "a")
+
+
+def test_damaged_manifest_names_the_file(tmp_path):
+    write(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text()[:40])
+    with pytest.raises(ValueError, match=r"manifest\.json is not valid JSON"):
+        store.Store(tmp_path)
+
+
+def test_zipped_joins_examples_and_refuses_unequal_lengths(tmp_path):
+    one = write(tmp_path / "one", count=6)
+    writer = store.StoreWriter(tmp_path / "two", (store.Field("embedding", (4,), "float32"),))
+    embedding = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+    writer.append(embedding=embedding)
+    writer.close()
+    first, second = store.Store(tmp_path / "one"), store.Store(tmp_path / "two")
+    example = loader.Zipped(first, second)[4]
+    np.testing.assert_array_equal(example["embedding"], embedding[4])
+    np.testing.assert_array_equal(example["moments"], one["moments"][4])
+    write(tmp_path / "three", count=7)
+    with pytest.raises(ValueError, match=r"6 examples in Store\(two.*7 in Store\(three"):
+        loader.Zipped(second, store.Store(tmp_path / "three"))

@@ -1,0 +1,222 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssldiff_jax.diffusion import guidance, prediction, schedule, solvers
+
+SCHEDULE = schedule.Schedule()
+ALL = [("ddim", 0.0), ("ddim", 0.3), ("ddim", 1.0), ("ddpm", 0.0), ("dpmpp_2m", 0.0)]
+
+
+advance = jax.jit(solvers.advance)
+
+
+def table_of(name, steps, eta=0.0, t_start=999, noise=SCHEDULE):
+    return solvers.solver_table(solvers.SolverConfig(name, steps, eta, t_start), noise)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaussian:
+    """x0 ~ N(mean, std²), whose posterior mean and probability flow are known."""
+
+    mean: float = 0.7
+    std: float = 0.5
+    noise: schedule.Schedule = SCHEDULE
+
+    def marginal(self, t):
+        alpha, sigma = self.noise.alphas[t], self.noise.sigmas[t]
+        return alpha * self.mean, np.sqrt((alpha * self.std) ** 2 + sigma**2)
+
+    def gain(self, t):
+        """How far x0_hat moves with x_t."""
+        return self.noise.alphas[t] * self.std**2 / self.marginal(t)[1] ** 2
+
+    def x0_hat(self, x_t, t):
+        return self.mean + self.gain(t) * (x_t - self.marginal(t)[0])
+
+    def flow(self, z, t):
+        """Where the probability flow that ends at mean + std·z is at t."""
+        mean, std = self.marginal(t)
+        return mean + std * z
+
+
+def integrate(table, data, z, num_rows=None):
+    """The deterministic solver on exact x0_hat."""
+    x_t, previous = data.flow(z, table.t[0]), np.zeros_like(z)
+    for i in range(len(table.t))[:num_rows]:
+        row = {k: v[i] for k, v in table.columns().items()}
+        x0_hat = data.x0_hat(x_t, table.t[i])
+        x_next = advance(row, x_t, x0_hat, previous, np.zeros_like(z))
+        x_t, previous = np.asarray(x_next, float), x0_hat
+    return x_t
+
+
+Z = np.linspace(-2, 2, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "atol"), [("ddim", 1000, 0.01), ("dpmpp_2m", 100, 0.02)]
+)
+def test_deterministic_solvers_reach_the_probability_flow(name, steps, atol):
+    data = Gaussian()
+    found = integrate(table_of(name, steps), data, Z)
+    np.testing.assert_allclose(found, data.mean + data.std * Z, atol=atol)
+
+
+def test_dpmpp_2m_needs_fewer_steps_than_ddim():
+    data = Gaussian()
+    error = lambda name, steps: np.abs(
+        integrate(table_of(name, steps), data, Z) - data.mean - data.std * Z
+    ).max()
+    assert error("dpmpp_2m", 20) < error("ddim", 40)
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("ddim", 2.0), ("dpmpp_2m", 4.0)])
+def test_order_of_convergence(name, ratio):
+    """Half of the steps end at t = 499 whatever their number, far from the first-order last one."""
+    data = Gaussian()
+
+    def error(steps):
+        found = integrate(table_of(name, steps), data, Z, num_rows=steps // 2)
+        return np.abs(found - data.flow(Z, 499)).max()
+
+    errors = np.array([error(steps) for steps in (20, 40, 80)])
+    np.testing.assert_allclose(errors[:-1] / errors[1:], ratio, rtol=0.15)
+
+
+@pytest.mark.parametrize(("name", "eta"), ALL)
+def test_a_known_x0_keeps_the_marginals(name, eta):
+    """From N(alpha·x0, sigma²) every row leads to N(alpha_next·x0, sigma_next²)."""
+    table = table_of(name, 25, eta)
+    alpha, sigma = SCHEDULE.alphas[table.t], SCHEDULE.sigmas[table.t]
+    mean = table.x * alpha + table.x0 + table.x0_previous
+    np.testing.assert_allclose(mean, table.alpha_next, atol=1e-6)
+    variance = (table.x * sigma) ** 2 + table.noise**2
+    np.testing.assert_allclose(variance, table.sigma_next**2, atol=1e-6)
+
+
+def test_ddpm_draws_the_variance_of_the_data():
+    data, table = Gaussian(), table_of("ddpm", 1000)
+    variance = data.marginal(999)[1] ** 2
+    for t, x, x0, noise in zip(table.t, table.x, table.x0, table.noise, strict=True):
+        variance = (x + x0 * data.gain(t)) ** 2 * variance + noise**2
+    assert variance == pytest.approx(data.std**2, rel=0.04)
+
+
+def test_ddpm_is_the_posterior_of_ho_et_al():
+    """Equation 7 of Ho et al. 2020, over all timesteps."""
+    table = table_of("ddpm", 1000)
+    bar = SCHEDULE.alpha_bar[::-1]
+    before = np.append(bar[1:], 1.0)
+    beta = 1 - bar / before
+    np.testing.assert_allclose(table.x0, np.sqrt(before) * beta / (1 - bar), atol=1e-6)
+    np.testing.assert_allclose(table.x, np.sqrt(1 - beta) * (1 - before) / (1 - bar), atol=1e-6)
+    np.testing.assert_allclose(table.noise**2, beta * (1 - before) / (1 - bar), atol=1e-7)
+
+
+def test_ddim_of_eta_one_is_ddpm():
+    for name, column in table_of("ddpm", 30).columns().items():
+        np.testing.assert_array_equal(table_of("ddim", 30, eta=1.0).columns()[name], column)
+
+
+def test_ddim_without_noise_is_its_formula():
+    """Song et al. 2021, equation 12: x0_hat and eps_hat mixed anew at the next timestep."""
+    table = table_of("ddim", 50)
+    after = np.append(table.t[1:], -1)
+    alphas, sigmas = np.append(SCHEDULE.alphas, 1.0), np.append(SCHEDULE.sigmas, 0.0)
+    x_t, x0 = np.random.default_rng(0).normal(size=(2, 50))
+    eps = (x_t - alphas[table.t] * x0) / sigmas[table.t]
+    found = advance(table.columns(), x_t, x0, 0 * x0, 0 * x0)
+    np.testing.assert_allclose(found, alphas[after] * x0 + sigmas[after] * eps, atol=1e-5)
+    assert not table.noise.any()
+
+
+@pytest.mark.parametrize(("name", "eta"), ALL)
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_last_step_returns_x0_hat(name, eta, steps):
+    table = table_of(name, steps, eta, t_start=900)
+    last = [c[-1] for c in (table.x, table.x0, table.x0_previous, table.noise)]
+    np.testing.assert_allclose(last, [0, 1, 0, 0], atol=1e-12)
+    assert (table.alpha_next[-1], table.sigma_next[-1]) == (1, 0)
+
+
+@pytest.mark.parametrize(("steps", "t_start"), [(1, 0), (20, 999), (7, 500), (300, 299)])
+def test_timesteps_fall_from_t_start_in_equal_steps(steps, t_start):
+    t = table_of("ddim", steps, t_start=t_start).t
+    assert t[0] == t_start
+    falls = -np.diff(np.append(t, -1))
+    assert np.all(np.abs(falls - (t_start + 1) / steps) <= 1)
+    assert falls.sum() == t_start + 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "t_start", "message"),
+    [
+        (0, 999, "num_solver_steps=0, t_start=999"),
+        (1001, 999, "num_solver_steps=1001, t_start=999"),
+        (11, 9, "num_solver_steps=11, t_start=9"),
+        (5, 1000, r"t_start must lie in \[0, 1000\), got t_start=1000"),
+        (5, -1, "t_start=-1"),
+    ],
+)
+def test_impossible_steps_are_refused(steps, t_start, message):
+    with pytest.raises(ValueError, match=message):
+        table_of("ddim", steps, t_start=t_start)
+
+
+def test_sample_runs_the_table():
+    """With data that are one point, or a Gaussian, the sampler lands where the loop above does."""
+    data, table, shape = Gaussian(), table_of("dpmpp_2m", 10), (3, 2, 2, 1)
+    steps = np.arange(1000)
+    gain, mean = np.float32(data.gain(steps)), np.float32(data.marginal(steps)[0])
+
+    def x0_hat(x_t, t, embedding):
+        at = lambda a: jnp.asarray(a)[t][:, None, None, None]
+        return embedding[:, :, None, None] + at(gain) * (x_t - at(mean))
+
+    embedding, key = np.full((3, 1), data.mean, np.float32), jax.random.key(4)
+    found = jax.jit(lambda e, k: solvers.sample(x0_hat, table, shape, e, k))(embedding, key)
+    start = np.asarray(jax.random.normal(jax.random.split(key)[0], shape), float)
+    mean, std = data.marginal(999)
+    np.testing.assert_allclose(found, integrate(table, data, (start - mean) / std), atol=1e-4)
+
+
+class Network:
+    """A denoiser that is not linear in the embedding and keeps what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, x_t, t, embedding):
+        self.asked.append((x_t, t, embedding))
+        return 0.3 * x_t + jnp.cos(embedding.sum(axis=-1))[:, None, None, None] + 1e-3 * t[0]
+
+
+X_T = np.random.default_rng(0).normal(size=(2, 3, 4, 1)).astype(np.float32)
+T, E = np.array([30, 700]), np.array([[0.2, 1.0], [3.0, -0.5]], np.float32)
+
+
+def test_no_guidance_asks_once():
+    network = Network()
+    guided = guidance.GuidedX0(network, SCHEDULE, "x0", 1.0)
+    found = guided(X_T, T, E)
+    assert [x.shape for x, _, _ in network.asked] == [X_T.shape]
+    np.testing.assert_array_equal(found, Network()(X_T, T, E))
+    assert guided.calls_per_example == 1
+
+
+@pytest.mark.parametrize("scale", [0.0, 3.0])
+@pytest.mark.parametrize("name", ["eps", "x0", "v"])
+def test_guidance_extrapolates_x0_from_the_null_embedding(name, scale):
+    alpha, sigma = SCHEDULE.alphas[T][:, None, None, None], SCHEDULE.sigmas[T][:, None, None, None]
+    x0 = lambda e: prediction.to_x0(name, Network()(X_T, T, e), X_T, alpha, sigma)
+    cond, uncond = x0(E), x0(np.zeros_like(E))
+    network = Network()
+    guided = guidance.GuidedX0(network, SCHEDULE, name, scale)
+    expected = uncond + scale * (cond - uncond)
+    np.testing.assert_allclose(guided(X_T, T, E), expected, rtol=1e-4, atol=1e-4)
+    assert guided.calls_per_example == 2
+    assert sum(len(x) for x, _, _ in network.asked) == 2 * len(X_T)

@@ -1,0 +1,227 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.diffusion import conditioning, loss, schedule, unet
+
+TINY = unet.UNetConfig(
+    latent_channels=2,
+    channels=16,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_levels=(1,),
+    num_heads=2,
+    context_dim=8,
+)
+SCALE_SHIFT = unet.UNetConfig(**(vars(TINY) | {"conditioning": "scale_shift"}))
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+X_T, T, E = normal(0, 2, 8, 8, 2), np.array([3, 700]), normal(1, 2, 6)
+
+
+def denoiser_of(config):
+    return conditioning.Denoiser(conditioning.DenoiserConfig(config, embedding_dim=6))
+
+
+def random_like(tree, seed=2):
+    """No parameter stays at its initial zero or one."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten([0.3 * normal(seed + i, *x.shape) for i, x in enumerate(leaves)])
+
+
+def shapes_of(config):
+    return jax.eval_shape(denoiser_of(config).init, jax.random.key(0), X_T, T, E)["params"]
+
+
+def count(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def test_the_published_unet_has_400_92_million_parameters():
+    model = unet.UNet(unet.UNetConfig())
+    x_t, t = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32), jnp.zeros(2, jnp.int32)
+    tokens = jax.ShapeDtypeStruct((2, 1, 512), jnp.float32)
+    output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x_t, t, tokens)
+    assert output.shape == x_t.shape
+    assert count(variables["params"]) / 1e6 == pytest.approx(400.92, abs=0.01)
+
+
+def test_an_untrained_denoiser_predicts_nothing():
+    model = denoiser_of(TINY)
+    output, _ = jax.jit(model.init_with_output)(jax.random.key(0), X_T, T, E)
+    assert output.shape == X_T.shape
+    np.testing.assert_array_equal(output, 0)
+
+
+def cross_attention_gradients(num_tokens):
+    """Mean absolute gradients of a random UNet's cross attention, by projection."""
+    model, tokens = unet.UNet(TINY), normal(5, 2, num_tokens, 8)
+    params = random_like(shapes_of(TINY)["unet"])
+    wanted = normal(6, *X_T.shape)
+    error = lambda p: jnp.sum(wanted * model.apply({"params": p}, X_T, T, tokens))
+    grads = jax.jit(jax.grad(error))(params)
+    found = {}
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        names = [key.key for key in path]
+        if "cross_attention" in names:
+            found.setdefault(names[names.index("cross_attention") + 1], []).append(
+                float(jnp.abs(grad).mean())
+            )
+    assert set(found) == {"q", "k", "v", "out"}
+    return found
+
+
+def test_one_token_leaves_nothing_to_attend_to():
+    """Softmax over one token is 1: queries and keys have no say, values do."""
+    grads = cross_attention_gradients(num_tokens=1)
+    assert max(grads["q"] + grads["k"]) == 0
+    assert min(grads["v"]) > 0
+    grads = cross_attention_gradients(num_tokens=2)
+    assert min(grads["q"] + grads["k"] + grads["v"]) > 0
+
+
+def test_conditioner():
+    one, root = (conditioning.Conditioner(5, length) for length in ("one", "root_dim"))
+    params = {"token": {"kernel": normal(0, 6, 5), "bias": normal(1, 5)}}
+    e = np.concatenate([E, 7 * E, np.zeros((1, 6), np.float32)])
+    token = np.asarray(one.apply({"params": params}, e))
+    assert token.shape == (5, 1, 5)
+    unit = E / np.linalg.norm(E, axis=-1, keepdims=True)
+    expected = unit @ params["token"]["kernel"] + params["token"]["bias"]
+    np.testing.assert_allclose(token[:2, 0], expected, atol=1e-6)
+    np.testing.assert_allclose(token[2:4], token[:2], atol=1e-6)
+    # The null embedding's token is the bias.
+    np.testing.assert_array_equal(token[4, 0], params["token"]["bias"])
+    longer = np.asarray(root.apply({"params": params}, e))
+    bias = params["token"]["bias"]
+    np.testing.assert_allclose(longer - bias, 6**0.5 * (token - bias), atol=1e-5)
+
+
+def test_the_null_embedding_has_a_finite_gradient():
+    params = {"token": {"kernel": normal(0, 6, 5), "bias": normal(1, 5)}}
+    apply = lambda e: conditioning.Conditioner(5).apply({"params": params}, e).sum()
+    assert np.all(np.isfinite(jax.grad(apply)(np.zeros((1, 6), np.float32))))
+
+
+@pytest.mark.parametrize("config", [TINY, SCALE_SHIFT], ids=["cross_attention", "scale_shift"])
+def test_the_prediction_follows_embedding_and_timestep(config):
+    shapes = shapes_of(config)
+    names = {key.key for path, _ in jax.tree_util.tree_leaves_with_path(shapes) for key in path}
+    assert ("cross_attention" in names) == (config.conditioning == "cross_attention")
+    assert ("token_in" in names) == (config.conditioning == "scale_shift")
+
+    params = random_like(shapes)
+    apply = jax.jit(functools.partial(denoiser_of(config).apply, {"params": params}))
+    base = np.asarray(apply(X_T, T, E))
+    for changed in (apply(X_T, T, E[::-1]), apply(X_T, T + 5, E), apply(X_T, T, 0 * E)):
+        assert np.abs(changed - base).max() > 1e-3 * np.abs(base).max()
+    # One example does not see another.
+    mixed = apply(np.stack([X_T[0], X_T[0]]), np.array([T[0], 9]), np.stack([E[0], E[0]]))
+    np.testing.assert_allclose(mixed[0], base[0], rtol=1e-3, atol=1e-4 * np.abs(base).max())
+
+
+# The loss, on denoisers simple enough to know.
+
+
+class Known(conditioning.Denoiser):
+    """Predicts `gain` times the embedding's sum everywhere, and keeps what it was asked."""
+
+    gain: float = 0.0
+    asked: tuple = ()
+
+    @nn.compact
+    def __call__(self, x_t, t, embedding):
+        for seen, value in zip(self.asked, (x_t, t, embedding), strict=False):
+            seen.append(np.asarray(value))
+        return jnp.zeros_like(x_t) + self.gain * embedding.sum(axis=-1)[:, None, None, None]
+
+
+SCALING = autoencoder.LatentScaling((2.0, 0.5), (0.1, -0.3))
+SCHEDULE = schedule.Schedule("cosine")
+
+
+def batch_of(size):
+    # A log-variance of −30 is none: z is the mean.
+    moments = np.concatenate([normal(3, size, 4, 4, 2), np.full((size, 4, 4, 2), -30.0)], axis=-1)
+    return {
+        "moments": moments.astype(np.float16),
+        "embedding": normal(4, size, 6),
+        "index": np.arange(size) * 7 + 2,
+    }
+
+
+def task_of(prediction="v", *, drop=0.0, gamma=0.0, gain=0.0, asked=()):
+    config = loss.LossConfig(prediction, drop, gamma)
+    denoiser = Known(denoiser_of(TINY).config, gain, asked)
+    return loss.DenoisingTask(denoiser, SCALING, SCHEDULE, config)
+
+
+def value_of(task, batch, seed=0):
+    return float(task.loss({}, {}, {}, batch, jax.random.key(seed))[0])
+
+
+@pytest.mark.parametrize("gamma", [0.0, 5.0])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_loss_is_the_weighted_error(prediction, gamma):
+    batch, asked = batch_of(6), ([], [], [])
+    found = value_of(task_of(prediction, gamma=gamma, asked=asked), batch)
+    (x_t,), (t,), (embedding,) = asked
+    np.testing.assert_array_equal(embedding, batch["embedding"])
+    assert len(np.unique(t)) > 1
+
+    alpha, sigma = (a[t][:, None, None, None] for a in (SCHEDULE.alphas, SCHEDULE.sigmas))
+    z = batch["moments"][..., :2].astype(float)
+    x0 = (z - SCALING.latent_shift) * SCALING.latent_scale
+    eps = (x_t - alpha * x0) / sigma
+    assert abs(eps.std() - 1) < 0.2
+    target = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[prediction]
+    snr = (alpha / sigma) ** 2
+    weight = {"eps": 1 / snr, "x0": 1, "v": 1 / (snr + 1)}[prediction] * np.minimum(snr, gamma)
+    expected = np.mean((weight if gamma else 1.0) * target**2)
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("t", [5, 300, 900])
+def test_min_snr_weighs_the_error_of_x0_whatever_is_predicted(t):
+    """One error of x0, seen through each prediction, has one weighted size."""
+    alpha, sigma = SCHEDULE.alphas[t], SCHEDULE.sigmas[t]
+    snr = np.array([(alpha / sigma) ** 2])
+    # x0_hat − x0 = 1 moves eps_hat by −alpha/sigma and v_hat by −1/sigma.
+    errors = {"x0": 1.0, "eps": alpha / sigma, "v": 1 / sigma}
+    for name, error in errors.items():
+        weighted = loss.min_snr_weight(name, jnp.asarray(snr), 5.0) * error**2
+        np.testing.assert_allclose(weighted, np.minimum(snr, 5.0), rtol=1e-3)
+
+
+def test_dropping_every_condition_hides_the_embedding():
+    batch, asked = batch_of(6), ([], [], [])
+    other = batch | {"embedding": batch["embedding"] + 1}
+    dropped = task_of(drop=1.0, gain=1.0, asked=asked)
+    assert value_of(dropped, batch) == value_of(dropped, other)
+    np.testing.assert_array_equal(asked[2], 0)
+    kept = task_of(drop=0.0, gain=1.0)
+    assert value_of(kept, batch) != pytest.approx(value_of(kept, other), rel=1e-3)
+
+
+def test_conditions_are_dropped_at_their_rate():
+    asked = ([], [], [])
+    value_of(task_of(drop=0.3, asked=asked), batch_of(400))
+    assert np.mean(np.all(asked[2][0] == 0, axis=1)) == pytest.approx(0.3, abs=0.08)
+
+
+def test_the_loss_of_a_batch_is_the_mean_over_its_halves():
+    batch, task = batch_of(8), task_of(drop=0.5, gamma=5.0, gain=1.0)
+    take = lambda rows: {k: v[rows] for k, v in batch.items()}
+    halves = [value_of(task, take(rows)) for rows in (np.s_[:4], np.s_[4:])]
+    assert value_of(task, batch) == pytest.approx(np.mean(halves), rel=1e-5)
+    renumbered = batch | {"index": np.arange(8)}
+    assert value_of(task, renumbered) != pytest.approx(np.mean(halves), rel=1e-3)

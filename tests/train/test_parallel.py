@@ -1,0 +1,211 @@
+"""One device, eight devices in four ways, and two processes give the same numbers.
+
+This file is also the script those devices and processes run.
+"""
+
+import functools
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.core import rng
+from ssldiff_jax.diffusion import loss as loss_lib
+from ssldiff_jax.diffusion import schedule
+from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.train import parallel
+from ssldiff_jax.train import step as step_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+RULES = ("kernel$ = -1:fsdp",)
+BATCH, DIM, NUM_STEPS = 8, 6, 3
+OPTIMIZER = step_lib.OptimizerConfig(0.01, 1, "constant", 0.1, 0.99, 1.0, 0.9)
+WAYS = ("pmap", "data8", "data4_fsdp2", "processes")
+
+
+class TinyDenoiser(nn.Module):
+    """The call of a denoiser, in three layers."""
+
+    @nn.compact
+    def __call__(self, x_t, t, embedding):
+        h = nn.Conv(8, (3, 3), name="in")(x_t)
+        context = jnp.concatenate([embedding, jnp.cos(0.01 * t[:, None])], axis=-1)
+        h = nn.gelu(h + nn.Dense(8, name="context")(context)[:, None, None])
+        return nn.Conv(x_t.shape[-1], (3, 3), name="out")(h)
+
+
+def make_batch(step):
+    generator = np.random.default_rng(step)
+    return {
+        "moments": generator.normal(size=(BATCH, 8, 8, 4)).astype(np.float32),
+        "embedding": generator.normal(size=(BATCH, DIM)).astype(np.float32),
+        "index": np.arange(BATCH * step, BATCH * (step + 1), dtype=np.int32),
+    }
+
+
+def train(mesh, method, rules=RULES):
+    """The state after a few steps, and the losses."""
+    task = loss_lib.DenoisingTask(
+        TinyDenoiser(),
+        autoencoder.LatentScaling((1.0, 2.0), (0.0, 0.5)),
+        schedule.Schedule("cosine", 1000, 0.0015, 0.0195),
+        loss_lib.LossConfig("v", 0.5, 5.0),
+    )
+    tx = OPTIMIZER.transform(NUM_STEPS)
+    key = rng.stream(0, "init")
+    state, shardings = parallel.born_sharded(task, tx, key, make_batch(0), mesh, rules)
+    step = functools.partial(step_lib.train_step, task=task, tx=tx, ema_decay=OPTIMIZER.ema_decay)
+    if method == "pmap":
+        step_fn = parallel.pmap_step(functools.partial(step, axis_name="batch"))
+    else:
+        step_fn = parallel.jit_step(step, shardings, mesh)
+    losses, count = [], jax.process_count()
+    share = slice(jax.process_index() * BATCH // count, (jax.process_index() + 1) * BATCH // count)
+    for i in range(NUM_STEPS):
+        local = {name: value[share] for name, value in make_batch(i).items()}
+        state, metrics = step_fn(state, mesh_lib.to_global(local, mesh), rng.stream(0, "step"))
+        losses.append(float(metrics["loss"]))
+    return state, losses
+
+
+def save(path, state, losses):
+    from jax.experimental import multihost_utils
+
+    whole = {"losses": np.array(losses)}
+    for part in ("params", "ema_params", "opt_state"):
+        for name, leaf in jax.tree_util.tree_leaves_with_path(getattr(state, part)):
+            if jax.process_count() > 1:
+                leaf = multihost_utils.process_allgather(leaf, tiled=True)
+            whole[f"{part}{jax.tree_util.keystr(name)}"] = np.asarray(leaf)
+    if jax.process_index() == 0:
+        np.savez(path, **whole)
+
+
+def run_devices(folder):
+    """Every way one process has, with eight devices."""
+    assert jax.device_count() == 8
+    make = lambda data, fsdp: mesh_lib.make_mesh(mesh_lib.MeshConfig(data, fsdp, 1, RULES))
+    one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), mesh_lib.AXES)
+    save(folder / "one.npz", *train(one, "jit"))
+    save(folder / "pmap.npz", *train(make(-1, 1), "pmap"))
+    save(folder / "data8.npz", *train(make(8, 1), "jit"))
+    state, losses = train(make(-1, 2), "jit")
+    save(folder / "data4_fsdp2.npz", state, losses)
+    # Parameters, their average and both moments of Adam live in halves.
+    kernels = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        held = leaf.addressable_shards[0].data.shape
+        if jax.tree_util.keystr(path).endswith("['kernel']"):
+            assert held == (*leaf.shape[:-1], leaf.shape[-1] // 2), (path, held)
+            kernels += 1
+        else:
+            assert held == leaf.shape, (path, held)
+    assert kernels == 3 * 4
+
+
+def run_process(folder, number, port):
+    """One of two processes of two devices: data over the processes, fsdp inside them."""
+    jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
+    assert jax.device_count() == 4
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 2, 1, RULES))
+    save(folder / "processes.npz", *train(mesh, "jit"))
+    jax.distributed.shutdown()
+
+
+def launch(devices, *args):
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "NPROC": "16",  # XLA's threads: its collectives wait for one another
+    }
+    command = [sys.executable, __file__, *map(str, args)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(*processes):
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Way → arrays of its last state."""
+    folder = tmp_path_factory.mktemp("parallel")
+    finish(launch(8, folder, "devices"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    finish(*(launch(2, folder, number, port) for number in (0, 1)))
+    return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_gives_the_numbers_of_one_device(results, way):
+    assert results[way].keys() == results["one"].keys()
+    for name, value in results["one"].items():
+        np.testing.assert_allclose(
+            results[way][name], value, rtol=1e-5, atol=1e-5, err_msg=f"{way}: {name}"
+        )
+
+
+def test_the_numbers_mean_something(results):
+    one = results["one"]
+    names = [name for name in one if name.startswith("params")]
+    assert len(names) == 6
+    assert len(set(one["losses"])) == NUM_STEPS
+    # After three steps the average differs from the parameters by more than what is tolerated.
+    difference = [np.abs(one[n] - one[n.replace("params", "ema_params", 1)]).max() for n in names]
+    assert min(difference) > 1e-4
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
+
+
+@pytest.mark.parametrize("sizes", [(2, 1, 1), (-1, 3, 1), (-1, -1, 1), (0, 1, 1), (1, 1, -2)])
+def test_mesh_that_does_not_fit_the_devices_is_refused(sizes):
+    message = "must multiply to the 1 devices, got data={}, fsdp={}, model={}".format(*sizes)
+    with pytest.raises(ValueError, match=message):
+        mesh_lib.make_mesh(mesh_lib.MeshConfig(*sizes, ()))
+
+
+@pytest.mark.parametrize("rule", ["kernel$", "kernel$ = fsdp", "kernel$ = -1:fsdq", "= 0:fsdp"])
+def test_bad_rule_is_refused_by_name(mesh, rule):
+    with pytest.raises(ValueError, match="regex = dimension:axis") as caught:
+        mesh_lib.tree_shardings({"kernel": jnp.zeros((2, 2))}, mesh, (rule,))
+    assert repr(rule) in str(caught.value)
+
+
+def test_first_matching_rule_wins_and_what_does_not_divide_is_whole():
+    mesh = jax.sharding.AbstractMesh((2, 2, 1), mesh_lib.AXES)
+    tree = {
+        "unet": {"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)},
+        "head": {"kernel": jnp.zeros((4, 5))},
+    }
+    rules = ("unet/.*kernel = 1:data", "kernel$ = -1:fsdp")
+    found = jax.tree.map(lambda s: tuple(s.spec), mesh_lib.tree_shardings(tree, mesh, rules))
+    assert found["unet"] == {"kernel": (None, "data"), "bias": ()}
+    assert found["head"]["kernel"] == ()  # five columns do not divide by two
+
+
+if __name__ == "__main__":
+    if sys.argv[2] == "devices":
+        run_devices(pathlib.Path(sys.argv[1]))
+    else:
+        run_process(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

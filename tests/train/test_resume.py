@@ -1,0 +1,161 @@
+"""A run that was killed and one that was not end with the same bits.
+
+This file is also the script that gets killed.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from ssldiff_jax.core import rng
+from ssldiff_jax.data import loader, store
+from ssldiff_jax.train import checkpoint, loop
+from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.train import step as step_lib
+
+NUM_STEPS, CHECKPOINT_EVERY, KILLED_AT = 12, 4, 7
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class NoisyRegression:
+    """Moments from embeddings, with noise for every example and state beside the parameters."""
+
+    def init(self, key, batch):
+        shape = (batch["embedding"].shape[-1], batch["moments"].shape[-1])
+        return {"kernel": jax.random.normal(key, shape), "bias": jnp.zeros(shape[1])}, jnp.zeros(2)
+
+    def loss(self, params, ema_params, extra, batch, key):
+        noise = rng.per_example(key, batch["index"], jax.random.normal, (2,))
+        error = batch["embedding"] @ params["kernel"] + params["bias"] - batch["moments"] - noise
+        return jnp.mean(error**2), ({}, 0.9 * extra + 0.1 * jnp.mean(error, axis=0))
+
+
+def write_stores(folder):
+    generator = np.random.default_rng(0)
+    for name, dim in (("moments", 2), ("embedding", 3)):
+        writer = store.StoreWriter(folder / name, (store.Field(name, (dim,), "float32"),))
+        writer.append(**{name: generator.normal(size=(20, dim))})
+        writer.close()
+
+
+def fit(stores, folder, num_steps=NUM_STEPS):
+    optimizer = step_lib.OptimizerConfig(0.1, 2, "cosine", 0.1, 0.99, 1.0, 0.9)
+    config = loop.TrainConfig(num_steps, 8, optimizer, 1, CHECKPOINT_EVERY, 0, "jit")
+    batches = loader.cached_batches(
+        store.Store(stores / "moments"),
+        store.Store(stores / "embedding"),
+        batch_size=config.batch_size,
+        seed=5,
+        config=loader.LoaderConfig(2, 4),
+    )
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
+    return loop.fit(NoisyRegression(), batches, config, loop.Run("run", folder, mesh, (), 3))
+
+
+def fit_until_killed(stores, folder):
+    to_global, seen = mesh_lib.to_global, []
+
+    def kill_later(batch, mesh):
+        seen.append(batch)
+        if len(seen) == KILLED_AT:
+            # The save of step 4 runs in the background; it takes its name when it is whole.
+            until = time.monotonic() + 60
+            while not (folder / "checkpoints" / "4").exists() and time.monotonic() < until:
+                time.sleep(0.02)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return to_global(batch, mesh)
+
+    mesh_lib.to_global = kill_later
+    fit(stores, folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """(folder of the whole run, folder of the killed and resumed one, its returned params)."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_stores(folder)
+    fit(folder, folder / "whole")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, __file__, str(folder), str(folder / "killed")]
+    result = subprocess.run(
+        command, env=environment, timeout=120, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    with ocp.CheckpointManager(folder / "killed" / "checkpoints") as manager:
+        assert manager.latest_step() == CHECKPOINT_EVERY
+    params = fit(folder, folder / "killed")
+    return folder / "whole", folder / "killed", params
+
+
+def final_state(folder):
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        assert manager.latest_step() == NUM_STEPS
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        return manager.restore(NUM_STEPS, args=args)["state"]
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_killed_run_went_on_from_its_checkpoint(runs):
+    assert [line["step"] for line in lines(runs[0])] == list(range(1, 13))
+    assert [line["step"] for line in lines(runs[1])] == [*range(1, 7), *range(5, 13)]
+
+
+def test_states_are_equal_to_the_bit(runs):
+    whole, killed = final_state(runs[0]), final_state(runs[1])
+    assert jax.tree.structure(whole) == jax.tree.structure(killed)
+    assert {"params", "ema_params", "opt_state", "extra", "step", "skipped"} <= whole.keys()
+    jax.tree.map(np.testing.assert_array_equal, whole, killed)
+    assert np.abs(whole["extra"]).min() > 0
+
+
+def test_losses_are_equal_to_the_bit(runs):
+    """Also those of the steps taken twice: noise and data come from the position, not the try."""
+    wanted = {line["step"]: (line["loss"], line["grad_norm"]) for line in lines(runs[0])}
+    assert len(set(wanted.values())) == NUM_STEPS
+    for line in lines(runs[1]):
+        assert (line["loss"], line["grad_norm"]) == wanted[line["step"]]
+
+
+def test_position_of_the_loader_is_the_same(runs):
+    texts = []
+    for folder in runs[:2]:
+        data = folder / "checkpoints" / str(NUM_STEPS) / "data"
+        texts.append([p.read_text() for p in sorted(data.rglob("*")) if p.suffix == ".json"])
+    assert texts[0]
+    assert texts[0] == texts[1]
+
+
+def test_fit_returns_the_average_that_later_stages_load(runs):
+    loaded = checkpoint.load_params(runs[1] / "checkpoints")
+    jax.tree.map(np.testing.assert_array_equal, loaded, runs[2])
+    raw = checkpoint.load_params(runs[1] / "checkpoints", ema=False)
+    assert (raw["kernel"] != loaded["kernel"]).any()
+
+
+def test_finished_run_is_not_trained_again(runs):
+    before = lines(runs[0])
+    params = fit(runs[0].parent, runs[0])
+    jax.tree.map(np.testing.assert_array_equal, params, final_state(runs[0])["ema_params"])
+    assert lines(runs[0]) == before
+
+
+def test_no_checkpoint_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+        checkpoint.load_params(tmp_path / "checkpoints")
+
+
+if __name__ == "__main__":
+    fit_until_killed(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
