@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from ssldiff_jax.core import arrays
 
@@ -88,7 +88,7 @@ def pixel_shuffle(x: FeatureMap, factor: int) -> jax.Array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * factor, w * factor, c // factor**2)
 
 
-def timestep_embedding(t: Float[arrays.AnyArray, "B"], dim: int) -> Float[arrays.AnyArray, "B D"]:
+def timestep_embedding(t: Num[arrays.AnyArray, "B"], dim: int) -> Float[arrays.AnyArray, "B D"]:
     """[cos, sin] of t at frequencies 10⁴^(−i/half), as in Ho et al. 2020 and latent diffusion."""
     half = dim // 2
     frequencies = jnp.exp(-jnp.log(1e4) * jnp.arange(half) / half)

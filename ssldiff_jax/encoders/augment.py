@@ -9,7 +9,6 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
 
-
 Views = Float[arrays.AnyArray, "B v v 3"]
 
 

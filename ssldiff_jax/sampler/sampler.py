@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import guidance, solvers
@@ -113,7 +113,7 @@ class GridSampler:
         position: Int[arrays.AnyArray, "N 2"],
         embedding: Float[arrays.AnyArray, "N D"],
         weights: Float[arrays.AnyArray, "w w"],
-    ) -> tuple[Field, Float[jax.Array, "H W 1"]]:
+    ) -> tuple[Field, Bool[jax.Array, "H W 1"]]:
         """The weighted mean of x0_hat over the windows of a step, and where there is one."""
         side, channels = weights.shape[0], self.channels
         count, padding = len(position), -len(position) % self.chunk

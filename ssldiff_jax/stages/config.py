@@ -118,6 +118,12 @@ class RunConfig:
                     f"config.{name}.model.vit.image_px must equal config.data.crops.patch_px, "
                     f"got {section.model.vit.image_px} and {patch_px}"
                 )
+            crop_px = section.model.vit.image_px + section.model.shift_px
+            if crop_px > self.data.records.record_px:
+                raise config_lib.ConfigError(
+                    f"config.{name}.model.shift_px must leave crops inside a record, got "
+                    f"image_px + shift_px = {crop_px}, record_px={self.data.records.record_px}"
+                )
         coarsest = factor * 2 ** (len(self.denoiser.unet.channel_mult) - 1)
         if patch_px % coarsest or self.data.crops.context_px % factor:
             raise config_lib.ConfigError(

@@ -22,12 +22,12 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> None:
     config = config_lib.build(run_config.RunConfig, values)
     chosen = runner.parse_names(config.stages, table.STAGES, "stages")
     force = set(runner.parse_names(config.force, table.STAGES, "force"))
-    mesh = mesh_lib.make_mesh(config.mesh)
-    _LOG.info("devices: %s", mesh.devices.ravel().tolist())
+    context = runner.Context(config, workdir, mesh_lib.make_mesh(config.mesh))
+    runner.check(table.STAGES, context, chosen, force)
+    _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     files.write_json(workdir / "config.json", values)
     files.write_json(
         workdir / "environment.json",
         {"versions": runner.versions(), "machine": runner.describe_machine()},
     )
-    context = runner.Context(config, workdir, mesh)
     runner.run_stages(table.STAGES, context, chosen, force)

@@ -56,11 +56,27 @@ class WorkdirError(ValueError):
     """A work directory that does not fit the config, or lacks what a stage reads."""
 
 
-def run_stages(table: Mapping[str, Stage], context: Context, chosen: list[str], force: set[str]):
+def check(table: Mapping[str, Stage], context: Context, chosen: list[str], force: set[str]) -> None:
+    """Refuse, before anything is written, what the chosen stages would refuse later.
+
+    Raises WorkdirError for outputs of another config, and for a stage that is read but neither
+    done nor chosen.
+    """
+    for name in chosen:
+        for need in table[name].needs:
+            if need not in chosen:
+                _require(table, need, context, wanted_by=name)
+        if name not in force:
+            _refuse_foreign(table, name, context)
+
+
+def run_stages(
+    table: Mapping[str, Stage], context: Context, chosen: list[str], force: set[str]
+) -> None:
     """Run the chosen stages in the order of the table."""
-    for name, stage in table.items():
+    for name in table:
         if name in chosen:
-            _run_stage(table, name, stage, context, forced=name in force)
+            _run_stage(table, name, context, forced=name in force)
 
 
 def parse_names(text: str, table: Mapping[str, Stage], what: str) -> list[str]:
@@ -78,22 +94,23 @@ def parse_names(text: str, table: Mapping[str, Stage], what: str) -> list[str]:
     return names
 
 
-def _run_stage(table, name: str, stage: Stage, context: Context, *, forced: bool) -> None:
-    folder = context.folder(name)
-    values = _relevant(stage, context.config)
-    upstream = {need: _done(context, need, name)["digest"] for need in stage.needs}
-    digest = config_lib.digest(values, upstream)
+def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, forced: bool) -> None:
+    folder, stage = context.folder(name), table[name]
+    for need in stage.needs:
+        _require(table, need, context, wanted_by=name)
     if forced and folder.exists():
         shutil.rmtree(folder)
-    if (folder / "done.json").exists() and _same(folder, digest, name, values, context):
+    _refuse_foreign(table, name, context)
+    if (folder / "done.json").exists():
         _LOG.info("stage %s is done", name)
         return
     if (folder / "stage.json").exists():
-        _same(folder, digest, name, values, context)
         _LOG.info("stage %s goes on", name)
     else:
         _LOG.info("stage %s starts", name)
-        files.write_json(folder / "stage.json", {"digest": digest, "config": values})
+        values = _values(stage, context, stage.inputs(context.config))
+        upstream = _upstream(table, name, context)
+        files.write_json(folder / "stage.json", {"config": values, "upstream": upstream})
 
     memory.reset_peak()
     began = time.monotonic()
@@ -104,7 +121,7 @@ def _run_stage(table, name: str, stage: Stage, context: Context, *, forced: bool
     files.write_json(
         folder / "done.json",
         {
-            "digest": digest,
+            "digest": _digest(table, name, context),
             "seconds": round(seconds, 2),
             "peak_rss_mb": round(peak),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -114,41 +131,73 @@ def _run_stage(table, name: str, stage: Stage, context: Context, *, forced: bool
     )
 
 
-def _relevant(stage: Stage, config: run_config.RunConfig) -> dict[str, Any]:
-    values: dict[str, Any] = {"seed": config.seed, "inputs": stage.inputs(config)}
+def _values(stage: Stage, context: Context, inputs: Any) -> dict[str, Any]:
+    """What a stage's outputs depend on, itself alone, as JSON gives it back."""
+    values: dict[str, Any] = {"seed": context.config.seed, "inputs": inputs}
     for section in stage.sections:
-        part: Any = config
+        part: Any = context.config
         for key in section.split("."):
             part = getattr(part, key)
         values[section] = dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part
-    return values
+    return _plain(values)
 
 
-def _done(context: Context, need: str, wanted_by: str) -> dict[str, Any]:
+def _stored(context: Context, name: str) -> dict[str, Any] | None:
+    """What a stage noted when it started: its config, and the digests of what it reads."""
+    path = context.folder(name) / "stage.json"
+    return files.read_json(path) if path.exists() else None
+
+
+def _digest(table: Mapping[str, Stage], name: str, context: Context) -> str:
+    """A hash of what a stage and all before it depend on, as they were made."""
+    stored = _stored(context, name) or {}
+    return config_lib.digest(stored.get("config"), _upstream(table, name, context))
+
+
+def _upstream(table: Mapping[str, Stage], name: str, context: Context) -> dict[str, str]:
+    return {need: _digest(table, need, context) for need in table[name].needs}
+
+
+def _require(table: Mapping[str, Stage], need: str, context: Context, *, wanted_by: str) -> None:
     path = context.folder(need) / "done.json"
     if not path.exists():
         raise WorkdirError(
             f"stage {wanted_by!r} reads what stage {need!r} writes, but {path} is missing; run "
             f"--config.stages={need} first"
         )
-    return files.read_json(path)
+    # A job that only reads what was made may run where the slides are not.
+    made_from = (_stored(context, need) or {"config": {}})["config"].get("inputs")
+    _refuse_foreign(table, need, context, inputs=made_from)
+    for earlier in table[need].needs:
+        _require(table, earlier, context, wanted_by=need)
 
 
-def _same(folder: pathlib.Path, digest: str, name: str, values: dict, context: Context) -> bool:
-    before = files.read_json(folder / "stage.json")
-    if before["digest"] == digest:
-        return True
-    old, new = (config_lib.flatten(_plain(v)) for v in (before["config"], values))
+_FRESH = object()
+
+
+def _refuse_foreign(
+    table: Mapping[str, Stage], name: str, context: Context, inputs: Any = _FRESH
+) -> None:
+    before = _stored(context, name)
+    if before is None:
+        return
+    if inputs is _FRESH:
+        inputs = table[name].inputs(context.config)
+    old = config_lib.flatten(before["config"])
+    new = config_lib.flatten(_values(table[name], context, inputs))
     changed = [
         f"{key}: {old.get(key)!r} → {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-    what = "; ".join(changed[:4]) or "an earlier stage was made anew"
-    raise WorkdirError(
-        f"{context.workdir} holds stage {name!r} of another config ({what}); choose another "
-        f"--workdir, or make it anew with --config.force={name}"
-    )
+    if not changed and before["upstream"] != _upstream(table, name, context):
+        changed = ["an earlier stage was made anew"]
+    if changed:
+        raise WorkdirError(
+            f"{context.workdir} holds stage {name!r} of another config "
+            f"({'; '.join(changed[:4])}); choose another --workdir, or make it anew with "
+            f"--config.force={name}"
+        )
 
 
 def _plain(values: Any) -> Any:

@@ -27,6 +27,10 @@ class MeshConfig:
     model: int
     rules: tuple[str, ...]
 
+    def __post_init__(self):
+        for rule in self.rules:
+            _parse(rule)
+
 
 def make_mesh(config: MeshConfig) -> Mesh:
     """A mesh over all devices.

@@ -49,7 +49,9 @@ def test_orientation_keeps_channels_apart():
         turned = crops.orient(image, i)
         assert turned.flags["C_CONTIGUOUS"]
         for channel in range(3):
-            np.testing.assert_array_equal(turned[..., channel], crops.orient(image[..., channel], i))
+            np.testing.assert_array_equal(
+                turned[..., channel], crops.orient(image[..., channel], i)
+            )
 
 
 def test_crop_is_a_function_of_its_index_alone():

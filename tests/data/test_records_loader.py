@@ -57,7 +57,6 @@ def assert_equal(a, b):
         np.testing.assert_array_equal(a[name], b[name])
 
 
-
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_every_record_comes_back_as_it_was_read(written, split):
     record_plan, counts, folder = written

@@ -65,7 +65,7 @@ def test_refused_batch_adds_nothing(tmp_path):
 
 def test_fields_of_unequal_count_are_refused(tmp_path):
     writer = store.StoreWriter(tmp_path, FIELDS)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         writer.append(**(examples(3) | {"label": np.zeros(2, np.int64)}))
 
 

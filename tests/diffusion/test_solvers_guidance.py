@@ -57,34 +57,28 @@ def integrate(table, data, z, num_rows=None):
 Z = np.linspace(-2, 2, 9)
 
 
-@pytest.mark.parametrize(
-    ("name", "steps", "atol"), [("ddim", 1000, 0.01), ("dpmpp_2m", 100, 0.02)]
-)
+@pytest.mark.parametrize(("name", "steps", "atol"), [("ddim", 1000, 0.01), ("dpmpp_2m", 100, 0.03)])
 def test_deterministic_solvers_reach_the_probability_flow(name, steps, atol):
     data = Gaussian()
     found = integrate(table_of(name, steps), data, Z)
     np.testing.assert_allclose(found, data.mean + data.std * Z, atol=atol)
 
 
-def test_dpmpp_2m_needs_fewer_steps_than_ddim():
+def error_half_way(name, steps):
+    """Half of the steps end at t = 499 whatever their number, far from the first-order last one."""
     data = Gaussian()
-    error = lambda name, steps: np.abs(
-        integrate(table_of(name, steps), data, Z) - data.mean - data.std * Z
-    ).max()
-    assert error("dpmpp_2m", 20) < error("ddim", 40)
+    found = integrate(table_of(name, steps), data, Z, num_rows=steps // 2)
+    return np.abs(found - data.flow(Z, 499)).max()
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("ddim", 2.0), ("dpmpp_2m", 4.0)])
 def test_order_of_convergence(name, ratio):
-    """Half of the steps end at t = 499 whatever their number, far from the first-order last one."""
-    data = Gaussian()
-
-    def error(steps):
-        found = integrate(table_of(name, steps), data, Z, num_rows=steps // 2)
-        return np.abs(found - data.flow(Z, 499)).max()
-
-    errors = np.array([error(steps) for steps in (20, 40, 80)])
+    errors = np.array([error_half_way(name, steps) for steps in (20, 40, 80)])
     np.testing.assert_allclose(errors[:-1] / errors[1:], ratio, rtol=0.15)
+
+
+def test_dpmpp_2m_needs_fewer_steps_than_ddim():
+    assert error_half_way("dpmpp_2m", 20) < error_half_way("ddim", 40)
 
 
 @pytest.mark.parametrize(("name", "eta"), ALL)

@@ -1,4 +1,5 @@
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -11,10 +12,11 @@ from ssldiff_jax.diffusion import conditioning, loss, schedule, unet
 
 TINY = unet.UNetConfig(
     latent_channels=2,
-    channels=16,
-    channel_mult=(1, 2),
+    # More than one for each of 32 groups, or the norm would take out the timestep's shift.
+    channels=64,
+    channel_mult=(1, 1),
     num_res_blocks=1,
-    attention_levels=(1,),
+    attention_levels=(),
     num_heads=2,
     context_dim=8,
 )
@@ -46,6 +48,11 @@ def count(tree):
     return sum(x.size for x in jax.tree.leaves(tree))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def apply(config, params, x_t, t, embedding):
+    return denoiser_of(config).apply({"params": params}, x_t, t, embedding)
+
+
 def test_the_published_unet_has_400_92_million_parameters():
     model = unet.UNet(unet.UNetConfig())
     x_t, t = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32), jnp.zeros(2, jnp.int32)
@@ -57,36 +64,30 @@ def test_the_published_unet_has_400_92_million_parameters():
 
 def test_an_untrained_denoiser_predicts_nothing():
     model = denoiser_of(TINY)
-    output, _ = jax.jit(model.init_with_output)(jax.random.key(0), X_T, T, E)
+    # Cheap to compile, unlike the default generator.
+    key = jax.random.key(0, impl="rbg")
+    params = jax.jit(model.init)(key, X_T, T, E)["params"]
+    output = apply(TINY, params, X_T, T, E)
     assert output.shape == X_T.shape
     np.testing.assert_array_equal(output, 0)
 
 
-def cross_attention_gradients(num_tokens):
-    """Mean absolute gradients of a random UNet's cross attention, by projection."""
-    model, tokens = unet.UNet(TINY), normal(5, 2, num_tokens, 8)
-    params = random_like(shapes_of(TINY)["unet"])
-    wanted = normal(6, *X_T.shape)
-    error = lambda p: jnp.sum(wanted * model.apply({"params": p}, X_T, T, tokens))
+def attention_gradients(num_tokens):
+    """Largest gradient of a random cross attention's projections."""
+    model, x, tokens = unet.Attention(num_heads=2), normal(3, 2, 5, 4), normal(5, 2, num_tokens, 6)
+    params = random_like(jax.eval_shape(model.init, jax.random.key(0), x, tokens)["params"])
+    wanted = normal(6, *x.shape)
+    error = lambda p: jnp.sum(wanted * model.apply({"params": p}, x, tokens))
     grads = jax.jit(jax.grad(error))(params)
-    found = {}
-    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
-        names = [key.key for key in path]
-        if "cross_attention" in names:
-            found.setdefault(names[names.index("cross_attention") + 1], []).append(
-                float(jnp.abs(grad).mean())
-            )
-    assert set(found) == {"q", "k", "v", "out"}
-    return found
+    return {name: np.abs(grads[name]["kernel"]).max() for name in "qkv"}
 
 
 def test_one_token_leaves_nothing_to_attend_to():
     """Softmax over one token is 1: queries and keys have no say, values do."""
-    grads = cross_attention_gradients(num_tokens=1)
-    assert max(grads["q"] + grads["k"]) == 0
-    assert min(grads["v"]) > 0
-    grads = cross_attention_gradients(num_tokens=2)
-    assert min(grads["q"] + grads["k"] + grads["v"]) > 0
+    grads = attention_gradients(num_tokens=1)
+    assert grads["q"] == grads["k"] == 0
+    assert grads["v"] > 0.1
+    assert min(attention_gradients(num_tokens=2).values()) > 1e-3
 
 
 def test_conditioner():
@@ -120,12 +121,12 @@ def test_the_prediction_follows_embedding_and_timestep(config):
     assert ("token_in" in names) == (config.conditioning == "scale_shift")
 
     params = random_like(shapes)
-    apply = jax.jit(functools.partial(denoiser_of(config).apply, {"params": params}))
-    base = np.asarray(apply(X_T, T, E))
-    for changed in (apply(X_T, T, E[::-1]), apply(X_T, T + 5, E), apply(X_T, T, 0 * E)):
+    run = lambda *inputs: np.asarray(apply(config, params, *inputs))
+    base = run(X_T, T, E)
+    for changed in (run(X_T, T, E[::-1]), run(X_T, T + 5, E), run(X_T, T, 0 * E)):
         assert np.abs(changed - base).max() > 1e-3 * np.abs(base).max()
     # One example does not see another.
-    mixed = apply(np.stack([X_T[0], X_T[0]]), np.array([T[0], 9]), np.stack([E[0], E[0]]))
+    mixed = run(np.stack([X_T[0], X_T[0]]), np.array([T[0], 9]), np.stack([E[0], E[0]]))
     np.testing.assert_allclose(mixed[0], base[0], rtol=1e-3, atol=1e-4 * np.abs(base).max())
 
 
@@ -136,12 +137,11 @@ class Known(conditioning.Denoiser):
     """Predicts `gain` times the embedding's sum everywhere, and keeps what it was asked."""
 
     gain: float = 0.0
-    asked: tuple = ()
+    watch: Callable = lambda *inputs: None
 
     @nn.compact
     def __call__(self, x_t, t, embedding):
-        for seen, value in zip(self.asked, (x_t, t, embedding), strict=False):
-            seen.append(np.asarray(value))
+        self.watch(x_t, t, embedding)
         return jnp.zeros_like(x_t) + self.gain * embedding.sum(axis=-1)[:, None, None, None]
 
 
@@ -159,9 +159,10 @@ def batch_of(size):
     }
 
 
-def task_of(prediction="v", *, drop=0.0, gamma=0.0, gain=0.0, asked=()):
+def task_of(prediction="v", *, drop=0.0, gamma=0.0, gain=0.0, asked=None):
     config = loss.LossConfig(prediction, drop, gamma)
-    denoiser = Known(denoiser_of(TINY).config, gain, asked)
+    watch = (lambda *inputs: None) if asked is None else (lambda *inputs: asked.extend(inputs))
+    denoiser = Known(denoiser_of(TINY).config, gain, watch)
     return loss.DenoisingTask(denoiser, SCALING, SCHEDULE, config)
 
 
@@ -172,9 +173,9 @@ def value_of(task, batch, seed=0):
 @pytest.mark.parametrize("gamma", [0.0, 5.0])
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
 def test_loss_is_the_weighted_error(prediction, gamma):
-    batch, asked = batch_of(6), ([], [], [])
+    batch, asked = batch_of(6), []
     found = value_of(task_of(prediction, gamma=gamma, asked=asked), batch)
-    (x_t,), (t,), (embedding,) = asked
+    x_t, t, embedding = map(np.asarray, asked)
     np.testing.assert_array_equal(embedding, batch["embedding"])
     assert len(np.unique(t)) > 1
 
@@ -203,7 +204,7 @@ def test_min_snr_weighs_the_error_of_x0_whatever_is_predicted(t):
 
 
 def test_dropping_every_condition_hides_the_embedding():
-    batch, asked = batch_of(6), ([], [], [])
+    batch, asked = batch_of(6), []
     other = batch | {"embedding": batch["embedding"] + 1}
     dropped = task_of(drop=1.0, gain=1.0, asked=asked)
     assert value_of(dropped, batch) == value_of(dropped, other)
@@ -213,9 +214,9 @@ def test_dropping_every_condition_hides_the_embedding():
 
 
 def test_conditions_are_dropped_at_their_rate():
-    asked = ([], [], [])
+    asked = []
     value_of(task_of(drop=0.3, asked=asked), batch_of(400))
-    assert np.mean(np.all(asked[2][0] == 0, axis=1)) == pytest.approx(0.3, abs=0.08)
+    assert np.mean(np.all(asked[2] == 0, axis=1)) == pytest.approx(0.3, abs=0.08)
 
 
 def test_the_loss_of_a_batch_is_the_mean_over_its_halves():

@@ -126,6 +126,10 @@ def launch(devices, *args):
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "NPROC": "16",  # XLA's threads: its collectives wait for one another
+        # Compiling is nearly all of the time.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        "JAX_COMPILATION_CACHE_DIR": str(args[0] / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     command = [sys.executable, __file__, *map(str, args)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -46,9 +46,7 @@ def make_batch(seed, size=6):
 def start(config=OPTIMIZER, num_steps=100):
     task, tx = LinearRegression(), config.transform(num_steps)
     state = step_lib.init_state(task, tx, jax.random.key(0), make_batch(0))
-    step = functools.partial(
-        step_lib.train_step, task=task, tx=tx, ema_decay=config.ema_decay
-    )
+    step = functools.partial(step_lib.train_step, task=task, tx=tx, ema_decay=config.ema_decay)
     return state, jax.jit(step)
 
 

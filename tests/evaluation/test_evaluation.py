@@ -1,0 +1,173 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ssldiff_jax.evaluation import distances, images, similarity
+
+SMALL = pathlib.Path(__file__).parents[1] / "golden"
+GOLDEN = pathlib.Path(os.environ.get("SSLDIFF_GOLDEN", SMALL))
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def features_of(mean, covariance):
+    """2·D features whose sample mean and covariance are exactly these."""
+    dim = len(mean)
+    spread = np.linalg.cholesky(covariance).T * np.sqrt((2 * dim - 1) / 2)
+    return mean + np.concatenate([spread, -spread])
+
+
+def test_frechet_distance_of_the_references_moments():
+    golden = load_file(SMALL / "metrics_moments.safetensors")
+    sets = (features_of(golden[f"output.mu{i}"], golden[f"output.sigma{i}"]) for i in (1, 2))
+    expected = golden["output.frechet_pytorch_fid_float64_features"]
+    assert distances.frechet_distance(*sets) == pytest.approx(float(expected[0]), rel=1e-6)
+
+
+def test_frechet_distance_of_the_references_features():
+    path = GOLDEN / "metrics_fid_kid_prc.safetensors"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; set SSLDIFF_GOLDEN")
+    golden = load_file(path)
+    a, b = golden["input.features1"], golden["input.features2"]
+    value = lambda name: float(golden[f"output.frechet_pytorch_fid_{name}"][0])
+    assert distances.frechet_distance(a, b) == pytest.approx(value("float64_features"), rel=1e-6)
+    singular = distances.frechet_distance(a[:40], b[:40])
+    assert singular == pytest.approx(value("first_40_of_each_singular"), rel=1e-3)
+
+
+def test_frechet_distance_in_closed_form():
+    x = normal(0, 300, 6) @ normal(1, 6, 6)
+    assert distances.frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert distances.frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-9)
+    shift = normal(2, 6)
+    assert distances.frechet_distance(x, x + shift) == pytest.approx(np.sum(shift**2), rel=1e-9)
+    # Twice as wide: tr(Σ + 4Σ − 2·2Σ).
+    wide = x.mean(axis=0) + 2 * (x - x.mean(axis=0))
+    trace = np.trace(np.cov(x, rowvar=False))
+    assert distances.frechet_distance(x, wide) == pytest.approx(trace, rel=1e-9)
+    with pytest.raises(ValueError, match="at least 2 features .* got 300 and 1"):
+        distances.frechet_distance(x, x[:1])
+
+
+def test_frechet_distance_of_fewer_features_than_dimensions():
+    x = normal(0, 5, 20)
+    assert distances.frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert distances.frechet_distance(x, x + 1) == pytest.approx(20, rel=1e-6)
+
+
+def mosaic(rows, cols, side):
+    """Cells of one colour each: red is the row, green the column."""
+    cells = np.zeros((rows, cols, 3), np.uint8)
+    cells[..., 0] = 20 * np.arange(rows)[:, None]
+    cells[..., 1] = 30 * np.arange(cols)
+    return cells.repeat(side, axis=0).repeat(side, axis=1)
+
+
+def test_cells_are_cut_in_reading_order():
+    cells = images.cut_cells(mosaic(2, 3, 4), 4)
+    assert cells.shape == (6, 4, 4, 3)
+    colours = cells[:, 0, 0, :2].tolist()
+    assert colours == [[0, 0], [0, 30], [0, 60], [20, 0], [20, 30], [20, 60]]
+    assert np.all(cells == cells[:, :1, :1])
+
+
+def test_shifted_cells_are_whole_and_straddle():
+    image = np.random.default_rng(0).integers(0, 256, (11, 13, 3), np.uint8)
+    cells = images.cut_cells(image, 4, shift=2)
+    assert len(cells) == 2 * 2
+    np.testing.assert_array_equal(cells[3], image[6:10, 6:10])
+
+
+def test_layout_correlation():
+    reference = np.random.default_rng(0).integers(0, 256, (6, 6, 3), np.uint8)
+    reference = reference.repeat(4, axis=0).repeat(4, axis=1)
+    same = images.layout_correlation(reference, reference, 4)
+    assert same["identity"] == pytest.approx(1)
+    assert same["transposed"] < 0.7
+    turned = images.layout_correlation(reference.swapaxes(0, 1), reference, 4)
+    assert turned["transposed"] == pytest.approx(1)
+    assert turned["identity"] < 0.7
+    inverted = images.layout_correlation(255 - reference, reference, 4)
+    assert inverted["identity"] == pytest.approx(-1)
+    # The mean colour is no layout.
+    faded = (reference // 2 + np.array([100, 0, 50])).astype(np.uint8)
+    assert images.layout_correlation(faded, reference, 4)["identity"] > 0.99
+
+
+def test_layout_correlation_of_an_oblong_has_no_transpose():
+    found = images.layout_correlation(mosaic(2, 3, 4), mosaic(2, 3, 4), 4)
+    assert found == {"identity": pytest.approx(1)}
+
+
+def test_seam_energy():
+    noise = np.random.default_rng(0).integers(60, 180, (256, 256, 3), np.uint8)
+    assert images.seam_energy(noise, window=32, factor=4) == pytest.approx(1, abs=0.03)
+    # A checkerboard of windows: every window line is a step of 40.
+    board = np.indices((8, 8)).sum(axis=0) % 2 * 40
+    seams = (noise + board.repeat(32, axis=0).repeat(32, axis=1)[..., None]).astype(np.uint8)
+    step = np.mean(np.diff(noise.astype(float), axis=1) ** 2)
+    found = images.seam_energy(seams, window=32, factor=4)
+    assert found == pytest.approx(1 + 40**2 / step, rel=0.05)
+    assert found > 1.2
+    # Elsewhere they do not count as seams.
+    moved = np.roll(seams, (6, 6), axis=(0, 1))
+    assert images.seam_energy(moved, window=32, factor=4) == pytest.approx(1, abs=0.03)
+
+
+def test_psnr():
+    a = np.full((4, 4, 3), 100, np.uint8)
+    assert images.psnr(a, a + 5) == pytest.approx(20 * np.log10(255 / 5))
+    assert images.psnr(a, a) > 100
+
+
+SIDE = 8
+
+
+def embed(cells):
+    """Random features of the pixels, deviations from grey."""
+    pixels = cells.reshape(len(cells), -1).astype(float) - 127.5
+    return (pixels @ normal(5, SIDE * SIDE * 3, 12)).astype(np.float32)
+
+
+def region(seed, rows=5, cols=4):
+    shape = (rows * SIDE, cols * SIDE, 3)
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def test_a_perfect_copy_is_at_the_floor():
+    pairs = [similarity.Pair(region(i), region(i)) for i in range(2)]
+    found = similarity.fidelity(pairs, embed, SIDE)
+    assert found["cell_retrieval_top1"] == 1
+    assert found["embedding_similarity"]["mean"] == pytest.approx(1, abs=1e-5)
+    assert found["embedding_similarity"]["shuffled"] < 0.3
+    assert found["crop_fd"] == found["fd_floor"] > 0
+    assert found["num_cells"] == 40
+
+
+def test_a_copy_in_the_wrong_place_is_found_out():
+    """Moved by one cell: no cell finds itself; the similarity is that of strangers."""
+    moved = np.roll(region(0), SIDE, axis=1)
+    found = similarity.fidelity([similarity.Pair(moved, region(0))], embed, SIDE)
+    assert found["cell_retrieval_top1"] == 0
+    assert found["embedding_similarity"]["mean"] < 0.4
+
+
+def test_another_distribution_is_above_the_floor():
+    grey = (region(0) // 8 + 112).astype(np.uint8)
+    found = similarity.fidelity([similarity.Pair(np.roll(grey, 3, 2), region(0))], embed, SIDE)
+    assert found["crop_fd"] > found["fd_floor"]
+
+
+def test_similarity_is_synthetic_by_reference():
+    image, reference = region(1, 2, 2), region(2, 2, 2)
+    image[SIDE:, :SIDE] = reference[:SIDE, SIDE:]
+    cosines = similarity.cell_similarity(similarity.Pair(image, reference), embed, SIDE)
+    assert cosines.shape == (4, 4)
+    assert np.unravel_index(np.argmax(cosines), (4, 4)) == (2, 1)
+    assert cosines[2, 1] == pytest.approx(1, abs=1e-5)

@@ -1,0 +1,171 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import openslide
+import pytest
+from PIL import Image
+
+import ssldiff_jax
+from ssldiff_jax.stages import table
+
+pytestmark = pytest.mark.e2e
+
+ROOT = pathlib.Path(__file__).parents[2]
+CELLS, PATCH_PX = 2, 64
+
+
+def command(workdir, *flags, timeout=600):
+    words = [sys.executable, "-m", "ssldiff_jax.main", "--config=configs/tiny.py"]
+    return subprocess.run(
+        [*words, f"--workdir={workdir}", *flags],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory):
+    """A run of configs/tiny.py, whole."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    result = command(folder)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generator(workdir):
+    return ssldiff_jax.Generator.load(workdir)
+
+
+@pytest.fixture(scope="session")
+def region(workdir):
+    return np.asarray(Image.open(workdir / "patches" / "region_0.png"))
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_every_stage_is_done(workdir):
+    for name in table.STAGES:
+        done = read(workdir / name / "done.json")
+        assert {"digest", "seconds", "peak_rss_mb", "versions", "facts"} <= done.keys()
+    assert read(workdir / "patches" / "skipped.json") == []
+
+
+def test_run_is_written_down(workdir):
+    config = read(workdir / "config.json")
+    assert config["denoiser"]["train"]["num_steps"] == 4
+    environment = read(workdir / "environment.json")
+    assert environment["versions"]["jax"]
+    assert environment["machine"]["cores"] >= 1
+    for name in ("encoder", "autoencoder", "denoiser", "judge"):
+        lines = [
+            json.loads(x) for x in (workdir / name / "metrics.jsonl").read_text().split("\n")[:-1]
+        ]
+        assert [line["step"] for line in lines] == [2, 4]
+        assert all(np.isfinite(line["loss"]) for line in lines)
+        assert "kernel" in (workdir / name / "parameters.txt").read_text()
+        assert list((workdir / name / "tensorboard").glob("events.*"))
+
+
+def test_metrics_are_complete_and_possible(workdir):
+    metrics = read(workdir / "report" / "metrics.json")
+    for found in (metrics, metrics["judge"]):
+        for value in found["embedding_similarity"].values():
+            assert -1 <= value <= 1
+        assert found["embedding_similarity"].keys() >= {"mean", "shuffled"}
+        assert 0 <= found["cell_retrieval_top1"] <= 1
+        assert all(found[name] >= -1e-6 for name in ("patch_fd", "crop_fd", "fd_floor"))
+    assert metrics["layout_correlation"].keys() == {"identity", "transposed"}
+    assert all(-1 <= value <= 1 for value in metrics["layout_correlation"].values())
+    assert metrics["seam_energy"] > 0
+    assert 0 < metrics["reconstruction_psnr"] < 60
+    assert set(metrics["stages"]) == set(table.STAGES) - {"report"}
+    for cost in metrics["stages"].values():
+        assert cost.keys() == {"seconds", "peak_rss_mb"}
+    large = metrics["large_image"]
+    assert (large["height"], large["width"]) == (CELLS * PATCH_PX, CELLS * PATCH_PX)
+    assert large["unet_forwards"] > 0
+    assert large["decoder_calls"] > 0
+    assert large["seconds"] > 0
+
+
+def test_pictures_have_their_sizes(workdir):
+    side = CELLS * PATCH_PX
+    for name in ("image_0.png", "image_1.png", "patches_0.png", "patches_1.png"):
+        assert Image.open(workdir / "sample" / name).size == (side, side)
+    assert Image.open(workdir / "sample" / "variations.png").size == (5 * PATCH_PX, 2 * PATCH_PX)
+    assert Image.open(workdir / "patches" / "region_1.png").size == (side, side)
+
+
+def test_pyramid_carries_its_mpp_and_the_image(workdir):
+    with openslide.OpenSlide(str(workdir / "sample" / "image_0.tif")) as slide:
+        assert slide.dimensions == (CELLS * PATCH_PX,) * 2
+        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(0.5, rel=1e-3)
+        pixels = np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3].astype(int)
+    image = np.asarray(Image.open(workdir / "sample" / "image_0.png")).astype(int)
+    assert np.abs(pixels - image).mean() < 12  # JPEG inside
+
+
+def test_report_stands(workdir):
+    page = (workdir / "report" / "index.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_second_call_skips_everything(workdir):
+    before = {name: (workdir / name / "done.json").read_bytes() for name in table.STAGES}
+    result = command(workdir, timeout=120)
+    assert result.returncode == 0
+    for name in table.STAGES:
+        assert f"stage {name} is done" in result.stderr
+    assert before == {name: (workdir / name / "done.json").read_bytes() for name in table.STAGES}
+
+
+def test_generator_draws_the_asked_size_from_its_seed(generator, region):
+    grid = generator.embed(region)
+    assert grid.shape == (CELLS, CELLS, 32)
+    a, again, b = (generator.generate(grid, size=(96, 160), seed=s) for s in (0, 0, 1))
+    assert a.image.shape == (96, 160, 3)
+    assert a.image.dtype == np.uint8
+    np.testing.assert_array_equal(a.image, again.image)
+    assert (a.image != b.image).any()
+
+
+def test_wrong_grid_or_size_is_refused(generator, region):
+    grid = generator.embed(region)
+    with pytest.raises(ValueError, match=r"32 dimensions, got 31"):
+        generator.generate(grid[..., :31])
+    with pytest.raises(ValueError, match=r"window|size"):
+        generator.generate(grid, size=(32, 160))
+    with pytest.raises(ValueError, match="must hold a cell of 64 px"):
+        generator.embed(region[:40])
+
+
+@pytest.mark.parametrize(
+    ("flag", "typo", "nearest"),
+    [
+        ("--config.denoizer.train.num_steps=3", "denoizer", "denoiser"),
+        ("--config.denoiser.train.num_step=3", "num_step", "num_steps"),
+        ("--config.stages=sampel", "sampel", "sample"),
+        ("--config.force=denoizer", "denoizer", "denoiser"),
+    ],
+)
+def test_misspelt_word_gets_one_line(tmp_path, flag, typo, nearest):
+    result = command(tmp_path / "run", flag, timeout=60)
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert typo in line
+    assert f"did you mean {nearest!r}?" in line or f'"{nearest}"' in line
+    left = {path.name for path in (tmp_path / "run").glob("*")}
+    assert left <= {"traceback.txt"}

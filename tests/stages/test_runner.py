@@ -1,0 +1,171 @@
+import dataclasses
+import json
+import types
+
+import pytest
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.stages import runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    size: int = 3
+    rate: float = 0.5
+
+
+def make_config(**sections):
+    values = {"first": Section(), "second": Section(), "third": Section()} | sections
+    return types.SimpleNamespace(seed=0, **values)
+
+
+class Work:
+    """A table of three stages, each of which reads the one before; notes what was run."""
+
+    def __init__(self, workdir):
+        self.workdir, self.ran, self.broken, self.inputs = workdir, [], set(), "a.svs"
+        self.table = {
+            "first": runner.Stage(self.work("first"), ("first",), inputs=lambda c: self.inputs),
+            "second": runner.Stage(self.work("second"), ("second.size",), ("first",)),
+            "third": runner.Stage(self.work("third"), ("third",), ("second",)),
+        }
+
+    def work(self, name):
+        def run(context):
+            self.ran.append(name)
+            part = context.folder(name) / "part"
+            part.write_text(part.read_text() + "+" if part.exists() else "+")
+            if name in self.broken:
+                raise KeyboardInterrupt
+            return {"length": len(part.read_text())}
+
+        return run
+
+    def run(self, chosen=("first", "second", "third"), force=(), **sections):
+        self.ran.clear()
+        context = runner.Context(make_config(**sections), self.workdir, None)
+        runner.run_stages(self.table, context, list(chosen), set(force))
+        return list(self.ran)
+
+    def done(self, name):
+        path = self.workdir / name / "done.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+
+@pytest.fixture
+def work(tmp_path):
+    return Work(tmp_path)
+
+
+def test_stages_run_in_the_order_of_the_table(work):
+    assert work.run(chosen=["third", "first", "second"]) == ["first", "second", "third"]
+
+
+def test_done_stages_are_skipped(work):
+    work.run()
+    before = work.done("second")
+    assert work.run() == []
+    assert work.done("second") == before
+    assert before["facts"] == {"length": 1}
+    assert before["seconds"] >= 0
+    assert before["peak_rss_mb"] > 0
+    assert {"jax", "numpy", "git", "python"} <= before["versions"].keys()
+
+
+def test_cut_off_stage_goes_on_with_what_it_has(work):
+    work.broken = {"second"}
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    assert (work.workdir / "second" / "stage.json").exists()
+    assert work.done("second") is None
+    work.broken = set()
+    assert work.run() == ["second", "third"]
+    assert work.done("second")["facts"] == {"length": 2}
+
+
+@pytest.mark.parametrize("broken", [set(), {"first"}])
+def test_other_config_is_refused_and_the_key_named(work, broken):
+    """Whether the stage is done or was cut off."""
+    work.broken = broken
+    try:
+        work.run()
+    except KeyboardInterrupt:
+        work.broken = set()
+    with pytest.raises(runner.WorkdirError, match=r"first\.size: 3 → 4") as caught:
+        work.run(first=Section(size=4))
+    message = str(caught.value)
+    assert "--config.force=first" in message
+    assert str(work.workdir) in message
+    assert "rate" not in message
+    assert work.ran == []
+
+
+def test_only_the_sections_of_a_stage_count(work):
+    work.run()
+    assert work.run(second=Section(rate=0.9)) == []  # the table names second.size alone
+    with pytest.raises(runner.WorkdirError, match=r"second\.size: 3 → 5"):
+        work.run(second=Section(size=5))
+
+
+def test_other_inputs_are_refused(work):
+    work.run()
+    work.inputs = "b.svs"
+    with pytest.raises(runner.WorkdirError, match=r"inputs: 'a\.svs' → 'b\.svs'"):
+        work.run()
+
+
+def test_force_makes_anew_from_nothing(work):
+    work.run()
+    assert work.run(force=["second"]) == ["second"]
+    assert work.done("second")["facts"] == {"length": 1}
+    assert work.run(chosen=["third"], force=["second"]) == []  # not chosen, so not touched
+
+
+def test_changed_upstream_invalidates_what_is_downstream(work):
+    work.run()
+    with pytest.raises(runner.WorkdirError, match=r"'second'.*an earlier stage was made anew"):
+        work.run(force=["first"], first=Section(size=4))
+    assert work.ran == ["first"]
+    again = work.run(force=["second", "third"], first=Section(size=4))
+    assert again == ["second", "third"]
+
+
+def test_upstream_of_another_config_is_refused(work):
+    """What `second` would read is not what its config says."""
+    work.run(chosen=["first"])
+    with pytest.raises(runner.WorkdirError, match="first"):
+        work.run(chosen=["second"], first=Section(size=4))
+
+
+def test_missing_upstream_is_named(work):
+    with pytest.raises(runner.WorkdirError, match=r"'second' reads what stage 'first' writes") as e:
+        work.run(chosen=["second"])
+    assert "--config.stages=first" in str(e.value)
+    assert not (work.workdir / "second").exists()
+
+
+def test_cut_off_upstream_counts_as_missing(work):
+    work.broken = {"first"}
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    with pytest.raises(runner.WorkdirError, match="'first'"):
+        work.run(chosen=["second"])
+
+
+def test_names_are_parsed(work):
+    parse = lambda text: runner.parse_names(text, work.table, "stages")
+    assert parse("all") == ["first", "second", "third"]
+    assert parse(" third, first ,") == ["third", "first"]
+    assert parse("") == []
+
+
+@pytest.mark.parametrize(("typo", "nearest"), [("frist", "first"), ("secnd", "second")])
+def test_unknown_name_gets_the_nearest_hint(work, typo, nearest):
+    with pytest.raises(config_lib.ConfigError) as caught:
+        runner.parse_names(f"first,{typo}", work.table, "stages")
+    assert f"config.stages: {typo!r} is no stage; did you mean {nearest!r}?" == str(caught.value)
+
+
+def test_name_like_none_lists_them_all(work):
+    with pytest.raises(config_lib.ConfigError, match="known: first, second, third"):
+        runner.parse_names("xyz", work.table, "force")

@@ -1,0 +1,80 @@
+"""The README tells the truth: its commands parse, its files exist, its tables match the code."""
+
+import ast
+import inspect
+import pathlib
+import re
+import shlex
+import subprocess
+
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import generator, runner, table
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.S)
+
+
+def _commands() -> list[list[str]]:
+    text = "".join(code for language, code in BLOCKS if language == "bash")
+    lines = text.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+MAIN = [c for c in _commands() if c[:3] == ["python", "-m", "ssldiff_jax.main"]]
+SCRIPTS = [c for c in _commands() if c[0] == "bash"]
+
+
+@pytest.mark.parametrize("command", MAIN, ids=" ".join)
+def test_main_commands_name_real_configs_keys_and_stages(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    values(command[2:])
+
+    config = config_lib.build(run_config.RunConfig, values.config.to_dict())
+    assert runner.parse_names(config.stages, table.STAGES, "stages")
+    assert values.workdir
+
+
+@pytest.mark.parametrize("command", SCRIPTS, ids=" ".join)
+def test_scripts_exist_and_parse(command):
+    script = ROOT / command[1]
+    found = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+def test_both_kinds_of_command_were_found():
+    assert len(MAIN) >= 3
+    assert {c[1] for c in SCRIPTS} == {"launch/demo.sh", "launch/test.sh"}
+
+
+def test_stage_table_lists_every_stage_in_order():
+    rows = re.findall(r"^\| `(\w+)` \|", README, re.M)
+    assert rows == list(table.STAGES)
+
+
+def test_python_example_calls_what_exists():
+    (example,) = (code for language, code in BLOCKS if language == "python")
+    calls = [n for n in ast.walk(ast.parse(example)) if isinstance(n, ast.Call)]
+    assert len(calls) >= 4
+    for call in calls:
+        method = getattr(generator.Generator, call.func.attr)
+        self_argument = [] if inspect.ismethod(method) else [None]
+        keywords = {k.arg: None for k in call.keywords}
+        inspect.signature(method).bind(*self_argument, *call.args, **keywords)
+
+
+def test_layout_and_links_name_what_exists():
+    rooms = re.findall(r"^  (\w+)/ ", README, re.M)
+    assert rooms
+    for room in rooms:
+        assert (ROOT / "ssldiff_jax" / room).is_dir(), room
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
