@@ -9,6 +9,7 @@ from configs import default
 def get_config():
     """Small models and short trainings; nothing else differs from a full run."""
     config = default.get_config()
+    config.runtime.cpu_devices = 2
     config.runtime.compilation_cache = "~/.cache/ssldiff_jax"
     _data(config.data)
     _encoder(config.encoder)
@@ -28,7 +29,7 @@ def _data(c):
     c.regions.rows = 8
     c.regions.cols = 8
     c.crops.patch_px = 64
-    c.crops.num_crops = 12_000
+    c.crops.num_crops = 8000
     c.crops.context_px = 8
     c.crops.dihedral = True
     c.loader.num_threads = 2
@@ -37,6 +38,7 @@ def _data(c):
 
 def _encoder(c):
     c.model.objective = "infonce"
+    c.model.infonce.head_dim = 0
     c.model.vit.image_px = 64
     c.model.vit.patch_px = 8
     c.model.vit.width = 96
@@ -47,8 +49,8 @@ def _encoder(c):
     c.model.jitter.contrast = 0.1
     c.model.jitter.channel = 0.05
     c.model.shift_px = 16
-    c.train.num_steps = 300
-    c.train.batch_size = 96
+    c.train.num_steps = 260
+    c.train.batch_size = 128
     _short(c.train, learning_rate=1e-3, ema_decay=0.98)
 
 
@@ -57,12 +59,12 @@ def _judge(c):
     c.model.vit.patch_px = 16
     c.model.vit.width = 128
     c.model.vit.num_heads = 4
-    c.train.num_steps = 250
+    c.train.num_steps = 200
 
 
 def _autoencoder(c):
     c.model.kind = "light"
-    c.train.num_steps = 600
+    c.train.num_steps = 480
     c.train.batch_size = 16
     _short(c.train, learning_rate=2e-3, ema_decay=0.99)
 
@@ -80,13 +82,14 @@ def _denoiser(c):
     c.schedule.name = "cosine"
     c.loss.prediction = "v"
     c.loss.min_snr_gamma = 5.0
-    c.train.num_steps = 900
+    c.train.num_steps = 800
     c.train.batch_size = 32
     _short(c.train, learning_rate=1e-3, ema_decay=0.995)
 
 
 def _sample(c):
     c.solver.t_start = 990
+    c.solver.num_solver_steps = 16
     c.windows.max_offset = 2
     c.chunk = 28
     c.decode.tile = 48
@@ -98,4 +101,5 @@ def _short(c, *, learning_rate, ema_decay):
     c.optimizer.warmup_steps = 40
     c.optimizer.decay = "cosine"
     c.log_every = 20
+    c.method = "pmap"
     c.checkpoint_every = 1000

@@ -59,6 +59,9 @@ def _set_up_logs() -> None:
 
 
 def _set_up_jax(runtime: dict) -> None:
+    if runtime.get("cpu_devices", 0) > 1:
+        # XLA's CPU runtime takes as many threads as cores; a collective that waits holds one.
+        os.environ.setdefault("NPROC", str(4 * runtime["cpu_devices"]))
     import jax
 
     if runtime.get("distributed", "off") == "auto":

@@ -8,6 +8,10 @@ import beartype
 from jaxtyping import install_import_hook
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# The suite's time is XLA compiling: small programs need no optimised code.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 # An int is a float, as PEP 484 has it.

@@ -6,6 +6,7 @@ import pathlib
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -33,6 +34,8 @@ SCRIPTS = [c for c in _commands() if c[0] == "bash"]
 @pytest.mark.parametrize("command", MAIN, ids=" ".join)
 def test_main_commands_name_real_configs_keys_and_stages(command, monkeypatch):
     monkeypatch.chdir(ROOT)
+    # config_flags looks for overrides here.
+    monkeypatch.setattr(sys, "argv", command[2:])
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)

@@ -23,15 +23,17 @@ class LossConfig:
 def gradient_loss(x: arrays.Image, y: arrays.Image, scales: int = 3) -> jax.Array:
     """Mean absolute difference of horizontal and vertical gradients, over halved scales."""
     total = 0.0
-    for _ in range(scales):
+    for scale in range(scales):
+        if scale > 0:
+            x, y = _halve(x), _halve(y)
         for axis in (1, 2):
             total += jnp.mean(jnp.abs(jnp.diff(x, axis=axis) - jnp.diff(y, axis=axis)))
-        x, y = (layers.pixel_unshuffle(a, 2).reshape(*_halved(a), 4, 3).mean(3) for a in (x, y))
     return total / scales
 
 
-def _halved(x: arrays.Image) -> tuple[int, int, int]:
-    return x.shape[0], x.shape[1] // 2, x.shape[2] // 2
+def _halve(x: arrays.Image) -> jax.Array:
+    b, h, w, c = x.shape
+    return layers.pixel_unshuffle(x, 2).reshape(b, h // 2, w // 2, 4, c).mean(axis=3)
 
 
 def feature_loss(features: Callable[[jax.Array], jax.Array], x: arrays.Image, y: arrays.Image):

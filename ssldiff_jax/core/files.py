@@ -14,17 +14,20 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> N
     Raises OSError that names `path`; the temporary file is gone then.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{path.name}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+        os.close(handle)
         write(pathlib.Path(name))
         os.chmod(name, 0o644)
         os.replace(name, path)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        pathlib.Path(name).unlink(missing_ok=True)
+        if name is not None:
+            pathlib.Path(name).unlink(missing_ok=True)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -32,7 +32,7 @@ class Conditioner(nn.Module):
     length: Literal["one", "root_dim"] = "one"
 
     @nn.compact
-    def __call__(self, embedding: arrays.Embedding) -> Float[jax.Array, "B 1 D"]:
+    def __call__(self, embedding: arrays.Embedding) -> Float[jax.Array, "B 1 context"]:
         # The norm's gradient at a null embedding would be 0/0 without the floor under the root.
         norm = jnp.sqrt(jnp.maximum(jnp.sum(embedding**2, axis=-1, keepdims=True), 1e-24))
         unit = embedding / norm

@@ -39,11 +39,11 @@ class GuidedX0:
         if self.guidance_scale == 1.0:
             output = self.denoise(x_t, t, embedding)
         else:
-            twice = lambda a, b: jnp.concatenate([a, b])
-            both = self.denoise(
-                twice(x_t, x_t), twice(t, t), twice(embedding, jnp.zeros_like(embedding))
-            )
-            cond, uncond = jnp.split(both, 2)
+            # Side by side, not one half after the other: a batch split over devices stays so.
+            pair = lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+            null = jnp.zeros_like(embedding)
+            both = self.denoise(pair(x_t, x_t), pair(t, t), pair(embedding, null))
+            cond, uncond = both[0::2], both[1::2]
             output = uncond + self.guidance_scale * (cond - uncond)
         alpha, sigma = self.schedule.at(t)
         return prediction_lib.to_x0(self.prediction, output, x_t, alpha, sigma)

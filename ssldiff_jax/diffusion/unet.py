@@ -27,6 +27,9 @@ class UNetConfig:
     conditioning: Literal["cross_attention", "scale_shift"] = "cross_attention"
 
 
+Context = Float[arrays.AnyArray, "B M E"]
+
+
 class ResBlock(nn.Module):
     """Norm, SiLU, convolution, twice; the timestep enters between."""
 
@@ -57,7 +60,7 @@ class Attention(nn.Module):
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens, context: arrays.Tokens) -> jax.Array:
+    def __call__(self, x: arrays.Tokens, context: Context) -> jax.Array:
         width = x.shape[-1]
         q = nn.Dense(width, use_bias=False, name="q")(x)
         k = nn.Dense(width, use_bias=False, name="k")(context)
@@ -71,7 +74,7 @@ class TransformerBlock(nn.Module):
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens, tokens: arrays.Tokens | None) -> jax.Array:
+    def __call__(self, x: arrays.Tokens, tokens: Context | None) -> jax.Array:
         norm = lambda name: nn.LayerNorm(epsilon=1e-5, name=name)
         h = norm("norm_self")(x)
         x = x + Attention(self.num_heads, name="self_attention")(h, h)
@@ -89,7 +92,7 @@ class SpatialTransformer(nn.Module):
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: layers.FeatureMap, tokens: arrays.Tokens | None) -> jax.Array:
+    def __call__(self, x: layers.FeatureMap, tokens: Context | None) -> jax.Array:
         b, h, w, c = x.shape
         y = layers.group_norm(c, epsilon=1e-6, name="norm")(x)
         y = layers.conv(c, kernel=1, name="proj_in")(y).reshape(b, h * w, c)
@@ -123,7 +126,7 @@ class UNet(nn.Module):
     config: UNetConfig
 
     @nn.compact
-    def __call__(self, x_t: arrays.Latents, t: arrays.Timestep, tokens: arrays.Tokens) -> jax.Array:
+    def __call__(self, x_t: arrays.Latents, t: arrays.Timestep, tokens: Context) -> jax.Array:
         config, levels = self.config, len(self.config.channel_mult)
         emb = layers.timestep_embedding(t, config.channels).astype(x_t.dtype)
         emb = nn.Dense(4 * config.channels, name="time_in")(emb)

@@ -14,7 +14,11 @@ from ssldiff_jax.encoders import augment, vit
 
 @dataclasses.dataclass(frozen=True)
 class InfoNCEConfig:
-    """Softmax temperature, and width and output of the projection head that is thrown away."""
+    """Softmax temperature, and width and output of the projection head that is thrown away.
+
+    Without a head (`head_dim` 0) the embedding itself is spread over the sphere: it then tells
+    single patches apart, where features before a head tell kinds of patches apart.
+    """
 
     temperature: float = 0.1
     head_width: int = 256
@@ -29,6 +33,8 @@ class ProjectedEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, image: arrays.Image) -> arrays.Embedding:
+        if self.config.head_dim == 0:
+            return self.encoder(image)
         h = nn.Dense(self.config.head_width, name="head_in")(self.encoder(image))
         return nn.Dense(self.config.head_dim, name="head_out")(nn.gelu(h))
 

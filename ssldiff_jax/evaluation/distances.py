@@ -7,7 +7,7 @@ from jaxtyping import Float
 Features = Float[np.ndarray, "N D"]
 
 
-def frechet_distance(a: Features, b: Features) -> float:
+def frechet_distance(a: Features, b: Float[np.ndarray, "M D"]) -> float:
     """Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017).
 
     |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½), the root taken through the symmetric

@@ -45,9 +45,9 @@ class GridSampler:
 
     def __post_init__(self):
         devices = self.mesh.shape["data"] if self.mesh else 1
-        if self.chunk % devices:
+        if self.chunk < 1 or self.chunk % devices:
             raise ValueError(
-                f"chunk must be a multiple of the devices, got chunk={self.chunk}, "
+                f"chunk must be a positive multiple of the devices, got chunk={self.chunk}, "
                 f"devices={devices}"
             )
 

@@ -81,7 +81,7 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: tuple[str, ...]) -> Any:
 def _parse(rule: str) -> tuple[str, int, str]:
     found = re.fullmatch(r"(.+?)\s*=\s*(-?\d+):(\w+)", rule)
     if not found or found.group(3) not in AXES:
-        raise ValueError(f"a sharding rule reads 'regex = dimension:axis', got {rule!r}")
+        raise ValueError(f"rules must read 'regex = dimension:axis', got {rule!r}")
     return found.group(1), int(found.group(2)), found.group(3)
 
 

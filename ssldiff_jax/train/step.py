@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 import flax.struct
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
@@ -98,7 +99,7 @@ def train_step(
     )
     metrics = metrics | {"loss": loss}
     if axis_name is not None:
-        grads, metrics, extra = jax.lax.pmean((grads, metrics, extra), axis_name)
+        grads, metrics, extra = _mean_over(axis_name, (grads, metrics, extra))
 
     # update, unless the gradient is not finite: then nothing changes but the counter
     norm = optax.global_norm(grads)
@@ -125,6 +126,15 @@ def train_step(
         skipped=state.skipped + (1 - finite.astype(jnp.int32)),
     )
     return state, metrics | {"grad_norm": norm}
+
+
+def _mean_over(axis_name: str, tree: Any) -> Any:
+    """The mean of a tree over devices, in one collective.
+
+    XLA's CPU runtime holds a thread for each collective that waits: many at once can starve it.
+    """
+    flat, restore = jax.flatten_util.ravel_pytree(tree)
+    return restore(jax.lax.pmean(flat, axis_name))
 
 
 StepFn = Callable[[TrainState, Mapping[str, Any], arrays.Key], tuple[TrainState, dict[str, Any]]]

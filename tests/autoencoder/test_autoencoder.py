@@ -96,7 +96,7 @@ def test_gradient_loss_of_sides_that_halve_only_twice():
     """Three scales need two halvings: 12, 6, 3."""
     ramp = np.broadcast_to(0.1 * np.arange(12, dtype=np.float32)[:, None], (1, 12, 12, 3))
     ramp = np.ascontiguousarray(ramp)
-    assert float(loss.gradient_loss(ramp, 0 * ramp)) == pytest.approx(0.1 * 7 / 3, rel=1e-4)
+    assert float(gradient_loss(ramp, 0 * ramp)) == pytest.approx(0.1 * 7 / 3, rel=1e-4)
 
 
 def test_feature_loss_is_two_minus_two_cosines():

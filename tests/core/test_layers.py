@@ -69,11 +69,11 @@ def test_convolve_in_rarer_forms(case):
     shape=st.tuples(*[st.integers(1, 3)] * 4),
     factor=st.integers(1, 4),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_pixel_shuffle_inverts_pixel_unshuffle(shape, factor):
     b, h, w, c = shape
-    x = np.arange(b * h * w * c * factor**2).reshape(b, h * factor, w * factor, c).astype(float)
-    folded = layers.pixel_unshuffle(x, factor)
+    x = np.random.default_rng(0).normal(size=(b, h * factor, w * factor, c)).astype(np.float32)
+    folded = layers.pixel_unshuffle(jnp.asarray(x), factor)
     assert folded.shape == (b, h, w, c * factor**2)
     np.testing.assert_array_equal(layers.pixel_shuffle(folded, factor), x)
     # A block's pixels lie in reading order.
@@ -81,8 +81,8 @@ def test_pixel_shuffle_inverts_pixel_unshuffle(shape, factor):
 
 
 def test_upsampled_pixels_are_blocks():
-    x = np.arange(12.0).reshape(1, 2, 3, 2)
-    up = layers.upsample_nearest(x)
+    x = normal(0, 1, 2, 3, 2)
+    up = layers.upsample_nearest(jnp.asarray(x))
     assert up.shape == (1, 4, 6, 2)
     for i, j in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         np.testing.assert_array_equal(up[:, i::2, j::2], x)

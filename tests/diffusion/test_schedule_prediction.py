@@ -59,7 +59,8 @@ def noised(noise, t, seed):
     """x0, eps, alpha, sigma, x_t, and the rounding errors to expect of an x0 and an eps."""
     x0, eps = np.random.default_rng(seed).normal(size=(2, 3, 4)).astype(np.float32)
     alpha, sigma = np.float32(noise.alphas[[t]]), np.float32(noise.sigmas[[t]])
-    return x0, eps, alpha, sigma, alpha * x0 + sigma * eps, 2e-6 / alpha, 2e-6 / sigma
+    x_t = alpha * x0 + sigma * eps
+    return x0, eps, alpha, sigma, x_t, 2e-6 / alpha.item(), 2e-6 / sigma.item()
 
 
 @given(

@@ -51,7 +51,7 @@ def test_frechet_distance_in_closed_form():
     wide = x.mean(axis=0) + 2 * (x - x.mean(axis=0))
     trace = np.trace(np.cov(x, rowvar=False))
     assert distances.frechet_distance(x, wide) == pytest.approx(trace, rel=1e-9)
-    with pytest.raises(ValueError, match="at least 2 features .* got 300 and 1"):
+    with pytest.raises(ValueError, match=r"at least 2 features .* got 300 and 1"):
         distances.frechet_distance(x, x[:1])
 
 
@@ -107,17 +107,17 @@ def test_layout_correlation_of_an_oblong_has_no_transpose():
 
 def test_seam_energy():
     noise = np.random.default_rng(0).integers(60, 180, (256, 256, 3), np.uint8)
-    assert images.seam_energy(noise, window=32, factor=4) == pytest.approx(1, abs=0.03)
+    assert images.seam_energy(noise, window=32, factor=4) == pytest.approx(1, abs=0.06)
     # A checkerboard of windows: every window line is a step of 40.
     board = np.indices((8, 8)).sum(axis=0) % 2 * 40
     seams = (noise + board.repeat(32, axis=0).repeat(32, axis=1)[..., None]).astype(np.uint8)
     step = np.mean(np.diff(noise.astype(float), axis=1) ** 2)
     found = images.seam_energy(seams, window=32, factor=4)
-    assert found == pytest.approx(1 + 40**2 / step, rel=0.05)
+    assert found == pytest.approx(1 + 40**2 / step, rel=0.06)
     assert found > 1.2
     # Elsewhere they do not count as seams.
     moved = np.roll(seams, (6, 6), axis=(0, 1))
-    assert images.seam_energy(moved, window=32, factor=4) == pytest.approx(1, abs=0.03)
+    assert images.seam_energy(moved, window=32, factor=4) == pytest.approx(1, abs=0.06)
 
 
 def test_psnr():
@@ -159,9 +159,9 @@ def test_a_copy_in_the_wrong_place_is_found_out():
 
 
 def test_another_distribution_is_above_the_floor():
-    grey = (region(0) // 8 + 112).astype(np.uint8)
-    found = similarity.fidelity([similarity.Pair(np.roll(grey, 3, 2), region(0))], embed, SIDE)
-    assert found["crop_fd"] > found["fd_floor"]
+    tinted = (region(0) // 8 + np.array([200, 20, 60])).astype(np.uint8)
+    found = similarity.fidelity([similarity.Pair(tinted, region(0))], embed, SIDE)
+    assert found["crop_fd"] > 1.5 * found["fd_floor"]
 
 
 def test_similarity_is_synthetic_by_reference():

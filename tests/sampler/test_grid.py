@@ -92,7 +92,7 @@ def test_lerp_is_bilinear_rows_first():
 
 
 def test_slerp_walks_the_circle():
-    """Cells on an arc, one angle a column: between them the angle grows evenly, the length stays."""
+    """Cells on an arc, one angle a column: between them the angle grows evenly, the length not."""
     angle = 0.6 * np.arange(3)
     cells = np.stack([np.cos(angle), np.sin(angle)], axis=-1)[None].astype(np.float32)
     place = np.linspace(0.5, 2.5, 9)
