@@ -46,13 +46,20 @@ class Checkpoints:
 
 
 def load_params(folder: pathlib.Path, *, ema: bool = True) -> Any:
-    """The parameters of the latest checkpoint in `folder`, on the default device.
+    """The parameters of the latest checkpoint in `folder`, on this process's first device,
+    wherever they were trained.
 
     Raises FileNotFoundError when there is none.
     """
-    with ocp.CheckpointManager(pathlib.Path(folder).absolute()) as manager:
+    handlers = {"state": ocp.StandardCheckpointHandler()}
+    path = pathlib.Path(folder).absolute()
+    with ocp.CheckpointManager(path, item_handlers=handlers) as manager:
         step = manager.latest_step()
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {folder}")
-        whole = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))
-    return jax.tree.map(jax.numpy.asarray, whole["state"]["ema_params" if ema else "params"])
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+        target = jax.tree.map(place, dict(manager.item_metadata(step)["state"]))
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        state = manager.restore(step, args=args)["state"]
+    return state["ema_params" if ema else "params"]
