@@ -9,7 +9,7 @@ from configs import default
 def get_config():
     """Small models and short trainings; nothing else differs from a full run."""
     config = default.get_config()
-    config.runtime.cpu_devices = 2
+    config.runtime.keep_freed_memory = True
     config.runtime.compilation_cache = "~/.cache/ssldiff_jax"
     _data(config.data)
     _encoder(config.encoder)
@@ -49,8 +49,8 @@ def _encoder(c):
     c.model.jitter.contrast = 0.1
     c.model.jitter.channel = 0.05
     c.model.shift_px = 16
-    c.train.num_steps = 260
-    c.train.batch_size = 128
+    c.train.num_steps = 270
+    c.train.batch_size = 96
     _short(c.train, learning_rate=1e-3, ema_decay=0.98)
 
 
@@ -101,5 +101,4 @@ def _short(c, *, learning_rate, ema_decay):
     c.optimizer.warmup_steps = 40
     c.optimizer.decay = "cosine"
     c.log_every = 20
-    c.method = "pmap"
     c.checkpoint_every = 1000

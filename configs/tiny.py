@@ -9,7 +9,6 @@ from configs import demo
 def get_config():
     """The demo with very short trainings of smaller models, and 2×2 cells."""
     c = demo.get_config()
-    c.runtime.cpu_devices = 0
     c.data.crops.num_crops = 64
     c.data.regions.rows = 2
     c.data.regions.cols = 2
@@ -33,7 +32,6 @@ def get_config():
 
 
 def _short(train):
-    train.method = "jit"
     train.num_steps = 4
     train.batch_size = 8
     train.log_every = 2

@@ -11,6 +11,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from ssldiff_jax.stages import memory
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -59,6 +61,9 @@ def _set_up_logs() -> None:
 
 
 def _set_up_jax(runtime: dict) -> None:
+    if runtime.get("keep_freed_memory"):
+        # Before jax makes its threads, each of which would get an arena of its own.
+        memory.keep_freed()
     if runtime.get("cpu_devices", 0) > 1:
         # XLA's CPU runtime takes as many threads as cores; a collective that waits holds one.
         os.environ.setdefault("NPROC", str(4 * runtime["cpu_devices"]))
@@ -72,10 +77,6 @@ def _set_up_jax(runtime: dict) -> None:
         cache = os.path.expanduser(runtime["compilation_cache"])
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    if jax.default_backend() == "cpu":
-        from ssldiff_jax.stages import memory
-
-        memory.keep_freed()
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ from ssldiff_jax.train import loop, mesh
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig:
-    """The machine: devices to make of a CPU (0: one), where compiled programs
-    are kept, and whether this is one process of several."""
+    """The machine: devices to make of a CPU (0: one), whether freed memory is kept, where
+    compiled programs are kept, and whether this is one process of several."""
 
     cpu_devices: int
+    keep_freed_memory: bool
     compilation_cache: str
     distributed: Literal["off", "auto"]
 
