@@ -18,11 +18,12 @@ def get_config():
         section.model.vit.num_heads = 2
         _short(section.train)
     c.autoencoder.model.light.channels = 16
+    c.autoencoder.model.light.num_blocks = 1
     _short(c.autoencoder.train)
     c.denoiser.unet.channels = 16
     c.denoiser.unet.context_dim = 32
     c.denoiser.unet.channel_mult = (1, 2)
-    c.denoiser.unet.attention_levels = (1,)
+    c.denoiser.unet.attention_levels = ()
     c.denoiser.unet.num_heads = 2
     _short(c.denoiser.train)
     c.sample.solver.num_solver_steps = 3

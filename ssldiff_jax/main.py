@@ -51,7 +51,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _set_up_logs() -> None:
     # The libraries below narrate every file they touch; the run's own lines are what one reads.
-    absl_logging.set_verbosity(absl_logging.WARNING)
+    absl_logging.set_verbosity(absl_logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("ssldiff_jax")

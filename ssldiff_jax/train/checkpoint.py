@@ -51,15 +51,15 @@ def load_params(folder: pathlib.Path, *, ema: bool = True) -> Any:
 
     Raises FileNotFoundError when there is none.
     """
-    handlers = {"state": ocp.StandardCheckpointHandler()}
     path = pathlib.Path(folder).absolute()
-    with ocp.CheckpointManager(path, item_handlers=handlers) as manager:
+    with ocp.CheckpointManager(path) as manager:
         step = manager.latest_step()
-        if step is None:
-            raise FileNotFoundError(f"no checkpoint in {folder}")
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-        target = jax.tree.map(place, dict(manager.item_metadata(step)["state"]))
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        state = manager.restore(step, args=args)["state"]
+    if step is None:
+        raise FileNotFoundError(f"no checkpoint in {folder}")
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = path / str(step) / "state"
+        target = jax.tree.map(place, checkpointer.metadata(saved).item_metadata.tree)
+        state = checkpointer.restore(saved, target)
     return state["ema_params" if ema else "params"]
