@@ -41,7 +41,7 @@ def build(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any
     rows, cols = regions[0].lattice
     filled = string.Template((_HERE / "page.html").read_text("utf-8")).substitute(
         title="Images drawn from embeddings",
-        lead=_lead(regions, metrics),
+        lead=_lead(regions, config, metrics),
         meta=_meta(places, config, metrics),
         figures=sections.key_figures(metrics, rows * cols),
         sections="\n".join(part for part in parts if part),
@@ -86,14 +86,17 @@ def _region(
     )
 
 
-def _lead(regions: list[sections.Region], metrics: Mapping[str, Any]) -> str:
+def _lead(regions: list[sections.Region], config: dict, metrics: Mapping[str, Any]) -> str:
     first, count = regions[0], len(regions)
     rows, cols = first.lattice
+    source = f"the region’s {rows * cols:,} cells"
+    if config.get("sample", {}).get("conditioning") == "dense":
+        source = "the region at the place of every window, at every step"
     whose = "a held-out region" if count == 1 else f"each of {count} held-out regions"
     return (
         f"For {whose}, a synthetic image of {first.synthetic.height:,} × "
-        f"{first.synthetic.width:,} px, drawn from the region’s {rows * cols:,} embeddings alone: "
-        f"{metrics['encoder']['dim']:,} numbers for every cell of {first.cell_px} px."
+        f"{first.synthetic.width:,} px, drawn from embeddings of {source}, and nothing else: "
+        f"{metrics['encoder']['dim']:,} numbers for a square of {first.cell_px} px."
     )
 
 
