@@ -33,7 +33,7 @@ def _shrunk(slides: pathlib.Path):
     c.data.holdout.fraction = 0.5
     c.data.records.min_tissue = 0.1
     c.data.records.record_px = c.data.records.stride_px = c.data.crops.patch_px = 64
-    c.data.regions.count, c.data.regions.rows, c.data.regions.cols = 1, 2, 2
+    c.data.regions.count, c.data.regions.rows, c.data.regions.cols = 1, 3, 3
     for section in (c.encoder, c.judge):
         section.model.vit.image_px, section.model.vit.patch_px = 64, 16
         section.model.vit.width, section.model.vit.depth, section.model.vit.num_heads = 16, 1, 2
@@ -54,14 +54,15 @@ def _shrunk(slides: pathlib.Path):
     return c
 
 
+@pytest.mark.slow
 def test_every_stage_of_the_published_config_runs(slides, tmp_path):
     launch.launch(_shrunk(slides).to_dict(), tmp_path)
 
     metrics = files.read_json(tmp_path / "report" / "metrics.json")
     image = np.asarray(Image.open(tmp_path / "sample" / "image_0.png"))
-    assert image.shape == (128, 128, 3)
-    # Windows of 16 latents, 8 apart, over 32 × 32: 3 × 3, in chunks of 4, guided, 2 steps.
-    assert metrics["large_image"]["unet_forwards"] == 12 * 2 * 2
+    assert image.shape == (192, 192, 3)
+    # Windows of 16 latents, 8 apart, over 48 × 48: 5 × 5, in chunks of 4, guided, 2 steps.
+    assert metrics["large_image"]["unet_forwards"] == 28 * 2 * 2
     assert np.isfinite(metrics["crop_fd"])
     facts = files.read_json(tmp_path / "patches" / "done.json")["facts"]
     assert facts["records"]["train"] > 0
