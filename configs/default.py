@@ -181,6 +181,8 @@ def encoder() -> ConfigDict:
     m.jitter.channel = 0.1
     # Training crops are this much larger than the input, so that views can differ in place, px.
     m.shift_px = 0
+    # Embeddings are measured from zero, or from their mean over training patches.
+    m.origin = "zero"
     c.train = _train(steps=100_000, batch_size=1024, learning_rate=5e-4)
     c.train.optimizer.warmup_steps = 5000
     c.train.optimizer.decay = "cosine"

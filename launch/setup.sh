@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-python3.11}
-command -v "$python" >/dev/null || python=python3
+runs() { "$1" -c '' 2>/dev/null; }
+runs "$python" || [[ -n ${PYTHON:-} ]] || python=python3
+runs "$python" || { echo "expected a Python interpreter that runs, got $python" >&2; exit 1; }
 venv=.venv-$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 stamp=$venv/.installed-${1:-run}
 

@@ -1,5 +1,6 @@
 """A trained encoder as a function from images to embeddings, and how to judge one."""
 
+import copy
 import dataclasses
 from typing import Any, Literal
 
@@ -13,7 +14,11 @@ from ssldiff_jax.encoders import augment, dino, infonce, vit
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """The encoder and the objective that trains it."""
+    """The encoder, the objective that trains it, and what embeddings are measured from.
+
+    `origin` zero leaves embeddings as the network gives them; mean subtracts their mean over
+    training patches, so that cosines tell patches apart and not only patches from nothing.
+    """
 
     vit: vit.ViTConfig
     objective: Literal["infonce", "dino"]
@@ -21,6 +26,7 @@ class EncoderConfig:
     dino: dino.DINOConfig
     jitter: augment.ColorJitter
     shift_px: int
+    origin: Literal["zero", "mean"]
 
     def task(self) -> infonce.InfoNCETask | dino.DINOTask:
         """The training task of the chosen objective."""
@@ -31,11 +37,17 @@ class EncoderConfig:
 
 
 class Encoder:
-    """Embeds any number of patches in batches of one size, so it is traced once."""
+    """Embeds any number of patches in batches of one size, so it is traced once.
 
-    def __init__(self, config: vit.ViTConfig, params: Any, batch_size: int = 128):
+    Embeddings are measured from `origin` `(D,)`.
+    """
+
+    def __init__(
+        self, config: vit.ViTConfig, params: Any, origin: Any = 0.0, batch_size: int = 128
+    ):
         self.config = config
         self.params = params
+        self.origin = np.asarray(origin, np.float32)
         self._batch_size = batch_size
         model = vit.ViT(config)
         self._embed = jax.jit(
@@ -43,6 +55,12 @@ class Encoder:
                 {"params": params}, layers.to_image(image_uint8)
             )
         )
+
+    def measured_from(self, origin: Float[np.ndarray, "D"]) -> "Encoder":
+        """The same encoder with another origin; nothing is traced again."""
+        moved = copy.copy(self)
+        moved.origin = np.asarray(origin, np.float32)
+        return moved
 
     def __call__(self, patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
         """Embeddings, not normalised, float32.
@@ -57,7 +75,8 @@ class Encoder:
             batch = patches[start : start + self._batch_size]
             padding = self._batch_size - len(batch)
             padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
-            found.append(np.asarray(self._embed(self.params, padded))[: len(batch)])
+            embedding = np.asarray(self._embed(self.params, padded))[: len(batch)]
+            found.append(embedding - self.origin)
         return np.concatenate(found) if found else np.zeros((0, self.config.width), np.float32)
 
 

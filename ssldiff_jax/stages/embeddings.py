@@ -39,6 +39,6 @@ def run(context: runner.Context) -> dict[str, Any]:
         embedding = model(np.ascontiguousarray(inner))
         rank = rank or encoder.effective_rank(embedding)
         writer.append(embedding=embedding)
-    facts = {"dim": dim, "encoder": parts.params_digest(model.params), "effective_rank": rank}
+    facts = {"dim": dim, "encoder": parts.encoder_digest(model), "effective_rank": rank}
     writer.close(**facts)
     return facts

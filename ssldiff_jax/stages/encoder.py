@@ -15,6 +15,7 @@ _LOG = logging.getLogger(__name__)
 
 _SHIFTS_PX = (4, 6, 11)
 _NUM_TESTED = 256
+_NUM_AVERAGED = 4096
 
 
 def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
@@ -32,7 +33,11 @@ def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
     params = loop.fit(
         section.model.task(), batches, section.train, parts.training_run(context, name)
     )
-    facts = _measure(context, encoder.Encoder(section.model.vit, params["encoder"]))
+    model = encoder.Encoder(section.model.vit, params["encoder"])
+    if section.model.origin == "mean":
+        seen = parts.patches_at(context, "train", _NUM_AVERAGED, px)
+        model = model.measured_from(model(seen).mean(axis=0))
+    facts = _measure(context, model)
     files.write_json(context.folder(name) / "encoder.json", facts)
     _LOG.info("%s: retrieval %s, effective rank %.1f of %d", name, facts["retrieval_top1"],
                  facts["effective_rank"], facts["dim"])  # fmt: skip
@@ -51,7 +56,8 @@ def _measure(context: runner.Context, model: encoder.Encoder) -> dict[str, Any]:
     centre = embed(0)
     return {
         "dim": int(centre.shape[1]),
-        "hash": parts.params_digest(model.params),
+        "hash": parts.encoder_digest(model),
+        "origin": model.origin.tolist(),
         "num_tested": len(centre),
         "retrieval_top1": {
             shift: encoder.top1(embed(shift), centre) for shift in _SHIFTS_PX if shift <= slack

@@ -55,9 +55,15 @@ def regions(context: runner.Context) -> list[arrays.ImageUint8]:
 
 
 def load_encoder(context: runner.Context, name: str = "encoder") -> encoder.Encoder:
-    """The encoder (or the judge) with its averaged weights."""
+    """The encoder (or the judge) with its averaged weights and measured origin."""
     params = checkpoint.load_params(context.folder(name) / "checkpoints")["encoder"]
-    return encoder.Encoder(getattr(context.config, name).model.vit, params)
+    origin = files.read_json(context.folder(name) / "encoder.json")["origin"]
+    return encoder.Encoder(getattr(context.config, name).model.vit, params, origin)
+
+
+def encoder_digest(model: encoder.Encoder) -> str:
+    """A 12-digit hash of all that decides an encoder's embeddings."""
+    return params_digest({"params": model.params, "origin": model.origin})
 
 
 def params_digest(params: Any) -> str:

@@ -110,6 +110,16 @@ def test_encoder_pads_its_last_batch():
     assert single(patches[:0]).shape == (0, 16)
 
 
+def test_embeddings_are_measured_from_the_origin():
+    patches = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+    plain = encoder.Encoder(vit.ViTConfig(**SIZES), params_of(), batch_size=4)
+    mean = plain(patches).mean(axis=0)
+    moved = plain.measured_from(mean)
+    np.testing.assert_allclose(moved(patches), plain(patches) - mean, atol=1e-6)
+    np.testing.assert_allclose(moved(patches).mean(axis=0), np.zeros(16), atol=1e-6)
+    assert plain.origin == 0.0
+
+
 @pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 32, 31, 3)])
 def test_encoder_refuses_other_sizes(shape):
     found = encoder.Encoder(vit.ViTConfig(**SIZES), params_of())
