@@ -147,6 +147,9 @@ def encoder() -> ConfigDict:
     c = ConfigDict()
     c.model = ConfigDict()
     m = c.model
+    # own: a ViT of the sizes below. Or a published one, whose sizes and input are known: hipt,
+    # dino-vits16, dino-vitb16, phikon, phikon-v2, uni, uni2-h, dinov2-small … dinov2-giant.
+    m.name = "own"
     m.vit = ConfigDict()
     m.vit.image_px = 256
     m.vit.patch_px = 16
@@ -155,6 +158,18 @@ def encoder() -> ConfigDict:
     m.vit.num_heads = 6
     # The embedding: class (token) or mean (of patch tokens).
     m.vit.pool = "class"
+    m.vit.variant = ConfigDict()
+    # gelu or swiglu, and its hidden width (0: four times the width).
+    m.vit.variant.mlp = "gelu"
+    m.vit.variant.mlp_width = 0
+    m.vit.variant.num_registers = 0
+    # Where learned scales of the residuals start; 0 has none.
+    m.vit.variant.layer_scale = 0.0
+    # Position embeddings of all tokens, or of patches only.
+    m.vit.variant.positions = "all"
+    # How they are fitted to other image sizes: timm, dino or hugging_face.
+    m.vit.variant.resize = "timm"
+    m.vit.variant.epsilon = 1e-6
     # dino, or infonce (what works in minutes).
     m.objective = "dino"
     m.infonce = ConfigDict()
@@ -183,6 +198,9 @@ def encoder() -> ConfigDict:
     m.shift_px = 0
     # Embeddings are measured from zero, or from their mean over training patches.
     m.origin = "zero"
+    # File of published weights (safetensors, .ckpt, .pth, shards) to start from; with
+    # train.num_steps=0 they are used as they are.
+    c.weights = ""
     c.train = _train(steps=100_000, batch_size=1024, learning_rate=5e-4)
     c.train.optimizer.warmup_steps = 5000
     c.train.optimizer.decay = "cosine"
@@ -196,24 +214,47 @@ def encoder() -> ConfigDict:
 def _autoencoder() -> ConfigDict:
     c = ConfigDict()
     c.model = ConfigDict()
-    # kl: the blocks of latent diffusion; light: a pixel-unshuffle stem, trains on two cores.
-    c.model.kind = "kl"
-    c.model.kl = ConfigDict()
-    c.model.kl.latent_channels = 3
-    c.model.kl.channels = 128
-    c.model.kl.channel_mult = (1, 2, 4)
-    c.model.kl.num_res_blocks = 2
+    # kl or vq: the blocks of latent diffusion; light: a pixel-unshuffle stem, trains on two cores.
+    c.model.kind = "vq"
+    # Of kl and vq.
+    c.model.conv = ConfigDict()
+    c.model.conv.latent_channels = 3
+    c.model.conv.channels = 128
+    c.model.conv.channel_mult = (1, 2, 4)
+    c.model.conv.num_res_blocks = 2
+    # 1x1: a convolution on either side of the latents; none: as in SD3.
+    c.model.conv.latent_conv = "1x1"
+    c.model.vq = ConfigDict()
+    c.model.vq.num_codes = 8192
+    # Weight of pulling latents to codes.
+    c.model.vq.commitment = 0.25
+    # Codes used less than this part of their even share, averaged over steps with this decay,
+    # start again at a latent of the batch; 0 lets them lie.
+    c.model.vq.usage_decay = 0.99
+    c.model.vq.dead_below = 0.03
     c.model.light = ConfigDict()
     c.model.light.latent_channels = 4
     c.model.light.channels = 64
     c.model.light.num_blocks = 3
     c.model.light.downsample_factor = 4
     c.loss = ConfigDict()
-    # Beside the mean absolute error of pixels, weight 1: gradients at three scales, features of
-    # the encoder's patch tokens, KL from a unit Gaussian.
-    c.loss.gradient_weight = 1.0
-    c.loss.perceptual_weight = 0.1
+    # Beside the mean absolute error of pixels, weight 1: gradients at three scales.
+    c.loss.gradient_weight = 0.0
+    # Features: the encoder's patch tokens, or lpips with "vgg16 file,linear layers file".
+    c.loss.perceptual = "encoder"
+    c.loss.perceptual_weight = 1.0
+    c.loss.lpips_weights = ""
+    # KL from a unit Gaussian (kl, light); codes and latents drawn together (vq).
     c.loss.kl_weight = 1e-6
+    c.loss.codebook_weight = 1.0
+    c.loss.adversarial = ConfigDict()
+    # Patch discriminator; 0 trains without one. It counts from start_step on.
+    c.loss.adversarial.weight = 0.75
+    c.loss.adversarial.start_step = 50_000
+    c.loss.adversarial.channels = 64
+    c.loss.adversarial.num_layers = 3
+    # File of published weights to start from: latent diffusion's names, or diffusers'.
+    c.weights = ""
     c.train = _train(steps=200_000, batch_size=64, learning_rate=1e-4)
     c.train.optimizer.ema_decay = 0.999
     return c
@@ -234,6 +275,10 @@ def _denoiser() -> ConfigDict:
     c.unet.conditioning = "cross_attention"
     # one: embeddings have length 1 as published; root_dim: length √D.
     c.embedding_length = "one"
+    # Dimension of an embedding of the region around a patch, a second token; 0 has none.
+    c.region_dim = 0
+    # File of published weights to start from: UNet and conditioner in latent diffusion's names.
+    c.weights = ""
     c.schedule = ConfigDict()
     # scaled_linear as published, or cosine, which has no betas to set.
     c.schedule.name = "scaled_linear"
@@ -260,12 +305,14 @@ def _sample() -> ConfigDict:
     # uncond + s·(cond − uncond); 1 is none.
     c.guidance_scale = 1.5
     c.solver = ConfigDict()
-    # dpmpp_2m, ddim or ddpm.
+    # dpmpp_2m, ddim, ddpm, plms; paper: DDIM as the published code for large images has it.
     c.solver.name = "dpmpp_2m"
     c.solver.num_solver_steps = 20
     # Of ddim: 0 deterministic, 1 ddpm.
     c.solver.eta = 0.0
     c.solver.t_start = 999
+    # trailing: begins at t_start; leading: ends at 1, as latent diffusion spaces timesteps.
+    c.solver.spacing = "trailing"
     c.windows = ConfigDict()
     # offset: windows side by side, the grid moves every step; overlap: all windows every step.
     c.windows.mode = "offset"

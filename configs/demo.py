@@ -67,6 +67,9 @@ def _judge(c):
 
 def _autoencoder(c):
     c.model.kind = "light"
+    c.loss.gradient_weight = 1.0
+    c.loss.perceptual_weight = 0.1
+    c.loss.adversarial.weight = 0.0
     c.train.num_steps = 300
     c.train.batch_size = 16
     _short(c.train, learning_rate=2e-3, ema_decay=0.99)
@@ -88,7 +91,7 @@ def _denoiser(c):
     # At equal work, twice the steps of half the batch learn more.
     c.train.num_steps = 1600
     c.train.batch_size = 16
-    _short(c.train, learning_rate=1e-3, ema_decay=0.995)
+    _short(c.train, learning_rate=2e-3, ema_decay=0.995)
 
 
 def _sample(c):

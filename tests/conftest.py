@@ -1,10 +1,15 @@
-"""The repository on the path, JAX on the CPU, and shapes checked while the tests run."""
+"""The repository on the path, JAX on the CPU, shapes checked while the tests run, and tensors
+recorded from other implementations."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import sys
 
 import beartype
+import numpy as np
+import pytest
 from jaxtyping import install_import_hook
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -19,3 +24,55 @@ typecheck = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
 CHECKED = ("core", "diffusion", "sampler", "evaluation", "encoders", "autoencoder")
 install_import_hook([f"ssldiff_jax.{name}" for name in CHECKED], "conftest.typecheck")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What a public implementation computed: its description, weights, inputs and outputs."""
+
+    spec: dict
+    weights: dict[str, np.ndarray]
+    inputs: dict[str, np.ndarray]
+    outputs: dict[str, np.ndarray]
+
+    def image(self, name: str) -> np.ndarray:
+        """An input or output as NHWC."""
+        found = self.inputs.get(name, self.outputs.get(name))
+        return np.moveaxis(found, 1, -1)
+
+
+def golden_folder() -> pathlib.Path:
+    """SSLDIFF_GOLDEN, or the small files that are part of the repository."""
+    return pathlib.Path(os.environ.get("SSLDIFF_GOLDEN", pathlib.Path(__file__).parent / "golden"))
+
+
+@pytest.fixture(scope="session")
+def golden_path():
+    """A function from a file's name to where it lies; skips where it is not at hand."""
+
+    def find(name: str) -> pathlib.Path:
+        path = golden_folder() / name
+        if not path.exists():
+            pytest.skip(f"{name}: SSLDIFF_GOLDEN must name a folder that has it")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def golden(golden_path):
+    """A function from a name to what is recorded under it; skips where that is not at hand."""
+    from safetensors.numpy import load_file
+
+    def read(name: str) -> Recorded:
+        path = golden_path(f"{name}.safetensors")
+        tensors = load_file(path)
+        under = lambda prefix: {
+            k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+        }
+        told = ("input.", "output.")
+        weights = {k: v for k, v in tensors.items() if not k.startswith(told)}
+        spec = json.loads(path.with_suffix(".json").read_text())
+        return Recorded(spec, weights, under("input."), under("output."))
+
+    return read

@@ -14,6 +14,7 @@ ROOMS = (
     "autoencoder",
     "diffusion",
     "sampler",
+    "weights",
     "evaluation",
     "train",
     "stages",

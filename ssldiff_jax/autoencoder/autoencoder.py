@@ -4,64 +4,111 @@ import dataclasses
 from typing import Any, Literal
 
 import flax.linen as nn
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.autoencoder import kl, light
+from ssldiff_jax.autoencoder import conv, light, vq
 from ssldiff_jax.core import arrays
 
 Moments = Float[arrays.AnyArray, "B h w C2"]
 
+_LOGVAR_RANGE = (-30.0, 20.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
-    """`kl` are the blocks of published weights, `light` is what two cores can train."""
+    """`kl` and `vq` are built of the blocks of published weights, sized by `conv`; `light` is
+    what two cores can train."""
 
-    kind: Literal["kl", "light"]
-    kl: kl.KLConfig
+    kind: Literal["kl", "vq", "light"]
+    conv: conv.ConvConfig
+    vq: vq.VQConfig
     light: light.LightConfig
 
     @property
-    def chosen(self) -> kl.KLConfig | light.LightConfig:
+    def chosen(self) -> conv.ConvConfig | light.LightConfig:
         """The sizes of the chosen kind."""
-        return getattr(self, self.kind)
+        return self.light if self.kind == "light" else self.conv
+
+
+class Reconstruction(flax.struct.PyTreeNode):
+    """An image through its latents, what the latents cost, and the codes of a VQ one.
+
+    Fields are arrays, or shapes of arrays where only shapes are asked for.
+
+    Attributes:
+        image: `(B, H, W, 3)`.
+        z: `(B, h, w, C)`, before quantisation.
+        terms: `kl`, or `codebook`.
+        index: `(B, h, w)` codes.
+    """
+
+    image: Any
+    z: Any
+    terms: dict[str, Any]
+    index: Any = None
 
 
 class Autoencoder(nn.Module):
-    """`encode` gives moments (mean and log-variance, side by side), `decode` images."""
+    """`encode` gives moments (mean and log-variance, side by side), `decode` images.
+
+    A VQ autoencoder has no variance: its log-variance is the least there is, its mean the latent
+    before quantisation, and `decode` quantises first.
+    """
 
     config: AutoencoderConfig
 
     def setup(self):
-        room = {"kl": kl, "light": light}[self.config.kind]
-        self.encoder = room.Encoder(self.config.chosen)
-        self.decoder = room.Decoder(self.config.chosen)
+        sizes = self.config.chosen
+        if self.config.kind == "light":
+            self.encoder, self.decoder = light.Encoder(sizes), light.Decoder(sizes)
+        else:
+            outputs = sizes.latent_channels * (1 if self.config.kind == "vq" else 2)
+            self.encoder, self.decoder = conv.Encoder(sizes, outputs), conv.Decoder(sizes)
+        if self.config.kind == "vq":
+            self.quantiser = vq.Quantiser(self.config.vq, sizes.latent_channels)
 
     def encode(self, image: arrays.Image) -> Moments:
         """Moments of the latents; image sides must be multiples of the downsample factor."""
-        return self.encoder(image)
+        found = self.encoder(image)
+        if self.config.kind == "vq":
+            return jnp.concatenate([found, jnp.full_like(found, _LOGVAR_RANGE[0])], axis=-1)
+        return found
 
     def decode(self, z: arrays.Latents) -> arrays.Image:
         """Images, not clipped."""
+        if self.config.kind == "vq":
+            z = self.quantiser(z).z
         return self.decoder(z)
 
-    def __call__(self, image: arrays.Image, noise: arrays.Latents) -> tuple[jax.Array, jax.Array]:
-        """Reconstruction through a latent drawn with `noise`, and the moments."""
+    def quantise(self, z: arrays.Latents) -> vq.Quantised:
+        """The codes of a VQ autoencoder's latents."""
+        return self.quantiser(z)
+
+    def __call__(self, image: arrays.Image, noise: arrays.Latents) -> Reconstruction:
+        """Through a latent drawn with `noise`, or through the nearest codes."""
+        if self.config.kind == "vq":
+            z = self.encoder(image)
+            quantised = self.quantiser(z)
+            found = self.decoder(quantised.z)
+            return Reconstruction(found, z, {"codebook": quantised.loss}, quantised.index)
         moments = self.encode(image)
-        return self.decode(sample_moments(moments, noise)), moments
+        z = sample_moments(moments, noise)
+        return Reconstruction(self.decoder(z), z, {"kl": kl_divergence(moments)})
 
 
 def sample_moments(moments: Moments, noise: arrays.Latents) -> jax.Array:
     """mean + std·noise, log-variance clipped as in latent diffusion."""
     mean, logvar = jnp.split(moments, 2, axis=-1)
-    return mean + jnp.exp(0.5 * jnp.clip(logvar, -30.0, 20.0)) * noise
+    return mean + jnp.exp(0.5 * jnp.clip(logvar, *_LOGVAR_RANGE)) * noise
 
 
 def kl_divergence(moments: Moments) -> Float[jax.Array, ""]:
     """KL from N(0, 1), summed over a latent, averaged over the batch and its pixels."""
     mean, logvar = jnp.split(moments, 2, axis=-1)
-    logvar = jnp.clip(logvar, -30.0, 20.0)
+    logvar = jnp.clip(logvar, *_LOGVAR_RANGE)
     return 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=-1))
 
 

@@ -1,23 +1,32 @@
-"""What the autoencoder is trained on: pixels, gradients, features, and a little KL."""
+"""What the autoencoder is trained on: pixels, gradients, features, the cost of its latents, and
+a discriminator."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
 from ssldiff_jax.core import arrays, layers, rng
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """Weights beside the mean absolute error of pixels, which has weight 1."""
+    """Weights beside the mean absolute error of pixels, which has weight 1.
 
-    gradient_weight: float = 1.0
-    perceptual_weight: float = 0.1
-    kl_weight: float = 1e-6
+    `perceptual` features are the encoder's patch tokens, or LPIPS' with the files
+    `lpips_weights` (VGG-16 and its linear layers, comma-separated).
+    """
+
+    gradient_weight: float
+    perceptual: Literal["encoder", "lpips"]
+    perceptual_weight: float
+    lpips_weights: str
+    kl_weight: float
+    codebook_weight: float
+    adversarial: discriminator.AdversarialConfig
 
 
 def gradient_loss(x: arrays.Image, y: arrays.Image, scales: int = 3) -> jax.Array:
@@ -36,57 +45,137 @@ def _halve(x: arrays.Image) -> jax.Array:
     return layers.pixel_unshuffle(x, 2).reshape(b, h // 2, w // 2, 4, c).mean(axis=3)
 
 
-def feature_loss(features: Callable[[jax.Array], jax.Array], x: arrays.Image, y: arrays.Image):
-    """Mean squared distance of L2-normalised feature tokens (B, L, D)."""
+def feature_distance(features: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Array]:
+    """(x, y) → mean squared distance of L2-normalised feature tokens (B, L, D)."""
     unit = lambda f: f / (jnp.linalg.norm(f, axis=-1, keepdims=True) + 1e-6)
-    return jnp.mean(jnp.sum((unit(features(x)) - unit(features(y))) ** 2, axis=-1))
+    return lambda x, y: jnp.mean(jnp.sum((unit(features(x)) - unit(features(y))) ** 2, axis=-1))
 
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderTask:
-    """Reconstruct batches of `image_uint8`; `features` (params, image) → tokens are the
-    encoder's own, with `feature_params` held fixed."""
+    """Reconstruct batches of `image_uint8`; `perceptual` (params, x, y) → distance, with
+    `perceptual_params` held fixed."""
 
     config: autoencoder.AutoencoderConfig
     weights: LossConfig
-    features: Callable[[Any, jax.Array], jax.Array]
-    feature_params: Any
+    perceptual: Callable[[Any, jax.Array, jax.Array], jax.Array]
+    perceptual_params: Any
+
+    @property
+    def adversary(self) -> discriminator.Discriminator | None:
+        """The discriminator, where it has a weight."""
+        adversarial = self.weights.adversarial
+        return discriminator.Discriminator(adversarial) if adversarial.weight else None
 
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Parameters; the frozen features travel as further state."""
+        """Parameters under `autoencoder` and `discriminator`; the frozen features, the step and
+        the use of codes travel as further state."""
         model, shape = autoencoder.Autoencoder(self.config), batch["image_uint8"].shape
-        noise = jnp.zeros(self._latent_shape((1, *shape[1:])))
-        params = model.init(key, jnp.zeros((1, *shape[1:])), noise)["params"]
-        return params, {"features": self.feature_params}
+        key_model, key_adversary = jax.random.split(key)
+        image = jnp.zeros((1, *shape[1:]))
+        noise = jnp.zeros(self._latent_shape(image.shape))
+        params = {"autoencoder": model.init(key_model, image, noise)["params"]}
+        if self.adversary:
+            params["discriminator"] = self.adversary.init(key_adversary, image)["params"]
+        extra = {"perceptual": self.perceptual_params, "step": jnp.zeros((), jnp.float32)}
+        if self.config.kind == "vq":
+            codes = self.config.vq.num_codes
+            channels = self.config.chosen.latent_channels
+            extra |= {
+                "usage": jnp.full(codes, 1 / codes),
+                "latents": jnp.zeros((codes, channels)),
+            }
+        return params, extra
 
     def loss(
         self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
     ) -> tuple:
-        """L1 + gradients + features + KL."""
+        """L1 + gradients + features + what the latents cost + adversary."""
         image = layers.to_image(batch["image_uint8"])
-        shape = self._latent_shape(image.shape)
-        noise = rng.per_example(key, batch["index"], jax.random.normal, shape[1:])
-        model = autoencoder.Autoencoder(self.config)
-        found, moments = model.apply({"params": params}, image, noise)
-        features = lambda x: self.features(extra["features"], x)
+        key_noise, key_codes = jax.random.split(key)
+        shape = self._latent_shape(image.shape)[1:]
+        noise = rng.per_example(key_noise, batch["index"], jax.random.normal, shape)
 
-        terms = {
-            "l1": jnp.mean(jnp.abs(found - image)),
-            "gradient": gradient_loss(found, image),
-            "perceptual": feature_loss(features, found, image),
-            "kl": autoencoder.kl_divergence(moments),
-        }
+        # reconstruction
+        found, pull = _reconstruct(self.config, params["autoencoder"], image, noise)
         w = self.weights
-        loss = (
+        distance = lambda x: self.perceptual(extra["perceptual"], x, image)
+        pixels = lambda x: {
+            "l1": jnp.mean(jnp.abs(x - image)),
+            "gradient": gradient_loss(x, image),
+            "perceptual": distance(x),
+        }
+        fidelity = lambda terms: (
             terms["l1"]
             + w.gradient_weight * terms["gradient"]
             + w.perceptual_weight * terms["perceptual"]
-            + w.kl_weight * terms["kl"]
         )
-        psnr = -10 * jnp.log10(jnp.mean((found - image) ** 2) / 4)
-        return loss, (terms | {"psnr": psnr}, extra)
+        terms = pixels(found.image) | found.terms
+        cost = {"kl": w.kl_weight, "codebook": w.codebook_weight}
+        loss = fidelity(terms) + sum(cost[name] * term for name, term in found.terms.items())
+
+        # adversary
+        if self.adversary:
+            reconstruction_loss = lambda x: fidelity(pixels(x))
+            started = extra["step"] >= w.adversarial.start_step
+            added, told = self._against(
+                params["discriminator"], image, found.image, reconstruction_loss, pull
+            )
+            loss += jnp.where(started, added, 0.0)
+            terms |= told
+        terms["psnr"] = -10 * jnp.log10(jnp.mean((found.image - image) ** 2) / 4)
+        extra, used = self._count(extra, found, key_codes)
+        return loss, (terms | used, extra)
+
+    def settle(self, params: Any, extra: Any) -> Any:
+        """After an update: codes that nothing uses start again at latents of the batch."""
+        if self.config.kind != "vq" or not self.config.vq.dead_below:
+            return params
+        quantiser = params["autoencoder"]["quantiser"]
+        codebook = vq.revive(
+            quantiser["codebook"], extra["usage"], extra["latents"], self.config.vq.dead_below
+        )
+        changed = params["autoencoder"] | {"quantiser": quantiser | {"codebook": codebook}}
+        return params | {"autoencoder": changed}
+
+    def _against(self, params, real, fake, reconstruction_loss, pull) -> tuple:
+        """The generator's term, adaptively weighted, and the discriminator's own."""
+        stop = jax.lax.stop_gradient
+        judge = lambda params, x: self.adversary.apply({"params": params}, x)
+        fooled = lambda x: -jnp.mean(judge(stop(params), x))
+        balance = discriminator.adaptive_weight(reconstruction_loss, fooled, stop(fake), pull)
+        generator = fooled(fake)
+        told = discriminator.hinge_loss(judge(params, real), judge(params, stop(fake)))
+        loss = self.weights.adversarial.weight * balance * generator + told
+        return loss, {"generator": generator, "discriminator": told, "balance": balance}
+
+    def _count(self, extra: Any, found: autoencoder.Reconstruction, key) -> tuple[Any, dict]:
+        """The step, and for codes how often each is used and where a dead one could go."""
+        extra = extra | {"step": extra["step"] + 1}
+        if found.index is None:
+            return extra, {}
+        codes, decay = self.config.vq.num_codes, self.config.vq.usage_decay
+        fractions = decay * extra["usage"] + (1 - decay) * vq.usage(found.index, codes)
+        latents = jax.lax.stop_gradient(found.z).reshape(-1, found.z.shape[-1])
+        chosen = jax.random.randint(key, (codes,), 0, len(latents))
+        extra |= {"usage": fractions, "latents": latents[chosen]}
+        dead = jnp.mean(fractions * codes < self.config.vq.dead_below)
+        return extra, {"code_perplexity": vq.perplexity(fractions), "dead_codes": dead}
 
     def _latent_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...]:
         b, h, w, _ = image_shape
         f, c = self.config.chosen.downsample_factor, self.config.chosen.latent_channels
         return b, h // f, w // f, c
+
+
+def _reconstruct(config: autoencoder.AutoencoderConfig, params: Any, image, noise) -> tuple:
+    """The reconstruction, and what pulls a gradient of its image back to the last layer."""
+    model, last = autoencoder.Autoencoder(config), params["decoder"]["conv_out"]
+
+    def with_kernel(kernel):
+        decoder = params["decoder"] | {"conv_out": last | {"kernel": kernel}}
+        found = model.apply({"params": params | {"decoder": decoder}}, image, noise)
+        return found.image, found
+
+    _, pull, found = jax.vjp(with_kernel, last["kernel"], has_aux=True)
+    return found, pull

@@ -15,30 +15,47 @@ from ssldiff_jax.diffusion import unet as unet_lib
 @dataclasses.dataclass(frozen=True)
 class DenoiserConfig:
     """The UNet, and how an embedding is scaled before it: to length 1 as published, or to
-    length √D, which gives every component unit variance."""
+    length √D, which gives every component unit variance.
+
+    With a `region_dim` an embedding is followed by that of the region around its patch, a second
+    token; where the second is left out it is null.
+    """
 
     unet: unet_lib.UNetConfig
     embedding_dim: int
     embedding_length: Literal["one", "root_dim"] = "one"
+    region_dim: int = 0
 
 
 class Conditioner(nn.Module):
-    """Embeddings (B, D) → one token each (B, 1, context_dim).
+    """Embeddings (B, D) → a token of the patch, and one of the region where there is one:
+    (B, M, context_dim).
 
     The null embedding is the zero vector: its token is the bias of the linear layer.
     """
 
     context_dim: int
+    embedding_dim: int
     length: Literal["one", "root_dim"] = "one"
+    region_dim: int = 0
 
     @nn.compact
-    def __call__(self, embedding: arrays.Embedding) -> Float[jax.Array, "B 1 context"]:
+    def __call__(self, embedding: arrays.Embedding) -> Float[jax.Array, "B M context"]:
+        patch, region = jnp.split(embedding, [self.embedding_dim], axis=-1)
+        tokens = [nn.Dense(self.context_dim, name="token")(self._scaled(patch))]
+        if self.region_dim:
+            if region.shape[-1] == 0:
+                region = jnp.zeros((len(embedding), self.region_dim))
+            tokens.append(nn.Dense(self.context_dim, name="token_region")(self._scaled(region)))
+        return jnp.stack(tokens, axis=1)
+
+    def _scaled(self, embedding: arrays.Embedding) -> jax.Array:
         # The norm's gradient at a null embedding would be 0/0 without the floor under the root.
         norm = jnp.sqrt(jnp.maximum(jnp.sum(embedding**2, axis=-1, keepdims=True), 1e-24))
         unit = embedding / norm
         if self.length == "root_dim":
             unit = unit * embedding.shape[-1] ** 0.5
-        return nn.Dense(self.context_dim, name="token")(unit)[:, None]
+        return unit
 
 
 class Denoiser(nn.Module):
@@ -50,10 +67,11 @@ class Denoiser(nn.Module):
     def __call__(
         self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
     ) -> arrays.Latents:
-        context_dim = self.config.unet.context_dim
-        tokens = Conditioner(context_dim, self.config.embedding_length, name="conditioner")(
-            embedding
-        )
+        c = self.config
+        tokens = Conditioner(
+            c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
+            name="conditioner",
+        )(embedding)  # fmt: skip
         return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens)
 
 

@@ -43,6 +43,11 @@ class Schedule:
         return np.cumprod(1 - betas)
 
     @property
+    def betas(self) -> np.ndarray:
+        """The variance each timestep adds, float64."""
+        return 1 - self.alpha_bar / np.append(1.0, self.alpha_bar[:-1])
+
+    @property
     def alphas(self) -> np.ndarray:
         """√alpha_bar, float64."""
         return np.sqrt(self.alpha_bar)

@@ -1,16 +1,19 @@
 """Solvers of the reverse process, each as the table of its coefficients.
 
-Every solver here is linear in what it sees:
+Every solver here is linear in what it sees: the current x_t, the clean latents x0_hat that the
+network finds in it, what the solver remembers of earlier steps, and fresh noise:
 
-    x_next = a·x_t + b·x0_hat + c·x0_hat_previous + d·noise
+    x_next = a·x_t + b·x0_hat + Σ c_k·memory_k + d·noise
+    memory ← p·x_t + q·x0_hat
 
-so a solver is four numbers for every step, and whoever holds x_t applies them in one line.
+so a solver is a few numbers for every step, and whoever holds x_t applies them in one line.
 """
 
 import dataclasses
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -22,24 +25,39 @@ from ssldiff_jax.diffusion import schedule as schedule_lib
 class SolverConfig:
     """Which update, in how many steps, from which timestep down.
 
-    `eta` is DDIM's stochasticity: 0 deterministic, 1 is DDPM over the same timesteps.
+    `eta` is DDIM's stochasticity: 0 deterministic, 1 is DDPM over the same timesteps. `paper` is
+    DDIM as the published code for large images has it: its noise has the variance of single
+    timesteps although it strides over many, and the network is told t + 1. `trailing` timesteps
+    begin at t_start, `leading` ones end at 1, as latent diffusion spaces them.
     """
 
-    name: Literal["ddim", "ddpm", "dpmpp_2m"] = "dpmpp_2m"
+    name: Literal["ddim", "ddpm", "dpmpp_2m", "plms", "paper"] = "dpmpp_2m"
     num_solver_steps: int = 20
     eta: float = 0.0
     t_start: int = 999
+    spacing: Literal["trailing", "leading"] = "trailing"
+
+    @property
+    def time_offset(self) -> int:
+        """What the network is told beyond t."""
+        return 1 if self.name == "paper" else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class SolverTable:
-    """Coefficients of S steps, float32 `(S,)` each, and where every step starts and ends."""
+    """Coefficients of S network evaluations, float32, and where every step starts and ends.
+
+    `history` weighs K memories, the newest first; `keep` is 1 where the step's own is kept.
+    """
 
     t: Int[np.ndarray, "S"]
     x: Float[np.ndarray, "S"]
     x0: Float[np.ndarray, "S"]
-    x0_previous: Float[np.ndarray, "S"]
+    history: Float[np.ndarray, "S K"]
     noise: Float[np.ndarray, "S"]
+    memory_x: Float[np.ndarray, "S"]
+    memory_x0: Float[np.ndarray, "S"]
+    keep: Float[np.ndarray, "S"]
     alpha_next: Float[np.ndarray, "S"]
     sigma_next: Float[np.ndarray, "S"]
 
@@ -47,15 +65,21 @@ class SolverTable:
         """The table as a dictionary of arrays, to scan over."""
         return dataclasses.asdict(self)
 
+    def blank_history(self, shape: tuple[int, ...]) -> Float[jax.Array, "K ..."]:
+        """Nothing remembered, for x_t of `shape`."""
+        return jnp.zeros((self.history.shape[1], *shape))
 
-def advance(row: dict, x_t, x0_hat, x0_previous, noise) -> jax.Array:
-    """One step with the coefficients of `row`."""
-    return (
-        row["x"] * x_t
-        + row["x0"] * x0_hat
-        + row["x0_previous"] * x0_previous
-        + row["noise"] * noise
-    )
+
+def advance(row: dict, x_t, x0_hat, history, noise) -> tuple[jax.Array, jax.Array]:
+    """(x_next, history): one step with the coefficients of `row`."""
+    x_next = row["x"] * x_t + row["x0"] * x0_hat + row["noise"] * noise
+    for k in range(len(history)):
+        x_next = x_next + row["history"][k] * history[k]
+    if len(history):
+        memory = row["memory_x"] * x_t + row["memory_x0"] * x0_hat
+        pushed = jnp.concatenate([memory[None], history[:-1]])
+        history = jnp.where(row["keep"] > 0, pushed, history)
+    return x_next, history
 
 
 def solver_table(config: SolverConfig, schedule: schedule_lib.Schedule) -> SolverTable:
@@ -73,49 +97,140 @@ def solver_table(config: SolverConfig, schedule: schedule_lib.Schedule) -> Solve
             f"num_solver_steps must lie in [1, t_start + 1], got num_solver_steps={steps}, "
             f"t_start={config.t_start}"
         )
-    # Trailing spacing: begins at t_start, and the last step spans as much as the others.
-    t = np.round((config.t_start + 1) * np.arange(steps, 0, -1) / steps).astype(np.int32) - 1
-    alpha, sigma = schedule.alphas[t], schedule.sigmas[t]
-    alpha_next, sigma_next = np.append(alpha[1:], 1.0), np.append(sigma[1:], 0.0)
+    t = _timesteps(config, schedule)
+    levels = _Levels.between(t, schedule, config.spacing)
     if config.name == "dpmpp_2m":
-        columns = _dpmpp_2m(alpha, sigma, alpha_next, sigma_next)
+        columns = _dpmpp_2m(levels)
+    elif config.name == "plms":
+        levels, columns = _plms(levels)
+    elif config.name == "paper":
+        columns = _ddim(levels, _paper_noise(levels, schedule))
     else:
         eta = 1.0 if config.name == "ddpm" else config.eta
-        columns = _ddim(alpha, sigma, alpha_next, sigma_next, eta)
-    as_float = {k: v.astype(np.float32) for k, v in columns.items()}
-    return SolverTable(
-        t=t,
-        **as_float,
-        alpha_next=alpha_next.astype(np.float32),
-        sigma_next=sigma_next.astype(np.float32),
-    )
+        columns = _ddim(levels, _ddim_noise(levels, eta))
+    rows = len(levels.t)
+    rest = {
+        "history": np.zeros((rows, 0)),
+        "memory_x": np.zeros(rows),
+        "memory_x0": np.ones(rows),
+        "keep": np.ones(rows),
+        "alpha_next": levels.alpha_next,
+        "sigma_next": levels.sigma_next,
+    }
+    as_float = {k: v.astype(np.float32) for k, v in (rest | columns).items()}
+    return SolverTable(t=levels.t.astype(np.int32), **as_float)
 
 
-def _ddim(alpha, sigma, alpha_next, sigma_next, eta) -> dict[str, np.ndarray]:
-    """Song et al. 2021, equations 12 and 16; eta = 1 is the DDPM posterior."""
-    noise = eta * sigma_next / sigma * np.sqrt(1 - (alpha / alpha_next) ** 2)
-    eps = np.sqrt(sigma_next**2 - noise**2)
+def _timesteps(config: SolverConfig, schedule: schedule_lib.Schedule) -> np.ndarray:
+    steps = config.num_solver_steps
+    if config.spacing == "leading":
+        stride = (config.t_start + 1) // steps
+        return np.arange(steps)[::-1] * stride + 1
+    # Begins at t_start, and the last step spans as much as the others.
+    return np.round((config.t_start + 1) * np.arange(steps, 0, -1) / steps).astype(int) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Levels:
+    """alpha and sigma where every step starts, and where it ends."""
+
+    t: np.ndarray
+    alpha: np.ndarray
+    sigma: np.ndarray
+    alpha_next: np.ndarray
+    sigma_next: np.ndarray
+
+    @classmethod
+    def between(cls, t: np.ndarray, schedule: schedule_lib.Schedule, spacing: str) -> "_Levels":
+        alpha, sigma = schedule.alphas[t], schedule.sigmas[t]
+        # Leading timesteps end at t = 0, which still carries a little noise; trailing at none.
+        end = (schedule.alphas[0], schedule.sigmas[0]) if spacing == "leading" else (1.0, 0.0)
+        return cls(t, alpha, sigma, np.append(alpha[1:], end[0]), np.append(sigma[1:], end[1]))
+
+    def take(self, rows: list[int]) -> "_Levels":
+        return _Levels(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
+
+def _ddim(levels: _Levels, noise: np.ndarray) -> dict[str, np.ndarray]:
+    """Song et al. 2021, equation 12, for any standard deviation of the noise."""
+    eps = np.sqrt(levels.sigma_next**2 - noise**2)
     return {
-        "x": eps / sigma,
-        "x0": alpha_next - eps * alpha / sigma,
-        "x0_previous": np.zeros_like(eps),
+        "x": eps / levels.sigma,
+        "x0": levels.alpha_next - eps * levels.alpha / levels.sigma,
         "noise": noise,
     }
 
 
-def _dpmpp_2m(alpha, sigma, alpha_next, sigma_next) -> dict[str, np.ndarray]:
-    """Lu et al. 2022, algorithm 2; first and last step are of first order."""
+def _ddim_noise(levels: _Levels, eta: float) -> np.ndarray:
+    """Equation 16; eta = 1 is the DDPM posterior."""
+    ratio = levels.alpha / levels.alpha_next
+    return eta * levels.sigma_next / levels.sigma * np.sqrt(1 - ratio**2)
+
+
+def _paper_noise(levels: _Levels, schedule: schedule_lib.Schedule) -> np.ndarray:
+    """The posterior of one timestep, whatever the stride."""
+    return np.sqrt(schedule.betas[levels.t]) * levels.sigma_next / levels.sigma
+
+
+def _dpmpp_2m(levels: _Levels) -> dict[str, np.ndarray]:
+    """Lu et al. 2022, algorithm 2; first and last step are of first order. Remembers x0_hat."""
     with np.errstate(divide="ignore"):
-        h = np.log(alpha_next / sigma_next) - np.log(alpha / sigma)
+        start = np.log(levels.alpha / levels.sigma)
+        h = np.log(levels.alpha_next / levels.sigma_next) - start
     slope = np.zeros_like(h)
     if len(h) > 2:
         slope[1:-1] = h[1:-1] / (2 * h[:-2])
-    gain = alpha_next * -np.expm1(-h)
+    gain = levels.alpha_next * -np.expm1(-h)
     return {
-        "x": sigma_next / sigma,
+        "x": levels.sigma_next / levels.sigma,
         "x0": gain * (1 + slope),
-        "x0_previous": -gain * slope,
+        "history": -(gain * slope)[:, None],
         "noise": np.zeros_like(h),
+    }
+
+
+# Adams-Bashforth: weights of eps_hat now and before, by how many are remembered.
+_ADAMS = (
+    np.array([1.0, 0, 0, 0]),
+    np.array([3.0, -1, 0, 0]) / 2,
+    np.array([23.0, -16, 5, 0]) / 12,
+    np.array([55.0, -59, 37, -9]) / 24,
+)
+
+
+def _plms(levels: _Levels) -> tuple[_Levels, dict[str, np.ndarray]]:
+    """Liu et al. 2022 (PNDM, pseudo linear multistep). Remembers eps_hat.
+
+    The first step is taken twice: the second time with the mean of eps_hat at its start and at
+    its end, from where it came; so there is one evaluation more than steps.
+    """
+    steps = len(levels.t)
+    drift = levels.sigma_next - levels.alpha_next * levels.sigma / levels.alpha
+    rows = [0, min(1, steps - 1), *range(1, steps)]
+    weights = [_ADAMS[0], None, *(_ADAMS[min(i, 3)] for i in range(1, steps))]
+    seen = levels.take(rows)
+    # The second row starts and ends where the first ends.
+    ends = levels.take([0, 0, *range(1, steps)])
+    seen = dataclasses.replace(seen, alpha_next=ends.alpha_next, sigma_next=ends.sigma_next)
+
+    x, eps, history = np.zeros(steps + 1), np.zeros(steps + 1), np.zeros((steps + 1, 3))
+    for i, weight in enumerate(weights):
+        if weight is None:
+            x[i], eps[i], history[i, 0] = 1.0, drift[0] / 2, -drift[0] / 2
+            continue
+        at = max(i - 1, 0)
+        x[i] = levels.alpha_next[at] / levels.alpha[at]
+        eps[i], history[i] = drift[at] * weight[0], drift[at] * weight[1:]
+    keep = np.ones(steps + 1)
+    keep[1] = 0
+    return seen, {
+        "x": x + eps / seen.sigma,
+        "x0": -eps * seen.alpha / seen.sigma,
+        "history": history,
+        "noise": np.zeros(steps + 1),
+        "memory_x": 1 / seen.sigma,
+        "memory_x0": -seen.alpha / seen.sigma,
+        "keep": keep,
     }
 
 
@@ -125,12 +240,12 @@ def sample(x0_hat_fn, table: SolverTable, shape: tuple[int, ...], embedding: arr
     x_start = jax.random.normal(key_start, shape)
 
     def step(carry, row):
-        x_t, x0_previous, i = carry
-        t = jax.numpy.full(shape[0], row["t"])
+        x_t, history, i = carry
+        t = jnp.full(shape[0], row["t"])
         x0_hat = x0_hat_fn(x_t, t, embedding)
         noise = jax.random.normal(jax.random.fold_in(key_steps, i), shape)
-        return (advance(row, x_t, x0_hat, x0_previous, noise), x0_hat, i + 1), None
+        return (*advance(row, x_t, x0_hat, history, noise), i + 1), None
 
-    start = (x_start, jax.numpy.zeros(shape), 0)
+    start = (x_start, table.blank_history(shape), 0)
     (x0, _, _), _ = jax.lax.scan(step, start, table.columns())
     return x0

@@ -62,6 +62,10 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: arrays.Tokens, context: Context) -> jax.Array:
         width = x.shape[-1]
+        if context.shape[1] == 1 and not self.is_initializing():
+            # Softmax over one token is 1, whatever the query: the token's value for every pixel.
+            v = nn.Dense(width, use_bias=False, name="v")(context)
+            return jnp.broadcast_to(nn.Dense(width, name="out")(v), x.shape)
         q = nn.Dense(width, use_bias=False, name="q")(x)
         k = nn.Dense(width, use_bias=False, name="k")(context)
         v = nn.Dense(width, use_bias=False, name="v")(context)

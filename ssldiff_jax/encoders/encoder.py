@@ -9,17 +9,57 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import arrays, layers
-from ssldiff_jax.encoders import augment, dino, infonce, vit
+from ssldiff_jax.encoders import augment, dino, infonce, known, vit
+
+OWN = "own"
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """A ViT and what it expects of pixels.
+
+    Attributes:
+        vit: its sizes.
+        input_px: side of the images it sees.
+        takes: `input_px` patches only, or any, resized.
+        mean: of RGB in [0, 1], subtracted.
+        std: divided by.
+    """
+
+    vit: vit.ViTConfig
+    input_px: int
+    takes: Literal["input_px", "any"] = "input_px"
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+    def prepare(self, image: arrays.Image) -> arrays.Image:
+        """Images in [−1, 1] as the network wants them: resized (linear, antialiased), its mean
+        and deviation."""
+        size = (image.shape[0], self.input_px, self.input_px, 3)
+        if image.shape != size:
+            image = jax.image.resize(image, size, "linear", antialias=True)
+        return ((image + 1) / 2 - np.array(self.mean)) / np.array(self.std)
+
+    def embed(self, params: Any, image: arrays.Image) -> arrays.Embedding:
+        """Embeddings of images in [−1, 1]."""
+        return vit.ViT(self.vit).apply({"params": params}, self.prepare(image))
+
+    def tokens(self, params: Any, image: arrays.Image) -> arrays.Tokens:
+        """Patch tokens of images in [−1, 1]."""
+        model = vit.ViT(self.vit)
+        return model.apply({"params": params}, self.prepare(image), method=model.tokens)
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """The encoder, the objective that trains it, and what embeddings are measured from.
 
-    `origin` zero leaves embeddings as the network gives them; mean subtracts their mean over
-    training patches, so that cosines tell patches apart and not only patches from nothing.
+    `name` is a published encoder, or own: a ViT of the sizes `vit`. `origin` zero leaves
+    embeddings as the network gives them; mean subtracts their mean over training patches, so
+    that cosines tell patches apart and not only patches from nothing.
     """
 
+    name: str
     vit: vit.ViTConfig
     objective: Literal["infonce", "dino"]
     infonce: infonce.InfoNCEConfig
@@ -28,9 +68,23 @@ class EncoderConfig:
     shift_px: int
     origin: Literal["zero", "mean"]
 
+    def __post_init__(self):
+        if self.name not in (OWN, *known.ENCODERS):
+            raise ValueError(
+                f"name must be {OWN!r} or one of {', '.join(known.ENCODERS)}, got {self.name!r}"
+            )
+
+    @property
+    def architecture(self) -> Architecture:
+        """The network and its input."""
+        if self.name == OWN:
+            return Architecture(self.vit, self.vit.image_px)
+        found = known.ENCODERS[self.name]
+        return Architecture(found.vit, found.input_px, "any", found.mean, found.std)
+
     def task(self) -> infonce.InfoNCETask | dino.DINOTask:
         """The training task of the chosen objective."""
-        encoder = vit.ViT(self.vit)
+        encoder = vit.ViT(self.architecture.vit)
         if self.objective == "infonce":
             return infonce.InfoNCETask(encoder, self.infonce, self.jitter)
         return dino.DINOTask(encoder, self.dino, self.jitter)
@@ -43,18 +97,20 @@ class Encoder:
     """
 
     def __init__(
-        self, config: vit.ViTConfig, params: Any, origin: Any = 0.0, batch_size: int = 128
+        self, architecture: Architecture, params: Any, origin: Any = 0.0, batch_size: int = 128
     ):
-        self.config = config
+        self.architecture = architecture
         self.params = params
         self.origin = np.asarray(origin, np.float32)
         self._batch_size = batch_size
-        model = vit.ViT(config)
         self._embed = jax.jit(
-            lambda params, image_uint8: model.apply(
-                {"params": params}, layers.to_image(image_uint8)
-            )
+            lambda params, image_uint8: architecture.embed(params, layers.to_image(image_uint8))
         )
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.architecture.vit.width
 
     def measured_from(self, origin: Float[np.ndarray, "D"]) -> "Encoder":
         """The same encoder with another origin; nothing is traced again."""
@@ -65,10 +121,10 @@ class Encoder:
     def __call__(self, patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
         """Embeddings, not normalised, float32.
 
-        Raises ValueError for patches of another size than the encoder's.
+        Raises ValueError for patches of another size than the encoder takes.
         """
-        px = self.config.image_px
-        if patches.shape[1:] != (px, px, 3):
+        px = self.architecture.input_px
+        if self.architecture.takes == "input_px" and patches.shape[1:] != (px, px, 3):
             raise ValueError(f"patches must be {px}×{px}×3, got {patches.shape[1:]}")
         found = []
         for start in range(0, len(patches), self._batch_size):
@@ -77,7 +133,7 @@ class Encoder:
             padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
             embedding = np.asarray(self._embed(self.params, padded))[: len(batch)]
             found.append(embedding - self.origin)
-        return np.concatenate(found) if found else np.zeros((0, self.config.width), np.float32)
+        return np.concatenate(found) if found else np.zeros((0, self.dim), np.float32)
 
 
 def unit(embedding: Float[arrays.AnyArray, "*B D"]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The vision transformer (Dosovitskiy et al. 2021) with pre-norm blocks, as DINO uses it."""
+"""The vision transformer (Dosovitskiy et al. 2021) with pre-norm blocks, as DINO(v2) uses it."""
 
 import dataclasses
 from typing import Literal
@@ -6,9 +6,35 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, attention, layers
+
+PositionResize = Literal["timm", "dino", "hugging_face"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTVariant:
+    """What sets families of ViTs apart; the defaults are those of DINO.
+
+    Attributes:
+        mlp: gelu, or swiglu (silu of the first half times the second).
+        mlp_width: hidden width; 0 is four times the width.
+        num_registers: further tokens that carry nothing of the image (DINOv2 with registers).
+        layer_scale: where learned scales of the residuals start; 0 has none.
+        positions: whether position embeddings cover the class token too, or patches only.
+        resize: how they are fitted to another image size; libraries differ, and so do features.
+        epsilon: of the layer norms.
+    """
+
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    mlp_width: int = 0
+    num_registers: int = 0
+    layer_scale: float = 0.0
+    positions: Literal["all", "patches"] = "all"
+    resize: PositionResize = "timm"
+    epsilon: float = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +47,7 @@ class ViTConfig:
     depth: int = 12
     num_heads: int = 6
     pool: Literal["class", "mean"] = "class"
+    variant: ViTVariant = ViTVariant()
 
     def __post_init__(self):
         if self.image_px % self.patch_px:
@@ -38,15 +65,29 @@ class Block(nn.Module):
     """Attention and MLP, each behind a norm and residual."""
 
     num_heads: int
+    variant: ViTVariant
 
     @nn.compact
     def __call__(self, x: arrays.Tokens) -> jax.Array:
-        width = x.shape[-1]
-        qkv = nn.Dense(3 * width, name="qkv")(nn.LayerNorm(epsilon=1e-6, name="norm1")(x))
+        width, v = x.shape[-1], self.variant
+        hidden = v.mlp_width or 4 * width
+        h = nn.LayerNorm(epsilon=v.epsilon, name="norm1")(x)
+        qkv = nn.Dense(3 * width, name="qkv")(h)
         h = attention.attend(*jnp.split(qkv, 3, axis=-1), self.num_heads)
-        x = x + nn.Dense(width, name="proj")(h)
-        h = nn.Dense(4 * width, name="fc1")(nn.LayerNorm(epsilon=1e-6, name="norm2")(x))
-        return x + nn.Dense(width, name="fc2")(nn.gelu(h, approximate=False))
+        x = x + self._scaled("scale1", nn.Dense(width, name="proj")(h))
+        h = nn.LayerNorm(epsilon=v.epsilon, name="norm2")(x)
+        if v.mlp == "swiglu":
+            gate, value = jnp.split(nn.Dense(2 * hidden, name="fc1")(h), 2, axis=-1)
+            h = nn.silu(gate) * value
+        else:
+            h = nn.gelu(nn.Dense(hidden, name="fc1")(h), approximate=False)
+        return x + self._scaled("scale2", nn.Dense(width, name="fc2")(h))
+
+    def _scaled(self, name: str, h: jax.Array) -> jax.Array:
+        if not self.variant.layer_scale:
+            return h
+        start = nn.initializers.constant(self.variant.layer_scale)
+        return h * self.param(name, start, h.shape[-1:])
 
 
 class ViT(nn.Module):
@@ -55,41 +96,84 @@ class ViT(nn.Module):
     config: ViTConfig
 
     def setup(self):
-        c = self.config
+        c, v = self.config, self.config.variant
         size = (c.patch_px, c.patch_px)
         self.patch_embed = nn.Conv(
             c.width, size, size, padding="VALID", conv_general_dilated=layers.convolve
         )
-        self.class_token = self.param("class_token", nn.initializers.normal(0.02), (1, 1, c.width))
+        small = nn.initializers.normal(0.02)
+        self.class_token = self.param("class_token", small, (1, 1, c.width))
+        if v.num_registers:
+            registers = (1, v.num_registers, c.width)
+            self.register_tokens = self.param("register_tokens", small, registers)
         side = c.image_px // c.patch_px
-        self.position = self.param(
-            "position", nn.initializers.normal(0.02), (1, side * side + 1, c.width)
-        )
-        self.blocks = [Block(c.num_heads) for _ in range(c.depth)]
-        self.norm = nn.LayerNorm(epsilon=1e-6)
+        places = side * side + (v.positions == "all")
+        self.position = self.param("position", small, (1, places, c.width))
+        self.blocks = [Block(c.num_heads, v) for _ in range(c.depth)]
+        self.norm = nn.LayerNorm(epsilon=v.epsilon)
 
     def __call__(self, image: arrays.Image) -> arrays.Embedding:
-        x = self._forward(image)
-        return x[:, 0] if self.config.pool == "class" else x[:, 1:].mean(axis=1)
+        x = self.all_tokens(image)
+        return x[:, 0] if self.config.pool == "class" else x[:, self._prefix :].mean(axis=1)
 
     def tokens(self, image: arrays.Image) -> arrays.Tokens:
-        """Patch tokens `(B, L, width)` after the last norm."""
-        return self._forward(image)[:, 1:]
+        """Patch tokens `(B, L, width)` after the last norm, row by row."""
+        return self.all_tokens(image)[:, self._prefix :]
 
-    def _forward(self, image: arrays.Image) -> jax.Array:
+    def all_tokens(self, image: arrays.Image) -> arrays.Tokens:
+        """Class token, registers and patch tokens after the last norm."""
         x = self.patch_embed(image)
         b, rows, cols, width = x.shape
-        x = x.reshape(b, rows * cols, width)
-        x = jnp.concatenate([jnp.broadcast_to(self.class_token, (b, 1, width)), x], axis=1)
-        x = x + self._position(rows, cols)
+        x = x.reshape(b, rows * cols, width) + self._patch_positions(rows, cols)
+        first = self.class_token
+        if self.config.variant.positions == "all":
+            first = first + self.position[:, :1]
+        if self.config.variant.num_registers:
+            first = jnp.concatenate([first, self.register_tokens], axis=1)
+        x = jnp.concatenate([jnp.broadcast_to(first, (b, *first.shape[1:])), x], axis=1)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
 
-    def _position(self, rows: int, cols: int) -> Float[jax.Array, "1 L D"]:
+    @property
+    def _prefix(self) -> int:
+        return 1 + self.config.variant.num_registers
+
+    def _patch_positions(self, rows: int, cols: int) -> Float[arrays.AnyArray, "1 L D"]:
         side = self.config.image_px // self.config.patch_px
+        own = self.position[:, -side * side :]
         if (rows, cols) == (side, side):
-            return self.position
-        grid = self.position[:, 1:].reshape(1, side, side, -1)
-        grid = jax.image.resize(grid, (1, rows, cols, grid.shape[-1]), "cubic", antialias=False)
-        return jnp.concatenate([self.position[:, :1], grid.reshape(1, rows * cols, -1)], axis=1)
+            return own
+        grid = own.reshape(side, side, -1)
+        rule = self.config.variant.resize
+        grid = jnp.einsum("ri,ijd->rjd", resize_matrix(side, rows, rule), grid)
+        grid = jnp.einsum("cj,rjd->rcd", resize_matrix(side, cols, rule), grid)
+        return grid.reshape(1, rows * cols, -1)
+
+
+def resize_matrix(old: int, new: int, rule: PositionResize) -> Float[np.ndarray, "new old"]:
+    """Bicubic resizing of one axis as a matrix.
+
+    timm: a = −½, antialiased, weights renormalised at the border. hugging_face: a = −¾, not
+    antialiased, the border continued. dino: the same, with the scale (new + 0.1) / old.
+    """
+    scale = (new + 0.1) / old if rule == "dino" else new / old
+    source = (np.arange(new) + 0.5) / scale - 0.5
+    if rule == "timm":
+        reach = max(1.0, 1 / scale)
+        weights = _cubic((source[:, None] - np.arange(old)) / reach, a=-0.5)
+        return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    taps = np.floor(source)[:, None] + np.arange(-1, 3)
+    columns = np.clip(taps, 0, old - 1).astype(int)
+    matrix = np.zeros((new, old))
+    rows = np.arange(new)[:, None]
+    np.add.at(matrix, (rows, columns), _cubic(source[:, None] - taps, a=-0.75))
+    return matrix.astype(np.float32)
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    """Keys' kernel."""
+    x = np.abs(x)
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))

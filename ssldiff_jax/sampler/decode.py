@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -14,11 +14,16 @@ from ssldiff_jax.sampler import windows
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig:
-    """Tiles of `tile` latent pixels that overlap by `overlap`, `chunk` of them at a time."""
+    """Tiles of `tile` latent pixels that overlap by `overlap`, `chunk` of them at a time.
+
+    `ramp` blends linearly over the overlap and rounds to uint8; `paper` weighs every tile by
+    exp(−(r/0.8)²), r from its centre with half its side as unit, and truncates.
+    """
 
     tile: int
     overlap: int
     chunk: int
+    blend: Literal["ramp", "paper"] = "ramp"
 
     def __post_init__(self):
         if not 0 <= self.overlap < self.tile:
@@ -62,14 +67,21 @@ class TiledDecoder:
                 side = tile * self.factor
                 total[at][:side, :side] += weights * image
                 weight[at][:side, :side] += weights
-        return np.asarray(layers.to_uint8(total / weight)), len(corners)
+        image = total / weight
+        if self.config.blend == "paper":
+            return (np.clip((image + 1) / 2, 0, 1) * 255).astype(np.uint8), len(corners)
+        return np.asarray(layers.to_uint8(image)), len(corners)
 
     @functools.cached_property
     def _jit(self) -> Callable[..., jax.Array]:
         return jax.jit(self.decode)
 
     def _weights(self, tile: int) -> np.ndarray:
-        """A ramp over the overlap; never zero, so that every pixel has a weight."""
+        """Weights of a tile's pixels; never zero, so that every pixel has one."""
+        if self.config.blend == "paper":
+            square = np.linspace(-1, 1, tile * self.factor) ** 2
+            radial = np.exp(-(square[:, None] + square) / 0.8**2)
+            return (radial / radial.max()).astype(np.float32)[..., None]
         place = np.arange(tile * self.factor) + 0.5
         ramp_px = max(self.config.overlap * self.factor, 1)
         ramp = np.minimum(np.minimum(place, place[::-1]) / ramp_px, 1.0).astype(np.float32)

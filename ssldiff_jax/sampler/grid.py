@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
 
-Interpolation: TypeAlias = Literal["slerp", "lerp"]
+Interpolation: TypeAlias = Literal["slerp", "lerp", "paper"]
 
 # Above this |cosine| the arc is as good as a line, and its sine too small to divide by.
 _PARALLEL = 0.9995
@@ -39,9 +39,14 @@ def interpolate(
     grid: arrays.EmbeddingGrid, points: Float[arrays.AnyArray, "N 2"], method: Interpolation
 ) -> Float[jax.Array, "N D"]:
     """Embeddings at `points` (row, column) in units of cells; cell (r, c) is centred on
-    (r + ½, c + ½). Beyond the outer centres the grid is continued by its edge."""
+    (r + ½, c + ½). Beyond the outer centres the grid is continued by its edge.
+
+    `paper` is the slerp of the published code, which takes a window's top left corner for the
+    point and a cell's top left corner for its place; a window is a cell there, so its centre
+    lies half a cell on.
+    """
     grid = jnp.asarray(grid)
-    blend = {"slerp": slerp, "lerp": lerp}[method]
+    blend = lerp if method == "lerp" else slerp
     last = jnp.asarray(grid.shape[:2]) - 1
     at = jnp.clip(jnp.asarray(points) - 0.5, 0, last)
     low = jnp.floor(at).astype(jnp.int32)

@@ -91,19 +91,20 @@ class GridSampler:
         key_start, key_steps = jax.random.split(key)
 
         def step(carry, inputs):
-            x_t, x0_previous, i = carry
+            x_t, x0_previous, history, i = carry
             row, position, embedding = inputs
             x0, covered = self._blend(x0_hat, x_t, row["t"], position, embedding, weights)
             x0 = jnp.where(covered, x0, x0_previous)
             noise = jax.random.normal(jax.random.fold_in(key_steps, i), shape)
-            x_next = solvers.advance(row, x_t, x0, x0_previous, noise)
+            x_next, history = solvers.advance(row, x_t, x0, history, noise)
             # What no window saw is brought to the level of the rest, so that it can be seen next.
             renoised = row["alpha_next"] * x0 + row["sigma_next"] * noise
-            return (jnp.where(covered, x_next, renoised), x0, i + 1), None
+            return (jnp.where(covered, x_next, renoised), x0, history, i + 1), None
 
-        start = (jax.random.normal(key_start, shape), jnp.zeros(shape), 0)
-        (x0, _, _), _ = jax.lax.scan(step, start, (rows, positions, embeddings))
-        return x0
+        blank = self.table.blank_history(shape)
+        start = (jax.random.normal(key_start, shape), jnp.zeros(shape), blank, 0)
+        (canvas, *_), _ = jax.lax.scan(step, start, (rows, positions, embeddings))
+        return canvas
 
     def _blend(
         self,

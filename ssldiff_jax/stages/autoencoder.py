@@ -1,19 +1,21 @@
 """Stage `autoencoder`: train the first stage, measure it on held-out records."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import skimage.metrics
 
-from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.autoencoder import loss as loss_lib
 from ssldiff_jax.core import layers
 from ssldiff_jax.data import loader
-from ssldiff_jax.encoders import vit
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import parts, runner
 from ssldiff_jax.train import loop
+from ssldiff_jax.weights import published
 
 _NUM_TESTED = 64
 
@@ -21,14 +23,10 @@ _NUM_TESTED = 64
 def run(context: runner.Context) -> dict[str, Any]:
     """Train on crops, write `reconstructions.png` (real above, reconstructed below)."""
     config, section = context.config, context.config.autoencoder
-    features = parts.load_encoder(context)
-    model = vit.ViT(features.config)
-    task = loss_lib.AutoencoderTask(
-        section.model,
-        section.loss,
-        lambda params, image: model.apply({"params": params}, image, method=model.tokens),
-        features.params,
-    )
+    task = loss_lib.AutoencoderTask(section.model, section.loss, *_perceptual(context))
+    start = None
+    if section.weights:
+        start = {"autoencoder": published.load_autoencoder(section.weights, section.model)}
     batches = loader.patch_batches(
         parts.records(context, "train"),
         side=config.data.crops.patch_px,
@@ -38,7 +36,23 @@ def run(context: runner.Context) -> dict[str, Any]:
         config=config.data.loader,
     )
     run_ = parts.training_run(context, "autoencoder")
-    return _measure(context, loop.fit(task, batches, section.train, run_))
+    params = loop.fit(task, batches, section.train, run_, start=start)
+    return _measure(context, params["autoencoder"])
+
+
+def _perceptual(context: runner.Context) -> tuple[Callable[..., jax.Array], Any]:
+    """The distance (params, x, y) that the config names, and its fixed parameters."""
+    section = context.config.autoencoder
+    if section.loss.perceptual == "lpips":
+        model = lpips.LPIPS()
+        distance = lambda params, x, y: model.apply({"params": params}, x, y).mean()
+        return distance, published.load_lpips(section.loss.lpips_weights)
+    features = parts.load_encoder(context)
+    tokens = features.architecture.tokens
+    distance = lambda params, x, y: loss_lib.feature_distance(functools.partial(tokens, params))(
+        x, y
+    )
+    return distance, features.params
 
 
 def _measure(context: runner.Context, params: Any) -> dict[str, Any]:

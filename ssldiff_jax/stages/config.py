@@ -49,12 +49,27 @@ class DataConfig:
             )
 
 
+def _require_weights(weights: str, train: loop.TrainConfig) -> None:
+    if train.num_steps == 0 and not weights:
+        raise config_lib.ConfigError("train.num_steps=0 must come with weights, got none")
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderSection:
     """An encoder and its training."""
 
     model: encoder.EncoderConfig
+    weights: str
     train: loop.TrainConfig
+
+    def __post_init__(self):
+        _require_weights(self.weights, self.train)
+        if self.model.name != encoder.OWN and (self.train.num_steps or not self.weights):
+            raise config_lib.ConfigError(
+                "a published encoder must have weights and train.num_steps=0, got "
+                f"name={self.model.name}, weights={self.weights!r}, "
+                f"num_steps={self.train.num_steps}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +78,16 @@ class AutoencoderSection:
 
     model: autoencoder.AutoencoderConfig
     loss: autoencoder_loss.LossConfig
+    weights: str
     train: loop.TrainConfig
+
+    def __post_init__(self):
+        _require_weights(self.weights, self.train)
+        if self.train.method == "pmap" and self.model.kind == "vq" and self.model.vq.dead_below:
+            raise config_lib.ConfigError(
+                "train.method must be jit where dead codes start again (autoencoder.model.vq."
+                "dead_below > 0), got pmap"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,13 +96,20 @@ class DenoiserSection:
 
     unet: unet.UNetConfig
     embedding_length: Literal["one", "root_dim"]
+    region_dim: int
+    weights: str
     schedule: schedule.Schedule
     loss: diffusion_loss.LossConfig
     train: loop.TrainConfig
 
+    def __post_init__(self):
+        _require_weights(self.weights, self.train)
+
     def model(self, embedding_dim: int) -> conditioning.DenoiserConfig:
         """Sizes of the network for embeddings of a given dimension."""
-        return conditioning.DenoiserConfig(self.unet, embedding_dim, self.embedding_length)
+        return conditioning.DenoiserConfig(
+            self.unet, embedding_dim, self.embedding_length, self.region_dim
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,12 +145,12 @@ class RunConfig:
     def __post_init__(self):
         patch_px, factor = self.data.crops.patch_px, self.downsample_factor
         for name, section in (("encoder", self.encoder), ("judge", self.judge)):
-            if section.model.vit.image_px != patch_px:
+            if section.model.name == encoder.OWN and section.model.vit.image_px != patch_px:
                 raise config_lib.ConfigError(
                     f"config.{name}.model.vit.image_px must equal config.data.crops.patch_px, "
                     f"got {section.model.vit.image_px} and {patch_px}"
                 )
-            crop_px = section.model.vit.image_px + section.model.shift_px
+            crop_px = patch_px + section.model.shift_px
             if crop_px > self.data.records.record_px:
                 raise config_lib.ConfigError(
                     f"config.{name}.model.shift_px must leave crops inside a record, got "

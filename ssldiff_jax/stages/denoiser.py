@@ -7,6 +7,7 @@ from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import loss as loss_lib
 from ssldiff_jax.stages import parts, runner
 from ssldiff_jax.train import loop
+from ssldiff_jax.weights import published
 
 
 def run(context: runner.Context) -> dict[str, Any]:
@@ -27,5 +28,9 @@ def run(context: runner.Context) -> dict[str, Any]:
         seed=config.seed + 3,
         config=config.data.loader,
     )
-    params = loop.fit(task, batches, section.train, parts.training_run(context, "denoiser"))
+    start = None
+    if section.weights:
+        start = published.load_denoiser(section.weights, section.model(dim))
+    run_ = parts.training_run(context, "denoiser")
+    params = loop.fit(task, batches, section.train, run_, start=start)
     return {"embedding_dim": dim, "denoiser": parts.params_digest(params)}

@@ -29,7 +29,7 @@ def cropped(context: runner.Context, name: str) -> Iterator[np.ndarray]:
 def run(context: runner.Context) -> dict[str, Any]:
     """Write an array store of embeddings."""
     model = parts.load_encoder(context)
-    dim, margin = model.config.width, context.config.data.crops.context_px
+    dim, margin = model.dim, context.config.data.crops.context_px
     writer = store.StoreWriter(
         context.folder("embeddings"), (store.Field("embedding", (dim,), "float32"),)
     )

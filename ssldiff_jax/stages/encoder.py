@@ -10,6 +10,7 @@ from ssldiff_jax.data import loader
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import parts, runner
 from ssldiff_jax.train import loop
+from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,9 +20,13 @@ _NUM_AVERAGED = 4096
 
 
 def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
-    """Train, then write `encoder.json`: sizes, hash, retrieval and effective rank."""
+    """Train, or take published weights; then write `encoder.json`: sizes, hash, retrieval and
+    effective rank."""
     config, section = context.config, getattr(context.config, name)
-    px = section.model.vit.image_px
+    px = config.data.crops.patch_px
+    start = None
+    if section.weights:
+        start = {"encoder": published.load_encoder(section.weights, section.model)}
     batches = loader.patch_batches(
         parts.records(context, "train"),
         side=px + section.model.shift_px,
@@ -30,10 +35,9 @@ def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
         seed=config.seed + (name == "judge"),
         config=config.data.loader,
     )
-    params = loop.fit(
-        section.model.task(), batches, section.train, parts.training_run(context, name)
-    )
-    model = encoder.Encoder(section.model.vit, params["encoder"])
+    run_ = parts.training_run(context, name)
+    params = loop.fit(section.model.task(), batches, section.train, run_, start=start)
+    model = encoder.Encoder(section.model.architecture, params["encoder"])
     if section.model.origin == "mean":
         seen = parts.patches_at(context, "train", _NUM_AVERAGED, px)
         model = model.measured_from(model(seen).mean(axis=0))
@@ -50,7 +54,7 @@ def run_judge(context: runner.Context) -> dict[str, Any]:
 
 
 def _measure(context: runner.Context, model: encoder.Encoder) -> dict[str, Any]:
-    px = model.config.image_px
+    px = context.config.data.crops.patch_px
     embed = lambda shift: model(parts.patches_at(context, "test", _NUM_TESTED, px, shift))
     slack = context.config.data.records.record_px - px
     centre = embed(0)

@@ -80,10 +80,9 @@ class Generator:
         """Draw an image of `size` (height, width) px that the grid spans; by default a cell is a
         patch. Windows take the embedding interpolated at their centres."""
         rows, cols, dim = embedding_grid.shape
-        if dim != self.encoder.config.width:
+        if dim != self.encoder.dim:
             raise ValueError(
-                f"embeddings must have the encoder's {self.encoder.config.width} dimensions, "
-                f"got {dim}"
+                f"embeddings must have the encoder's {self.encoder.dim} dimensions, got {dim}"
             )
         size = size or (rows * self.patch_px, cols * self.patch_px)
         plan = self.plan(size, seed)
@@ -127,7 +126,7 @@ class Generator:
         """The windows for an image of `size` px."""
         sample = self.config.sample
         canvas = tuple(-(-px // self.config.downsample_factor) for px in size)
-        steps = sample.solver.num_solver_steps
+        steps = len(self.table.t)
         return windows.plan_windows(sample.windows, canvas, self.config.window, steps, seed)
 
     @functools.cached_property
@@ -168,8 +167,14 @@ class Generator:
 
     def _guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
         section = self.config.denoiser
-        scale = self.config.sample.guidance_scale
-        return guidance.GuidedX0(denoise, section.schedule, section.loss.prediction, scale)
+        sample = self.config.sample
+        return guidance.GuidedX0(
+            denoise,
+            section.schedule,
+            section.loss.prediction,
+            sample.guidance_scale,
+            sample.solver.time_offset,
+        )
 
     def _denoise(self, params: Any, x_t, t, embedding) -> jax.Array:
         return self.denoiser.apply({"params": params}, x_t, t, embedding)

@@ -9,7 +9,6 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers
 from ssldiff_jax.data import store
 from ssldiff_jax.stages import embeddings, parts, runner
-from ssldiff_jax.train import checkpoint
 
 _BATCH = 64
 
@@ -17,7 +16,7 @@ _BATCH = 64
 def run(context: runner.Context) -> dict[str, Any]:
     """Write an array store of moments, aligned with the embeddings."""
     config = context.config
-    params = checkpoint.load_params(context.folder("autoencoder") / "checkpoints")
+    params = parts.load_autoencoder_params(context)
     model = autoencoder.Autoencoder(config.autoencoder.model)
     margin = config.data.crops.context_px // config.downsample_factor
 

@@ -58,7 +58,7 @@ def load_encoder(context: runner.Context, name: str = "encoder") -> encoder.Enco
     """The encoder (or the judge) with its averaged weights and measured origin."""
     params = checkpoint.load_params(context.folder(name) / "checkpoints")["encoder"]
     origin = files.read_json(context.folder(name) / "encoder.json")["origin"]
-    return encoder.Encoder(getattr(context.config, name).model.vit, params, origin)
+    return encoder.Encoder(getattr(context.config, name).model.architecture, params, origin)
 
 
 def encoder_digest(model: encoder.Encoder) -> str:
@@ -75,9 +75,14 @@ def params_digest(params: Any) -> str:
     return found.hexdigest()[:12]
 
 
+def load_autoencoder_params(context: runner.Context) -> Any:
+    """The autoencoder's averaged weights."""
+    return checkpoint.load_params(context.folder("autoencoder") / "checkpoints")["autoencoder"]
+
+
 def load_autoencoder(context: runner.Context) -> autoencoder.TrainedAutoencoder:
     """The autoencoder with its averaged weights and measured scaling."""
-    params = checkpoint.load_params(context.folder("autoencoder") / "checkpoints")
+    params = load_autoencoder_params(context)
     scaling = load_scaling(context.folder("latents"))
     return autoencoder.TrainedAutoencoder(context.config.autoencoder.model, params, scaling)
 
@@ -90,6 +95,6 @@ def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
 
 def load_denoiser(context: runner.Context) -> tuple[conditioning.Denoiser, Any]:
     """The denoiser and its averaged weights."""
-    dim = context.config.encoder.model.vit.width
+    dim = context.config.encoder.model.architecture.vit.width
     model = conditioning.Denoiser(context.config.denoiser.model(dim))
     return model, checkpoint.load_params(context.folder("denoiser") / "checkpoints")

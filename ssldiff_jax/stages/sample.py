@@ -8,6 +8,8 @@ from ssldiff_jax.evaluation import images
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import generator, parts, runner
 
+_DRAWS = 4
+
 
 def run(context: runner.Context) -> dict[str, Any]:
     """Write for every region `image_N.png` and `.tif`, `patches_N.png` (each cell drawn alone),
@@ -44,9 +46,11 @@ def _variations(context: runner.Context, model: generator.Generator) -> np.ndarr
     count = context.config.sample.num_variations
     cells = images.cut_cells(parts.regions(context)[0], model.patch_px)
     chosen = cells[np.linspace(0, len(cells) - 1, count).astype(int)]
-    embedding = model.encoder(chosen)
-    columns = [chosen] + [model.sample_patches(embedding, seed=100 + i) for i in range(4)]
-    return _mosaic(np.stack(columns, axis=1).reshape(-1, *chosen.shape[1:]), 5)
+    embedding = np.repeat(model.encoder(chosen), _DRAWS, axis=0)
+    drawn = model.sample_patches(embedding, seed=context.config.seed + 100)
+    drawn = drawn.reshape(count, _DRAWS, *chosen.shape[1:])
+    rows = np.concatenate([chosen[:, None], drawn], axis=1)
+    return _mosaic(rows.reshape(-1, *chosen.shape[1:]), 1 + _DRAWS)
 
 
 def _mosaic(patches: np.ndarray, cols: int) -> np.ndarray:

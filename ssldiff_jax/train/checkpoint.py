@@ -45,6 +45,15 @@ class Checkpoints:
         self._manager.close()
 
 
+def save_params(folder: pathlib.Path, params: Any) -> None:
+    """Write parameters that were not trained here as the checkpoint of step 0."""
+    path = pathlib.Path(folder).absolute()
+    with ocp.CheckpointManager(path) as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardSave({"ema_params": params}))
+        manager.save(0, args=args)
+        manager.wait_until_finished()
+
+
 def load_params(folder: pathlib.Path, *, ema: bool = True) -> Any:
     """The parameters of the latest checkpoint in `folder`, on this process's first device,
     wherever they were trained.

@@ -47,17 +47,31 @@ class NonFiniteError(RuntimeError):
     """Too many updates were not finite."""
 
 
-def fit(task: step_lib.Task, data: grain.IterDataset, config: TrainConfig, run: Run) -> Any:
+def fit(
+    task: step_lib.Task,
+    data: grain.IterDataset,
+    config: TrainConfig,
+    run: Run,
+    *,
+    start: Any = None,
+) -> Any:
     """Train, from the last checkpoint if there is one; returns the averaged parameters.
 
-    A killed run that is started again ends with the same bits as one that was not.
+    `start` are parameters to begin with, of the whole model or of parts at the top of its tree;
+    with no steps to train they are the result. A killed run that is started again ends with the
+    same bits as one that was not.
     """
+    if config.num_steps == 0:
+        checkpoint.save_params(run.folder / "checkpoints", start)
+        return start
     iterator = iter(data)
     first = _peek(data)
     tx = config.optimizer.transform(config.num_steps)
     state, shardings = parallel.born_sharded(
         task, tx, rng.stream(run.seed, f"{run.name}/init"), first, run.mesh, run.rules
     )
+    if start is not None:
+        state = parallel.start_from(start, state, shardings)
     _describe(state, run.folder)
     checkpoints = checkpoint.Checkpoints(run.folder / "checkpoints")
     if checkpoints.latest is not None:

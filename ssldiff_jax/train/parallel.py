@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -32,6 +33,16 @@ def born_sharded(
     if all(s.is_fully_replicated for s in jax.tree.leaves(shardings)) and jax.process_count() == 1:
         return jax.device_put(jax.jit(init)(key, batch), shardings), shardings
     return jax.jit(init, out_shardings=shardings)(key, batch), shardings
+
+
+def start_from(
+    start: Mapping[str, Any], state: step_lib.TrainState, shardings: Any
+) -> step_lib.TrainState:
+    """The first state with given parameters, where they are given, and their averages alike."""
+    params = jax.device_put(dict(state.params) | dict(start), shardings.params)
+    # A copy: the step gives its buffers away, and no two leaves may share one.
+    averaged = jax.device_put(jax.tree.map(jnp.copy, params), shardings.ema_params)
+    return state.replace(params=params, ema_params=averaged)
 
 
 def jit_step(step: step_lib.StepFn, shardings: Any, mesh: Mesh) -> step_lib.StepFn:

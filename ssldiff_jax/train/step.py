@@ -22,7 +22,11 @@ class Task(Protocol):
     def loss(
         self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
     ) -> tuple:
-        """(loss, (metrics, extra)), a mean over the examples of `batch`."""
+        """(loss, (metrics, extra)), a mean over the examples of `batch`.
+
+        A task may also have `settle(params, extra)`: what no gradient can do to parameters, done
+        after each update.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +114,8 @@ def train_step(
     def update():
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
+        if hasattr(task, "settle"):
+            params = task.settle(params, extra)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
         return params, ema_params, opt_state, extra
 

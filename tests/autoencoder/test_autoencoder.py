@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssldiff_jax.autoencoder import autoencoder, kl, light, loss
+from ssldiff_jax.autoencoder import autoencoder, conv, discriminator, light, loss, vq
 from ssldiff_jax.core import layers
 
 LIGHT = light.LightConfig(latent_channels=3, channels=8, num_blocks=1, downsample_factor=4)
-KL = kl.KLConfig(latent_channels=2, channels=8, channel_mult=(1, 2, 2), num_res_blocks=1)
+CONV = conv.ConvConfig(latent_channels=2, channels=8, channel_mult=(1, 2, 2), num_res_blocks=1)
 
 
 def normal(seed, *shape):
@@ -15,31 +15,34 @@ def normal(seed, *shape):
 
 
 def config_of(kind):
-    return autoencoder.AutoencoderConfig(kind, KL, LIGHT)
+    return autoencoder.AutoencoderConfig(kind, CONV, vq.VQConfig(num_codes=16), LIGHT)
 
 
 def shapes_of(kind, image):
-    """Parameters and (image, moments), by shape alone."""
+    """A reconstruction and parameters, by shape alone."""
     model = autoencoder.Autoencoder(config_of(kind))
     b, h, w, _ = image
     noise = jnp.zeros((b, h // 4, w // 4, config_of(kind).chosen.latent_channels))
     return jax.eval_shape(model.init_with_output, jax.random.key(0), jnp.zeros(image), noise)
 
 
-@pytest.mark.parametrize(("kind", "channels"), [("kl", 2), ("light", 3)])
+@pytest.mark.parametrize(("kind", "channels"), [("kl", 2), ("vq", 2), ("light", 3)])
 def test_shapes(kind, channels):
     image = (2, 16, 24, 3)
-    (found, moments), _ = shapes_of(kind, image)
-    assert found.shape == image
-    assert moments.shape == (2, 4, 6, 2 * channels)
+    found, params = shapes_of(kind, image)
+    assert found.image.shape == image
+    assert found.z.shape == (2, 4, 6, channels)
+    model = autoencoder.Autoencoder(config_of(kind))
+    encode = lambda params: model.apply(params, jnp.zeros(image), method=model.encode)
+    assert jax.eval_shape(encode, params).shape == (2, 4, 6, 2 * channels)
 
 
 @pytest.mark.parametrize(
     ("sizes", "factor"),
     [
-        (kl.KLConfig(), 4),
-        (kl.KLConfig(channel_mult=(1,)), 1),
-        (kl.KLConfig(channel_mult=(1, 2, 4, 4)), 8),
+        (conv.ConvConfig(), 4),
+        (conv.ConvConfig(channel_mult=(1,)), 1),
+        (conv.ConvConfig(channel_mult=(1, 2, 4, 4)), 8),
         (light.LightConfig(downsample_factor=8), 8),
     ],
 )
@@ -99,14 +102,14 @@ def test_gradient_loss_of_sides_that_halve_only_twice():
     assert float(gradient_loss(ramp, 0 * ramp)) == pytest.approx(0.1 * 7 / 3, rel=1e-4)
 
 
-def test_feature_loss_is_two_minus_two_cosines():
+def test_feature_distance_is_two_minus_two_cosines():
     x, y = normal(0, 2, 4, 4, 3), normal(1, 2, 4, 4, 3)
     tokens = lambda image: image.reshape(2, 16, 3)
     cosines = np.sum(tokens(x) * tokens(y), axis=-1)
     cosines /= np.linalg.norm(tokens(x), axis=-1) * np.linalg.norm(tokens(y), axis=-1)
-    found = float(loss.feature_loss(tokens, x, y))
-    assert found == pytest.approx(np.mean(2 - 2 * cosines), rel=1e-4)
-    assert float(loss.feature_loss(tokens, x, 3 * x)) < 1e-6
+    distance = loss.feature_distance(tokens)
+    assert float(distance(x, y)) == pytest.approx(np.mean(2 - 2 * cosines), rel=1e-4)
+    assert float(distance(x, 3 * x)) < 1e-6
 
 
 def light_params():
@@ -134,22 +137,160 @@ def test_trained_autoencoder_scales_its_latents():
     assert np.abs(decoded).max() > 0.01
 
 
+def weights_of(adversarial=0.0, start_step=0):
+    return loss.LossConfig(
+        gradient_weight=2.0,
+        perceptual="encoder",
+        perceptual_weight=3.0,
+        lpips_weights="",
+        kl_weight=0.5,
+        codebook_weight=1.0,
+        adversarial=discriminator.AdversarialConfig(adversarial, start_step, 8, 2),
+    )
+
+
+def unit_distance(params, x, y):
+    return loss.feature_distance(lambda image: params * image.reshape(2, -1, 3))(x, y)
+
+
+def batch_of(seed=0):
+    image_uint8 = np.random.default_rng(seed).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    return {"image_uint8": image_uint8, "index": np.arange(2)}
+
+
 def test_the_loss_is_its_terms():
-    image_uint8 = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    batch = {"image_uint8": image_uint8, "index": np.arange(2)}
-    weights = loss.LossConfig(gradient_weight=2.0, perceptual_weight=3.0, kl_weight=0.5)
-    tokens = lambda params, image: params * image.reshape(2, 256, 3)
-    task = loss.AutoencoderTask(config_of("light"), weights, tokens, 1.0)
-    run = jax.jit(lambda params, key: task.loss(params, None, {"features": 1.0}, batch, key))
-    params = jax.tree.map(jnp.zeros_like, light_params())
+    batch = batch_of()
+    task = loss.AutoencoderTask(config_of("light"), weights_of(), unit_distance, 1.0)
+    start = {"perceptual": 1.0, "step": jnp.zeros(())}
+    run = jax.jit(lambda params, key: task.loss(params, None, start, batch, key))
+    params = {"autoencoder": jax.tree.map(jnp.zeros_like, light_params())}
     value, (terms, extra) = run(params, jax.random.key(0))
 
     # With no weights the image is grey and the posterior N(0, 1).
-    image = np.asarray(layers.to_image(image_uint8))
+    image = np.asarray(layers.to_image(batch["image_uint8"]))
     assert float(terms["l1"]) == pytest.approx(np.abs(image).mean(), rel=1e-4)
     assert float(terms["psnr"]) == pytest.approx(-10 * np.log10(np.mean(image**2) / 4), rel=1e-4)
     assert float(terms["kl"]) == 0
     assert float(terms["perceptual"]) == pytest.approx(1, rel=1e-3)
     total = terms["l1"] + 2 * terms["gradient"] + 3 * terms["perceptual"]
     assert float(value) == pytest.approx(float(total), rel=1e-5)
-    assert extra == {"features": 1.0}
+    assert extra == {"perceptual": 1.0, "step": 1.0}
+
+
+def test_the_nearest_code_by_one_product_is_the_nearest():
+    z, codebook = normal(0, 2, 5, 4, 3), normal(1, 16, 3)
+    distances = np.sum((z[..., None, :] - codebook) ** 2, axis=-1)
+    np.testing.assert_array_equal(vq.nearest_code(z, codebook), np.argmin(distances, axis=-1))
+
+
+def test_the_quantiser_passes_gradients_straight_through():
+    model = vq.Quantiser(vq.VQConfig(num_codes=16, commitment=0.25), 3)
+    z, codebook = normal(0, 2, 3, 3, 3), normal(1, 16, 3)
+    call = lambda z, codebook: model.apply({"params": {"codebook": codebook}}, z)
+    found = call(z, codebook)
+    np.testing.assert_allclose(found.z, codebook[found.index], atol=1e-6)
+    weigh = normal(2, *z.shape)
+    through = jax.grad(lambda z: jnp.sum(call(z, codebook).z * weigh))(z)
+    np.testing.assert_allclose(through, weigh, atol=1e-6)
+
+    # The loss moves codes towards latents, and latents a quarter as much towards codes.
+    gap = z - codebook[np.asarray(found.index)]
+    assert float(found.loss) == pytest.approx(1.25 * np.mean(gap**2), rel=1e-5)
+    to_z = jax.grad(lambda z: call(z, codebook).loss)(z)
+    np.testing.assert_allclose(to_z, 0.25 * 2 * gap / gap.size, atol=1e-6)
+    to_codes = jax.grad(lambda c: call(z, c).loss)(codebook)
+    used = np.zeros_like(codebook)
+    np.add.at(used, np.asarray(found.index).reshape(-1), (-2 * gap / gap.size).reshape(-1, 3))
+    np.testing.assert_allclose(to_codes, used, atol=1e-6)
+
+
+def test_usage_and_perplexity():
+    index = np.array([[[0, 0], [3, 3]]])
+    fractions = vq.usage(index, 4)
+    np.testing.assert_allclose(fractions, [0.5, 0, 0, 0.5])
+    assert float(vq.perplexity(fractions)) == pytest.approx(2.0)
+    assert float(vq.perplexity(np.full(7, 1 / 7))) == pytest.approx(7.0, rel=1e-5)
+
+
+def test_only_dead_codes_start_again():
+    codebook, latents = normal(0, 4, 2), normal(1, 4, 2)
+    fractions = np.array([0.5, 0.005, 0.49, 0.005])
+    found = np.asarray(vq.revive(codebook, fractions, latents, dead_below=0.03))
+    np.testing.assert_array_equal(found[[1, 3]], latents[[1, 3]])
+    np.testing.assert_array_equal(found[[0, 2]], codebook[[0, 2]])
+
+
+@pytest.fixture(scope="module")
+def adversarial():
+    """A VQ autoencoder with a discriminator that enters at step 2, its state and its loss."""
+    weights = weights_of(adversarial=0.5, start_step=2)
+    task = loss.AutoencoderTask(config_of("vq"), weights, unit_distance, 1.0)
+    params, extra = jax.jit(task.init)(jax.random.key(0), batch_of())
+    grad = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
+    at = lambda step: grad(params, None, extra | {"step": jnp.float32(step)}, batch_of(), KEY)
+    return task, params, at
+
+
+KEY = jax.random.key(1)
+
+
+def test_the_discriminator_waits_for_its_step(adversarial):
+    _, _, at = adversarial
+    (before, (terms, _)), grads = at(1)
+    assert all(not np.any(g) for g in jax.tree.leaves(grads["discriminator"]))
+    plain = terms["l1"] + 2 * terms["gradient"] + 3 * terms["perceptual"] + terms["codebook"]
+    assert float(before) == pytest.approx(float(plain), rel=1e-5)
+    (after, (terms, _)), grads = at(2)
+    assert any(np.any(g) for g in jax.tree.leaves(grads["discriminator"]))
+    added = 0.5 * terms["balance"] * terms["generator"] + terms["discriminator"]
+    assert float(after) == pytest.approx(float(plain + added), rel=1e-4)
+
+
+def test_the_adaptive_weight_balances_gradients_at_the_last_layer(adversarial):
+    task, params, at = adversarial
+    (_, (terms, _)), _ = at(2)
+    image, noise = layers.to_image(batch_of()["image_uint8"]), jnp.zeros((2, 4, 4, 2))
+    model = autoencoder.Autoencoder(task.config)
+
+    def size(of):
+        """The norm of a loss's gradient, all the way through the model."""
+
+        def value(kernel):
+            decoder = params["autoencoder"]["decoder"]
+            last = decoder["conv_out"] | {"kernel": kernel}
+            changed = params["autoencoder"] | {"decoder": decoder | {"conv_out": last}}
+            return of(model.apply({"params": changed}, image, noise).image)
+
+        kernel = params["autoencoder"]["decoder"]["conv_out"]["kernel"]
+        return float(jnp.linalg.norm(jax.grad(value)(kernel)))
+
+    reconstruction = size(
+        lambda x: (
+            jnp.mean(jnp.abs(x - image))
+            + 2 * loss.gradient_loss(x, image)
+            + 3 * unit_distance(1.0, x, image)
+        )
+    )
+    judge = lambda x: task.adversary.apply({"params": params["discriminator"]}, x)
+    generator = size(lambda x: -jnp.mean(judge(x)))
+    expected = min(reconstruction / (generator + 1e-4), 1e4)
+    assert float(terms["balance"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_usage_is_averaged_over_steps_and_dead_codes_move(adversarial):
+    task, params, at = adversarial
+    (_, (_, after)), _ = at(0)
+    assert float(after["step"]) == 1
+    assert float(after["usage"].sum()) == pytest.approx(1, rel=1e-5)
+    starved = after | {"usage": after["usage"].at[3].set(0.0)}
+    settled = task.settle(params, starved)["autoencoder"]["quantiser"]["codebook"]
+    codebook = params["autoencoder"]["quantiser"]["codebook"]
+    np.testing.assert_array_equal(settled[3], after["latents"][3])
+    np.testing.assert_array_equal(np.delete(settled, 3, 0), np.delete(codebook, 3, 0))
+
+
+def test_hinge_loss():
+    real, fake = np.array([2.0, 0.5]), np.array([-3.0, 0.0])
+    shape = (2, 1, 1, 1)
+    found = discriminator.hinge_loss(real.reshape(shape), fake.reshape(shape))
+    assert float(found) == pytest.approx(0.5 * (0.25 + 0.5))

@@ -45,19 +45,22 @@ class Gaussian:
 
 def integrate(table, data, z, num_rows=None):
     """The deterministic solver on exact x0_hat."""
-    x_t, previous = data.flow(z, table.t[0]), np.zeros_like(z)
+    x_t, history = data.flow(z, table.t[0]), table.blank_history(z.shape)
     for i in range(len(table.t))[:num_rows]:
         row = {k: v[i] for k, v in table.columns().items()}
         x0_hat = data.x0_hat(x_t, table.t[i])
-        x_next = advance(row, x_t, x0_hat, previous, np.zeros_like(z))
-        x_t, previous = np.asarray(x_next, float), x0_hat
+        x_next, history = advance(row, x_t, x0_hat, history, np.zeros_like(z))
+        x_t = np.asarray(x_next, float)
     return x_t
 
 
 Z = np.linspace(-2, 2, 9)
 
 
-@pytest.mark.parametrize(("name", "steps", "atol"), [("ddim", 1000, 0.01), ("dpmpp_2m", 100, 0.03)])
+@pytest.mark.parametrize(
+    ("name", "steps", "atol"),
+    [("ddim", 1000, 0.01), ("dpmpp_2m", 100, 0.03), ("plms", 100, 0.02)],
+)
 def test_deterministic_solvers_reach_the_probability_flow(name, steps, atol):
     data = Gaussian()
     found = integrate(table_of(name, steps), data, Z)
@@ -67,7 +70,8 @@ def test_deterministic_solvers_reach_the_probability_flow(name, steps, atol):
 def error_half_way(name, steps):
     """Half of the steps end at t = 499 whatever their number, far from the first-order last one."""
     data = Gaussian()
-    found = integrate(table_of(name, steps), data, Z, num_rows=steps // 2)
+    rows = steps // 2 + (name == "plms")
+    found = integrate(table_of(name, steps), data, Z, num_rows=rows)
     return np.abs(found - data.flow(Z, 499)).max()
 
 
@@ -75,6 +79,55 @@ def error_half_way(name, steps):
 def test_order_of_convergence(name, ratio):
     errors = np.array([error_half_way(name, steps) for steps in (20, 40, 80)])
     np.testing.assert_allclose(errors[:-1] / errors[1:], ratio, rtol=0.15)
+
+
+def plms_of_the_paper(table_t, data, x_t, ends):
+    """Liu et al. 2022 as a loop over eps_hat, with the first step taken twice."""
+    alpha = lambda t: SCHEDULE.alphas[t] if t >= 0 else 1.0
+    sigma = lambda t: SCHEDULE.sigmas[t] if t >= 0 else 0.0
+    eps_hat = lambda x, t: (x - alpha(t) * data.x0_hat(x, t)) / sigma(t)
+    move = lambda x, eps, t, to: alpha(to) * (x - sigma(t) * eps) / alpha(t) + sigma(to) * eps
+    seen = []
+    for t, to in zip(table_t, ends, strict=True):
+        eps = eps_hat(x_t, t)
+        if not seen:
+            mean = (eps + eps_hat(move(x_t, eps, t, to), to)) / 2
+        elif len(seen) == 1:
+            mean = (3 * eps - seen[-1]) / 2
+        elif len(seen) == 2:
+            mean = (23 * eps - 16 * seen[-1] + 5 * seen[-2]) / 12
+        else:
+            mean = (55 * eps - 59 * seen[-1] + 37 * seen[-2] - 9 * seen[-3]) / 24
+        seen.append(eps)
+        x_t = move(x_t, mean, t, to)
+    return x_t
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 10])
+def test_plms_is_its_loop(steps):
+    data, table = Gaussian(), table_of("plms", steps)
+    assert len(table.t) == steps + 1
+    t = [int(n) for n in np.delete(table.t, 1)]
+    expected = plms_of_the_paper(t, data, data.flow(Z, t[0]), [*t[1:], -1])
+    np.testing.assert_allclose(integrate(table, data, Z), expected, rtol=2e-4)
+
+
+def test_leading_timesteps_end_at_one():
+    leading = solvers.SolverConfig("plms", 50, spacing="leading")
+    t = np.delete(solvers.solver_table(leading, SCHEDULE).t, 1)
+    np.testing.assert_array_equal(t, np.arange(50)[::-1] * 20 + 1)
+
+
+def test_the_papers_noise_is_that_of_single_timesteps():
+    """About a quarter of the deviation that its stride of 20 asks for."""
+    paper, ddpm = table_of("paper", 50), table_of("ddpm", 50)
+    np.testing.assert_array_equal(paper.t + 1, np.arange(1000, 0, -20))
+    ratio = paper.noise[:-1] / ddpm.noise[:-1]
+    assert 0.2 < np.median(ratio) < 0.28
+    beta = 1 - SCHEDULE.alpha_bar[999] / SCHEDULE.alpha_bar[998]
+    expected = beta * (1 - SCHEDULE.alpha_bar[979]) / (1 - SCHEDULE.alpha_bar[999])
+    assert paper.noise[0] ** 2 == pytest.approx(expected, rel=1e-5)
+    assert solvers.SolverConfig("paper").time_offset == 1
 
 
 def test_dpmpp_2m_needs_fewer_steps_than_ddim():
@@ -86,7 +139,7 @@ def test_a_known_x0_keeps_the_marginals(name, eta):
     """From N(alpha·x0, sigma²) every row leads to N(alpha_next·x0, sigma_next²)."""
     table = table_of(name, 25, eta)
     alpha, sigma = SCHEDULE.alphas[table.t], SCHEDULE.sigmas[table.t]
-    mean = table.x * alpha + table.x0 + table.x0_previous
+    mean = table.x * alpha + table.x0 + table.history.sum(axis=1)
     np.testing.assert_allclose(mean, table.alpha_next, atol=1e-6)
     variance = (table.x * sigma) ** 2 + table.noise**2
     np.testing.assert_allclose(variance, table.sigma_next**2, atol=1e-6)
@@ -123,7 +176,7 @@ def test_ddim_without_noise_is_its_formula():
     alphas, sigmas = np.append(SCHEDULE.alphas, 1.0), np.append(SCHEDULE.sigmas, 0.0)
     x_t, x0 = np.random.default_rng(0).normal(size=(2, 50))
     eps = (x_t - alphas[table.t] * x0) / sigmas[table.t]
-    found = advance(table.columns(), x_t, x0, 0 * x0, 0 * x0)
+    found, _ = advance(table.columns(), x_t, x0, np.zeros((0, 50)), 0 * x0)
     np.testing.assert_allclose(found, alphas[after] * x0 + sigmas[after] * eps, atol=1e-5)
     assert not table.noise.any()
 
@@ -132,7 +185,7 @@ def test_ddim_without_noise_is_its_formula():
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_the_last_step_returns_x0_hat(name, eta, steps):
     table = table_of(name, steps, eta, t_start=900)
-    last = [c[-1] for c in (table.x, table.x0, table.x0_previous, table.noise)]
+    last = [table.x[-1], table.x0[-1], table.history[-1].sum(), table.noise[-1]]
     np.testing.assert_allclose(last, [0, 1, 0, 0], atol=1e-12)
     assert (table.alpha_next[-1], table.sigma_next[-1]) == (1, 0)
 

@@ -91,7 +91,7 @@ def test_one_token_leaves_nothing_to_attend_to():
 
 
 def test_conditioner():
-    one, root = (conditioning.Conditioner(5, length) for length in ("one", "root_dim"))
+    one, root = (conditioning.Conditioner(5, 6, length) for length in ("one", "root_dim"))
     params = {"token": {"kernel": normal(0, 6, 5), "bias": normal(1, 5)}}
     e = np.concatenate([E, 7 * E, np.zeros((1, 6), np.float32)])
     token = np.asarray(one.apply({"params": params}, e))
@@ -109,7 +109,7 @@ def test_conditioner():
 
 def test_the_null_embedding_has_a_finite_gradient():
     params = {"token": {"kernel": normal(0, 6, 5), "bias": normal(1, 5)}}
-    apply = lambda e: conditioning.Conditioner(5).apply({"params": params}, e).sum()
+    apply = lambda e: conditioning.Conditioner(5, 6).apply({"params": params}, e).sum()
     assert np.all(np.isfinite(jax.grad(apply)(np.zeros((1, 6), np.float32))))
 
 

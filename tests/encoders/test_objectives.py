@@ -176,6 +176,13 @@ def test_unit_keeps_directions_and_zero():
 )
 def test_the_objective_is_the_configs(objective, task):
     config = encoder.EncoderConfig(
-        VIT.config, objective, infonce.InfoNCEConfig(), CONFIG, STILL, shift_px=0, origin="zero"
+        "own",
+        VIT.config,
+        objective,
+        infonce.InfoNCEConfig(),
+        CONFIG,
+        STILL,
+        shift_px=0,
+        origin="zero",
     )
     assert type(config.task()) is task

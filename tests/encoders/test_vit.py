@@ -37,12 +37,6 @@ def apply(image, output):
     return np.asarray(run(params_of(), image)[output])
 
 
-def position(rows, cols, params=None):
-    model = vit.ViT(vit.ViTConfig(**SIZES))
-    run = jax.jit(lambda params: model.apply({"params": params}, rows, cols, method="_position"))
-    return np.asarray(run(params or params_of()))
-
-
 def test_pools():
     image = normal(0, 8, 32, 32, 3)
     tokens = apply(image, "tokens")
@@ -53,21 +47,35 @@ def test_pools():
     assert np.abs(by_class - mean).max() > 0.1
 
 
-def test_position_is_itself_at_its_own_size():
-    np.testing.assert_array_equal(position(4, 4), params_of()["position"])
+RULES = ("timm", "dino", "hugging_face")
 
 
-def test_position_at_another_size_keeps_its_place():
-    """A ramp along the columns stays one along the columns, the class token is left alone."""
-    ramp = np.broadcast_to(np.arange(4.0)[None, :, None], (4, 4, 16)).reshape(1, 16, 16)
-    token = normal(0, 1, 1, 16)
-    params = params_of() | {"position": np.concatenate([token, ramp], axis=1, dtype=np.float32)}
-    found = position(2, 8, params)
-    assert found.shape == (1, 17, 16)
-    np.testing.assert_array_equal(found[:, :1], token)
-    grid = found[0, 1:].reshape(2, 8, 16)
-    np.testing.assert_allclose(grid[0], grid[1], atol=1e-5)
-    np.testing.assert_allclose(grid[0, 2:6, 0], [0.75, 1.25, 1.75, 2.25], atol=0.05)
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("old", "new"), [(4, 7), (4, 6), (16, 5), (3, 3)])
+def test_resizing_positions_keeps_constants(rule, old, new):
+    matrix = vit.resize_matrix(old, new, rule)
+    assert matrix.shape == (new, old)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1, atol=1e-6)
+
+
+def test_positions_at_their_own_size_are_themselves():
+    for rule in ("timm", "hugging_face"):
+        np.testing.assert_allclose(vit.resize_matrix(5, 5, rule), np.eye(5), atol=1e-7)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_ramp_of_positions_stays_one(rule):
+    found = vit.resize_matrix(8, 16, rule) @ np.arange(8.0)
+    expected = (np.arange(16) + 0.5) / (16.1 / 8 if rule == "dino" else 2) - 0.5
+    # Only a = −½ keeps ramps exactly.
+    atol = 1e-5 if rule == "timm" else 0.05
+    np.testing.assert_allclose(found[5:-5], expected[5:-5], atol=atol)
+
+
+def test_timms_resizing_is_that_of_jax():
+    for old, new in [(4, 7), (16, 5)]:
+        expected = jax.image.resize(np.eye(old), (new, old), "cubic", antialias=True)
+        np.testing.assert_allclose(vit.resize_matrix(old, new, "timm"), expected, atol=1e-5)
 
 
 def test_images_of_another_size():
@@ -99,11 +107,13 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
         vit.ViTConfig(**(SIZES | changes))
 
 
+OWN = encoder.Architecture(vit.ViTConfig(**SIZES), 32)
+
+
 def test_encoder_pads_its_last_batch():
     patches = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
-    config = vit.ViTConfig(**SIZES)
-    found = encoder.Encoder(config, params_of(), batch_size=4)(patches)
-    single = encoder.Encoder(config, params_of(), batch_size=1)
+    found = encoder.Encoder(OWN, params_of(), batch_size=4)(patches)
+    single = encoder.Encoder(OWN, params_of(), batch_size=1)
     alone = np.concatenate([single(patch[None]) for patch in patches])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, alone, atol=1e-5)
@@ -112,7 +122,7 @@ def test_encoder_pads_its_last_batch():
 
 def test_embeddings_are_measured_from_the_origin():
     patches = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
-    plain = encoder.Encoder(vit.ViTConfig(**SIZES), params_of(), batch_size=4)
+    plain = encoder.Encoder(OWN, params_of(), batch_size=4)
     mean = plain(patches).mean(axis=0)
     moved = plain.measured_from(mean)
     np.testing.assert_allclose(moved(patches), plain(patches) - mean, atol=1e-6)
@@ -122,6 +132,6 @@ def test_embeddings_are_measured_from_the_origin():
 
 @pytest.mark.parametrize("shape", [(2, 16, 16, 3), (2, 32, 31, 3)])
 def test_encoder_refuses_other_sizes(shape):
-    found = encoder.Encoder(vit.ViTConfig(**SIZES), params_of())
+    found = encoder.Encoder(OWN, params_of())
     with pytest.raises(ValueError, match=r"patches must be 32×32×3, got \(\d+, \d+, 3\)"):
         found(np.zeros(shape, np.uint8))

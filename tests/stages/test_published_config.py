@@ -39,7 +39,7 @@ def _shrunk(slides: pathlib.Path):
         section.model.vit.width, section.model.vit.depth, section.model.vit.num_heads = 16, 1, 2
         section.model.dino.num_prototypes, section.model.dino.head_width = 32, 32
         section.model.dino.num_local, section.model.dino.local_px = 1, 32
-    c.autoencoder.model.kl.channels, c.autoencoder.model.kl.num_res_blocks = 8, 1
+    c.autoencoder.model.conv.channels, c.autoencoder.model.conv.num_res_blocks = 8, 1
     c.denoiser.unet.channels, c.denoiser.unet.context_dim = 16, 8
     c.denoiser.unet.channel_mult, c.denoiser.unet.attention_levels = (1, 2), (1,)
     c.denoiser.unet.num_res_blocks = 1

@@ -1,6 +1,7 @@
-"""The convolutional autoencoder of latent diffusion (Rombach et al. 2022), KL-regularised."""
+"""The convolutional autoencoder of latent diffusion (Rombach et al. 2022), KL or VQ."""
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -10,13 +11,17 @@ from ssldiff_jax.core import arrays, attention, layers
 
 
 @dataclasses.dataclass(frozen=True)
-class KLConfig:
-    """Sizes; the defaults are the published f4 first stage."""
+class ConvConfig:
+    """Sizes; the defaults are the published f4 first stage.
+
+    `latent_conv` is the 1×1 convolution on either side of the latents, which some models lack.
+    """
 
     latent_channels: int = 3
     channels: int = 128
     channel_mult: tuple[int, ...] = (1, 2, 4)
     num_res_blocks: int = 2
+    latent_conv: Literal["1x1", "none"] = "1x1"
 
     @property
     def downsample_factor(self) -> int:
@@ -63,9 +68,10 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images → moments `(B, h, w, 2·latent_channels)`."""
+    """Images → `(B, h, w, num_outputs)`: moments of a KL autoencoder, latents of a VQ one."""
 
-    config: KLConfig
+    config: ConvConfig
+    num_outputs: int
 
     @nn.compact
     def __call__(self, image: arrays.Image) -> jax.Array:
@@ -80,19 +86,22 @@ class Encoder(nn.Module):
                 h = layers.conv(h.shape[-1], stride=2, padding=0, name=f"downsample_{level}")(h)
         h = Middle(name="middle")(h)
         h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-6, name="norm_out")(h))
-        h = layers.conv(2 * c.latent_channels, name="conv_out")(h)
-        return layers.conv(2 * c.latent_channels, kernel=1, name="quant")(h)
+        h = layers.conv(self.num_outputs, name="conv_out")(h)
+        if c.latent_conv == "none":
+            return h
+        return layers.conv(self.num_outputs, kernel=1, name="quant")(h)
 
 
 class Decoder(nn.Module):
     """Latents → images."""
 
-    config: KLConfig
+    config: ConvConfig
 
     @nn.compact
     def __call__(self, z: arrays.Latents) -> jax.Array:
-        c = self.config
-        h = layers.conv(c.latent_channels, kernel=1, name="post_quant")(z)
+        c, h = self.config, z
+        if c.latent_conv == "1x1":
+            h = layers.conv(c.latent_channels, kernel=1, name="post_quant")(h)
         h = layers.conv(c.channels * c.channel_mult[-1], name="conv_in")(h)
         h = Middle(name="middle")(h)
         for level, mult in reversed(list(enumerate(c.channel_mult))):

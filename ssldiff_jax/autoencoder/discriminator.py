@@ -1,0 +1,62 @@
+"""The patch discriminator (Isola et al. 2017) and its losses, weighted as Esser et al. 2021 do."""
+
+import dataclasses
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ssldiff_jax.core import arrays, layers
+
+
+@dataclasses.dataclass(frozen=True)
+class AdversarialConfig:
+    """`weight` 0 trains without a discriminator. It enters the loss at `start_step`, where the
+    reconstruction is no longer noise; `channels` doubles in each of `num_layers` halvings."""
+
+    weight: float = 0.0
+    start_step: int = 50_000
+    channels: int = 64
+    num_layers: int = 3
+
+
+class Discriminator(nn.Module):
+    """Images → one logit for each overlapping patch, high for real.
+
+    Group norms stand where the paper has batch norms: what one device sees does not matter.
+    """
+
+    config: AdversarialConfig
+
+    @nn.compact
+    def __call__(self, image: arrays.Image) -> layers.FeatureMap:
+        leaky = lambda x: nn.leaky_relu(x, 0.2)
+        conv = lambda features, stride, name: layers.conv(
+            features, kernel=4, stride=stride, padding=1, name=name
+        )
+        h = leaky(conv(self.config.channels, 2, "conv_in")(image))
+        for i in range(1, self.config.num_layers + 1):
+            features = self.config.channels * min(2**i, 8)
+            stride = 2 if i < self.config.num_layers else 1
+            h = conv(features, stride, f"conv_{i}")(h)
+            h = leaky(layers.group_norm(features, epsilon=1e-5, name=f"norm_{i}")(h))
+        return conv(1, 1, "conv_out")(h)
+
+
+def hinge_loss(real: layers.FeatureMap, fake: layers.FeatureMap) -> jax.Array:
+    """The discriminator's: real above 1, fake below −1."""
+    return 0.5 * (jnp.mean(nn.relu(1 - real)) + jnp.mean(nn.relu(1 + fake)))
+
+
+def adaptive_weight(
+    reconstruction_loss: Callable[[arrays.Image], jax.Array],
+    adversarial_loss: Callable[[arrays.Image], jax.Array],
+    image: arrays.Image,
+    to_last_layer: Callable[[arrays.Image], tuple[jax.Array]],
+) -> jax.Array:
+    """|∇ reconstruction| / |∇ adversarial| at the decoder's last layer (Esser et al. 2021, eq. 7),
+    so that neither drowns the other; `to_last_layer` pulls a gradient back from the image."""
+    size = lambda loss: jnp.linalg.norm(to_last_layer(jax.grad(loss)(image))[0])
+    ratio = size(reconstruction_loss) / (size(adversarial_loss) + 1e-4)
+    return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, 1e4))

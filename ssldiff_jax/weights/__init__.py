@@ -1,0 +1,1 @@
+"""Published weights: safe readers, and the tables that say which tensor is which parameter."""

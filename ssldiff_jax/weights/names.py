@@ -1,0 +1,160 @@
+"""Name maps: which tensor of a file is which parameter of a model, read in both directions."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+from ssldiff_jax.weights.torch_file import WeightsError
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_LISTED = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A line of a table.
+
+    Attributes:
+        ours: way to a module, or to one array, through our parameters.
+        theirs: its name in the file; several names are parts, one after the other along the
+            output axis.
+        form: `module` has a weight (matrices transposed, convolutions OIHW) and a bias;
+            `module_1x1` is a dense layer here and a 1×1 convolution there; `tensor` is one
+            array in the same layout.
+    """
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    form: Literal["module", "module_1x1", "tensor"] = "module"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names in the file."""
+        return (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+
+    def matches(self, path: str) -> bool:
+        """Whether a parameter belongs to this line."""
+        return path == self.ours if self.form == "tensor" else path.rpartition("/")[0] == self.ours
+
+    def names(self, path: str) -> tuple[str, ...]:
+        """Names in the file of the parts of one parameter."""
+        if self.form == "tensor":
+            return self.parts
+        return tuple(f"{part}.{_LEAVES[path.rpartition('/')[2]]}" for part in self.parts)
+
+    def from_file(self, tensor: np.ndarray, ndim: int) -> np.ndarray:
+        """One part in our layout."""
+        if self.form == "tensor" or tensor.ndim == 1:
+            return tensor
+        if self.form == "module_1x1" and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+            tensor = tensor[:, :, 0, 0]
+        return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+
+    def to_file(self, value: np.ndarray) -> np.ndarray:
+        """One part in the file's layout: the inverse."""
+        if self.form == "tensor" or value.ndim == 1:
+            return value
+        value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+        return value[:, :, None, None] if self.form == "module_1x1" else value
+
+
+@dataclasses.dataclass(frozen=True)
+class NameMap:
+    """A table for one model in one kind of file.
+
+    Attributes:
+        entries: its lines; every parameter matches exactly one.
+        prefixes: what may stand before every name; the first that any tensor has is taken off.
+        ignored: patterns of names in the file that are no parameters of the model.
+    """
+
+    entries: tuple[Entry, ...]
+    prefixes: tuple[str, ...] = ("",)
+    ignored: tuple[str, ...] = ()
+
+    def load(self, tensors: Mapping[str, np.ndarray], like: Any, source: str) -> Any:
+        """Parameters shaped like `like` (arrays or `jax.eval_shape`'s), float32.
+
+        Raises WeightsError that lists what is missing, unexpected, of another shape or not
+        finite; nothing is skipped.
+        """
+        tensors = self._own(tensors)
+        wanted = flax.traverse_util.flatten_dict(like, sep="/")
+        lines = {path: self._line(path) for path in wanted}
+        known = {name for path, line in lines.items() for name in line.names(path)}
+        missing = sorted(known - set(tensors))
+        unexpected = sorted(
+            name
+            for name in set(tensors) - known
+            if not any(re.fullmatch(pattern, name) for pattern in self.ignored)
+        )
+        misshaped, broken, found = [], [], {}
+        for path, leaf in wanted.items():
+            names = lines[path].names(path)
+            if not set(names) <= set(tensors):
+                continue
+            parts = [lines[path].from_file(tensors[name], len(leaf.shape)) for name in names]
+            if _shape_of(parts) != leaf.shape:
+                misshaped.append(f"{names[0]} {_shape_of(parts)} instead of {leaf.shape}")
+                continue
+            value = np.empty(leaf.shape, np.float32)
+            np.concatenate(parts, axis=-1, out=value, casting="unsafe") if len(
+                parts
+            ) > 1 else np.copyto(value, parts[0], casting="unsafe")
+            if not np.isfinite(value).all():
+                broken.append(names[0])
+            found[path] = value
+        _raise(source, missing=missing, unexpected=unexpected, misshaped=misshaped, broken=broken)
+        return flax.traverse_util.unflatten_dict(found, sep="/")
+
+    def save(self, params: Any) -> dict[str, np.ndarray]:
+        """Tensors under the file's names, with the first prefix."""
+        found = {}
+        for path, value in flax.traverse_util.flatten_dict(params, sep="/").items():
+            line = self._line(path)
+            names = line.names(path)
+            for name, part in zip(
+                names, np.split(np.asarray(value), len(names), axis=-1), strict=True
+            ):
+                found[self.prefixes[0] + name] = np.ascontiguousarray(line.to_file(part))
+        return found
+
+    def _own(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for prefix in self.prefixes:
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if own:
+                return own
+        return {}
+
+    def _line(self, path: str) -> Entry:
+        lines = [entry for entry in self.entries if entry.matches(path)]
+        if len(lines) != 1:
+            raise ValueError(f"one line of the table must match {path}, got {len(lines)}")
+        return lines[0]
+
+
+def abstract(model: Any, *args: Any, **kwargs: Any) -> Any:
+    """Shapes of a Flax model's parameters, without making them."""
+    init = lambda: model.init(jax.random.key(0), *args, **kwargs)["params"]
+    return jax.eval_shape(init)
+
+
+def _shape_of(parts: list[np.ndarray]) -> tuple[int, ...]:
+    if len(parts) == 1:
+        return parts[0].shape
+    return (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
+
+
+def _raise(source: str, **problems: list[str]) -> None:
+    told = []
+    for what, names in problems.items():
+        if names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            told.append(f"{len(names)} {what}: {', '.join(names[:_LISTED])}{more}")
+    if told:
+        raise WeightsError(f"{source} does not fit the model; {'; '.join(told)}")
