@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
-    # sample, judge, evaluate, report.
+    # sample, judge, evaluate, report. The tool bench runs when it is named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
     config.force = ""
@@ -145,11 +145,14 @@ def _train(*, steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
 def encoder() -> ConfigDict:
     """ViT-S/16 by DINO."""
     c = ConfigDict()
-    c.model = ConfigDict()
-    m = c.model
     # own: a ViT of the sizes below. Or a published one, whose sizes and input are known: hipt,
     # dino-vits16, dino-vitb16, phikon, phikon-v2, uni, uni2-h, dinov2-small … dinov2-giant.
-    m.name = "own"
+    c.name = "own"
+    # File of published weights (safetensors, .ckpt, .pth, shards) to start from; with
+    # train.num_steps=0 they are used as they are.
+    c.weights = ""
+    c.model = ConfigDict()
+    m = c.model
     m.vit = ConfigDict()
     m.vit.image_px = 256
     m.vit.patch_px = 16
@@ -198,9 +201,6 @@ def encoder() -> ConfigDict:
     m.shift_px = 0
     # Embeddings are measured from zero, or from their mean over training patches.
     m.origin = "zero"
-    # File of published weights (safetensors, .ckpt, .pth, shards) to start from; with
-    # train.num_steps=0 they are used as they are.
-    c.weights = ""
     c.train = _train(steps=100_000, batch_size=1024, learning_rate=5e-4)
     c.train.optimizer.warmup_steps = 5000
     c.train.optimizer.decay = "cosine"
@@ -255,6 +255,9 @@ def _autoencoder() -> ConfigDict:
     c.loss.adversarial.num_layers = 3
     # File of published weights to start from: latent diffusion's names, or diffusers'.
     c.weights = ""
+    # measured: latents are brought to unit variance; none: they stay as the encoder gives them,
+    # which is what published denoisers were trained on.
+    c.latent_scaling = "measured"
     c.train = _train(steps=200_000, batch_size=64, learning_rate=1e-4)
     c.train.optimizer.ema_decay = 0.999
     return c
@@ -329,6 +332,30 @@ def _sample() -> ConfigDict:
     c.decode.tile = 64
     c.decode.overlap = 16
     c.decode.chunk = 4
+    # ramp: linear over the overlap; paper: the published radial weights, uint8 by truncation.
+    c.decode.blend = "ramp"
     # Cells whose variations are shown.
     c.num_variations = 6
     return c
+
+
+def sample_as_published(config: ConfigDict) -> None:
+    """Large images as the published code draws them, errors included.
+
+    169 overlapping windows at each of 50 steps, the network told t + 1, noise of single
+    timesteps over strides of 20, guidance far beyond its best, decoded window by window.
+    """
+    c = config.sample
+    c.conditioning = "interpolated"
+    c.interpolation = "slerp"
+    c.guidance_scale = 4.0
+    c.solver.name = "paper"
+    c.solver.num_solver_steps = 50
+    c.solver.t_start = 999
+    c.windows.mode = "overlap"
+    c.windows.stride = 16
+    c.windows.weights = "uniform"
+    c.decode.tile = 64
+    c.decode.overlap = 48
+    c.decode.blend = "paper"
+    config.autoencoder.latent_scaling = "none"

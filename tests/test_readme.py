@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.encoders import known
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import generator, runner, table
 
@@ -59,15 +60,25 @@ def test_both_kinds_of_command_were_found():
 
 
 def test_stage_table_lists_every_stage_in_order():
-    rows = re.findall(r"^\| `(\w+)` \|", README, re.M)
-    assert rows == list(table.STAGES)
+    assert names_of_rows("## Stages") == list(table.STAGES)
 
 
-def test_python_example_calls_what_exists():
-    (example,) = (code for language, code in BLOCKS if language == "python")
-    calls = [n for n in ast.walk(ast.parse(example)) if isinstance(n, ast.Call)]
-    assert len(calls) >= 4
-    for call in calls:
+def test_encoder_table_lists_every_known_encoder():
+    assert names_of_rows("## Published weights") == list(known.ENCODERS)
+
+
+def names_of_rows(heading):
+    """The code-formatted first cells of the tables between a heading and the next."""
+    section = README.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\| `([\w-]+)` \|", section, re.M)
+
+
+def test_python_examples_call_what_exists():
+    trees = [ast.parse(code) for language, code in BLOCKS if language == "python"]
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    ours = [call for call in calls if call.func.value.id.lower() == "generator"]
+    assert len(ours) >= 7
+    for call in ours:
         method = getattr(generator.Generator, call.func.attr)
         self_argument = [] if inspect.ismethod(method) else [None]
         keywords = {k.arg: None for k in call.keywords}

@@ -32,6 +32,21 @@ class Architecture:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
 
+    @classmethod
+    def named(cls, name: str, own: vit.ViTConfig) -> "Architecture":
+        """That of a published encoder, or, named own, a ViT of the sizes `own`.
+
+        Raises ValueError for another name.
+        """
+        if name == OWN:
+            return cls(own, own.image_px)
+        if name not in known.ENCODERS:
+            raise ValueError(
+                f"name must be {OWN!r} or one of {', '.join(known.ENCODERS)}, got {name!r}"
+            )
+        found = known.ENCODERS[name]
+        return cls(found.vit, found.input_px, "any", found.mean, found.std)
+
     def prepare(self, image: arrays.Image) -> arrays.Image:
         """Images in [−1, 1] as the network wants them: resized (linear, antialiased), its mean
         and deviation."""
@@ -54,12 +69,10 @@ class Architecture:
 class EncoderConfig:
     """The encoder, the objective that trains it, and what embeddings are measured from.
 
-    `name` is a published encoder, or own: a ViT of the sizes `vit`. `origin` zero leaves
-    embeddings as the network gives them; mean subtracts their mean over training patches, so
-    that cosines tell patches apart and not only patches from nothing.
+    `origin` zero leaves embeddings as the network gives them; mean subtracts their mean over
+    training patches, so that cosines tell patches apart and not only patches from nothing.
     """
 
-    name: str
     vit: vit.ViTConfig
     objective: Literal["infonce", "dino"]
     infonce: infonce.InfoNCEConfig
@@ -68,23 +81,9 @@ class EncoderConfig:
     shift_px: int
     origin: Literal["zero", "mean"]
 
-    def __post_init__(self):
-        if self.name not in (OWN, *known.ENCODERS):
-            raise ValueError(
-                f"name must be {OWN!r} or one of {', '.join(known.ENCODERS)}, got {self.name!r}"
-            )
-
-    @property
-    def architecture(self) -> Architecture:
-        """The network and its input."""
-        if self.name == OWN:
-            return Architecture(self.vit, self.vit.image_px)
-        found = known.ENCODERS[self.name]
-        return Architecture(found.vit, found.input_px, "any", found.mean, found.std)
-
     def task(self) -> infonce.InfoNCETask | dino.DINOTask:
         """The training task of the chosen objective."""
-        encoder = vit.ViT(self.architecture.vit)
+        encoder = vit.ViT(self.vit)
         if self.objective == "infonce":
             return infonce.InfoNCETask(encoder, self.infonce, self.jitter)
         return dino.DINOTask(encoder, self.dino, self.jitter)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
 
-Interpolation: TypeAlias = Literal["slerp", "lerp", "paper"]
+Interpolation: TypeAlias = Literal["slerp", "lerp"]
 
 # Above this |cosine| the arc is as good as a line, and its sine too small to divide by.
 _PARALLEL = 0.9995
@@ -41,12 +41,11 @@ def interpolate(
     """Embeddings at `points` (row, column) in units of cells; cell (r, c) is centred on
     (r + ½, c + ½). Beyond the outer centres the grid is continued by its edge.
 
-    `paper` is the slerp of the published code, which takes a window's top left corner for the
-    point and a cell's top left corner for its place; a window is a cell there, so its centre
-    lies half a cell on.
+    The published code measures from top left corners of windows and cells, which is the same
+    where a window is as large as a cell; it continues the grid to the right and below only.
     """
     grid = jnp.asarray(grid)
-    blend = lerp if method == "lerp" else slerp
+    blend = {"slerp": slerp, "lerp": lerp}[method]
     last = jnp.asarray(grid.shape[:2]) - 1
     at = jnp.clip(jnp.asarray(points) - 0.5, 0, last)
     low = jnp.floor(at).astype(jnp.int32)

@@ -93,7 +93,7 @@ class GridSampler:
         def step(carry, inputs):
             x_t, x0_previous, history, i = carry
             row, position, embedding = inputs
-            x0, covered = self._blend(x0_hat, x_t, row["t"], position, embedding, weights)
+            x0, covered = self.blend(x0_hat, x_t, row["t"], position, embedding, weights)
             x0 = jnp.where(covered, x0, x0_previous)
             noise = jax.random.normal(jax.random.fold_in(key_steps, i), shape)
             x_next, history = solvers.advance(row, x_t, x0, history, noise)
@@ -106,7 +106,7 @@ class GridSampler:
         (canvas, *_), _ = jax.lax.scan(step, start, (rows, positions, embeddings))
         return canvas
 
-    def _blend(
+    def blend(
         self,
         x0_hat: guidance.GuidedX0,
         x_t: Field,
@@ -115,7 +115,10 @@ class GridSampler:
         embedding: Float[arrays.AnyArray, "N D"],
         weights: Float[arrays.AnyArray, "w w"],
     ) -> tuple[Field, Bool[jax.Array, "H W 1"]]:
-        """The weighted mean of x0_hat over the windows of a step, and where there is one."""
+        """The weighted mean of x0_hat over the windows of a step, and where there is one.
+
+        Windows `(N, 2)` of a field `(H, W, C)`, all at timestep `t`.
+        """
         side, channels = weights.shape[0], self.channels
         count, padding = len(position), -len(position) % self.chunk
         fill = lambda a: jnp.pad(a, ((0, padding), (0, 0)), mode="edge")

@@ -26,7 +26,8 @@ def run(context: runner.Context) -> dict[str, Any]:
     task = loss_lib.AutoencoderTask(section.model, section.loss, *_perceptual(context))
     start = None
     if section.weights:
-        start = {"autoencoder": published.load_autoencoder(section.weights, section.model)}
+        file = published.ModelFile.read(section.weights)
+        start = {"autoencoder": published.load_autoencoder(file, section.model)}
     batches = loader.patch_batches(
         parts.records(context, "train"),
         side=config.data.crops.patch_px,

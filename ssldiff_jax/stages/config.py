@@ -56,20 +56,27 @@ def _require_weights(weights: str, train: loop.TrainConfig) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSection:
-    """An encoder and its training."""
+    """An encoder and its training: `name` own is a ViT of `model.vit`, any other a published one
+    with its weights."""
 
-    model: encoder.EncoderConfig
+    name: str
     weights: str
+    model: encoder.EncoderConfig
     train: loop.TrainConfig
 
     def __post_init__(self):
-        _require_weights(self.weights, self.train)
-        if self.model.name != encoder.OWN and (self.train.num_steps or not self.weights):
+        published = self.architecture.takes == "any"
+        if published and (self.train.num_steps or not self.weights):
             raise config_lib.ConfigError(
                 "a published encoder must have weights and train.num_steps=0, got "
-                f"name={self.model.name}, weights={self.weights!r}, "
-                f"num_steps={self.train.num_steps}"
+                f"name={self.name}, weights={self.weights!r}, num_steps={self.train.num_steps}"
             )
+        _require_weights(self.weights, self.train)
+
+    @property
+    def architecture(self) -> encoder.Architecture:
+        """The network and what it expects of pixels."""
+        return encoder.Architecture.named(self.name, self.model.vit)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +86,7 @@ class AutoencoderSection:
     model: autoencoder.AutoencoderConfig
     loss: autoencoder_loss.LossConfig
     weights: str
+    latent_scaling: Literal["measured", "none"]
     train: loop.TrainConfig
 
     def __post_init__(self):
@@ -145,7 +153,7 @@ class RunConfig:
     def __post_init__(self):
         patch_px, factor = self.data.crops.patch_px, self.downsample_factor
         for name, section in (("encoder", self.encoder), ("judge", self.judge)):
-            if section.model.name == encoder.OWN and section.model.vit.image_px != patch_px:
+            if section.name == encoder.OWN and section.model.vit.image_px != patch_px:
                 raise config_lib.ConfigError(
                     f"config.{name}.model.vit.image_px must equal config.data.crops.patch_px, "
                     f"got {section.model.vit.image_px} and {patch_px}"

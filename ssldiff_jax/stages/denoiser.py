@@ -30,7 +30,8 @@ def run(context: runner.Context) -> dict[str, Any]:
     )
     start = None
     if section.weights:
-        start = published.load_denoiser(section.weights, section.model(dim))
+        file = published.ModelFile.read(section.weights)
+        start = published.load_denoiser(file, section.model(dim))
     run_ = parts.training_run(context, "denoiser")
     params = loop.fit(task, batches, section.train, run_, start=start)
     return {"embedding_dim": dim, "denoiser": parts.params_digest(params)}

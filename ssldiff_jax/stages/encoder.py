@@ -26,7 +26,8 @@ def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
     px = config.data.crops.patch_px
     start = None
     if section.weights:
-        start = {"encoder": published.load_encoder(section.weights, section.model)}
+        file = published.ModelFile.read(section.weights)
+        start = {"encoder": published.load_encoder(file, section.name, section.architecture)}
     batches = loader.patch_batches(
         parts.records(context, "train"),
         side=px + section.model.shift_px,
@@ -37,7 +38,7 @@ def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
     )
     run_ = parts.training_run(context, name)
     params = loop.fit(section.model.task(), batches, section.train, run_, start=start)
-    model = encoder.Encoder(section.model.architecture, params["encoder"])
+    model = encoder.Encoder(section.architecture, params["encoder"])
     if section.model.origin == "mean":
         seen = parts.patches_at(context, "train", _NUM_AVERAGED, px)
         model = model.measured_from(model(seen).mean(axis=0))

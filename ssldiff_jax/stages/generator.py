@@ -4,22 +4,24 @@ import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, files, layers, rng
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.diffusion import conditioning, guidance, solvers
+from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.evaluation import images
 from ssldiff_jax.sampler import decode, grid, sampler, windows
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.stages import models, runner
 from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.weights import reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,28 +35,58 @@ class LargeImage:
 
 
 class Generator:
-    """Embeddings to images, with the models of one run."""
+    """Embeddings to images, with the models of one run or of published weights."""
 
-    def __init__(self, context: runner.Context):
-        self.config: run_config.RunConfig = context.config
-        self.encoder: encoder.Encoder = parts.load_encoder(context)
-        self.autoencoder: autoencoder.TrainedAutoencoder = parts.load_autoencoder(context)
-        self.denoiser: conditioning.Denoiser
-        self.denoiser, self._params = parts.load_denoiser(context)
-        self._mesh = context.mesh if context.mesh.size > 1 else None
+    def __init__(self, config: run_config.RunConfig, trained: models.Models, mesh: Mesh):
+        self.config = config
+        self.autoencoder = trained.autoencoder
+        self.denoiser = trained.denoiser
+        self._encoder, self._params = trained.encoder, trained.params
+        self._mesh = mesh if mesh.size > 1 else None
 
     @classmethod
-    def load(cls, workdir: str | pathlib.Path) -> "Generator":
-        """Load a run whose stages up to `denoiser` are done.
+    def load(
+        cls, source: str | pathlib.Path, config: Mapping[str, Any] | None = None
+    ) -> "Generator":
+        """Load a run whose stages up to `denoiser` are done; or, with the `config` of its sizes
+        (a file of configs/), a published checkpoint.
 
-        Raises WorkdirError where there is no run.
+        Raises WorkdirError where there is no run, WeightsError for weights that do not fit.
         """
-        path = pathlib.Path(workdir) / "config.json"
-        if not path.exists():
-            raise runner.WorkdirError(f"no run in {workdir}: expected a config.json")
-        config = config_lib.build(run_config.RunConfig, files.read_json(path))
-        mesh = mesh_lib.make_mesh(config.mesh)
-        return cls(runner.Context(config, pathlib.Path(workdir), mesh))
+        path = pathlib.Path(source)
+        if config is not None:
+            values = config.to_dict() if hasattr(config, "to_dict") else config
+            run = config_lib.build(run_config.RunConfig, values)
+            return cls(run, models.Models.of_weights(path, run), mesh_lib.make_mesh(run.mesh))
+        if not (path / "config.json").exists():
+            raise runner.WorkdirError(
+                f"no run in {source}: expected a config.json; published weights need a config"
+            )
+        run = config_lib.build(run_config.RunConfig, files.read_json(path / "config.json"))
+        context = runner.Context(run, path, mesh_lib.make_mesh(run.mesh))
+        return cls.of_run(context)
+
+    @classmethod
+    def of_run(cls, context: runner.Context) -> "Generator":
+        """The generator of a run."""
+        return cls(context.config, models.Models.of_run(context), context.mesh)
+
+    @property
+    def encoder(self) -> encoder.Encoder:
+        """What embeds patches.
+
+        Raises WeightsError where weights were loaded without an encoder's.
+        """
+        if self._encoder is None:
+            raise reader.WeightsError(
+                "to embed images, config.encoder.weights must name the encoder's file, got none"
+            )
+        return self._encoder
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of the embeddings it draws from."""
+        return self.denoiser.config.embedding_dim
 
     @property
     def patch_px(self) -> int:
@@ -80,10 +112,8 @@ class Generator:
         """Draw an image of `size` (height, width) px that the grid spans; by default a cell is a
         patch. Windows take the embedding interpolated at their centres."""
         rows, cols, dim = embedding_grid.shape
-        if dim != self.encoder.dim:
-            raise ValueError(
-                f"embeddings must have the encoder's {self.encoder.dim} dimensions, got {dim}"
-            )
+        if dim != self.embedding_dim:
+            raise ValueError(f"embeddings must have {self.embedding_dim} dimensions, got {dim}")
         size = size or (rows * self.patch_px, cols * self.patch_px)
         plan = self.plan(size, seed)
         per_cell = np.array(size) / self.config.downsample_factor / (rows, cols)
@@ -106,6 +136,13 @@ class Generator:
         patches = np.stack([padded[y : y + side, x : x + side] for y, x in unique + beyond])
         embeddings = self.encoder(patches)[inverse.reshape(-1)]
         return self._draw(plan, embeddings.reshape(*corners.shape[:2], -1), size, seed)
+
+    def variations(
+        self, patch: arrays.ImageUint8, count: int = 4, *, seed: int = 0
+    ) -> UInt8[np.ndarray, "N H W 3"]:
+        """`count` patches of the embedding of one real patch, each drawn anew."""
+        embedding = np.repeat(self.encoder(patch[None]), count, axis=0)
+        return self.sample_patches(embedding, seed=seed)
 
     def sample_patches(
         self, embedding: arrays.Embedding, *, seed: int = 0

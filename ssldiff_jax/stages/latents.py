@@ -14,7 +14,7 @@ _BATCH = 64
 
 
 def run(context: runner.Context) -> dict[str, Any]:
-    """Write an array store of moments, aligned with the embeddings."""
+    """Write an array store of moments, aligned with the embeddings, and their scaling."""
     config = context.config
     params = parts.load_autoencoder_params(context)
     model = autoencoder.Autoencoder(config.autoencoder.model)
@@ -41,6 +41,8 @@ def run(context: runner.Context) -> dict[str, Any]:
             sums += _sums(moments)
     mean = sums[1] / sums[0]
     std = np.sqrt(sums[2] / sums[0] - mean**2)
+    if config.autoencoder.latent_scaling == "none":
+        mean, std = np.zeros(channels), np.ones(channels)
     facts = {
         "latent_shift": mean.tolist(),
         "latent_scale": (1 / std).tolist(),

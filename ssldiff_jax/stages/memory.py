@@ -49,6 +49,11 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def rss_mb() -> float:
+    """Resident memory now, MB."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
 def total_gb() -> float:
     """Memory of the machine, GB."""
     return psutil.virtual_memory().total / 1e9

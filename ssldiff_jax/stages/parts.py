@@ -58,7 +58,7 @@ def load_encoder(context: runner.Context, name: str = "encoder") -> encoder.Enco
     """The encoder (or the judge) with its averaged weights and measured origin."""
     params = checkpoint.load_params(context.folder(name) / "checkpoints")["encoder"]
     origin = files.read_json(context.folder(name) / "encoder.json")["origin"]
-    return encoder.Encoder(getattr(context.config, name).model.architecture, params, origin)
+    return encoder.Encoder(getattr(context.config, name).architecture, params, origin)
 
 
 def encoder_digest(model: encoder.Encoder) -> str:
@@ -95,6 +95,6 @@ def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
 
 def load_denoiser(context: runner.Context) -> tuple[conditioning.Denoiser, Any]:
     """The denoiser and its averaged weights."""
-    dim = context.config.encoder.model.architecture.vit.width
+    dim = context.config.encoder.architecture.vit.width
     model = conditioning.Denoiser(context.config.denoiser.model(dim))
     return model, checkpoint.load_params(context.folder("denoiser") / "checkpoints")

@@ -44,12 +44,14 @@ class Stage:
         sections: the config sections it reads (dotted).
         needs: the stages whose folders it reads.
         inputs: facts about files outside the workdir that its outputs depend on.
+        always: a tool, not a step of the run: it is not among "all", and runs when it is named.
     """
 
     run: Callable[[Context], dict[str, Any]]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
     inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
+    always: bool = False
 
 
 class WorkdirError(ValueError):
@@ -66,8 +68,11 @@ def check(table: Mapping[str, Stage], context: Context, chosen: list[str], force
         for need in table[name].needs:
             if need not in chosen:
                 _require(table, need, context, wanted_by=name)
-        if name not in force:
+        if name not in force and not table[name].always:
             _refuse_foreign(table, name, context)
+        if not (context.folder(name) / "done.json").exists():
+            # Files that are missing are missed now, not after the stages before.
+            table[name].inputs(context.config)
 
 
 def run_stages(
@@ -76,17 +81,18 @@ def run_stages(
     """Run the chosen stages in the order of the table."""
     for name in table:
         if name in chosen:
-            _run_stage(table, name, context, forced=name in force)
+            forced = name in force or table[name].always
+            _run_stage(table, name, context, forced=forced)
 
 
 def parse_names(text: str, table: Mapping[str, Stage], what: str) -> list[str]:
-    """Stage names from a comma-separated list; "all" is every stage.
+    """Stage names from a comma-separated list; "all" is every stage that is no tool.
 
     Raises ConfigError for a name that is no stage.
     """
     names = [n.strip() for n in text.split(",") if n.strip()]
     if names == ["all"]:
-        return list(table)
+        return [name for name, stage in table.items() if not stage.always]
     for name in names:
         if name not in table:
             hint = config_lib.nearest_path(name, dict.fromkeys(table))

@@ -15,7 +15,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     """Write for every region `image_N.png` and `.tif`, `patches_N.png` (each cell drawn alone),
     and `variations.png` (rows: a real patch, four draws of it)."""
     config, folder = context.config, context.folder("sample")
-    model = generator.Generator(context)
+    model = generator.Generator.of_run(context)
     facts = []
     for i, reference in enumerate(parts.regions(context)):
         seed = config.seed + i

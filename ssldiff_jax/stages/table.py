@@ -1,7 +1,11 @@
-"""The stages, in order."""
+"""The stages, in order, and the tools."""
+
+from collections.abc import Callable
+from typing import Any
 
 from ssldiff_jax.stages import (
     autoencoder,
+    bench,
     denoiser,
     embeddings,
     encoder,
@@ -12,18 +16,38 @@ from ssldiff_jax.stages import (
     runner,
     sample,
 )
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.weights import published
+
+
+def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
+    """Facts about the file of weights that a section names."""
+    return lambda config: published.fingerprint(getattr(config, section).weights)
+
 
 _CROPS = ("data.crops", "data.records")
 
 STAGES: dict[str, runner.Stage] = {
     "patches": runner.Stage(patches.run, ("data",), inputs=patches.fingerprint),
-    "encoder": runner.Stage(encoder.run, ("encoder", *_CROPS), ("patches",)),
+    "encoder": runner.Stage(
+        encoder.run, ("encoder", *_CROPS), ("patches",), inputs=_weights("encoder")
+    ),
     "embeddings": runner.Stage(embeddings.run, _CROPS, ("patches", "encoder")),
-    "autoencoder": runner.Stage(autoencoder.run, ("autoencoder", *_CROPS), ("patches", "encoder")),
+    "autoencoder": runner.Stage(
+        autoencoder.run,
+        ("autoencoder", *_CROPS),
+        ("patches", "encoder"),
+        inputs=_weights("autoencoder"),
+    ),
     "latents": runner.Stage(latents.run, _CROPS, ("patches", "autoencoder")),
-    "denoiser": runner.Stage(denoiser.run, ("denoiser",), ("embeddings", "latents")),
+    "denoiser": runner.Stage(
+        denoiser.run, ("denoiser",), ("embeddings", "latents"), inputs=_weights("denoiser")
+    ),
     "sample": runner.Stage(sample.run, ("sample",), ("patches", "denoiser", "autoencoder")),
-    "judge": runner.Stage(encoder.run_judge, ("judge", *_CROPS), ("patches",)),
+    "judge": runner.Stage(
+        encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge")
+    ),
     "evaluate": runner.Stage(evaluate.run, (), ("patches", "sample", "judge")),
     "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
+    "bench": runner.Stage(bench.run, ("denoiser", "sample"), always=True),
 }

@@ -14,6 +14,8 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
+_UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
 
 def born_sharded(
     task: step_lib.Task,
@@ -27,12 +29,16 @@ def born_sharded(
 
     What is the same on all of them is drawn once and copied.
     """
+    # It runs once: on CPU, where XLA compiles every draw anew, optimising it costs far more.
+    options = _UNOPTIMISED if jax.default_backend() == "cpu" else None
     batch = jax.tree.map(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), dict(batch))
     init = functools.partial(step_lib.init_state, task, tx)
     shardings = mesh_lib.tree_shardings(jax.eval_shape(init, key, batch), mesh, rules)
     if all(s.is_fully_replicated for s in jax.tree.leaves(shardings)) and jax.process_count() == 1:
-        return jax.device_put(jax.jit(init)(key, batch), shardings), shardings
-    return jax.jit(init, out_shardings=shardings)(key, batch), shardings
+        state = jax.jit(init, compiler_options=options)(key, batch)
+        return jax.device_put(state, shardings), shardings
+    init = jax.jit(init, out_shardings=shardings, compiler_options=options)
+    return init(key, batch), shardings
 
 
 def start_from(

@@ -47,6 +47,8 @@ _UNET_ENDS = {
     "conv_in": "input_blocks.0.0",
     "norm_out": "out.0",
     "conv_out": "out.2",
+    # Ours alone: the embedding beside the timestep, of the scale_shift variant.
+    "token_in": "token_embed",
 }
 
 
@@ -76,6 +78,7 @@ def unet_names(config: unet.UNetConfig) -> NameMap:
     return NameMap(
         entries=tuple(Entry(ours, theirs) for ours, theirs in table.items()),
         prefixes=("model.diffusion_model.",),
+        written="model.diffusion_model.",
     )
 
 
@@ -85,6 +88,7 @@ def conditioner_names(sources: tuple[str, ...] = ("patch",)) -> NameMap:
     return NameMap(
         entries=tuple(Entry(ours[source], f"{source}_fc") for source in sources),
         prefixes=("cond_stage_model.",),
+        written="cond_stage_model.",
     )
 
 
@@ -116,6 +120,7 @@ def first_stage_names(config: conv.ConvConfig) -> NameMap:
     return NameMap(
         entries=(*(Entry(ours, theirs) for ours, theirs in table.items()), *attention, codebook),
         prefixes=("first_stage_model.", ""),
+        written="first_stage_model.",
         # Discriminator and perceptual network of its training, and averaging buffers.
         ignored=(r"loss\..*", r"model_ema\..*"),
     )

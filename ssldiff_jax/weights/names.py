@@ -47,7 +47,7 @@ class Entry:
             return self.parts
         return tuple(f"{part}.{_LEAVES[path.rpartition('/')[2]]}" for part in self.parts)
 
-    def from_file(self, tensor: np.ndarray, ndim: int) -> np.ndarray:
+    def from_file(self, tensor: np.ndarray) -> np.ndarray:
         """One part in our layout."""
         if self.form == "tensor" or tensor.ndim == 1:
             return tensor
@@ -70,11 +70,13 @@ class NameMap:
     Attributes:
         entries: its lines; every parameter matches exactly one.
         prefixes: what may stand before every name; the first that any tensor has is taken off.
+        written: which of them is put before names that are written.
         ignored: patterns of names in the file that are no parameters of the model.
     """
 
     entries: tuple[Entry, ...]
     prefixes: tuple[str, ...] = ("",)
+    written: str = ""
     ignored: tuple[str, ...] = ()
 
     def load(self, tensors: Mapping[str, np.ndarray], like: Any, source: str) -> Any:
@@ -87,33 +89,30 @@ class NameMap:
         wanted = flax.traverse_util.flatten_dict(like, sep="/")
         lines = {path: self._line(path) for path in wanted}
         known = {name for path, line in lines.items() for name in line.names(path)}
-        missing = sorted(known - set(tensors))
-        unexpected = sorted(
-            name
-            for name in set(tensors) - known
-            if not any(re.fullmatch(pattern, name) for pattern in self.ignored)
-        )
-        misshaped, broken, found = [], [], {}
+        problems: dict[str, list[str]] = {
+            "missing": sorted(known - set(tensors)),
+            "unexpected": sorted(name for name in set(tensors) - known if not self._ignores(name)),
+            "misshaped": [],
+            "not finite": [],
+        }
+        found = {}
         for path, leaf in wanted.items():
             names = lines[path].names(path)
             if not set(names) <= set(tensors):
                 continue
-            parts = [lines[path].from_file(tensors[name], len(leaf.shape)) for name in names]
-            if _shape_of(parts) != leaf.shape:
-                misshaped.append(f"{names[0]} {_shape_of(parts)} instead of {leaf.shape}")
+            parts = [lines[path].from_file(tensors[name]) for name in names]
+            if _joined_shape(parts) != leaf.shape:
+                problems["misshaped"].append(f"{names[0]} {tensors[names[0]].shape}")
                 continue
-            value = np.empty(leaf.shape, np.float32)
-            np.concatenate(parts, axis=-1, out=value, casting="unsafe") if len(
-                parts
-            ) > 1 else np.copyto(value, parts[0], casting="unsafe")
-            if not np.isfinite(value).all():
-                broken.append(names[0])
-            found[path] = value
-        _raise(source, missing=missing, unexpected=unexpected, misshaped=misshaped, broken=broken)
+            found[path] = np.empty(leaf.shape, np.float32)
+            np.concatenate(parts, axis=-1, out=found[path], casting="unsafe")
+            if not np.isfinite(found[path]).all():
+                problems["not finite"].append(names[0])
+        _raise(source, problems)
         return flax.traverse_util.unflatten_dict(found, sep="/")
 
     def save(self, params: Any) -> dict[str, np.ndarray]:
-        """Tensors under the file's names, with the first prefix."""
+        """Tensors under the file's names."""
         found = {}
         for path, value in flax.traverse_util.flatten_dict(params, sep="/").items():
             line = self._line(path)
@@ -121,8 +120,11 @@ class NameMap:
             for name, part in zip(
                 names, np.split(np.asarray(value), len(names), axis=-1), strict=True
             ):
-                found[self.prefixes[0] + name] = np.ascontiguousarray(line.to_file(part))
+                found[self.written + name] = np.ascontiguousarray(line.to_file(part))
         return found
+
+    def _ignores(self, name: str) -> bool:
+        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
     def _own(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for prefix in self.prefixes:
@@ -144,13 +146,14 @@ def abstract(model: Any, *args: Any, **kwargs: Any) -> Any:
     return jax.eval_shape(init)
 
 
-def _shape_of(parts: list[np.ndarray]) -> tuple[int, ...]:
-    if len(parts) == 1:
-        return parts[0].shape
+def _joined_shape(parts: list[np.ndarray]) -> tuple[int, ...] | None:
+    """The shape of parts side by side along their last axis, where they fit."""
+    if any(part.ndim == 0 or part.shape[:-1] != parts[0].shape[:-1] for part in parts):
+        return None
     return (*parts[0].shape[:-1], sum(part.shape[-1] for part in parts))
 
 
-def _raise(source: str, **problems: list[str]) -> None:
+def _raise(source: str, problems: Mapping[str, list[str]]) -> None:
     told = []
     for what, names in problems.items():
         if names:

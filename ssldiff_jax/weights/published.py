@@ -1,6 +1,8 @@
 """Parameters of our models from files of published ones, and back."""
 
+import dataclasses
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,24 +16,54 @@ from ssldiff_jax.weights import diffusers_vae, latent_diffusion, names, reader
 from ssldiff_jax.weights import lpips as lpips_tables
 from ssldiff_jax.weights import vit as vit_tables
 
+# Where a training state keeps the model: Lightning's, and DINO's averaged network.
+_SECTIONS = ("state_dict.", "teacher.")
 
-def read_model(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-    """The tensors of a file that belong to the model, without optimizer and trainer."""
-    tensors = reader.read(path)
-    if "state_dict" in {name.partition(".")[0] for name in tensors}:
-        return _section(tensors, "state_dict.")
-    if "teacher" in {name.partition(".")[0] for name in tensors}:
-        return _section(tensors, "teacher.")
-    return tensors
+_SOURCES = ("patch", "region")
 
 
-def load_encoder(path: str | pathlib.Path, config: encoder.EncoderConfig) -> Any:
-    """Parameters of the encoder that `config` names; its own ViT has timm's names."""
-    sizes = config.architecture.vit
-    family = "timm" if config.name == encoder.OWN else known.ENCODERS[config.name].names
-    table = encoder_names(sizes, family)
+@dataclasses.dataclass(frozen=True)
+class ModelFile:
+    """The tensors of a file that belong to a model, without its optimizer and trainer."""
+
+    path: str
+    tensors: Mapping[str, np.ndarray]
+
+    @classmethod
+    def read(cls, path: str | pathlib.Path) -> "ModelFile":
+        """Read a file, a set of shards or a folder.
+
+        Raises WeightsError for what cannot be read.
+        """
+        tensors = reader.read(path)
+        for section in _SECTIONS:
+            own = {k.removeprefix(section): v for k, v in tensors.items() if k.startswith(section)}
+            if own:
+                return cls(str(path), own)
+        return cls(str(path), tensors)
+
+
+def fingerprint(path: str) -> dict[str, Any] | None:
+    """Size and time of a file of weights, or of all files of a folder; None for no path.
+
+    Raises WeightsError where there is no such file.
+    """
+    if not path:
+        return None
+    found = pathlib.Path(path)
+    if not found.exists():
+        raise reader.WeightsError(f"no such file of weights: {path}")
+    stats = [f.stat() for f in (sorted(found.iterdir()) if found.is_dir() else [found])]
+    return {"bytes": sum(s.st_size for s in stats), "time": int(max(s.st_mtime for s in stats))}
+
+
+def load_encoder(file: ModelFile, name: str, architecture: encoder.Architecture) -> Any:
+    """Parameters of the encoder called `name`; a ViT of our own has timm's names."""
+    sizes = architecture.vit
+    family = "timm" if name == encoder.OWN else known.ENCODERS[name].names
     image = jnp.zeros((1, sizes.image_px, sizes.image_px, 3))
-    return table.load(read_model(path), names.abstract(vit.ViT(sizes), image), str(path))
+    like = names.abstract(vit.ViT(sizes), image)
+    return encoder_names(sizes, family).load(file.tensors, like, file.path)
 
 
 def encoder_names(sizes: vit.ViTConfig, family: known.Names) -> names.NameMap:
@@ -41,19 +73,19 @@ def encoder_names(sizes: vit.ViTConfig, family: known.Names) -> names.NameMap:
     return vit_tables.hugging_face_names(sizes, family.removeprefix("hf_"))
 
 
-def load_autoencoder(path: str | pathlib.Path, config: autoencoder.AutoencoderConfig) -> Any:
+def load_autoencoder(file: ModelFile, config: autoencoder.AutoencoderConfig) -> Any:
     """Parameters of a KL or VQ autoencoder from a file of latent diffusion or diffusers.
 
     Raises WeightsError for the light autoencoder, which nobody publishes.
     """
     if config.kind == "light":
-        raise reader.WeightsError(f"{path}: autoencoder.kind must be kl or vq, got light")
-    tensors = read_model(path)
-    return autoencoder_names(tensors, config).load(tensors, abstract_autoencoder(config), str(path))
+        raise reader.WeightsError(f"{file.path}: autoencoder.kind must be kl or vq, got light")
+    table = autoencoder_names(file.tensors, config)
+    return table.load(file.tensors, abstract_autoencoder(config), file.path)
 
 
 def autoencoder_names(
-    tensors: dict[str, np.ndarray], config: autoencoder.AutoencoderConfig
+    tensors: Mapping[str, np.ndarray], config: autoencoder.AutoencoderConfig
 ) -> names.NameMap:
     """The table that a file's names ask for."""
     if any(name.startswith("encoder.down_blocks.") for name in tensors):
@@ -68,14 +100,49 @@ def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
     return names.abstract(autoencoder.Autoencoder(config), image, noise)
 
 
-def load_denoiser(path: str | pathlib.Path, config: conditioning.DenoiserConfig) -> Any:
-    """Parameters of the UNet and its conditioner."""
-    tensors, like = read_model(path), abstract_denoiser(config)
-    return {
-        "unet": latent_diffusion.unet_names(config.unet).load(tensors, like["unet"], str(path)),
-        "conditioner": latent_diffusion.conditioner_names().load(
-            tensors, like["conditioner"], str(path)
-        ),
+def load_denoiser(file: ModelFile, config: conditioning.DenoiserConfig) -> Any:
+    """Parameters of the UNet and its conditioner; averaged ones where the file has them."""
+    tensors, like = averaged(file.tensors), abstract_denoiser(config)
+    sources = _SOURCES if config.region_dim else _SOURCES[:1]
+    tables = {
+        "unet": latent_diffusion.unet_names(config.unet),
+        "conditioner": latent_diffusion.conditioner_names(sources),
+    }
+    return {name: table.load(tensors, like[name], file.path) for name, table in tables.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionerSizes:
+    """Dimensions of the embeddings a checkpoint was trained on; `region` 0 has none."""
+
+    patch: int
+    region: int
+
+
+def conditioner_sizes(file: ModelFile) -> ConditionerSizes:
+    """What a checkpoint's conditioner reads.
+
+    Raises WeightsError where it has none.
+    """
+    kernels = {name: file.tensors.get(f"cond_stage_model.{name}_fc.weight") for name in _SOURCES}
+    if kernels["patch"] is None:
+        raise reader.WeightsError(
+            f"{file.path}: expected cond_stage_model.patch_fc.weight, got no such tensor"
+        )
+    width = lambda kernel: 0 if kernel is None else kernel.shape[-1]
+    return ConditionerSizes(width(kernels["patch"]), width(kernels["region"]))
+
+
+def averaged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """With averages over training in the place of the last weights, where a file has them.
+
+    Latent diffusion writes them without the dots: `model_ema.` and the letters of the name.
+    """
+    flat = {f"model_ema.{name.removeprefix('model.').replace('.', '')}": name for name in tensors}
+    return dict(tensors) | {
+        flat[name]: value
+        for name, value in tensors.items()
+        if name.startswith("model_ema.") and name in flat
     }
 
 
@@ -99,12 +166,13 @@ def load_lpips(paths: str) -> Any:
         )
     image = jnp.zeros((1, 32, 32, 3))
     like = names.abstract(lpips.LPIPS(), image, image)
-    vgg = lpips_tables.vgg_names().load(read_model(files[0]), like["vgg"], files[0])
+    vgg, linear_layers = (ModelFile.read(path) for path in files)
     # One channel of output each: (1, C, 1, 1) there.
     flat = lambda name, value: value.reshape(-1) if name.startswith("lin") else value
-    lines = {name: flat(name, value) for name, value in read_model(files[1]).items()}
+    lines = {name: flat(name, value) for name, value in linear_layers.tensors.items()}
     linear = {k: v for k, v in like.items() if k != "vgg"}
-    return {"vgg": vgg} | lpips_tables.linear_names().load(lines, linear, files[1])
+    features = lpips_tables.vgg_names().load(vgg.tensors, like["vgg"], vgg.path)
+    return {"vgg": features} | lpips_tables.linear_names().load(lines, linear, linear_layers.path)
 
 
 def export(path: str | pathlib.Path, *parts: tuple[names.NameMap, Any]) -> None:
@@ -113,7 +181,3 @@ def export(path: str | pathlib.Path, *parts: tuple[names.NameMap, Any]) -> None:
     for table, params in parts:
         tensors |= table.save(params)
     safetensors.numpy.save_file(tensors, path)
-
-
-def _section(tensors: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

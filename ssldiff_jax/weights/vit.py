@@ -49,8 +49,8 @@ def timm_names(config: vit.ViTConfig) -> NameMap:
         lines += _layer_scale(f"blocks_{i}", (f"blocks.{i}.ls1.gamma", f"blocks.{i}.ls2.gamma"))
     return NameMap(
         entries=tuple(lines),
-        # As released: the backbone alone; DINO's teacher or student within a training state.
-        prefixes=("teacher.module.backbone.", "teacher.backbone.", "module.", ""),
+        # As released: the backbone alone, or with its head as one wrapped module.
+        prefixes=("module.backbone.", "backbone.", "module.", ""),
         ignored=(r"head\..*", r"mask_token", r"fc_norm\..*"),
     )
 

@@ -1,5 +1,6 @@
 import dataclasses
 import importlib
+import pathlib
 from typing import Literal
 
 import pytest
@@ -93,13 +94,41 @@ def test_digest_is_stable_and_tells_settings_apart():
     assert len({config_lib.digest(c) for c in [built, *changed]}) == 4
 
 
-@pytest.mark.parametrize("name", ["default", "demo", "tcga", "tiny"])
+SHIPPED = ["default", "demo", "naip", "tcga", "tcga_brca_5x", "tcga_crc", "tiny"]
+
+
+def test_all_shipped_configs_are_tested():
+    folder = pathlib.Path(importlib.import_module("configs.default").__file__).parent
+    assert sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__") == SHIPPED
+
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_build(name):
     values = importlib.import_module(f"configs.{name}").get_config()
+    if values.encoder.name != "own":
+        values.encoder.weights = "weights.safetensors"
     run = config_lib.build(stages_config.RunConfig, values.to_dict())
     patch_px = run.data.crops.patch_px
     assert run.encoder.model.vit.image_px == run.judge.model.vit.image_px == patch_px
     assert run.window * run.downsample_factor == patch_px
+
+
+def test_a_published_encoder_asks_for_its_weights():
+    values = importlib.import_module("configs.tcga_crc").get_config()
+    with pytest.raises(config_lib.ConfigError, match="published encoder must have weights"):
+        config_lib.build(stages_config.RunConfig, values.to_dict())
+    values.encoder.weights, values.encoder.name = "weights.safetensors", "fikon"
+    with pytest.raises(config_lib.ConfigError, match=r"one of hipt, .*phikon.*, got 'fikon'"):
+        config_lib.build(stages_config.RunConfig, values.to_dict())
+
+
+def test_the_papers_sampling():
+    values = importlib.import_module("configs.tcga").get_config("paper")
+    run = config_lib.build(stages_config.RunConfig, values.to_dict())
+    assert run.sample.solver.time_offset == 1
+    assert run.window == run.sample.decode.tile == 64
+    with pytest.raises(ValueError, match="no mode or paper, got 'papr'"):
+        importlib.import_module("configs.tcga").get_config("papr")
 
 
 @pytest.mark.parametrize("path", ["sede", "denoiser.unet.chanels", "sample.windows.strid"])

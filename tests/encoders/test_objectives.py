@@ -176,7 +176,6 @@ def test_unit_keeps_directions_and_zero():
 )
 def test_the_objective_is_the_configs(objective, task):
     config = encoder.EncoderConfig(
-        "own",
         VIT.config,
         objective,
         infonce.InfoNCEConfig(),

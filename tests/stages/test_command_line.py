@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import ssldiff_jax
-from ssldiff_jax.stages import table
+from ssldiff_jax.stages import runner, table
 
 pytestmark = pytest.mark.e2e
 
@@ -54,8 +54,19 @@ def read(path):
     return json.loads(path.read_text())
 
 
+def test_bench_measures_the_denoiser(tmp_path):
+    done = command(tmp_path, "--config.stages=bench")
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = read(tmp_path / "bench" / "results.json")
+    assert {row["name"] for row in rows} == {
+        "unet/forward_batch_1", "unet/forward_batch_8", "unet/flops", "weights/load",
+        "weights/peak",
+    }  # fmt: skip
+    assert all(row["value"] > 0 and row["hardware"] and row["unit"] for row in rows)
+
+
 def test_every_stage_is_done(workdir):
-    for name in table.STAGES:
+    for name in runner.parse_names("all", table.STAGES, "stages"):
         done = read(workdir / name / "done.json")
         assert {"digest", "seconds", "peak_rss_mb", "versions", "facts"} <= done.keys()
     assert read(workdir / "patches" / "skipped.json") == []

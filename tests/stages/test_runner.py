@@ -121,6 +121,24 @@ def test_force_makes_anew_from_nothing(work):
     assert work.run(chosen=["third"], force=["second"]) == []  # not chosen, so not touched
 
 
+def test_a_tool_runs_whenever_it_is_named_and_only_then(work):
+    work.table["tool"] = runner.Stage(work.work("tool"), (), always=True)
+    assert runner.parse_names("all", work.table, "stages") == ["first", "second", "third"]
+    for _ in range(2):
+        assert work.run(chosen=["tool"]) == ["tool"]
+        assert work.done("tool")["facts"] == {"length": 1}
+
+
+def test_files_that_are_missing_are_missed_before_anything_runs(work):
+    def missing(config):
+        raise ValueError("no such file of weights: w.ckpt")
+
+    work.table["third"] = dataclasses.replace(work.table["third"], inputs=missing)
+    context = runner.Context(make_config(), work.workdir, None)
+    with pytest.raises(ValueError, match=r"no such file of weights: w\.ckpt"):
+        runner.check(work.table, context, ["first", "second", "third"], set())
+
+
 def test_changed_upstream_invalidates_what_is_downstream(work):
     work.run()
     with pytest.raises(runner.WorkdirError, match=r"'second'.*an earlier stage was made anew"):

@@ -1,0 +1,106 @@
+"""Tool `bench`: what the config's models cost on this machine, as rows of `results.json`.
+
+Weights are random: only time and memory are looked at.
+"""
+
+import dataclasses
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssldiff_jax.core import files
+from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.stages import memory, runner
+from ssldiff_jax.weights import latent_diffusion, published
+
+_LOG = logging.getLogger(__name__)
+
+_REPETITIONS = 10
+# For the shapes alone; published embeddings have 384 to 1536.
+_EMBEDDING_DIM = 384
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measurement: the median, and how far apart the quickest and slowest were."""
+
+    name: str
+    value: float
+    unit: str
+    repetitions: int
+    spread: float
+    hardware: str
+
+
+def run(context: runner.Context) -> dict[str, Any]:
+    """Measure the denoiser's forward pass, and reading its weights from a file."""
+    config = context.config.denoiser.model(_EMBEDDING_DIM)
+    params = _random(published.abstract_denoiser(config))
+    rows = [*_forward(context, config, params), *_loading(context, config, params)]
+    table = [dataclasses.asdict(row) for row in rows]
+    files.write_json(context.folder("bench") / "results.json", table)
+    for row in rows:
+        _LOG.info("%s: %.4g %s (spread %.2g, %d times)", row.name, row.value, row.unit,
+                  row.spread, row.repetitions)  # fmt: skip
+    return {"rows": len(rows)}
+
+
+def _forward(context: runner.Context, config: conditioning.DenoiserConfig, params: Any):
+    """Seconds for one window, alone and in a chunk of the sampler's."""
+    model, side = conditioning.Denoiser(config), context.config.window
+    forward = jax.jit(lambda params, *args: model.apply({"params": params}, *args))
+    params = jax.device_put(params)
+    for batch in sorted({1, context.config.sample.chunk}):
+        x_t = jnp.zeros((batch, side, side, config.unet.latent_channels))
+        args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.embedding_dim)))
+        compiled = forward.lower(*args).compile()
+        seconds = _time(lambda call=compiled, args=args: jax.block_until_ready(call(*args)))
+        yield _row(f"unet/forward_batch_{batch}", [s / batch for s in seconds], "s/window")
+        flops = (compiled.cost_analysis() or {}).get("flops", float("nan")) / batch
+        yield _row("unet/flops", [flops], "FLOP/window")
+
+
+def _loading(context: runner.Context, config: conditioning.DenoiserConfig, params: Any):
+    """Seconds to read a safetensors file of the denoiser, and memory beside its size."""
+    path = context.folder("bench") / "denoiser.safetensors"
+    tables = (latent_diffusion.unet_names(config.unet), latent_diffusion.conditioner_names())
+    parts = (params["unet"], params["conditioner"])
+    published.export(path, *zip(tables, parts, strict=True))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    del params, parts
+    memory.reset_peak()
+    before = memory.rss_mb()
+    load = lambda: published.load_denoiser(published.ModelFile.read(path), config)
+    seconds = _time(load, repetitions=3)
+    yield _row("weights/load", seconds, "s")
+    yield _row("weights/peak", [(memory.peak_rss_mb() - before) * 2**20 / size], "× size")
+    path.unlink()
+
+
+def _time(call: Callable[[], Any], repetitions: int = _REPETITIONS) -> list[float]:
+    call()
+    seconds = []
+    for _ in range(repetitions):
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def _row(name: str, values: list[float], unit: str) -> Row:
+    hardware = f"{jax.device_count()} × {jax.devices()[0].device_kind}, {memory.processor()}"
+    spread = max(values) - min(values)
+    return Row(name, statistics.median(values), unit, len(values), spread, hardware)
+
+
+def _random(like: Any) -> Any:
+    """Small random arrays of the shapes in a tree."""
+    rng = np.random.default_rng(0)
+    draw = lambda leaf: 0.02 * rng.standard_normal(leaf.shape, np.float32)
+    return jax.tree.map(draw, like)

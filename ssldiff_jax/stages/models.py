@@ -1,0 +1,59 @@
+"""The models that a generator draws with: of a run, or of published weights."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.encoders import encoder
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.weights import published
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What a generator draws with; without an encoder it starts from embeddings only."""
+
+    encoder: encoder.Encoder | None
+    autoencoder: autoencoder.TrainedAutoencoder
+    denoiser: conditioning.Denoiser
+    params: Any
+
+    @classmethod
+    def of_run(cls, context: runner.Context) -> "Models":
+        """The models of a work directory."""
+        denoiser, params = parts.load_denoiser(context)
+        return cls(parts.load_encoder(context), parts.load_autoencoder(context), denoiser, params)
+
+    @classmethod
+    def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":
+        """The models of a published checkpoint; the encoder of `config.encoder.weights`, and the
+        first stage of `config.autoencoder.weights` where it is not in the checkpoint itself."""
+        section = config.denoiser
+        file = published.ModelFile.read(path)
+        sizes = published.conditioner_sizes(file)
+        denoiser = dataclasses.replace(section, region_dim=sizes.region).model(sizes.patch)
+        first_stage = config.autoencoder.model
+        channels = first_stage.chosen.latent_channels
+        scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
+        own = config.autoencoder.weights
+        params = published.load_autoencoder(
+            published.ModelFile.read(own) if own else file, first_stage
+        )
+        return cls(
+            _published_encoder(config.encoder),
+            autoencoder.TrainedAutoencoder(first_stage, params, scaling),
+            conditioning.Denoiser(denoiser),
+            published.load_denoiser(file, denoiser),
+        )
+
+
+def _published_encoder(section: run_config.EncoderSection) -> encoder.Encoder | None:
+    if not section.weights:
+        return None
+    params = published.load_encoder(
+        published.ModelFile.read(section.weights), section.name, section.architecture
+    )
+    return encoder.Encoder(section.architecture, params)

@@ -1,0 +1,124 @@
+"""The published large-image loop, step by step with its recorded noise."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_parity import autoencoder_config, close, unet_config
+
+from ssldiff_jax.autoencoder import autoencoder, conv
+from ssldiff_jax.diffusion import conditioning, guidance, schedule, solvers
+from ssldiff_jax.sampler import decode, grid, sampler, windows
+from ssldiff_jax.weights import latent_diffusion, published
+
+SCHEDULE = schedule.Schedule()
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    return golden("lrdm_panorama")
+
+
+@pytest.fixture(scope="module")
+def plan(recorded):
+    c = recorded.spec["constructor"]
+    config = windows.WindowConfig("overlap", c["stride"], 0, "uniform")
+    return windows.plan_windows(config, tuple(c["canvas"]), c["window"], c["num_steps"])
+
+
+@pytest.fixture(scope="module")
+def embeddings(recorded, plan):
+    c = recorded.spec["constructor"]
+    cells = recorded.inputs["embeddings"].reshape(*c["embedding_grid"], -1)
+    return grid.interpolate(cells, plan.centres()[0] / c["window"], "slerp")
+
+
+@pytest.fixture(scope="module")
+def denoiser(golden, recorded):
+    """The denoiser and its weights, of the UNet's file and the conditioner's."""
+    unet_file = golden("lrdm_unet")
+    config = conditioning.DenoiserConfig(unet_config(unet_file.spec["constructor"]), 64)
+    like, weights = published.abstract_denoiser(config), unet_file.weights | recorded.weights
+    params = {
+        "unet": latent_diffusion.unet_names(config.unet).load(weights, like["unet"], "unet"),
+        "conditioner": latent_diffusion.conditioner_names().load(
+            weights, like["conditioner"], "conditioner"
+        ),
+    }
+    return conditioning.Denoiser(config), params
+
+
+def test_windows_cover_as_recorded(recorded, plan):
+    assert plan.num_windows == recorded.spec["constructor"]["windows"]
+    count = np.zeros((*plan.canvas, 1))
+    for row, col in plan.positions[0]:
+        count[row : row + plan.window, col : col + plan.window] += 1
+    np.testing.assert_array_equal(count[..., 0], recorded.outputs["coverage"][0, 0])
+
+
+def test_windows_see_the_recorded_embeddings(recorded, embeddings):
+    expected = recorded.outputs["window_embeddings"]
+    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser):
+    model, params = denoiser
+    config = solvers.SolverConfig("paper", len(plan.positions))
+    table = solvers.solver_table(config, SCHEDULE)
+    np.testing.assert_array_equal(
+        table.t + config.time_offset, recorded.spec["constructor"]["timesteps"]
+    )
+    guided = functools.partial(
+        guidance.GuidedX0,
+        schedule=SCHEDULE,
+        prediction="eps",
+        guidance_scale=4.0,
+        time_offset=config.time_offset,
+    )
+    denoise = lambda params, *args: model.apply({"params": params}, *args)
+    drawn = sampler.GridSampler(denoise, guided, table, channels=3, chunk=15)
+    blend = jax.jit(
+        lambda params, x_t, t: drawn.blend(
+            guided(functools.partial(denoise, params)),
+            x_t, t, plan.positions[0], embeddings, plan.weights,
+        )[0]
+    )  # fmt: skip
+
+    alpha, sigma = SCHEDULE.alphas[999], SCHEDULE.sigmas[999]
+    picture = lambda name: recorded.image(name)[0]
+    x_t = jnp.float32(alpha * picture("panorama_latent") + sigma * picture("epsilon_init"))
+    close(x_t, picture("canvas_init"))
+    history = table.blank_history(x_t.shape)
+    with jax.default_matmul_precision("highest"):
+        for i in range(len(table.t)):
+            row = {name: column[i] for name, column in table.columns().items()}
+            x0 = blend(params, x_t, table.t[i])
+            close(x0, picture(f"x0_avg_step{i}"), 5e-5)
+            noise = picture(f"z_step{i}") if f"z_step{i}" in recorded.inputs else 0.0
+            x_t, history = solvers.advance(row, x_t, x0, history, noise)
+            close(x_t, picture(f"canvas_step{i}"), 5e-5)
+
+
+def test_decoded_windows_blend_as_recorded(golden, recorded):
+    first_stage = golden("lrdm_vq_f4")
+    c = first_stage.spec["constructor"]
+    d = c["ddconfig"]
+    sizes = conv.ConvConfig(d["z_channels"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"])
+    config = autoencoder_config("vq", sizes, c["n_embed"])
+    table = latent_diffusion.first_stage_names(sizes)
+    params = table.load(first_stage.weights, published.abstract_autoencoder(config), "vq")
+    trained = autoencoder.TrainedAutoencoder(
+        config, params, autoencoder.LatentScaling((1.0,) * 3, (0.0,) * 3)
+    )
+    window, stride = (recorded.spec["constructor"][name] for name in ("window", "stride"))
+    decoder = decode.TiledDecoder(
+        trained.decode, 4, decode.DecodeConfig(window, window - stride, 15, "paper")
+    )
+    with jax.default_matmul_precision("highest"):
+        found, calls = decoder(params, recorded.image("decode_latent")[0])
+    assert calls == 45
+    expected = recorded.outputs["blend_uint8_nhwc"][0]
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert np.mean(found != expected) < 0.01
