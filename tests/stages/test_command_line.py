@@ -16,6 +16,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = pathlib.Path(__file__).parents[2]
 CELLS, PATCH_PX = 2, 64
+ALL = runner.parse_names("all", table.STAGES, "stages")
 
 
 def command(workdir, *flags, timeout=600):
@@ -66,7 +67,7 @@ def test_bench_measures_the_denoiser(tmp_path):
 
 
 def test_every_stage_is_done(workdir):
-    for name in runner.parse_names("all", table.STAGES, "stages"):
+    for name in ALL:
         done = read(workdir / name / "done.json")
         assert {"digest", "seconds", "peak_rss_mb", "versions", "facts"} <= done.keys()
     assert read(workdir / "patches" / "skipped.json") == []
@@ -100,7 +101,7 @@ def test_metrics_are_complete_and_possible(workdir):
     assert all(-1 <= value <= 1 for value in metrics["layout_correlation"].values())
     assert metrics["seam_energy"] > 0
     assert 0 < metrics["reconstruction_psnr"] < 60
-    assert set(metrics["stages"]) == set(table.STAGES) - {"report"}
+    assert set(metrics["stages"]) == set(ALL) - {"report"}
     for cost in metrics["stages"].values():
         assert cost.keys() == {"seconds", "peak_rss_mb"}
     large = metrics["large_image"]
@@ -134,12 +135,12 @@ def test_report_stands(workdir):
 
 
 def test_second_call_skips_everything(workdir):
-    before = {name: (workdir / name / "done.json").read_bytes() for name in table.STAGES}
+    before = {name: (workdir / name / "done.json").read_bytes() for name in ALL}
     result = command(workdir, timeout=120)
     assert result.returncode == 0
-    for name in table.STAGES:
+    for name in ALL:
         assert f"stage {name} is done" in result.stderr
-    assert before == {name: (workdir / name / "done.json").read_bytes() for name in table.STAGES}
+    assert before == {name: (workdir / name / "done.json").read_bytes() for name in ALL}
 
 
 def test_generator_draws_the_asked_size_from_its_seed(generator, region):
