@@ -1,6 +1,10 @@
 """The demo: every model trained from scratch on one slide by two CPU cores.
 
-bash launch/demo.sh
+    bash launch/demo.sh
+
+Hardware and time: two cores of an AMD EPYC, 19 min from clone to report, 3.0 GB (2026-11-23).
+Expected on the held-out region: cell retrieval 0.56 by the encoder and 0.48 by the judge, embedding
+similarity 0.90 against 0.33 of other cells, layout correlation 0.99, seam energy 1.01.
 """
 
 from configs import default
