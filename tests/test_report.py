@@ -86,7 +86,8 @@ def workdir(tmp_path):
     for i in range(2):
         _png(tmp_path / "patches" / f"region_{i}.png", 32, 48)
         _png(tmp_path / "sample" / f"image_{i}.png", 32, 48)
-        np.save(tmp_path / "evaluate" / f"similarity_{i}.npy", np.linspace(0.1, 1, 6).reshape(2, 3))
+        cosines = np.linspace(0.1, 1, 6, dtype=np.float32).reshape(2, 3)
+        np.save(tmp_path / "evaluate" / f"similarity_{i}.npy", cosines)
     _png(tmp_path / "patches" / "overview_0.png", 20, 10)
     _png(tmp_path / "sample" / "variations.png", 32, 80)
     _png(tmp_path / "autoencoder" / "reconstructions.png", 32, 96)

@@ -82,7 +82,7 @@ def _region(
         reference=_copy(reference, folder / f"reference_{i}.png"),
         synthetic=_copy(synthetic, folder / f"synthetic_{i}.png"),
         cell_px=config["data"]["crops"]["patch_px"],
-        similarity=np.load(similarity) if similarity.exists() else None,
+        similarity=np.load(similarity).astype(float) if similarity.exists() else None,
     )
 
 
