@@ -8,7 +8,7 @@ Hardware and hours: 624 GFLOP for each patch trained; 90 M patches (150 000 step
 H200 at its peak of 790 TFLOP/s, 50 h at 40 % of it; 47 min of 256 TPU v5e at 40 %. An estimate from
 FLOPs, not a measurement.
 Expected: patch FID 6.98, crop FID 15.51 and CLIP FID 7.43 at 1024², embedding similarity 0.924
-(the paper's Table 1, from published weights to start with and two embeddings).
+(as published: started from other published weights, and with two embeddings).
 
 `--config=configs/tcga.py:paper` draws as the published code does, step for step.
 """
