@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config.mesh = _mesh()
     config.data = _data()
     config.encoder = encoder()
+    config.embeddings = _embeddings()
     config.autoencoder = _autoencoder()
     config.denoiser = _denoiser()
     config.sample = _sample()
@@ -57,7 +58,8 @@ def _mesh() -> ConfigDict:
 
 def _data() -> ConfigDict:
     c = ConfigDict()
-    # Globs, files or folders, comma-separated; "demo" is the CC0 slide of the demo.
+    # Slides: globs, files or folders, comma-separated; "demo" is the CC0 slide of the demo.
+    # Patches already cut: a .npy file of pixels or of names of image files; tfds:NAME.
     c.slides = "demo"
     # Microns per pixel of the slides; 0 takes what the file says.
     c.mpp = 0.0
@@ -208,6 +210,21 @@ def encoder() -> ConfigDict:
     c.train.optimizer.clip_norm = 3.0
     # In DINO this average is the teacher.
     c.train.optimizer.ema_decay = 0.996
+    return c
+
+
+def _embeddings() -> ConfigDict:
+    c = ConfigDict()
+    # Computed elsewhere, by any encoder (.h5, .npy, .pt): a folder with a file for each slide, or
+    # a file with a row for each patch of a list. "" computes them with the encoder above.
+    c.source = ""
+    # The array's name, where a file has several: features, feat_20x …
+    c.dataset = ""
+    # Folder of .h5 files with the places of patches (CLAM's patches/), where `source` has none.
+    c.corners = ""
+    # pixels: refused where another order of rows would agree better with the patches' pixels;
+    # none: trusted.
+    c.check = "pixels"
     return c
 
 

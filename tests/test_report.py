@@ -74,13 +74,22 @@ def workdir(tmp_path):
         "patches": {"slides": {"0": _HOSTILE}},
         "encoder": _ENCODER | {"num_tested": 4},
         "judge": _ENCODER,
+        "embeddings": {"dim": 8},
         "autoencoder": {"psnr": 30.0, "ssim": 0.9},
         "sample": {"large_images": [_LARGE, _LARGE]},
     }
     for i, (stage, found) in enumerate(facts.items()):
         cost = {"seconds": 10.0 + i, "peak_rss_mb": 100, "finished": f"2020-01-01T00:0{i}:00+0000"}
         _write(tmp_path / stage / "done.json", cost | {"facts": found})
-    place = {"slide": 0, "slide_name": _HOSTILE, "top": 1, "left": 2, "height": 32, "width": 48}
+    place = {
+        "kind": "region",
+        "slide": 0,
+        "slide_name": _HOSTILE,
+        "top": 1,
+        "left": 2,
+        "height": 32,
+        "width": 48,
+    }
     _write(tmp_path / "patches" / "regions.json", [place, place])
     _write(tmp_path / "patches" / "skipped.json", [{"slide": f"a/{_HOSTILE}", "reason": "<b>"}])
     for i in range(2):
@@ -106,14 +115,16 @@ def test_every_figure_is_collected(workdir):
     found = metrics.collect(workdir)
     assert set(found) == {
         *_FEATURES, *_PIXELS, "reconstruction_psnr", "reconstruction_ssim", "judge", "encoder",
-        "judge_encoder", "stages", "large_image", "large_images", "environment", "config_digest",
-        "date",
+        "judge_encoder", "embedding_dim", "stages", "large_image", "large_images", "environment",
+        "config_digest", "date",
     }  # fmt: skip
     assert found["judge"] == _FEATURES
     assert found["encoder"] == found["judge_encoder"] == _ENCODER
     assert found["large_image"] == _LARGE
     assert found["stages"]["encoder"] == {"seconds": 11.0, "peak_rss_mb": 100}
-    assert list(found["stages"]) == ["patches", "encoder", "judge", "autoencoder", "sample"]
+    assert list(found["stages"]) == [
+        "patches", "encoder", "judge", "embeddings", "autoencoder", "sample",
+    ]  # fmt: skip
 
 
 def test_digest_is_of_the_science_only(workdir):

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -12,23 +12,21 @@ from PIL import Image
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import plan
-from ssldiff_jax.slides import slide as slide_lib
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordPlan:
-    """What the builder writes: open slides, and the squares of each split."""
+    """What the builder writes: how to read a square, and the squares of each split."""
 
-    slides: dict[int, slide_lib.Slide]
+    read: Callable[[plan.Square], arrays.ImageUint8]
     splits: dict[str, list[plan.Square]]
-    mpp: float
     jpeg_quality: int
 
 
 class PatchRecords(tfds.core.GeneratorBasedBuilder):
     """One JPEG a record, with the place it was taken from."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
     def __init__(self, *, record_plan: RecordPlan | None = None, **kwargs):
         self._plan = record_plan
@@ -41,6 +39,7 @@ class PatchRecords(tfds.core.GeneratorBasedBuilder):
                 "slide": np.int64,
                 "top": np.int64,
                 "left": np.int64,
+                "row": np.int64,
             }
         )
         return tfds.core.DatasetInfo(
@@ -52,10 +51,7 @@ class PatchRecords(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         for square in self._plan.splits[split]:
-            slide = self._plan.slides[square.slide]
-            pixels = slide.read_region(
-                square.top, square.left, square.height, square.width, mpp=self._plan.mpp
-            )
+            pixels = self._plan.read(square)
             key = f"{square.slide:06d}_{square.top:07d}_{square.left:07d}"
             yield (
                 key,
@@ -64,6 +60,7 @@ class PatchRecords(tfds.core.GeneratorBasedBuilder):
                     "slide": square.slide,
                     "top": square.top,
                     "left": square.left,
+                    "row": square.row,
                 },
             )
 
@@ -111,6 +108,11 @@ class RecordSource:
     def _decode(self, number: int) -> arrays.ImageUint8:
         with Image.open(io.BytesIO(self._source[number]["image"])) as image:
             return np.asarray(image.convert("RGB"))
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(slide, row): which embedding computed elsewhere is this record's."""
+        record = self._source[int(number)]
+        return int(record["slide"]), int(record["row"])
 
     def __repr__(self) -> str:
         # Grain stores this beside the iterator state and refuses to restore another source.

@@ -4,8 +4,10 @@ import dataclasses
 import hashlib
 import pathlib
 import re
+from collections.abc import Callable, Iterable
 from typing import Literal
 
+from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides import tissue
 
@@ -44,16 +46,72 @@ class RegionConfig:
     rows: int
     cols: int
 
+    def __post_init__(self):
+        if min(self.count, self.rows, self.cols) < 1:
+            raise ValueError(
+                f"regions must have count, rows and cols ≥ 1, got count={self.count}, "
+                f"rows={self.rows}, cols={self.cols}"
+            )
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Square:
-    """A place in a slide, pixels at the patch mpp."""
+    """A place in a slide, pixels at the patch mpp; in a list of patches `slide` is the patch.
+
+    `row` is its place among the embeddings of its slide that were computed elsewhere, −1: none.
+    """
 
     slide: int
     top: int
     left: int
     height: int
     width: int
+    row: int = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Held-out cells to draw from, row by row: a region of a slide, or patches side by side."""
+
+    cells: tuple[Square, ...]
+    cols: int
+    kind: Literal["region", "page"]
+
+    @property
+    def rows(self) -> int:
+        """Rows of cells."""
+        return len(self.cells) // self.cols
+
+    @classmethod
+    def region(cls, whole: Square, cell_px: int, known: Iterable[Square] = ()) -> "Reference":
+        """The cells of a region, as they are among the squares `known` where they are."""
+        places = {(s.slide, s.top, s.left): s for s in known}
+        lattice = [
+            Square(whole.slide, whole.top + top, whole.left + left, cell_px, cell_px)
+            for top in range(0, whole.height, cell_px)
+            for left in range(0, whole.width, cell_px)
+        ]
+        cells = tuple(places.get((s.slide, s.top, s.left), s) for s in lattice)
+        return cls(cells, whole.width // cell_px, "region")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What becomes records.
+
+    Attributes:
+        read: the pixels of a square.
+        splits: the squares of `train` and `test`.
+        references: held-out cells that images are drawn from.
+        names: of slides by their number, or of the list.
+        skipped: what could not be used, and why.
+    """
+
+    read: Callable[[Square], arrays.ImageUint8]
+    splits: dict[str, list[Square]]
+    references: list[Reference]
+    names: dict[int, str]
+    skipped: list[dict[str, str]]
 
 
 def case_of(path: pathlib.Path, case_regex: str) -> str:
@@ -68,11 +126,16 @@ def is_held_out(case: str, fraction: float) -> bool:
     return value / 16**12 < fraction
 
 
+def count_held_out(count: int, fraction: float) -> int:
+    """How many of `count` in a row are held out; the last ones are."""
+    return count - round(count * (1 - fraction))
+
+
 def parts(slide: slide_lib.Slide, holdout: HoldoutConfig, mpp: float) -> dict[str, tuple[int, int]]:
     """Rows [top, bottom) of a slide that belong to "train" and "test", at `mpp`."""
     height, _ = slide.shape_at(mpp)
     if holdout.by == "area":
-        line = round(height * (1 - holdout.fraction))
+        line = height - count_held_out(height, holdout.fraction)
         return {"train": (0, line), "test": (line, height)}
     held_out = is_held_out(case_of(slide.path, holdout.case_regex), holdout.fraction)
     return {"test" if held_out else "train": (0, height)}
@@ -127,6 +190,31 @@ def regions(
         for left in lefts
     ]
     return sorted(found, key=lambda item: (-item[0], item[1].top, item[1].left))
+
+
+def grown(square: Square, context_px: int) -> Square:
+    """A square with `context_px` more on each side."""
+    return dataclasses.replace(
+        square,
+        top=square.top - context_px,
+        left=square.left - context_px,
+        height=square.height + 2 * context_px,
+        width=square.width + 2 * context_px,
+    )
+
+
+def whole_regions(
+    squares: list[Square], size: tuple[int, int], cell_px: int
+) -> list[tuple[float, Square]]:
+    """Candidates for reference regions of `size` px all of whose cells are among `squares`."""
+    height, width = size
+    known = {(s.slide, s.top, s.left) for s in squares}
+    steps = [(y, x) for y in range(0, height, cell_px) for x in range(0, width, cell_px)]
+    return [
+        (1.0, Square(s.slide, s.top, s.left, height, width))
+        for s in squares
+        if all((s.slide, s.top + y, s.left + x) in known for y, x in steps)
+    ]
 
 
 def pick_apart(candidates: list[tuple[float, Square]], count: int) -> list[Square]:

@@ -14,6 +14,13 @@ def cut_cells(image: arrays.ImageUint8, side: int, shift: int = 0) -> UInt8[np.n
     return cells.swapaxes(1, 2).reshape(-1, side, side, 3)
 
 
+def mosaic(cells: UInt8[np.ndarray, "N s s 3"], cols: int) -> arrays.ImageUint8:
+    """Cells in reading order as one image: the inverse of `cut_cells`."""
+    n, side = len(cells), cells.shape[1]
+    rows = cells.reshape(n // cols, cols, side, side, 3).swapaxes(1, 2)
+    return rows.reshape(n // cols * side, cols * side, 3)
+
+
 def layout_correlation(
     image: arrays.ImageUint8, reference: arrays.ImageUint8, side: int
 ) -> dict[str, float]:

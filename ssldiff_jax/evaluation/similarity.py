@@ -27,26 +27,38 @@ def cell_similarity(pair: Pair, embed: EmbedFn, side: int) -> Float[np.ndarray, 
     return unit(pair.image) @ unit(pair.reference).T
 
 
-def fidelity(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
-    """embedding_similarity (mean of matching cells, and of all others), cell_retrieval_top1
-    (within each region), and crop_fd with its floor.
-
-    Both distances compare a lattice of real cells with one moved by half a cell, of the same
-    places: crop_fd's is synthetic, the floor's is real. Images are pooled before.
-    """
+def cells(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
+    """embedding_similarity (mean of matching cells, and of all others) and cell_retrieval_top1
+    (within each pair)."""
     cosines = [cell_similarity(pair, embed, side) for pair in pairs]
     matching = np.concatenate([np.diagonal(c) for c in cosines])
     others = np.concatenate([c[~np.eye(len(c), dtype=bool)] for c in cosines])
     top1 = np.concatenate([np.argmax(c, axis=1) == np.arange(len(c)) for c in cosines])
+    return {
+        "embedding_similarity": {"mean": matching.mean(), "shuffled": others.mean()},
+        "cell_retrieval_top1": top1.mean(),
+        "num_cells": len(matching),
+    }
 
-    pool = lambda cells: encoder_lib.unit(embed(np.concatenate(cells)))
+
+def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
+    """crop_fd and fd_floor: both compare a lattice of real cells with one moved by half a cell, of
+    the same places; crop_fd's is synthetic, the floor's is real. Images are pooled before."""
+    pool = lambda found: encoder_lib.unit(embed(np.concatenate(found)))
     real = pool([images.cut_cells(p.reference, side) for p in pairs])
     real_moved = pool([images.cut_cells(p.reference, side, side // 2) for p in pairs])
     synthetic = pool([images.cut_cells(p.image, side, side // 2) for p in pairs])
     return {
-        "embedding_similarity": {"mean": matching.mean(), "shuffled": others.mean()},
-        "cell_retrieval_top1": top1.mean(),
         "crop_fd": distances.frechet_distance(real, synthetic),
         "fd_floor": distances.frechet_distance(real, real_moved),
-        "num_cells": len(matching),
     }
+
+
+def patch_distance(
+    real: list[arrays.ImageUint8], drawn: list[arrays.ImageUint8], embed: EmbedFn, side: int
+) -> float:
+    """Fréchet distance between the pooled cells of two lists of images."""
+    pool = lambda pages: encoder_lib.unit(
+        embed(np.concatenate([images.cut_cells(page, side) for page in pages]))
+    )
+    return distances.frechet_distance(pool(real), pool(drawn))

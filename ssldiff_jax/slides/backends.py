@@ -88,19 +88,12 @@ class OpenSlideBackend:
         self.read(len(self.level_shapes) - 1, 0, 0, min(_PROBE, height), min(_PROBE, width))
 
 
-class PillowBackend:
-    """A plain image, decoded whole into memory (at most `MAX_DECODED_PIXELS`)."""
+class PixelBackend:
+    """Pixels that are in memory already: one level."""
 
-    def __init__(self, path: pathlib.Path):
-        try:
-            with _without_pillow_limit(), Image.open(path) as image:
-                _check_decodable(image)
-                self.mpp = _tiff_mpp(image)
-                image.load()
-                self._image_uint8 = pixels.to_rgb(image)
-        except Exception as error:  # Pillow's decoders raise a dozen unrelated types
-            raise SlideError.because(path, "a readable slide or image", error) from error
-        self.level_shapes = (self._image_uint8.shape[:2],)
+    def __init__(self, image_uint8: arrays.ImageUint8, mpp: float | None):
+        self._image_uint8, self.mpp = image_uint8, mpp
+        self.level_shapes = (image_uint8.shape[:2],)
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
         """Return (height, width, 3) pixels; there is one level only."""
@@ -108,6 +101,20 @@ class PillowBackend:
 
     def close(self) -> None:
         self._image_uint8 = np.empty((0, 0, 3), np.uint8)
+
+
+class PillowBackend(PixelBackend):
+    """A plain image, decoded whole into memory (at most `MAX_DECODED_PIXELS`)."""
+
+    def __init__(self, path: pathlib.Path):
+        try:
+            with _without_pillow_limit(), Image.open(path) as image:
+                _check_decodable(image)
+                mpp = _tiff_mpp(image)
+                image.load()
+                super().__init__(pixels.to_rgb(image), mpp)
+        except Exception as error:  # Pillow's decoders raise a dozen unrelated types
+            raise SlideError.because(path, "a readable slide or image", error) from error
 
 
 def open_backend(path: pathlib.Path) -> Backend:

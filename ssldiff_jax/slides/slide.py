@@ -12,7 +12,7 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import backends, pixels, resample
 from ssldiff_jax.slides.backends import SlideError
 
-__all__ = ["Slide", "SlideError", "find_slides", "open_slide"]
+__all__ = ["Slide", "SlideError", "find_slides", "open_slide", "slide_of"]
 
 MPP_TOLERANCE = 0.01
 """0.499 and 0.5 µm/px are the same magnification: no resampling for that."""
@@ -35,6 +35,10 @@ class Slide(Protocol):
 
     def shape_at(self, mpp: float) -> tuple[int, int]:
         """Return (height, width) in whole pixels at that mpp, at least 1 × 1."""
+        ...
+
+    def downsample(self, mpp: float) -> float:
+        """Return level-0 pixels per pixel at that mpp."""
         ...
 
     def read_region(
@@ -71,6 +75,11 @@ def open_slide(path: str | pathlib.Path, *, mpp: float | None = None) -> Slide:
     return LeveledSlide(path, native_mpp, backend)
 
 
+def slide_of(name: str, image_uint8: arrays.ImageUint8, *, mpp: float) -> Slide:
+    """A slide of pixels that no file of ours holds; `name` stands for its path."""
+    return LeveledSlide(pathlib.Path(name), mpp, backends.PixelBackend(image_uint8, mpp))
+
+
 def find_slides(pattern: str) -> list[pathlib.Path]:
     """List the files of comma-separated paths, globs (`**` recurses) and directories, sorted.
 
@@ -105,9 +114,19 @@ class LeveledSlide:
         self._backend = backend
         self._downsamples = [_downsample(self.shape, level) for level in backend.level_shapes]
 
+    def downsample(self, mpp: float) -> float:
+        """Return level-0 pixels per pixel at that mpp. Raises SlideError where it is too fine."""
+        if not mpp > 0 or mpp < self.mpp / 2 * (1 - MPP_TOLERANCE):
+            raise SlideError(
+                f"expected mpp of at least half the native {self.mpp:g} of {self.path}, "
+                f"got mpp={mpp:g}"
+            )
+        power = 2.0 ** round(math.log2(mpp / self.mpp))
+        return power if abs(mpp / self.mpp / power - 1) <= MPP_TOLERANCE else mpp / self.mpp
+
     def shape_at(self, mpp: float) -> tuple[int, int]:
         """Return (height, width) in whole pixels at that mpp, at least 1 × 1."""
-        factor = self._factor(mpp)
+        factor = self.downsample(mpp)
         height, width = (max(1, math.floor(size / factor + 1e-6)) for size in self.shape)
         return height, width
 
@@ -124,7 +143,7 @@ class LeveledSlide:
             raise SlideError(
                 f"expected a region of at least 1 × 1 px of {self.path}, got {height} × {width}"
             )
-        factor = self._factor(mpp)
+        factor = self.downsample(mpp)
         level = max((i for i, d in enumerate(self._downsamples) if d <= factor + 1e-6), default=0)
         scale = factor / self._downsamples[level]
         read = self._stored if math.isclose(scale, 1, rel_tol=1e-9) else self._resampled
@@ -138,15 +157,6 @@ class LeveledSlide:
     def close(self) -> None:
         """Release the file; reading afterwards is an error."""
         self._backend.close()
-
-    def _factor(self, mpp: float) -> float:
-        if not mpp > 0 or mpp < self.mpp / 2 * (1 - MPP_TOLERANCE):
-            raise SlideError(
-                f"expected mpp of at least half the native {self.mpp:g} of {self.path}, "
-                f"got mpp={mpp:g}"
-            )
-        power = 2.0 ** round(math.log2(mpp / self.mpp))
-        return power if abs(mpp / self.mpp / power - 1) <= MPP_TOLERANCE else mpp / self.mpp
 
     def _stored(self, out: np.ndarray, top: int, left: int, *, level: int, scale: float) -> None:
         """Fill `out` with the pixels of a level as they are stored."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import skimage.metrics
 
@@ -44,6 +45,8 @@ def run(context: runner.Context) -> dict[str, Any]:
 def _perceptual(context: runner.Context) -> tuple[Callable[..., jax.Array], Any]:
     """The distance (params, x, y) that the config names, and its fixed parameters."""
     section = context.config.autoencoder
+    if not section.train.num_steps or not section.loss.perceptual_weight:
+        return (lambda params, x, y: jnp.zeros(())), {}
     if section.loss.perceptual == "lpips":
         model = lpips.LPIPS()
         distance = lambda params, x, y: model.apply({"params": params}, x, y).mean()
@@ -61,7 +64,7 @@ def _measure(context: runner.Context, params: Any) -> dict[str, Any]:
 
     def reconstruct(params, image_uint8):
         moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
-        mean, _ = jax.numpy.split(moments, 2, axis=-1)
+        mean, _ = jnp.split(moments, 2, axis=-1)
         return layers.to_uint8(model.apply({"params": params}, mean, method=model.decode))
 
     side = context.config.data.records.record_px

@@ -12,6 +12,7 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.sampler import decode, grid, windows
 from ssldiff_jax.slides import tissue
+from ssldiff_jax.stages import imported
 from ssldiff_jax.train import loop, mesh
 
 
@@ -145,6 +146,7 @@ class RunConfig:
     mesh: mesh.MeshConfig
     data: DataConfig
     encoder: EncoderSection
+    embeddings: imported.EmbeddingsSection
     autoencoder: AutoencoderSection
     denoiser: DenoiserSection
     sample: SampleSection
@@ -176,6 +178,32 @@ class RunConfig:
                 "config.denoiser.unet.latent_channels must equal the autoencoder's, got "
                 f"{self.denoiser.unet.latent_channels} and "
                 f"{self.autoencoder.model.chosen.latent_channels}"
+            )
+
+        if self.embeddings.source:
+            self._check_imported()
+
+    def _check_imported(self) -> None:
+        """Embeddings computed elsewhere are of whole patches as they lie, and there is no encoder
+        to ask for more."""
+        crops_, loss = self.data.crops, self.autoencoder.loss
+        px = crops_.context_patch_px
+        wrong = [
+            f"{key}={found!r} (must be {wanted!r})"
+            for key, found, wanted in (
+                ("data.records.record_px", self.data.records.record_px, px),
+                ("data.crops.num_crops", crops_.num_crops, 0),
+                ("data.crops.dihedral", crops_.dihedral, False),
+                ("sample.conditioning", self.sample.conditioning, "interpolated"),
+            )
+            if found != wanted
+        ]
+        needs_features = self.autoencoder.train.num_steps and loss.perceptual_weight
+        if needs_features and loss.perceptual == "encoder":
+            wrong.append("autoencoder.loss.perceptual='encoder' (must be 'lpips', or its weight 0)")
+        if wrong:
+            raise config_lib.ConfigError(
+                f"with config.embeddings.source there is no encoder, got {', '.join(wrong)}"
             )
 
     @property

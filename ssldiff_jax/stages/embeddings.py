@@ -1,14 +1,18 @@
-"""Stage `embeddings`: the embedding of every crop, at the orientation of that crop."""
+"""Stage `embeddings`: the embedding of every crop, at the orientation of that crop; or those that
+were computed elsewhere, in the order of our records."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
+from ssldiff_jax.core import files
 from ssldiff_jax.data import store
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import parts, runner
 from ssldiff_jax.train import logs
+from ssldiff_jax.weights import features
 
 _BATCH = 256
 
@@ -28,6 +32,10 @@ def cropped(context: runner.Context, name: str) -> Iterator[np.ndarray]:
 
 def run(context: runner.Context) -> dict[str, Any]:
     """Write an array store of embeddings."""
+    return _imported(context) if context.config.embeddings.source else _computed(context)
+
+
+def _computed(context: runner.Context) -> dict[str, Any]:
     model = parts.load_encoder(context)
     dim, margin = model.dim, context.config.data.crops.context_px
     writer = store.StoreWriter(
@@ -42,3 +50,44 @@ def run(context: runner.Context) -> dict[str, Any]:
     facts = {"dim": dim, "encoder": parts.encoder_digest(model), "effective_rank": rank}
     writer.close(**facts)
     return facts
+
+
+def _imported(context: runner.Context) -> dict[str, Any]:
+    """One embedding a record, and `region_N.npy`, the grids of the references."""
+    folder, embeddings = context.folder("embeddings"), parts.imported_embeddings(context)
+    for i, reference in enumerate(files.read_json(context.folder("patches") / "regions.json")):
+        px = context.config.data.crops.patch_px
+        rows, cols = reference["height"] // px, reference["width"] // px
+        grid = _rows(np.array(reference["cells"]), embeddings).reshape(rows, cols, -1)
+        files.write_atomic(folder / f"region_{i}.npy", lambda path, grid=grid: np.save(path, grid))
+    source = parts.records(context, "train")
+    places = np.array([source.place(i) for i in range(len(source))])
+    dim = embeddings(int(places[0, 0])).dim
+    writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
+    progress, rank = logs.Progress("embeddings", len(places)), 0.0
+    for start in range(0, len(places), _BATCH):
+        embedding = _rows(places[start : start + _BATCH], embeddings)
+        rank = rank or encoder.effective_rank(embedding)
+        writer.append(embedding=embedding)
+        progress.update(len(embedding))
+    progress.close()
+    facts = {"dim": dim, "source": context.config.embeddings.source, "effective_rank": rank}
+    writer.close(**facts)
+    return facts
+
+
+def _rows(
+    places: Int[np.ndarray, "N 2"], embeddings: Callable[[int], features.Features]
+) -> Float[np.ndarray, "N D"]:
+    """Embeddings at (slide, row), every file asked once."""
+    found: np.ndarray | None = None
+    for slide in np.unique(places[:, 0]):
+        here, values = places[:, 0] == slide, embeddings(int(slide))
+        if found is None:
+            found = np.zeros((len(places), values.dim), np.float32)
+        if values.dim != found.shape[1]:
+            raise features.WeightsError(
+                f"{values} must have {found.shape[1]} dimensions as the others, got {values.dim}"
+            )
+        found[here] = values.rows(places[here, 1])
+    return found

@@ -23,6 +23,9 @@ def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
     """Train, or take published weights; then write `encoder.json`: sizes, hash, retrieval and
     effective rank."""
     config, section = context.config, getattr(context.config, name)
+    if name == "encoder" and config.embeddings.source:
+        # Its embeddings are all there is of it.
+        return {"imported": config.embeddings.source}
     px = config.data.crops.patch_px
     start = None
     if section.weights:

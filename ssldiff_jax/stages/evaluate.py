@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the figures of the large images, by the encoder and by the judge."""
+"""Stage `evaluate`: the figures of what was drawn, by the encoder and by the judge."""
 
 from typing import Any
 
@@ -6,24 +6,44 @@ import numpy as np
 from PIL import Image
 
 from ssldiff_jax.core import files
-from ssldiff_jax.encoders import encoder
-from ssldiff_jax.evaluation import distances, images, similarity
+from ssldiff_jax.evaluation import images, similarity
 from ssldiff_jax.stages import parts, runner
+
+_FEATURES = (
+    "embedding_similarity",
+    "cell_retrieval_top1",
+    "num_cells",
+    "crop_fd",
+    "fd_floor",
+    "patch_fd",
+)
+_PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
 
 
 def run(context: runner.Context) -> dict[str, Any]:
-    """Write `results.json`, and the similarity of every cell as `similarity_N.npy`."""
+    """Write `results.json`, and the similarity of every cell as `similarity_N.npy`.
+
+    Figures that a run cannot have are None: of large images, where held-out patches lie side by
+    side and not in a region; by the encoder, where embeddings were computed elsewhere.
+    """
     side, folder = context.config.data.crops.patch_px, context.folder("evaluate")
+    references = parts.references(context)
+    regions = all(reference.kind == "region" for reference in references)
+    drawn = "image" if regions else "patches"
     pairs = [
-        similarity.Pair(_png(context, f"image_{i}"), reference)
-        for i, reference in enumerate(parts.regions(context))
+        similarity.Pair(_png(context, f"{drawn}_{i}"), reference.image)
+        for i, reference in enumerate(references)
     ]
     patches = [_png(context, f"patches_{i}") for i in range(len(pairs))]
-    model = parts.load_encoder(context)
-    results = _features(pairs, patches, model, side) | _pixels(context, pairs, side)
-    results["judge"] = _features(pairs, patches, parts.load_encoder(context, "judge"), side)
+    judge = parts.load_encoder(context, "judge")
+    imported = bool(context.config.embeddings.source)
+    encoder = None if imported else parts.load_encoder(context)
+    of = lambda embed: _features(pairs, patches, embed, side, regions=regions)
+    results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
+    results |= _pixels(context, pairs, side) if regions else dict.fromkeys(_PIXELS)
+    results["judge"] = of(judge)
     for i, pair in enumerate(pairs):
-        cosines = np.diagonal(similarity.cell_similarity(pair, model, side))
+        cosines = np.diagonal(similarity.cell_similarity(pair, encoder or judge, side))
         rows = pair.reference.shape[0] // side
         np.save(folder / f"similarity_{i}.npy", cosines.reshape(rows, -1))
     files.write_json(folder / "results.json", results)
@@ -34,13 +54,22 @@ def _png(context: runner.Context, name: str) -> np.ndarray:
     return np.asarray(Image.open(context.folder("sample") / f"{name}.png"))
 
 
-def _features(pairs, patches, model: encoder.Encoder, side: int) -> dict[str, Any]:
-    found = similarity.fidelity(pairs, model, side)
-    pool = lambda pages: encoder.unit(
-        model(np.concatenate([images.cut_cells(p, side) for p in pages]))
-    )
-    real = pool([p.reference for p in pairs])
-    return found | {"patch_fd": distances.frechet_distance(real, pool(patches))}
+def _features(
+    pairs: list[similarity.Pair],
+    patches: list[np.ndarray],
+    embed: similarity.EmbedFn,
+    side: int,
+    *,
+    regions: bool,
+) -> dict[str, Any]:
+    real = [pair.reference for pair in pairs]
+    found = similarity.cells(pairs, embed, side)
+    found["patch_fd"] = similarity.patch_distance(real, patches, embed, side)
+    if regions:
+        return found | similarity.crops(pairs, embed, side)
+    halves = [np.concatenate([images.cut_cells(r, side)[i::2] for r in real]) for i in (0, 1)]
+    floor = similarity.patch_distance(*([images.mosaic(h, 1)] for h in halves), embed, side)
+    return found | {"crop_fd": None, "fd_floor": floor}
 
 
 def _pixels(context: runner.Context, pairs, side: int) -> dict[str, Any]:

@@ -75,11 +75,14 @@ class Generator:
     def encoder(self) -> encoder.Encoder:
         """What embeds patches.
 
-        Raises WeightsError where weights were loaded without an encoder's.
+        Raises WeightsError where there is none: weights were loaded without an encoder's, or a
+        run was trained on embeddings computed elsewhere.
         """
         if self._encoder is None:
+            elsewhere = self.config.embeddings.source
+            told = f"embeddings computed elsewhere ({elsewhere})" if elsewhere else "none"
             raise reader.WeightsError(
-                "to embed images, config.encoder.weights must name the encoder's file, got none"
+                f"to embed images, config.encoder.weights must name the encoder's file, got {told}"
             )
         return self._encoder
 

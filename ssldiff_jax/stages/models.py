@@ -25,7 +25,9 @@ class Models:
     def of_run(cls, context: runner.Context) -> "Models":
         """The models of a work directory."""
         denoiser, params = parts.load_denoiser(context)
-        return cls(parts.load_encoder(context), parts.load_autoencoder(context), denoiser, params)
+        imported = bool(context.config.embeddings.source)
+        encoder_ = None if imported else parts.load_encoder(context)
+        return cls(encoder_, parts.load_autoencoder(context), denoiser, params)
 
     @classmethod
     def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":

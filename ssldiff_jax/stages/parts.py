@@ -1,9 +1,12 @@
 """Trained parts and their data, read back from a work directory."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -11,12 +14,13 @@ from PIL import Image
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, files
-from ssldiff_jax.data import builder, crops
+from ssldiff_jax.data import builder, crops, patch_list
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import runner
 from ssldiff_jax.train import checkpoint, loop
+from ssldiff_jax.weights import features
 
 
 def training_run(context: runner.Context, name: str) -> loop.Run:
@@ -47,11 +51,49 @@ def patches_at(
     return np.stack([source[int(i)][at] for i in order])
 
 
-def regions(context: runner.Context) -> list[arrays.ImageUint8]:
-    """The held-out reference regions."""
-    folder = context.folder("patches")
-    count = len(files.read_json(folder / "regions.json"))
-    return [np.asarray(Image.open(folder / f"region_{i}.png")) for i in range(count)]
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Held-out cells to draw from: a region of a slide, or a page of patches side by side.
+
+    `grid` are their embeddings where they were computed elsewhere.
+    """
+
+    image: arrays.ImageUint8
+    kind: Literal["region", "page"]
+    grid: arrays.EmbeddingGrid | None
+
+
+def references(context: runner.Context) -> list[Reference]:
+    """What images are drawn from and held against."""
+    folder, found = context.folder("patches"), []
+    for i, told in enumerate(files.read_json(folder / "regions.json")):
+        image = np.asarray(Image.open(folder / f"region_{i}.png"))
+        grid = None
+        if context.config.embeddings.source:
+            grid = np.load(context.folder("embeddings") / f"region_{i}.npy", allow_pickle=False)
+        found.append(Reference(image, told["kind"], grid))
+    return found
+
+
+def imported_embeddings(context: runner.Context) -> Callable[[int], features.Features]:
+    """From the number of a slide (any, for a list of patches) to its embeddings.
+
+    Raises WeightsError for a slide that has none.
+    """
+    section = context.config.embeddings
+    if patch_list.is_list(context.config.data.slides) and not section.path.is_dir():
+        whole = section.of_list()
+        return lambda number: whole
+    names = files.read_json(context.folder("patches") / "done.json")["facts"]["slides"]
+
+    @functools.cache
+    def of_slide(number: int) -> features.Features:
+        found = section.of_slide(names[str(number)])
+        if found is None:
+            raise features.WeightsError(f"no file of embeddings for {names[str(number)]}")
+        return found
+
+    return of_slide
 
 
 def load_encoder(context: runner.Context, name: str = "encoder") -> encoder.Encoder:
@@ -95,6 +137,6 @@ def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
 
 def load_denoiser(context: runner.Context) -> tuple[conditioning.Denoiser, Any]:
     """The denoiser and its averaged weights."""
-    dim = context.config.encoder.architecture.vit.width
-    model = conditioning.Denoiser(context.config.denoiser.model(dim))
-    return model, checkpoint.load_params(context.folder("denoiser") / "checkpoints")
+    params = checkpoint.load_params(context.folder("denoiser") / "checkpoints")
+    dim = params["conditioner"]["token"]["kernel"].shape[0]
+    return conditioning.Denoiser(context.config.denoiser.model(dim)), params

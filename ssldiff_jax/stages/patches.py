@@ -1,140 +1,124 @@
-"""Stage `patches`: slides → records of both splits, and the held-out reference regions."""
+"""Stage `patches`: slides, or patches already cut → records of both splits, and references."""
 
 import dataclasses
-import logging
-import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.data import builder, demo_slide, plan
-from ssldiff_jax.slides import pyramid, tissue
+from ssldiff_jax.data import builder, patch_list, plan
+from ssldiff_jax.evaluation import images
+from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import runner
+from ssldiff_jax.stages import imported, list_source, runner, slide_source
+from ssldiff_jax.weights import features, published
 
-_LOG = logging.getLogger(__name__)
-
-_OVERVIEW_MPP = 4.0
-
-
-def paths(data: run_config.DataConfig) -> list[pathlib.Path]:
-    """The slides a config names.
-
-    Raises SlideError when there is none.
-    """
-    if data.slides == "demo":
-        return [demo_slide.demo_slide()]
-    return slide_lib.find_slides(data.slides)
+# Images of a data set that are larger are slides of their own.
+_LARGEST_PATCH = 1024
 
 
-def fingerprint(config: run_config.RunConfig) -> list[list[Any]]:
-    """Name and size of every slide."""
-    return [[path.name, path.stat().st_size] for path in paths(config.data)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Prepared:
-    slide: slide_lib.Slide
-    mask: tissue.TissueMask
-    parts: dict[str, tuple[int, int]]
-    width: int
+def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
+    """Name and size of every slide or list, and of embeddings computed elsewhere."""
+    spec = config.data.slides
+    if patch_list.is_list(spec):
+        patches = patch_list.open_list(spec)
+        slides = [[patches.source, len(patches)]]
+    else:
+        slides = [[path.name, path.stat().st_size] for path in slide_source.paths(config.data)]
+    return {"slides": slides, "embeddings": published.fingerprint(config.embeddings.source)}
 
 
 def run(context: runner.Context) -> dict[str, Any]:
     """Write `records/` (TFDS), `region_N.png` with `regions.json`, and `skipped.json`."""
+    spec = context.config.data.slides
+    patches = patch_list.open_list(spec) if patch_list.is_list(spec) else None
+    if patches is None:
+        return _of_slides(context, slide_source.openers(context.config.data))
+    if getattr(patches, "largest_side", 0) > _LARGEST_PATCH:
+        return _of_slides(context, slide_source.openers_of(patches, context.config.data))
+    return _of_list(context, patches)
+
+
+def _of_slides(
+    context: runner.Context, slides: list[tuple[str, slide_source.OpenSlide]]
+) -> dict[str, Any]:
+    section = context.config.embeddings
+    found = slide_source.OpenSlides(
+        context.config.data, slides, section.of_slide if section.source else None
+    )
+    source = found.source()
+    facts = _write(context, source, found.features_of if section.source else None)
+    for number, overview in found.overviews(source.references):
+        pyramid.write_png(context.folder("patches") / f"overview_{number}.png", overview)
+    found.close()
+    return facts
+
+
+def _of_list(context: runner.Context, patches: patch_list.PatchList) -> dict[str, Any]:
+    section = context.config.embeddings
+    embeddings = section.of_list() if section.source else None
+    source = list_source.read_source(context.config.data, patches, embeddings)
+    return _write(context, source, (lambda number: embeddings) if section.source else None)
+
+
+def _write(
+    context: runner.Context,
+    source: plan.Source,
+    embeddings: Callable[[int], features.Features] | None,
+) -> dict[str, Any]:
     data, folder = context.config.data, context.folder("patches")
-    prepared, skipped = _prepare(data)
-    files.write_json(folder / "skipped.json", skipped)
-
-    splits: dict[str, list[plan.Square]] = {"train": [], "test": []}
-    candidates: list[tuple[float, plan.Square]] = []
-    for number, p in prepared.items():
-        for split, rows in p.parts.items():
-            args = (number, rows, p.width, p.mask)
-            splits[split] += plan.squares(*args, data.records, data.patch_mpp)
-            if split == "test":
-                candidates += plan.regions(*args, _region_px(data), data.patch_mpp)
-    _check_splits(splits, data)
-    candidates.sort(key=lambda item: -item[0])
-    regions = plan.pick_apart(candidates, data.regions.count)
-    if len(regions) < data.regions.count:
-        raise config_lib.ConfigError(
-            f"config.data.regions wants {data.regions.count} held-out regions of "
-            f"{_region_px(data)} px that do not overlap, got {len(regions)}"
-        )
-
-    slides = {number: p.slide for number, p in prepared.items()}
+    files.write_json(folder / "skipped.json", source.skipped)
+    _check_splits(source, data)
+    agreement = None
+    if embeddings and context.config.embeddings.check == "pixels":
+        agreement = imported.check_alignment(source, embeddings)
     counts = builder.write_records(
         folder / "records",
-        builder.RecordPlan(slides, splits, data.patch_mpp, data.records.jpeg_quality),
+        builder.RecordPlan(source.read, source.splits, data.records.jpeg_quality),
     )
-    for i, square in enumerate(regions):
-        pyramid.write_png(folder / f"region_{i}.png", _read(slides, square, data.patch_mpp))
-    names = {number: slide.path.name for number, slide in slides.items()}
-    files.write_json(
-        folder / "regions.json",
-        [dataclasses.asdict(s) | {"slide_name": names[s.slide]} for s in regions],
-    )
-    for number, p in prepared.items():
-        here = [s for s in regions if s.slide == number]
-        pyramid.write_png(folder / f"overview_{number}.png", _overview(p, here, data))
-        p.slide.close()
-    return {"slides": names, "skipped": skipped, "records": counts, "regions": len(regions)}
+    for i, reference in enumerate(source.references):
+        cells = np.stack([source.read(cell) for cell in reference.cells])
+        pyramid.write_png(folder / f"region_{i}.png", images.mosaic(cells, reference.cols))
+    files.write_json(folder / "regions.json", [_told(r, source) for r in source.references])
+    return {
+        "slides": source.names,
+        "skipped": source.skipped,
+        "records": counts,
+        "regions": len(source.references),
+        "agreement": agreement and dataclasses.asdict(agreement),
+    }
 
 
-def _prepare(data: run_config.DataConfig) -> tuple[dict[int, _Prepared], list[dict[str, str]]]:
-    prepared, skipped = {}, []
-    for number, path in enumerate(paths(data)):
-        try:
-            slide = slide_lib.open_slide(path, mpp=data.mpp or None)
-            mask = tissue.tissue_mask(slide, data.tissue)
-            parts = plan.parts(slide, data.holdout, data.patch_mpp)
-            prepared[number] = _Prepared(slide, mask, parts, slide.shape_at(data.patch_mpp)[1])
-        except slide_lib.SlideError as error:
-            _LOG.warning("skipped: %s", error)
-            skipped.append({"slide": str(path), "reason": str(error)})
-    if not prepared:
-        raise slide_lib.SlideError(f"no slide could be used; the first: {skipped[0]['reason']}")
-    return prepared, skipped
+def _told(reference: plan.Reference, source: plan.Source) -> dict[str, Any]:
+    """A reference as regions.json has it."""
+    first, kind = reference.cells[0], reference.kind
+    px = first.height
+    return {
+        "kind": kind,
+        "slide": first.slide,
+        "slide_name": source.names[first.slide if kind == "region" else 0],
+        "top": first.top,
+        "left": first.left,
+        "height": reference.rows * px,
+        "width": reference.cols * px,
+        "cells": [[cell.slide, cell.row] for cell in reference.cells],
+    }
 
 
-def _check_splits(splits: dict[str, list[plan.Square]], data: run_config.DataConfig) -> None:
-    for name, squares in splits.items():
+def _check_splits(source: plan.Source, data: run_config.DataConfig) -> None:
+    for name, squares in source.splits.items():
         if not squares:
             raise slide_lib.SlideError(
                 f"no tissue for the {name} split in {data.slides!r}: expected squares of "
                 f"{data.records.record_px} px at {data.patch_mpp} mpp with tissue ≥ "
                 f"{data.records.min_tissue}, held out by {data.holdout.by}; got none"
             )
-
-
-def _region_px(data: run_config.DataConfig) -> tuple[int, int]:
-    px = data.crops.patch_px
-    return data.regions.rows * px, data.regions.cols * px
-
-
-def _read(slides: dict, square: plan.Square, mpp: float) -> np.ndarray:
-    slide = slides[square.slide]
-    return slide.read_region(square.top, square.left, square.height, square.width, mpp=mpp)
-
-
-def _overview(p: _Prepared, regions: list[plan.Square], data: run_config.DataConfig) -> np.ndarray:
-    """The slide, small: what is no tissue pale, the held-out part and its regions outlined."""
-    mpp = max(_OVERVIEW_MPP, p.slide.mpp)
-    height, width = p.slide.shape_at(mpp)
-    pixels = p.slide.read_region(0, 0, height, width, mpp=mpp).astype(np.float32)
-    mask = Image.fromarray(p.mask.mask).resize((width, height), Image.Resampling.NEAREST)
-    pale = 0.25 * pixels + 0.75 * 245
-    image = Image.fromarray(np.where(np.asarray(mask)[..., None], pixels, pale).astype(np.uint8))
-    draw, scale = ImageDraw.Draw(image), data.patch_mpp / mpp
-    if "test" in p.parts:
-        top, bottom = (row * scale for row in p.parts["test"])
-        draw.rectangle((1, top, width - 2, bottom - 2), outline=(20, 90, 200), width=2)
-    for s in regions:
-        box = (s.left, s.top, s.left + s.width, s.top + s.height)
-        draw.rectangle([value * scale for value in box], outline=(200, 30, 30), width=2)
-    return np.asarray(image)
+    if len(source.references) < data.regions.count:
+        size = (data.regions.rows * data.crops.patch_px, data.regions.cols * data.crops.patch_px)
+        raise config_lib.ConfigError(
+            f"config.data.regions wants {data.regions.count} held-out regions of {size} px that "
+            f"do not overlap, got {len(source.references)}"
+        )

@@ -28,9 +28,9 @@ def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
 _CROPS = ("data.crops", "data.records")
 
 STAGES: dict[str, runner.Stage] = {
-    "patches": runner.Stage(patches.run, ("data",), inputs=patches.fingerprint),
+    "patches": runner.Stage(patches.run, ("data", "embeddings"), inputs=patches.fingerprint),
     "encoder": runner.Stage(
-        encoder.run, ("encoder", *_CROPS), ("patches",), inputs=_weights("encoder")
+        encoder.run, ("encoder", "embeddings", *_CROPS), ("patches",), inputs=_weights("encoder")
     ),
     "embeddings": runner.Stage(embeddings.run, _CROPS, ("patches", "encoder")),
     "autoencoder": runner.Stage(

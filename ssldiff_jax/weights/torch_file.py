@@ -7,12 +7,9 @@ that build tensors and containers are rebuilt here, every other becomes an objec
 
 import collections
 import dataclasses
-import io
 import math
 import mmap
 import pathlib
-import pickle
-import pickletools
 import struct
 import zipfile
 import zlib
@@ -20,6 +17,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from ssldiff_jax.core import pickles
 
 _STORAGES = {
     "DoubleStorage": np.float64,
@@ -33,9 +32,6 @@ _STORAGES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-
-# Never written by torch.save; the first three reach for a registry, the last allocates at will.
-_REFUSED_OPCODES = {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "BYTEARRAY8", "NEXT_BUFFER"}
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
@@ -52,34 +48,6 @@ class _Callable:
 
     def __call__(self, *args: Any) -> Any:
         return _REBUILD[self.name](*args)
-
-
-class Inert:
-    """What every other name becomes: takes any arguments, state and items, and keeps nothing."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Inert":
-        return object.__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        pass
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "Inert":
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, item: Any) -> None:
-        """Forget an item."""
-
-    def extend(self, items: Any) -> None:
-        """Forget items."""
-
-    def add(self, item: Any) -> None:
-        """Forget an item."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,12 +108,11 @@ _REBUILD = {
 }
 
 
-class _Unpickler(pickle._Unpickler):
-    """The pure Python unpickler: its memo is a dictionary, so no index in a file can exhaust
-    memory, and every name it resolves comes through `find_class`."""
+class _Unpickler(pickles.Unpickler):
+    """Rebuilds tensors and plain containers."""
 
     def __init__(self, data: bytes, archive: "_Archive"):
-        super().__init__(io.BytesIO(data), encoding="utf-8")
+        super().__init__(data)
         self._archive = archive
 
     def find_class(self, module: str, name: str) -> Any:
@@ -156,7 +123,7 @@ class _Unpickler(pickle._Unpickler):
             return _Callable(full)
         if module.partition(".")[0] == "torch" and name.startswith("_rebuild"):
             return _Foreign(full)
-        return type("Inert", (Inert,), {"name": full})
+        return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> _Storage:
         match pid:
@@ -182,11 +149,7 @@ class _Archive:
 
     def root(self) -> Any:
         """What the pickle describes."""
-        data = bytes(self._member("data.pkl"))
-        names = {opcode.name for opcode, _, _ in pickletools.genops(data)}
-        if names & _REFUSED_OPCODES:
-            raise WeightsError(f"the pickle uses {', '.join(sorted(names & _REFUSED_OPCODES))}")
-        return _Unpickler(data, self).load()
+        return _Unpickler(bytes(self._member("data.pkl")), self).load()
 
     def storage(self, key: str, dtype: np.dtype, count: int) -> np.ndarray:
         """A storage as a flat read-only array."""

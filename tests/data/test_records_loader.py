@@ -30,7 +30,8 @@ def written(tmp_path_factory):
     places = [(top, left) for top in (0, 60, 104) for left in (0, 90, 180, 212)]
     squares = [plan.Square(7, top, left, SIDE, SIDE) for top, left in places]
     splits = {"train": squares[:9], "test": squares[9:]}
-    record_plan = builder.RecordPlan({7: slide}, splits, 0.5, jpeg_quality=95)
+    read = lambda s: slide.read_region(s.top, s.left, s.height, s.width, mpp=0.5)
+    record_plan = builder.RecordPlan(read, splits, jpeg_quality=95)
     counts = builder.write_records(folder / "records", record_plan)
     yield record_plan, counts, folder / "records"
     slide.close()
@@ -62,10 +63,7 @@ def test_every_record_comes_back_as_it_was_read(written, split):
     record_plan, counts, folder = written
     found = builder.RecordSource(folder, split)
     assert len(found) == counts[split] == len(record_plan.splits[split])
-    expected = {
-        s: record_plan.slides[7].read_region(s.top, s.left, SIDE, SIDE, mpp=0.5).astype(int)
-        for s in record_plan.splits[split]
-    }
+    expected = {s: record_plan.read(s).astype(int) for s in record_plan.splits[split]}
     matched = set()
     for i in range(len(found)):
         distance = {s: np.abs(found[i] - pixels).mean() for s, pixels in expected.items()}

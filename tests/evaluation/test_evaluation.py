@@ -140,9 +140,13 @@ def region(seed, rows=5, cols=4):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
+def fidelity(pairs):
+    return similarity.cells(pairs, embed, SIDE) | similarity.crops(pairs, embed, SIDE)
+
+
 def test_a_perfect_copy_is_at_the_floor():
     pairs = [similarity.Pair(region(i), region(i)) for i in range(2)]
-    found = similarity.fidelity(pairs, embed, SIDE)
+    found = fidelity(pairs)
     assert found["cell_retrieval_top1"] == 1
     assert found["embedding_similarity"]["mean"] == pytest.approx(1, abs=1e-5)
     assert found["embedding_similarity"]["shuffled"] < 0.3
@@ -153,14 +157,14 @@ def test_a_perfect_copy_is_at_the_floor():
 def test_a_copy_in_the_wrong_place_is_found_out():
     """Moved by one cell: no cell finds itself; the similarity is that of strangers."""
     moved = np.roll(region(0), SIDE, axis=1)
-    found = similarity.fidelity([similarity.Pair(moved, region(0))], embed, SIDE)
+    found = fidelity([similarity.Pair(moved, region(0))])
     assert found["cell_retrieval_top1"] == 0
     assert found["embedding_similarity"]["mean"] < 0.4
 
 
 def test_another_distribution_is_above_the_floor():
     tinted = (region(0) // 8 + np.array([200, 20, 60])).astype(np.uint8)
-    found = similarity.fidelity([similarity.Pair(tinted, region(0))], embed, SIDE)
+    found = fidelity([similarity.Pair(tinted, region(0))])
     assert found["crop_fd"] > 1.5 * found["fd_floor"]
 
 

@@ -154,6 +154,27 @@ def test_diffusers_vae(golden):
     close(decode(params, recorded.image("z")), recorded.image("decode_z"))
 
 
+def test_kl_autoencoder(golden):
+    recorded = golden("compvis_kl_f8")
+    c = recorded.spec["constructor"]
+    d = c["ddconfig"]
+    sizes = conv.ConvConfig(c["embed_dim"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"])
+    config = autoencoder_config("kl", sizes)
+    model = autoencoder.Autoencoder(config)
+    table = latent_diffusion.first_stage_names(sizes)
+    like = published.abstract_autoencoder(config)
+    params = table.load(recorded.weights, like, "compvis_kl_f8")
+    for suffix in ("", "_rect"):
+        moments = apply(model, params, recorded.image(f"image{suffix}"), method=model.encode)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        close(mean, recorded.image(f"mean{suffix}"))
+        close(logvar, recorded.image(f"logvar{suffix}"))
+        decoded = apply(model, params, mean, method=model.decode)
+        close(decoded, recorded.image(f"recon_from_mean{suffix}"))
+    decoded = apply(model, params, recorded.image("z"), method=model.decode)
+    close(decoded, recorded.image("decode_z"))
+
+
 def unet_config(c) -> unet.UNetConfig:
     """Attention stands at the levels whose downsampling is listed."""
     levels = range(len(c["channel_mult"]))

@@ -35,11 +35,14 @@ def read(path: pathlib.Path) -> Any:
 def collect(workdir: pathlib.Path) -> dict[str, Any]:
     """All figures of the run in `workdir`.
 
-    The judge's are None where there is no judge. Raises ValueError for another missing file.
+    What the run cannot have is None: the judge's without a judge, the encoder's where embeddings
+    were computed elsewhere, those of large images without a region. Raises ValueError for another
+    missing file.
     """
     results = read(workdir / "evaluate" / "results.json")
     autoencoder = _facts(workdir, "autoencoder")
     large_images = _facts(workdir, "sample")["large_images"]
+    encoder = _facts(workdir, "encoder")
     environment = read(workdir / "environment.json")
     config = read(workdir / "config.json")
     judge = results.get("judge")
@@ -48,10 +51,11 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "reconstruction_psnr": autoencoder["psnr"],
         "reconstruction_ssim": autoencoder["ssim"],
         "judge": judge and _pick(judge, _FEATURES),
-        "encoder": _pick(_facts(workdir, "encoder"), _ENCODER),
+        "embedding_dim": _facts(workdir, "embeddings")["dim"],
+        "encoder": None if "imported" in encoder else _pick(encoder, _ENCODER),
         "judge_encoder": judge and _pick(_facts(workdir, "judge"), _ENCODER),
         "stages": _stages(workdir),
-        "large_image": large_images[0],
+        "large_image": large_images[0] if large_images else None,
         "large_images": large_images,
         "environment": _pick(environment, ("versions", "machine")),
         "config_digest": config_lib.digest(

@@ -29,7 +29,8 @@ def build(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any
     """
     config = metrics_lib.read(workdir / "config.json")
     places = metrics_lib.read(workdir / "patches" / "regions.json")
-    regions = [_region(workdir, folder, i, place, config) for i, place in enumerate(places)]
+    eye = "encoder" if metrics["encoder"] else "judge"
+    regions = [_region(workdir, folder, i, place, config, eye) for i, place in enumerate(places)]
     parts = (
         _section("Real and synthetic", _comparisons(regions)),
         _section("Patches", _patches(workdir, folder, metrics)),
@@ -71,24 +72,44 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> sections.Picture:
 
 
 def _region(
-    workdir: pathlib.Path, folder: pathlib.Path, i: int, place: dict[str, Any], config: dict
+    workdir: pathlib.Path,
+    folder: pathlib.Path,
+    i: int,
+    place: dict[str, Any],
+    config: dict,
+    eye: str,
 ) -> sections.Region:
     reference = metrics_lib.require(workdir / "patches" / f"region_{i}.png")
-    synthetic = metrics_lib.require(workdir / "sample" / f"image_{i}.png")
+    page = place["kind"] == "page"
+    drawn = "patches" if page else "image"
+    synthetic = metrics_lib.require(workdir / "sample" / f"{drawn}_{i}.png")
     similarity = workdir / "evaluate" / f"similarity_{i}.npy"
     return sections.Region(
-        title=f"Region {i + 1}: {place['slide_name']}, {place['height']:,} × {place['width']:,} "
-        f"px at row {place['top']:,}, column {place['left']:,}",
+        title=_title(i, place),
         reference=_copy(reference, folder / f"reference_{i}.png"),
         synthetic=_copy(synthetic, folder / f"synthetic_{i}.png"),
         cell_px=config["data"]["crops"]["patch_px"],
         similarity=np.load(similarity).astype(float) if similarity.exists() else None,
+        eye=eye,
     )
+
+
+def _title(i: int, place: dict[str, Any]) -> str:
+    name, size = place["slide_name"], f"{place['height']:,} × {place['width']:,} px"
+    if place["kind"] == "page":
+        return f"Page {i + 1}: held-out patches of {name} side by side, {size}, each drawn alone"
+    return f"Region {i + 1}: {name}, {size} at row {place['top']:,}, column {place['left']:,}"
 
 
 def _lead(regions: list[sections.Region], config: dict, metrics: Mapping[str, Any]) -> str:
     first, count = regions[0], len(regions)
     rows, cols = first.lattice
+    numbers = f"{metrics['embedding_dim']:,} numbers for a square of {first.cell_px} px."
+    if not metrics["large_image"]:
+        return (
+            f"For {count * rows * cols:,} held-out patches, shown side by side, a synthetic one "
+            f"each, drawn from its embedding and nothing else: {numbers}"
+        )
     source = f"the region’s {rows * cols:,} cells"
     if config.get("sample", {}).get("conditioning") == "dense":
         source = "the region at the place of every window, at every step"
@@ -96,7 +117,7 @@ def _lead(regions: list[sections.Region], config: dict, metrics: Mapping[str, An
     return (
         f"For {whose}, a synthetic image of {first.synthetic.height:,} × "
         f"{first.synthetic.width:,} px, drawn from embeddings of {source}, and nothing else: "
-        f"{metrics['encoder']['dim']:,} numbers for a square of {first.cell_px} px."
+        f"{numbers}"
     )
 
 

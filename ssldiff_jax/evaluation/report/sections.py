@@ -36,6 +36,7 @@ class Region:
     Attributes:
         cell_px: side of a cell.
         similarity: cosine of every cell (rows, cols), or None.
+        eye: whose embeddings they are, the encoder's or the judge's.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Region:
     synthetic: Picture
     cell_px: int
     similarity: np.ndarray | None
+    eye: str = "encoder"
 
     @property
     def lattice(self) -> tuple[int, int]:
@@ -52,31 +54,40 @@ class Region:
 
 def key_figures(m: Mapping[str, Any], cells_per_region: int) -> str:
     """One card a figure: its value by the encoder and by the judge, and what to hold it against."""
-    judge = m["judge"]
-    both = lambda get: (("encoder", get(m)), *([("judge", get(judge))] if judge else ()))
+    eyes = [("encoder", m), ("judge", m["judge"])]
+    eyes = [(who, found) for who, found in eyes if found and found["embedding_similarity"]]
+    both = lambda get: tuple((who, get(found)) for who, found in eyes)
     versus = lambda get: " · ".join(number(v) for _, v in both(get))
-    layout, image = m["layout_correlation"], m["large_image"]
-    later = "".join(f"; the next {number(i['seconds'])} s" for i in m["large_images"][1:2])
     floor = f"real against real {versus(lambda r: r['fd_floor'])}; 0 is ideal"
     cards = [
         ("Embedding similarity", both(lambda r: r["embedding_similarity"]["mean"]),
          f"unrelated cells {versus(lambda r: r['embedding_similarity']['shuffled'])}; 1 is ideal"),
         ("Cell retrieval, top 1", both(lambda r: r["cell_retrieval_top1"]),
-         f"chance {number(1 / cells_per_region)}; 1 is ideal; {m['num_cells']:,} cells"),
-        ("Fréchet distance, large image", both(lambda r: r["crop_fd"]), floor),
+         f"chance {number(1 / cells_per_region)}; 1 is ideal; {eyes[0][1]['num_cells']:,} cells"),
         ("Fréchet distance, cells alone", both(lambda r: r["patch_fd"]), floor),
+        ("Reconstruction", [("dB PSNR", m["reconstruction_psnr"]),
+                            ("SSIM", m["reconstruction_ssim"])],
+         "what the autoencoder alone can give; SSIM 1 is ideal"),
+    ]  # fmt: skip
+    if m["large_image"]:
+        cards.insert(2, ("Fréchet distance, large image", both(lambda r: r["crop_fd"]), floor))
+        cards += _large_figures(m)
+    return "".join(_card(*card) for card in cards)
+
+
+def _large_figures(m: Mapping[str, Any]) -> list[tuple]:
+    """Cards that only a large image has."""
+    layout, image = m["layout_correlation"], m["large_image"]
+    later = "".join(f"; the next {number(i['seconds'])} s" for i in m["large_images"][1:2])
+    return [
         ("Layout correlation", [("", layout["identity"])],
          f"transposed {number(layout.get('transposed'))}; chance 0, ideal 1"),
         ("Seam energy", [("", m["seam_energy"])],
          f"real regions {number(m['seam_energy_real'])}; 1 is seamless"),
-        ("Reconstruction", [("dB PSNR", m["reconstruction_psnr"]),
-                            ("SSIM", m["reconstruction_ssim"])],
-         "what the autoencoder alone can give; SSIM 1 is ideal"),
         ("Time of a large image", [("s", image["seconds"])],
          f"{image['height']:,} × {image['width']:,} px; denoiser calls "
          f"{image['unet_forwards']:,}, decoder calls {image['decoder_calls']:,}{later}"),
     ]  # fmt: skip
-    return "".join(_card(*card) for card in cards)
 
 
 def _card(name: str, values: Sequence[tuple[str, float]], note: str) -> str:
@@ -109,7 +120,7 @@ def region(r: Region, colours: tuple[float, float]) -> str:
         f'<div class="tools">{_TOOLS}{tint}<output></output></div>'
         f'<div class="panes">{_pane(r, r.reference, "Real, never trained on", "reference")}'
         f"{_pane(r, r.synthetic, 'Synthetic', 'synthetic')}</div>"
-        f"{_similarity(r.similarity, colours)}</div></section>"
+        f"{_similarity(r, colours)}</div></section>"
     )
 
 
@@ -127,15 +138,16 @@ def _pane(r: Region, picture: Picture, caption: str, kind: str) -> str:
     )
 
 
-def _similarity(values: np.ndarray | None, colours: tuple[float, float]) -> str:
+def _similarity(r: Region, colours: tuple[float, float]) -> str:
+    values = r.similarity
     if values is None:
         return ""
     low, high = colours
     worst = np.unravel_index(np.argmin(values), values.shape)
     return (
         f'<div class="map"><div>{charts.heat_map(values, low, high)}</div><div><h4>Does each cell '
-        "say what it was asked to say?</h4><p>Cosine between the embedding a cell was drawn from "
-        "and the embedding of what was drawn, by the encoder. Point at a cell to find it in both "
+        "say what it was asked to say?</h4><p>Cosine between the embeddings of the real cell and "
+        f"of what was drawn, by the {r.eye}. Point at a cell to find it in both "
         f'images.</p><div class="legend" style="background:{charts.gradient()}"></div>'
         f'<p class="ends"><span>{number(low)}</span><span>{number(high)}</span></p>'
         f"<dl><dt>mean</dt><dd>{number(values.mean())}</dd><dt>median</dt>"

@@ -1,0 +1,259 @@
+"""Lists of patches that are already cut: image files, one array of pixels, a TFDS data set."""
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from ssldiff_jax.core import arrays, pickles
+from ssldiff_jax.slides import pixels
+
+TFDS = "tfds:"
+"""What stands before the name of a TFDS data set."""
+
+_NAMES_IN_ERROR = 3
+
+
+class PatchListError(ValueError):
+    """A list of patches that cannot be used; the message is one line and names it."""
+
+
+class PatchList(Protocol):
+    """Patches in a fixed order."""
+
+    source: str
+
+    def __len__(self) -> int: ...
+
+    def name(self, number: int) -> str:
+        """What a patch is called; its case is found in it."""
+        ...
+
+    def shape(self, number: int) -> tuple[int, int]:
+        """Height and width. Raises PatchListError for a patch that cannot be read."""
+        ...
+
+    def read(self, number: int) -> arrays.ImageUint8:
+        """The pixels. Raises PatchListError for a patch that cannot be read."""
+        ...
+
+
+class ImageFiles:
+    """Image files by the names in a list, relative to the list's folder, or to the one folder
+    beside the list that has the first of them."""
+
+    def __init__(self, path: pathlib.Path, names: list[str]):
+        self.source = str(path)
+        self._names = names
+        self._folder = _folder_of(path, names[0])
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def name(self, number: int) -> str:
+        return self._names[number]
+
+    def shape(self, number: int) -> tuple[int, int]:
+        return self._with_image(number, lambda image: (image.height, image.width))
+
+    def read(self, number: int) -> arrays.ImageUint8:
+        return self._with_image(number, pixels.to_rgb)
+
+    def _with_image(self, number: int, look: Callable[[Image.Image], Any]) -> Any:
+        path = self._folder / self._names[number]
+        try:
+            with Image.open(path) as image:
+                return look(image)
+        except Exception as error:  # Pillow's decoders raise a dozen unrelated types
+            detail = " ".join(str(error).split())
+            raise PatchListError(f"expected an image, got {path}: {detail:.200}") from error
+
+
+class PixelArray:
+    """One .npy array of pixels, uint8 (N, H, W, 3), mapped and not read whole."""
+
+    def __init__(self, path: pathlib.Path, values: np.ndarray):
+        if values.dtype != np.uint8 or values.ndim != 4 or values.shape[3] != 3:
+            raise PatchListError(
+                f"{path}: expected patches as uint8 (N, H, W, 3), or their names, got "
+                f"{values.dtype} {values.shape}"
+            )
+        self.source = str(path)
+        self._values = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def name(self, number: int) -> str:
+        return f"{number:08d}"
+
+    def shape(self, number: int) -> tuple[int, int]:
+        return self._values.shape[1], self._values.shape[2]
+
+    def read(self, number: int) -> arrays.ImageUint8:
+        return np.array(self._values[number])
+
+
+class TfdsImages:
+    """The images of a TFDS data set, all its splits one after the other.
+
+    What is not prepared yet is downloaded; most data sets need TensorFlow for that, once.
+    """
+
+    def __init__(self, name: str):
+        self.source = TFDS + name
+        try:
+            builder = tfds.builder(name, file_format="array_record")
+            tfds.disable_progress_bar()
+            builder.download_and_prepare()
+            feature = builder.info.features["image"]
+            decoders = {"image": tfds.decode.SkipDecoding()}
+            self._splits = [builder.as_data_source(s, decoders=decoders) for s in _splits(builder)]
+        except Exception as error:  # networks, disks and data sets each have their own
+            raise PatchListError(
+                f"expected a TFDS data set of images, prepared or to be downloaded, got {name}: "
+                f"{_reason(error):.300}"
+            ) from error
+        self._decode = feature.decode_example_np
+        self._shape = feature.shape
+        self._ends = np.cumsum([len(split) for split in self._splits])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    @property
+    def largest_side(self) -> int:
+        """The longer side of its images, px; 0 where they differ."""
+        return max(side or 0 for side in self._shape[:2])
+
+    def name(self, number: int) -> str:
+        example = self._example(number)
+        name = example.get("filename", example.get("id", f"{number:08d}"))
+        return name.decode() if isinstance(name, bytes) else str(name)
+
+    def shape(self, number: int) -> tuple[int, int]:
+        if self.largest_side:
+            return self._shape[0], self._shape[1]
+        return self.read(number).shape[:2]
+
+    def read(self, number: int) -> arrays.ImageUint8:
+        image = np.asarray(self._decode(self._example(number)["image"]))
+        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+    def _example(self, number: int) -> dict[str, Any]:
+        split = int(np.searchsorted(self._ends, number, side="right"))
+        start = self._ends[split - 1] if split else 0
+        return self._splits[split][int(number - start)]
+
+
+def is_list(spec: str) -> bool:
+    """Whether a config's `data.slides` names patches that are already cut, or large images of
+    TFDS."""
+    return spec.startswith(TFDS) or spec.endswith(".npy")
+
+
+def open_list(spec: str) -> PatchList:
+    """Open `tfds:NAME`, or a .npy file of pixels or of names of image files.
+
+    Raises PatchListError for anything else, and for a list of nothing.
+    """
+    if spec.startswith(TFDS):
+        return TfdsImages(spec.removeprefix(TFDS))
+    path = pathlib.Path(os.path.expanduser(spec))
+    if not path.is_file():
+        raise PatchListError(f"expected a .npy list of patches, got {path}: no such file")
+    array = read_array(path)
+    if not len(array):
+        raise PatchListError(f"{path}: expected patches, got an empty list")
+    if isinstance(array, list):
+        return ImageFiles(path, array)
+    return PixelArray(path, array)
+
+
+def read_array(path: pathlib.Path) -> np.ndarray | list[str]:
+    """A .npy file: numbers as a mapped array, strings as a list. Nothing in it is executed.
+
+    Raises PatchListError for a damaged file, and for objects that are no names.
+    """
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            read = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }[version]
+            shape, _, dtype = read(file)
+            rest = file.read() if dtype.hasobject else b""
+        if dtype.hasobject:
+            return _names(rest, shape)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except PatchListError as error:
+        raise PatchListError(f"{path}: {error}") from None
+    except Exception as error:
+        # Whatever a damaged file trips over, the file is what is wrong.
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise PatchListError(f"{path}: expected a .npy array, got {detail:.200}") from error
+    return [str(name) for name in array] if array.dtype.kind == "U" and array.ndim == 1 else array
+
+
+class _ObjectArray:
+    """An array of Python objects, its items as a list."""
+
+    def __init__(self, *args: Any):
+        self.items: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        *_, self.items = state
+
+
+class _NamesUnpickler(pickles.Unpickler):
+    """Rebuilds an array of strings or paths."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("numpy") and name == "_reconstruct":
+            return _ObjectArray
+        if module.startswith("pathlib") and name in ("PosixPath", "PurePosixPath"):
+            return lambda *parts: "/".join(map(str, parts))
+        return super().find_class(module, name)
+
+
+def _names(data: bytes, shape: tuple[int, ...]) -> list[str]:
+    found = _NamesUnpickler(data).load()
+    items = found.items if isinstance(found, _ObjectArray) else None
+    if len(shape) != 1 or not isinstance(items, list) or len(items) != shape[0]:
+        raise PatchListError(f"expected one row of names, got objects of shape {shape}")
+    wrong = [item for item in items if not isinstance(item, str)]
+    if wrong:
+        raise PatchListError(f"expected names of files, got {type(wrong[0]).__name__}")
+    return items
+
+
+def _folder_of(path: pathlib.Path, first: str) -> pathlib.Path:
+    beside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
+    found = [folder for folder in (path.parent, *beside) if (folder / first).is_file()]
+    if not found:
+        looked = ", ".join(p.name for p in beside[:_NAMES_IN_ERROR])
+        raise PatchListError(
+            f"{path} names {first}, which is neither beside it nor in a folder there"
+            + (f" ({looked})" if looked else "")
+        )
+    return found[0]
+
+
+def _reason(error: BaseException) -> str:
+    """One line; what TFDS misses most often by its name."""
+    causes, cause = [], error
+    while cause is not None:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    if any(isinstance(c, ImportError) and "tensorflow" in str(c).lower() for c in causes):
+        return "to prepare it TFDS needs TensorFlow, once (pip install tensorflow-cpu)"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _splits(builder: tfds.core.DatasetBuilder) -> list[str]:
+    return sorted(builder.info.splits)

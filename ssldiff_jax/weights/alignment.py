@@ -1,0 +1,66 @@
+"""Do embeddings belong to these patches, in this order? Their pixels tell."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+LEAST = 32
+"""Patches below which an agreement says nothing."""
+
+_SHUFFLES = 99
+_BLOCK = 8  # px
+
+Features = Float[np.ndarray, "N D"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How well embeddings agree with the pixels of their patches, and what others reach.
+
+    Attributes:
+        own: correlation, over all pairs of patches, of how alike their embeddings are with how
+            alike their pixels are (Mantel 1967).
+        shuffled: the most of 99 random orders.
+        moved: the most of rows moved up and down, the sign of a list that lost its beginning.
+    """
+
+    own: float
+    shuffled: float
+    moved: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether no other order agrees better."""
+        return self.own > max(self.shuffled, self.moved)
+
+
+def look(patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N 9"]:
+    """What every encoder sees of a patch: mean colour, its spread, and its spread within 8 px."""
+    n, height, width, _ = patches.shape
+    rows, cols = height // _BLOCK, width // _BLOCK
+    pixels = patches[:, : rows * _BLOCK, : cols * _BLOCK].astype(np.float32)
+    blocks = pixels.reshape(n, rows, _BLOCK, cols, _BLOCK, 3)
+    fine = blocks.std(axis=(2, 4)).mean(axis=(1, 2))
+    return np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), fine], axis=1)
+
+
+def agreement(own: Features, looks: Float[np.ndarray, "N K"], moved: list[Features]) -> Agreement:
+    """Of embeddings with the looks of N patches; `moved` are those of rows some places away."""
+    embedding, pixels = _likeness(own), _likeness(looks)
+    of_pairs = lambda likeness: likeness[~np.eye(len(own), dtype=bool)]
+    correlate = lambda likeness: float(np.corrcoef(of_pairs(likeness), of_pairs(pixels))[0, 1])
+    generator = np.random.default_rng(0)
+    orders = [generator.permutation(len(own)) for _ in range(_SHUFFLES)]
+    return Agreement(
+        correlate(embedding),
+        max(correlate(embedding[np.ix_(order, order)]) for order in orders),
+        max(correlate(_likeness(other)) for other in moved),
+    )
+
+
+def _likeness(x: np.ndarray) -> np.ndarray:
+    """Cosines from the mean, components weighed alike."""
+    x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
+    x = x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12)
+    return x @ x.T

@@ -1,0 +1,204 @@
+"""Embeddings computed elsewhere, by any encoder: HDF5, NumPy and torch files, read and checked."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Int
+
+from ssldiff_jax.data import patch_list
+from ssldiff_jax.weights import reader
+from ssldiff_jax.weights.torch_file import WeightsError
+
+SUFFIXES = (".h5", ".hdf5", ".npy", ".pt", ".pth", ".safetensors")
+_USUAL = ("features", "feats", "embeddings", "embedding")
+_COORDS = "coords"
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """One embedding for each patch of a slide, or of a list.
+
+    Attributes:
+        path: the file.
+        name: of the array in it.
+        values: (N, D), read by rows.
+        corners: (x, y) of each patch's top left corner, level-0 px, where the file tells.
+        patch_px: level-0 px on the side of a patch, where the file tells; else 0.
+    """
+
+    path: pathlib.Path
+    name: str
+    values: Any
+    corners: Int[np.ndarray, "N 2"] | None = None
+    patch_px: int = 0
+
+    def __post_init__(self):
+        shape, kind = self.values.shape, np.dtype(self.values.dtype)
+        # bfloat16 is of no kind that NumPy knows.
+        if len(shape) != 2 or not shape[1] or (kind.kind != "f" and kind.name != "bfloat16"):
+            raise WeightsError(f"{self} must be floats (N, D), got {kind} {shape}")
+        if self.corners is not None and len(self.corners) != len(self):
+            raise WeightsError(
+                f"{self.path}: {_COORDS} must be as many as {self.name}, got "
+                f"{len(self.corners)} and {len(self)}"
+            )
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.name}" if self.name else str(self.path)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.values.shape[1]
+
+    def rows(self, index: Int[np.ndarray, "M"]) -> Float[np.ndarray, "M D"]:
+        """Some of them in any order, float32. Raises WeightsError for a value not finite."""
+        # HDF5 wants its rows in order and each once.
+        unique, inverse = np.unique(index, return_inverse=True)
+        found = np.asarray(self.values[unique]).astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+        if len(bad):
+            raise WeightsError(
+                f"{self} must be finite, got NaN or infinity in row {unique[bad[0]]}"
+            )
+        return found[inverse]
+
+
+def find(folder: pathlib.Path, stem: str) -> pathlib.Path | None:
+    """The file of embeddings of a slide: its name without suffix, then one of SUFFIXES."""
+    paths = [folder / f"{stem}{suffix}" for suffix in SUFFIXES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def open_features(path: pathlib.Path, dataset: str = "") -> Features:
+    """Open a file of embeddings; `dataset` names the array where there are several.
+
+    Raises WeightsError for what is no file of embeddings, or has none of that name.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no such file of embeddings: {path}")
+    if path.suffix == ".npy":
+        return Features(path, "", _npy(path))
+    if path.suffix in (".h5", ".hdf5"):
+        return _hdf5(path, dataset)
+    tensors = {name: t for name, t in reader.read(path).items() if t.ndim > 1}
+    name = _choose(path, list(tensors), dataset)
+    return Features(path, name, tensors[name])
+
+
+def open_corners(path: pathlib.Path) -> Features:
+    """The coordinates alone of an .h5 file, as CLAM writes them before any embedding: `values`
+    are the corners themselves."""
+    with _Hdf5(path) as file:
+        corners, patch_px = file.corners()
+        if corners is None:
+            raise WeightsError(f"{path}: expected {_COORDS} (N, 2), got {', '.join(file.names())}")
+    return Features(path, _COORDS, corners.astype(np.float32), corners, patch_px)
+
+
+def with_corners(features: Features, told: Features) -> Features:
+    """Features with the corners of another file.
+
+    Raises WeightsError where they are not as many, or differ from those of their own.
+    """
+    if len(features) != len(told):
+        raise WeightsError(
+            f"{features} must have a row for each patch of {told.path}, got {len(features)} "
+            f"rows and {len(told)} patches"
+        )
+    own = features.corners
+    if own is not None and not np.array_equal(own, told.corners):
+        row = int(np.flatnonzero((own != told.corners).any(axis=1))[0])
+        raise WeightsError(
+            f"{features.path}: {_COORDS} must be those of {told.path} in the same order, got "
+            f"{own[row].tolist()} and {told.corners[row].tolist()} in row {row}"
+        )
+    patch_px = told.patch_px or features.patch_px
+    return dataclasses.replace(features, corners=told.corners, patch_px=patch_px)
+
+
+def _npy(path: pathlib.Path) -> np.ndarray:
+    try:
+        found = patch_list.read_array(path)
+    except patch_list.PatchListError as error:
+        raise WeightsError(str(error)) from error
+    if isinstance(found, list):
+        raise WeightsError(f"{path}: expected embeddings, got names")
+    return found
+
+
+def _hdf5(path: pathlib.Path, dataset: str) -> Features:
+    # Left open: rows are read as they are needed.
+    file = _Hdf5(path)
+    corners, patch_px = file.corners()
+    name = _choose(path, [n for n in file.names() if n != _COORDS], dataset)
+    return Features(path, name, file[name], corners, patch_px)
+
+
+def _choose(path: pathlib.Path, names: list[str], wanted: str) -> str:
+    """The array that is asked for; else the first of a usual name, else the only one."""
+    found = [wanted] if wanted in names else []
+    if not wanted:
+        found = [name for name in _USUAL if name in names][:1] or names
+    if len(found) != 1:
+        asked = f"named {wanted!r}" if wanted else "(config.embeddings.dataset names one)"
+        told = ", ".join(names[:8]) or "none"
+        raise WeightsError(f"{path}: expected an array of embeddings {asked}, got {told}")
+    return found[0]
+
+
+class _Hdf5:
+    """An HDF5 file of plain arrays. A link to another file, or data kept in one, is refused."""
+
+    def __init__(self, path: pathlib.Path):
+        self._path = path
+        if not path.is_file():
+            raise WeightsError(f"no such file of embeddings: {path}")
+        try:
+            self._file = h5py.File(path, "r")
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(f"{path}: expected HDF5, got {error!s:.200}") from error
+
+    def __enter__(self) -> "_Hdf5":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._file.close()
+
+    def names(self) -> list[str]:
+        """Its arrays of more than one dimension, at the top of the file."""
+        return [name for name in self._file if len(getattr(self[name], "shape", ())) > 1]
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            link = self._file.get(name, getlink=True)
+            found = self._file[name] if isinstance(link, h5py.HardLink) else None
+            own = not isinstance(found, h5py.Dataset) or not (found.external or found.is_virtual)
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+            raise WeightsError(f"{self._path}: {name} cannot be read: {error!s:.200}") from error
+        if found is None or not own:
+            raise WeightsError(f"{self._path}: {name} must be data of this file, got a link")
+        return found
+
+    def corners(self) -> tuple[np.ndarray | None, int]:
+        """Corners and level-0 px of a patch, where the file tells."""
+        if _COORDS not in self._file:
+            return None, 0
+        told = self[_COORDS]
+        if getattr(told, "ndim", 0) != 2 or told.shape[1] != 2:
+            raise WeightsError(f"{self._path}: {_COORDS} must be (N, 2), got {told}")
+        try:
+            values, attributes = np.asarray(told), dict(told.attrs)
+            patch_px = attributes.get("patch_size_level0")
+            if patch_px is None:
+                scale = np.ravel(attributes.get("downsample", 1))[0]
+                patch_px = attributes.get("patch_size", 0) * scale
+            return np.round(values).astype(np.int64), round(float(patch_px))
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise WeightsError(f"{self._path}: {_COORDS} cannot be read: {error!s}") from error
