@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
-    # sample, judge, evaluate, report. The tool bench runs when it is named.
+    # sample, judge, evaluate, report. The tools variations, export and bench run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
     config.force = ""
@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.autoencoder = _autoencoder()
     config.denoiser = _denoiser()
     config.sample = _sample()
+    config.variations = _variations()
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder()
     config.lock()
@@ -356,6 +357,20 @@ def _sample() -> ConfigDict:
     return c
 
 
+def _variations() -> ConfigDict:
+    c = ConfigDict()
+    # Image of a patch or of a region that the tool draws again; "": the first held-out one.
+    c.image = ""
+    # Its microns per pixel; 0 takes what the file says, or else that of patches.
+    c.mpp = 0.0
+    # Patches of it that are drawn alone, and how often each.
+    c.num_patches = 6
+    c.num_draws = 4
+    # How often a region is drawn as a whole.
+    c.num_regions = 2
+    return c
+
+
 def sample_as_published(config: ConfigDict) -> None:
     """Large images as the published code draws them, errors included.
 
@@ -376,3 +391,16 @@ def sample_as_published(config: ConfigDict) -> None:
     c.decode.overlap = 48
     c.decode.blend = "paper"
     config.autoencoder.latent_scaling = "none"
+
+
+def small_encoder(section: ConfigDict, *, px: int, num_steps: int, width: int = 384) -> None:
+    """A ViT of patches of 8 px by DINO for images of `px`, and a training that one GPU can do."""
+    section.model.vit.width = width
+    section.model.vit.num_heads = width // 64
+    section.model.vit.image_px = px
+    section.model.vit.patch_px = 8
+    section.model.dino.num_prototypes = 8192
+    section.model.dino.local_px = px // 2
+    section.train.num_steps = num_steps
+    section.train.batch_size = 256
+    section.train.optimizer.warmup_steps = 1000

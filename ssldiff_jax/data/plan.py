@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+import numpy as np
+
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides import tissue
@@ -154,14 +156,21 @@ def squares(
     The last row and column are moved inwards, so that no strip at the border is lost.
     """
     side = config.record_px
-    tops = _starts(rows[0], rows[1], side, config.stride_px)
-    lefts = _starts(0, width, side, config.stride_px)
-    places = [(top, left) for top in tops for left in lefts]
+    tops, lefts = _lattice(rows, width, (side, side), config.stride_px)
+    enough = mask.fractions(tops, lefts, (side, side), mpp) >= config.min_tissue
     return [
-        Square(number, top, left, side, side)
-        for top, left in places
-        if mask.fraction(top, left, side, side, mpp=mpp) >= config.min_tissue
+        Square(number, int(top), int(left), side, side)
+        for top, left in zip(tops[enough], lefts[enough], strict=True)
     ]
+
+
+def _lattice(
+    rows: tuple[int, int], width: int, size: tuple[int, int], step: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tops and lefts of all places of a size, in reading order."""
+    tops = _starts(rows[0], rows[1], size[0], step)
+    lefts = _starts(0, width, size[1], step)
+    return np.repeat(tops, len(lefts)).astype(int), np.tile(lefts, len(tops)).astype(int)
 
 
 def _starts(low: int, high: int, side: int, stride: int) -> list[int]:
@@ -176,20 +185,22 @@ def regions(
     rows: tuple[int, int],
     width: int,
     mask: tissue.TissueMask,
+    config: RegionConfig,
     size: tuple[int, int],
     mpp: float,
 ) -> list[tuple[float, Square]]:
-    """Candidates for reference regions with their tissue fraction, most tissue first."""
+    """The regions of `size` px with most tissue that do not overlap, and their tissue fraction."""
     height, span = size
-    step = max(height // 16, 1)
-    tops = _starts(rows[0], rows[1], height, step)
-    lefts = _starts(0, width, span, step)
-    found = [
-        (mask.fraction(top, left, height, span, mpp=mpp), Square(number, top, left, height, span))
-        for top in tops
-        for left in lefts
-    ]
-    return sorted(found, key=lambda item: (-item[0], item[1].top, item[1].left))
+    tops, lefts = _lattice(rows, width, size, max(height // 16, 1))
+    fractions = mask.fractions(tops, lefts, size, mpp)
+    order, found = np.lexsort((lefts, tops, -fractions)), []
+    while len(order) and len(found) < config.count:
+        best = order[0]
+        square = Square(number, int(tops[best]), int(lefts[best]), height, span)
+        found.append((float(fractions[best]), square))
+        below = np.abs(tops[order] - tops[best]) >= height
+        order = order[below | (np.abs(lefts[order] - lefts[best]) >= span)]
+    return found
 
 
 def grown(square: Square, context_px: int) -> Square:

@@ -18,6 +18,7 @@ MAX_DECODED_PIXELS = 2**30
 """Largest plain image, 32768² px: it is decoded whole, at 3 bytes a pixel (twice at the peak)."""
 
 _TIFF_XRESOLUTION, _TIFF_RESOLUTION_UNIT, _TIFF_CENTIMETRE = 282, 296, 3
+_TIFF_GEO_KEYS = 34735
 _PROBE = 16  # px, side of the regions that prove a slide readable
 _pillow_limit_lock = threading.Lock()
 
@@ -112,16 +113,35 @@ class PillowBackend(PixelBackend):
                 _check_decodable(image)
                 mpp = _tiff_mpp(image)
                 image.load()
-                super().__init__(pixels.to_rgb(image), mpp)
+                if _has_geo_keys(image):
+                    # Its fourth band is what a sensor saw (infrared), whatever the file calls it.
+                    super().__init__(pixels.first_bands(image), mpp)
+                else:
+                    super().__init__(pixels.to_rgb(image), mpp)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types
             raise SlideError.because(path, "a readable slide or image", error) from error
 
 
 def open_backend(path: pathlib.Path) -> Backend:
-    """Open with OpenSlide when it recognises the file, else with Pillow. Raises SlideError."""
-    if openslide.OpenSlide.detect_format(str(path)) is not None:
+    """Open with OpenSlide when it recognises the file, else with Pillow. Raises SlideError.
+
+    A GeoTIFF is Pillow's: OpenSlide takes a fourth band for transparency.
+    """
+    if openslide.OpenSlide.detect_format(str(path)) is not None and not _is_geotiff(path):
         return OpenSlideBackend(path)
     return PillowBackend(path)
+
+
+def _is_geotiff(path: pathlib.Path) -> bool:
+    try:
+        with _without_pillow_limit(), Image.open(path) as image:
+            return _has_geo_keys(image)
+    except Exception:  # what Pillow cannot open is no GeoTIFF for us
+        return False
+
+
+def _has_geo_keys(image: Image.Image) -> bool:
+    return _TIFF_GEO_KEYS in getattr(image, "tag_v2", {})
 
 
 def _openslide_mpp(properties: Mapping[str, str]) -> float | None:

@@ -26,6 +26,19 @@ def to_rgb(image: Image.Image) -> arrays.ImageUint8:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def first_bands(image: Image.Image) -> arrays.ImageUint8:
+    """The first three bands as RGB, no further one taken for transparency.
+
+    Raises ValueError for pixels of other than 8 bits.
+    """
+    bands = np.asarray(image)
+    if bands.dtype != np.uint8:
+        raise ValueError(f"expected bands of 8 bits, got {bands.dtype}")
+    if bands.ndim == 2:
+        return np.repeat(bands[..., None], 3, axis=-1)
+    return np.ascontiguousarray(bands[..., :3])
+
+
 def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
     """Blend an RGBA image over white, by its alpha."""
     lowest_alpha, _ = rgba.getextrema()[3]

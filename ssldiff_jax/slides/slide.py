@@ -52,10 +52,13 @@ class Slide(Protocol):
         ...
 
 
-def open_slide(path: str | pathlib.Path, *, mpp: float | None = None) -> Slide:
+def open_slide(
+    path: str | pathlib.Path, *, mpp: float | None = None, otherwise_mpp: float | None = None
+) -> Slide:
     """Open a whole-slide image or a plain image (png, jpg, tif, webp …).
 
-    `mpp` is microns per pixel of level 0 and overrides the file's. Plain images are decoded whole
+    `mpp` is microns per pixel of level 0 and overrides the file's; `otherwise_mpp` is taken where
+    the file has none. Plain images are decoded whole
     in memory; the dpi of a photograph is not taken for an mpp. Raises SlideError for a file that
     is missing, damaged or truncated, and where no mpp is known.
     """
@@ -65,7 +68,7 @@ def open_slide(path: str | pathlib.Path, *, mpp: float | None = None) -> Slide:
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SlideError(f"expected mpp above 0 for {path}, got mpp={mpp}")
     backend = backends.open_backend(path)
-    native_mpp = backend.mpp if mpp is None else mpp
+    native_mpp = mpp or backend.mpp or otherwise_mpp
     if native_mpp is None:
         backend.close()
         raise SlideError(

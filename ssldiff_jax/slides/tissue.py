@@ -45,17 +45,16 @@ class TissueMask:
 
         The numbers are pixels at `mpp`, the one the region is read with.
         """
-        return float(self._fractions(np.array([top]), np.array([left]), (height, width), mpp)[0])
+        return float(self.fractions(np.array([top]), np.array([left]), (height, width), mpp)[0])
 
     def fractions(
-        self, tops: Int[np.ndarray, "N"], lefts: Int[np.ndarray, "N"], size: int, mpp: float
+        self,
+        tops: Int[np.ndarray, "N"],
+        lefts: Int[np.ndarray, "N"],
+        shape: tuple[int, int],
+        mpp: float,
     ) -> Float[np.ndarray, "N"]:
-        """Return the tissue fraction of N squares of `size` pixels at `mpp`."""
-        return self._fractions(np.asarray(tops), np.asarray(lefts), (size, size), mpp)
-
-    def _fractions(
-        self, tops: np.ndarray, lefts: np.ndarray, shape: tuple[int, int], mpp: float
-    ) -> np.ndarray:
+        """Return the tissue fraction of N regions of one shape (height, width)."""
         scale = mpp / self.mpp
         height, width = (size * scale for size in shape)
         y, x = tops * scale, lefts * scale

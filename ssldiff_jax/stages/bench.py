@@ -17,7 +17,7 @@ import numpy as np
 from ssldiff_jax.core import files
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.stages import memory, runner
-from ssldiff_jax.weights import latent_diffusion, published
+from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,11 +69,9 @@ def _forward(context: runner.Context, config: conditioning.DenoiserConfig, param
 def _loading(context: runner.Context, config: conditioning.DenoiserConfig, params: Any):
     """Seconds to read a safetensors file of the denoiser, and memory beside its size."""
     path = context.folder("bench") / "denoiser.safetensors"
-    tables = (latent_diffusion.unet_names(config.unet), latent_diffusion.conditioner_names())
-    parts = (params["unet"], params["conditioner"])
-    published.export(path, *zip(tables, parts, strict=True))
+    published.export(path, *published.denoiser_parts(config, params))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    del params, parts
+    del params
     memory.reset_peak()
     before = memory.rss_mb()
     load = lambda: published.load_denoiser(published.ModelFile.read(path), config)

@@ -136,6 +136,24 @@ class SampleSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class VariationsSection:
+    """What the tool `variations` draws again."""
+
+    image: str
+    mpp: float
+    num_patches: int
+    num_draws: int
+    num_regions: int
+
+    def __post_init__(self):
+        if self.num_patches < 1 or self.num_draws < 1 or self.num_regions < 0:
+            raise config_lib.ConfigError(
+                "config.variations must have num_patches and num_draws ≥ 1 and num_regions ≥ 0, "
+                f"got {self.num_patches}, {self.num_draws} and {self.num_regions}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One run."""
 
@@ -150,6 +168,7 @@ class RunConfig:
     autoencoder: AutoencoderSection
     denoiser: DenoiserSection
     sample: SampleSection
+    variations: VariationsSection
     judge: EncoderSection
 
     def __post_init__(self):

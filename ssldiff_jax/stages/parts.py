@@ -55,7 +55,7 @@ def patches_at(
 class Reference:
     """Held-out cells to draw from: a region of a slide, or a page of patches side by side.
 
-    `grid` are their embeddings where they were computed elsewhere.
+    `grid` are their embeddings, where anything gave them.
     """
 
     image: arrays.ImageUint8
@@ -63,14 +63,19 @@ class Reference:
     grid: arrays.EmbeddingGrid | None
 
 
-def references(context: runner.Context) -> list[Reference]:
-    """What images are drawn from and held against."""
+def references(
+    context: runner.Context,
+    embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None,
+) -> list[Reference]:
+    """What images are drawn from and held against; `embed` makes the grids of those whose
+    embeddings were not computed elsewhere."""
     folder, found = context.folder("patches"), []
     for i, told in enumerate(files.read_json(folder / "regions.json")):
         image = np.asarray(Image.open(folder / f"region_{i}.png"))
-        grid = None
         if context.config.embeddings.source:
             grid = np.load(context.folder("embeddings") / f"region_{i}.npy", allow_pickle=False)
+        else:
+            grid = embed(image) if embed else None
         found.append(Reference(image, told["kind"], grid))
     return found
 

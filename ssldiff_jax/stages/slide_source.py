@@ -96,7 +96,7 @@ class OpenSlides:
                     whole = plan.whole_regions(found, size, px)
                 else:
                     splits[split] += plan.squares(*args, data.records, data.patch_mpp)
-                    found, whole = [], plan.regions(*args, size, data.patch_mpp)
+                    found, whole = [], plan.regions(*args, data.regions, size, data.patch_mpp)
                 if split == "test":
                     candidates += whole
                     cells += found

@@ -10,11 +10,13 @@ from ssldiff_jax.stages import (
     embeddings,
     encoder,
     evaluate,
+    export,
     latents,
     patches,
     report,
     runner,
     sample,
+    variations,
 )
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.weights import published
@@ -49,5 +51,12 @@ STAGES: dict[str, runner.Stage] = {
     ),
     "evaluate": runner.Stage(evaluate.run, (), ("patches", "sample", "judge")),
     "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
+    "variations": runner.Stage(
+        variations.run,
+        ("sample", "variations"),
+        ("patches", "denoiser", "autoencoder"),
+        always=True,
+    ),
+    "export": runner.Stage(export.run, (), ("denoiser", "autoencoder"), always=True),
     "bench": runner.Stage(bench.run, ("denoiser", "sample"), always=True),
 }

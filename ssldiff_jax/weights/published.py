@@ -157,6 +157,17 @@ def abstract_denoiser(config: conditioning.DenoiserConfig) -> Any:
     )
 
 
+def denoiser_parts(
+    config: conditioning.DenoiserConfig, params: Any
+) -> tuple[tuple[names.NameMap, Any], ...]:
+    """A denoiser's tables with the parameters each of them names, to export."""
+    sources = _SOURCES if config.region_dim else _SOURCES[:1]
+    return (
+        (latent_diffusion.unet_names(config.unet), params["unet"]),
+        (latent_diffusion.conditioner_names(sources), params["conditioner"]),
+    )
+
+
 def load_lpips(paths: str) -> Any:
     """Parameters of LPIPS from VGG-16's file and that of the linear layers, comma-separated."""
     files = [part.strip() for part in paths.split(",") if part.strip()]

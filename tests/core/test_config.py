@@ -94,7 +94,9 @@ def test_digest_is_stable_and_tells_settings_apart():
     assert len({config_lib.digest(c) for c in [built, *changed]}) == 4
 
 
-SHIPPED = ["default", "demo", "naip", "tcga", "tcga_brca_5x", "tcga_crc", "tiny"]
+SHIPPED = [
+    "colorectal", "default", "demo", "eurosat", "naip", "tcga", "tcga_brca_5x", "tcga_crc", "tiny",
+]  # fmt: skip
 
 
 def test_all_shipped_configs_are_tested():
@@ -107,6 +109,8 @@ def test_shipped_configs_build(name):
     values = importlib.import_module(f"configs.{name}").get_config()
     if values.encoder.name != "own":
         values.encoder.weights = "weights.safetensors"
+    if not values.autoencoder.train.num_steps:
+        values.autoencoder.weights = "weights.ckpt"
     run = config_lib.build(stages_config.RunConfig, values.to_dict())
     patch_px = run.data.crops.patch_px
     assert run.encoder.model.vit.image_px == run.judge.model.vit.image_px == patch_px

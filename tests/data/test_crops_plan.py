@@ -182,7 +182,9 @@ def test_pick_apart_gives_fewer_where_no_more_fit():
 def test_regions_prefer_tissue():
     mask = np.zeros((200, 200), bool)
     mask[120:184, 60:124] = True
-    found = plan.regions(0, (0, 200), 200, tissue.TissueMask(mask, 1.0), (64, 64), 1.0)
+    config = plan.RegionConfig(count=3, rows=2, cols=2)
+    found = plan.regions(0, (0, 200), 200, tissue.TissueMask(mask, 1.0), config, (64, 64), 1.0)
+    assert plan.pick_apart(found, 3) == [square for _, square in found]
     fractions = [fraction for fraction, _ in found]
     assert fractions == sorted(fractions, reverse=True)
     best = found[0][1]

@@ -4,7 +4,7 @@ import pathlib
 import numpy as np
 import openslide
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from ssldiff_jax import slides
 from ssldiff_jax.slides import backends, resample
@@ -168,6 +168,15 @@ def test_every_mode_becomes_rgb(save, mode, pixel, expected):
     image = slides.open_slide(path, mpp=1.0).read_region(0, 0, 4, 6, mpp=1.0)
     assert image.dtype == np.uint8
     np.testing.assert_array_equal(image, np.broadcast_to(np.uint8(expected), (4, 6, 3)))
+
+
+def test_the_fourth_band_of_a_geotiff_is_no_transparency(save):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[34735] = (1, 1, 0, 0)  # GeoKeyDirectory
+    tags.tagtype[34735] = 3
+    path = save(Image.new("RGBA", (300, 300), (10, 20, 30, 102)), "scene.tif", tiffinfo=tags)
+    image = slides.open_slide(path, mpp=1e6).read_region(0, 0, 300, 300, mpp=1e6)
+    np.testing.assert_array_equal(image, np.broadcast_to(np.uint8([10, 20, 30]), (300, 300, 3)))
 
 
 def test_palette_with_transparency(save):

@@ -100,4 +100,4 @@ def test_fractions_agree_with_fraction():
     found = tissue.TissueMask(rng.random((40, 30)) < 0.5, 8.0)
     tops, lefts = rng.integers(-50, 700, (2, 25))
     one_by_one = [found.fraction(int(y), int(x), 64, 64, mpp=0.5) for y, x in np.c_[tops, lefts]]
-    np.testing.assert_allclose(found.fractions(tops, lefts, 64, 0.5), one_by_one)
+    np.testing.assert_allclose(found.fractions(tops, lefts, (64, 64), 0.5), one_by_one)

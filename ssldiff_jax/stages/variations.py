@@ -1,0 +1,44 @@
+"""Tool `variations`: a real patch or region drawn again, from its embeddings."""
+
+from typing import Any
+
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages import generator, parts, runner, sample
+
+
+def run(context: runner.Context) -> dict[str, Any]:
+    """Write `real.png`, `patches.png` (rows: a real patch, its draws) and, of a region,
+    `region_N.png` and `.tif`: the whole of it drawn again."""
+    config, folder = context.config, context.folder("variations")
+    section = config.variations
+    model = generator.Generator.of_run(context)
+    reference = _reference(context, model)
+    pyramid.write_png(folder / "real.png", reference.image)
+    page = sample.page(model, reference, section.num_patches, section.num_draws)
+    pyramid.write_png(folder / "patches.png", page)
+    height, width = reference.image.shape[:2]
+    is_region = reference.kind == "region" and max(height, width) > model.patch_px
+    regions = section.num_regions if is_region else 0
+    for i in range(regions):
+        drawn = sample.draw(model, reference, seed=config.seed + i)
+        pyramid.write_png(folder / f"region_{i}.png", drawn.image)
+        pyramid.write_pyramid(folder / f"region_{i}.tif", drawn.image, mpp=config.data.patch_mpp)
+    return {"image": section.image, "height": height, "width": width, "regions": regions}
+
+
+def _reference(context: runner.Context, model: generator.Generator) -> parts.Reference:
+    """The image that the config names, or the first reference of the run.
+
+    Raises SlideError for a file that is no image, ValueError for one without a whole patch.
+    """
+    data, section = context.config.data, context.config.variations
+    if not section.image:
+        return parts.references(context, model.embed)[0]
+    slide = slide_lib.open_slide(
+        section.image, mpp=section.mpp or None, otherwise_mpp=data.patch_mpp
+    )
+    height, width = slide.shape_at(data.patch_mpp)
+    pixels = slide.read_region(0, 0, height, width, mpp=data.patch_mpp)
+    slide.close()
+    return parts.Reference(pixels, "region", model.embed(pixels))
