@@ -116,10 +116,11 @@ class Source:
     skipped: list[dict[str, str]]
 
 
-def case_of(path: pathlib.Path, case_regex: str) -> str:
-    """The case a slide belongs to: what the pattern finds in its name, else its stem."""
-    found = re.search(case_regex, path.name)
-    return found.group(0) if found else path.stem
+def case_of(name: str, case_regex: str) -> str:
+    """The case that a slide or patch of that file name belongs to: what the pattern finds in it,
+    else the name without folder and suffix."""
+    found = re.search(case_regex, name)
+    return found.group(0) if found else pathlib.PurePath(name).stem
 
 
 def is_held_out(case: str, fraction: float) -> bool:
@@ -139,7 +140,7 @@ def parts(slide: slide_lib.Slide, holdout: HoldoutConfig, mpp: float) -> dict[st
     if holdout.by == "area":
         line = height - count_held_out(height, holdout.fraction)
         return {"train": (0, line), "test": (line, height)}
-    held_out = is_held_out(case_of(slide.path, holdout.case_regex), holdout.fraction)
+    held_out = is_held_out(case_of(slide.path.name, holdout.case_regex), holdout.fraction)
     return {"test" if held_out else "train": (0, height)}
 
 

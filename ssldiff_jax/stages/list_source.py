@@ -1,7 +1,6 @@
 """Records from patches that are already cut."""
 
 import dataclasses
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -62,7 +61,7 @@ def _held_out(holdout: plan.HoldoutConfig, patches: patch_list.PatchList) -> Cal
         first = len(patches) - plan.count_held_out(len(patches), holdout.fraction)
         return lambda number: number >= first
     return lambda number: plan.is_held_out(
-        plan.case_of(pathlib.Path(patches.name(number)), holdout.case_regex),
+        plan.case_of(patches.name(number), holdout.case_regex),
         holdout.fraction,
     )
 

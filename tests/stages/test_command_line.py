@@ -4,6 +4,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import openslide
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 import ssldiff_jax
 from ssldiff_jax.stages import runner, table
+from ssldiff_jax.weights import published
 
 pytestmark = pytest.mark.e2e
 
@@ -117,6 +119,47 @@ def test_pictures_have_their_sizes(workdir):
         assert Image.open(workdir / "sample" / name).size == (side, side)
     assert Image.open(workdir / "sample" / "variations.png").size == (5 * PATCH_PX, 2 * PATCH_PX)
     assert Image.open(workdir / "patches" / "region_1.png").size == (side, side)
+
+
+def test_a_patch_and_a_region_are_varied(workdir, region):
+    folder = workdir / "variations"
+    done = command(workdir, "--config.stages=variations", "--config.variations.num_regions=1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    sizes = {path.name: Image.open(path).size for path in folder.glob("*.png")}
+    side = CELLS * PATCH_PX
+    assert sizes == {
+        "real.png": (side, side),
+        "patches.png": (5 * PATCH_PX, CELLS**2 * PATCH_PX),
+        "region_0.png": (side, side),
+    }
+    np.testing.assert_array_equal(Image.open(folder / "real.png"), region)
+    # One's own image, at the resolution of patches where it tells none; a patch has no region.
+    mine = workdir.parent / "mine.png"
+    Image.fromarray(region[:PATCH_PX, :PATCH_PX]).save(mine)
+    done = command(workdir, "--config.stages=variations", f"--config.variations.image={mine}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert sorted(path.name for path in folder.glob("*.png")) == ["patches.png", "real.png"]
+    page = np.asarray(Image.open(folder / "patches.png"))
+    assert page.shape == (PATCH_PX, 5 * PATCH_PX, 3)
+    np.testing.assert_array_equal(page[:, :PATCH_PX], region[:PATCH_PX, :PATCH_PX])
+    # What a later call asks of the run is unchanged.
+    assert read(workdir / "config.json")["denoiser"]["train"]["num_steps"] == 4
+
+
+def test_exported_models_are_the_runs_own(workdir, generator):
+    done = command(workdir, "--config.stages=export")
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = workdir / "export"
+    found = published.load_denoiser(
+        published.ModelFile.read(folder / "denoiser.safetensors"), generator.denoiser.config
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, generator._params)
+    file, model = published.ModelFile.read(folder / "encoder.safetensors"), generator.encoder
+    assert "blocks.0.attn.qkv.weight" in file.tensors
+    found = published.load_encoder(file, "own", model.architecture)
+    jax.tree.map(np.testing.assert_array_equal, found, model.params)
+    facts = read(folder / "done.json")["facts"]
+    assert facts["latent_scale"] == list(generator.autoencoder.scaling.latent_scale)
 
 
 def test_pyramid_carries_its_mpp_and_the_image(workdir):
