@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, attention, layers
+from ssldiff_jax.core import arrays, attention, convolution
 
 PositionResize = Literal["timm", "dino", "hugging_face"]
 
@@ -99,7 +99,7 @@ class ViT(nn.Module):
         c, v = self.config, self.config.variant
         size = (c.patch_px, c.patch_px)
         self.patch_embed = nn.Conv(
-            c.width, size, size, padding="VALID", conv_general_dilated=layers.convolve
+            c.width, size, size, padding="VALID", conv_general_dilated=convolution.convolve
         )
         small = nn.initializers.normal(0.02)
         self.class_token = self.param("class_token", small, (1, 1, c.width))
