@@ -64,13 +64,21 @@ def _imported(context: runner.Context) -> dict[str, Any]:
     places = np.array([source.place(i) for i in range(len(source))])
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
-    progress, rank = logs.Progress("embeddings", len(places)), 0.0
+    # Records are in random order and files are read slide by slide: sorted on disk.
+    sorted_path = folder / ".sorted.npy"
+    table = np.lib.format.open_memmap(sorted_path, "w+", np.float32, (len(places), dim))
+    progress = logs.Progress("embeddings", len(places))
+    by_slide = np.argsort(places[:, 0], kind="stable")
     for start in range(0, len(places), _BATCH):
-        embedding = _rows(places[start : start + _BATCH], embeddings)
-        rank = rank or encoder.effective_rank(embedding)
-        writer.append(embedding=embedding)
-        progress.update(len(embedding))
+        here = by_slide[start : start + _BATCH]
+        table[here] = _rows(places[here], embeddings)
+        progress.update(len(here))
     progress.close()
+    for start in range(0, len(places), _BATCH):
+        writer.append(embedding=table[start : start + _BATCH])
+    rank = encoder.effective_rank(np.array(table[:_BATCH]))
+    del table
+    sorted_path.unlink()
     facts = {"dim": dim, "source": context.config.embeddings.source, "effective_rank": rank}
     writer.close(**facts)
     return facts

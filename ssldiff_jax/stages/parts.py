@@ -22,6 +22,8 @@ from ssldiff_jax.stages import runner
 from ssldiff_jax.train import checkpoint, loop
 from ssldiff_jax.weights import features
 
+_OPEN_FEATURES = 32
+
 
 def training_run(context: runner.Context, name: str) -> loop.Run:
     """The Run of a stage that trains."""
@@ -91,7 +93,7 @@ def imported_embeddings(context: runner.Context) -> Callable[[int], features.Fea
         return lambda number: whole
     names = files.read_json(context.folder("patches") / "done.json")["facts"]["slides"]
 
-    @functools.cache
+    @functools.lru_cache(_OPEN_FEATURES)
     def of_slide(number: int) -> features.Features:
         found = section.of_slide(names[str(number)])
         if found is None:

@@ -1,6 +1,7 @@
 """Records from slides: squares of tissue, or the places that embeddings computed elsewhere have."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from ssldiff_jax.weights import features
 _LOG = logging.getLogger(__name__)
 
 _OVERVIEW_MPP = 4.0
+_OPEN_FEATURES = 32
 
 OpenSlide = Callable[[], slide_lib.Slide]
 FindFeatures = Callable[[str], features.Features | None]
@@ -75,7 +77,9 @@ class OpenSlides:
     ):
         self._data = data
         self._slides, self._skipped = _prepare(data, slides)
-        self._features = self._find(embeddings) if embeddings else {}
+        # Files are opened again where they are needed: slides may be more than open files.
+        self._reopened = functools.lru_cache(_OPEN_FEATURES)(embeddings or (lambda name: None))
+        self._cells = self._find_cells() if embeddings else {}
 
     def source(self) -> plan.Source:
         """Squares of both splits, and the regions with most tissue.
@@ -90,8 +94,8 @@ class OpenSlides:
         for number, p in self._slides.items():
             for split, rows in p.parts.items():
                 args = (number, rows, p.width, p.mask)
-                if self._features:
-                    found = self._cells(number, rows)
+                if self._cells:
+                    found = self._cells[number][split]
                     splits[split] += [plan.grown(cell, data.crops.context_px) for cell in found]
                     whole = plan.whole_regions(found, size, px)
                 else:
@@ -114,7 +118,7 @@ class OpenSlides:
 
     def features_of(self, number: int) -> features.Features:
         """The embeddings of a slide."""
-        return self._features[number]
+        return self._reopened(self._slides[number].slide.path.name)
 
     def overviews(self, references: list[plan.Reference]) -> Iterator[tuple[int, np.ndarray]]:
         """Every slide, small, with its held-out part and regions outlined."""
@@ -127,17 +131,18 @@ class OpenSlides:
         for p in self._slides.values():
             p.slide.close()
 
-    def _find(self, embeddings: FindFeatures) -> dict[int, features.Features]:
+    def _find_cells(self) -> dict[int, dict[str, list[plan.Square]]]:
+        """The patches that embeddings tell of, by slide and split; slides without are skipped."""
         found = {}
         for number, p in list(self._slides.items()):
-            values = embeddings(p.slide.path.name)
+            values = self.features_of(number)
             if values is None:
                 reason = f"no file of embeddings for {p.slide.path.name}"
                 _LOG.warning("skipped: %s", reason)
                 self._skipped.append({"slide": str(p.slide.path), "reason": reason})
                 self._slides.pop(number).slide.close()
             else:
-                found[number] = values
+                found[number] = _cells(number, p, values, self._data)
         if not found:
             raise features.WeightsError(
                 f"expected files of embeddings named as the slides are, got none; the first: "
@@ -145,20 +150,24 @@ class OpenSlides:
             )
         return found
 
-    def _cells(self, number: int, rows: tuple[int, int]) -> list[plan.Square]:
-        """The patches of a slide's embeddings that lie, with context, within a split's rows."""
-        data, slide, values = self._data, self._slides[number].slide, self._features[number]
-        scale = slide.downsample(data.patch_mpp)
-        px, context = data.crops.patch_px, data.crops.context_px
-        _check_corners(values, slide, px * scale)
-        width = self._slides[number].width
-        lefts, tops = np.round(values.corners / scale).astype(int).T
-        inside = (tops - context >= rows[0]) & (tops + px + context <= rows[1])
-        inside &= (lefts - context >= 0) & (lefts + px + context <= width)
-        return [
+
+def _cells(
+    number: int, p: Prepared, values: features.Features, data: run_config.DataConfig
+) -> dict[str, list[plan.Square]]:
+    """The patches of a slide's embeddings that lie, with context, within the rows of a split."""
+    scale = p.slide.downsample(data.patch_mpp)
+    px, context = data.crops.patch_px, data.crops.context_px
+    _check_corners(values, p.slide, px * scale)
+    lefts, tops = np.round(values.corners / scale).astype(int).T
+    within = (lefts - context >= 0) & (lefts + px + context <= p.width)
+    found = {}
+    for split, (first, last) in p.parts.items():
+        here = within & (tops - context >= first) & (tops + px + context <= last)
+        found[split] = [
             plan.Square(number, int(tops[i]), int(lefts[i]), px, px, int(i))
-            for i in np.flatnonzero(inside)
+            for i in np.flatnonzero(here)
         ]
+    return found
 
 
 def _check_corners(values: features.Features, slide: slide_lib.Slide, wanted: float) -> None:

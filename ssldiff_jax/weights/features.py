@@ -1,7 +1,9 @@
 """Embeddings computed elsewhere, by any encoder: HDF5, NumPy and torch files, read and checked."""
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import h5py
@@ -15,6 +17,7 @@ from ssldiff_jax.weights.torch_file import WeightsError
 SUFFIXES = (".h5", ".hdf5", ".npy", ".pt", ".pth", ".safetensors")
 _USUAL = ("features", "feats", "embeddings", "embedding")
 _COORDS = "coords"
+_DEFLATE_RATIO = 1100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +64,8 @@ class Features:
         """Some of them in any order, float32. Raises WeightsError for a value not finite."""
         # HDF5 wants its rows in order and each once.
         unique, inverse = np.unique(index, return_inverse=True)
-        found = np.asarray(self.values[unique]).astype(np.float32)
+        with _reading(self.path):
+            found = np.asarray(self.values[unique]).astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
         if len(bad):
             raise WeightsError(
@@ -81,25 +85,25 @@ def open_features(path: pathlib.Path, dataset: str = "") -> Features:
 
     Raises WeightsError for what is no file of embeddings, or has none of that name.
     """
-    if not path.is_file():
-        raise WeightsError(f"no such file of embeddings: {path}")
-    if path.suffix == ".npy":
-        return Features(path, "", _npy(path))
-    if path.suffix in (".h5", ".hdf5"):
-        return _hdf5(path, dataset)
-    tensors = {name: t for name, t in reader.read(path).items() if t.ndim > 1}
-    name = _choose(path, list(tensors), dataset)
-    return Features(path, name, tensors[name])
+    with _reading(path):
+        if path.suffix == ".npy":
+            return Features(path, "", _npy(path))
+        if path.suffix in (".h5", ".hdf5"):
+            return _hdf5(path, dataset)
+        tensors = {name: t for name, t in reader.read(path).items() if t.ndim > 1}
+        name = _choose(path, list(tensors), dataset)
+        return Features(path, name, tensors[name])
 
 
 def open_corners(path: pathlib.Path) -> Features:
     """The coordinates alone of an .h5 file, as CLAM writes them before any embedding: `values`
     are the corners themselves."""
-    with _Hdf5(path) as file:
+    with _reading(path):
+        file = _Hdf5(path)
         corners, patch_px = file.corners()
         if corners is None:
             raise WeightsError(f"{path}: expected {_COORDS} (N, 2), got {', '.join(file.names())}")
-    return Features(path, _COORDS, corners.astype(np.float32), corners, patch_px)
+        return Features(path, _COORDS, corners.astype(np.float32), corners, patch_px)
 
 
 def with_corners(features: Features, told: Features) -> Features:
@@ -157,33 +161,22 @@ class _Hdf5:
     """An HDF5 file of plain arrays. A link to another file, or data kept in one, is refused."""
 
     def __init__(self, path: pathlib.Path):
-        self._path = path
-        if not path.is_file():
-            raise WeightsError(f"no such file of embeddings: {path}")
-        try:
-            self._file = h5py.File(path, "r")
-        except (OSError, RuntimeError) as error:
-            raise WeightsError(f"{path}: expected HDF5, got {error!s:.200}") from error
-
-    def __enter__(self) -> "_Hdf5":
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._file.close()
+        self._path, self._file = path, h5py.File(path, "r")
 
     def names(self) -> list[str]:
         """Its arrays of more than one dimension, at the top of the file."""
         return [name for name in self._file if len(getattr(self[name], "shape", ())) > 1]
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            link = self._file.get(name, getlink=True)
-            found = self._file[name] if isinstance(link, h5py.HardLink) else None
-            own = not isinstance(found, h5py.Dataset) or not (found.external or found.is_virtual)
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise WeightsError(f"{self._path}: {name} cannot be read: {error!s:.200}") from error
-        if found is None or not own:
+        link = self._file.get(name, getlink=True)
+        found = self._file[name] if isinstance(link, h5py.HardLink) else None
+        elsewhere = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
+        if found is None or elsewhere:
             raise WeightsError(f"{self._path}: {name} must be data of this file, got a link")
+        # A damaged shape could ask for all memory; deflate cannot hold more than this.
+        most = self._path.stat().st_size * (_DEFLATE_RATIO if getattr(found, "chunks", 0) else 1)
+        if getattr(found, "nbytes", 0) > most:
+            raise WeightsError(f"{self._path}: {name} promises more than the file can hold")
         return found
 
     def corners(self) -> tuple[np.ndarray | None, int]:
@@ -193,12 +186,23 @@ class _Hdf5:
         told = self[_COORDS]
         if getattr(told, "ndim", 0) != 2 or told.shape[1] != 2:
             raise WeightsError(f"{self._path}: {_COORDS} must be (N, 2), got {told}")
-        try:
-            values, attributes = np.asarray(told), dict(told.attrs)
-            patch_px = attributes.get("patch_size_level0")
-            if patch_px is None:
-                scale = np.ravel(attributes.get("downsample", 1))[0]
-                patch_px = attributes.get("patch_size", 0) * scale
-            return np.round(values).astype(np.int64), round(float(patch_px))
-        except (OSError, RuntimeError, ValueError, TypeError) as error:
-            raise WeightsError(f"{self._path}: {_COORDS} cannot be read: {error!s}") from error
+        attributes = dict(told.attrs)
+        patch_px = attributes.get("patch_size_level0")
+        if patch_px is None:
+            scale = np.ravel(attributes.get("downsample", 1))[0]
+            patch_px = attributes.get("patch_size", 0) * scale
+        return np.round(told).astype(np.int64), round(float(patch_px))
+
+
+@contextlib.contextmanager
+def _reading(path: pathlib.Path) -> Iterator[None]:
+    """Whatever a damaged file trips over, the file is what is wrong."""
+    if not path.is_file():
+        raise WeightsError(f"no such file of embeddings: {path}")
+    try:
+        yield
+    except WeightsError:
+        raise
+    except Exception as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise WeightsError(f"{path}: expected embeddings, got {detail:.200}") from error

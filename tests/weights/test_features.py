@@ -1,7 +1,11 @@
 """Embeddings computed elsewhere: every format gives the same rows; what does not fit is named."""
 
+import random
+import resource
+
 import h5py
 import numpy as np
+import psutil
 import pytest
 import safetensors.numpy
 from torch_writer import TorchFile
@@ -143,6 +147,37 @@ def test_damaged_files_are_one_line(tmp_path, suffix):
     assert "\n" not in str(caught.value)
     with pytest.raises(features.WeightsError, match="no such file of embeddings"):
         features.open_features(tmp_path / f"none{suffix}")
+
+
+@pytest.fixture
+def little_memory():
+    """4 GB more and no further: HDF5's own library believes a damaged file's sizes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    now = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (now + (4 << 30), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_mutated_hdf5_gives_clean_errors(tmp_path, little_memory):
+    whole = hdf5(
+        tmp_path / "a.h5", {"patch_size": 64}, features=VALUES, coords=CORNERS
+    ).read_bytes()
+    chance, path = random.Random(0), tmp_path / "b.h5"
+    read, refused = 0, []
+    for _ in range(1000):
+        changed = bytearray(whole)
+        for _ in range(chance.randint(1, 6)):
+            changed[chance.randrange(len(changed))] = chance.randrange(256)
+        path.write_bytes(changed[: chance.choice([len(whole), chance.randrange(len(whole))])])
+        try:
+            features.open_features(path).rows(np.arange(9))
+            read += 1
+        except features.WeightsError as error:
+            refused.append(str(error))
+    assert read
+    assert refused
+    assert all("b.h5" in line and "\n" not in line for line in refused)
 
 
 def patches(count, seed=0):
