@@ -63,7 +63,7 @@ def _forward(context: runner.Context, config: conditioning.DenoiserConfig, param
         seconds = _time(lambda call=compiled, args=args: jax.block_until_ready(call(*args)))
         yield _row(f"unet/forward_batch_{batch}", [s / batch for s in seconds], "s/window")
         flops = (compiled.cost_analysis() or {}).get("flops", float("nan")) / batch
-        yield _row("unet/flops", [flops], "FLOP/window")
+        yield _row(f"unet/compiled_flops_batch_{batch}", [flops], "FLOP/window")
 
 
 def _loading(context: runner.Context, config: conditioning.DenoiserConfig, params: Any):

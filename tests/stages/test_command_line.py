@@ -62,7 +62,8 @@ def test_bench_measures_the_denoiser(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read(tmp_path / "bench" / "results.json")
     assert {row["name"] for row in rows} == {
-        "unet/forward_batch_1", "unet/forward_batch_8", "unet/flops", "weights/load",
+        "unet/forward_batch_1", "unet/forward_batch_8", "unet/compiled_flops_batch_1",
+        "unet/compiled_flops_batch_8", "weights/load",
         "weights/peak",
     }  # fmt: skip
     assert all(row["value"] > 0 and row["hardware"] and row["unit"] for row in rows)
