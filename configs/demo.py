@@ -2,9 +2,9 @@
 
     bash launch/demo.sh
 
-Hardware and time: two cores of an AMD EPYC, 19 min from clone to report, 3.0 GB (2026-11-23).
-Expected on the held-out region: cell retrieval 0.56 by the encoder and 0.48 by the judge, embedding
-similarity 0.90 against 0.33 of other cells, layout correlation 0.99, seam energy 1.01.
+Hardware and time: two cores of an AMD EPYC, 13 min from clone to report, 3.0 GB (2026-11-24).
+Expected on the held-out region: cell retrieval 0.52 by the encoder and 0.52 by the judge, embedding
+similarity 0.90 against 0.33 of other cells, layout correlation 0.99, seam energy 1.02.
 """
 
 from configs import default

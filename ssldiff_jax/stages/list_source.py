@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import patch_list, plan
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.weights import features
@@ -17,13 +18,18 @@ def read_source(
 ) -> plan.Source:
     """Every patch of the list with the size of a record; held out by case, or the last ones.
 
-    Raises WeightsError where embeddings are not as many, PatchListError where no patch is of
-    that size.
+    Raises WeightsError where embeddings are not as many, PatchListError where a split has no
+    patch of that size, ConfigError for context where embeddings are of whole patches.
     """
     if embeddings is not None and len(embeddings) != len(patches):
         raise features.WeightsError(
             f"{embeddings} must have a row for each patch of {patches.source}, got "
             f"{len(embeddings)} rows and {len(patches)} patches"
+        )
+    if embeddings is not None and data.crops.context_px:
+        raise config_lib.ConfigError(
+            "config.data.crops.context_px must be 0 where embeddings are of whole patches of a "
+            f"list, got {data.crops.context_px}"
         )
     side, skipped = data.records.record_px, []
     splits: dict[str, list[plan.Square]] = {"train": [], "test": []}
@@ -41,11 +47,14 @@ def read_source(
         row = number if embeddings is not None else -1
         square = plan.Square(number, 0, 0, side, side, row)
         splits["test" if held_out(number) else "train"].append(square)
-    if not splits["train"] and not splits["test"]:
-        raise patch_list.PatchListError(
-            f"{patches.source}: no patch could be used; the first, {skipped[0]['slide']}: "
-            f"{skipped[0]['reason']} (config.data.records.record_px)"
-        )
+    for split, squares in splits.items():
+        if not squares:
+            first = f"; skipped {skipped[0]['slide']}: {skipped[0]['reason']}" if skipped else ""
+            raise patch_list.PatchListError(
+                f"{patches.source}: no patch for the {split} split, held out by "
+                f"{data.holdout.by}, of config.data.records.record_px={side}; {len(skipped)} of "
+                f"{len(patches)} were skipped{first}"
+            )
     cut = lambda s: np.s_[s.top : s.top + s.height, s.left : s.left + s.width]
     return plan.Source(
         read=lambda square: patches.read(square.slide)[cut(square)],
@@ -61,8 +70,7 @@ def _held_out(holdout: plan.HoldoutConfig, patches: patch_list.PatchList) -> Cal
         first = len(patches) - plan.count_held_out(len(patches), holdout.fraction)
         return lambda number: number >= first
     return lambda number: plan.is_held_out(
-        plan.case_of(patches.name(number), holdout.case_regex),
-        holdout.fraction,
+        plan.case_of(patches.name(number), holdout.case_regex), holdout.fraction
     )
 
 

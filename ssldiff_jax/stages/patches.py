@@ -28,7 +28,8 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
         slides = [[patches.source, len(patches)]]
     else:
         slides = [[path.name, path.stat().st_size] for path in slide_source.paths(config.data)]
-    return {"slides": slides, "embeddings": published.fingerprint(config.embeddings.source)}
+    source = str(config.embeddings.path) if config.embeddings.source else ""
+    return {"slides": slides, "embeddings": published.fingerprint(source)}
 
 
 def run(context: runner.Context) -> dict[str, Any]:
