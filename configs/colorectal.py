@@ -3,7 +3,7 @@
     python -m ssldiff_jax.main --config=configs/colorectal.py --workdir=/data/colorectal
 
 Data: colorectal_histology_large (Kather et al. 2016, CC BY 4.0), 0.495 µm/px, downloaded at the
-first run (2 GB; TFDS needs TensorFlow for that, once). The lower quarter of every image is held
+first run (0.7 GB; TFDS needs TensorFlow for that, once). The lower quarter of every image is held
 out: the ten images are too few to hold out whole ones.
 Hardware and hours: 66 GFLOP for each patch the denoiser (181 M parameters) is trained on; 25.6 M
 patches (100 000 steps of 256) are 0.6 h of one H200 at its peak of 790 TFLOP/s, 1.5 h at 40 % of

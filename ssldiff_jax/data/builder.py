@@ -52,7 +52,7 @@ class PatchRecords(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         for square in self._plan.splits[split]:
             pixels = self._plan.read(square)
-            key = f"{square.slide:06d}_{square.top:07d}_{square.left:07d}"
+            key = f"{square.slide:06d}_{square.top:07d}_{square.left:07d}_{square.row}"
             yield (
                 key,
                 {

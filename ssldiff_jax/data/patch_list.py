@@ -217,7 +217,7 @@ class _NamesUnpickler(pickles.Unpickler):
         if module.startswith("numpy") and name == "_reconstruct":
             return _ObjectArray
         if module.startswith("pathlib") and name in ("PosixPath", "PurePosixPath"):
-            return lambda *parts: "/".join(map(str, parts))
+            return lambda *parts: "/".join(parts)
         return super().find_class(module, name)
 
 

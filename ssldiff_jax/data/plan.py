@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+import itertools
 import pathlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -42,7 +43,8 @@ class RecordConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RegionConfig:
-    """Held-out reference regions of rows × cols cells, the ones with most tissue."""
+    """Held-out reference regions of rows × cols cells: those with most tissue, or the first whose
+    cells all have embeddings."""
 
     count: int
     rows: int
@@ -86,14 +88,14 @@ class Reference:
 
     @classmethod
     def region(cls, whole: Square, cell_px: int, known: Iterable[Square] = ()) -> "Reference":
-        """The cells of a region, as they are among the squares `known` where they are."""
+        """The cells of a region: those of `known` that lie there, else squares of the lattice."""
         places = {(s.slide, s.top, s.left): s for s in known}
         lattice = [
             Square(whole.slide, whole.top + top, whole.left + left, cell_px, cell_px)
             for top in range(0, whole.height, cell_px)
             for left in range(0, whole.width, cell_px)
         ]
-        cells = tuple(places.get((s.slide, s.top, s.left), s) for s in lattice)
+        cells = tuple(_near(places, (s.slide, s.top, s.left)) or s for s in lattice)
         return cls(cells, whole.width // cell_px, "region")
 
 
@@ -215,17 +217,29 @@ def grown(square: Square, context_px: int) -> Square:
     )
 
 
+# Places rounded from another resolution are off a lattice by this much, px.
+_SLACK_PX = 2
+_NEAR = sorted(itertools.product(range(-_SLACK_PX, _SLACK_PX + 1), repeat=2), key=np.linalg.norm)
+
+
+def _near(known: Mapping[tuple[int, int, int], Square], place: tuple[int, int, int]):
+    """The square at a place, or the nearest within the slack; None where there is none."""
+    slide, top, left = place
+    found = (known.get((slide, top + y, left + x)) for y, x in _NEAR)
+    return next((square for square in found if square), None)
+
+
 def whole_regions(
     squares: list[Square], size: tuple[int, int], cell_px: int
 ) -> list[tuple[float, Square]]:
     """Candidates for reference regions of `size` px all of whose cells are among `squares`."""
     height, width = size
-    known = {(s.slide, s.top, s.left) for s in squares}
+    known = {(s.slide, s.top, s.left): s for s in squares}
     steps = [(y, x) for y in range(0, height, cell_px) for x in range(0, width, cell_px)]
     return [
         (1.0, Square(s.slide, s.top, s.left, height, width))
         for s in squares
-        if all((s.slide, s.top + y, s.left + x) in known for y, x in steps)
+        if all(_near(known, (s.slide, s.top + y, s.left + x)) for y, x in steps)
     ]
 
 

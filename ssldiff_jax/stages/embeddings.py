@@ -55,6 +55,14 @@ def _computed(context: runner.Context) -> dict[str, Any]:
 def _imported(context: runner.Context) -> dict[str, Any]:
     """One embedding a record, and `region_N.npy`, the grids of the references."""
     folder, embeddings = context.folder("embeddings"), parts.imported_embeddings(context)
+    checked = files.read_json(context.folder("patches") / "stage.json")["config"]["inputs"]
+    found = context.config.embeddings.fingerprint()
+    if checked["embeddings"] != found:
+        raise features.WeightsError(
+            f"{context.config.embeddings.source} changed after its rows were held against the "
+            f"patches: expected {checked['embeddings']}, got {found}; --config.force=patches does "
+            "it anew"
+        )
     for i, reference in enumerate(files.read_json(context.folder("patches") / "regions.json")):
         px = context.config.data.crops.patch_px
         rows, cols = reference["height"] // px, reference["width"] // px

@@ -10,9 +10,10 @@ def run(context: runner.Context) -> dict[str, Any]:
     """Write `denoiser.safetensors` (UNet, conditioner and first stage in one, as checkpoints of
     learned representation-guided diffusion have them) and `encoder.safetensors` (timm's names).
 
-    What nobody publishes has no names and is left out: the light autoencoder, and an encoder
-    whose embeddings were computed elsewhere. A published encoder that was used as it is stays
-    where it is.
+    Beside the published names they hold what is ours: `latent_scale` and `latent_shift`, and the
+    encoder's `origin`; Generator.load takes them from there. What nobody publishes has no names
+    and is left out: the light autoencoder, and an encoder whose embeddings were computed
+    elsewhere. A published encoder that was used as it is stays where it is.
     """
     config, folder = context.config, context.folder("export")
     folder.mkdir(parents=True, exist_ok=True)
@@ -21,14 +22,16 @@ def run(context: runner.Context) -> dict[str, Any]:
     if config.autoencoder.model.kind != "light":
         table = latent_diffusion.first_stage_names(config.autoencoder.model.conv)
         parts_ += ((table, parts.load_autoencoder_params(context)),)
-    published.export(folder / "denoiser.safetensors", *parts_)
+    scaling = parts.load_scaling(context.folder("latents"))
+    published.export(
+        folder / "denoiser.safetensors",
+        *parts_,
+        latent_scale=scaling.latent_scale,
+        latent_shift=scaling.latent_shift,
+    )
     if not config.embeddings.source and config.encoder.train.num_steps:
         encoder = parts.load_encoder(context)
         table = published.encoder_names(encoder.architecture.vit, "timm")
-        published.export(folder / "encoder.safetensors", (table, encoder.params))
-    scaling = parts.load_scaling(context.folder("latents"))
-    return {
-        "files": sorted(path.name for path in folder.glob("*.safetensors")),
-        "latent_scale": scaling.latent_scale,
-        "latent_shift": scaling.latent_shift,
-    }
+        whole = (table, encoder.params)
+        published.export(folder / "encoder.safetensors", whole, origin=encoder.origin)
+    return {"files": sorted(path.name for path in folder.glob("*.safetensors"))}

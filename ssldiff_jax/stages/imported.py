@@ -4,13 +4,13 @@ import dataclasses
 import logging
 import pathlib
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import plan
-from ssldiff_jax.weights import alignment, features
+from ssldiff_jax.weights import alignment, features, published
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,6 +38,16 @@ class EmbeddingsSection:
     def path(self) -> pathlib.Path:
         """The file or folder."""
         return pathlib.Path(self.source).expanduser()
+
+    def fingerprint(self) -> list[Any] | None:
+        """Facts about the files; None where embeddings are computed here.
+
+        Raises WeightsError where there are none.
+        """
+        if not self.source:
+            return None
+        corners = pathlib.Path(self.corners).expanduser() if self.corners else ""
+        return [published.fingerprint(str(path)) for path in (self.path, corners)]
 
     def of_list(self) -> features.Features:
         """The embeddings of a list of patches.

@@ -66,6 +66,10 @@ def read_source(
 
 
 def _held_out(holdout: plan.HoldoutConfig, patches: patch_list.PatchList) -> Callable[[int], bool]:
+    if holdout.by == "case" and isinstance(patches, patch_list.PixelArray):
+        raise config_lib.ConfigError(
+            f"{patches.source} names no cases: config.data.holdout.by must be 'area', got 'case'"
+        )
     if holdout.by == "area":
         first = len(patches) - plan.count_held_out(len(patches), holdout.fraction)
         return lambda number: number >= first

@@ -38,8 +38,7 @@ class Models:
         sizes = published.conditioner_sizes(file)
         denoiser = dataclasses.replace(section, region_dim=sizes.region).model(sizes.patch)
         first_stage = config.autoencoder.model
-        channels = first_stage.chosen.latent_channels
-        scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
+        scaling = published.latent_scaling(file, first_stage)
         own = config.autoencoder.weights
         params = published.load_autoencoder(
             published.ModelFile.read(own) if own else file, first_stage
@@ -55,7 +54,6 @@ class Models:
 def _published_encoder(section: run_config.EncoderSection) -> encoder.Encoder | None:
     if not section.weights:
         return None
-    params = published.load_encoder(
-        published.ModelFile.read(section.weights), section.name, section.architecture
-    )
-    return encoder.Encoder(section.architecture, params)
+    file = published.ModelFile.read(section.weights)
+    params = published.load_encoder(file, section.name, section.architecture)
+    return encoder.Encoder(section.architecture, params, file.tensors.get("origin", 0.0))

@@ -1,6 +1,7 @@
 """Stage `patches`: slides, or patches already cut → records of both splits, and references."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,11 +26,12 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     spec = config.data.slides
     if patch_list.is_list(spec):
         patches = patch_list.open_list(spec)
-        slides = [[patches.source, len(patches)]]
+        path = pathlib.Path(patches.source)
+        file = published.fingerprint(str(path)) if path.is_file() else None
+        slides = [[patches.source, len(patches), file]]
     else:
         slides = [[path.name, path.stat().st_size] for path in slide_source.paths(config.data)]
-    source = str(config.embeddings.path) if config.embeddings.source else ""
-    return {"slides": slides, "embeddings": published.fingerprint(source)}
+    return {"slides": slides, "embeddings": config.embeddings.fingerprint()}
 
 
 def run(context: runner.Context) -> dict[str, Any]:
@@ -113,9 +115,9 @@ def _check_splits(source: plan.Source, data: run_config.DataConfig) -> None:
     for name, squares in source.splits.items():
         if not squares:
             raise slide_lib.SlideError(
-                f"no tissue for the {name} split in {data.slides!r}: expected squares of "
-                f"{data.records.record_px} px at {data.patch_mpp} mpp with tissue ≥ "
-                f"{data.records.min_tissue}, held out by {data.holdout.by}; got none"
+                f"no tissue, or no patch of embeddings, for the {name} split in {data.slides!r}: "
+                f"expected squares of {data.records.record_px} px at {data.patch_mpp} mpp with "
+                f"tissue ≥ {data.records.min_tissue}, held out by {data.holdout.by}; got none"
             )
     if len(source.references) < data.regions.count:
         size = (data.regions.rows * data.crops.patch_px, data.regions.cols * data.crops.patch_px)

@@ -77,15 +77,13 @@ class OpenSlides:
     ):
         self._data = data
         self._slides, self._skipped = _prepare(data, slides)
-        # Files are opened again where they are needed: slides may be more than open files.
+        # Opened again where they are needed: every slide is open already.
         self._reopened = functools.lru_cache(_OPEN_FEATURES)(embeddings or (lambda name: None))
         self._cells = self._find_cells() if embeddings else {}
 
     def source(self) -> plan.Source:
-        """Squares of both splits, and the regions with most tissue.
-
-        Raises ConfigError where the held-out part does not hold the regions.
-        """
+        """Squares of both splits, and as many held-out regions as there are of those wanted: with
+        most tissue, or with all their cells among the embeddings."""
         data, px = self._data, self._data.crops.patch_px
         size = (data.regions.rows * px, data.regions.cols * px)
         splits: dict[str, list[plan.Square]] = {"train": [], "test": []}
@@ -128,12 +126,20 @@ class OpenSlides:
 
     def close(self) -> None:
         """Release all files."""
+        self._reopened.cache_clear()
         for p in self._slides.values():
             p.slide.close()
 
     def _find_cells(self) -> dict[int, dict[str, list[plan.Square]]]:
         """The patches that embeddings tell of, by slide and split; slides without are skipped."""
-        found = {}
+        found, dims = {}, {}
+        stems = [p.slide.path.stem for p in self._slides.values()]
+        twice = {stem for stem in stems if stems.count(stem) > 1}
+        if twice:
+            raise features.WeightsError(
+                f"slides must have names of their own to find their embeddings, got several called "
+                f"{min(twice)}"
+            )
         for number, p in list(self._slides.items()):
             values = self.features_of(number)
             if values is None:
@@ -143,10 +149,16 @@ class OpenSlides:
                 self._slides.pop(number).slide.close()
             else:
                 found[number] = _cells(number, p, values, self._data)
+                dims.setdefault(values.dim, values)
         if not found:
             raise features.WeightsError(
                 f"expected files of embeddings named as the slides are, got none; the first: "
                 f"{self._skipped[-1]['reason']}"
+            )
+        if len(dims) > 1:
+            one, other, *_ = dims.values()
+            raise features.WeightsError(
+                f"{other} must have {one.dim} dimensions as {one}, got {other.dim}"
             )
         return found
 
@@ -167,6 +179,10 @@ def _cells(
             plan.Square(number, int(tops[i]), int(lefts[i]), px, px, int(i))
             for i in np.flatnonzero(here)
         ]
+    used = sum(map(len, found.values()))
+    if used < len(values):
+        _LOG.warning("%s: %d of %d patches cross a border and are left out",
+                     values.path, len(values) - used, len(values))  # fmt: skip
     return found
 
 

@@ -34,7 +34,12 @@ STAGES: dict[str, runner.Stage] = {
     "encoder": runner.Stage(
         encoder.run, ("encoder", "embeddings", *_CROPS), ("patches",), inputs=_weights("encoder")
     ),
-    "embeddings": runner.Stage(embeddings.run, _CROPS, ("patches", "encoder")),
+    "embeddings": runner.Stage(
+        embeddings.run,
+        _CROPS,
+        ("patches", "encoder"),
+        inputs=lambda config: config.embeddings.fingerprint(),
+    ),
     "autoencoder": runner.Stage(
         autoencoder.run,
         ("autoencoder", *_CROPS),

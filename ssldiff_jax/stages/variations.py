@@ -1,5 +1,6 @@
 """Tool `variations`: a real patch or region drawn again, from its embeddings."""
 
+import pathlib
 from typing import Any
 
 from ssldiff_jax.slides import pyramid
@@ -9,7 +10,7 @@ from ssldiff_jax.stages import generator, parts, runner, sample
 
 def run(context: runner.Context) -> dict[str, Any]:
     """Write `real.png`, `patches.png` (rows: a real patch, its draws) and, of a region,
-    `region_N.png` and `.tif`: the whole of it drawn again."""
+    `region_N.png` and `.tif`: its whole cells drawn again."""
     config, folder = context.config, context.folder("variations")
     section = config.variations
     model = generator.Generator.of_run(context)
@@ -36,9 +37,13 @@ def _reference(context: runner.Context, model: generator.Generator) -> parts.Ref
     if not section.image:
         return parts.references(context, model.embed)[0]
     slide = slide_lib.open_slide(
-        section.image, mpp=section.mpp or None, otherwise_mpp=data.patch_mpp
+        pathlib.Path(section.image).expanduser(),
+        mpp=section.mpp or None,
+        otherwise_mpp=data.patch_mpp,
     )
     height, width = slide.shape_at(data.patch_mpp)
+    # Whole cells, so that a grid spans what it is drawn for; at least what `embed` can refuse.
+    height, width = (size - size % model.patch_px or size for size in (height, width))
     pixels = slide.read_region(0, 0, height, width, mpp=data.patch_mpp)
     slide.close()
     return parts.Reference(pixels, "region", model.embed(pixels))

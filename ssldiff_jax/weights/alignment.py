@@ -32,7 +32,7 @@ class Agreement:
     @property
     def holds(self) -> bool:
         """Whether no other order agrees better."""
-        return self.own > max(self.shuffled, self.moved)
+        return self.own > self.shuffled and self.own >= self.moved
 
 
 def look(patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N 9"]:

@@ -10,6 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from ssldiff_jax.autoencoder import autoencoder, lpips
+from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known, vit
 from ssldiff_jax.weights import diffusers_vae, latent_diffusion, names, reader
@@ -52,9 +53,12 @@ def fingerprint(path: str) -> dict[str, Any] | None:
         return None
     found = pathlib.Path(path)
     if not found.exists():
-        raise reader.WeightsError(f"no such file of weights: {path}")
+        raise reader.WeightsError(f"no such file or folder: {path}")
     stats = [f.stat() for f in (sorted(found.iterdir()) if found.is_dir() else [found])]
-    return {"bytes": sum(s.st_size for s in stats), "time": int(max(s.st_mtime for s in stats))}
+    return {
+        "bytes": sum(s.st_size for s in stats),
+        "time": int(max((s.st_mtime for s in stats), default=0)),
+    }
 
 
 def load_encoder(file: ModelFile, name: str, architecture: encoder.Architecture) -> Any:
@@ -91,6 +95,22 @@ def autoencoder_names(
     if any(name.startswith("encoder.down_blocks.") for name in tensors):
         return diffusers_vae.vae_names(config.conv)
     return latent_diffusion.first_stage_names(config.conv)
+
+
+def latent_scaling(
+    file: ModelFile, config: autoencoder.AutoencoderConfig
+) -> autoencoder.LatentScaling:
+    """How a checkpoint's latents were scaled: as it says where it is an export of ours, else not
+    at all."""
+    channels = config.chosen.latent_channels
+    scale = file.tensors.get("latent_scale", np.ones(channels))
+    shift = file.tensors.get("latent_shift", np.zeros(channels))
+    if scale.shape != (channels,) or shift.shape != (channels,):
+        raise reader.WeightsError(
+            f"{file.path}: latent_scale and latent_shift must be ({channels},), got {scale.shape} "
+            f"and {shift.shape}"
+        )
+    return autoencoder.LatentScaling(tuple(scale.tolist()), tuple(shift.tolist()))
 
 
 def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
@@ -186,9 +206,12 @@ def load_lpips(paths: str) -> Any:
     return {"vgg": features} | lpips_tables.linear_names().load(lines, linear, linear_layers.path)
 
 
-def export(path: str | pathlib.Path, *parts: tuple[names.NameMap, Any]) -> None:
-    """Write models under the names of their tables into one safetensors file."""
-    tensors: dict[str, np.ndarray] = {}
+def export(
+    path: str | pathlib.Path, *parts: tuple[names.NameMap, Any], **ours: arrays.AnyArray
+) -> None:
+    """Write models under the names of their tables into one safetensors file, and beside them
+    what no table names: `latent_scale`, `latent_shift`, `origin`."""
+    tensors = {name: np.asarray(value, np.float32) for name, value in ours.items()}
     for table, params in parts:
         tensors |= table.save(params)
     safetensors.numpy.save_file(tensors, path)

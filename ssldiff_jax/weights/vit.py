@@ -51,7 +51,7 @@ def timm_names(config: vit.ViTConfig) -> NameMap:
         entries=tuple(lines),
         # As released: the backbone alone, or with its head as one wrapped module.
         prefixes=("module.backbone.", "backbone.", "module.", ""),
-        ignored=(r"head\..*", r"mask_token", r"fc_norm\..*"),
+        ignored=(r"head\..*", r"mask_token", r"fc_norm\..*", r"origin"),
     )
 
 

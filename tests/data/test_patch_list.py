@@ -10,7 +10,11 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from configs import default
+from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import patch_list
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import list_source
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
 NAMES = [f"TCGA-AA-000{i}/a_{i}.png" for i in range(5)]
@@ -51,6 +55,15 @@ def test_an_array_of_pixels(tmp_path):
     assert found.shape(0) == (8, 8)
     assert len({found.name(i) for i in range(5)}) == 5
     np.testing.assert_array_equal(found.read(3), PIXELS[3])
+
+
+def test_an_array_of_pixels_has_no_cases(tmp_path):
+    np.save(tmp_path / "p.npy", PIXELS)
+    data = default.get_config().data
+    data.records.record_px = data.records.stride_px = data.crops.patch_px = 8
+    data = config_lib.build(run_config.DataConfig, data.to_dict())
+    with pytest.raises(ValueError, match=r"names no cases: .*by must be 'area'"):
+        list_source.read_source(data, patch_list.open_list(str(tmp_path / "p.npy")))
 
 
 class Attack:

@@ -159,8 +159,9 @@ def test_exported_models_are_the_runs_own(workdir, generator):
     assert "blocks.0.attn.qkv.weight" in file.tensors
     found = published.load_encoder(file, "own", model.architecture)
     jax.tree.map(np.testing.assert_array_equal, found, model.params)
-    facts = read(folder / "done.json")["facts"]
-    assert facts["latent_scale"] == list(generator.autoencoder.scaling.latent_scale)
+    np.testing.assert_array_equal(file.tensors["origin"], np.float32(model.origin))
+    scale = published.ModelFile.read(folder / "denoiser.safetensors").tensors["latent_scale"]
+    np.testing.assert_array_equal(scale, np.float32(generator.autoencoder.scaling.latent_scale))
 
 
 def test_pyramid_carries_its_mpp_and_the_image(workdir):

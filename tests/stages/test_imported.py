@@ -1,6 +1,7 @@
 """Runs on embeddings computed elsewhere: of slides, as CLAM writes them, and of lists."""
 
 import json
+import os
 
 import h5py
 import numpy as np
@@ -116,6 +117,30 @@ def test_places_that_do_not_fit_are_named(tmp_path, tiles, change, message):
     source = write(tmp_path / "h5", corners, values, **attributes)
     with pytest.raises(ValueError, match=r"cmu_small_region\.h5.*" + message):
         launch.launch(config(source), tmp_path / "run")
+
+
+def test_embeddings_that_change_between_stages_are_refused(tmp_path, tiles):
+    corners, patches = tiles
+    source = write(tmp_path / "h5", corners, embed(patches))
+    launch.launch(config(source, ("stages", "patches")), tmp_path / "run")
+    write(tmp_path / "again", corners, embed(patches)[::-1])
+    path = tmp_path / "again/cmu_small_region.h5"
+    os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 10))
+    path.replace(tmp_path / "h5/cmu_small_region.h5")
+    with pytest.raises(ValueError, match="changed after its rows were held against"):
+        launch.launch(config(source, ("stages", "encoder,embeddings")), tmp_path / "run")
+
+
+def test_places_off_the_lattice_by_rounding_still_make_regions(tmp_path, tiles):
+    """One patch twice, and all a pixel or two astray."""
+    corners, patches = tiles
+    moved = np.clip(corners + np.random.default_rng(0).integers(0, 3, corners.shape), 0, None)
+    moved, again = np.concatenate([moved, moved[:1]]), np.concatenate([patches, patches[:1]])
+    source = write(tmp_path / "h5", moved, embed(again))
+    launch.launch(config(source), tmp_path / "run")
+    regions = json.loads((tmp_path / "run/patches/regions.json").read_text())
+    assert len({tuple(cell) for region in regions for cell in region["cells"]}) == 8
+    assert all(row >= 0 for region in regions for _, row in region["cells"])
 
 
 def test_a_slide_without_embeddings_is_named(tmp_path, tiles):

@@ -17,6 +17,7 @@ _FEATURES = (
 )
 _PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
+_NO_STEPS = ("report", "variations", "export", "bench")  # an earlier report, and tools
 _LAUNCH_ONLY = ("stages", "force")  # what to run, not what it gives
 
 
@@ -75,8 +76,8 @@ def _pick(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _stages(workdir: pathlib.Path) -> dict[str, dict[str, float]]:
     """Cost of every finished stage but the report, in the order they ended."""
-    done = {path: files.read_json(path) for path in workdir.glob("*/done.json")}
-    done.pop(workdir / "report" / "done.json", None)  # an earlier report's
+    paths = [p for p in workdir.glob("*/done.json") if p.parent.name not in _NO_STEPS]
+    done = {path: files.read_json(path) for path in paths}
     # `finished` counts whole seconds; the file's own time parts what ended within one.
     ended = sorted(done, key=lambda path: (done[path]["finished"], path.stat().st_mtime_ns))
     return {path.parent.name: _pick(done[path], ("seconds", "peak_rss_mb")) for path in ended}
