@@ -13,7 +13,8 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
-    # sample, judge, evaluate, report. The tools variations, export and bench run when named.
+    # sample, judge, evaluate, report. The tools draw, sweep, variations, export
+    # and bench run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
     config.force = ""
@@ -25,6 +26,9 @@ def get_config() -> ConfigDict:
     config.autoencoder = _autoencoder()
     config.denoiser = _denoiser()
     config.sample = _sample()
+    config.draw = _draw()
+    config.sweep = _sweep()
+    config.bench = _bench()
     config.variations = _variations()
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder()
@@ -111,6 +115,9 @@ def _data() -> ConfigDict:
     c.crops.context_px = 0
     # One of eight orientations for each crop.
     c.crops.dihedral = False
+    # patch: each is led by its own embedding; cells: by those of the 2×2 cells that it touches of
+    # a lattice laid anywhere over its record, so that large images need no embedding in between.
+    c.crops.led_by = "patch"
 
     c.loader = ConfigDict()
     # Threads that decode, and examples they keep ready.
@@ -319,16 +326,22 @@ def _denoiser() -> ConfigDict:
 
 def _sample() -> ConfigDict:
     c = ConfigDict()
-    # dense: the reference is embedded at every window; interpolated: between the grid's cells.
+    # dense: the reference is embedded at every window; interpolated: between the grid's cells;
+    # cells: the cells that a window touches, of a denoiser that was trained so.
     c.conditioning = "dense"
     # slerp or lerp.
     c.interpolation = "slerp"
+    c.guidance = ConfigDict()
     # uncond + s·(cond − uncond); 1 is none.
-    c.guidance_scale = 1.5
+    c.guidance.scale = 1.5
+    # The part of the timesteps that is guided, 0 the least noise, 1 the most.
+    c.guidance.interval = (0.4, 1.0)
+    # How far x0_hat gets back the spread it has without guidance, 0…1.
+    c.guidance.rescale = 0.0
     c.solver = ConfigDict()
     # dpmpp_2m, ddim, ddpm, plms; paper: DDIM as the published code for large images has it.
     c.solver.name = "dpmpp_2m"
-    c.solver.num_solver_steps = 20
+    c.solver.num_solver_steps = 12
     # Of ddim: 0 deterministic, 1 ddpm.
     c.solver.eta = 0.0
     c.solver.t_start = 999
@@ -341,9 +354,15 @@ def _sample() -> ConfigDict:
     c.windows.stride = 16
     # Of offset: farthest move of the grid, latent px.
     c.windows.max_offset = 8
-    # uniform or tapered.
+    # Of overlap: uniform or tapered.
     c.windows.weights = "uniform"
-    # Windows evaluated together.
+    # Of offset: a margin around the canvas, or wrap: its other side, for images that tile.
+    c.windows.border = "margin"
+    # What the canvas is held in between steps: float32 or bfloat16.
+    c.dtype = "float32"
+    # What devices share: the windows of a chunk, or the rows of the canvas where one is too small.
+    c.split = "windows"
+    # Windows evaluated together; 0 takes as many as memory allows.
     c.chunk = 32
     c.decode = ConfigDict()
     # Tile and overlap of the decoder, latent px, and tiles together.
@@ -352,8 +371,78 @@ def _sample() -> ConfigDict:
     c.decode.chunk = 4
     # ramp: linear over the overlap; paper: the published radial weights, uint8 by truncation.
     c.decode.blend = "ramp"
+    c.output = ConfigDict()
+    # Files of a large image: png, tif (pyramidal BigTIFF), ome.tif, cog.tif, dzi.
+    c.output.formats = ("png", "tif")
+    # JPEG quality inside them.
+    c.output.quality = 90
+    # A canvas that is being drawn is saved this often.
+    c.checkpoint_minutes = 10.0
+    # Only say what would be drawn: windows, calls, FLOPs, memory, time.
+    c.dry_run = False
     # Cells whose variations are shown.
     c.num_variations = 6
+    return c
+
+
+def _draw() -> ConfigDict:
+    c = ConfigDict()
+    # What the tool draws from: a slide or an image, or embeddings (rows, columns, D) in a .npy
+    # file; "": the first held-out reference.
+    c.reference = ""
+    # Its microns per pixel; 0 takes what the file says, or else that of patches.
+    c.mpp = 0.0
+    # (height, width) in px that the reference's cells are spread over; () is its own size.
+    c.size = ()
+    # 1 draws from noise; below, from the reference at that part of the noise.
+    c.strength = 1.0
+    # Image of what stays of the reference: white stays, black is drawn.
+    c.keep = ""
+    # Pixels to draw beyond each side of the reference, which stays; whole cells.
+    c.grow = 0
+    # A second reference of as many cells, and how far towards it embeddings go.
+    c.mix = ""
+    c.mix_amount = 0.5
+    # Cells that are replaced: "row,col=row,col" by another, "row,col=file" by that of an image.
+    c.edits = ()
+    return c
+
+
+def _sweep() -> ConfigDict:
+    c = ConfigDict()
+    # Ways of drawing to compare: changes of `sample`, apart by spaces; w/8 is an eighth of a
+    # window.
+    offsets = ("windows.max_offset=0", "windows.max_offset=w/8", "windows.max_offset=w/2")
+    told = ("conditioning=interpolated", "conditioning=dense", "conditioning=cells")
+    small = "windows.max_offset=w/8"
+    led = (
+        "guidance.scale=1.0",
+        "guidance.interval=(0.4,1.0)",
+        "guidance.interval=(0.3,0.8)",
+        "guidance.scale=2.0 guidance.rescale=0.7",
+    )
+    c.ways = (
+        *(f"{offset} {how}" for how in told for offset in offsets),
+        *(f"{small} {how} {guided}" for how in told for guided in led),
+        *(f"{small} {how} solver.num_solver_steps={n}" for how in told for n in (20, 50)),
+        "windows.mode=overlap windows.stride=w/2 conditioning=dense",
+        "windows.mode=overlap windows.stride=w/4 conditioning=dense",
+        "windows.mode=paper conditioning=interpolated guidance.scale=4.0 "
+        "guidance.interval=(0.0,1.0) solver.name=paper solver.num_solver_steps=50 "
+        "solver.t_start=999",
+    )
+    # How often each region is drawn.
+    c.draws = 1
+    return c
+
+
+def _bench() -> ConfigDict:
+    c = ConfigDict()
+    # Sides of the large images that are drawn, px.
+    c.sizes = (1024,)
+    # Steps of the published algorithm's 50 that are done to compare at the first size, the rest
+    # is multiplied; 0 does not compare.
+    c.paper_steps = 2
     return c
 
 
@@ -380,13 +469,12 @@ def sample_as_published(config: ConfigDict) -> None:
     c = config.sample
     c.conditioning = "interpolated"
     c.interpolation = "slerp"
-    c.guidance_scale = 4.0
+    c.guidance.scale = 4.0
+    c.guidance.interval = (0.0, 1.0)
     c.solver.name = "paper"
     c.solver.num_solver_steps = 50
     c.solver.t_start = 999
-    c.windows.mode = "overlap"
-    c.windows.stride = 16
-    c.windows.weights = "uniform"
+    c.windows.mode = "paper"
     c.decode.tile = 64
     c.decode.overlap = 48
     c.decode.blend = "paper"

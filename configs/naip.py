@@ -13,18 +13,23 @@ from configs import default
 
 
 def get_config():
-    """A scene has no tissue: every square counts. Microns per pixel: 1 m is 1e6."""
+    """The published sizes; microns per pixel: 1 m is 1e6."""
     config = default.get_config()
-    config.data.patch_mpp = 1e6
-    config.data.tissue.mpp = 16e6
-    config.data.tissue.min_saturation = 0.0
-    config.data.tissue.max_saturation = 0.0
-    config.data.tissue.min_luminance = 0.0
-    config.data.tissue.smooth_radius_um = 0.0
-    config.data.records.min_tissue = 0.0
+    every_square_counts(config.data)
     config.data.holdout.case_regex = r"m_\d{7}"
     config.encoder.model.vit.width = 768
     config.encoder.model.vit.num_heads = 12
     config.denoiser.train.num_steps = 26_000
     config.denoiser.train.batch_size = 1536
     return config
+
+
+def every_square_counts(data) -> None:
+    """No tissue is looked for, at 1 m/px."""
+    data.patch_mpp = 1e6
+    data.tissue.mpp = 16e6
+    data.tissue.min_saturation = 0.0
+    data.tissue.max_saturation = 0.0
+    data.tissue.min_luminance = 0.0
+    data.tissue.smooth_radius_um = 0.0
+    data.records.min_tissue = 0.0

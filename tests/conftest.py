@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import subprocess
 import sys
 
 import beartype
@@ -76,3 +77,45 @@ def golden(golden_path):
         return Recorded(spec, weights, under("input."), under("output."))
 
     return read
+
+
+def run_command(workdir, *flags, timeout=600):
+    words = [sys.executable, "-m", "ssldiff_jax.main", "--config=configs/tiny.py"]
+    return subprocess.run(
+        [*words, f"--workdir={workdir}", *flags],
+        cwd=pathlib.Path(__file__).parents[1],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def command():
+    """(workdir, *flags) → the finished process of main with configs/tiny.py."""
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def workdir(tmp_path_factory):
+    """A run of configs/tiny.py, whole."""
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    result = run_command(folder)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generator(workdir):
+    import ssldiff_jax
+
+    return ssldiff_jax.Generator.load(workdir)
+
+
+@pytest.fixture(scope="session")
+def region(workdir):
+    from ssldiff_jax.slides import pyramid
+
+    return pyramid.read_image(workdir / "patches" / "region_0.png")

@@ -23,3 +23,10 @@ def per_example(key: arrays.Key, index: arrays.AnyArray, draw: Callable, *args) 
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     return jax.vmap(lambda k: draw(k, *args))(keys)
+
+
+def at_place(key: arrays.Key, step, row, col) -> arrays.Key:
+    """The key of what is drawn at a place of a lattice at a step, whoever draws it."""
+    for number in (step, row, col):
+        key = jax.random.fold_in(key, number)
+    return key

@@ -1,8 +1,10 @@
 """Patches cut from records at any pixel and orientation, each a function of its index."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import arrays
 
@@ -11,12 +13,17 @@ from ssldiff_jax.core import arrays
 class CropConfig:
     """`num_crops` patches are embedded and encoded (0: one for each record); `context_px` more
     pixels on each side are seen by the autoencoder and cut off its latents, so that latents know
-    no patch border; `dihedral` draws one of eight orientations."""
+    no patch border; `dihedral` draws one of eight orientations.
+
+    A patch is led by its own embedding, or by those of the 2×2 cells that it touches of a lattice
+    laid anywhere over its record.
+    """
 
     patch_px: int
     num_crops: int
     context_px: int
     dihedral: bool
+    led_by: Literal["patch", "cells"] = "patch"
 
     @property
     def context_patch_px(self) -> int:
@@ -32,17 +39,38 @@ class Crop:
     top: int
     left: int
     orientation: int
+    lattice: tuple[int, int] = (0, 0)
+    """Top left px of the 2×2 cells in the record, before they are turned."""
 
     def cut(self, record: arrays.ImageUint8, side: int) -> arrays.ImageUint8:
         """The pixels."""
         square = record[self.top : self.top + side, self.left : self.left + side]
         return orient(square, self.orientation)
 
+    def cells(
+        self, record: arrays.ImageUint8, config: CropConfig
+    ) -> tuple[UInt8[np.ndarray, "4 s s 3"], Float[np.ndarray, "2"]]:
+        """The 2×2 cells in reading order, turned as the patch is, and the top left corner of the
+        first from that of the patch, in sides of a patch."""
+        side, (top, left) = config.patch_px, self.lattice
+        block = orient(record[top : top + 2 * side, left : left + 2 * side], self.orientation)
+        found = block.reshape(2, side, 2, side, 3).swapaxes(1, 2).reshape(4, side, side, 3)
+        middle = np.array([self.top - top, self.left - left]) + config.context_px - side / 2
+        row, col = turn(*middle, self.orientation)
+        return found, np.array([-row, -col]) / side - 0.5
+
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:
     """One of the eight orientations of a square: quarter turns, from 4 on mirrored after."""
     turned = np.rot90(image, orientation % 4)
     return np.ascontiguousarray(turned[:, ::-1] if orientation >= 4 else turned)
+
+
+def turn(row: float, col: float, orientation: int) -> tuple[float, float]:
+    """Where `orient` takes a point, measured from the centre of the square."""
+    for _ in range(orientation % 4):
+        row, col = -col, row
+    return (row, -col) if orientation >= 4 else (row, col)
 
 
 def draw_crop(
@@ -73,10 +101,19 @@ class CropTable:
 
     def __getitem__(self, number: int) -> Crop:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, number]))
-        return draw_crop(
+        crop = draw_crop(
             generator,
             number % self.num_records,
             self.record_px,
             self.config.context_patch_px,
             self.config.dihedral,
         )
+        if self.config.led_by == "patch":
+            return crop
+        side, margin = self.config.patch_px, self.config.context_px
+        # The patch lies inside the 2×2 cells, and they inside the record.
+        lattice = [
+            int(generator.integers(max(0, at - side), min(self.record_px - 2 * side, at) + 1))
+            for at in (crop.top + margin, crop.left + margin)
+        ]
+        return dataclasses.replace(crop, lattice=tuple(lattice))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.diffusion import cells as cells_lib
 from ssldiff_jax.diffusion import unet as unet_lib
 
 
@@ -18,18 +19,27 @@ class DenoiserConfig:
     length √D, which gives every component unit variance.
 
     With a `region_dim` an embedding is followed by that of the region around its patch, a second
-    token; where the second is left out it is null.
+    token; where the second is left out it is null. With more than one of `num_cells` a window is
+    conditioned on the cells that it touches, packed with their places into one vector.
     """
 
     unet: unet_lib.UNetConfig
     embedding_dim: int
     embedding_length: Literal["one", "root_dim"] = "one"
     region_dim: int = 0
+    num_cells: int = 1
+
+    @property
+    def condition_dim(self) -> int:
+        """Length of what conditions a window."""
+        if self.num_cells == 1:
+            return self.embedding_dim
+        return self.num_cells * (self.embedding_dim + 2)
 
 
 class Conditioner(nn.Module):
-    """Embeddings (B, D) → a token of the patch, and one of the region where there is one:
-    (B, M, context_dim).
+    """Embeddings (B, D) → a token of the patch, and one of the region where there is one; or
+    those of cells (B, M, D) with their places → a token of each: (B, M, context_dim).
 
     The null embedding is the zero vector: its token is the bias of the linear layer.
     """
@@ -40,7 +50,12 @@ class Conditioner(nn.Module):
     region_dim: int = 0
 
     @nn.compact
-    def __call__(self, embedding: arrays.Embedding) -> Float[jax.Array, "B M context"]:
+    def __call__(
+        self, embedding: Float[arrays.AnyArray, "B *M D"], place: cells_lib.Places | None = None
+    ) -> Float[jax.Array, "B M context"]:
+        if place is not None:
+            at = nn.Dense(self.context_dim, name="place")(_waves(place))
+            return nn.Dense(self.context_dim, name="token")(self._scaled(embedding)) + at
         patch, region = jnp.split(embedding, [self.embedding_dim], axis=-1)
         tokens = [nn.Dense(self.context_dim, name="token")(self._scaled(patch))]
         if self.region_dim:
@@ -49,7 +64,7 @@ class Conditioner(nn.Module):
             tokens.append(nn.Dense(self.context_dim, name="token_region")(self._scaled(region)))
         return jnp.stack(tokens, axis=1)
 
-    def _scaled(self, embedding: arrays.Embedding) -> jax.Array:
+    def _scaled(self, embedding: Float[arrays.AnyArray, "B *M D"]) -> jax.Array:
         # The norm's gradient at a null embedding would be 0/0 without the floor under the root.
         norm = jnp.sqrt(jnp.maximum(jnp.sum(embedding**2, axis=-1, keepdims=True), 1e-24))
         unit = embedding / norm
@@ -67,12 +82,20 @@ class Denoiser(nn.Module):
     def __call__(
         self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
     ) -> arrays.Latents:
-        c = self.config
+        c, place = self.config, None
+        if c.num_cells > 1:
+            embedding, place = cells_lib.unpack(embedding, c.num_cells)
         tokens = Conditioner(
             c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
             name="conditioner",
-        )(embedding)  # fmt: skip
-        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens)
+        )(embedding, place)  # fmt: skip
+        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, place)
+
+
+def _waves(place: cells_lib.Places) -> Float[jax.Array, "B M 8"]:
+    """Sines and cosines of places, one and two half waves over the width of a window."""
+    angle = jnp.pi * jnp.concatenate([place, 2 * place], axis=-1)
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
 def drop_condition(embedding: arrays.Embedding, drop: arrays.Mask) -> jax.Array:

@@ -10,6 +10,7 @@ so a solver is a few numbers for every step, and whoever holds x_t applies them 
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, rng
 from ssldiff_jax.diffusion import schedule as schedule_lib
 
 
@@ -45,7 +46,7 @@ class SolverConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SolverTable:
-    """Coefficients of S network evaluations, float32, and where every step starts and ends.
+    """Coefficients of S network evaluations, float32; where every step ends, the first starts.
 
     `history` weighs K memories, the newest first; `keep` is 1 where the step's own is kept.
     """
@@ -60,10 +61,13 @@ class SolverTable:
     keep: Float[np.ndarray, "S"]
     alpha_next: Float[np.ndarray, "S"]
     sigma_next: Float[np.ndarray, "S"]
+    alpha_start: float
+    sigma_start: float
 
     def columns(self) -> dict[str, np.ndarray]:
-        """The table as a dictionary of arrays, to scan over."""
-        return dataclasses.asdict(self)
+        """What differs from step to step, as a dictionary of arrays to scan over."""
+        table = dataclasses.asdict(self)
+        return {name: column for name, column in table.items() if np.ndim(column)}
 
     def blank_history(self, shape: tuple[int, ...]) -> Float[jax.Array, "K ..."]:
         """Nothing remembered, for x_t of `shape`."""
@@ -118,7 +122,10 @@ def solver_table(config: SolverConfig, schedule: schedule_lib.Schedule) -> Solve
         "sigma_next": levels.sigma_next,
     }
     as_float = {k: v.astype(np.float32) for k, v in (rest | columns).items()}
-    return SolverTable(t=levels.t.astype(np.int32), **as_float)
+    start = (float(levels.alpha[0]), float(levels.sigma[0]))
+    return SolverTable(
+        levels.t.astype(np.int32), **as_float, alpha_start=start[0], sigma_start=start[1]
+    )
 
 
 def _timesteps(config: SolverConfig, schedule: schedule_lib.Schedule) -> np.ndarray:
@@ -235,17 +242,22 @@ def _plms(levels: _Levels) -> tuple[_Levels, dict[str, np.ndarray]]:
 
 
 def sample(x0_hat_fn, table: SolverTable, shape: tuple[int, ...], embedding: arrays.Embedding, key):
-    """Draw latents of `shape` (B, h, w, C), one for each embedding: the plain patch sampler."""
-    key_start, key_steps = jax.random.split(key)
-    x_start = jax.random.normal(key_start, shape)
+    """Draw latents of `shape` (B, h, w, C), one for each embedding: the plain patch sampler.
+
+    Patch i has the noise of block i in the first row of a canvas."""
+    noise = functools.partial(_noise, key, shape)
 
     def step(carry, row):
         x_t, history, i = carry
         t = jnp.full(shape[0], row["t"])
         x0_hat = x0_hat_fn(x_t, t, embedding)
-        noise = jax.random.normal(jax.random.fold_in(key_steps, i), shape)
-        return (*advance(row, x_t, x0_hat, history, noise), i + 1), None
+        return (*advance(row, x_t, x0_hat, history, noise(i + 1)), i + 1), None
 
-    start = (x_start, table.blank_history(shape), 0)
+    start = (noise(0), table.blank_history(shape), 0)
     (x0, _, _), _ = jax.lax.scan(step, start, table.columns())
     return x0
+
+
+def _noise(key: arrays.Key, shape: tuple[int, ...], step) -> jax.Array:
+    keys = jax.vmap(lambda i: rng.at_place(key, step, 0, i))(jnp.arange(shape[0]))
+    return jax.vmap(lambda k: jax.random.normal(k, shape[1:]))(keys)

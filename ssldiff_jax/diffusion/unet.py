@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, attention, layers
+from ssldiff_jax.diffusion import cells
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,17 +32,30 @@ Context = Float[arrays.AnyArray, "B M E"]
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, convolution, twice; the timestep enters between."""
+    """Norm, SiLU, convolution, twice; the timestep enters between.
+
+    What enters may differ from cell to cell: `emb` (B, M, D) and the places of the cells.
+    """
 
     features: int
     scale_shift: bool
 
     @nn.compact
-    def __call__(self, x: layers.FeatureMap, emb: Float[arrays.AnyArray, "B D"]) -> jax.Array:
+    def __call__(
+        self,
+        x: layers.FeatureMap,
+        emb: Float[arrays.AnyArray, "B _ D"],
+        place: cells.Places | None = None,
+    ) -> jax.Array:
         h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-5, name="norm_in")(x))
         h = layers.conv(self.features, name="conv_in")(h)
         shift_width = 2 * self.features if self.scale_shift else self.features
-        shift = nn.Dense(shift_width, name="emb")(nn.silu(emb))[:, None, None]
+        shift = nn.Dense(shift_width, name="emb")(nn.silu(emb))
+        if emb.shape[1] == 1:
+            shift = shift[:, None]
+        else:
+            area = cells.coverage(place, *x.shape[1:3])
+            shift = jnp.einsum("bhwm,bmf->bhwf", area, shift)
         norm_out = layers.group_norm(self.features, epsilon=1e-5, name="norm_out")
         if self.scale_shift:
             scale, shift = jnp.split(shift, 2, axis=-1)
@@ -113,9 +127,15 @@ class Stage(nn.Module):
     config: UNetConfig
 
     @nn.compact
-    def __call__(self, h: layers.FeatureMap, emb: jax.Array, tokens: jax.Array | None) -> jax.Array:
+    def __call__(
+        self,
+        h: layers.FeatureMap,
+        emb: Float[arrays.AnyArray, "B _ D"],
+        tokens: Context | None,
+        place: cells.Places | None = None,
+    ) -> jax.Array:
         scale_shift = self.config.conditioning == "scale_shift"
-        h = ResBlock(self.features, scale_shift, name="res")(h, emb)
+        h = ResBlock(self.features, scale_shift, name="res")(h, emb, place)
         if self.attend:
             h = SpatialTransformer(self.config.num_heads, name="attention")(h, tokens)
         return h
@@ -124,38 +144,52 @@ class Stage(nn.Module):
 class UNet(nn.Module):
     """(x_t, t, tokens) → prediction, at the shape of x_t.
 
-    Sides of x_t must be divisible by 2^(levels − 1).
+    Sides of x_t must be divisible by 2^(levels − 1). With `place`, tokens are those of cells: with
+    `scale_shift` each leads the pixels that its cell covers, with `cross_attention` pixels attend
+    to all of them.
     """
 
     config: UNetConfig
 
     @nn.compact
-    def __call__(self, x_t: arrays.Latents, t: arrays.Timestep, tokens: Context) -> jax.Array:
+    def __call__(
+        self,
+        x_t: arrays.Latents,
+        t: arrays.Timestep,
+        tokens: Context,
+        place: cells.Places | None = None,
+    ) -> jax.Array:
         config, levels = self.config, len(self.config.channel_mult)
         emb = layers.timestep_embedding(t, config.channels).astype(x_t.dtype)
         emb = nn.Dense(4 * config.channels, name="time_in")(emb)
-        emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))
+        emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))[:, None]
         if config.conditioning == "scale_shift":
-            emb = emb + nn.Dense(4 * config.channels, name="token_in")(tokens.mean(axis=1))
+            led_by = tokens if place is not None else tokens.mean(axis=1, keepdims=True)
+            emb = emb + nn.Dense(4 * config.channels, name="token_in")(led_by)
             tokens = None
 
         h = layers.conv(config.channels, name="conv_in")(x_t)
+        if place is not None:
+            at = cells.coordinates(place, *x_t.shape[1:3])
+            h = h + nn.Dense(config.channels, name="place_in")(at)
         skips = [h]
         for level in range(levels):
             for block in range(config.num_res_blocks):
-                h = self._stage(level, f"down_{level}_{block}")(h, emb, tokens)
+                h = self._stage(level, f"down_{level}_{block}")(h, emb, tokens, place)
                 skips.append(h)
             if level < levels - 1:
                 h = layers.conv(h.shape[-1], stride=2, name=f"downsample_{level}")(h)
                 skips.append(h)
 
-        h = self._stage(levels - 1, "middle_in", attend=True)(h, emb, tokens)
-        h = ResBlock(h.shape[-1], config.conditioning == "scale_shift", name="middle_out")(h, emb)
+        h = self._stage(levels - 1, "middle_in", attend=True)(h, emb, tokens, place)
+        h = ResBlock(h.shape[-1], config.conditioning == "scale_shift", name="middle_out")(
+            h, emb, place
+        )
 
         for level in reversed(range(levels)):
             for block in range(config.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._stage(level, f"up_{level}_{block}")(h, emb, tokens)
+                h = self._stage(level, f"up_{level}_{block}")(h, emb, tokens, place)
             if level > 0:
                 h = layers.conv(h.shape[-1], name=f"upsample_{level}")(layers.upsample_nearest(h))
 

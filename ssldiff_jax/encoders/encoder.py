@@ -117,6 +117,12 @@ class Encoder:
         moved.origin = np.asarray(origin, np.float32)
         return moved
 
+    def in_batches(self, size: int) -> "Encoder":
+        """The same encoder for callers that bring `size` patches at a time."""
+        batched = copy.copy(self)
+        batched._batch_size = size
+        return batched
+
     def __call__(self, patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
         """Embeddings, not normalised, float32.
 

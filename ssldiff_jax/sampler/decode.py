@@ -1,15 +1,20 @@
-"""Decode a canvas tile by tile, and blend the overlaps."""
+"""Decode a canvas tile by tile, blend the overlaps, and give the image row by row of tiles."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import arrays
 from ssldiff_jax.sampler import windows
+
+RowsFn = Callable[[int, int], Float[np.ndarray, "h W C"]]
+"""(top, count) → rows of a canvas."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,30 +52,56 @@ class TiledDecoder:
 
     def __call__(self, params: Any, canvas: arrays.Canvas) -> tuple[arrays.ImageUint8, int]:
         """The image, and how many tiles were decoded for it."""
-        canvas = np.asarray(canvas)
-        tile = min(self.config.tile, *canvas.shape[:2])
-        stride = max(tile - self.config.overlap, 1)
-        corners = [
-            (top, left)
-            for top in windows.covering_starts(canvas.shape[0], tile, stride)
-            for left in windows.covering_starts(canvas.shape[1], tile, stride)
-        ]
-        weights = self._weights(tile)
-        shape = (canvas.shape[0] * self.factor, canvas.shape[1] * self.factor)
-        total, weight = np.zeros((*shape, 3), np.float32), np.zeros((*shape, 1), np.float32)
-        for start in range(0, len(corners), self.config.chunk):
-            batch = corners[start : start + self.config.chunk]
-            tiles = np.stack([canvas[y : y + tile, x : x + tile] for y, x in batch])
+        canvas, size = np.asarray(canvas), tuple(canvas.shape[:2])
+        rows = lambda top, count: canvas[top : top + count]
+        return np.concatenate(list(self.strips(params, rows, size))), self.num_tiles(size)
+
+    def num_tiles(self, size: tuple[int, int]) -> int:
+        """Tiles of a canvas of `size` latent pixels."""
+        tops, lefts = self._starts(size)
+        return len(tops) * len(lefts)
+
+    def strips(
+        self, params: Any, rows: RowsFn, size: tuple[int, int]
+    ) -> Iterator[arrays.ImageUint8]:
+        """The image from top to bottom, a part for each row of tiles; only one row of tiles is
+        held at a time."""
+        (tops, lefts), tile, factor = self._starts(size), self._tile(size), self.factor
+        weights, height = self._weights(tile), tile * factor
+        total = np.zeros((height, size[1] * factor, 3), np.float32)
+        weight = np.zeros((height, size[1] * factor, 1), np.float32)
+        for top, following in itertools.pairwise([*tops.tolist(), size[0]]):
+            latents = rows(top, tile)
+            for left, image in self._tiles(params, latents, lefts, tile):
+                at = np.s_[:, left * factor : left * factor + height]
+                total[at] += weights * image
+                weight[at] += weights
+            done = (following - top) * factor
+            yield self._pixels(total[:done] / weight[:done])
+            for held in (total, weight):
+                held[: height - done] = held[done:].copy()
+                held[height - done :] = 0
+
+    def _tiles(self, params: Any, latents: np.ndarray, lefts: np.ndarray, tile: int):
+        """(left, image) of the tiles of a row."""
+        for start in range(0, len(lefts), self.config.chunk):
+            batch = lefts[start : start + self.config.chunk]
+            tiles = np.stack([latents[:, x : x + tile] for x in batch])
             tiles = np.pad(tiles, ((0, self.config.chunk - len(batch)), (0, 0), (0, 0), (0, 0)))
-            for (y, x), image in zip(batch, np.asarray(self._jit(params, tiles)), strict=False):
-                at = np.s_[y * self.factor :, x * self.factor :]
-                side = tile * self.factor
-                total[at][:side, :side] += weights * image
-                weight[at][:side, :side] += weights
-        image = total / weight
+            yield from zip(batch, np.asarray(self._jit(params, tiles)), strict=False)
+
+    def _pixels(self, image: np.ndarray) -> arrays.ImageUint8:
         if self.config.blend == "paper":
-            return (np.clip((image + 1) / 2, 0, 1) * 255).astype(np.uint8), len(corners)
-        return np.asarray(layers.to_uint8(image)), len(corners)
+            return (np.clip((image + 1) / 2, 0, 1) * 255).astype(np.uint8)
+        return np.clip(np.round((image + 1) * 127.5), 0, 255).astype(np.uint8)
+
+    def _tile(self, size: tuple[int, int]) -> int:
+        return min(self.config.tile, *size)
+
+    def _starts(self, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        tile = self._tile(size)
+        stride = max(tile - self.config.overlap, 1)
+        return tuple(windows.covering_starts(length, tile, stride) for length in size)
 
     @functools.cached_property
     def _jit(self) -> Callable[..., jax.Array]:
@@ -86,3 +117,16 @@ class TiledDecoder:
         ramp_px = max(self.config.overlap * self.factor, 1)
         ramp = np.minimum(np.minimum(place, place[::-1]) / ramp_px, 1.0).astype(np.float32)
         return np.outer(ramp, ramp)[..., None]
+
+
+def going_round(rows: RowsFn, size: tuple[int, int], beyond: int) -> RowsFn:
+    """Rows of a canvas that wraps, with `beyond` latent pixels of the other side on every side."""
+
+    def found(top: int, count: int) -> np.ndarray:
+        inside = (np.arange(top, top + count) - beyond) % size[0]
+        breaks = np.flatnonzero(np.diff(inside) != 1) + 1
+        parts = [rows(int(part[0]), len(part)) for part in np.split(inside, breaks)]
+        cols = (np.arange(size[1] + 2 * beyond) - beyond) % size[1]
+        return np.concatenate(parts)[:, cols]
+
+    return found

@@ -1,156 +1,218 @@
-"""The grid sampler: one jit-compiled program denoises all windows of a canvas together.
+"""The grid sampler: all windows of a canvas are denoised together, step by step.
 
-Each step asks the denoiser for the clean latents of every window, blends them into one field,
-and advances the whole field by one solver step. Windows are vmapped inside a chunk and chunks
-are looped, so memory is the field and one chunk.
+Three jit-compiled programs: `start` fills the field with noise, `denoise` asks the network for the
+clean latents of a chunk of windows (vmapped) and adds them to a field of x0_hat, `advance` takes
+the whole field one solver step down. Chunks follow each other from the host, so that memory is the
+canvas and one chunk, conditions are made as they are needed, and a run can stop between any two.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Float, Int
+import jax.export
+import numpy as np
+from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import guidance, solvers
-from ssldiff_jax.sampler import windows
+from ssldiff_jax.sampler import conditions, windows
+from ssldiff_jax.sampler import field as field_lib
+from ssldiff_jax.sampler import programs as programs_lib
 
-Field = Float[jax.Array, "H W C"]
+
+class Place(NamedTuple):
+    """How far a run is: the solver step, and its chunk that comes next."""
+
+    step: int
+    chunk: int
+
+
+BEGINNING = Place(0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """Latents (H, W, C) that a canvas starts from, at the noise of the solver's first step, and
+    how much of them stays: keep (H, W) from 0 to 1."""
+
+    latents: Float[np.ndarray, "H W C"]
+    keep: Float[np.ndarray, "H W"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class GridSampler:
-    """Draws canvases. There is one trace for each size: seeds, embeddings, weights and window
-    positions may change without another.
+    """Draws canvases. There is one trace for each size of canvas: seeds, conditions, weights and
+    window positions may change without another.
 
     Attributes:
-        denoise: (params, x_t, t, embedding) → prediction.
+        denoise: (params, x_t, t, condition) → prediction.
         guided: puts the schedule, prediction and guidance around it.
         table: the solver.
-        channels: of the latents.
-        chunk: windows evaluated together; a multiple of the devices on the mesh's data axis.
-        mesh: splits the windows of a chunk over its data axis, where given.
+        chunk: windows evaluated together; a multiple of the devices.
+        canvas: how the arrays of the canvas are held.
     """
 
     denoise: Callable[..., jax.Array]
     guided: Callable[[guidance.DenoiseFn], guidance.GuidedX0]
     table: solvers.SolverTable
-    channels: int
     chunk: int
-    mesh: Mesh | None = None
+    canvas: field_lib.CanvasConfig
 
     def __post_init__(self):
-        devices = self.mesh.shape["data"] if self.mesh else 1
+        devices = self.canvas.devices
         if self.chunk < 1 or self.chunk % devices:
             raise ValueError(
                 f"chunk must be a positive multiple of the devices, got chunk={self.chunk}, "
                 f"devices={devices}"
             )
 
-    def unet_forwards(self, plan: windows.WindowPlan) -> int:
-        """Windows the network evaluates for one canvas, guidance and padding counted."""
-        steps, count = plan.positions.shape[:2]
-        calls = self.guided(self.denoise).calls_per_example
-        return steps * -(-count // self.chunk) * self.chunk * calls
-
     def __call__(
         self,
         params: Any,
         plan: windows.WindowPlan,
-        embeddings: Float[arrays.AnyArray, "S N D"],
+        condition: conditions.ConditionFn,
         key: arrays.Key,
+        given: Given | None = None,
     ) -> arrays.Canvas:
-        """A canvas for the embeddings of every window at every step.
+        """A canvas, whole and in float32."""
+        state, end = self.start(plan, key, given), Place(plan.num_steps, 0)
+        for reached, place in self.walk(params, plan, condition, key, state):
+            if place == end:
+                return self.rows(plan, reached, 0, plan.canvas[0])
+        raise ValueError("a plan must have at least one step, got none")
 
-        Raises ValueError where steps or windows of solver, plan and embeddings differ.
+    def start(
+        self, plan: windows.WindowPlan, key: arrays.Key, given: Given | None = None
+    ) -> programs_lib.State:
+        """The field at the noise of the first step; of `given` latents, or noise alone."""
+        layout = self.layout(plan)
+        known = keep = None
+        if given is not None:
+            put = lambda a: self._put(layout, layout.store(a), split=True)
+            known = put(given.latents)
+            keep = None if given.keep is None else put(given.keep[..., None])
+        return self.programs(plan).start(_data(key), known, keep)
+
+    def walk(
+        self,
+        params: Any,
+        plan: windows.WindowPlan,
+        condition: conditions.ConditionFn,
+        key: arrays.Key,
+        state: programs_lib.State,
+        place: Place = BEGINNING,
+    ) -> Iterator[tuple[programs_lib.State, Place]]:
+        """Go on from `place`; yields the state after every chunk, and where it stands. A state
+        that was yielded is gone with the next one.
+
+        Raises ValueError where steps of solver and plan, or conditions and windows, differ.
         """
-        steps, expected = len(self.table.t), plan.positions.shape[:2]
-        if steps != expected[0] or embeddings.shape[:2] != expected:
+        if len(self.table.t) != plan.num_steps:
             raise ValueError(
-                f"embeddings must be (steps, windows, D) of the plan, got {embeddings.shape} for "
-                f"{steps} solver steps and a plan of {expected}"
+                f"a plan must have the solver's {len(self.table.t)} steps, got {plan.num_steps}"
             )
-        rows = self.table.columns()
-        field = self._compiled(
-            params, embeddings, key, plan.positions, plan.weights, rows, plan.field
-        )
-        top = plan.margin
-        return field[top : top + plan.canvas[0], top : top + plan.canvas[1]]
+        layout, columns = self.layout(plan), self.table.columns()
+        programs, shares, key_data = self.programs(plan), plan.shares(), _data(key)
+        params = self._put(layout, params, split=False)
+        for step in range(place.step, plan.num_steps):
+            row = {name: column[step] for name, column in columns.items()}
+            chunks = self._chunks(layout, plan, step)
+            for i in range(place.chunk if step == place.step else 0, len(chunks)):
+                inputs = self._inputs(layout, plan, step, chunks[i], shares, condition)
+                x0 = programs.denoise(params, state.x, state.x0, *inputs, row["t"])
+                state = state._replace(x0=x0)
+                if i + 1 < len(chunks):
+                    yield state, Place(step, i + 1)
+            state = programs.advance(state, row, key_data, np.int32(step))
+            yield state, Place(step + 1, 0)
+
+    def rows(
+        self, plan: windows.WindowPlan, state: programs_lib.State, top: int, count: int
+    ) -> np.ndarray:
+        """Rows of the canvas, float32; all processes must ask together."""
+        at = self.layout(plan).stored_rows(np.arange(top, top + count))
+        found = self.programs(plan).fetch(state.x, at)[:, : plan.canvas[1]]
+        return np.asarray(found, np.float32)
+
+    def layout(self, plan: windows.WindowPlan) -> field_lib.Layout:
+        """How the plan's field is stored."""
+        blocks = (size // plan.window for size in plan.field)
+        return field_lib.Layout(*blocks, plan.window, self.canvas)
+
+    def num_chunks(self, plan: windows.WindowPlan) -> int:
+        """Chunks of all steps."""
+        return self.chunks_before(plan, Place(plan.num_steps, 0))
+
+    def chunks_before(self, plan: windows.WindowPlan, place: Place) -> int:
+        """Chunks that are done at a place of a run."""
+        layout = self.layout(plan)
+        counts = (len(self._chunks(layout, plan, step)) for step in range(place.step))
+        return sum(counts) + place.chunk
+
+    def unet_forwards(self, plan: windows.WindowPlan) -> int:
+        """Windows the network evaluates for one canvas, guidance and padding counted."""
+        layout, guided = self.layout(plan), self.guided(self.denoise)
+        chunks = [len(self._chunks(layout, plan, step)) for step in range(plan.num_steps)]
+        return int(np.dot(chunks, guided.calls_per_example(self.table.t))) * self.chunk
+
+    def state_bytes(self, plan: windows.WindowPlan) -> int:
+        """Of the arrays that are kept between steps, all devices together."""
+        arrays_kept = 2 + self.table.history.shape[1]
+        return arrays_kept * self.layout(plan).num_bytes
+
+    def _chunks(self, layout, plan: windows.WindowPlan, step: int) -> list[np.ndarray]:
+        """Numbers of the windows of each chunk, −1 where there is none; split over rows, every
+        device has its own part of a chunk."""
+        shards = self.canvas.shards
+        shard = np.repeat(plan.rows[step] // layout.shard_rows, plan.cols.shape[1])
+        own = [np.flatnonzero(shard == i) for i in range(shards)]
+        part = self.chunk // shards
+        length = max(-(-max(len(o) for o in own) // part), 1) * part
+        padded = np.stack([np.pad(o, (0, length - len(o)), constant_values=-1) for o in own])
+        return list(np.moveaxis(padded.reshape(shards, -1, part), 1, 0).reshape(-1, self.chunk))
+
+    def _inputs(self, layout, plan, step: int, numbers: np.ndarray, shares, condition):
+        """Corners on their device, shares and conditions of a chunk."""
+        used = numbers >= 0
+        of = np.where(used, numbers, numbers.max())
+        corners = plan.corners(step)[of]
+        found = np.asarray(condition(plan.places(corners)), np.float32)
+        if found.ndim != 2 or len(found) != len(of):
+            raise ValueError(f"conditions must be ({len(of)}, D), got {found.shape}")
+        local = corners % np.array([layout.shard_rows, layout.shape[1]])
+        local = np.where(used[:, None], local, 0).astype(np.int32)
+        weights = shares[of] * used[:, None, None].astype(np.float32)
+        return tuple(self._put(layout, a, split=True) for a in (local, weights, found))
+
+    def _put(self, layout: field_lib.Layout, tree: Any, *, split: bool) -> Any:
+        sharding = layout.sharding(split)
+        if sharding is None:
+            return tree
+        place = lambda a: jax.make_array_from_callback(a.shape, sharding, lambda i: a[i])
+        held = lambda a: isinstance(a, jax.Array) and a.sharding == sharding
+        return jax.tree.map(lambda a: a if held(a) else place(np.asarray(a)), tree)
+
+    def adopt(self, plan: windows.WindowPlan, programs: Any) -> None:
+        """Run canvases of this size by programs that were exported (jax.export) from `programs`:
+        start, denoise, advance and fetch."""
+        self._cache[self.layout(plan)] = programs
 
     @functools.cached_property
-    def _compiled(self) -> Callable[..., jax.Array]:
-        return jax.jit(self._sample, static_argnums=6)
+    def _cache(self) -> dict[field_lib.Layout, programs_lib.Programs]:
+        return {}
 
-    def _sample(self, params, embeddings, key, positions, weights, rows, field) -> Field:
-        x0_hat = self.guided(functools.partial(self.denoise, params))
-        shape = (*field, self.channels)
-        key_start, key_steps = jax.random.split(key)
-
-        def step(carry, inputs):
-            x_t, x0_previous, history, i = carry
-            row, position, embedding = inputs
-            x0, covered = self.blend(x0_hat, x_t, row["t"], position, embedding, weights)
-            x0 = jnp.where(covered, x0, x0_previous)
-            noise = jax.random.normal(jax.random.fold_in(key_steps, i), shape)
-            x_next, history = solvers.advance(row, x_t, x0, history, noise)
-            # What no window saw is brought to the level of the rest, so that it can be seen next.
-            renoised = row["alpha_next"] * x0 + row["sigma_next"] * noise
-            return (jnp.where(covered, x_next, renoised), x0, history, i + 1), None
-
-        blank = self.table.blank_history(shape)
-        start = (jax.random.normal(key_start, shape), jnp.zeros(shape), blank, 0)
-        (canvas, *_), _ = jax.lax.scan(step, start, (rows, positions, embeddings))
-        return canvas
-
-    def blend(
-        self,
-        x0_hat: guidance.GuidedX0,
-        x_t: Field,
-        t: jax.Array,
-        position: Int[arrays.AnyArray, "N 2"],
-        embedding: Float[arrays.AnyArray, "N D"],
-        weights: Float[arrays.AnyArray, "w w"],
-    ) -> tuple[Field, Bool[jax.Array, "H W 1"]]:
-        """The weighted mean of x0_hat over the windows of a step, and where there is one.
-
-        Windows `(N, 2)` of a field `(H, W, C)`, all at timestep `t`.
-        """
-        side, channels = weights.shape[0], self.channels
-        count, padding = len(position), -len(position) % self.chunk
-        fill = lambda a: jnp.pad(a, ((0, padding), (0, 0)), mode="edge")
-        chunks = lambda a: a.reshape(-1, self.chunk, *a.shape[1:])
-        used = chunks(jnp.arange(count + padding) < count)
-
-        def cut(corner):
-            return jax.lax.dynamic_slice(x_t, (*corner, 0), (side, side, channels))
-
-        def add(total, window):
-            x0, corner, use = window
-            patch = jnp.where(use, weights, 0.0)[..., None] * jnp.pad(
-                x0, ((0, 0), (0, 0), (0, 1)), constant_values=1.0
+    def programs(self, plan: windows.WindowPlan) -> Any:
+        """What is compiled for canvases of this size: Programs, or what was adopted."""
+        layout = self.layout(plan)
+        if layout not in self._cache:
+            self._cache[layout] = programs_lib.Programs(
+                self.denoise, self.guided, self.table, layout
             )
-            at = (*corner, 0)
-            old = jax.lax.dynamic_slice(total, at, patch.shape)
-            return jax.lax.dynamic_update_slice(total, old + patch, at), None
+        return self._cache[layout]
 
-        def add_chunk(total, chunk):
-            corners, embeddings, use = chunk
-            noisy = self._spread(jax.vmap(cut)(corners))
-            ts = jnp.full(self.chunk, t)
-            x0 = x0_hat(noisy, ts, self._spread(embeddings))
-            return jax.lax.scan(add, total, (x0, corners, use))[0], None
 
-        total = jnp.zeros((*x_t.shape[:2], channels + 1))
-        inputs = (chunks(fill(position)), chunks(fill(embedding)), used)
-        total, _ = jax.lax.scan(add_chunk, total, inputs)
-        weight = total[..., -1:]
-        return total[..., :-1] / jnp.where(weight > 0, weight, 1.0), weight > 0
-
-    def _spread(self, x: jax.Array) -> jax.Array:
-        if self.mesh is None:
-            return x
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec("data")))
+def _data(key: arrays.Key) -> np.ndarray:
+    return np.asarray(jax.random.key_data(key))

@@ -11,45 +11,77 @@ from jaxtyping import Float, Int
 class WindowConfig:
     """How a canvas is covered, in latent pixels.
 
-    `overlap`: every window at every step, `stride` apart. `offset`: windows side by side, the
-    whole grid moved at every step by up to `max_offset` (SpotDiffusion, arXiv 2407.15507), over
-    a margin so that the canvas has no border.
+    `offset`: windows side by side, the whole grid moved at every step by up to `max_offset`
+    (SpotDiffusion, arXiv 2407.15507). `overlap`: every window at every step, `stride` apart.
+    `paper`: overlapping by three quarters and unweighted, as published.
+
+    `border` says what lies beyond the canvas where the grid moves: a margin of one window that is
+    drawn with it, so that the canvas has no border, or the other side of the canvas (`wrap`).
     """
 
-    mode: Literal["overlap", "offset"]
+    mode: Literal["offset", "overlap", "paper"]
     stride: int
     max_offset: int
     weights: Literal["uniform", "tapered"]
+    border: Literal["margin", "wrap"] = "margin"
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowPlan:
-    """Windows of S steps over a field: the canvas, with `margin` beyond each of its sides.
+    """Windows of S steps over a field: the canvas at its top left, and what lies beyond.
+
+    The field is a torus: what leaves it on the right or below comes back on the other side. At
+    every step windows stand on a lattice of N rows and M columns.
 
     Attributes:
         canvas: height and width that will be kept.
-        field: height and width that are denoised.
-        margin: rows and columns of the field above and left of the canvas.
+        field: height and width that are denoised, whole windows.
         window: side of a window.
-        positions: top left corners in the field.
-        weights: of the pixels of a window; blending divides by their sum.
+        rows: where each row of windows begins, at every step.
+        cols: where each column of windows begins.
+        row_shares: weight of a window's rows among all windows that see them; the weight of a
+            pixel is that of its row times that of its column, and sums to 1 over windows.
+        col_shares: likewise of columns.
     """
 
     canvas: tuple[int, int]
     field: tuple[int, int]
-    margin: int
     window: int
-    positions: Int[np.ndarray, "S N 2"]
-    weights: Float[np.ndarray, "w w"]
+    rows: Int[np.ndarray, "S N"]
+    cols: Int[np.ndarray, "S M"]
+    row_shares: Float[np.ndarray, "N w"]
+    col_shares: Float[np.ndarray, "M w"]
+
+    @property
+    def num_steps(self) -> int:
+        """Solver steps."""
+        return len(self.rows)
 
     @property
     def num_windows(self) -> int:
         """Windows at each step."""
-        return self.positions.shape[1]
+        return self.rows.shape[1] * self.cols.shape[1]
 
-    def centres(self) -> Float[np.ndarray, "S N 2"]:
-        """Window centres in canvas coordinates, latent pixels."""
-        return self.positions - self.margin + self.window / 2
+    def corners(self, step: int) -> Int[np.ndarray, "N 2"]:
+        """Top left corners of the windows of a step, in the field, row by row."""
+        return _lattice(self.rows[step], self.cols[step])
+
+    def shares(self) -> Float[np.ndarray, "N 2 w"]:
+        """Row and column shares of every window, in the order of `corners`."""
+        return np.stack(
+            [
+                np.repeat(self.row_shares, len(self.col_shares), axis=0),
+                np.tile(self.col_shares, (len(self.row_shares), 1)),
+            ],
+            axis=1,
+        )
+
+    def places(self, corners: Int[np.ndarray, "N 2"]) -> Int[np.ndarray, "N 2"]:
+        """Corners in canvas coordinates: what lies in the half of the margin that touches the
+        canvas's top or left is negative."""
+        beyond = (np.array(self.field) - self.canvas + self.window) // 2
+        last = np.array(self.canvas) - self.window + beyond
+        return np.where(corners > last, corners - self.field, corners)
 
 
 def plan_windows(
@@ -57,71 +89,59 @@ def plan_windows(
 ) -> WindowPlan:
     """Plan `num_steps` steps over a canvas of any height and width.
 
-    Raises ValueError for a canvas that no whole window fits, or a stride or offset that does
-    not fit the window.
+    Raises ValueError for a canvas that no whole window fits, or a stride, an offset or a border
+    that does not fit the window.
     """
     if min(canvas) < window:
         raise ValueError(
             f"the canvas must hold a whole window, got canvas={canvas[0]}×{canvas[1]}, "
             f"window={window} (latent pixels)"
         )
-    if config.mode == "overlap":
-        return _overlap(config, canvas, window, num_steps)
-    return _offset(config, canvas, window, num_steps, seed)
+    plan = _offset if config.mode == "offset" else _overlap
+    return plan(config, canvas, window, num_steps, seed)
 
 
-def window_weights(config: WindowConfig, window: int) -> Float[np.ndarray, "w w"]:
-    """Blend weights of one window: 1 everywhere, or a pyramid that is highest in the middle."""
-    if config.weights == "uniform":
-        return np.ones((window, window), np.float32)
-    ramp = 1 - np.abs((np.arange(window) + 0.5) / window * 2 - 1)
-    return np.outer(ramp, ramp).astype(np.float32)
-
-
-def _overlap(config, canvas, window, num_steps) -> WindowPlan:
-    if not 1 <= config.stride <= window:
-        raise ValueError(
-            f"stride must lie in [1, window], got stride={config.stride}, window={window}"
-        )
-    starts = [covering_starts(size, window, config.stride) for size in canvas]
-    positions = _lattice(*starts)
+def _overlap(config, canvas, window, num_steps, seed) -> WindowPlan:
+    if config.border != "margin":
+        raise ValueError(f"border={config.border} must come with mode=offset, got {config.mode}")
+    stride = max(window // 4, 1) if config.mode == "paper" else config.stride
+    if not 1 <= stride <= window:
+        raise ValueError(f"stride must lie in [1, window], got stride={stride}, window={window}")
+    weights = "uniform" if config.mode == "paper" else config.weights
+    starts = [covering_starts(size, window, stride) for size in canvas]
     return WindowPlan(
-        canvas=canvas,
-        field=canvas,
-        margin=0,
-        window=window,
-        positions=np.broadcast_to(positions, (num_steps, *positions.shape)),
-        weights=window_weights(config, window),
+        canvas,
+        tuple(-(-size // window) * window for size in canvas),
+        window,
+        *(np.tile(s, (num_steps, 1)).astype(np.int32) for s in starts),
+        *(_shares(s, window, weights) for s in starts),
     )
 
 
 def _offset(config, canvas, window, num_steps, seed) -> WindowPlan:
-    if not 0 <= config.max_offset <= window:
+    if not 0 <= config.max_offset <= window // 2:
         raise ValueError(
-            f"max_offset must lie in [0, window], got max_offset={config.max_offset}, "
+            f"max_offset must lie in [0, window / 2], got max_offset={config.max_offset}, "
             f"window={window}"
         )
-    counts = [-(-size // window) for size in canvas]
-    if config.max_offset == 0:
-        # The grid never moves: no window of it reaches beyond the last row and column.
-        base = _lattice(*(np.arange(n) * window for n in counts))
-        positions = np.broadcast_to(base, (num_steps, *base.shape))
-        field, margin = tuple(n * window for n in counts), 0
-    else:
-        moves = _halton(num_steps, seed) * (2 * config.max_offset + 1) - config.max_offset
-        moves = np.floor(moves).astype(np.int32)
-        # A grid moved by o ≥ 0 starts one window before the canvas, so counts + 1 always cover.
-        first = np.where(moves >= 0, moves, moves + window)
-        base = _lattice(*(np.arange(n + 1) * window for n in counts))
-        positions = base[None] + first[:, None]
-        field, margin = tuple((n + 2) * window for n in counts), window
+    wraps = config.border == "wrap"
+    if wraps and (canvas[0] % window or canvas[1] % window):
+        raise ValueError(
+            "a canvas that wraps must be whole windows, got "
+            f"canvas={canvas[0]}×{canvas[1]}, window={window} (latent pixels)"
+        )
+    # A grid that never moves needs no margin; one that does reaches beyond the canvas.
+    beyond = 0 if wraps or config.max_offset == 0 else 1
+    counts = [-(-size // window) + beyond for size in canvas]
+    moves = _halton(num_steps, seed) * (2 * config.max_offset + 1) - config.max_offset
+    # Only what is left of whole windows counts: the torus has no first window.
+    moves = np.floor(moves).astype(np.int32) % window
     return WindowPlan(
-        canvas=canvas,
-        field=field,
-        margin=margin,
-        window=window,
-        positions=positions.astype(np.int32),
-        weights=window_weights(config, window),
+        canvas,
+        tuple(n * window for n in counts),
+        window,
+        *(np.arange(n) * window + moves[:, [axis]] for axis, n in enumerate(counts)),
+        *(np.ones((n, window), np.float32) for n in counts),
     )
 
 
@@ -129,6 +149,17 @@ def covering_starts(size: int, window: int, stride: int) -> np.ndarray:
     """Starts `stride` apart that cover [0, size); the last is moved back to end at `size`."""
     starts = np.arange(0, size - window + 1, stride)
     return starts if starts[-1] == size - window else np.append(starts, size - window)
+
+
+def _shares(starts: np.ndarray, window: int, weights: str) -> Float[np.ndarray, "N w"]:
+    """Weights along one axis, over their sum at every pixel."""
+    ramp = np.ones(window)
+    if weights == "tapered":
+        ramp = 1 - np.abs((np.arange(window) + 0.5) / window * 2 - 1)
+    at = starts[:, None] + np.arange(window)
+    total = np.zeros(at.max() + 1)
+    np.add.at(total, at, np.broadcast_to(ramp, at.shape))
+    return (ramp / total[at]).astype(np.float32)
 
 
 def _lattice(rows: np.ndarray, cols: np.ndarray) -> Int[np.ndarray, "N 2"]:

@@ -1,38 +1,175 @@
-"""Write large images: a pyramid every viewer opens, or a PNG. Both appear whole or not at all."""
+"""Write large images for every viewer; each file appears whole or not at all."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import secrets
-from collections.abc import Iterator
+import shutil
+import xml.sax.saxutils
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import numpy as np
 import pyvips
-from PIL import Image
+import rasterio
+import rasterio.shutil
+from rasterio import windows as raster_windows
 
 from ssldiff_jax.core import arrays
 
 _TILE = 256  # px
+_STRIP = 1024  # rows that are copied at a time
 
 
-def write_pyramid(
-    path: str | pathlib.Path, image_uint8: arrays.ImageUint8, *, mpp: float, quality: int = 90
-) -> None:
-    """Write a tiled pyramidal BigTIFF (JPEG) that OpenSlide reads back with its mpp.
+@dataclasses.dataclass(frozen=True)
+class RawImage:
+    """RGB pixels in a file, row after row, which is read as it is needed."""
 
-    `image_uint8` is (H, W, 3); a C-contiguous memmap is streamed, never held in memory. `mpp` is
-    microns per pixel (`open_slide` believes 0.05…10 of a TIFF, other values must be passed to it
-    again); `quality` is JPEG's, 1…100. Raises ValueError for another kind of array and OSError,
-    naming the path, where the file cannot be written; then nothing is left behind.
+    path: pathlib.Path
+    height: int
+    width: int
+
+    def rows(self, top: int, count: int) -> arrays.ImageUint8:
+        """Some rows of it."""
+        count, line = min(count, self.height - top), 3 * self.width
+        found = np.fromfile(self.path, np.uint8, count * line, offset=top * line)
+        return found.reshape(count, self.width, 3)
+
+
+Pixels: TypeAlias = arrays.ImageUint8 | RawImage
+
+
+@dataclasses.dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies: its coordinate system, and the six numbers from (column, row) there."""
+
+    crs: str
+    transform: tuple[float, ...]
+
+    def moved(self, rows: int, cols: int) -> "Georeference":
+        """From another pixel on."""
+        moved = rasterio.Affine(*self.transform) * rasterio.Affine.translation(cols, rows)
+        return Georeference(self.crs, tuple(moved)[:6])
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """Microns per pixel, JPEG quality, and where the image lies, if anywhere."""
+
+    mpp: float
+    quality: int = 90
+    georeference: Georeference | None = None
+
+    def __post_init__(self):
+        if not (np.isfinite(self.mpp) and self.mpp > 0):
+            raise ValueError(f"expected mpp above 0, got mpp={self.mpp}")
+
+
+def write_pyramid(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
+    """Write a tiled pyramidal BigTIFF (JPEG) that OpenSlide reads back with its mpp
+    (`open_slide` believes 0.05…10 of a TIFF, other values must be passed to it again).
+
+    Raises ValueError for an array that is no RGB image and OSError, naming the path, where the
+    file cannot be written; then nothing is left behind.
     """
-    _check_image(image_uint8)
-    if not (np.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"expected mpp above 0, got mpp={mpp}")
-    height, width, bands = image_uint8.shape
-    flat = np.ascontiguousarray(image_uint8).reshape(-1)
-    source = pyvips.Image.new_from_memory(flat.data, width, height, bands, "uchar")
+    _write_tiff(path, _vips(pixels), scale)
+
+
+def write_ome_tiff(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
+    """Write a pyramidal OME-TIFF: levels as sub-images, size and µm per pixel in OME-XML."""
+    source = _vips(pixels)
+    described = source.copy()
+    described.set_type(pyvips.GValue.gstr_type, "image-description", _ome_xml(path, source, scale))
+    _write_tiff(path, described, scale, subifd=True)
+
+
+def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
+    """Write a Cloud-Optimised GeoTIFF (JPEG) with the coordinate system and transform of `scale`,
+    or, without one, those of pixels of `mpp` from the top left corner."""
+    source = _array_rows(pixels)
+    height, width = _shape(pixels)
+    where = scale.georeference
+    metres = scale.mpp * 1e-6
+    transform = where.transform if where else (metres, 0, 0, 0, -metres, 0)
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8",
+        "crs": where.crs if where else None, "transform": rasterio.Affine(*transform[:6]),
+        "tiled": True, "blockxsize": 512, "blockysize": 512, "bigtiff": "yes",
+        "interleave": "pixel", "photometric": "RGB",
+    }  # fmt: skip
+    with _replacing(path) as temporary, _beside(temporary) as plain:
+        with rasterio.open(plain, "w", **profile) as raster:
+            for top in range(0, height, _STRIP):
+                strip = source(top, _STRIP)
+                at = raster_windows.Window(0, top, width, len(strip))
+                raster.write(np.moveaxis(strip, -1, 0), window=at)
+        rasterio.shutil.copy(
+            plain, temporary, driver="COG", compress="JPEG", quality=scale.quality,
+            blocksize=512, bigtiff="YES", overview_resampling="average",
+        )  # fmt: skip
+
+
+def write_deepzoom(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
+    """Write a DeepZoom pyramid: `path` (.dzi) and a folder of JPEG tiles beside it."""
+    source, tiles = _vips(pixels), path.with_name(f"{path.stem}_files")
+    with _replacing(path) as temporary:
+        base = temporary.with_suffix("")
+        written = (base.with_name(f"{base.name}.dzi"), base.with_name(f"{base.name}_files"))
+        try:
+            source.dzsave(str(base), tile_size=254, overlap=1, suffix=f".jpg[Q={scale.quality}]")
+            # Notes of the library with the time in them: the same image is the same files.
+            (written[1] / "vips-properties.xml").unlink(missing_ok=True)
+            shutil.rmtree(tiles, ignore_errors=True)
+            written[1].rename(tiles)
+            written[0].rename(temporary)
+        finally:
+            shutil.rmtree(written[1], ignore_errors=True)
+            written[0].unlink(missing_ok=True)
+
+
+def write_png(path: str | pathlib.Path, pixels: Pixels, scale: Scale | None = None) -> None:
+    """Write a PNG, whose pixels `read_image` gives back exactly."""
+    source = _vips(pixels)
     with _replacing(pathlib.Path(path)) as temporary:
-        source.copy(interpretation="srgb").tiffsave(
+        source.pngsave(str(temporary), compression=1)
+
+
+def read_image(path: str | pathlib.Path) -> arrays.ImageUint8:
+    """The pixels of an image that was written here, of any size."""
+    image = pyvips.Image.new_from_file(str(path), access="sequential", revalidate=True)
+    return image.extract_band(0, n=3).numpy()
+
+
+WriteFn = Callable[[pathlib.Path, Pixels, Scale], None]
+FORMATS: dict[str, WriteFn] = {
+    "png": write_png,
+    "tif": write_pyramid,
+    "ome.tif": write_ome_tiff,
+    "cog.tif": write_cog,
+    "dzi": write_deepzoom,
+}
+"""By what a file's name ends with."""
+
+
+def georeference(path: pathlib.Path, mpp: float) -> Georeference | None:
+    """Where a raster lies, for pixels of `mpp` from its top left corner; None for a file that
+    does not say."""
+    try:
+        with rasterio.open(path) as raster:
+            if raster.crs is None:
+                return None
+            fine = raster.transform
+            factor = mpp * 1e-6 / abs(fine.a) if raster.crs.is_projected else 1.0
+            scaled = fine * rasterio.Affine.scale(factor)
+            return Georeference(raster.crs.to_wkt(), tuple(scaled)[:6])
+    except rasterio.errors.RasterioIOError:
+        return None
+
+
+def _write_tiff(path: pathlib.Path, source: pyvips.Image, scale: Scale, **more) -> None:
+    with _replacing(pathlib.Path(path)) as temporary:
+        source.tiffsave(
             str(temporary),
             tile=True,
             tile_width=_TILE,
@@ -40,18 +177,52 @@ def write_pyramid(
             pyramid=True,
             bigtiff=True,
             compression="jpeg",
-            Q=quality,
+            Q=scale.quality,
             resunit="cm",
-            xres=1000 / mpp,  # vips counts pixels per millimetre, whatever the unit it stores
-            yres=1000 / mpp,
+            xres=1000 / scale.mpp,  # vips counts pixels per mm, whatever the unit it stores
+            yres=1000 / scale.mpp,
+            **more,
         )
 
 
-def write_png(path: str | pathlib.Path, image_uint8: arrays.ImageUint8) -> None:
-    """Write (H, W, 3) uint8 as PNG. Raises as `write_pyramid` does."""
-    _check_image(image_uint8)
-    with _replacing(pathlib.Path(path)) as temporary:
-        Image.fromarray(np.asarray(image_uint8)).save(temporary, format="PNG")
+def _ome_xml(path: pathlib.Path, source: pyvips.Image, scale: Scale) -> str:
+    name = xml.sax.saxutils.quoteattr(path.name)
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
+        f'<Image ID="Image:0" Name={name}><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+        f'Type="uint8" SizeX="{source.width}" SizeY="{source.height}" SizeC="3" SizeZ="1" '
+        f'SizeT="1" PhysicalSizeX="{scale.mpp}" PhysicalSizeXUnit="µm" '
+        f'PhysicalSizeY="{scale.mpp}" PhysicalSizeYUnit="µm" Interleaved="true">'
+        '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/>'
+        "</Pixels></Image></OME>"
+    )
+
+
+def _shape(pixels: Pixels) -> tuple[int, int]:
+    if isinstance(pixels, RawImage):
+        return pixels.height, pixels.width
+    return pixels.shape[:2]
+
+
+def _array_rows(pixels: Pixels) -> Callable[[int, int], arrays.ImageUint8]:
+    if isinstance(pixels, RawImage):
+        return pixels.rows
+    _check_image(pixels)
+    return lambda top, count: pixels[top : top + count]
+
+
+def _vips(pixels: Pixels) -> pyvips.Image:
+    if isinstance(pixels, RawImage):
+        # vips remembers files by their names: ask for this one as it is now.
+        size = (pixels.width, pixels.height, 3)
+        raw = pyvips.Image.rawload(str(pixels.path), *size, revalidate=True)
+        return raw.copy(interpretation="srgb")
+    _check_image(pixels)
+    height, width, bands = pixels.shape
+    flat = np.ascontiguousarray(pixels).reshape(-1)
+    source = pyvips.Image.new_from_memory(flat.data, width, height, bands, "uchar")
+    return source.copy(interpretation="srgb")
 
 
 def _check_image(image_uint8: np.ndarray) -> None:
@@ -61,13 +232,23 @@ def _check_image(image_uint8: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
+def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Lend a name for what is only needed in between."""
+    between = path.with_name(f"{path.name}.between")
+    try:
+        yield between
+    finally:
+        between.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Lend a name beside `path` and move it there once the block is through."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield temporary
         os.replace(temporary, path)
-    except (OSError, pyvips.Error) as error:
+    except (OSError, pyvips.Error, rasterio.errors.RasterioError) as error:
         detail = " ".join(str(error).split())
         raise OSError(f"expected to write {path}, got: {detail}") from error
     finally:

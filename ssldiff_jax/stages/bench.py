@@ -16,7 +16,7 @@ import numpy as np
 
 from ssldiff_jax.core import files
 from ssldiff_jax.diffusion import conditioning
-from ssldiff_jax.stages import memory, runner
+from ssldiff_jax.stages import bench_sampler, memory, runner
 from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
@@ -39,10 +39,11 @@ class Row:
 
 
 def run(context: runner.Context) -> dict[str, Any]:
-    """Measure the denoiser's forward pass, and reading its weights from a file."""
+    """Measure the denoiser's forward pass, reading its weights from a file, and large images."""
     config = context.config.denoiser.model(_EMBEDDING_DIM)
     params = _random(published.abstract_denoiser(config))
     rows = [*_forward(context, config, params), *_loading(context, config, params)]
+    rows += [_row(name, [value], unit) for name, value, unit in bench_sampler.rows(context)]
     table = [dataclasses.asdict(row) for row in rows]
     files.write_json(context.folder("bench") / "results.json", table)
     for row in rows:

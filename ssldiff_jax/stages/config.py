@@ -7,11 +7,11 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import crops, loader, plan
-from ssldiff_jax.diffusion import conditioning, schedule, solvers, unet
+from ssldiff_jax.diffusion import cells, conditioning, guidance, schedule, solvers, unet
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.sampler import decode, grid, windows
-from ssldiff_jax.slides import tissue
+from ssldiff_jax.slides import pyramid, tissue
 from ssldiff_jax.stages import imported
 from ssldiff_jax.train import loop, mesh
 
@@ -47,6 +47,11 @@ class DataConfig:
                 "config.data.records.record_px must hold a patch with its context, got "
                 f"record_px={self.records.record_px}, patch_px={self.crops.patch_px}, "
                 f"context_px={self.crops.context_px}"
+            )
+        if self.crops.led_by == "cells" and self.records.record_px < 2 * self.crops.patch_px:
+            raise config_lib.ConfigError(
+                "config.data.records.record_px must hold 2×2 cells where data.crops.led_by=cells, "
+                f"got record_px={self.records.record_px}, patch_px={self.crops.patch_px}"
             )
 
 
@@ -114,25 +119,108 @@ class DenoiserSection:
     def __post_init__(self):
         _require_weights(self.weights, self.train)
 
-    def model(self, embedding_dim: int) -> conditioning.DenoiserConfig:
+    def model(self, embedding_dim: int, num_cells: int = 1) -> conditioning.DenoiserConfig:
         """Sizes of the network for embeddings of a given dimension."""
         return conditioning.DenoiserConfig(
-            self.unet, embedding_dim, self.embedding_length, self.region_dim
+            self.unet, embedding_dim, self.embedding_length, self.region_dim, num_cells
         )
+
+
+_ASIDE = {"digest": False}
+"""Marks what may change without making other results."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+    """What becomes of a large image: the files it is written as, its JPEG quality, how often a
+    long run is saved, and whether it is only planned."""
+
+    formats: tuple[str, ...]
+    quality: int
+
+    def __post_init__(self):
+        for name in self.formats:
+            if name not in pyramid.FORMATS:
+                raise config_lib.ConfigError(
+                    f"config.sample.output.formats must be of {', '.join(pyramid.FORMATS)}, "
+                    f"got {name!r}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleSection:
     """How large images are drawn."""
 
-    conditioning: Literal["dense", "interpolated"]
+    conditioning: Literal["dense", "interpolated", "cells"]
     interpolation: grid.Interpolation
-    guidance_scale: float
+    guidance: guidance.GuidanceConfig
     solver: solvers.SolverConfig
     windows: windows.WindowConfig
-    chunk: int
+    dtype: Literal["float32", "bfloat16"]
+    split: Literal["windows", "rows"] = dataclasses.field(metadata=_ASIDE)
+    chunk: int = dataclasses.field(metadata=_ASIDE)
     decode: decode.DecodeConfig
+    output: OutputConfig
+    checkpoint_minutes: float = dataclasses.field(metadata=_ASIDE)
+    dry_run: bool = dataclasses.field(metadata=_ASIDE)
     num_variations: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawSection:
+    """What the tool `draw` draws, and what it begins from."""
+
+    reference: str
+    mpp: float
+    size: tuple[int, ...]
+    strength: float
+    keep: str
+    grow: int
+    mix: str
+    mix_amount: float
+    edits: tuple[str, ...]
+
+    def __post_init__(self):
+        if len(self.size) not in (0, 2) or any(px < 1 for px in self.size):
+            raise config_lib.ConfigError(
+                f"config.draw.size must be (height, width) of at least 1 px, or (), got {self.size}"
+            )
+        if not 0 < self.strength <= 1 or not 0 <= self.mix_amount <= 1 or self.grow < 0:
+            raise config_lib.ConfigError(
+                "config.draw must have 0 < strength ≤ 1, 0 ≤ mix_amount ≤ 1 and grow ≥ 0, got "
+                f"{self.strength}, {self.mix_amount} and {self.grow}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepSection:
+    """Ways of drawing that the tool `sweep` compares, as changes of the section sample, and how
+    often each region is drawn."""
+
+    ways: tuple[str, ...]
+    draws: int
+
+    def __post_init__(self):
+        if not self.ways or self.draws < 1:
+            raise config_lib.ConfigError(
+                f"config.sweep must have ways and draws ≥ 1, got {self.ways} and {self.draws}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchSection:
+    """Sides of the large images that the tool `bench` draws, and how many of the published
+    algorithm's 50 steps it does to compare; 0 does not compare."""
+
+    sizes: tuple[int, ...]
+    paper_steps: int
+
+    def __post_init__(self):
+        if any(px < 1 for px in self.sizes) or not 0 <= self.paper_steps <= 50:
+            raise config_lib.ConfigError(
+                "config.bench must have sizes of at least 1 px and 0 ≤ paper_steps ≤ 50, got "
+                f"{self.sizes} and {self.paper_steps}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +256,9 @@ class RunConfig:
     autoencoder: AutoencoderSection
     denoiser: DenoiserSection
     sample: SampleSection
+    draw: DrawSection
+    sweep: SweepSection
+    bench: BenchSection
     variations: VariationsSection
     judge: EncoderSection
 
@@ -199,6 +290,16 @@ class RunConfig:
                 f"{self.autoencoder.model.chosen.latent_channels}"
             )
 
+        if self.num_cells > 1 and self.denoiser.region_dim:
+            raise config_lib.ConfigError(
+                "config.denoiser.region_dim must be 0 where data.crops.led_by=cells, got "
+                f"{self.denoiser.region_dim}"
+            )
+        if self.sample.conditioning == "cells" and self.num_cells == 1:
+            raise config_lib.ConfigError(
+                "config.sample.conditioning=cells must come with data.crops.led_by=cells, got "
+                f"{self.data.crops.led_by}"
+            )
         if self.embeddings.source:
             self._check_imported()
 
@@ -213,6 +314,7 @@ class RunConfig:
                 ("data.records.record_px", self.data.records.record_px, px),
                 ("data.crops.num_crops", crops_.num_crops, 0),
                 ("data.crops.dihedral", crops_.dihedral, False),
+                ("data.crops.led_by", crops_.led_by, "patch"),
                 ("sample.conditioning", self.sample.conditioning, "interpolated"),
             )
             if found != wanted
@@ -224,6 +326,11 @@ class RunConfig:
             raise config_lib.ConfigError(
                 f"with config.embeddings.source there is no encoder, got {', '.join(wrong)}"
             )
+
+    @property
+    def num_cells(self) -> int:
+        """Cells that condition a window."""
+        return cells.TOUCHED if self.data.crops.led_by == "cells" else 1
 
     @property
     def downsample_factor(self) -> int:

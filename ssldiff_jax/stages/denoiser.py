@@ -14,9 +14,10 @@ def run(context: runner.Context) -> dict[str, Any]:
     """Train; the checkpoints are the result."""
     config, section = context.config, context.config.denoiser
     embeddings = store.Store(context.folder("embeddings"))
-    dim = embeddings.fields[0].shape[0]
+    dim = embeddings.facts["dim"]
+    model = section.model(dim, config.num_cells)
     task = loss_lib.DenoisingTask(
-        conditioning.Denoiser(section.model(dim)),
+        conditioning.Denoiser(model),
         parts.load_scaling(context.folder("latents")),
         section.schedule,
         section.loss,
@@ -31,7 +32,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     start = None
     if section.weights:
         file = published.ModelFile.read(section.weights)
-        start = published.load_denoiser(file, section.model(dim))
+        start = published.load_denoiser(file, model)
     run_ = parts.training_run(context, "denoiser")
     params = loop.fit(task, batches, section.train, run_, start=start)
     return {"embedding_dim": dim, "denoiser": parts.params_digest(params)}

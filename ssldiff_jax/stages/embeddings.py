@@ -8,7 +8,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ssldiff_jax.core import files
+from ssldiff_jax.data import crops as crops_lib
 from ssldiff_jax.data import store
+from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import parts, runner
 from ssldiff_jax.train import logs
@@ -19,13 +21,21 @@ _BATCH = 256
 
 def cropped(context: runner.Context, name: str) -> Iterator[np.ndarray]:
     """Batches of oriented training crops with their context, uint8, in the order of the table."""
+    side = context.config.data.crops.context_patch_px
+    for batch in _records(context, name):
+        yield np.stack([crop.cut(record, side) for crop, record in batch])
+
+
+def _records(
+    context: runner.Context, name: str
+) -> Iterator[list[tuple[crops_lib.Crop, np.ndarray]]]:
+    """Batches of training crops, each with its record, in the order of the table."""
     source = parts.records(context, "train")
     table = parts.crop_table(context.config, source)
-    side = context.config.data.crops.context_patch_px
     progress = logs.Progress(name, len(table))
     for start in range(0, len(table), _BATCH):
         crops = [table[i] for i in range(start, min(start + _BATCH, len(table)))]
-        yield np.stack([crop.cut(source[crop.record], side) for crop in crops])
+        yield [(crop, source[crop.record]) for crop in crops]
         progress.update(len(crops))
     progress.close()
 
@@ -36,20 +46,39 @@ def run(context: runner.Context) -> dict[str, Any]:
 
 
 def _computed(context: runner.Context) -> dict[str, Any]:
-    model = parts.load_encoder(context)
-    dim, margin = model.dim, context.config.data.crops.context_px
+    """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
+    model, config = parts.load_encoder(context), context.config.data.crops
+    of_batch = _of_cells if config.led_by == "cells" else _of_patches
+    length = context.config.denoiser.model(model.dim, context.config.num_cells).condition_dim
     writer = store.StoreWriter(
-        context.folder("embeddings"), (store.Field("embedding", (dim,), "float32"),)
+        context.folder("embeddings"), (store.Field("embedding", (length,), "float32"),)
     )
     rank = 0.0
-    for patches in cropped(context, "embeddings"):
-        inner = patches[:, margin : patches.shape[1] - margin, margin : patches.shape[2] - margin]
-        embedding = model(np.ascontiguousarray(inner))
+    for batch in _records(context, "embeddings"):
+        embedding, condition = of_batch(batch, model, config)
         rank = rank or encoder.effective_rank(embedding)
-        writer.append(embedding=embedding)
-    facts = {"dim": dim, "encoder": parts.encoder_digest(model), "effective_rank": rank}
+        writer.append(embedding=condition)
+    facts = {"dim": model.dim, "encoder": parts.encoder_digest(model), "effective_rank": rank}
     writer.close(**facts)
     return facts
+
+
+def _of_patches(batch, model: encoder.Encoder, config: crops_lib.CropConfig):
+    """(embeddings, conditions): the same."""
+    margin = config.context_px
+    inner = np.s_[margin : margin + config.patch_px, margin : margin + config.patch_px]
+    side = config.context_patch_px
+    embedding = model(np.stack([crop.cut(record, side)[inner] for crop, record in batch]))
+    return embedding, embedding
+
+
+def _of_cells(batch, model: encoder.Encoder, config: crops_lib.CropConfig):
+    """(embeddings of all cells, conditions of the crops)."""
+    found = [crop.cells(record, config) for crop, record in batch]
+    embedding = model(np.concatenate([patches for patches, _ in found]))
+    place = cells.touched_places(np.stack([corner for _, corner in found]))
+    grouped = embedding.reshape(len(batch), cells.TOUCHED, -1)
+    return embedding, cells.pack(grouped, place)
 
 
 def _imported(context: runner.Context) -> dict[str, Any]:

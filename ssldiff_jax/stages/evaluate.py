@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import images, similarity
+from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import parts, runner
 
 _FEATURES = (
@@ -51,7 +51,7 @@ def run(context: runner.Context) -> dict[str, Any]:
 
 
 def _png(context: runner.Context, name: str) -> np.ndarray:
-    return np.asarray(Image.open(context.folder("sample") / f"{name}.png"))
+    return pyramid.read_image(context.folder("sample") / f"{name}.png")
 
 
 def _features(

@@ -2,36 +2,30 @@
 
 import dataclasses
 import functools
+import logging
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from ssldiff_jax.core import arrays, files, layers, rng
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.diffusion import guidance, solvers
+from ssldiff_jax.diffusion import cells, guidance, solvers
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.evaluation import images
-from ssldiff_jax.sampler import decode, grid, sampler, windows
+from ssldiff_jax.sampler import chunk, conditions, decode, encode, field, sampler, windows
 from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import drawing as drawing_lib
 from ssldiff_jax.stages import models, runner
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import reader
 
-
-@dataclasses.dataclass(frozen=True)
-class LargeImage:
-    """A synthetic image, and what it took."""
-
-    image: arrays.ImageUint8
-    unet_forwards: int
-    decoder_calls: int
-    seconds: float
+_LOG = logging.getLogger(__name__)
 
 
 class Generator:
@@ -41,7 +35,8 @@ class Generator:
         self.config = config
         self.autoencoder = trained.autoencoder
         self.denoiser = trained.denoiser
-        self._encoder, self._params = trained.encoder, trained.params
+        self._trained, self._devices = trained, mesh
+        self._encoder, self.params = trained.encoder, trained.params
         self._mesh = mesh if mesh.size > 1 else None
 
     @classmethod
@@ -96,6 +91,11 @@ class Generator:
         """Pixels on the side of a cell."""
         return self.config.data.crops.patch_px
 
+    def with_sample(self, sample: run_config.SampleSection) -> "Generator":
+        """The same models, drawing in another way."""
+        config = dataclasses.replace(self.config, sample=sample)
+        return Generator(config, self._trained, self._devices)
+
     def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
         """The grid of embeddings of an image's whole cells."""
         rows, cols = image.shape[0] // self.patch_px, image.shape[1] // self.patch_px
@@ -111,34 +111,142 @@ class Generator:
         *,
         size: tuple[int, int] | None = None,
         seed: int = 0,
-    ) -> LargeImage:
+    ) -> drawing_lib.LargeImage:
         """Draw an image of `size` (height, width) px that the grid spans; by default a cell is a
-        patch. Windows take the embedding interpolated at their centres."""
+        patch."""
+        return self.draw(self.from_grid(embedding_grid, size=size, seed=seed))
+
+    def redraw(
+        self, reference: arrays.ImageUint8, *, seed: int = 0, start: drawing_lib.Start | None = None
+    ) -> drawing_lib.LargeImage:
+        """Draw an image of the size of `reference`, conditioned on its embeddings as the config
+        says; from noise alone, or from what `start` keeps of an image."""
+        read = conditions.array_reader(reference)
+        drawing = self.from_reference(read, reference.shape[:2], seed=seed)
+        return self.draw(drawing if start is None else self.started(drawing, start))
+
+    def from_grid(
+        self,
+        embedding_grid: arrays.EmbeddingGrid,
+        *,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+    ) -> drawing_lib.Drawing:
+        """What `generate` draws.
+
+        Raises ValueError for a grid of another dimension or with values that are not finite.
+        """
         rows, cols, dim = embedding_grid.shape
         if dim != self.embedding_dim:
             raise ValueError(f"embeddings must have {self.embedding_dim} dimensions, got {dim}")
+        bad = ~np.isfinite(np.asarray(embedding_grid)).all(axis=-1)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"embeddings must be finite, got {int(bad.sum())} cells that are not, first {at}"
+            )
         size = size or (rows * self.patch_px, cols * self.patch_px)
-        plan = self.plan(size, seed)
-        per_cell = np.array(size) / self.config.downsample_factor / (rows, cols)
-        points = plan.centres() / per_cell
-        embeddings = grid.interpolate(
-            embedding_grid, points.reshape(-1, 2), self.config.sample.interpolation
-        )
-        return self._draw(plan, embeddings.reshape(*points.shape[:2], -1), size, seed)
+        plan, sample = self.plan(size, seed), self.config.sample
+        border = sample.windows.border
+        lattice = conditions.Lattice(
+            np.asarray(embedding_grid), self._spanned(size), plan.window, border,
+            sample.interpolation,
+        )  # fmt: skip
+        told = sample.conditioning
+        if self.config.num_cells > 1 and told != "interpolated":
+            return drawing_lib.Drawing(size, plan, conditions.Touched(lattice), seed)
+        return drawing_lib.Drawing(size, plan, conditions.Interpolated(lattice, self._alone), seed)
 
-    def redraw(self, reference: arrays.ImageUint8, *, seed: int = 0) -> LargeImage:
-        """Draw an image of the size of `reference`, every window conditioned on the embedding of
-        the reference at its very place; beyond the border the reference is mirrored."""
-        size = reference.shape[:2]
-        plan = self.plan(size, seed)
-        corners = self._embedding_corners(plan)
-        unique, inverse = np.unique(corners.reshape(-1, 2), axis=0, return_inverse=True)
-        beyond = self.patch_px + plan.margin * self.config.downsample_factor
-        padded = np.pad(reference, ((beyond, beyond), (beyond, beyond), (0, 0)), "reflect")
-        side = self.patch_px
-        patches = np.stack([padded[y : y + side, x : x + side] for y, x in unique + beyond])
-        embeddings = self.encoder(patches)[inverse.reshape(-1)]
-        return self._draw(plan, embeddings.reshape(*corners.shape[:2], -1), size, seed)
+    def from_reference(
+        self, read: conditions.ReadFn, size: tuple[int, int], *, seed: int = 0
+    ) -> drawing_lib.Drawing:
+        """What `redraw` draws, of a reference that may be larger than memory."""
+        if self.config.sample.conditioning != "dense":
+            return self.from_grid(self.embed_all(read, size), size=size, seed=seed)
+        plan, border = self.plan(size, seed), self.config.sample.windows.border
+        embed = self.encoder.in_batches(self.chunk)
+        condition = conditions.Dense(
+            read, size, embed, self.patch_px, self.config.downsample_factor, border,
+            self._alone,
+        )  # fmt: skip
+        return drawing_lib.Drawing(size, plan, condition, seed)
+
+    def embed_all(self, read: conditions.ReadFn, size: tuple[int, int]) -> arrays.EmbeddingGrid:
+        """The grid of embeddings of a reference, row by row of cells; those that cross its right
+        or lower border are mirrored there."""
+        rows, cols = (-(-px // self.patch_px) for px in size)
+        factor = self.config.downsample_factor
+        dense = conditions.Dense(read, size, self.encoder, self.patch_px, factor)
+        corner = lambda row: np.stack([np.full(cols, row), np.arange(cols)], 1) * self.config.window
+        return np.stack([dense(corner(row)) for row in range(rows)])
+
+    def started(
+        self, drawing: drawing_lib.Drawing, start: drawing_lib.Start
+    ) -> drawing_lib.Drawing:
+        """The drawing, begun from an image at the noise of the solver's first step.
+
+        Raises ValueError for an image or a mask of another size.
+        """
+        for name, array in (("image", start.image), ("keep", start.keep)):
+            if array is not None and array.shape[:2] != tuple(drawing.size):
+                raise ValueError(
+                    f"{name} must be {drawing.size} px like the drawing, got {array.shape[:2]}"
+                )
+        canvas = drawing.plan.canvas
+        latents = self._encoder_of_images(self.autoencoder.params, start.image, canvas)
+        keep = None
+        if start.keep is not None:
+            keep = encode.keep_of(start.keep, canvas, self.config.downsample_factor)
+            latents = latents * (keep[..., None] > 0) if start.blank else latents
+        return dataclasses.replace(drawing, given=sampler.Given(latents, keep))
+
+    def draw(self, drawing: drawing_lib.Drawing) -> drawing_lib.LargeImage:
+        """The image of a drawing, in memory."""
+        began = time.monotonic()
+        key = rng.stream(drawing.seed, "sample/canvas")
+        canvas = self.sampler(self.params, drawing.plan, drawing.condition, key, drawing.given)
+        rows = lambda top, count: canvas[top : top + count]
+        image = np.concatenate(list(self.strips(drawing, rows)))
+        seconds = time.monotonic() - began
+        forwards = self.sampler.unet_forwards(drawing.plan)
+        return drawing_lib.LargeImage(image, forwards, self.decoder_calls(drawing.plan), seconds)
+
+    def strips(
+        self, drawing: drawing_lib.Drawing, rows: decode.RowsFn
+    ) -> Iterator[arrays.ImageUint8]:
+        """The image of a canvas from top to bottom, of exactly the size of the drawing."""
+        (height, width), canvas = drawing.size, drawing.plan.canvas
+        done, beyond, factor = 0, self._beyond(drawing.plan), self.config.downsample_factor
+        params, first = self.autoencoder.params, beyond * factor
+        if beyond:
+            rows = decode.going_round(rows, canvas, beyond)
+            canvas = tuple(size + 2 * beyond for size in canvas)
+        for strip in self.decoder.strips(params, rows, canvas):
+            kept = strip[max(first - done, 0) : first + height - done, first : first + width]
+            done += len(strip)
+            if len(kept):
+                yield kept
+
+    def decoder_calls(self, plan: windows.WindowPlan) -> int:
+        """Tiles that are decoded for a canvas."""
+        beyond = self._beyond(plan)
+        return self.decoder.num_tiles(tuple(size + 2 * beyond for size in plan.canvas))
+
+    def _beyond(self, plan: windows.WindowPlan) -> int:
+        """Latent pixels of the other side that the decoder sees of a canvas that wraps."""
+        return self.config.sample.decode.overlap if self._wraps else 0
+
+    @property
+    def _wraps(self) -> bool:
+        return self.config.sample.windows.border == "wrap"
+
+    def _spanned(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Latent pixels of an image of `size` px."""
+        return tuple(px / self.config.downsample_factor for px in size)
+
+    def _alone(self, embedding: np.ndarray) -> np.ndarray:
+        """The condition of windows that are one cell each."""
+        return cells.alone(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
 
     def variations(
         self, patch: arrays.ImageUint8, count: int = 4, *, seed: int = 0
@@ -151,70 +259,95 @@ class Generator:
         self, embedding: arrays.Embedding, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """One patch for each embedding, each drawn alone."""
-        chunk, count = self.config.sample.chunk, len(embedding)
+        count, size, condition = len(embedding), self.chunk, self._alone(embedding)
         key, found = rng.stream(seed, "sample/patches"), []
-        for start in range(0, count, chunk):
-            batch = embedding[start : start + chunk]
-            batch = np.pad(batch, ((0, chunk - len(batch)), (0, 0)), mode="edge")
+        for start in range(0, count, size):
+            batch = condition[start : start + size]
+            batch = np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
             step_key = jax.random.fold_in(key, start)
             found.append(
-                np.asarray(self._patches(self._params, self.autoencoder.params, batch, step_key))
+                np.asarray(self._patches(self.params, self.autoencoder.params, batch, step_key))
             )
         return np.concatenate(found)[:count]
 
     def plan(self, size: tuple[int, int], seed: int = 0) -> windows.WindowPlan:
-        """The windows for an image of `size` px."""
-        sample = self.config.sample
-        canvas = tuple(-(-px // self.config.downsample_factor) for px in size)
-        steps = len(self.table.t)
-        return windows.plan_windows(sample.windows, canvas, self.config.window, steps, seed)
+        """The windows for an image of `size` px; what does not fill a window is drawn with it and
+        cut off.
+
+        Raises ValueError for a size below one pixel.
+        """
+        if min(size) < 1:
+            raise ValueError(f"size must be at least 1 × 1 px, got {size[0]} × {size[1]}")
+        sample, window = self.config.sample, self.config.window
+        factor = self.config.downsample_factor
+        canvas = tuple(max(-(-px // factor), window) for px in size)
+        if any(length * factor != px for length, px in zip(canvas, size, strict=True)):
+            _LOG.info(
+                "%d × %d px are drawn as %d × %d and cut off",
+                *size, *(length * factor for length in canvas),
+            )  # fmt: skip
+        if self._wraps:
+            canvas = tuple(-(-length // window) * window for length in canvas)
+            drawn = tuple(length * self.config.downsample_factor for length in canvas)
+            if drawn != tuple(size):
+                raise ValueError(
+                    f"an image that wraps must be whole cells of {self.patch_px} px, got {size}"
+                )
+        return windows.plan_windows(sample.windows, canvas, window, len(self.table.t), seed)
 
     @functools.cached_property
     def table(self) -> solvers.SolverTable:
         """The solver's coefficients."""
         return solvers.solver_table(self.config.sample.solver, self.config.denoiser.schedule)
 
-    def _embedding_corners(self, plan: windows.WindowPlan) -> np.ndarray:
-        """Top left px of the patch around every window's centre."""
-        centres = plan.centres() * self.config.downsample_factor
-        return np.round(centres - self.patch_px / 2).astype(int)
-
-    def _draw(
-        self,
-        plan: windows.WindowPlan,
-        embeddings: Float[arrays.AnyArray, "S N D"],
-        size: tuple[int, int],
-        seed: int,
-    ) -> LargeImage:
-        began = time.monotonic()
-        key = rng.stream(seed, "sample/canvas")
-        canvas = self._sampler(self._params, plan, embeddings, key)
-        image, calls = self._decoder(self.autoencoder.params, canvas)
-        seconds = time.monotonic() - began
-        forwards = self._sampler.unet_forwards(plan)
-        return LargeImage(image[: size[0], : size[1]], forwards, calls, seconds)
+    @functools.cached_property
+    def sampler(self) -> sampler.GridSampler:
+        """Draws canvases."""
+        canvas = field.CanvasConfig(
+            self.autoencoder.config.chosen.latent_channels,
+            self.config.sample.dtype,
+            self._mesh,
+            self.config.sample.split,
+        )
+        return sampler.GridSampler(self._denoise, self._guided, self.table, self.chunk, canvas)
 
     @functools.cached_property
-    def _sampler(self) -> sampler.GridSampler:
-        return sampler.GridSampler(
-            self._denoise,
-            self._guided,
-            self.table,
-            self.autoencoder.config.chosen.latent_channels,
-            self.config.sample.chunk,
-            self._mesh,
+    def chunk(self) -> int:
+        """Windows evaluated together."""
+        if self.config.sample.chunk:
+            return self.config.sample.chunk
+        alive = chunk.alive_bytes(jax.make_jaxpr(self._x0_hat)(*self._window_shapes(1)).jaxpr)
+        return chunk.fitting(alive) * (self._mesh.size if self._mesh else 1)
+
+    def window_program(self, count: int | None = None) -> drawing_lib.Program:
+        """The network on one window, without guidance; or on `count` with it."""
+        if count is None:
+            return drawing_lib.Program(self._denoise, self._window_shapes(1))
+        return drawing_lib.Program(self._x0_hat, self._window_shapes(count))
+
+    def tile_program(self) -> drawing_lib.Program:
+        """The decoder on one tile."""
+        side, channels = self.config.sample.decode.tile, self.sampler.canvas.channels
+        tile = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
+        return drawing_lib.Program(self.autoencoder.decode, (self.autoencoder.params, tile))
+
+    def _window_shapes(self, count: int) -> tuple[Any, ...]:
+        side, channels = self.config.window, self.autoencoder.config.chosen.latent_channels
+        condition = (count, self.denoiser.config.condition_dim)
+        shapes = (
+            ((count, side, side, channels), np.float32),
+            ((count,), np.int32),
+            (condition, np.float32),
         )
+        return self.params, *(jax.ShapeDtypeStruct(*s) for s in shapes)
+
+    def _x0_hat(self, params: Any, x_t, t, condition) -> jax.Array:
+        return self._guided(functools.partial(self._denoise, params))(x_t, t, condition)
 
     def _guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
-        section = self.config.denoiser
-        sample = self.config.sample
-        return guidance.GuidedX0(
-            denoise,
-            section.schedule,
-            section.loss.prediction,
-            sample.guidance_scale,
-            sample.solver.time_offset,
-        )
+        section, sample = self.config.denoiser, self.config.sample
+        prediction, offset = section.loss.prediction, sample.solver.time_offset
+        return guidance.GuidedX0(denoise, section.schedule, prediction, sample.guidance, offset)
 
     def _denoise(self, params: Any, x_t, t, embedding) -> jax.Array:
         return self.denoiser.apply({"params": params}, x_t, t, embedding)
@@ -222,7 +355,7 @@ class Generator:
     @functools.cached_property
     def _patches(self):
         channels = self.autoencoder.config.chosen.latent_channels
-        shape = (self.config.sample.chunk, self.config.window, self.config.window, channels)
+        shape = (self.chunk, self.config.window, self.config.window, channels)
 
         def draw(params, decoder_params, embedding, key):
             guided = self._guided(functools.partial(self._denoise, params))
@@ -232,7 +365,16 @@ class Generator:
         return jax.jit(draw)
 
     @functools.cached_property
-    def _decoder(self) -> decode.TiledDecoder:
+    def decoder(self) -> decode.TiledDecoder:
+        """Canvases to pixels."""
         return decode.TiledDecoder(
             self.autoencoder.decode, self.autoencoder.downsample_factor, self.config.sample.decode
+        )
+
+    @functools.cached_property
+    def _encoder_of_images(self) -> encode.TiledEncoder:
+        trained = self.autoencoder
+        overlap = self.config.sample.decode.overlap
+        return encode.TiledEncoder(
+            trained.encode, trained.downsample_factor, self.config.window, overlap
         )

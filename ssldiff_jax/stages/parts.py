@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
-from PIL import Image
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, files
 from ssldiff_jax.data import builder, crops, patch_list
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import runner
 from ssldiff_jax.train import checkpoint, loop
@@ -73,7 +73,7 @@ def references(
     embeddings were not computed elsewhere."""
     folder, found = context.folder("patches"), []
     for i, told in enumerate(files.read_json(folder / "regions.json")):
-        image = np.asarray(Image.open(folder / f"region_{i}.png"))
+        image = pyramid.read_image(folder / f"region_{i}.png")
         if context.config.embeddings.source:
             grid = np.load(context.folder("embeddings") / f"region_{i}.npy", allow_pickle=False)
         else:
@@ -146,4 +146,6 @@ def load_denoiser(context: runner.Context) -> tuple[conditioning.Denoiser, Any]:
     """The denoiser and its averaged weights."""
     params = checkpoint.load_params(context.folder("denoiser") / "checkpoints")
     dim = params["conditioner"]["token"]["kernel"].shape[0]
-    return conditioning.Denoiser(context.config.denoiser.model(dim)), params
+    return conditioning.Denoiser(
+        context.config.denoiser.model(dim, context.config.num_cells)
+    ), params

@@ -40,17 +40,20 @@ class Stage:
     """A row of the stage table.
 
     Attributes:
-        run: does the work; returns facts for done.json.
+        run: does the work; returns facts for done.json, or None where it only told what it would
+            do.
         sections: the config sections it reads (dotted).
         needs: the stages whose folders it reads.
         inputs: facts about files outside the workdir that its outputs depend on.
-        always: a tool, not a step of the run: it is not among "all", and runs when it is named.
+        tool: not a step of the run: it is not among "all".
+        always: runs whenever it is named, and begins anew.
     """
 
-    run: Callable[[Context], dict[str, Any]]
+    run: Callable[[Context], dict[str, Any] | None]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
     inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
+    tool: bool = False
     always: bool = False
 
 
@@ -92,7 +95,7 @@ def parse_names(text: str, table: Mapping[str, Stage], what: str) -> list[str]:
     """
     names = [n.strip() for n in text.split(",") if n.strip()]
     if names == ["all"]:
-        return [name for name, stage in table.items() if not stage.always]
+        return [name for name, stage in table.items() if not stage.tool]
     for name in names:
         if name not in table:
             hint = config_lib.nearest_path(name, dict.fromkeys(table))
@@ -110,7 +113,8 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
     if (folder / "done.json").exists():
         _LOG.info("stage %s is done", name)
         return
-    if (folder / "stage.json").exists():
+    was_begun = (folder / "stage.json").exists()
+    if was_begun:
         _LOG.info("stage %s goes on", name)
     else:
         _LOG.info("stage %s starts", name)
@@ -121,6 +125,10 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
     memory.reset_peak()
     began = time.monotonic()
     facts = stage.run(context)
+    if facts is None:
+        if not was_begun:
+            shutil.rmtree(folder)
+        return
     seconds = time.monotonic() - began
     peak = memory.peak_rss_mb()
     _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
@@ -144,7 +152,7 @@ def _values(stage: Stage, context: Context, inputs: Any) -> dict[str, Any]:
         part: Any = context.config
         for key in section.split("."):
             part = getattr(part, key)
-        values[section] = dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part
+        values[section] = part
     return _plain(values)
 
 
@@ -207,6 +215,10 @@ def _refuse_foreign(
 
 
 def _plain(values: Any) -> Any:
+    if dataclasses.is_dataclass(values):
+        # Fields that are marked so change no results.
+        kept = [f.name for f in dataclasses.fields(values) if f.metadata.get("digest", True)]
+        return {name: _plain(getattr(values, name)) for name in kept}
     if isinstance(values, Mapping):
         return {str(k): _plain(v) for k, v in values.items()}
     if isinstance(values, list | tuple):

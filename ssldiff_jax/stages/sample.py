@@ -1,44 +1,65 @@
 """Stage `sample`: large images from held-out regions, and patches drawn alone."""
 
+import logging
 from typing import Any
 
 import numpy as np
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.evaluation import images
+from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import generator, parts, runner
+from ssldiff_jax.stages import drawing as drawing_lib
+from ssldiff_jax.stages import generator, job, parts, runner
+
+_LOG = logging.getLogger(__name__)
 
 _DRAWS = 4
 
 
-def run(context: runner.Context) -> dict[str, Any]:
-    """Write for every region `image_N.png` and `.tif`, for every reference `patches_N.png` (each
-    cell drawn alone), and `variations.png` (rows: a real patch, four draws of it)."""
+def run(context: runner.Context) -> dict[str, Any] | None:
+    """Write for every region `image_N.png` and the other formats, for every reference
+    `patches_N.png` (each cell drawn alone), and `variations.png` (rows: a real patch, four draws
+    of it). A dry run only tells what the regions take."""
     config, folder = context.config, context.folder("sample")
     model = generator.Generator.of_run(context)
-    references, facts = parts.references(context, model.embed), []
+    references = parts.references(context, model.embed)
+    jobs = [
+        _job(context, model, reference, i)
+        for i, reference in enumerate(references)
+        if reference.kind == "region"
+    ]
+    if config.sample.dry_run:
+        for planned in jobs:
+            _LOG.info("%s would be %s", planned.name, planned.cost(timed=True))
+        return None
+    facts = [large.run() for large in jobs]
     for i, reference in enumerate(references):
-        seed, grid = config.seed + i, reference.grid
-        if reference.kind == "region":
-            drawn = draw(model, reference, seed=seed)
-            pyramid.write_png(folder / f"image_{i}.png", drawn.image)
-            pyramid.write_pyramid(folder / f"image_{i}.tif", drawn.image, mpp=config.data.patch_mpp)
-            facts.append(_cost(drawn))
-        patches = model.sample_patches(grid.reshape(-1, grid.shape[-1]), seed=seed)
+        grid = reference.grid
+        patches = model.sample_patches(grid.reshape(-1, grid.shape[-1]), seed=config.seed + i)
         pyramid.write_png(folder / f"patches_{i}.png", images.mosaic(patches, grid.shape[1]))
     variations = page(model, references[0], config.sample.num_variations, _DRAWS)
     pyramid.write_png(folder / "variations.png", variations)
     return {"large_images": facts}
 
 
-def draw(
+def _job(context: runner.Context, model, reference: parts.Reference, number: int) -> job.Job:
+    # PNG is what the evaluation reads.
+    section = context.config.sample.output
+    formats = ("png", *(name for name in section.formats if name != "png"))
+    drawing = drawing_of(model, reference, seed=context.config.seed + number)
+    scale = pyramid.Scale(context.config.data.patch_mpp, section.quality)
+    return job.Job(model, drawing, context.folder("sample"), f"image_{number}", formats, scale)
+
+
+def drawing_of(
     model: generator.Generator, reference: parts.Reference, *, seed: int
-) -> generator.LargeImage:
-    """A region drawn again, conditioned as the config says."""
+) -> drawing_lib.Drawing:
+    """A region to draw again, conditioned as the config says."""
     if model.config.sample.conditioning == "dense":
-        return model.redraw(reference.image, seed=seed)
-    return model.generate(reference.grid, seed=seed)
+        read = conditions.array_reader(reference.image)
+        return model.from_reference(read, reference.image.shape[:2], seed=seed)
+    return model.from_grid(reference.grid, seed=seed)
 
 
 def page(
@@ -52,14 +73,3 @@ def page(
     drawn = drawn.reshape(len(chosen), draws, *cells.shape[1:])
     rows = np.concatenate([cells[chosen][:, None], drawn], axis=1)
     return images.mosaic(rows.reshape(-1, *cells.shape[1:]), 1 + draws)
-
-
-def _cost(drawn: generator.LargeImage) -> dict[str, Any]:
-    height, width = drawn.image.shape[:2]
-    return {
-        "height": height,
-        "width": width,
-        "unet_forwards": drawn.unet_forwards,
-        "decoder_calls": drawn.decoder_calls,
-        "seconds": round(drawn.seconds, 2),
-    }

@@ -7,6 +7,7 @@ from ssldiff_jax.stages import (
     autoencoder,
     bench,
     denoiser,
+    draw,
     embeddings,
     encoder,
     evaluate,
@@ -16,6 +17,7 @@ from ssldiff_jax.stages import (
     report,
     runner,
     sample,
+    sweep,
     variations,
 )
 from ssldiff_jax.stages import config as run_config
@@ -56,12 +58,23 @@ STAGES: dict[str, runner.Stage] = {
     ),
     "evaluate": runner.Stage(evaluate.run, (), ("patches", "sample", "judge")),
     "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
+    "draw": runner.Stage(
+        draw.run,
+        ("sample", "draw"),
+        ("patches", "denoiser", "autoencoder"),
+        inputs=lambda config: published.fingerprint(config.draw.reference),
+        tool=True,
+    ),
     "variations": runner.Stage(
         variations.run,
         ("sample", "variations"),
         ("patches", "denoiser", "autoencoder"),
+        tool=True,
         always=True,
     ),
-    "export": runner.Stage(export.run, (), ("denoiser", "autoencoder"), always=True),
-    "bench": runner.Stage(bench.run, ("denoiser", "sample"), always=True),
+    "sweep": runner.Stage(
+        sweep.run, ("sample", "sweep"), ("patches", "denoiser", "judge"), tool=True, always=True
+    ),
+    "export": runner.Stage(export.run, (), ("denoiser", "autoencoder"), tool=True, always=True),
+    "bench": runner.Stage(bench.run, ("denoiser", "sample", "bench"), tool=True, always=True),
 }

@@ -21,10 +21,11 @@ def run(context: runner.Context) -> dict[str, Any]:
     height, width = reference.image.shape[:2]
     is_region = reference.kind == "region" and max(height, width) > model.patch_px
     regions = section.num_regions if is_region else 0
+    scale = pyramid.Scale(config.data.patch_mpp, config.sample.output.quality)
     for i in range(regions):
-        drawn = sample.draw(model, reference, seed=config.seed + i)
-        pyramid.write_png(folder / f"region_{i}.png", drawn.image)
-        pyramid.write_pyramid(folder / f"region_{i}.tif", drawn.image, mpp=config.data.patch_mpp)
+        drawn = model.draw(sample.drawing_of(model, reference, seed=config.seed + i)).image
+        pyramid.write_png(folder / f"region_{i}.png", drawn)
+        pyramid.write_pyramid(folder / f"region_{i}.tif", drawn, scale)
     return {"image": section.image, "height": height, "width": width, "regions": regions}
 
 

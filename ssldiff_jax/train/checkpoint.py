@@ -45,6 +45,40 @@ class Checkpoints:
         self._manager.close()
 
 
+class CanvasCheckpoints:
+    """Arrays of a canvas on its way, the last save only; `step` counts what was done for it."""
+
+    def __init__(self, folder: pathlib.Path):
+        options = ocp.CheckpointManagerOptions(max_to_keep=1)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+    @property
+    def latest(self) -> int | None:
+        """The last step that was saved whole."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, arrays: Any, place: dict[str, int]) -> None:
+        """Save before the caller goes on: the arrays are given away with the next step."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(arrays), place=ocp.args.JsonSave(place)
+        )
+        self._manager.save(step, args=args)
+        self._manager.wait_until_finished()
+
+    def restore(self, arrays: Any) -> tuple[Any, dict[str, int]]:
+        """The latest arrays at the shardings of `arrays`, and their place."""
+        args = ocp.args.Composite(
+            state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)),
+            place=ocp.args.JsonRestore(),
+        )
+        found = self._manager.restore(self.latest, args=args)
+        return found["state"], found["place"]
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._manager.close()
+
+
 def save_params(folder: pathlib.Path, params: Any) -> None:
     """Write parameters that were not trained here as the checkpoint of step 0."""
     path = pathlib.Path(folder).absolute()

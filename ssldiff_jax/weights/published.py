@@ -173,7 +173,7 @@ def abstract_denoiser(config: conditioning.DenoiserConfig) -> Any:
         conditioning.Denoiser(config),
         jnp.zeros((1, side, side, config.unet.latent_channels)),
         jnp.zeros(1, jnp.int32),
-        jnp.zeros((1, config.embedding_dim)),
+        jnp.zeros((1, config.condition_dim)),
     )
 
 

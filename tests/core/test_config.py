@@ -95,7 +95,8 @@ def test_digest_is_stable_and_tells_settings_apart():
 
 
 SHIPPED = [
-    "colorectal", "default", "demo", "eurosat", "naip", "tcga", "tcga_brca_5x", "tcga_crc", "tiny",
+    "colorectal", "default", "demo", "eurosat", "naip", "naip_demo", "tcga",
+    "tcga_brca_5x", "tcga_crc", "tiny",
 ]  # fmt: skip
 
 

@@ -117,6 +117,7 @@ def test_encoder_pads_its_last_batch():
     alone = np.concatenate([single(patch[None]) for patch in patches])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, alone, atol=1e-5)
+    np.testing.assert_allclose(single.in_batches(3)(patches), alone, atol=1e-5)
     assert single(patches[:0]).shape == (0, 16)
 
 

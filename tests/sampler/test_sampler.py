@@ -2,63 +2,83 @@ import functools
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import types
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import Mesh
 
 from ssldiff_jax.diffusion import guidance, schedule, solvers
-from ssldiff_jax.sampler import grid, sampler, windows
+from ssldiff_jax.sampler import conditions, field, sampler, windows
 
 SCHEDULE = schedule.Schedule()
 WINDOW = 8
 CHANNELS = 2
 
 
-def paint(params, x_t, t, embedding):
-    """The embedding's first channels, everywhere."""
-    return jnp.zeros_like(x_t) + params * embedding[:, None, None, :CHANNELS]
+def paint(params, x_t, t, condition):
+    """The condition's first channels, everywhere."""
+    return jnp.zeros_like(x_t) + params * condition[:, None, None, :CHANNELS]
 
 
-def pixelwise(params, x_t, t, embedding):
+def pixelwise(params, x_t, t, condition):
     """Knows its own pixel only, so that no window can matter."""
     return params * jnp.tanh(x_t + 0.5) + 1e-4 * t[:, None, None, None]
 
 
-def mixing(params, x_t, t, embedding):
-    """Sees the whole window, the timestep and the embedding."""
+def mixing(params, x_t, t, condition):
+    """Sees the whole window, the timestep and the condition."""
     mean = x_t.mean(axis=(1, 2), keepdims=True)
-    shift = jnp.sin(embedding.sum(axis=-1))[:, None, None, None] + 1e-3 * t[:, None, None, None]
+    shift = jnp.sin(condition.sum(axis=-1))[:, None, None, None] + 1e-3 * t[:, None, None, None]
     return params * (0.5 * x_t[:, ::-1] + mean) + shift
 
 
-def sampler_of(denoise, *, solver="dpmpp_2m", steps=4, chunk=4, scale=1.0, mesh=None):
+def canvas_of(**kwargs):
+    return field.CanvasConfig(CHANNELS, **kwargs)
+
+
+def sampler_of(
+    denoise, *, solver="dpmpp_2m", steps=4, chunk=4, scale=1.0, interval=(0.0, 1.0), **canvas
+):
     table = solvers.solver_table(solvers.SolverConfig(solver, steps), SCHEDULE)
-    guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0", scale)
-    return sampler.GridSampler(denoise, guided, table, CHANNELS, chunk, mesh)
+    config = guidance.GuidanceConfig(scale, interval)
+    guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0", config)
+    return sampler.GridSampler(denoise, guided, table, chunk, canvas_of(**canvas))
 
 
-def plan_of(canvas, mode="overlap", *, stride=5, weights="tapered", steps=4, seed=0):
-    config = windows.WindowConfig(mode, stride, 3, weights)
+def plan_of(
+    canvas, mode="overlap", *, stride=5, weights="tapered", steps=4, seed=0, border="margin"
+):
+    config = windows.WindowConfig(mode, stride, 3, weights, border)
     return windows.plan_windows(config, canvas, WINDOW, steps, seed)
 
 
-def embeddings_of(plan, seed=0):
-    shape = (*plan.positions.shape[:2], 3)
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+def by_place(corners):
+    """Three numbers that tell one place from another."""
+    at = np.concatenate([corners, corners.sum(axis=1, keepdims=True)], axis=1)
+    return np.sin(0.37 * at + np.arange(3)).astype(np.float32)
 
 
-def draw(drawn, plan, embeddings, seed=0, params=1.0):
-    return np.asarray(drawn(np.float32(params), plan, embeddings, jax.random.key(seed)))
+def constant(*values):
+    return lambda corners: np.tile(np.float32(values), (len(corners), 1))
+
+
+def draw(drawn, plan, condition=by_place, seed=0, params=1.0, start=None):
+    return drawn(np.float32(params), plan, condition, jax.random.key(seed), start)
 
 
 CASES = [
     ((8, 8), "overlap", "uniform"),
     ((11, 23), "overlap", "tapered"),
+    ((19, 8), "paper", "uniform"),
     ((17, 9), "offset", "uniform"),
     ((8, 20), "offset", "tapered"),
 ]
@@ -68,133 +88,207 @@ CASES = [
 def test_constants_blend_to_constants(canvas, mode, weights):
     """Blend weights sum to 1 at every pixel."""
     plan = plan_of(canvas, mode, weights=weights)
-    embeddings = np.broadcast_to(np.float32([0.7, -1.3, 9.0]), embeddings_of(plan).shape)
-    found = draw(sampler_of(paint), plan, embeddings)
+    found = draw(sampler_of(paint), plan, constant(0.7, -1.3, 9.0))
     assert found.shape == (*canvas, CHANNELS)
     np.testing.assert_allclose(found, np.broadcast_to(np.float32([0.7, -1.3]), found.shape), 1e-5)
 
 
+def field_noise(plan, key, step):
+    """Noise of the whole field, block by block, as the layout is documented to draw it."""
+    layout = field.Layout(*(size // WINDOW for size in plan.field), WINDOW, canvas_of())
+    rows = [layout.noise(key, step, row) for row in range(layout.rows)]
+    return np.concatenate(rows)[:, : plan.field[1]]
+
+
 @pytest.mark.parametrize(
-    ("canvas", "mode", "weights", "solver"), [(*CASES[1], "dpmpp_2m"), (*CASES[2], "ddpm")]
+    ("canvas", "mode", "weights", "solver"), [(*CASES[1], "dpmpp_2m"), (*CASES[3], "ddpm")]
 )
 def test_windows_do_not_matter_to_a_denoiser_of_single_pixels(canvas, mode, weights, solver):
-    """The whole field at once, solved by the patch sampler, is the same picture."""
+    """The whole field at once, solved step by step, is the same picture."""
     plan, drawn = plan_of(canvas, mode, weights=weights), sampler_of(pixelwise, solver=solver)
-    x0_hat = lambda x, t, e: pixelwise(0.9, x, t, e)
-    shape, key = (1, *plan.field, CHANNELS), jax.random.key(0)
-    sample = jax.jit(lambda e, k: solvers.sample(x0_hat, drawn.table, shape, e, k))
-    whole = np.asarray(sample(np.zeros((1, 3), np.float32), key))[0]
-    top = plan.margin
-    expected = whole[top : top + canvas[0], top : top + canvas[1]]
-    found = draw(drawn, plan, embeddings_of(plan), params=0.9)
+    key, table = jax.random.key(0), drawn.table
+    x = field_noise(plan, key, 0)
+    history = table.blank_history(x.shape)
+    for i in range(plan.num_steps):
+        row = {name: column[i] for name, column in table.columns().items()}
+        x0 = pixelwise(0.9, x[None], np.float32([row["t"]]), None)[0]
+        x, history = solvers.advance(row, x, x0, history, field_noise(plan, key, i + 1))
+    expected = x[: canvas[0], : canvas[1]]
+    found = draw(drawn, plan, params=0.9)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_a_canvas_of_one_window_is_the_patch_sampler():
     """Same key, same noise, guidance and all: no code of the grid is in the way."""
     drawn = sampler_of(mixing, solver="ddpm", scale=2.0, chunk=3)
-    plan = plan_of((WINDOW, WINDOW))
-    embeddings = np.broadcast_to(embeddings_of(plan)[:1], (4, 1, 3))
+    plan, condition = plan_of((WINDOW, WINDOW)), constant(0.3, -0.2, 0.9)
     x0_hat = drawn.guided(functools.partial(mixing, np.float32(0.8)))
     shape = (1, WINDOW, WINDOW, CHANNELS)
     sample = jax.jit(lambda e, k: solvers.sample(x0_hat, drawn.table, shape, e, k))
-    expected = sample(embeddings[0], jax.random.key(5))[0]
-    found = draw(drawn, plan, embeddings, seed=5, params=0.8)
+    expected = sample(condition(np.zeros((1, 2))), jax.random.key(5))[0]
+    found = draw(drawn, plan, condition, seed=5, params=0.8)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @functools.cache
-def mixed_canvas(chunk, mesh=None):
-    plan = plan_of((13, 21))
-    return draw(sampler_of(mixing, chunk=chunk, mesh=mesh), plan, embeddings_of(plan), params=0.8)
+def mixed_canvas(chunk, mode="overlap", mesh=None, split="windows", solver="dpmpp_2m"):
+    drawn = sampler_of(mixing, chunk=chunk, mesh=mesh, split=split, solver=solver)
+    return draw(drawn, plan_of((29, 21), mode), params=0.8)
 
 
-def test_chunks_do_not_change_the_picture():
-    """8 windows: one by one, and in chunks that do not divide them."""
-    one = mixed_canvas(1)
-    assert plan_of((13, 21)).num_windows == 8
+@pytest.mark.parametrize("mode", ["overlap", "offset"])
+def test_chunks_do_not_change_the_picture(mode):
+    """One by one, and in chunks that do not divide the windows."""
+    one = mixed_canvas(1, mode)
+    assert plan_of((29, 21), mode).num_windows % 7
     assert one.std() > 0.05
-    np.testing.assert_allclose(mixed_canvas(3), one, atol=1e-5)
+    np.testing.assert_allclose(mixed_canvas(7, mode), one, atol=1e-5)
 
 
-def save_on_all_devices(path):
-    """Run by the test below in a process that has eight devices."""
+SPLITS = [
+    ("overlap", "windows", "dpmpp_2m"),
+    ("overlap", "rows", "dpmpp_2m"),
+    ("offset", "rows", "ddpm"),
+    ("offset", "windows", "ddpm"),
+]
+
+
+def save_splits(folder):
+    """Run by the tests below, in one process of eight devices or two of four."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
-    np.save(path, mixed_canvas(8, mesh))
+    for i, (mode, split, solver) in enumerate(SPLITS):
+        found = mixed_canvas(16, mode, mesh, split, solver)
+        if jax.process_index() == 0:
+            np.save(pathlib.Path(folder) / f"{i}.npy", found)
     try:
         sampler_of(mixing, chunk=12, mesh=mesh)
         message = ""
     except ValueError as error:
         message = str(error)
-    print(json.dumps({"devices": jax.device_count(), "message": message}))
+    print(json.dumps({"devices": jax.device_count(), "message": message}), flush=True)
 
 
-def test_devices_do_not_change_the_picture(tmp_path):
+def start_process(code, devices):
     here = pathlib.Path(__file__)
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "NPROC": "16",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": f"{here.parent}:{here.parents[2]}",
     }
-    code = f"import test_sampler as t; t.save_on_all_devices({str(tmp_path / 'canvas.npy')!r})"
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def require_the_same(folder):
+    for i, (mode, _, solver) in enumerate(SPLITS):
+        expected = mixed_canvas(7, mode, solver=solver)
+        assert expected.std() > 0.05
+        np.testing.assert_allclose(np.load(folder / f"{i}.npy"), expected, atol=1e-5)
+
+
+def test_devices_do_not_change_the_picture(tmp_path):
+    """Windows of a chunk, or rows of the canvas, over eight devices: more than it has rows of
+    windows."""
+    run = start_process(f"import test_sampler as t; t.save_splits({str(tmp_path)!r})", 8)
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    said = json.loads(out.splitlines()[-1])
     assert said["devices"] == 8
     assert "got chunk=12, devices=8" in said["message"]
-    np.testing.assert_allclose(np.load(tmp_path / "canvas.npy"), mixed_canvas(3), atol=1e-5)
+    require_the_same(tmp_path)
 
 
-def test_one_trace_serves_seeds_embeddings_and_plans():
+def test_processes_do_not_change_the_picture(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runs = [
+        start_process(
+            "import jax; "
+            f"jax.distributed.initialize('127.0.0.1:{port}', 2, {number}); "
+            f"import test_sampler as t; t.save_splits({str(tmp_path)!r})",
+            4,
+        )
+        for number in range(2)
+    ]
+    for run in runs:
+        out, err = run.communicate(timeout=300)
+        assert run.returncode == 0, err
+        assert json.loads(out.splitlines()[-1])["devices"] == 8
+    require_the_same(tmp_path)
+
+
+def test_one_trace_serves_seeds_conditions_and_plans():
     traces = []
 
-    def counted(params, x_t, t, embedding):
+    def counted(params, x_t, t, condition):
         traces.append(x_t.shape)
-        return mixing(params, x_t, t, embedding)
+        return mixing(params, x_t, t, condition)
 
     drawn = sampler_of(counted, steps=3)
     plan = plan_of((12, 20), "offset", steps=3)
-    first = draw(drawn, plan, embeddings_of(plan))
+    first = draw(drawn, plan)
     traced = len(traces)
     assert traced > 0
     others = [
-        draw(drawn, plan, embeddings_of(plan), seed=1),
-        draw(drawn, plan, embeddings_of(plan, seed=1)),
-        draw(drawn, plan_of((12, 20), "offset", steps=3, seed=9), embeddings_of(plan)),
-        draw(drawn, plan, embeddings_of(plan), params=0.3),
-        draw(drawn, plan_of((12, 20), "offset", steps=3, weights="uniform"), embeddings_of(plan)),
+        draw(drawn, plan, seed=1),
+        draw(drawn, plan, lambda corners: by_place(corners) + 1),
+        draw(drawn, plan_of((12, 20), "offset", steps=3, seed=9)),
+        draw(drawn, plan, params=0.3),
     ]
     assert len(traces) == traced
-    for other in others[:4]:
+    for other in others:
         assert np.abs(other - first).max() > 1e-3
-    # Windows of an offset plan never meet, so that their weights do not matter.
-    np.testing.assert_allclose(others[4], first, atol=1e-5)
-    again = draw(drawn, plan, embeddings_of(plan))
-    np.testing.assert_array_equal(again, first)
+    np.testing.assert_array_equal(draw(drawn, plan), first)
 
 
-def test_embeddings_paint_their_own_place():
+def test_the_sampler_runs_from_an_export():
+    """Traced once, kept as bytes, and run without the model's code."""
+    plan = plan_of((12, 20), "offset")
+    drawn, other = sampler_of(mixing), sampler_of(paint)
+    kept = {}
+
+    def exporting(name, program):
+        def call(*args):
+            if name not in kept:
+                kept[name] = jax.export.export(program)(*args).serialize()
+            return program(*args)
+
+        return call
+
+    names = ("start", "denoise", "advance", "fetch")
+    programs = drawn.programs(plan)
+    wrapped = {name: exporting(name, getattr(programs, name)) for name in names}
+    drawn.adopt(plan, types.SimpleNamespace(**wrapped))
+    expected = draw(drawn, plan)
+
+    back = {name: jax.export.deserialize(bytearray(blob)).call for name, blob in kept.items()}
+    other.adopt(plan, types.SimpleNamespace(**back))
+    np.testing.assert_allclose(draw(other, plan), expected, atol=1e-6)
+    assert expected.std() > 0.05
+
+
+def test_conditions_paint_their_own_place():
     """Three rows and two columns of cells; nothing is turned or mirrored."""
     cells = np.zeros((3, 2, 3), np.float32)
     cells[..., 0], cells[..., 1] = np.arange(3)[:, None], 10 + np.arange(2)
     plan = plan_of((3 * WINDOW, 2 * WINDOW), stride=WINDOW)
-    points = plan.centres() / WINDOW
-    embeddings = np.stack([grid.interpolate(cells, p.astype(np.float32), "lerp") for p in points])
-    found = draw(sampler_of(paint), plan, embeddings)
+    lattice = conditions.Lattice(cells, plan.canvas, WINDOW, interpolation="lerp")
+    found = draw(sampler_of(paint), plan, conditions.Interpolated(lattice))
     expected = cells[..., :2].repeat(WINDOW, axis=0).repeat(WINDOW, axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_embeddings_follow_the_moving_windows():
+def test_conditions_follow_the_moving_windows():
     """A plane of embeddings, painted by windows that move, stays near the plane."""
     cells = np.zeros((4, 6, 3), np.float32)
     cells[..., 0], cells[..., 1] = np.arange(4)[:, None], np.arange(6)
     plan = plan_of((4 * WINDOW, 6 * WINDOW), "offset", weights="uniform")
-    embeddings = np.stack(
-        [grid.interpolate(cells, (p / WINDOW).astype(np.float32), "lerp") for p in plan.centres()]
-    )
-    found = draw(sampler_of(paint), plan, embeddings)
+    lattice = conditions.Lattice(cells, plan.canvas, WINDOW, interpolation="lerp")
+    found = draw(sampler_of(paint), plan, conditions.Interpolated(lattice))
     place = np.indices(plan.canvas).transpose(1, 2, 0) + 0.5
     ideal = np.clip(place / WINDOW - 0.5, 0, [3, 5])
     # A window is flat where the plane rises by one over its side.
@@ -202,26 +296,116 @@ def test_embeddings_follow_the_moving_windows():
     assert np.abs((found - ideal).mean(axis=(0, 1))).max() < 0.2
 
 
-@pytest.mark.parametrize(("scale", "calls"), [(1.0, 1), (3.0, 2)])
-def test_forwards_are_counted(scale, calls):
+@pytest.mark.parametrize(
+    ("scale", "interval", "calls"),
+    [(1.0, (0.0, 1.0), 1), (3.0, (0.0, 1.0), 2), (3.0, (0.4, 1.0), 1.75), (3.0, (0.0, 0.1), 1)],
+)
+def test_forwards_are_counted(scale, interval, calls):
+    """Timesteps 999, 749, 499 and 249: an interval from .4 up guides three of four."""
     asked = []
 
-    def counted(params, x_t, t, embedding):
+    def counted(params, x_t, t, condition):
         jax.debug.callback(lambda x: asked.append(len(x)), x_t)
-        return pixelwise(params, x_t, t, embedding)
+        return pixelwise(params, x_t, t, condition)
 
-    drawn, plan = sampler_of(counted, scale=scale, chunk=3), plan_of((13, 21))
-    draw(drawn, plan, embeddings_of(plan))
+    drawn = sampler_of(counted, scale=scale, chunk=3, interval=interval)
+    plan = plan_of((13, 21))
+    draw(drawn, plan)
     jax.effects_barrier()
     # 4 steps of 8 windows, filled to 9.
     assert drawn.unet_forwards(plan) == sum(asked) == 4 * 9 * calls
+    assert drawn.num_chunks(plan) == 4 * 3
 
 
-@pytest.mark.parametrize(("steps", "shape"), [(3, (4, 8, 3)), (4, (3, 8, 3)), (4, (4, 7, 3))])
-def test_plans_tables_and_embeddings_must_agree(steps, shape):
-    plan = plan_of((13, 21))
-    with pytest.raises(ValueError, match=rf"got \({shape[0]}, {shape[1]}, 3\) for {steps} solver"):
-        draw(sampler_of(paint, steps=steps), plan, np.zeros(shape, np.float32))
+def test_a_run_goes_on_where_it_was_left():
+    """After any chunk: state and place are all there is."""
+    drawn, plan = sampler_of(mixing, solver="ddpm", chunk=3), plan_of((17, 20), "offset")
+    key, whole = jax.random.key(0), draw(sampler_of(mixing, solver="ddpm", chunk=3), plan)
+    total = drawn.num_chunks(plan)
+    for stop in (1, 5, total - 1):
+        walk = drawn.walk(np.float32(1), plan, by_place, key, drawn.start(plan, key))
+        for _ in range(stop):
+            state, place = next(walk)
+        assert drawn.chunks_before(plan, place) == stop
+        kept = jax.tree.map(np.asarray, state)
+        for state, _ in drawn.walk(np.float32(1), plan, by_place, key, kept, place):
+            last = state
+        np.testing.assert_array_equal(drawn.rows(plan, last, 0, 17), whole)
+
+
+def test_known_latents_are_kept():
+    """Where keep is 1 the picture is the given one, to the last bit of the solver; elsewhere it
+    is drawn."""
+    plan, rng = plan_of((17, 20), "offset"), np.random.default_rng(0)
+    known = rng.normal(size=(17, 20, CHANNELS)).astype(np.float32)
+    keep = np.zeros((17, 20), np.float32)
+    keep[:, :9] = 1
+    for solver in ("dpmpp_2m", "ddpm"):
+        found = draw(sampler_of(mixing, solver=solver), plan, start=sampler.Given(known, keep))
+        np.testing.assert_allclose(found[:, :9], known[:, :9], atol=1e-4)
+        assert np.abs(found[:, 9:] - known[:, 9:]).mean() > 0.3
+
+
+def test_less_noise_stays_nearer_to_what_is_given():
+    """A denoiser that believes in zeros pulls further the more steps there are."""
+    plan = plan_of((16, 16), "offset")
+    known = np.ones((16, 16, CHANNELS), np.float32)
+    x0_hat = lambda params, x_t, t, condition: 0.9 * x_t
+    found = []
+    for t_start in (100, 400, 999):
+        config = solvers.SolverConfig("ddim", 4, t_start=t_start)
+        table = solvers.solver_table(config, SCHEDULE)
+        guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0")
+        drawn = sampler.GridSampler(x0_hat, guided, table, 4, canvas_of())
+        found.append(np.abs(draw(drawn, plan, start=sampler.Given(known)) - known).mean())
+    assert found[0] < found[1] < found[2]
+
+
+def test_a_canvas_that_wraps_has_no_border():
+    """Rolled by whole windows, conditions and all, it is the same picture; its sides meet."""
+    plan = plan_of((24, 32), "offset", border="wrap")
+    assert plan.field == plan.canvas
+    smooth = lambda corners: np.sin(
+        2 * np.pi * np.concatenate([corners / [24, 32], corners[:, :1] / 24], 1)
+    ).astype(np.float32)
+    found = draw(sampler_of(paint, steps=4), plan, smooth)
+    across = np.abs(found[0] - found[-1]).mean(), np.abs(found[:, 0] - found[:, -1]).mean()
+    inside = np.abs(np.diff(found, axis=0)).max(), np.abs(np.diff(found, axis=1)).max()
+    assert across[0] <= inside[0] + 1e-5
+    assert across[1] <= inside[1] + 1e-5
+
+
+def test_bfloat16_halves_the_canvas_and_little_else():
+    plan = plan_of((29, 21), "offset")
+    half = sampler_of(mixing, dtype="bfloat16")
+    assert 2 * half.state_bytes(plan) == sampler_of(mixing).state_bytes(plan)
+    found, exact = draw(half, plan, params=0.8), mixed_canvas(7, "offset")
+    assert 0 < np.abs(found - exact).max() < 0.05 * exact.std()
+
+
+@given(
+    size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
+    mode=st.sampled_from(["offset", "overlap", "paper"]),
+    stride=st.integers(1, 8),
+    chunk=st.sampled_from([1, 6]),
+)
+@settings(max_examples=12, deadline=None)
+def test_no_size_leaves_a_pixel_undrawn(size, mode, stride, chunk):
+    plan = plan_of(size, mode, stride=stride, steps=2)
+    found = draw(sampler_of(mixing, steps=2, chunk=chunk), plan)
+    assert found.shape == (*size, CHANNELS)
+    assert np.isfinite(found).all()
+    assert np.abs(found).min(axis=-1).max() < 100
+
+
+def test_plans_and_tables_must_agree():
+    with pytest.raises(ValueError, match="the solver's 3 steps, got 4"):
+        draw(sampler_of(paint, steps=3), plan_of((13, 21)))
+
+
+def test_conditions_must_be_one_a_window():
+    with pytest.raises(ValueError, match=r"conditions must be \(4, D\), got \(3, 3\)"):
+        draw(sampler_of(paint), plan_of((13, 21)), lambda corners: np.zeros((3, 3)))
 
 
 @pytest.mark.parametrize("chunk", [0, -4])

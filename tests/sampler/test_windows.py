@@ -6,81 +6,122 @@ from hypothesis import strategies as st
 from ssldiff_jax.sampler import windows
 
 
-def config_of(mode="overlap", *, stride=4, max_offset=2, weights="uniform"):
-    return windows.WindowConfig(mode, stride, max_offset, weights)
+def config_of(mode="overlap", *, stride=4, max_offset=2, weights="uniform", border="margin"):
+    return windows.WindowConfig(mode, stride, max_offset, weights, border)
 
 
 @st.composite
-def plans(draw, mode):
+def plans(draw, mode, border="margin"):
     window = draw(st.integers(1, 9))
     canvas = tuple(draw(st.integers(window, 4 * window + 3)) for _ in range(2))
-    config = config_of(
-        mode, stride=draw(st.integers(1, window)), max_offset=draw(st.integers(0, window))
-    )
+    if border == "wrap":
+        canvas = tuple(size // window * window for size in canvas)
+    weights = draw(st.sampled_from(["uniform", "tapered"]))
+    stride, max_offset = draw(st.integers(1, window)), draw(st.integers(0, window // 2))
+    config = config_of(mode, stride=stride, max_offset=max_offset, weights=weights, border=border)
     steps = draw(st.integers(1, 6))
     return config, windows.plan_windows(config, canvas, window, steps, draw(st.integers(0, 10**6)))
 
 
-def visits(plan, step):
-    """How many windows see each pixel of the field."""
-    count = np.zeros(plan.field, int)
-    for top, left in plan.positions[step]:
-        assert min(top, left) >= 0
-        assert top + plan.window <= plan.field[0]
-        assert left + plan.window <= plan.field[1]
-        count[top : top + plan.window, left : left + plan.window] += 1
-    return count
+def shares(plan, step):
+    """Sum of the weights of all windows at each pixel of the torus, and how many see it."""
+    weight, count = np.zeros(plan.field), np.zeros(plan.field, int)
+    for (top, left), (rows, cols) in zip(plan.corners(step), plan.shares(), strict=True):
+        assert 0 <= top < plan.field[0]
+        assert 0 <= left < plan.field[1]
+        at = np.ix_(
+            (top + np.arange(plan.window)) % plan.field[0],
+            (left + np.arange(plan.window)) % plan.field[1],
+        )
+        weight[at] += np.outer(rows, cols)
+        count[at] += 1
+    return weight, count
 
 
-def on_canvas(plan, count):
-    top = plan.margin
-    found = count[top : top + plan.canvas[0], top : top + plan.canvas[1]]
-    assert found.shape == plan.canvas
-    return found
+def on_canvas(plan, found):
+    return found[: plan.canvas[0], : plan.canvas[1]]
+
+
+@given(drawn=st.one_of(plans("overlap"), plans("paper"), plans("offset"), plans("offset", "wrap")))
+@settings(max_examples=120, deadline=None)
+def test_weights_sum_to_one_at_every_pixel(drawn):
+    _, plan = drawn
+    for step in range(plan.num_steps):
+        weight, count = shares(plan, step)
+        np.testing.assert_allclose(on_canvas(plan, weight), 1, atol=1e-5)
+        assert on_canvas(plan, count).min() >= 1
+        assert len(plan.corners(step)) == plan.num_windows
 
 
 @given(drawn=plans("overlap"))
 @settings(max_examples=40, deadline=None)
-def test_overlapping_windows_cover_the_canvas(drawn):
+def test_overlapping_windows_stay_on_the_canvas(drawn):
     config, plan = drawn
-    assert (plan.field, plan.margin) == (plan.canvas, 0)
-    count = visits(plan, 0)
-    assert on_canvas(plan, count).min() >= 1
-    assert np.all(plan.positions == plan.positions[0])
+    assert np.all(plan.corners(0) + plan.window <= plan.canvas)
+    assert np.all(plan.rows == plan.rows[0])
     needed = np.prod([-(-(size - plan.window) // config.stride) + 1 for size in plan.canvas])
-    assert plan.num_windows == needed == len(np.unique(plan.positions[0], axis=0))
+    assert plan.num_windows == needed == len(np.unique(plan.corners(0), axis=0))
 
 
 @given(drawn=plans("offset"))
 @settings(max_examples=60, deadline=None)
-def test_offset_windows_cover_the_canvas_once_at_every_step(drawn):
+def test_offset_windows_see_every_pixel_once(drawn):
     config, plan = drawn
-    for step in range(len(plan.positions)):
-        count = visits(plan, step)
-        assert count.max() == 1
-        assert on_canvas(plan, count).min() == 1
+    for step in range(plan.num_steps):
+        assert np.all(shares(plan, step)[1] == 1)
         # The grid, seen from the canvas, has moved by no more than max_offset either way.
-        moved = (plan.positions[step] - plan.margin) % plan.window
+        moved = plan.corners(step) % plan.window
         assert len(np.unique(moved, axis=0)) == 1
         assert np.all(np.minimum(moved, plan.window - moved) <= config.max_offset)
 
 
+@given(drawn=plans("offset"))
+@settings(max_examples=60, deadline=None)
+def test_a_margin_keeps_the_sides_apart(drawn):
+    """No window sees pixels of opposite borders, and each is placed on the side it touches."""
+    config, plan = drawn
+    if config.max_offset == 0:
+        return
+    for step in range(plan.num_steps):
+        corners = plan.corners(step)
+        places = plan.places(corners)
+        for axis in (0, 1):
+            for corner, place in zip(corners[:, axis], places[:, axis], strict=True):
+                seen = (corner + np.arange(plan.window)) % plan.field[axis]
+                inside = seen[seen < plan.canvas[axis]]
+                assert np.ptp(inside) < plan.window if len(inside) else True
+                # In canvas coordinates the same pixels are in a row.
+                unwrapped = place + np.arange(plan.window)
+                kept = unwrapped[(unwrapped >= 0) & (unwrapped < plan.canvas[axis])]
+                np.testing.assert_array_equal(kept, inside)
+
+
 def test_offsets_use_their_whole_range():
     plan = windows.plan_windows(config_of("offset", max_offset=3), (16, 16), 8, 200)
-    moved = (plan.positions[:, 0] + 4) % 8 - 4
+    moved = np.stack([(plan.rows[:, 0] + 4) % 8 - 4, (plan.cols[:, 0] + 4) % 8 - 4])
     for axis in (0, 1):
-        values, counts = np.unique(moved[:, axis], return_counts=True)
+        values, counts = np.unique(moved[axis], return_counts=True)
         assert values.tolist() == [-3, -2, -1, 0, 1, 2, 3]
         assert counts.min() > 0.8 * 200 / 7
-    assert abs(np.corrcoef(moved.T)[0, 1]) < 0.1
+    assert abs(np.corrcoef(moved)[0, 1]) < 0.1
 
 
 def test_plans_follow_their_seed():
-    plan = lambda seed: windows.plan_windows(config_of("offset"), (16, 24), 8, 12, seed).positions
-    np.testing.assert_array_equal(plan(3), plan(3))
-    assert np.any(plan(3) != plan(4))
+    plan = lambda seed: windows.plan_windows(config_of("offset"), (16, 24), 8, 12, seed)
+    np.testing.assert_array_equal(plan(3).rows, plan(3).rows)
+    assert np.any(plan(3).rows != plan(4).rows)
+    assert np.any(plan(3).cols != plan(4).cols)
     # One trace for all seeds: the shapes do not move.
-    assert plan(3).shape == plan(4).shape
+    assert (plan(3).rows.shape, plan(3).cols.shape) == (plan(4).rows.shape, plan(4).cols.shape)
+
+
+def test_published_windows():
+    """169 windows of 64 for 1024² px, 16 apart."""
+    plan = windows.plan_windows(config_of("paper", weights="tapered"), (256, 256), 64, 2)
+    assert plan.num_windows == 169
+    assert plan.rows[0].tolist() == list(range(0, 193, 16))
+    inner = plan.row_shares[6]
+    np.testing.assert_allclose(inner, 1 / 4)
 
 
 @given(window=st.integers(1, 20), extra=st.integers(0, 60), stride=st.integers(1, 20))
@@ -94,22 +135,12 @@ def test_covering_starts(window, extra, stride):
     assert np.all(np.diff(starts)[:-1] == stride)
 
 
-def test_centres_are_in_canvas_coordinates():
-    plan = windows.plan_windows(config_of(stride=4), (8, 12), 8, 2)
-    np.testing.assert_array_equal(plan.centres(), [[[4, 4], [4, 8]]] * 2)
-    plan = windows.plan_windows(config_of("offset", max_offset=2), (8, 12), 8, 2)
-    np.testing.assert_array_equal(plan.centres(), plan.positions - 8 + 4)
-
-
-@pytest.mark.parametrize("window", [1, 5, 8])
-def test_tapered_weights_are_a_positive_symmetric_pyramid(window):
-    weights = windows.window_weights(config_of(weights="tapered"), window)
-    assert weights.min() > 0
-    for turned in (weights.T, weights[::-1], weights[:, ::-1]):
-        np.testing.assert_allclose(turned, weights, rtol=1e-6)
-    middle = weights[window // 2]
-    assert np.all(np.diff(middle[: (window + 1) // 2]) > 0)
-    np.testing.assert_array_equal(windows.window_weights(config_of(), window), 1)
+def test_tapered_shares_are_highest_in_the_middle():
+    plan = windows.plan_windows(config_of(weights="tapered", stride=4), (32, 32), 8, 1)
+    inner = plan.row_shares[3]
+    np.testing.assert_allclose(inner, inner[::-1], rtol=1e-6)
+    assert np.all(np.diff(inner[:4]) > 0)
+    assert inner.min() > 0
 
 
 @pytest.mark.parametrize(
@@ -119,8 +150,10 @@ def test_tapered_weights_are_a_positive_symmetric_pyramid(window):
         (config_of("offset"), (20, 7), "must hold a whole window, got canvas=20×7, window=8"),
         (config_of(stride=0), (16, 16), r"stride must lie in \[1, window\], got stride=0"),
         (config_of(stride=9), (16, 16), "got stride=9, window=8"),
-        (config_of("offset", max_offset=9), (16, 16), "got max_offset=9, window=8"),
+        (config_of("offset", max_offset=5), (16, 16), "got max_offset=5, window=8"),
         (config_of("offset", max_offset=-1), (16, 16), "got max_offset=-1, window=8"),
+        (config_of(border="wrap"), (16, 16), "border=wrap must come with mode=offset"),
+        (config_of("offset", border="wrap"), (16, 20), "whole windows, got canvas=16×20, window=8"),
     ],
 )
 def test_what_does_not_fit_is_refused(config, canvas, message):

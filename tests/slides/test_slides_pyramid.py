@@ -5,6 +5,8 @@ import resource
 import numpy as np
 import openslide
 import pytest
+import rasterio
+import tifffile
 from PIL import Image
 
 from ssldiff_jax import slides
@@ -31,7 +33,7 @@ def full_disk():
 
 def test_pyramid_reads_back(tmp_path, image_uint8):
     path = tmp_path / "out.tif"
-    pyramid.write_pyramid(path, image_uint8, mpp=0.4321, quality=95)
+    pyramid.write_pyramid(path, image_uint8, pyramid.Scale(0.4321, 95))
     with openslide.OpenSlide(str(path)) as raw:
         assert raw.level_count > 2
         assert raw.properties["tiff.ResolutionUnit"] == "centimeter"
@@ -45,7 +47,7 @@ def test_pyramid_reads_back(tmp_path, image_uint8):
 
 def test_coarse_levels_agree_with_the_fine_one(tmp_path, image_uint8):
     """Reading at 4 × from its level equals averaging level 0, in place and in value."""
-    pyramid.write_pyramid(tmp_path / "out.tif", image_uint8, mpp=0.5, quality=95)
+    pyramid.write_pyramid(tmp_path / "out.tif", image_uint8, pyramid.Scale(0.5, 95))
     small = slides.open_slide(tmp_path / "out.tif").read_region(20, 30, 200, 160, mpp=2.0)
     blocks = image_uint8[80:880, 120:760].reshape(200, 4, 160, 4, 3).mean(axis=(1, 3))
     assert np.abs(small - blocks).mean() < 3
@@ -54,7 +56,7 @@ def test_coarse_levels_agree_with_the_fine_one(tmp_path, image_uint8):
 @pytest.mark.parametrize("shape", [(1111, 777), (1023, 513)])
 def test_rounded_levels_have_no_white_border(tmp_path, shape):
     path = tmp_path / "dark.tif"
-    pyramid.write_pyramid(path, np.zeros((*shape, 3), np.uint8), mpp=0.5)
+    pyramid.write_pyramid(path, np.zeros((*shape, 3), np.uint8), pyramid.Scale(0.5))
     slide = slides.open_slide(path)
     for mpp in (1.0, 2.0, 2.9, 4.0):
         height, width = slide.shape_at(mpp)
@@ -64,8 +66,8 @@ def test_rounded_levels_have_no_white_border(tmp_path, shape):
 def test_memmap_gives_the_same_file(tmp_path, image_uint8):
     mapped = np.memmap(tmp_path / "canvas", np.uint8, "w+", shape=image_uint8.shape)
     mapped[:] = image_uint8
-    pyramid.write_pyramid(tmp_path / "mapped.tif", mapped, mpp=0.5)
-    pyramid.write_pyramid(tmp_path / "array.tif", image_uint8, mpp=0.5)
+    pyramid.write_pyramid(tmp_path / "mapped.tif", mapped, pyramid.Scale(0.5))
+    pyramid.write_pyramid(tmp_path / "array.tif", image_uint8, pyramid.Scale(0.5))
     assert (tmp_path / "mapped.tif").read_bytes() == (tmp_path / "array.tif").read_bytes()
 
 
@@ -78,7 +80,7 @@ def write(path, image_uint8):
     if path.suffix == ".png":
         pyramid.write_png(path, image_uint8)
     else:
-        pyramid.write_pyramid(path, image_uint8, mpp=0.5)
+        pyramid.write_pyramid(path, image_uint8, pyramid.Scale(0.5))
 
 
 @pytest.mark.parametrize("name", ["out.tif", "out.png"])
@@ -101,3 +103,88 @@ def test_other_arrays_are_refused(image):
     # Asked directly: where shapes are checked at run time, the writers never get such an array.
     with pytest.raises(ValueError, match=r"shape \(H, W, 3\) and uint8, got"):
         pyramid._check_image(image)
+
+
+@pytest.fixture
+def raw(tmp_path, image_uint8):
+    """The same pixels in a file that is never read whole."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    image_uint8.tofile(folder / "pixels.raw")
+    return pyramid.RawImage(folder / "pixels.raw", *image_uint8.shape[:2])
+
+
+@pytest.mark.parametrize("name", sorted(pyramid.FORMATS))
+def test_files_are_the_same_from_memory_and_from_a_file(tmp_path, image_uint8, raw, name):
+    found = []
+    for i, pixels in enumerate((image_uint8, raw)):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        pyramid.FORMATS[name](folder / f"out.{name}", pixels, pyramid.Scale(0.5))
+        found.append(
+            {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        )
+    assert found[0].keys() == found[1].keys()
+    assert all(found[0][key] == found[1][key] for key in found[0])
+    # A COG, and nothing of what was needed in between.
+    assert len(found[0]) == 1 or name == "dzi"
+
+
+def test_ome_tiff_tells_size_and_scale(tmp_path, image_uint8):
+    pyramid.write_ome_tiff(tmp_path / "out.ome.tif", image_uint8, pyramid.Scale(0.4321))
+    with tifffile.TiffFile(tmp_path / "out.ome.tif") as tiff:
+        assert tiff.is_ome
+        assert tiff.series[0].shape == image_uint8.shape
+        assert len(tiff.series[0].levels) > 2
+        pixels = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert pixels["PhysicalSizeX"] == pixels["PhysicalSizeY"] == 0.4321
+        assert pixels["PhysicalSizeXUnit"] == "µm"
+    found = pyramid.read_image(tmp_path / "out.ome.tif")
+    assert np.abs(found.astype(int) - image_uint8).mean() < 5
+    with openslide.OpenSlide(str(tmp_path / "out.ome.tif")) as slide:
+        assert slide.dimensions == image_uint8.shape[1::-1]
+
+
+def test_cog_lies_where_the_reference_does(tmp_path, image_uint8):
+    """2 m/px from the corner of a raster of 1 m/px."""
+    profile = {
+        "driver": "GTiff", "height": 10, "width": 20, "count": 1, "dtype": "uint8",
+        "crs": "EPSG:26914", "transform": rasterio.Affine(1, 0, 485899, 0, -1, 5209246),
+    }  # fmt: skip
+    with rasterio.open(tmp_path / "reference.tif", "w", **profile) as raster:
+        raster.write(np.ones((1, 10, 20), np.uint8))
+    where = pyramid.georeference(tmp_path / "reference.tif", 2e6)
+    moved = where.moved(-3, 5)
+    pyramid.write_cog(tmp_path / "out.cog.tif", image_uint8, pyramid.Scale(2e6, 90, moved))
+    with rasterio.open(tmp_path / "out.cog.tif") as raster:
+        assert raster.crs.to_epsg() == 26914
+        assert raster.shape == image_uint8.shape[:2]
+        assert raster.res == (2, 2)
+        assert raster.xy(0, 0) == (485899 + 10 + 1, 5209246 + 6 - 1)
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert len(raster.overviews(1)) >= 1
+        found = np.moveaxis(raster.read(), 0, -1)
+    assert np.abs(found.astype(int) - image_uint8).mean() < 5
+
+
+def test_what_is_no_raster_lies_nowhere(tmp_path, image_uint8):
+    pyramid.write_png(tmp_path / "plain.png", image_uint8)
+    assert pyramid.georeference(tmp_path / "plain.png", 0.5) is None
+
+
+def test_deepzoom_has_every_level(tmp_path, image_uint8):
+    pyramid.write_deepzoom(tmp_path / "out.dzi", image_uint8, pyramid.Scale(0.5))
+    text = (tmp_path / "out.dzi").read_text()
+    height, width = image_uint8.shape[:2]
+    assert f'Height="{height}"' in text
+    assert f'Width="{width}"' in text
+    levels = {int(p.name) for p in (tmp_path / "out_files").iterdir() if p.is_dir()}
+    assert levels == set(range(int(np.ceil(np.log2(max(height, width)))) + 1))
+    first = np.asarray(Image.open(tmp_path / "out_files" / str(max(levels)) / "0_0.jpg"))
+    assert np.abs(first.astype(int) - image_uint8[: first.shape[0], : first.shape[1]]).mean() < 5
+
+
+@pytest.mark.parametrize("mpp", [0.0, -1.0, float("nan")])
+def test_a_scale_is_positive(mpp):
+    with pytest.raises(ValueError, match=f"expected mpp above 0, got mpp={mpp}"):
+        pyramid.Scale(mpp)

@@ -1,8 +1,4 @@
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -10,62 +6,49 @@ import openslide
 import pytest
 from PIL import Image
 
-import ssldiff_jax
 from ssldiff_jax.stages import runner, table
 from ssldiff_jax.weights import published
 
 pytestmark = pytest.mark.e2e
 
-ROOT = pathlib.Path(__file__).parents[2]
 CELLS, PATCH_PX = 2, 64
-ALL = runner.parse_names("all", table.STAGES, "stages")
-
-
-def command(workdir, *flags, timeout=600):
-    words = [sys.executable, "-m", "ssldiff_jax.main", "--config=configs/tiny.py"]
-    return subprocess.run(
-        [*words, f"--workdir={workdir}", *flags],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
+SAMPLER_ROWS = {
+    f"sampler/{row}"
+    for row in (
+        *(
+            f"{mode}/128/{n}"
+            for mode in ("offset", "paper")
+            for n in ("calls", "decoder_calls", "seconds")
+        ),
+        *(f"offset/128/{n}_bytes" for n in ("canvas", "peak", "peak_beyond_canvas", "before")),
+        *(f"paper_over_ours/128/{n}" for n in ("calls", "seconds")),
     )
-
-
-@pytest.fixture(scope="session")
-def workdir(tmp_path_factory):
-    """A run of configs/tiny.py, whole."""
-    folder = tmp_path_factory.mktemp("tiny") / "run"
-    result = command(folder)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder
-
-
-@pytest.fixture(scope="session")
-def generator(workdir):
-    return ssldiff_jax.Generator.load(workdir)
-
-
-@pytest.fixture(scope="session")
-def region(workdir):
-    return np.asarray(Image.open(workdir / "patches" / "region_0.png"))
+}
+ALL = runner.parse_names("all", table.STAGES, "stages")
 
 
 def read(path):
     return json.loads(path.read_text())
 
 
-def test_bench_measures_the_denoiser(tmp_path):
-    done = command(tmp_path, "--config.stages=bench")
+def test_bench_measures_the_denoiser(command, tmp_path):
+    done = command(
+        tmp_path,
+        "--config.stages=bench",
+        "--config.bench.sizes=(128,)",
+        "--config.bench.paper_steps=1",
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read(tmp_path / "bench" / "results.json")
     assert {row["name"] for row in rows} == {
         "unet/forward_batch_1", "unet/forward_batch_8", "unet/compiled_flops_batch_1",
         "unet/compiled_flops_batch_8", "weights/load",
-        "weights/peak",
+        "weights/peak", *SAMPLER_ROWS,
     }  # fmt: skip
+    values = {row["name"]: row["value"] for row in rows}
+    # 25 windows in four chunks of 8, 50 steps; 9 in two, three steps; guided.
+    assert values["sampler/paper/128/calls"] == 50 * 32 * 2
+    assert values["sampler/offset/128/calls"] == 3 * 2 * 16
     assert all(row["value"] > 0 and row["hardware"] and row["unit"] for row in rows)
 
 
@@ -122,7 +105,7 @@ def test_pictures_have_their_sizes(workdir):
     assert Image.open(workdir / "patches" / "region_1.png").size == (side, side)
 
 
-def test_a_patch_and_a_region_are_varied(workdir, region):
+def test_a_patch_and_a_region_are_varied(command, workdir, region):
     folder = workdir / "variations"
     done = command(workdir, "--config.stages=variations", "--config.variations.num_regions=1")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -147,14 +130,14 @@ def test_a_patch_and_a_region_are_varied(workdir, region):
     assert read(workdir / "config.json")["denoiser"]["train"]["num_steps"] == 4
 
 
-def test_exported_models_are_the_runs_own(workdir, generator):
+def test_exported_models_are_the_runs_own(command, workdir, generator):
     done = command(workdir, "--config.stages=export")
     assert done.returncode == 0, done.stderr[-3000:]
     folder = workdir / "export"
     found = published.load_denoiser(
         published.ModelFile.read(folder / "denoiser.safetensors"), generator.denoiser.config
     )
-    jax.tree.map(np.testing.assert_array_equal, found, generator._params)
+    jax.tree.map(np.testing.assert_array_equal, found, generator.params)
     file, model = published.ModelFile.read(folder / "encoder.safetensors"), generator.encoder
     assert "blocks.0.attn.qkv.weight" in file.tensors
     found = published.load_encoder(file, "own", model.architecture)
@@ -179,7 +162,7 @@ def test_report_stands(workdir):
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
-def test_second_call_skips_everything(workdir):
+def test_second_call_skips_everything(command, workdir):
     before = {name: (workdir / name / "done.json").read_bytes() for name in ALL}
     result = command(workdir, timeout=120)
     assert result.returncode == 0
@@ -202,8 +185,12 @@ def test_wrong_grid_or_size_is_refused(generator, region):
     grid = generator.embed(region)
     with pytest.raises(ValueError, match=r"32 dimensions, got 31"):
         generator.generate(grid[..., :31])
-    with pytest.raises(ValueError, match=r"window|size"):
-        generator.generate(grid, size=(32, 160))
+    for size in [(0, 160), (96, -5)]:
+        with pytest.raises(ValueError, match=f"size must be at least 1 × 1 px, got {size[0]} × "):
+            generator.generate(grid, size=size)
+    grid[1, 0, 3] = np.nan
+    with pytest.raises(ValueError, match=r"got 1 cells that are not, first \(1, 0\)"):
+        generator.generate(grid)
     with pytest.raises(ValueError, match="must hold a cell of 64 px"):
         generator.embed(region[:40])
 
@@ -217,7 +204,7 @@ def test_wrong_grid_or_size_is_refused(generator, region):
         ("--config.force=denoizer", "denoizer", "denoiser"),
     ],
 )
-def test_misspelt_word_gets_one_line(tmp_path, flag, typo, nearest):
+def test_misspelt_word_gets_one_line(command, tmp_path, flag, typo, nearest):
     result = command(tmp_path / "run", flag, timeout=60)
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()

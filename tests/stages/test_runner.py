@@ -122,7 +122,7 @@ def test_force_makes_anew_from_nothing(work):
 
 
 def test_a_tool_runs_whenever_it_is_named_and_only_then(work):
-    work.table["tool"] = runner.Stage(work.work("tool"), (), always=True)
+    work.table["tool"] = runner.Stage(work.work("tool"), (), tool=True, always=True)
     assert runner.parse_names("all", work.table, "stages") == ["first", "second", "third"]
     for _ in range(2):
         assert work.run(chosen=["tool"]) == ["tool"]

@@ -1,5 +1,6 @@
 """The published large-image loop, step by step with its recorded noise."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,7 @@ from test_parity import autoencoder_config, close, unet_config
 
 from ssldiff_jax.autoencoder import autoencoder, conv
 from ssldiff_jax.diffusion import conditioning, guidance, schedule, solvers
-from ssldiff_jax.sampler import decode, grid, sampler, windows
+from ssldiff_jax.sampler import conditions, decode, field, sampler, windows
 from ssldiff_jax.weights import latent_diffusion, published
 
 SCHEDULE = schedule.Schedule()
@@ -24,7 +25,8 @@ def recorded(golden):
 @pytest.fixture(scope="module")
 def plan(recorded):
     c = recorded.spec["constructor"]
-    config = windows.WindowConfig("overlap", c["stride"], 0, "uniform")
+    assert c["stride"] == c["window"] // 4
+    config = windows.WindowConfig("paper", 1, 0, "tapered")
     return windows.plan_windows(config, tuple(c["canvas"]), c["window"], c["num_steps"])
 
 
@@ -32,7 +34,8 @@ def plan(recorded):
 def embeddings(recorded, plan):
     c = recorded.spec["constructor"]
     cells = recorded.inputs["embeddings"].reshape(*c["embedding_grid"], -1)
-    return grid.interpolate(cells, plan.centres()[0] / c["window"], "slerp")
+    lattice = conditions.Lattice(cells, plan.canvas, c["window"], interpolation="slerp")
+    return conditions.Interpolated(lattice)
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +56,26 @@ def denoiser(golden, recorded):
 def test_windows_cover_as_recorded(recorded, plan):
     assert plan.num_windows == recorded.spec["constructor"]["windows"]
     count = np.zeros((*plan.canvas, 1))
-    for row, col in plan.positions[0]:
+    for row, col in plan.corners(0):
         count[row : row + plan.window, col : col + plan.window] += 1
     np.testing.assert_array_equal(count[..., 0], recorded.outputs["coverage"][0, 0])
 
 
-def test_windows_see_the_recorded_embeddings(recorded, embeddings):
-    expected = recorded.outputs["window_embeddings"]
-    np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
+def test_windows_see_the_recorded_embeddings(recorded, plan, embeddings):
+    expected, found = recorded.outputs["window_embeddings"], embeddings(plan.corners(0))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def clean(table, i):
+    """A table of one step at the timestep of step i that ends at x0_hat."""
+    one = {name: column[[i]] for name, column in table.columns().items()}
+    ends = {"x": np.float32([0]), "x0": np.float32([1]), "noise": np.float32([0])}
+    return dataclasses.replace(table, **(one | ends))
 
 
 def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser):
     model, params = denoiser
-    config = solvers.SolverConfig("paper", len(plan.positions))
+    config = solvers.SolverConfig("paper", plan.num_steps)
     table = solvers.solver_table(config, SCHEDULE)
     np.testing.assert_array_equal(
         table.t + config.time_offset, recorded.spec["constructor"]["timesteps"]
@@ -74,17 +84,22 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser):
         guidance.GuidedX0,
         schedule=SCHEDULE,
         prediction="eps",
-        guidance_scale=4.0,
+        config=guidance.GuidanceConfig(scale=4.0),
         time_offset=config.time_offset,
     )
     denoise = lambda params, *args: model.apply({"params": params}, *args)
-    drawn = sampler.GridSampler(denoise, guided, table, channels=3, chunk=15)
-    blend = jax.jit(
-        lambda params, x_t, t: drawn.blend(
-            guided(functools.partial(denoise, params)),
-            x_t, t, plan.positions[0], embeddings, plan.weights,
-        )[0]
-    )  # fmt: skip
+    canvas = field.CanvasConfig(channels=3)
+    drawn = sampler.GridSampler(denoise, guided, clean(table, 0), 15, canvas)
+    programs, key = drawn.programs(plan), jax.random.key(0)
+    one_step = dataclasses.replace(plan, rows=plan.rows[:1], cols=plan.cols[:1])
+
+    def blend(params, x_t, i):
+        step = dataclasses.replace(drawn, table=clean(table, i))
+        step.adopt(plan, programs)
+        state = step.start(one_step, key)
+        state = state._replace(x=jnp.asarray(step.layout(plan).store(x_t)))
+        *_, (end, _) = step.walk(params, one_step, embeddings, key, state)
+        return step.rows(plan, end, 0, plan.canvas[0])
 
     alpha, sigma = SCHEDULE.alphas[999], SCHEDULE.sigmas[999]
     picture = lambda name: recorded.image(name)[0]
@@ -94,7 +109,7 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser):
     with jax.default_matmul_precision("highest"):
         for i in range(len(table.t)):
             row = {name: column[i] for name, column in table.columns().items()}
-            x0 = blend(params, x_t, table.t[i])
+            x0 = blend(params, x_t, i)
             close(x0, picture(f"x0_avg_step{i}"), 5e-5)
             noise = picture(f"z_step{i}") if f"z_step{i}" in recorded.inputs else 0.0
             x_t, history = solvers.advance(row, x_t, x0, history, noise)

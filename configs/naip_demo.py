@@ -1,0 +1,21 @@
+"""The demo on aerial scenes: a larger denoiser trained from scratch on any folder of GeoTIFFs.
+
+    python -m ssldiff_jax.main --config=configs/naip_demo.py --workdir=runs/naip \
+        --config.data.slides='/data/naip/*.tif' --config.data.mpp=1e6
+
+Patches of 64 px at 1 m/px; the lower 30 % of every scene is held out.
+"""
+
+from configs import demo, naip
+
+
+def get_config():
+    """The demo's data, encoder and autoencoder, and 48 channels in the UNet instead of 32."""
+    config = demo.get_config()
+    naip.every_square_counts(config.data)
+    config.data.records.stride_px = 40
+    config.data.regions.count = 4
+    config.data.regions.rows = 3
+    config.data.regions.cols = 12
+    config.denoiser.unet.channels = 48
+    return config

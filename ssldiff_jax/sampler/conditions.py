@@ -1,0 +1,155 @@
+"""What conditions a window that may stand anywhere between the cells of a grid.
+
+Every class here is a function from the corners of windows, (row, column) in latent pixels of the
+canvas, to their conditions; corners may lie beyond the canvas.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.diffusion import cells
+from ssldiff_jax.sampler import grid as grid_lib
+
+Corners = Int[np.ndarray, "N 2"]
+Conditions = Float[np.ndarray, "N E"]
+ConditionFn = Callable[[Corners], Conditions]
+
+EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
+ReadFn = Callable[[int, int, int, int], arrays.ImageUint8]
+"""(top, left, height, width) inside an image → its pixels."""
+
+_interpolate = functools.partial(jax.jit, static_argnames="method")(grid_lib.interpolate)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lattice:
+    """A grid of embeddings spread over a canvas.
+
+    Attributes:
+        grid: of the canvas's cells.
+        canvas: height and width in latent pixels.
+        window: side of a window.
+        border: beyond the canvas lies its outer row of cells again, or its other side.
+        interpolation: between the centres of cells.
+    """
+
+    grid: arrays.EmbeddingGrid
+    canvas: tuple[float, float]
+    window: int
+    border: Literal["margin", "wrap"] = "margin"
+    interpolation: grid_lib.Interpolation = "slerp"
+
+    def interpolated(self, corners: Corners) -> Float[np.ndarray, "N D"]:
+        """The embedding at the centre of every window."""
+        cells_, grid = np.array(self.grid.shape[:2]), np.asarray(self.grid)
+        points = (corners + self.window / 2) / (np.array(self.canvas) / cells_)
+        if self.border == "wrap":
+            grid, points = np.pad(grid, ((1, 1), (1, 1), (0, 0)), "wrap"), points % cells_ + 1
+        points = points.astype(np.float32)
+        return np.asarray(_interpolate(grid, points, method=self.interpolation))
+
+    def of_windows(self) -> "Lattice":
+        """The same with cells as large as windows."""
+        counts = [math.ceil(size / self.window) for size in self.canvas]
+        if counts == list(self.grid.shape[:2]):
+            return self
+        place = np.meshgrid(*(np.arange(n) * self.window for n in counts), indexing="ij")
+        corners = np.stack(place, -1).reshape(-1, 2)
+        found = self.interpolated(corners).reshape(*counts, -1)
+        return dataclasses.replace(self, grid=found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpolated:
+    """The embedding between the cells of a grid, as if every window were a cell.
+
+    `alone` turns embeddings into conditions, where the denoiser is told more than one.
+    """
+
+    lattice: Lattice
+    alone: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+    def __call__(self, corners: Corners) -> Conditions:
+        return self.alone(self.lattice.interpolated(corners))
+
+
+@dataclasses.dataclass(frozen=True)
+class Touched:
+    """The 2×2 cells that a window touches, each with its place: nothing between cells is asked."""
+
+    lattice: Lattice
+
+    def __call__(self, corners: Corners) -> Conditions:
+        lattice = self._of_windows
+        first = np.floor_divide(corners, lattice.window)
+        place = cells.touched_places(first - corners / lattice.window)
+        at = first[:, None] + np.stack(np.meshgrid([0, 1], [0, 1], indexing="ij"), -1).reshape(4, 2)
+        size = np.array(lattice.grid.shape[:2])
+        at = at % size if lattice.border == "wrap" else np.clip(at, 0, size - 1)
+        return cells.pack(np.asarray(lattice.grid)[at[..., 0], at[..., 1]], place)
+
+    @functools.cached_property
+    def _of_windows(self) -> Lattice:
+        return self.lattice.of_windows()
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """The reference embedded at the very place of every window, mirrored (or going round) beyond
+    its border.
+
+    Attributes:
+        read: pixels of the reference.
+        size: its height and width, px.
+        embed: patches → embeddings.
+        patch_px: side of a window, px.
+        factor: px per latent.
+        border: of the canvas.
+        alone: turns embeddings into conditions, where the denoiser is told more than one.
+    """
+
+    read: ReadFn
+    size: tuple[int, int]
+    embed: EmbedFn
+    patch_px: int
+    factor: int
+    border: Literal["margin", "wrap"] = "margin"
+    alone: Callable[[np.ndarray], np.ndarray] = np.asarray
+
+    def __call__(self, corners: Corners) -> Conditions:
+        unique, inverse = np.unique(corners, axis=0, return_inverse=True)
+        patches = np.stack([self._patch(*at) for at in (unique * self.factor).tolist()])
+        return self.alone(self.embed(patches)[inverse.reshape(-1)])
+
+    def _patch(self, top: int, left: int) -> arrays.ImageUint8:
+        rows, cols = (
+            beyond_border(first, self.patch_px, size, self.border)
+            for first, size in zip((top, left), self.size, strict=True)
+        )
+        top, left = int(rows.min()), int(cols.min())
+        inside = self.read(top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1)
+        return inside[rows - top][:, cols - left]
+
+
+def beyond_border(
+    first: int, count: int, size: int, border: Literal["margin", "wrap"]
+) -> Int[np.ndarray, "n"]:
+    """Pixels first … first + count − 1 of a line of `size`, mirrored at its ends or going round."""
+    at = np.arange(first, first + count)
+    if border == "wrap":
+        return at % size
+    period = max(2 * (size - 1), 1)
+    return (size - 1) - np.abs(at % period - (size - 1))
+
+
+def array_reader(image_uint8: arrays.ImageUint8) -> ReadFn:
+    """`read` of an image in memory."""
+    return lambda top, left, height, width: image_uint8[top : top + height, left : left + width]

@@ -1,0 +1,174 @@
+"""The field that windows are cut from: how it is stored, split over devices, noised and joined.
+
+The field is a torus of whole windows. It is stored with one more row and column of blocks, ghosts
+of the first, so that a window which crosses the far edge is one slice. Split over D devices, each
+holds L rows of the storage and the first `window` rows of the next device, its halo.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
+
+from ssldiff_jax.core import arrays, rng
+
+Stored: TypeAlias = Float[jax.Array, "H W C"]
+AXIS = "data"
+
+
+@dataclasses.dataclass(frozen=True)
+class CanvasConfig:
+    """How the arrays of a canvas are held.
+
+    Attributes:
+        channels: of the latents.
+        dtype: of what is kept between steps; windows are denoised in float32 whatever it is.
+        mesh: the devices, None for one.
+        split: what is spread over the mesh's data axis: the windows of a chunk, every device
+            holding the whole canvas; or the rows of the canvas.
+    """
+
+    channels: int
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    mesh: Mesh | None = None
+    split: Literal["windows", "rows"] = "windows"
+
+    @property
+    def devices(self) -> int:
+        """Devices on the data axis."""
+        return self.mesh.shape[AXIS] if self.mesh else 1
+
+    @property
+    def shards(self) -> int:
+        """Parts that the rows of a canvas are split into."""
+        return self.devices if self.split == "rows" else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The storage of a field of `rows` × `cols` blocks of `window` latent pixels."""
+
+    rows: int
+    cols: int
+    window: int
+    config: CanvasConfig
+
+    @property
+    def shard_blocks(self) -> int:
+        """Rows of blocks on a device, ghosts among them, its halo not."""
+        return -(-(self.rows + 1) // self.config.shards)
+
+    @property
+    def shard_rows(self) -> int:
+        """L: rows of the storage that a device owns."""
+        return self.shard_blocks * self.window
+
+    @property
+    def halo(self) -> int:
+        """Rows of the next device that a device sees."""
+        return self.window if self.config.shards > 1 else 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of a stored array, all devices together."""
+        height = self.config.shards * (self.shard_rows + self.halo)
+        return height, (self.cols + 1) * self.window, self.config.channels
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one stored array, all devices together."""
+        return int(np.prod(self.shape)) * jnp.dtype(self.config.dtype).itemsize
+
+    def stored_rows(self, rows: np.ndarray) -> np.ndarray:
+        """Where rows of the field are in the storage."""
+        return rows + rows // self.shard_rows * self.halo
+
+    def store(self, canvas: arrays.Canvas) -> np.ndarray:
+        """A canvas (H, W, C) as it is stored; zeros beyond it, ghosts and halos unset."""
+        canvas = np.asarray(canvas)
+        found = np.zeros((*self.shape[:2], canvas.shape[-1]), np.float32)
+        found[self.stored_rows(np.arange(len(canvas))), : canvas.shape[1]] = canvas
+        return found.astype(self.config.dtype)
+
+    def noise(self, key: arrays.Key, step, row) -> Float[jax.Array, "w W C"]:
+        """Noise of a row of blocks at a step: each block's own, by its place in the field."""
+        shape = (self.window, self.window, self.config.channels)
+        place = jnp.arange(self.cols + 1) % self.cols
+        keys = jax.vmap(lambda col: rng.at_place(key, step, row % self.rows, col))(place)
+        blocks = jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+        return jnp.moveaxis(blocks, 0, 1).reshape(self.window, -1, shape[-1])
+
+    def refresh(self, x: Stored) -> Stored:
+        """Bring ghosts and halos of an array up to date."""
+        w, edge = self.window, self.cols * self.window
+        x = x.at[:, edge:].set(x[:, :w])
+        owner, at = self._ghost()
+        first = self._sum(jnp.where(self._shard() == 0, x[:w], 0))
+        x = x.at[at : at + w].set(jnp.where(self._shard() == owner, first, x[at : at + w]))
+        if not self.halo:
+            return x
+        back = [(i + 1, i) for i in range(self.config.shards - 1)]
+        return x.at[self.shard_rows :].set(jax.lax.ppermute(x[:w], AXIS, back))
+
+    def fold(self, total: Stored) -> Stored:
+        """Add what windows left in ghosts and halos to the pixels that those stand for."""
+        w, edge = self.window, self.cols * self.window
+        if self.halo:
+            ahead = [(i, i + 1) for i in range(self.config.shards - 1)]
+            total = total.at[:w].add(jax.lax.ppermute(total[self.shard_rows :], AXIS, ahead))
+        owner, at = self._ghost()
+        ghost = self._sum(jnp.where(self._shard() == owner, total[at : at + w], 0))
+        total = total.at[:w].add(jnp.where(self._shard() == 0, ghost, 0))
+        return total.at[:, :w].add(total[:, edge:])
+
+    def bands(self, step: Callable, changed: tuple, read: tuple = ()) -> tuple:
+        """Replace arrays one row of blocks after the other, so that nothing but one row is held
+        twice: `step` takes the row's number in the field, and in float32 its slices of what is
+        changed and of what is only read; it returns the former anew."""
+
+        def one(i, whole):
+            at = (i * self.window, 0, 0)
+            size = lambda a: (self.window, *a.shape[1:])
+            cut = lambda a: jax.lax.dynamic_slice(a, at, size(a)).astype(jnp.float32)
+            row = self._shard() * self.shard_blocks + i
+            found = step(row, tuple(map(cut, whole)), tuple(map(cut, read)))
+            put = jax.lax.dynamic_update_slice
+            return tuple(put(a, f.astype(a.dtype), at) for a, f in zip(whole, found, strict=True))
+
+        return jax.lax.fori_loop(0, self.shard_blocks, one, changed)
+
+    def _shard(self) -> jax.Array | int:
+        return jax.lax.axis_index(AXIS) if self.halo else 0
+
+    def _sum(self, x: jax.Array) -> jax.Array:
+        return jax.lax.psum(x, AXIS) if self.halo else x
+
+    def _ghost(self) -> tuple[int, int]:
+        """The device that has the row of ghosts, and where."""
+        return divmod(self.rows * self.window, self.shard_rows)
+
+    def over_shards(self, program: Callable, split_args: tuple[bool, ...]) -> Callable:
+        """`program` on every device's rows: arguments marked True are split by rows; so is what
+        it returns."""
+        if not self.halo:
+            return program
+        spec = lambda split: PartitionSpec(AXIS) if split else PartitionSpec()
+        return jax.shard_map(
+            program,
+            mesh=self.config.mesh,
+            in_specs=tuple(spec(s) for s in split_args),
+            out_specs=PartitionSpec(AXIS),
+            check_vma=False,
+        )
+
+    def sharding(self, split: bool) -> NamedSharding | None:
+        """Of stored arrays (or what goes with rows), or of what every device holds whole."""
+        if self.config.mesh is None:
+            return None
+        whole = not split or not self.halo
+        return NamedSharding(self.config.mesh, PartitionSpec() if whole else PartitionSpec(AXIS))

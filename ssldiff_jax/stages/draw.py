@@ -1,0 +1,193 @@
+"""Tool `draw`: one large image of any size, from a slide, an image or a grid of embeddings."""
+
+import dataclasses
+import logging
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.sampler import conditions
+from ssldiff_jax.sampler import grid as grid_lib
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import drawing as drawing_lib
+from ssldiff_jax.stages import generator, job, parts, runner
+
+_LOG = logging.getLogger(__name__)
+
+
+def run(context: runner.Context) -> dict[str, Any] | None:
+    """Write `image.tif` and the other formats.
+
+    Raises SlideError for a reference that is no image, ValueError for what does not fit it.
+    """
+    config, folder = context.config, context.folder("draw")
+    section, output = config.draw, config.sample.output
+    model = _at_strength(generator.Generator.of_run(context), section.strength)
+    source = _Source.open(context, model)
+    drawing = _drawing(section, model, source, seed=config.seed)
+    mpp = config.data.patch_mpp
+    where = pyramid.georeference(source.path, mpp) if source.path else None
+    if where and section.grow:
+        where = where.moved(-section.grow, -section.grow)
+    scale = pyramid.Scale(mpp, output.quality, where)
+    large = job.Job(model, drawing, folder, "image", output.formats, scale)
+    if config.sample.dry_run:
+        _LOG.info("%s would be %s", large.name, large.cost(timed=True))
+        return None
+    return large.run()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What is drawn from: pixels that are read as they are needed, or a grid alone."""
+
+    size: tuple[int, int]
+    read: conditions.ReadFn | None
+    grid: arrays.EmbeddingGrid | None
+    path: pathlib.Path | None = None
+
+    @classmethod
+    def open(cls, context: runner.Context, model: generator.Generator) -> "_Source":
+        section, data = context.config.draw, context.config.data
+        if not section.reference:
+            first = parts.references(context, model.embed)[0]
+            image = first.image
+            return cls(image.shape[:2], conditions.array_reader(image), first.grid)
+        path = pathlib.Path(section.reference).expanduser()
+        if path.suffix == ".npy":
+            grid = _load_grid(path)
+            return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
+        slide = slide_lib.open_slide(path, mpp=section.mpp or None, otherwise_mpp=data.patch_mpp)
+        size = slide.shape_at(data.patch_mpp)
+        if min(size) < model.patch_px:
+            raise ValueError(
+                f"{path} must hold a cell of {model.patch_px} px at {data.patch_mpp:g} µm/px, got "
+                f"{size[0]} × {size[1]} px"
+            )
+        read = lambda top, left, height, width: slide.read_region(
+            top, left, height, width, mpp=data.patch_mpp
+        )
+        return cls(size, read, None, path)
+
+    def pixels(self, why: str) -> arrays.ImageUint8:
+        """All of them, in memory."""
+        if self.read is None:
+            raise ValueError(f"draw.{why} needs the pixels of a reference, got a grid")
+        return self.read(0, 0, *self.size)
+
+
+def _drawing(
+    section: run_config.DrawSection, model: generator.Generator, source: _Source, *, seed: int
+) -> drawing_lib.Drawing:
+    size = tuple(section.size) or source.size
+    if section.grow:
+        size = tuple(length + 2 * section.grow for length in size)
+    changes_grid = bool(section.mix or section.edits)
+    if source.read is None or changes_grid or size != source.size:
+        drawing = _of_grid(section, model, source, size, seed=seed)
+    else:
+        drawing = model.from_reference(source.read, source.size, seed=seed)
+    if section.strength == 1 and not section.keep and not section.grow:
+        return drawing
+    return model.started(drawing, _start(section, source, size))
+
+
+def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed: int):
+    grid = source.grid if source.grid is not None else model.embed_all(source.read, source.size)
+    if section.mix:
+        other = _other_grid(section, model)
+        if other.shape != grid.shape:
+            raise ValueError(
+                f"draw.mix must have the cells of the reference, {grid.shape}, got {other.shape}"
+            )
+        grid = np.asarray(grid_lib.slerp(grid, other, np.full(grid.shape[:2], section.mix_amount)))
+    for edit in section.edits:
+        grid = _edited(grid, edit, model)
+    if section.grow:
+        cells = section.grow // model.patch_px
+        if section.grow % model.patch_px:
+            raise ValueError(
+                f"draw.grow must be whole cells of {model.patch_px} px, got {section.grow}"
+            )
+        grid = np.pad(grid, ((cells, cells), (cells, cells), (0, 0)), "edge")
+    return model.from_grid(grid, size=size, seed=seed)
+
+
+def _edited(grid: np.ndarray, edit: str, model: generator.Generator) -> np.ndarray:
+    """The grid with one cell replaced: "row,col=row,col" by another, "row,col=file" by that of
+    an image."""
+    found = re.fullmatch(r"(\d+),(\d+)=(?:(\d+),(\d+)|(.+))", edit)
+    if not found:
+        raise ValueError(f"draw.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}")
+    numbers = [int(n) for n in found.groups()[:4] if n is not None]
+    for row, col in zip(numbers[::2], numbers[1::2], strict=True):
+        if row >= grid.shape[0] or col >= grid.shape[1]:
+            raise ValueError(
+                f"draw.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
+            )
+    grid = grid.copy()
+    other = found.group(5)
+    if other is None:
+        grid[numbers[0], numbers[1]] = grid[numbers[2], numbers[3]]
+    else:
+        grid[numbers[0], numbers[1]] = model.embed(_image(other))[0, 0]
+    return grid
+
+
+def _start(section: run_config.DrawSection, source: _Source, size) -> drawing_lib.Start:
+    why = "keep" if section.keep else "grow" if section.grow else "strength"
+    image, grow = source.pixels(why), section.grow
+    keep = None
+    if section.keep:
+        keep = _image(section.keep)[..., 0] / np.float32(255)
+        if keep.shape != tuple(source.size):
+            raise ValueError(
+                f"draw.keep must be {source.size} px like the reference, got {keep.shape}"
+            )
+    if grow:
+        keep = np.ones(source.size, np.float32) if keep is None else keep
+        keep = np.pad(keep, grow)
+        image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
+    if image.shape[:2] != tuple(size):
+        raise ValueError(f"draw.size must be that of the reference, {source.size}, got {size}")
+    return drawing_lib.Start(image, keep, blank=section.strength == 1)
+
+
+def _at_strength(model: generator.Generator, strength: float) -> generator.Generator:
+    """Begin at a lower noise level, in as many steps of the same length as are left."""
+    if strength == 1:
+        return model
+    sample = model.config.sample
+    solver = dataclasses.replace(
+        sample.solver,
+        t_start=max(round(strength * sample.solver.t_start), 1),
+        num_solver_steps=max(round(strength * sample.solver.num_solver_steps), 1),
+    )
+    return model.with_sample(dataclasses.replace(sample, solver=solver))
+
+
+def _other_grid(section: run_config.DrawSection, model: generator.Generator):
+    path = pathlib.Path(section.mix)
+    return _load_grid(path) if path.suffix == ".npy" else model.embed(_image(section.mix))
+
+
+def _load_grid(path: pathlib.Path) -> arrays.EmbeddingGrid:
+    try:
+        grid = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} must be an array of embeddings (.npy), got: {error}") from error
+    if grid.ndim != 3 or not np.issubdtype(grid.dtype, np.floating):
+        raise ValueError(
+            f"{path} must hold (rows, columns, D) floats, got {grid.shape} and {grid.dtype}"
+        )
+    return grid.astype(np.float32)
+
+
+def _image(path: str) -> arrays.ImageUint8:
+    slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), otherwise_mpp=1.0)
+    return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)

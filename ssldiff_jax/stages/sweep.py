@@ -1,0 +1,123 @@
+"""Tool `sweep`: the held-out regions drawn in several ways, each with its cost and its figures."""
+
+import ast
+import dataclasses
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation import images, similarity
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import generator, parts, runner, sample
+
+_LOG = logging.getLogger(__name__)
+
+
+def run(context: runner.Context) -> dict[str, Any]:
+    """Write `results.json`, a row for each way, `table.md`, and the first region of every way as
+    `N.png`. A way that the denoiser was not trained for is left out and said."""
+    folder, config = context.folder("sweep"), context.config
+    model = generator.Generator.of_run(context)
+    regions = [r for r in parts.references(context, model.embed) if r.kind == "region"]
+    judges = {"judge": parts.load_encoder(context, "judge")}
+    if not config.embeddings.source:
+        judges["encoder"] = parts.load_encoder(context)
+    rows, alone = [], {}
+    for way in config.sweep.ways:
+        section = sample_section(config, way)
+        if section.conditioning == "cells" and config.num_cells == 1:
+            _LOG.info("%s is left out: the denoiser was not trained on cells", way)
+            continue
+        drawing = model.with_sample(section)
+        page = (section.guidance, section.solver)
+        if page not in alone:
+            alone[page] = _alone(drawing, regions, config.seed)
+        row, first = _row(drawing, regions, alone[page], judges, config)
+        pyramid.write_png(folder / f"{len(rows)}.png", first)
+        rows.append({"way": way} | row)
+        _LOG.info("%s: %s", way, {k: round(v, 3) for k, v in row.items()})
+        files.write_json(folder / "results.json", rows)
+    files.write_atomic(folder / "table.md", lambda path: _write(path, rows))
+    return {"ways": len(rows)}
+
+
+def sample_section(config: run_config.RunConfig, way: str) -> run_config.SampleSection:
+    """config.sample with the changes of a way: "windows.mode=paper guidance.scale=4"; `w/8` is an
+    eighth of a window.
+
+    Raises ConfigError for a key that does not exist or a value that does not fit.
+    """
+    values = dataclasses.asdict(config.sample)
+    for change in way.split():
+        path, _, text = change.partition("=")
+        *sections, key = path.split(".")
+        part = values
+        for name in sections:
+            part = part.get(name)
+            if not isinstance(part, Mapping):
+                raise config_lib.ConfigError(f"config.sweep.ways: no section in {change!r}")
+        if key not in part:
+            hint = config_lib.nearest_path(key, part)
+            raise config_lib.ConfigError(f"config.sweep.ways: no key in {change!r}{hint}")
+        part[key] = _value(text, config.window)
+    return config_lib.build(run_config.SampleSection, values, "config.sample")
+
+
+def _value(text: str, window: int) -> Any:
+    share = re.fullmatch(r"w/(\d+)", text)
+    if share:
+        return window // int(share.group(1))
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _alone(model: generator.Generator, regions: list[parts.Reference], seed: int):
+    """Every cell drawn alone, a page for each region."""
+    pages = []
+    for i, region in enumerate(regions):
+        cells = region.grid.reshape(-1, region.grid.shape[-1])
+        pages.append(images.mosaic(model.sample_patches(cells, seed=seed + i), len(region.grid[0])))
+    return pages
+
+
+def _row(model: generator.Generator, regions, pages, judges, config: run_config.RunConfig):
+    """(figures, the first image)."""
+    drawn, pairs, side = [], [], model.patch_px
+    for draw in range(config.sweep.draws):
+        for i, region in enumerate(regions):
+            seed = config.seed + draw * len(regions) + i
+            drawn.append(model.draw(sample.drawing_of(model, region, seed=seed)))
+            pairs.append(similarity.Pair(drawn[-1].image, region.image))
+    layout = [images.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
+    seams = [images.seam_energy(p.image, side, config.downsample_factor) for p in pairs]
+    row = {
+        "calls": drawn[0].unet_forwards,
+        # The first image also compiles.
+        "seconds": float(np.median([d.seconds for d in drawn[1:] or drawn])),
+        "seam_energy": float(np.mean(seams)),
+        "layout_correlation": float(np.mean(layout)),
+    }
+    real = [region.image for region in regions]
+    for name, embed in judges.items():
+        cells = similarity.cells(pairs, embed, side)
+        row[f"{name}/similarity"] = float(cells["embedding_similarity"]["mean"])
+        row[f"{name}/retrieval"] = float(cells["cell_retrieval_top1"])
+        row[f"{name}/crop_fd"] = similarity.crops(pairs, embed, side)["crop_fd"]
+        row[f"{name}/patch_fd"] = similarity.patch_distance(real, pages, embed, side)
+    return row, drawn[0].image
+
+
+def _write(path, rows: list[dict[str, Any]]) -> None:
+    columns = list(rows[0])
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for row in rows:
+        lines.append(" | ".join(v if isinstance(v, str) else f"{v:.4g}" for v in row.values()))
+    path.write_text("".join(f"| {line} |\n" for line in lines))

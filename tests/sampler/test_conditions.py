@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+
+from ssldiff_jax.diffusion import cells
+from ssldiff_jax.sampler import conditions, encode
+
+WINDOW, FACTOR, PX = 8, 4, 32
+GRID = np.random.default_rng(0).normal(size=(3, 4, 5)).astype(np.float32)
+
+
+def lattice(border="margin", canvas=(24, 32), method="slerp"):
+    return conditions.Lattice(GRID, canvas, WINDOW, border, method)
+
+
+def of_cells(rows, cols):
+    place = np.meshgrid(np.arange(rows) * WINDOW, np.arange(cols) * WINDOW, indexing="ij")
+    return np.stack(place, -1).reshape(-1, 2)
+
+
+def test_windows_that_are_cells_see_the_cells():
+    corners = of_cells(3, 4)
+    found = conditions.Interpolated(lattice())(corners)
+    np.testing.assert_allclose(found, GRID.reshape(12, 5), atol=1e-5)
+    embedding, place = cells.unpack(conditions.Touched(lattice())(corners), 4)
+    np.testing.assert_array_equal(embedding[:, 0], GRID.reshape(12, 5))
+    np.testing.assert_allclose(cells.coverage(place, 8, 8)[..., 0], 1)
+
+
+def test_beyond_the_canvas_the_grid_goes_on_by_its_edge():
+    far = np.array([[-4, 8], [20, 8], [8, -4], [8, 28]])
+    found = conditions.Interpolated(lattice())(far)
+    np.testing.assert_allclose(found, GRID[[0, 2, 1, 1], [1, 1, 0, 3]], atol=1e-5)
+
+
+def test_a_grid_that_wraps_goes_on_from_its_other_side():
+    inside, beyond = np.array([[3, 29]]), np.array([[3 - 24, 29 - 32]])
+    for kind in (conditions.Interpolated, conditions.Touched):
+        condition = kind(lattice("wrap"))
+        np.testing.assert_allclose(condition(beyond), condition(inside), atol=1e-4)
+    embedding, _ = cells.unpack(conditions.Touched(lattice("wrap"))(np.array([[20, 28]])), 4)
+    np.testing.assert_array_equal(embedding[0], GRID[[2, 2, 0, 0], [3, 0, 3, 0]])
+
+
+def test_touched_cells_and_their_places():
+    embedding, place = cells.unpack(conditions.Touched(lattice())(np.array([[6, 10]])), 4)
+    np.testing.assert_array_equal(embedding[0], GRID[[0, 0, 1, 1], [1, 2, 1, 2]])
+    np.testing.assert_allclose(
+        place[0], [[-0.75, -0.25], [-0.75, 0.75], [0.25, -0.25], [0.25, 0.75]]
+    )
+
+
+def test_a_stretched_grid_is_laid_out_in_cells_of_a_window():
+    """Twice as many windows as cells each way."""
+    stretched = conditions.Lattice(GRID, (48, 64), WINDOW, "margin", "lerp").of_windows()
+    assert stretched.grid.shape == (6, 8, 5)
+    np.testing.assert_allclose(stretched.grid[0, 0], GRID[0, 0], atol=1e-5)
+    middle = 0.75 * GRID[0, 0] + 0.25 * GRID[0, 1]
+    np.testing.assert_allclose(stretched.grid[0, 1], middle, atol=1e-5)
+
+
+@pytest.mark.parametrize("border", ["margin", "wrap"])
+def test_dense_conditions_embed_what_lies_there(border):
+    """The patch is the reference's own inside, mirrored or from the other side beyond it."""
+    image = np.random.default_rng(1).integers(0, 256, (96, 128, 3), np.uint8)
+    asked = []
+
+    def embed(patches):
+        asked.append(len(patches))
+        return patches.reshape(len(patches), -1)[:, ::97].astype(np.float32)
+
+    dense = conditions.Dense(conditions.array_reader(image), (96, 128), embed, PX, FACTOR, border)
+    corners = np.array([[3, 5], [-2, 30], [3, 5]])
+    found = dense(corners)
+    assert asked == [2]
+    mode = "wrap" if border == "wrap" else "reflect"
+    padded = np.pad(image, ((PX, PX), (PX, PX), (0, 0)), mode)
+    patches = np.stack([padded[y : y + PX, x : x + PX] for y, x in corners * FACTOR + PX])
+    np.testing.assert_array_equal(found, patches.reshape(3, -1)[:, ::97])
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_mirroring_is_numpys(size):
+    line = np.arange(size)
+    found = conditions.beyond_border(-3 * size, 7 * size, size, "margin")
+    np.testing.assert_array_equal(found, np.pad(line, 3 * size, "reflect" if size > 1 else "edge"))
+
+
+def test_images_are_encoded_tile_by_tile():
+    """An encoder of means of 4 × 4 px: tiles and their context leave no trace."""
+    image = np.random.default_rng(2).integers(0, 256, (90, 70, 3), np.uint8)
+    mean = lambda params, x: x.reshape(1, x.shape[1] // 4, 4, x.shape[2] // 4, 4, 3).mean((2, 4))
+    found = encode.TiledEncoder(mean, 4, 8, 2)(None, image, (23, 18))
+    padded = np.pad(image, ((0, 2), (0, 2), (0, 0)), "reflect") / 127.5 - 1
+    expected = padded.reshape(23, 4, 18, 4, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_what_is_kept_of_a_latent_is_the_least_of_its_pixels():
+    keep = np.ones((7, 8), np.float32)
+    keep[2, 5] = 0
+    found = encode.keep_of(keep, (2, 2), 4)
+    np.testing.assert_array_equal(found, [[1, 0], [1, 1]])
