@@ -116,7 +116,10 @@ class GridSampler:
             )
         layout, columns = self.layout(plan), self.table.columns()
         programs, shares, key_data = self.programs(plan), plan.shares(), _data(key)
+        # Put once, not with every chunk.
         params = self._put(layout, params, split=False)
+        if self.canvas.mesh is None:
+            params = jax.device_put(params)
         for step in range(place.step, plan.num_steps):
             row = {name: column[step] for name, column in columns.items()}
             chunks = self._chunks(layout, plan, step)

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ssldiff_jax.core import files
 from ssldiff_jax.diffusion import conditioning
@@ -41,7 +40,7 @@ class Row:
 def run(context: runner.Context) -> dict[str, Any]:
     """Measure the denoiser's forward pass, reading its weights from a file, and large images."""
     config = context.config.denoiser.model(_EMBEDDING_DIM)
-    params = _random(published.abstract_denoiser(config))
+    params = bench_sampler.random_params(published.abstract_denoiser(config))
     rows = [*_forward(context, config, params), *_loading(context, config, params)]
     rows += [_row(name, [value], unit) for name, value, unit in bench_sampler.rows(context)]
     table = [dataclasses.asdict(row) for row in rows]
@@ -96,10 +95,3 @@ def _row(name: str, values: list[float], unit: str) -> Row:
     hardware = f"{jax.device_count()} × {jax.devices()[0].device_kind}, {memory.processor()}"
     spread = max(values) - min(values)
     return Row(name, statistics.median(values), unit, len(values), spread, hardware)
-
-
-def _random(like: Any) -> Any:
-    """Small random arrays of the shapes in a tree."""
-    rng = np.random.default_rng(0)
-    draw = lambda leaf: 0.02 * rng.standard_normal(leaf.shape, np.float32)
-    return jax.tree.map(draw, like)

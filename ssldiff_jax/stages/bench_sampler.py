@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
@@ -125,21 +124,21 @@ def _random_model(context: runner.Context) -> generator.Generator:
     config = context.config
     denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
     channels = config.autoencoder.model.chosen.latent_channels
-    decoder = _random(published.abstract_autoencoder(config.autoencoder.model))
+    decoder = random_params(published.abstract_autoencoder(config.autoencoder.model))
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     trained = models.Models(
         None,
         autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
         conditioning.Denoiser(denoiser),
-        _random(published.abstract_denoiser(denoiser)),
+        random_params(published.abstract_denoiser(denoiser)),
     )
     told = "cells" if config.num_cells > 1 else "interpolated"
     sample: run_config.SampleSection = dataclasses.replace(config.sample, conditioning=told)
     return generator.Generator(dataclasses.replace(config, sample=sample), trained, context.mesh)
 
 
-def _random(like: Any) -> Any:
+def random_params(like: Any) -> Any:
     """Small random arrays of the shapes in a tree."""
     source = np.random.default_rng(0)
-    draw = lambda leaf: jnp.asarray(0.02 * source.standard_normal(leaf.shape, np.float32))
+    draw = lambda leaf: 0.02 * source.standard_normal(leaf.shape, np.float32)
     return jax.tree.map(draw, like)
