@@ -51,7 +51,7 @@ class GridSampler:
         denoise: (params, x_t, t, condition) → prediction.
         guided: puts the schedule, prediction and guidance around it.
         table: the solver.
-        chunk: windows evaluated together; a multiple of the devices.
+        chunk: the most windows that are evaluated together; a multiple of the devices.
         canvas: how the arrays of the canvas are held.
     """
 
@@ -159,7 +159,18 @@ class GridSampler:
         """Windows the network evaluates for one canvas, guidance and padding counted."""
         layout, guided = self.layout(plan), self.guided(self.denoise)
         chunks = [len(self._chunks(layout, plan, step)) for step in range(plan.num_steps)]
-        return int(np.dot(chunks, guided.calls_per_example(self.table.t))) * self.chunk
+        calls = np.dot(chunks, guided.calls_per_example(self.table.t))
+        return int(calls) * self.windows_at_once(plan)
+
+    def windows_at_once(self, plan: windows.WindowPlan) -> int:
+        """Windows of a chunk on all devices: `chunk` or fewer, so that chunks are as even as can
+        be and little is filled up."""
+        layout, shards = self.layout(plan), self.canvas.shards
+        rows = max(np.bincount(starts // layout.shard_rows).max() for starts in plan.rows)
+        most, limit = int(rows) * plan.cols.shape[1], self.chunk // shards
+        even = -(-most // -(-most // limit))
+        together = self.canvas.devices // shards
+        return -(-even // together) * together * shards
 
     def state_bytes(self, plan: windows.WindowPlan) -> int:
         """Of the arrays that are kept between steps, all devices together."""
@@ -172,10 +183,10 @@ class GridSampler:
         shards = self.canvas.shards
         shard = np.repeat(plan.rows[step] // layout.shard_rows, plan.cols.shape[1])
         own = [np.flatnonzero(shard == i) for i in range(shards)]
-        part = self.chunk // shards
-        length = max(-(-max(len(o) for o in own) // part), 1) * part
+        part = self.windows_at_once(plan) // shards
+        length = -(-max(len(o) for o in own) // part) * part
         padded = np.stack([np.pad(o, (0, length - len(o)), constant_values=-1) for o in own])
-        return list(np.moveaxis(padded.reshape(shards, -1, part), 1, 0).reshape(-1, self.chunk))
+        return list(np.moveaxis(padded.reshape(shards, -1, part), 1, 0).reshape(-1, shards * part))
 
     def _inputs(self, layout, plan, step: int, numbers: np.ndarray, shares, condition):
         """Corners on their device, shares and conditions of a chunk."""

@@ -124,15 +124,15 @@ class Job:
         window, tile = model.window_program(), model.tile_program()
         flops = _flops(window) * forwards + _flops(tile) * decodes
         state = model.sampler.state_bytes(plan)
-        chunks = model.sampler.num_chunks(plan)
+        chunks, at_once = model.sampler.num_chunks(plan), model.sampler.windows_at_once(plan)
         pixels = height * width * (3 + sum(_FILE_BYTES[name] for name in self.formats))
         seconds = None
         if timed:
-            seconds = _seconds(model.window_program(model.chunk)) * chunks
+            seconds = _seconds(model.window_program(at_once)) * chunks
             seconds += _seconds(tile) * decodes
         return Cost(
             height, width, plan.num_steps, plan.num_windows, chunks, forwards, decodes, flops,
-            state, model.chunk * _alive(window), int(pixels + 2 * state), seconds,
+            state, at_once * _alive(window), int(pixels + 2 * state), seconds,
         )  # fmt: skip
 
     def _drawn(self) -> programs.State:

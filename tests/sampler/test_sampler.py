@@ -300,7 +300,8 @@ def test_conditions_follow_the_moving_windows():
     ("scale", "interval", "calls"),
     [(1.0, (0.0, 1.0), 1), (3.0, (0.0, 1.0), 2), (3.0, (0.4, 1.0), 1.75), (3.0, (0.0, 0.1), 1)],
 )
-def test_forwards_are_counted(scale, interval, calls):
+@pytest.mark.parametrize(("chunk", "windows", "chunks"), [(3, 9, 3), (7, 8, 2), (32, 8, 1)])
+def test_forwards_are_counted(scale, interval, calls, chunk, windows, chunks):
     """Timesteps 999, 749, 499 and 249: an interval from .4 up guides three of four."""
     asked = []
 
@@ -308,13 +309,13 @@ def test_forwards_are_counted(scale, interval, calls):
         jax.debug.callback(lambda x: asked.append(len(x)), x_t)
         return pixelwise(params, x_t, t, condition)
 
-    drawn = sampler_of(counted, scale=scale, chunk=3, interval=interval)
+    drawn = sampler_of(counted, scale=scale, chunk=chunk, interval=interval)
     plan = plan_of((13, 21))
     draw(drawn, plan)
     jax.effects_barrier()
-    # 4 steps of 8 windows, filled to 9.
-    assert drawn.unet_forwards(plan) == sum(asked) == 4 * 9 * calls
-    assert drawn.num_chunks(plan) == 4 * 3
+    # 4 steps of 8 windows, in 8 or 4 + 4 or 3 + 3 + 2: only the last is filled up.
+    assert drawn.unet_forwards(plan) == sum(asked) == 4 * windows * calls
+    assert drawn.num_chunks(plan) == 4 * chunks
 
 
 def test_a_run_goes_on_where_it_was_left():
