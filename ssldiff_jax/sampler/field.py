@@ -131,16 +131,23 @@ class Layout:
         twice: `step` takes the row's number in the field, and in float32 its slices of what is
         changed and of what is only read; it returns the former anew."""
 
-        def one(i, whole):
-            at = (i * self.window, 0, 0)
+        def cut(whole, i):
             size = lambda a: (self.window, *a.shape[1:])
-            cut = lambda a: jax.lax.dynamic_slice(a, at, size(a)).astype(jnp.float32)
-            row = self._shard() * self.shard_blocks + i
-            found = step(row, tuple(map(cut, whole)), tuple(map(cut, read)))
-            put = jax.lax.dynamic_update_slice
-            return tuple(put(a, f.astype(a.dtype), at) for a, f in zip(whole, found, strict=True))
+            at = (i * self.window, 0, 0)
+            return tuple(jax.lax.dynamic_slice(a, at, size(a)).astype(jnp.float32) for a in whole)
 
-        return jax.lax.fori_loop(0, self.shard_blocks, one, changed)
+        # The next row is read once this one is written: a row that is read and written in one
+        # iteration makes the compiler copy whole arrays.
+        def one(i, carry):
+            whole, rows = carry
+            found = step(self._shard() * self.shard_blocks + i, rows, cut(read, i))
+            put = lambda a, f: jax.lax.dynamic_update_slice(
+                a, f.astype(a.dtype), (i * self.window, 0, 0)
+            )
+            whole = tuple(map(put, whole, found))
+            return whole, cut(whole, i + 1)
+
+        return jax.lax.fori_loop(0, self.shard_blocks, one, (changed, cut(changed, 0)))[0]
 
     def _shard(self) -> jax.Array | int:
         return jax.lax.axis_index(AXIS) if self.halo else 0

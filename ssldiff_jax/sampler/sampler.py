@@ -115,7 +115,7 @@ class GridSampler:
                 f"a plan must have the solver's {len(self.table.t)} steps, got {plan.num_steps}"
             )
         layout, columns = self.layout(plan), self.table.columns()
-        programs, shares, key_data = self.programs(plan), plan.shares(), _data(key)
+        programs, key_data = self.programs(plan), _data(key)
         # Put once, not with every chunk.
         params = self._put(layout, params, split=False)
         if self.canvas.mesh is None:
@@ -124,7 +124,7 @@ class GridSampler:
             row = {name: column[step] for name, column in columns.items()}
             chunks = self._chunks(layout, plan, step)
             for i in range(place.chunk if step == place.step else 0, len(chunks)):
-                inputs = self._inputs(layout, plan, step, chunks[i], shares, condition)
+                inputs = self._inputs(layout, plan, step, chunks[i], condition)
                 x0 = programs.denoise(params, state.x, state.x0, *inputs, row["t"])
                 state = state._replace(x0=x0)
                 if i + 1 < len(chunks):
@@ -188,17 +188,17 @@ class GridSampler:
         padded = np.stack([np.pad(o, (0, length - len(o)), constant_values=-1) for o in own])
         return list(np.moveaxis(padded.reshape(shards, -1, part), 1, 0).reshape(-1, shards * part))
 
-    def _inputs(self, layout, plan, step: int, numbers: np.ndarray, shares, condition):
+    def _inputs(self, layout, plan, step: int, numbers: np.ndarray, condition):
         """Corners on their device, shares and conditions of a chunk."""
         used = numbers >= 0
         of = np.where(used, numbers, numbers.max())
-        corners = plan.corners(step)[of]
+        corners = plan.corners(step, of)
         found = np.asarray(condition(plan.places(corners)), np.float32)
         if found.ndim != 2 or len(found) != len(of):
             raise ValueError(f"conditions must be ({len(of)}, D), got {found.shape}")
         local = corners % np.array([layout.shard_rows, layout.shape[1]])
         local = np.where(used[:, None], local, 0).astype(np.int32)
-        weights = shares[of] * used[:, None, None].astype(np.float32)
+        weights = plan.shares(of) * used[:, None, None].astype(np.float32)
         return tuple(self._put(layout, a, split=True) for a in (local, weights, found))
 
     def _put(self, layout: field_lib.Layout, tree: Any, *, split: bool) -> Any:

@@ -1,10 +1,12 @@
 """The window plan: where the denoiser looks at every step. Static, NumPy, no image in sight."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
+
+Numbers: TypeAlias = Int[np.ndarray, " N"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,19 +64,21 @@ class WindowPlan:
         """Windows at each step."""
         return self.rows.shape[1] * self.cols.shape[1]
 
-    def corners(self, step: int) -> Int[np.ndarray, "N 2"]:
-        """Top left corners of the windows of a step, in the field, row by row."""
-        return _lattice(self.rows[step], self.cols[step])
+    def corners(self, step: int, numbers: Numbers | None = None) -> Int[np.ndarray, "N 2"]:
+        """Top left corners in the field, at a step, of the windows of these numbers; they are
+        counted row by row, and all are told where none are named."""
+        row, col = self._lines(numbers)
+        return np.stack([self.rows[step, row], self.cols[step, col]], axis=1)
 
-    def shares(self) -> Float[np.ndarray, "N 2 w"]:
-        """Row and column shares of every window, in the order of `corners`."""
-        return np.stack(
-            [
-                np.repeat(self.row_shares, len(self.col_shares), axis=0),
-                np.tile(self.col_shares, (len(self.row_shares), 1)),
-            ],
-            axis=1,
-        )
+    def shares(self, numbers: Numbers | None = None) -> Float[np.ndarray, "N 2 w"]:
+        """Row and column shares of windows, likewise."""
+        row, col = self._lines(numbers)
+        return np.stack([self.row_shares[row], self.col_shares[col]], axis=1)
+
+    def _lines(self, numbers: Numbers | None) -> tuple[Numbers, Numbers]:
+        """The row and the column of the lattice that windows stand in."""
+        every = np.arange(self.num_windows) if numbers is None else numbers
+        return np.divmod(every, self.cols.shape[1])
 
     def places(self, corners: Int[np.ndarray, "N 2"]) -> Int[np.ndarray, "N 2"]:
         """Corners in canvas coordinates: what lies in the half of the margin that touches the
@@ -140,7 +144,10 @@ def _offset(config, canvas, window, num_steps, seed) -> WindowPlan:
         canvas,
         tuple(n * window for n in counts),
         window,
-        *(np.arange(n) * window + moves[:, [axis]] for axis, n in enumerate(counts)),
+        *(
+            np.arange(n, dtype=np.int32) * window + moves[:, [axis]]
+            for axis, n in enumerate(counts)
+        ),
         *(np.ones((n, window), np.float32) for n in counts),
     )
 
@@ -160,10 +167,6 @@ def _shares(starts: np.ndarray, window: int, weights: str) -> Float[np.ndarray, 
     total = np.zeros(at.max() + 1)
     np.add.at(total, at, np.broadcast_to(ramp, at.shape))
     return (ramp / total[at]).astype(np.float32)
-
-
-def _lattice(rows: np.ndarray, cols: np.ndarray) -> Int[np.ndarray, "N 2"]:
-    return np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2).astype(np.int32)
 
 
 def _halton(count: int, seed: int) -> Float[np.ndarray, "S 2"]:

@@ -59,7 +59,7 @@ def _ours(context: runner.Context, model: generator.Generator, size: int) -> dic
     large = lambda drawn: job.Job(model, drawn, folder, "image", ("tif",), scale)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
     drawing = _drawing(model, size)
-    list(_some_steps(model, drawing, 1))
+    _some_steps(model, drawing, 1)
     memory.reset_peak()
     began, before = time.perf_counter(), memory.rss_mb()
     told = large(drawing).run()
@@ -91,12 +91,13 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
         )
     )
     drawing = _drawing(published_, size)
-    list(_some_steps(published_, drawing, 1))
+    _some_steps(published_, drawing, 1)
     began = time.perf_counter()
-    (canvas,) = _some_steps(published_, drawing, steps)
+    state = _some_steps(published_, drawing, steps)
     seconds = (time.perf_counter() - began) * _PAPER_STEPS / steps
     began = time.perf_counter()
-    list(published_.strips(drawing, lambda top, count: canvas[top : top + count]))
+    rows = lambda top, count: published_.sampler.rows(drawing.plan, state, top, count)
+    list(published_.strips(drawing, rows))
     return {
         "calls": published_.sampler.unet_forwards(drawing.plan),
         "decoder_calls": published_.decoder_calls(drawing.plan),
@@ -105,13 +106,13 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
 
 
 def _some_steps(model: generator.Generator, drawing: drawing_lib.Drawing, steps: int):
-    """The canvas after the first steps."""
+    """The state after the first steps."""
     sampler, plan, key = model.sampler, drawing.plan, rng.stream(0, "bench")
     state = sampler.start(plan, key)
     for reached, place in sampler.walk(model.params, plan, drawing.condition, key, state):
         if place.step == steps:
-            yield sampler.rows(plan, reached, 0, plan.canvas[0])
-            return
+            return jax.block_until_ready(reached)
+    raise ValueError(f"a plan must have {steps} steps, got {plan.num_steps}")
 
 
 def _drawing(model: generator.Generator, size: int) -> drawing_lib.Drawing:

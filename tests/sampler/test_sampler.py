@@ -384,6 +384,24 @@ def test_bfloat16_halves_the_canvas_and_little_else():
     assert 0 < np.abs(found - exact).max() < 0.05 * exact.std()
 
 
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "ddpm"])
+def test_no_program_holds_the_canvas_twice(solver, given):
+    """Beyond what goes in and what comes out, the compiler sets aside a few rows of blocks."""
+    drawn, plan = sampler_of(mixing, solver=solver), plan_of((40 * WINDOW, 5 * WINDOW), "offset")
+    compiled, layout = drawn.programs(plan), drawn.layout(plan)
+    key, blank = jax.random.key_data(jax.random.key(0)), jax.ShapeDtypeStruct(layout.shape, "f4")
+    known = (blank, blank) if given else (None, None)
+    state = jax.eval_shape(compiled.start, key, *known)
+    row = {name: column[0] for name, column in drawn.table.columns().items()}
+    programs = compiled.start.lower(key, *known), compiled.advance.lower(state, row, key, 0)
+    of_rows = 12 * layout.num_bytes / (layout.rows + 1)
+    for program in programs:
+        found = program.compile().memory_analysis()
+        assert found.temp_size_in_bytes < of_rows < layout.num_bytes / 3
+    assert found.alias_size_in_bytes > 0.99 * drawn.state_bytes(plan)
+
+
 @given(
     size=st.tuples(st.integers(8, 40), st.integers(8, 40)),
     mode=st.sampled_from(["offset", "overlap", "paper"]),
