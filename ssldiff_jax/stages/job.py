@@ -141,7 +141,8 @@ class Job:
         key = rng.stream(self.drawing.seed, "sample/canvas")
         state = model.sampler.start(plan, key, self.drawing.given)
         place, total = sampler.BEGINNING, model.sampler.num_chunks(plan)
-        saves = checkpoint.CanvasCheckpoints(self._between / "canvas")
+        most = model.sampler.layout(plan).num_bytes
+        saves = checkpoint.CanvasCheckpoints(self._between / "canvas", most)
         if saves.latest is not None:
             state, place = self._restored(saves, state)
             _LOG.info("%s goes on at step %d, chunk %d", self.name, *place)
@@ -152,8 +153,7 @@ class Job:
         for state, place in walk:
             jax.block_until_ready(state.x0)
             progress.update()
-            is_over = place.step == plan.num_steps
-            if is_over or _agreed(time.monotonic() - last > 60 * self._minutes):
+            if _agreed(time.monotonic() - last > 60 * self._minutes):
                 saves.save(
                     model.sampler.chunks_before(plan, place), _arrays(state), place._asdict()
                 )

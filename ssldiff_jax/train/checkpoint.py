@@ -10,6 +10,8 @@ from grain import checkpoint as grain_checkpoint
 
 from ssldiff_jax.train import step as step_lib
 
+_CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
+
 
 class Checkpoints:
     """Saves asynchronously, keeps the last `keep`; a save cut off by a kill is never restored."""
@@ -46,11 +48,22 @@ class Checkpoints:
 
 
 class CanvasCheckpoints:
-    """Arrays of a canvas on its way, the last save only; `step` counts what was done for it."""
+    """Arrays of a canvas on its way, the last save only; `step` counts what was done for it.
 
-    def __init__(self, folder: pathlib.Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    They are copied one after the other while they are saved: `most_bytes` is what this process
+    holds of the largest.
+    """
+
+    def __init__(self, folder: pathlib.Path, most_bytes: int):
+        at_once = most_bytes / 1e9 + 0.1
+        state = ocp.StandardCheckpointHandler(
+            save_concurrent_gb=at_once, restore_concurrent_gb=at_once
+        )
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=1),
+            item_handlers={"state": state, "place": ocp.JsonCheckpointHandler()},
+        )
 
     @property
     def latest(self) -> int | None:
@@ -59,8 +72,9 @@ class CanvasCheckpoints:
 
     def save(self, step: int, arrays: Any, place: dict[str, int]) -> None:
         """Save before the caller goes on: the arrays are given away with the next step."""
+        in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), arrays)
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(arrays), place=ocp.args.JsonSave(place)
+            state=ocp.args.StandardSave(arrays, in_chunks), place=ocp.args.JsonSave(place)
         )
         self._manager.save(step, args=args)
         self._manager.wait_until_finished()
