@@ -58,6 +58,12 @@ def seam_energy(image: arrays.ImageUint8, window: int, factor: int) -> float:
     return float(np.mean(np.concatenate(at_lines)) / np.mean(np.concatenate(elsewhere)))
 
 
+def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> float:
+    """Variance of the pixels of each colour over the reference's; contrast was lost below 1."""
+    variance = lambda a: a.astype(np.float64).var(axis=(0, 1)).mean()
+    return float(variance(image) / max(variance(reference), 1e-12))
+
+
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Peak signal to noise ratio of uint8 images, dB."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)

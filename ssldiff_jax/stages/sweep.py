@@ -97,6 +97,7 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
             drawn.append(model.draw(sample.drawing_of(model, region, seed=seed)))
             pairs.append(similarity.Pair(drawn[-1].image, region.image))
     layout = [images.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
+    variance = [images.variance_ratio(p.image, p.reference) for p in pairs]
     seams = [images.seam_energy(p.image, side, config.downsample_factor) for p in pairs]
     row = {
         "calls": drawn[0].unet_forwards,
@@ -104,6 +105,7 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
         "seconds": float(np.median([d.seconds for d in drawn[1:] or drawn])),
         "seam_energy": float(np.mean(seams)),
         "layout_correlation": float(np.mean(layout)),
+        "variance": float(np.mean(variance)),
     }
     real = [region.image for region in regions]
     for name, embed in judges.items():

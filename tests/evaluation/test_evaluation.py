@@ -105,6 +105,14 @@ def test_layout_correlation_of_an_oblong_has_no_transpose():
     assert found == {"identity": pytest.approx(1)}
 
 
+def test_variance_ratio():
+    noise = np.random.default_rng(0).integers(60, 196, (64, 96, 3)).astype(np.uint8)
+    assert images.variance_ratio(noise, noise) == 1
+    paler = (64 + noise // 2).astype(np.uint8)
+    assert images.variance_ratio(paler, noise) == pytest.approx(0.25, rel=0.01)
+    assert images.variance_ratio(np.full_like(noise, 9), noise) == 0
+
+
 def test_seam_energy():
     noise = np.random.default_rng(0).integers(60, 180, (256, 256, 3), np.uint8)
     assert images.seam_energy(noise, window=32, factor=4) == pytest.approx(1, abs=0.06)
