@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import arrays, layers, spread
 from ssldiff_jax.encoders import augment, dino, infonce, known, vit
 
 OWN = "own"
@@ -90,7 +90,8 @@ class EncoderConfig:
 
 
 class Encoder:
-    """Embeds any number of patches in batches of one size, so it is traced once.
+    """Embeds any number of patches in batches of one size, so it is traced once; this process's
+    devices share a batch.
 
     Embeddings are measured from `origin` `(D,)`.
     """
@@ -102,8 +103,9 @@ class Encoder:
         self.params = params
         self.origin = np.asarray(origin, np.float32)
         self._batch_size = batch_size
-        self._embed = jax.jit(
-            lambda params, image_uint8: architecture.embed(params, layers.to_image(image_uint8))
+        self._embed = spread.Spread(
+            lambda params, image_uint8: architecture.embed(params, layers.to_image(image_uint8)),
+            spread.local_mesh(),
         )
 
     @property
@@ -136,7 +138,7 @@ class Encoder:
             batch = patches[start : start + self._batch_size]
             padding = self._batch_size - len(batch)
             padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
-            embedding = np.asarray(self._embed(self.params, padded))[: len(batch)]
+            embedding = self._embed(self.params, padded)[: len(batch)]
             found.append(embedding - self.origin)
         return np.concatenate(found) if found else np.zeros((0, self.dim), np.float32)
 

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, spread
 from ssldiff_jax.sampler import windows
 
 RowsFn = Callable[[int, int], Float[np.ndarray, "h W C"]]
@@ -44,11 +44,13 @@ class TiledDecoder:
     Attributes:
         decode: (params, latents) → images in [−1, 1].
         factor: pixels per latent.
+        mesh: devices that share the tiles; None for one.
     """
 
     decode: Callable[[Any, arrays.Latents], arrays.Image]
     factor: int
     config: DecodeConfig
+    mesh: Mesh | None = None
 
     def __call__(self, params: Any, canvas: arrays.Canvas) -> tuple[arrays.ImageUint8, int]:
         """The image, and how many tiles were decoded for it."""
@@ -84,11 +86,12 @@ class TiledDecoder:
 
     def _tiles(self, params: Any, latents: np.ndarray, lefts: np.ndarray, tile: int):
         """(left, image) of the tiles of a row."""
-        for start in range(0, len(lefts), self.config.chunk):
-            batch = lefts[start : start + self.config.chunk]
+        at_once = self._spread.multiple_of(self.config.chunk)
+        for start in range(0, len(lefts), at_once):
+            batch = lefts[start : start + at_once]
             tiles = np.stack([latents[:, x : x + tile] for x in batch])
-            tiles = np.pad(tiles, ((0, self.config.chunk - len(batch)), (0, 0), (0, 0), (0, 0)))
-            yield from zip(batch, np.asarray(self._jit(params, tiles)), strict=False)
+            tiles = np.pad(tiles, ((0, at_once - len(batch)), (0, 0), (0, 0), (0, 0)))
+            yield from zip(batch, self._spread(params, tiles), strict=False)
 
     def _pixels(self, image: np.ndarray) -> arrays.ImageUint8:
         if self.config.blend == "paper":
@@ -104,8 +107,8 @@ class TiledDecoder:
         return tuple(windows.covering_starts(length, tile, stride) for length in size)
 
     @functools.cached_property
-    def _jit(self) -> Callable[..., jax.Array]:
-        return jax.jit(self.decode)
+    def _spread(self) -> spread.Spread:
+        return spread.Spread(self.decode, self.mesh)
 
     def _weights(self, tile: int) -> np.ndarray:
         """Weights of a tile's pixels; never zero, so that every pixel has one."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.export
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
@@ -193,13 +194,26 @@ class GridSampler:
         used = numbers >= 0
         of = np.where(used, numbers, numbers.max())
         corners = plan.corners(step, of)
-        found = np.asarray(condition(plan.places(corners)), np.float32)
-        if found.ndim != 2 or len(found) != len(of):
-            raise ValueError(f"conditions must be ({len(of)}, D), got {found.shape}")
+        found = self._conditions(condition, plan.places(corners))
         local = corners % np.array([layout.shard_rows, layout.shape[1]])
         local = np.where(used[:, None], local, 0).astype(np.int32)
         weights = plan.shares(of) * used[:, None, None].astype(np.float32)
-        return tuple(self._put(layout, a, split=True) for a in (local, weights, found))
+        return *(self._put(layout, a, split=True) for a in (local, weights)), found
+
+    def _conditions(self, condition: conditions.ConditionFn, places: np.ndarray):
+        """Of a chunk's windows, on the devices that evaluate them; a process asks for its own."""
+        count, mesh = len(places), self.canvas.mesh
+        if mesh is not None:
+            split = NamedSharding(mesh, PartitionSpec(field_lib.AXIS))
+            parts = split.addressable_devices_indices_map((count,)).values()
+            own = np.unique(np.concatenate([np.arange(count)[index] for index in parts]))
+            places = places[own]
+        found = np.asarray(condition(places), np.float32)
+        if found.ndim != 2 or len(found) != len(places):
+            raise ValueError(f"conditions must be ({len(places)}, D), got {found.shape}")
+        if mesh is None:
+            return found
+        return jax.make_array_from_process_local_data(split, found, (count, found.shape[1]))
 
     def _put(self, layout: field_lib.Layout, tree: Any, *, split: bool) -> Any:
         sharding = layout.sharding(split)

@@ -368,7 +368,10 @@ class Generator:
     def decoder(self) -> decode.TiledDecoder:
         """Canvases to pixels."""
         return decode.TiledDecoder(
-            self.autoencoder.decode, self.autoencoder.downsample_factor, self.config.sample.decode
+            self.autoencoder.decode,
+            self.autoencoder.downsample_factor,
+            self.config.sample.decode,
+            self._mesh,
         )
 
     @functools.cached_property

@@ -3,6 +3,7 @@ never whole in memory."""
 
 import dataclasses
 import logging
+import os
 import pathlib
 import shutil
 import time
@@ -174,10 +175,10 @@ class Job:
         rows = lambda top, count: self.model.sampler.rows(plan, state, top, count)
         strips: Iterator[np.ndarray] = self.model.strips(self.drawing, rows)
         progress = logs.Progress(f"{self.name} decoded", self.drawing.size[0])
-        with open(self._raw, "wb") as raw:
+        is_first = jax.process_index() == 0
+        with open(self._raw if is_first else os.devnull, "wb") as raw:
             for strip in strips:
-                if jax.process_index() == 0:
-                    raw.write(np.ascontiguousarray(strip).data)
+                raw.write(np.ascontiguousarray(strip).data)
                 progress.update(len(strip))
         progress.close()
 

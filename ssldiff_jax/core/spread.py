@@ -1,0 +1,78 @@
+"""A batch computed by all devices of a mesh."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A program (params, batch) → array, its batch split over the devices of a mesh.
+
+    Where a mesh has devices of several processes, all must call it with the same batch; each gets
+    the whole result.
+
+    Attributes:
+        program: it may treat the examples of a batch one by one only.
+        mesh: None for one device.
+    """
+
+    program: Callable[[Any, Any], jax.Array]
+    mesh: Mesh | None = None
+
+    def __call__(self, params: Any, batch: np.ndarray) -> np.ndarray:
+        """The program's result; the batch may have any length."""
+        if self.mesh is None:
+            return np.asarray(self._jit(params, batch))
+        count = self.multiple_of(len(batch))
+        padded = np.pad(batch, ((0, count - len(batch)), *((0, 0),) * (batch.ndim - 1)))
+        found = self._jit(self._placed(params), _put(padded, self._split))
+        return np.asarray(found)[: len(batch)]
+
+    def multiple_of(self, count: int) -> int:
+        """The least number of examples, `count` or more, that fills all devices."""
+        devices = self.mesh.size if self.mesh else 1
+        return -(-count // devices) * devices
+
+    def _placed(self, params: Any) -> Any:
+        """Parameters on every device, brought there once."""
+        held = self._held
+        if held.get("of") is not params:
+            put = lambda a: _put(np.asarray(a), self._whole)
+            held.update(of=params, placed=jax.tree.map(put, params))
+        return held["placed"]
+
+    @functools.cached_property
+    def _held(self) -> dict[str, Any]:
+        return {}
+
+    @functools.cached_property
+    def _jit(self) -> Callable[..., jax.Array]:
+        if self.mesh is None:
+            return jax.jit(self.program)
+        # A result that this process sees all parts of needs no exchange.
+        is_here = self._split.is_fully_addressable
+        return jax.jit(self.program, out_shardings=self._split if is_here else self._whole)
+
+    @property
+    def _split(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(self.mesh.axis_names))
+
+    @property
+    def _whole(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
+
+
+def local_mesh() -> Mesh | None:
+    """This process's devices; None where it has but one."""
+    devices = jax.local_devices()
+    return Mesh(np.array(devices), ("data",)) if len(devices) > 1 else None
+
+
+def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
