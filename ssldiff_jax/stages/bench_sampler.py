@@ -59,7 +59,8 @@ def _ours(context: runner.Context, model: generator.Generator, size: int) -> dic
     large = lambda drawn: job.Job(model, drawn, folder, "image", ("tif",), scale)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
     drawing = _drawing(model, size)
-    _some_steps(model, drawing, 1)
+    for array in jax.tree.leaves(_some_steps(model, drawing, 1)):
+        array.delete()
     memory.reset_peak()
     began, before = time.perf_counter(), memory.rss_mb()
     told = large(drawing).run()
