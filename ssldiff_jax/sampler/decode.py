@@ -120,16 +120,3 @@ class TiledDecoder:
         ramp_px = max(self.config.overlap * self.factor, 1)
         ramp = np.minimum(np.minimum(place, place[::-1]) / ramp_px, 1.0).astype(np.float32)
         return np.outer(ramp, ramp)[..., None]
-
-
-def going_round(rows: RowsFn, size: tuple[int, int], beyond: int) -> RowsFn:
-    """Rows of a canvas that wraps, with `beyond` latent pixels of the other side on every side."""
-
-    def found(top: int, count: int) -> np.ndarray:
-        inside = (np.arange(top, top + count) - beyond) % size[0]
-        breaks = np.flatnonzero(np.diff(inside) != 1) + 1
-        parts = [rows(int(part[0]), len(part)) for part in np.split(inside, breaks)]
-        cols = (np.arange(size[1] + 2 * beyond) - beyond) % size[1]
-        return np.concatenate(parts)[:, cols]
-
-    return found

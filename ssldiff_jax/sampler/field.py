@@ -89,10 +89,11 @@ class Layout:
         return rows + rows // self.shard_rows * self.halo
 
     def store(self, canvas: arrays.Canvas) -> np.ndarray:
-        """A canvas (H, W, C) as it is stored; zeros beyond it, ghosts and halos unset."""
-        canvas = np.asarray(canvas)
+        """A canvas (H, W, C) as it is stored: mirrored beyond its border; no ghosts, no halos."""
+        canvas, field = np.asarray(canvas), (self.rows * self.window, self.cols * self.window)
+        rows, cols = (_mirrored(*sizes) for sizes in zip(canvas.shape, field, strict=False))
         found = np.zeros((*self.shape[:2], canvas.shape[-1]), np.float32)
-        found[self.stored_rows(np.arange(len(canvas))), : canvas.shape[1]] = canvas
+        found[self.stored_rows(np.arange(field[0])), : field[1]] = canvas[rows][:, cols]
         return found.astype(self.config.dtype)
 
     def noise(self, key: arrays.Key, step, row) -> Float[jax.Array, "w W C"]:
@@ -179,3 +180,12 @@ class Layout:
             return None
         whole = not split or not self.halo
         return NamedSharding(self.config.mesh, PartitionSpec() if whole else PartitionSpec(AXIS))
+
+
+def _mirrored(size: int, field: int) -> np.ndarray:
+    """Which of a canvas's `size` pixels each of a line of `field` shows, which goes round: half of
+    what is beyond follows the canvas's end, half leads to its beginning."""
+    at = np.arange(field)
+    at = np.where(at >= size + (field - size + 1) // 2, at - field, at)
+    period = max(2 * (size - 1), 1)
+    return (size - 1) - np.abs(at % period - (size - 1))

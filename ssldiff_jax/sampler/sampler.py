@@ -79,10 +79,22 @@ class GridSampler:
         given: Given | None = None,
     ) -> arrays.Canvas:
         """A canvas, whole and in float32."""
+        state = self.run(params, plan, condition, key, given)
+        return self.rows(plan, state, 0, plan.canvas[0])
+
+    def run(
+        self,
+        params: Any,
+        plan: windows.WindowPlan,
+        condition: conditions.ConditionFn,
+        key: arrays.Key,
+        given: Given | None = None,
+    ) -> programs_lib.State:
+        """The field after the last step."""
         state, end = self.start(plan, key, given), Place(plan.num_steps, 0)
         for reached, place in self.walk(params, plan, condition, key, state):
             if place == end:
-                return self.rows(plan, reached, 0, plan.canvas[0])
+                return reached
         raise ValueError("a plan must have at least one step, got none")
 
     def start(
@@ -134,12 +146,18 @@ class GridSampler:
             yield state, Place(step + 1, 0)
 
     def rows(
-        self, plan: windows.WindowPlan, state: programs_lib.State, top: int, count: int
+        self,
+        plan: windows.WindowPlan,
+        state: programs_lib.State,
+        top: int,
+        count: int,
+        beyond: int = 0,
     ) -> np.ndarray:
-        """Rows of the canvas, float32; all processes must ask together."""
-        at = self.layout(plan).stored_rows(np.arange(top, top + count))
-        found = self.programs(plan).fetch(state.x, at)[:, : plan.canvas[1]]
-        return np.asarray(found, np.float32)
+        """Rows of the canvas, float32, with `beyond` latent pixels more on either side; those
+        beyond its border are the field's, which goes round. All processes must ask together."""
+        at = self.layout(plan).stored_rows(np.arange(top, top + count) % plan.field[0])
+        cols = np.arange(-beyond, plan.canvas[1] + beyond) % plan.field[1]
+        return np.asarray(self.programs(plan).fetch(state.x, at), np.float32)[:, cols]
 
     def layout(self, plan: windows.WindowPlan) -> field_lib.Layout:
         """How the plan's field is stored."""

@@ -44,6 +44,7 @@ class WindowPlan:
         row_shares: weight of a window's rows among all windows that see them; the weight of a
             pixel is that of its row times that of its column, and sums to 1 over windows.
         col_shares: likewise of columns.
+        margin: pixels beyond every side of the canvas that continue the picture.
     """
 
     canvas: tuple[int, int]
@@ -53,6 +54,7 @@ class WindowPlan:
     cols: Int[np.ndarray, "S M"]
     row_shares: Float[np.ndarray, "N w"]
     col_shares: Float[np.ndarray, "M w"]
+    margin: int = 0
 
     @property
     def num_steps(self) -> int:
@@ -149,6 +151,7 @@ def _offset(config, canvas, window, num_steps, seed) -> WindowPlan:
             for axis, n in enumerate(counts)
         ),
         *(np.ones((n, window), np.float32) for n in counts),
+        window // 2 if wraps or beyond else 0,
     )
 
 

@@ -97,8 +97,7 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
     state = _some_steps(published_, drawing, steps)
     seconds = (time.perf_counter() - began) * _PAPER_STEPS / steps
     began = time.perf_counter()
-    rows = lambda top, count: published_.sampler.rows(drawing.plan, state, top, count)
-    list(published_.strips(drawing, rows))
+    list(published_.strips(drawing, state))
     return {
         "calls": published_.sampler.unet_forwards(drawing.plan),
         "decoder_calls": published_.decoder_calls(drawing.plan),

@@ -18,7 +18,16 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.diffusion import cells, guidance, solvers
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.evaluation import images
-from ssldiff_jax.sampler import chunk, conditions, decode, encode, field, sampler, windows
+from ssldiff_jax.sampler import (
+    chunk,
+    conditions,
+    decode,
+    encode,
+    field,
+    programs,
+    sampler,
+    windows,
+)
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
 from ssldiff_jax.stages import models, runner
@@ -204,24 +213,21 @@ class Generator:
         """The image of a drawing, in memory."""
         began = time.monotonic()
         key = rng.stream(drawing.seed, "sample/canvas")
-        canvas = self.sampler(self.params, drawing.plan, drawing.condition, key, drawing.given)
-        rows = lambda top, count: canvas[top : top + count]
-        image = np.concatenate(list(self.strips(drawing, rows)))
+        state = self.sampler.run(self.params, drawing.plan, drawing.condition, key, drawing.given)
+        image = np.concatenate(list(self.strips(drawing, state)))
         seconds = time.monotonic() - began
         forwards = self.sampler.unet_forwards(drawing.plan)
         return drawing_lib.LargeImage(image, forwards, self.decoder_calls(drawing.plan), seconds)
 
     def strips(
-        self, drawing: drawing_lib.Drawing, rows: decode.RowsFn
+        self, drawing: drawing_lib.Drawing, state: programs.State
     ) -> Iterator[arrays.ImageUint8]:
         """The image of a canvas from top to bottom, of exactly the size of the drawing."""
-        (height, width), canvas = drawing.size, drawing.plan.canvas
-        done, beyond, factor = 0, self._beyond(drawing.plan), self.config.downsample_factor
-        params, first = self.autoencoder.params, beyond * factor
-        if beyond:
-            rows = decode.going_round(rows, canvas, beyond)
-            canvas = tuple(size + 2 * beyond for size in canvas)
-        for strip in self.decoder.strips(params, rows, canvas):
+        (height, width), plan = drawing.size, drawing.plan
+        beyond, done = self._beyond(plan), 0
+        first = beyond * self.config.downsample_factor
+        rows = lambda top, count: self.sampler.rows(plan, state, top - beyond, count, beyond)
+        for strip in self.decoder.strips(self.autoencoder.params, rows, self._decoded(plan)):
             kept = strip[max(first - done, 0) : first + height - done, first : first + width]
             done += len(strip)
             if len(kept):
@@ -229,12 +235,15 @@ class Generator:
 
     def decoder_calls(self, plan: windows.WindowPlan) -> int:
         """Tiles that are decoded for a canvas."""
-        beyond = self._beyond(plan)
-        return self.decoder.num_tiles(tuple(size + 2 * beyond for size in plan.canvas))
+        return self.decoder.num_tiles(self._decoded(plan))
+
+    def _decoded(self, plan: windows.WindowPlan) -> tuple[int, int]:
+        """Height and width of what the decoder sees."""
+        return tuple(size + 2 * self._beyond(plan) for size in plan.canvas)
 
     def _beyond(self, plan: windows.WindowPlan) -> int:
-        """Latent pixels of the other side that the decoder sees of a canvas that wraps."""
-        return self.config.sample.decode.overlap if self._wraps else 0
+        """Latent pixels that the decoder sees beyond every side, so that it knows no border."""
+        return min(self.config.sample.decode.overlap, plan.margin)
 
     @property
     def _wraps(self) -> bool:

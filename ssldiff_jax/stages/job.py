@@ -171,9 +171,7 @@ class Job:
 
     def _write_pixels(self, state: programs.State) -> None:
         """Decode row by row of tiles into a file of raw pixels."""
-        plan = self.drawing.plan
-        rows = lambda top, count: self.model.sampler.rows(plan, state, top, count)
-        strips: Iterator[np.ndarray] = self.model.strips(self.drawing, rows)
+        strips: Iterator[np.ndarray] = self.model.strips(self.drawing, state)
         progress = logs.Progress(f"{self.name} decoded", self.drawing.size[0])
         is_first = jax.process_index() == 0
         with open(self._raw if is_first else os.devnull, "wb") as raw:
