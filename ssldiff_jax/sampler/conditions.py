@@ -17,6 +17,7 @@ from jaxtyping import Float, Int, UInt8
 from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.sampler import grid as grid_lib
+from ssldiff_jax.sampler import windows
 
 Corners = Int[np.ndarray, "N 2"]
 Conditions = Float[np.ndarray, "N E"]
@@ -144,10 +145,7 @@ def beyond_border(
 ) -> Int[np.ndarray, "n"]:
     """Pixels first … first + count − 1 of a line of `size`, mirrored at its ends or going round."""
     at = np.arange(first, first + count)
-    if border == "wrap":
-        return at % size
-    period = max(2 * (size - 1), 1)
-    return (size - 1) - np.abs(at % period - (size - 1))
+    return at % size if border == "wrap" else windows.mirrored(at, size)
 
 
 def array_reader(image_uint8: arrays.ImageUint8) -> ReadFn:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.sampler import windows
 
 Stored: TypeAlias = Float[jax.Array, "H W C"]
 AXIS = "data"
@@ -91,7 +92,7 @@ class Layout:
     def store(self, canvas: arrays.Canvas) -> np.ndarray:
         """A canvas (H, W, C) as it is stored: mirrored beyond its border; no ghosts, no halos."""
         canvas, field = np.asarray(canvas), (self.rows * self.window, self.cols * self.window)
-        rows, cols = (_mirrored(*sizes) for sizes in zip(canvas.shape, field, strict=False))
+        rows, cols = (_shown(*sizes) for sizes in zip(canvas.shape, field, strict=False))
         found = np.zeros((*self.shape[:2], canvas.shape[-1]), np.float32)
         found[self.stored_rows(np.arange(field[0])), : field[1]] = canvas[rows][:, cols]
         return found.astype(self.config.dtype)
@@ -182,10 +183,9 @@ class Layout:
         return NamedSharding(self.config.mesh, PartitionSpec() if whole else PartitionSpec(AXIS))
 
 
-def _mirrored(size: int, field: int) -> np.ndarray:
+def _shown(size: int, field: int) -> np.ndarray:
     """Which of a canvas's `size` pixels each of a line of `field` shows, which goes round: half of
     what is beyond follows the canvas's end, half leads to its beginning."""
     at = np.arange(field)
     at = np.where(at >= size + (field - size + 1) // 2, at - field, at)
-    period = max(2 * (size - 1), 1)
-    return (size - 1) - np.abs(at % period - (size - 1))
+    return windows.mirrored(at, size)

@@ -155,6 +155,12 @@ def _offset(config, canvas, window, num_steps, seed) -> WindowPlan:
     )
 
 
+def mirrored(at: np.ndarray, size: int) -> np.ndarray:
+    """Places on a line, brought into [0, size) by mirrors at its first and last pixel."""
+    period = max(2 * (size - 1), 1)
+    return (size - 1) - np.abs(at % period - (size - 1))
+
+
 def covering_starts(size: int, window: int, stride: int) -> np.ndarray:
     """Starts `stride` apart that cover [0, size); the last is moved back to end at `size`."""
     starts = np.arange(0, size - window + 1, stride)
