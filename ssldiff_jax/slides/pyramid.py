@@ -214,15 +214,30 @@ def _array_rows(pixels: Pixels) -> Callable[[int, int], arrays.ImageUint8]:
 
 def _vips(pixels: Pixels) -> pyvips.Image:
     if isinstance(pixels, RawImage):
-        # vips remembers files by their names: ask for this one as it is now.
-        size = (pixels.width, pixels.height, 3)
-        raw = pyvips.Image.rawload(str(pixels.path), *size, revalidate=True)
-        return raw.copy(interpretation="srgb")
+        return _joined_strips(pixels)
     _check_image(pixels)
     height, width, bands = pixels.shape
     flat = np.ascontiguousarray(pixels).reshape(-1)
     source = pyvips.Image.new_from_memory(flat.data, width, height, bands, "uchar")
     return source.copy(interpretation="srgb")
+
+
+def _joined_strips(pixels: RawImage) -> pyvips.Image:
+    """The image from strips of its file: as one file, vips would map all of it into memory."""
+    height, width = pixels.height, pixels.width
+    strips = [
+        pyvips.Image.rawload(
+            str(pixels.path),
+            width,
+            min(_STRIP, height - top),
+            3,
+            offset=top * width * 3,
+            revalidate=True,  # vips remembers files by their names: this one as it is now
+        )
+        for top in range(0, height, _STRIP)
+    ]
+    joined = pyvips.Image.arrayjoin(strips, across=1)  # which makes the last as high as the rest
+    return joined.crop(0, 0, width, height).copy(interpretation="srgb")
 
 
 def _check_image(image_uint8: np.ndarray) -> None:

@@ -1,6 +1,8 @@
 import importlib.util
 import pathlib
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import openslide
@@ -115,7 +117,10 @@ def raw(tmp_path, image_uint8):
 
 
 @pytest.mark.parametrize("name", sorted(pyramid.FORMATS))
-def test_files_are_the_same_from_memory_and_from_a_file(tmp_path, image_uint8, raw, name):
+def test_files_are_the_same_from_memory_and_from_a_file(
+    tmp_path, image_uint8, raw, name, monkeypatch
+):
+    monkeypatch.setattr(pyramid, "_STRIP", 99)  # several, the last one shorter
     found = []
     for i, pixels in enumerate((image_uint8, raw)):
         folder = tmp_path / str(i)
@@ -128,6 +133,27 @@ def test_files_are_the_same_from_memory_and_from_a_file(tmp_path, image_uint8, r
     assert all(found[0][key] == found[1][key] for key in found[0])
     # A COG, and nothing of what was needed in between.
     assert len(found[0]) == 1 or name == "dzi"
+
+
+_WRITE_LARGE = """
+import pathlib, sys
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import memory
+
+raw = pathlib.Path(sys.argv[1])
+before = memory.rss_mb()
+pixels = pyramid.RawImage(raw, 12288, 12288)
+pyramid.write_pyramid(raw.with_suffix(".tif"), pixels, pyramid.Scale(1.0))
+print(memory.peak_rss_mb() - before)
+"""
+
+
+def test_a_large_file_of_pixels_is_never_held_whole(tmp_path):
+    with open(tmp_path / "pixels.raw", "wb") as raw:
+        raw.truncate(3 * 12288**2)  # 453 MB, of zeros that no disk holds
+    command = [sys.executable, "-c", _WRITE_LARGE, str(tmp_path / "pixels.raw")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert float(told.stdout) < 300
 
 
 def test_ome_tiff_tells_size_and_scale(tmp_path, image_uint8):
