@@ -13,8 +13,8 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
-    # sample, judge, evaluate, report. The tools draw, sweep, variations, export
-    # and bench run when named.
+    # sample, judge, evaluate, report. The tools draw, sweep, variations, export,
+    # bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
     config.force = ""
@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     config.draw = _draw()
     config.sweep = _sweep()
     config.bench = _bench()
+    config.compile = _compile()
     config.variations = _variations()
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder()
@@ -44,9 +45,13 @@ def _runtime() -> ConfigDict:
     # third less. Leave off where many threads allocate.
     c.keep_freed_memory = False
     # Folder of compiled programs that later runs read; "" keeps none.
-    c.compilation_cache = ""
-    # auto: one process of several, found from the environment (TPU pod, SLURM); off: alone.
+    c.compilation_cache = "~/.cache/ssldiff_jax"
+    # auto: one process of several, found from the environment (TPU pod, GKE, SLURM, Open MPI);
+    # given: as JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say; off: alone.
     c.distributed = "off"
+    # Where checkpoints of training lie: gs://bucket/run (pip install gcsfs), or any folder; "" is
+    # the workdir.
+    c.checkpoints = ""
     return c
 
 
@@ -54,7 +59,8 @@ def _mesh() -> ConfigDict:
     c = ConfigDict()
     # Devices along each axis; one may be -1 for all that are left.
     c.data = -1
-    c.fsdp = 1
+    # State is split over fsdp, parameters are gathered once a step; 0 takes up to 8 devices.
+    c.fsdp = 0
     c.model = 1
     # "regex = dimension:axis": which dimension of which parameters is split over which axis.
     c.rules = ("kernel$ = -1:fsdp",)
@@ -132,23 +138,38 @@ def _train(*, steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
     # Over all devices and hosts.
     c.batch_size = batch_size
     c.optimizer = ConfigDict()
-    # AdamW.
+    # adamw, adafactor (moments of rows and columns: half the memory), or muon (matrices by
+    # orthogonalised momentum, vectors by AdamW).
+    c.optimizer.name = "adamw"
     c.optimizer.learning_rate = learning_rate
     c.optimizer.warmup_steps = 1000
     # constant, or cosine to zero over num_steps.
     c.optimizer.decay = "constant"
     c.optimizer.weight_decay = 0.01
+    # "regex = rate, decay": what multiplies the learning rate and the decay of some parameters.
+    # Biases and norms never decay.
+    c.optimizer.groups = ()
     c.optimizer.b2 = 0.999
     # Gradients of a larger global norm are scaled down to it.
     c.optimizer.clip_norm = 1.0
     # Averaged weights are what later stages read.
     c.optimizer.ema_decay = 0.9999
+    c.compute = ConfigDict()
+    # float32 or bfloat16, inside the model; parameters, gradients' sums and averages are float32.
+    c.compute.dtype = "bfloat16"
+    # What is kept for the gradient: none recomputes nothing; products keeps the outputs of blocks
+    # and of matrix products, blocks those of blocks only.
+    c.compute.remat = "none"
+    # Parts of a batch that are computed one after the other.
+    c.compute.accumulate = 1
     c.log_every = 100
     c.checkpoint_every = 5000
     # Non-finite updates are skipped; more than this many stop the run.
     c.max_skipped = 10
     # jit over the mesh, or pmap over local devices.
     c.method = "jit"
+    # Steps to trace, after the tenth, into the stage's folder profile/ (TensorBoard, Perfetto).
+    c.profile_steps = 0
     return c
 
 
@@ -443,6 +464,19 @@ def _bench() -> ConfigDict:
     # Steps of the published algorithm's 50 that are done to compare at the first size, the rest
     # is multiplied; 0 does not compare.
     c.paper_steps = 2
+    return c
+
+
+def _compile() -> ConfigDict:
+    c = ConfigDict()
+    # Slices that the tool compiles for, generation:chips: v5e:2x2, v5e:16x16, v5p:2x4x4 …
+    c.topology = ("v5e:2x2",)
+    # Training steps and the sampler's network.
+    c.programs = ("denoiser", "autoencoder", "encoder", "sampler")
+    # Global batches; 0 is that of the config.
+    c.batch_size = (0,)
+    # O0 takes minutes for the published UNet, O1 and above an hour.
+    c.optimization_level = "O0"
     return c
 
 

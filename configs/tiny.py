@@ -34,6 +34,7 @@ def get_config():
 
 def _short(train):
     train.num_steps = 4
+    train.compute.dtype = "float32"
     train.batch_size = 8
     train.log_every = 2
     train.checkpoint_every = 2

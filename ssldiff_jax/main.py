@@ -1,9 +1,11 @@
 """Command line: `python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo`."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import pathlib
+import signal
 import sys
 import traceback
 
@@ -15,6 +17,10 @@ from ssldiff_jax.stages import memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
+_STOPPED = (
+    128 + signal.SIGTERM
+)  # as of a process that the signal ended: what starts it again sees it
+
 flags.mark_flags_as_required(["config", "workdir"])
 
 
@@ -31,6 +37,9 @@ def main(argv: list[str]) -> None:
 
     try:
         launch.launch(values, workdir)
+    except launch.StoppedError as error:
+        logging.getLogger("ssldiff_jax").info("%s", error)
+        sys.exit(_STOPPED)
     except launch.USER_ERRORS as error:
         trace = workdir / "traceback.txt"
         with contextlib.suppress(OSError):
@@ -60,19 +69,45 @@ def _set_up_logs() -> None:
     logger.propagate = False
 
 
+def _join_hosts(how: str) -> None:
+    """Make this process one of several: found from the environment of a TPU pod, GKE, SLURM or
+    Open MPI, or as three variables say."""
+    import jax
+
+    if how == "auto":
+        jax.distributed.initialize()
+    elif how == "given":
+        names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        missing = [name for name in names if name not in os.environ]
+        if missing:
+            sys.exit(
+                "error: runtime.distributed=given expects the environment to have "
+                f"{', '.join(names)}, got none of {', '.join(missing)}"
+            )
+        address, count, number = (os.environ[name] for name in names)
+        jax.distributed.initialize(address, int(count), int(number))
+
+
+def _has_accelerator() -> bool:
+    devices = pathlib.Path("/dev")
+    return any(any(devices.glob(name)) for name in ("accel*", "vfio/[0-9]*", "nvidia[0-9]*"))
+
+
 def _set_up_jax(runtime: dict) -> None:
     if runtime.get("keep_freed_memory"):
         # Before jax makes its threads, each of which would get an arena of its own.
         memory.keep_freed()
+    if importlib.util.find_spec("libtpu") and not _has_accelerator():
+        # The TPU compiler alone, for the tool compile: jax would look for a TPU at every start.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if runtime.get("cpu_devices", 0) > 1:
         # XLA's CPU runtime takes as many threads as cores; a collective that waits holds one.
         os.environ.setdefault("NPROC", str(4 * runtime["cpu_devices"]))
     import jax
 
-    if runtime.get("distributed", "off") == "auto":
-        jax.distributed.initialize()
     if runtime.get("cpu_devices"):
         jax.config.update("jax_num_cpu_devices", runtime["cpu_devices"])
+    _join_hosts(runtime.get("distributed", "off"))
     if runtime.get("compilation_cache"):
         cache = os.path.expanduser(runtime["compilation_cache"])
         jax.config.update("jax_compilation_cache_dir", cache)

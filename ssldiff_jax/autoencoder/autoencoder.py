@@ -92,7 +92,7 @@ class Autoencoder(nn.Module):
         if self.config.kind == "vq":
             z = self.encoder(image)
             quantised = self.quantiser(z)
-            found = self.decoder(quantised.z)
+            found = self.decoder(quantised.z.astype(z.dtype))
             return Reconstruction(found, z, {"codebook": quantised.loss}, quantised.index)
         moments = self.encode(image)
         z = sample_moments(moments, noise)

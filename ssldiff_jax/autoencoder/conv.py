@@ -42,7 +42,7 @@ class ResBlock(nn.Module):
         h = layers.conv(self.features, name="conv2")(h)
         if x.shape[-1] != self.features:
             x = layers.conv(self.features, kernel=1, name="shortcut")(x)
-        return x + h
+        return layers.end_of_block(x + h)
 
 
 class AttentionBlock(nn.Module):

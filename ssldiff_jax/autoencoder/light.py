@@ -26,7 +26,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: layers.FeatureMap) -> jax.Array:
         h = layers.conv(self.features, name="conv_1")(nn.silu(x))
-        return x + layers.conv(self.features, name="conv_2", zero=True)(nn.silu(h))
+        h = layers.conv(self.features, name="conv_2", zero=True)(nn.silu(h))
+        return layers.end_of_block(x + h)
 
 
 class Encoder(nn.Module):

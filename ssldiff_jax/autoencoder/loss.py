@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
 from ssldiff_jax.core import arrays, layers, rng
+from ssldiff_jax.core import batch as batch_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ class AutoencoderTask:
             )
             loss += jnp.where(started, added, 0.0)
             terms |= told
-        terms["psnr"] = -10 * jnp.log10(jnp.mean((found.image - image) ** 2) / 4)
+        terms["psnr"] = -10 * jnp.log10(batch_lib.mean(jnp.mean((found.image - image) ** 2)) / 4)
         extra, used = self._count(extra, found, key_codes)
         return loss, (terms | used, extra)
 
@@ -141,7 +142,9 @@ class AutoencoderTask:
     def _against(self, params, real, fake, reconstruction_loss, pull) -> tuple:
         """The generator's term, adaptively weighted, and the discriminator's own."""
         stop = jax.lax.stop_gradient
-        judge = lambda params, x: self.adversary.apply({"params": params}, x)
+        judge = lambda params, x: self.adversary.apply(
+            {"params": params}, layers.like(params, x)
+        ).astype(jnp.float32)
         fooled = lambda x: -jnp.mean(judge(stop(params), x))
         balance = discriminator.adaptive_weight(reconstruction_loss, fooled, stop(fake), pull)
         generator = fooled(fake)
@@ -155,10 +158,9 @@ class AutoencoderTask:
         if found.index is None:
             return extra, {}
         codes, decay = self.config.vq.num_codes, self.config.vq.usage_decay
-        fractions = decay * extra["usage"] + (1 - decay) * vq.usage(found.index, codes)
-        latents = jax.lax.stop_gradient(found.z).reshape(-1, found.z.shape[-1])
-        chosen = jax.random.randint(key, (codes,), 0, len(latents))
-        extra |= {"usage": fractions, "latents": latents[chosen]}
+        used = batch_lib.mean(vq.usage(found.index, codes))
+        fractions = decay * extra["usage"] + (1 - decay) * used
+        extra |= {"usage": fractions, "latents": _drawn(key, codes, found.z)}
         dead = jnp.mean(fractions * codes < self.config.vq.dead_below)
         return extra, {"code_perplexity": vq.perplexity(fractions), "dead_codes": dead}
 
@@ -168,13 +170,29 @@ class AutoencoderTask:
         return b, h // f, w // f, c
 
 
+def _drawn(key: arrays.Key, count: int, z: arrays.Latents) -> jax.Array:
+    """Latents `(count, C)` from any places of the batch, whichever device holds them."""
+    own = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
+    of_all = jax.random.randint(key, (count,), 0, len(own) * batch_lib.num_shares())
+    place = of_all - batch_lib.offset(len(own))
+    held = (place >= 0) & (place < len(own))
+    return batch_lib.total(jnp.where(held[:, None], own[place.clip(0, len(own) - 1)], 0.0))
+
+
+def _exact(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
 def _reconstruct(config: autoencoder.AutoencoderConfig, params: Any, image, noise) -> tuple:
-    """The reconstruction, and what pulls a gradient of its image back to the last layer."""
+    """The reconstruction (float32), and what pulls a gradient of its image back to the last
+    layer."""
     model, last = autoencoder.Autoencoder(config), params["decoder"]["conv_out"]
+    image, noise = (layers.like(params["decoder"], x) for x in (image, noise))
 
     def with_kernel(kernel):
         decoder = params["decoder"] | {"conv_out": last | {"kernel": kernel}}
         found = model.apply({"params": params | {"decoder": decoder}}, image, noise)
+        found = jax.tree.map(_exact, found)
         return found.image, found
 
     _, pull, found = jax.vjp(with_kernel, last["kernel"], has_aux=True)

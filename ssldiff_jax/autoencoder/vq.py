@@ -46,6 +46,7 @@ class Quantiser(nn.Module):
         k = self.config.num_codes
         start = lambda key, shape: jax.random.uniform(key, shape, minval=-1 / k, maxval=1 / k)
         codebook = self.param("codebook", start, (k, self.dim))
+        z = z.astype(codebook.dtype)  # distances to codes are never rounded to 8 bits
         index = nearest_code(z, codebook)
         code = codebook[index]
 

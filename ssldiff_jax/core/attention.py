@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, platform
 
 
 def attend(
@@ -15,7 +15,7 @@ def attend(
 ) -> Float[arrays.AnyArray, "B L D"]:
     """Softmax(q·kᵀ / √(D / num_heads))·v for each head, heads side by side in D."""
     split = lambda x: x.reshape(*x.shape[:2], num_heads, -1)
-    if jax.default_backend() != "cpu":
+    if platform.target() != "cpu":
         return jax.nn.dot_product_attention(split(q), split(k), split(v)).reshape(q.shape)
     # (B, H, L, D) einsums are 3-4 times faster than dot_product_attention on CPU.
     qh, kh, vh = (split(x).swapaxes(1, 2) for x in (q, k, v))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, platform
 
 FeatureMap: TypeAlias = Float[arrays.AnyArray, "B h w C"]
 Kernel: TypeAlias = Float[arrays.AnyArray, "kh kw C_in C_out"]
@@ -34,7 +34,7 @@ def convolve(
     """`jax.lax.conv_general_dilated` of NHWC by HWIO; dilation and groups stay with XLA."""
     dilations = {*options["lhs_dilation"], *options["rhs_dilation"]}
     plain = options["feature_group_count"] == 1 and dilations == {1}
-    if jax.default_backend() != "cpu" or not plain:
+    if platform.target() != "cpu" or not plain:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)

@@ -1,13 +1,42 @@
 """Layers shared by the autoencoder and the denoiser, named as in latent diffusion."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Num
 
 from ssldiff_jax.core import arrays, convolution
 
 FeatureMap = convolution.FeatureMap
+
+BLOCK = "block"
+"""The name of what a block of a network gives on, for choosing what a gradient keeps."""
+
+_EXACT = "codebook"  # compared to the last digit: never rounded
+
+
+def cast(tree: Any, dtype: str) -> Any:
+    """Floating leaves in `dtype`, but for codebooks."""
+
+    def leaf(path: tuple, x: jax.Array) -> jax.Array:
+        exact = _EXACT in jax.tree_util.keystr(path) or not jnp.issubdtype(x.dtype, jnp.floating)
+        return x if exact else x.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def like(params: Any, x: jax.Array) -> jax.Array:
+    """Inputs in the dtype of a model's parameters, which it then computes in."""
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
+    return x.astype(jnp.bfloat16 if jnp.dtype(jnp.bfloat16) in dtypes else jnp.float32)
+
+
+def end_of_block(x: jax.Array) -> jax.Array:
+    """x, marked as what a block gives on."""
+    return checkpoint_name(x, BLOCK)
 
 
 class GroupNorm(nn.Module):

@@ -56,7 +56,7 @@ class PatchRecords(tfds.core.GeneratorBasedBuilder):
             yield (
                 key,
                 {
-                    "image": _jpeg(pixels, self._plan.jpeg_quality),
+                    "image": encode(pixels, self._plan.jpeg_quality),
                     "slide": square.slide,
                     "top": square.top,
                     "left": square.left,
@@ -65,7 +65,13 @@ class PatchRecords(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def _jpeg(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
+def decode(encoded: bytes) -> arrays.ImageUint8:
+    """The pixels of a stored square."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
     buffer = io.BytesIO()
     # 4:4:4 keeps the chroma that 4:2:0 would halve: in stained tissue colour is signal.
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
@@ -106,8 +112,7 @@ class RecordSource:
         return self._pixels(int(number))
 
     def _decode(self, number: int) -> arrays.ImageUint8:
-        with Image.open(io.BytesIO(self._source[number]["image"])) as image:
-            return np.asarray(image.convert("RGB"))
+        return decode(self._source[number]["image"])
 
     def place(self, number: int) -> tuple[int, int]:
         """(slide, row): which embedding computed elsewhere is this record's."""

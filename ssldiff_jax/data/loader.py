@@ -5,7 +5,8 @@ numbers do not depend on how many hosts or devices share a batch.
 """
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Iterator
 
 import grain
 import jax
@@ -22,22 +23,34 @@ class LoaderConfig:
     prefetch: int
 
 
-def _stream(source: Any, seed: int) -> grain.MapDataset:
-    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Batches without end; each is decided by its number alone.
+
+    `per_batch` counts the elements of `dataset`'s source that one of them takes.
+    """
+
+    dataset: grain.IterDataset
+    per_batch: int
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return self.since(0)
+
+    def since(self, number: int) -> Iterator[dict[str, np.ndarray]]:
+        """Those from a number on."""
+        iterator = iter(self.dataset)
+        iterator.set_state({"next_index": number * self.per_batch})
+        return iterator
 
 
-def _batches(dataset: grain.MapDataset, batch_size: int, config: LoaderConfig) -> grain.IterDataset:
+def _share(batch_size: int) -> int:
+    """Examples of a batch on every host."""
     count = jax.process_count()
     if batch_size % count:
         raise ValueError(
             f"batch_size must divide over hosts, got batch_size={batch_size}, hosts={count}"
         )
-    dataset = dataset.map_with_index(_with_index)
-    dataset = dataset.slice(slice(jax.process_index(), None, count))
-    options = grain.ReadOptions(
-        num_threads=config.num_threads, prefetch_buffer_size=config.prefetch
-    )
-    return dataset.to_iter_dataset(options).batch(batch_size // count, drop_remainder=True)
+    return batch_size // count
 
 
 def _with_index(index: int, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -52,38 +65,60 @@ def patch_batches(
     batch_size: int,
     seed: int,
     config: LoaderConfig,
-) -> grain.IterDataset:
+) -> Batches:
     """Random crops of `side` px: batches {image_uint8 (B, side, side, 3), index (B,)}."""
 
     def cut(record: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
         crop = crops.draw_crop(generator, 0, min(record.shape[:2]), side, dihedral)
         return {"image_uint8": crop.cut(record, side)}
 
-    return _batches(_stream(records, seed).random_map(cut), batch_size, config)
+    share = _share(batch_size)
+    dataset = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(cut)
+    dataset = dataset.map_with_index(_with_index)
+    dataset = dataset.slice(slice(jax.process_index(), None, jax.process_count()))
+    options = grain.ReadOptions(
+        num_threads=config.num_threads, prefetch_buffer_size=config.prefetch
+    )
+    return Batches(dataset.to_iter_dataset(options).batch(share, drop_remainder=True), share)
 
 
 @dataclasses.dataclass(frozen=True)
-class Zipped:
-    """Two stores, example by example.
+class CachedBatches:
+    """This host's share of every batch of aligned stores, read at once. Copying is what feeding
+    costs: an example at a time takes ten times as long.
 
     Raises ValueError when their lengths differ.
     """
 
-    first: store.Store
-    second: store.Store
+    stores: tuple[store.Store, ...]
+    batch_size: int
+    seed: int
 
     def __post_init__(self):
-        if len(self.first) != len(self.second):
-            raise ValueError(
-                f"stores must be aligned, got {len(self.first)} examples in {self.first} and "
-                f"{len(self.second)} in {self.second}"
-            )
+        first, *others = self.stores
+        for other in others:
+            if len(other) != len(first):
+                raise ValueError(
+                    f"stores must be aligned, got {len(first)} examples in {first} and "
+                    f"{len(other)} in {other}"
+                )
+
+    @functools.cached_property
+    def _order(self) -> grain.MapDataset:
+        return grain.MapDataset.range(len(self.stores[0])).seed(self.seed).shuffle().repeat()
 
     def __len__(self) -> int:
-        return len(self.first)
+        return np.iinfo(np.int64).max // self.batch_size
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        return self.first[number] | self.second[number]
+        start = number * self.batch_size
+        stream = range(start + jax.process_index(), start + self.batch_size, jax.process_count())
+        numbers = [int(self._order[i]) for i in stream]
+        index = np.array(stream) % np.iinfo(np.int32).max
+        batch = {"index": index.astype(np.int32)}
+        for part in self.stores:
+            batch |= part.batch(numbers)
+        return batch
 
 
 def cached_batches(
@@ -93,6 +128,12 @@ def cached_batches(
     batch_size: int,
     seed: int,
     config: LoaderConfig,
-) -> grain.IterDataset:
+) -> Batches:
     """Cached pairs: batches {moments (B, h, w, 2C), embedding (B, D), index (B,)}."""
-    return _batches(_stream(Zipped(latents, embeddings), seed), batch_size, config)
+    _share(batch_size)
+    source = CachedBatches((latents, embeddings), batch_size, seed)
+    options = grain.ReadOptions(
+        num_threads=config.num_threads,
+        prefetch_buffer_size=max(config.num_threads, config.prefetch // batch_size),
+    )
+    return Batches(grain.MapDataset.source(source).to_iter_dataset(options), 1)

@@ -88,7 +88,7 @@ class Denoiser(nn.Module):
         tokens = Conditioner(
             c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
             name="conditioner",
-        )(embedding, place)  # fmt: skip
+        )(embedding, place).astype(x_t.dtype)  # fmt: skip
         return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, place)
 
 

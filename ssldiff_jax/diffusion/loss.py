@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.core import arrays, layers, rng
 from ssldiff_jax.diffusion import conditioning, schedule
 from ssldiff_jax.diffusion import prediction as prediction_lib
 
@@ -75,11 +75,12 @@ class DenoisingTask:
         # prediction
         drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.config.cond_drop_rate)
         embedding = conditioning.drop_condition(embedding, drop)
-        output = self.denoiser.apply({"params": params}, x_t, t, embedding)
+        x_in = layers.like(params, x_t)
+        output = self.denoiser.apply({"params": params}, x_in, t, embedding).astype(jnp.float32)
 
         # error
         wanted = prediction_lib.target(self.config.prediction, x0, eps, alpha, sigma)
-        error = jnp.mean(jnp.square((output - wanted).astype(jnp.float32)), axis=(1, 2, 3))
+        error = jnp.mean(jnp.square(output - wanted), axis=(1, 2, 3))
         weight = jnp.ones_like(error)
         if self.config.min_snr_gamma > 0:
             snr = jnp.square(alpha / sigma)[:, 0, 0, 0]

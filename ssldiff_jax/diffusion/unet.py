@@ -54,7 +54,7 @@ class ResBlock(nn.Module):
         if emb.shape[1] == 1:
             shift = shift[:, None]
         else:
-            area = cells.coverage(place, *x.shape[1:3])
+            area = cells.coverage(place, *x.shape[1:3]).astype(shift.dtype)
             shift = jnp.einsum("bhwm,bmf->bhwf", area, shift)
         norm_out = layers.group_norm(self.features, epsilon=1e-5, name="norm_out")
         if self.scale_shift:
@@ -138,7 +138,7 @@ class Stage(nn.Module):
         h = ResBlock(self.features, scale_shift, name="res")(h, emb, place)
         if self.attend:
             h = SpatialTransformer(self.config.num_heads, name="attention")(h, tokens)
-        return h
+        return layers.end_of_block(h)
 
 
 class UNet(nn.Module):
@@ -170,7 +170,7 @@ class UNet(nn.Module):
 
         h = layers.conv(config.channels, name="conv_in")(x_t)
         if place is not None:
-            at = cells.coordinates(place, *x_t.shape[1:3])
+            at = cells.coordinates(place, *x_t.shape[1:3]).astype(h.dtype)
             h = h + nn.Dense(config.channels, name="place_in")(at)
         skips = [h]
         for level in range(levels):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import batch as batch_lib
 from ssldiff_jax.encoders import augment, vit
 
 Prototypes = Float[arrays.AnyArray, "B P"]
@@ -90,12 +91,15 @@ class DINOTask:
         global_views = [view(k, global_px, config.global_area) for k in keys[:2]]
         local_views = [view(k, config.local_px, config.local_area) for k in keys[2:]]
 
-        teacher = [self.model.apply({"params": ema_params}, v) for v in global_views]
-        teacher = jax.lax.stop_gradient(teacher)
-        student = [self.model.apply({"params": params}, v) for v in global_views + local_views]
+        def outputs(params: Any, views: list[jax.Array]) -> list[Prototypes]:
+            seen = [layers.like(params, v) for v in views]
+            return [self.model.apply({"params": params}, v).astype(jnp.float32) for v in seen]
+
+        teacher = jax.lax.stop_gradient(outputs(ema_params, global_views))
+        student = outputs(params, global_views + local_views)
 
         loss = dino_loss(teacher, student, extra["center"], config)
-        batch_center = jnp.mean(jnp.concatenate(teacher), axis=0)
+        batch_center = batch_lib.mean(jnp.mean(jnp.concatenate(teacher), axis=0))
         m = config.center_momentum
         entropy = -jnp.sum(jax.nn.softmax(batch_center) * jax.nn.log_softmax(batch_center))
         center = m * extra["center"] + (1 - m) * batch_center

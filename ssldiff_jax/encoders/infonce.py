@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import batch as batch_lib
 from ssldiff_jax.encoders import augment, vit
 
 
@@ -40,12 +41,20 @@ class ProjectedEncoder(nn.Module):
 
 
 def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float) -> jax.Array:
-    """Cross entropy of finding, among all second views, the one of the same patch; symmetric."""
+    """Cross entropy of finding, among all second views, the one of the same patch; symmetric.
+
+    Views are those of one device; they are told apart from those of all.
+    """
     unit = lambda z: z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-6)
-    logits = unit(z1) @ unit(z2).T / temperature
-    diagonal = jnp.diagonal
-    rows = jnp.mean(jax.nn.logsumexp(logits, axis=1) - diagonal(logits))
-    columns = jnp.mean(jax.nn.logsumexp(logits, axis=0) - diagonal(logits))
+    u1, u2, count = unit(z1), unit(z2), len(z1)
+    own = lambda logits, axis: jax.lax.dynamic_slice_in_dim(
+        logits, batch_lib.offset(count), count, axis
+    )
+    row_logits = u1 @ batch_lib.whole(u2).T / temperature
+    column_logits = batch_lib.whole(u1) @ u2.T / temperature
+    same = jnp.diagonal(own(row_logits, 1))
+    rows = jnp.mean(jax.nn.logsumexp(row_logits, axis=1) - same)
+    columns = jnp.mean(jax.nn.logsumexp(column_logits, axis=0) - same)
     return (rows + columns) / 2
 
 
@@ -77,6 +86,7 @@ class InfoNCETask:
         views = [
             augment.shifted_views(k, image, index, px, self.jitter) for k in jax.random.split(key)
         ]
-        z1, z2 = (self.model.apply({"params": params}, view) for view in views)
+        embed = lambda view: self.model.apply({"params": params}, layers.like(params, view))
+        z1, z2 = (embed(view).astype(jnp.float32) for view in views)
         loss = infonce_loss(z1, z2, self.config.temperature)
         return loss, ({}, extra)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, attention, convolution
+from ssldiff_jax.core import arrays, attention, convolution, layers
 
 PositionResize = Literal["timm", "dino", "hugging_face"]
 
@@ -81,7 +81,7 @@ class Block(nn.Module):
             h = nn.silu(gate) * value
         else:
             h = nn.gelu(nn.Dense(hidden, name="fc1")(h), approximate=False)
-        return x + self._scaled("scale2", nn.Dense(width, name="fc2")(h))
+        return layers.end_of_block(x + self._scaled("scale2", nn.Dense(width, name="fc2")(h)))
 
     def _scaled(self, name: str, h: jax.Array) -> jax.Array:
         if not self.variant.layer_scale:
@@ -148,7 +148,7 @@ class ViT(nn.Module):
         rule = self.config.variant.resize
         grid = jnp.einsum("ri,ijd->rjd", resize_matrix(side, rows, rule), grid)
         grid = jnp.einsum("cj,rjd->rcd", resize_matrix(side, cols, rule), grid)
-        return grid.reshape(1, rows * cols, -1)
+        return grid.reshape(1, rows * cols, -1).astype(own.dtype)
 
 
 def resize_matrix(old: int, new: int, rule: PositionResize) -> Float[np.ndarray, "new old"]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ssldiff_jax.core import files
 from ssldiff_jax.diffusion import conditioning
-from ssldiff_jax.stages import bench_sampler, memory, runner
+from ssldiff_jax.stages import bench_input, bench_sampler, memory, runner
 from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
@@ -38,10 +38,12 @@ class Row:
 
 
 def run(context: runner.Context) -> dict[str, Any]:
-    """Measure the denoiser's forward pass, reading its weights from a file, and large images."""
+    """Measure the denoiser's forward pass, reading its weights from a file, the input, and large
+    images."""
     config = context.config.denoiser.model(_EMBEDDING_DIM)
     params = bench_sampler.random_params(published.abstract_denoiser(config))
     rows = [*_forward(context, config, params), *_loading(context, config, params)]
+    rows += [_row(*figure) for figure in bench_input.rows(context)]
     rows += [_row(name, [value], unit) for name, value, unit in bench_sampler.rows(context)]
     table = [dataclasses.asdict(row) for row in rows]
     files.write_json(context.folder("bench") / "results.json", table)

@@ -13,18 +13,21 @@ from ssldiff_jax.encoders import encoder
 from ssldiff_jax.sampler import decode, grid, windows
 from ssldiff_jax.slides import pyramid, tissue
 from ssldiff_jax.stages import imported
-from ssldiff_jax.train import loop, mesh
+from ssldiff_jax.train import chips, loop, mesh
 
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig:
     """The machine: devices to make of a CPU (0: one), whether freed memory is kept, where
-    compiled programs are kept, and whether this is one process of several."""
+    compiled programs are kept, and whether this is one process of several: found from the
+    environment (auto), or as JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say;
+    and a bucket for checkpoints, "" for the workdir."""
 
     cpu_devices: int
     keep_freed_memory: bool
     compilation_cache: str
-    distributed: Literal["off", "auto"]
+    distributed: Literal["off", "auto", "given"]
+    checkpoints: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +227,27 @@ class BenchSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompileSection:
+    """What the tool `compile` compiles: programs, for slices (v5e:16x16) and global batches (0:
+    the config's), at a level of optimisation."""
+
+    topology: tuple[str, ...]
+    programs: tuple[str, ...]
+    batch_size: tuple[int, ...]
+    optimization_level: Literal["O0", "O1", "O2", "O3"]
+
+    def __post_init__(self):
+        for topology in self.topology:
+            chips.accelerator_type(topology)
+        known = ("denoiser", "autoencoder", "encoder", "sampler")
+        for name in self.programs:
+            if name not in known:
+                raise config_lib.ConfigError(
+                    f"config.compile.programs must be of {', '.join(known)}, got {name!r}"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
 class VariationsSection:
     """What the tool `variations` draws again."""
 
@@ -259,6 +283,7 @@ class RunConfig:
     draw: DrawSection
     sweep: SweepSection
     bench: BenchSection
+    compile: CompileSection
     variations: VariationsSection
     judge: EncoderSection
 

@@ -44,9 +44,15 @@ class Generator:
         self.config = config
         self.autoencoder = trained.autoencoder
         self.denoiser = trained.denoiser
+        mesh = mesh_lib.all_on_data(mesh)
         self._trained, self._devices = trained, mesh
         self._encoder, self.params = trained.encoder, trained.params
         self._mesh = mesh if mesh.size > 1 else None
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices, all along data."""
+        return self._devices
 
     @classmethod
     def load(

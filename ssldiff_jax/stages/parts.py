@@ -28,7 +28,14 @@ _OPEN_FEATURES = 32
 def training_run(context: runner.Context, name: str) -> loop.Run:
     """The Run of a stage that trains."""
     config = context.config
-    return loop.Run(name, context.folder(name), context.mesh, config.mesh.rules, config.seed)
+    return loop.Run(
+        name,
+        context.folder(name),
+        context.checkpoints(name),
+        context.mesh,
+        config.mesh.rules,
+        config.seed,
+    )
 
 
 def records(context: runner.Context, split: str) -> builder.RecordSource:
@@ -105,7 +112,7 @@ def imported_embeddings(context: runner.Context) -> Callable[[int], features.Fea
 
 def load_encoder(context: runner.Context, name: str = "encoder") -> encoder.Encoder:
     """The encoder (or the judge) with its averaged weights and measured origin."""
-    params = checkpoint.load_params(context.folder(name) / "checkpoints")["encoder"]
+    params = checkpoint.load_params(context.checkpoints(name))["encoder"]
     origin = files.read_json(context.folder(name) / "encoder.json")["origin"]
     return encoder.Encoder(getattr(context.config, name).architecture, params, origin)
 
@@ -126,7 +133,7 @@ def params_digest(params: Any) -> str:
 
 def load_autoencoder_params(context: runner.Context) -> Any:
     """The autoencoder's averaged weights."""
-    return checkpoint.load_params(context.folder("autoencoder") / "checkpoints")["autoencoder"]
+    return checkpoint.load_params(context.checkpoints("autoencoder"))["autoencoder"]
 
 
 def load_autoencoder(context: runner.Context) -> autoencoder.TrainedAutoencoder:
@@ -144,7 +151,7 @@ def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
 
 def load_denoiser(context: runner.Context) -> tuple[conditioning.Denoiser, Any]:
     """The denoiser and its averaged weights."""
-    params = checkpoint.load_params(context.folder("denoiser") / "checkpoints")
+    params = checkpoint.load_params(context.checkpoints("denoiser"))
     dim = params["conditioner"]["token"]["kernel"].shape[0]
     return conditioning.Denoiser(
         context.config.denoiser.model(dim, context.config.num_cells)

@@ -9,17 +9,22 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import memory
+from ssldiff_jax.train import hosts
+from ssldiff_jax.train import mesh as mesh_lib
 
 _LOG = logging.getLogger(__name__)
+
+_SAVED = "checkpoints"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,11 @@ class Context:
         """Where `stage` writes."""
         return self.workdir / stage
 
+    def checkpoints(self, stage: str) -> epath.Path:
+        """Where its checkpoints lie: in its folder, or in a bucket."""
+        bucket = self.config.runtime.checkpoints
+        return epath.Path(bucket) / stage if bucket else epath.Path(self.folder(stage)) / _SAVED
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -47,6 +57,8 @@ class Stage:
         inputs: facts about files outside the workdir that its outputs depend on.
         tool: not a step of the run: it is not among "all".
         always: runs whenever it is named, and begins anew.
+        elsewhere: is about other devices than those at hand.
+        on: the hosts of a run that do its work: all of them together, or the first alone.
     """
 
     run: Callable[[Context], dict[str, Any] | None]
@@ -55,6 +67,8 @@ class Stage:
     inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
     tool: bool = False
     always: bool = False
+    elsewhere: bool = False
+    on: Literal["all", "first"] = "first"
 
 
 class WorkdirError(ValueError):
@@ -107,27 +121,38 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
     folder, stage = context.folder(name), table[name]
     for need in stage.needs:
         _require(table, need, context, wanted_by=name)
-    if forced and folder.exists():
+    read = {need: files.read_json(context.folder(need) / "done.json") for need in stage.needs}
+    hosts.require_same(f"data for stage {name}", read)
+    if forced and folder.exists() and hosts.is_first():
+        if context.checkpoints(name).exists():
+            context.checkpoints(name).rmtree()
         shutil.rmtree(folder)
+    hosts.meet(f"{name} is begun anew")
     _refuse_foreign(table, name, context)
     if (folder / "done.json").exists():
         _LOG.info("stage %s is done", name)
         return
     was_begun = (folder / "stage.json").exists()
-    if was_begun:
-        _LOG.info("stage %s goes on", name)
-    else:
-        _LOG.info("stage %s starts", name)
+    hosts.meet(f"{name} was looked at")
+    _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
+    if not was_begun and hosts.is_first():
         values = _values(stage, context, stage.inputs(context.config))
         upstream = _upstream(table, name, context)
         files.write_json(folder / "stage.json", {"config": values, "upstream": upstream})
 
     memory.reset_peak()
     began = time.monotonic()
-    facts = stage.run(context)
+    if stage.on == "all":
+        facts = stage.run(context)
+    else:
+        facts = hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
+    if not hosts.is_first():
+        hosts.meet(f"{name} is done")
+        return
     if facts is None:
         if not was_begun:
             shutil.rmtree(folder)
+        hosts.meet(f"{name} is done")
         return
     seconds = time.monotonic() - began
     peak = memory.peak_rss_mb()
@@ -143,6 +168,15 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
             "facts": facts,
         },
     )
+    hosts.meet(f"{name} is done")
+
+
+def _alone(context: Context) -> Context:
+    """The same on the devices of this host."""
+    if jax.process_count() == 1:
+        return context
+    here = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()), jax.local_devices())
+    return dataclasses.replace(context, mesh=here)
 
 
 def _values(stage: Stage, context: Context, inputs: Any) -> dict[str, Any]:

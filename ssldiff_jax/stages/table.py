@@ -6,6 +6,7 @@ from typing import Any
 from ssldiff_jax.stages import (
     autoencoder,
     bench,
+    compile,
     denoiser,
     draw,
     embeddings,
@@ -34,7 +35,11 @@ _CROPS = ("data.crops", "data.records")
 STAGES: dict[str, runner.Stage] = {
     "patches": runner.Stage(patches.run, ("data", "embeddings"), inputs=patches.fingerprint),
     "encoder": runner.Stage(
-        encoder.run, ("encoder", "embeddings", *_CROPS), ("patches",), inputs=_weights("encoder")
+        encoder.run,
+        ("encoder", "embeddings", *_CROPS),
+        ("patches",),
+        inputs=_weights("encoder"),
+        on="all",
     ),
     "embeddings": runner.Stage(
         embeddings.run,
@@ -47,14 +52,19 @@ STAGES: dict[str, runner.Stage] = {
         ("autoencoder", *_CROPS),
         ("patches", "encoder"),
         inputs=_weights("autoencoder"),
+        on="all",
     ),
     "latents": runner.Stage(latents.run, _CROPS, ("patches", "autoencoder")),
     "denoiser": runner.Stage(
-        denoiser.run, ("denoiser",), ("embeddings", "latents"), inputs=_weights("denoiser")
+        denoiser.run,
+        ("denoiser",),
+        ("embeddings", "latents"),
+        inputs=_weights("denoiser"),
+        on="all",
     ),
     "sample": runner.Stage(sample.run, ("sample",), ("patches", "denoiser", "autoencoder")),
     "judge": runner.Stage(
-        encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge")
+        encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),
     "evaluate": runner.Stage(evaluate.run, (), ("patches", "sample", "judge")),
     "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
@@ -64,6 +74,7 @@ STAGES: dict[str, runner.Stage] = {
         ("patches", "denoiser", "autoencoder"),
         inputs=lambda config: published.fingerprint(config.draw.reference),
         tool=True,
+        on="all",
     ),
     "variations": runner.Stage(
         variations.run,
@@ -76,5 +87,8 @@ STAGES: dict[str, runner.Stage] = {
         sweep.run, ("sample", "sweep"), ("patches", "denoiser", "judge"), tool=True, always=True
     ),
     "export": runner.Stage(export.run, (), ("denoiser", "autoencoder"), tool=True, always=True),
-    "bench": runner.Stage(bench.run, ("denoiser", "sample", "bench"), tool=True, always=True),
+    "compile": runner.Stage(compile.run, ("compile",), tool=True, always=True, elsewhere=True),
+    "bench": runner.Stage(
+        bench.run, ("denoiser", "sample", "bench", "data.loader"), tool=True, always=True
+    ),
 }

@@ -1,12 +1,11 @@
-"""Orbax checkpoints: the state, the position in the data, and what made them."""
+"""Orbax checkpoints of a training's state and of a canvas on its way."""
 
 import pathlib
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
-from grain import checkpoint as grain_checkpoint
+from etils import epath
 
 from ssldiff_jax.train import step as step_lib
 
@@ -16,35 +15,59 @@ _CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
 class Checkpoints:
     """Saves asynchronously, keeps the last `keep`; a save cut off by a kill is never restored."""
 
-    def __init__(self, folder: pathlib.Path, *, keep: int = 2):
+    def __init__(self, folder: epath.Path, *, keep: int = 2):
+        _require_writable(folder)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+        self._manager = ocp.CheckpointManager(_absolute(folder), options=options)
 
     @property
     def latest(self) -> int | None:
         """The last step that was saved whole."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: step_lib.TrainState, data: grain.DatasetIterator) -> None:
+    def save(self, step: int, state: step_lib.TrainState) -> None:
         """Save in the background; the caller may go on to change `state`."""
-        args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            data=grain_checkpoint.CheckpointSave(data),
-        )
-        self._manager.save(step, args=args)
+        if step == self.latest:
+            return
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
 
-    def restore(self, state: step_lib.TrainState, data: grain.DatasetIterator):
-        """The state of the latest step at the shardings of `state`; moves `data` there too."""
-        args = ocp.args.Composite(
-            state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state)),
-            data=grain_checkpoint.CheckpointRestore(data),
-        )
+    def restore(self, state: step_lib.TrainState) -> step_lib.TrainState:
+        """The state of the latest step at the shardings of `state`, whatever mesh it was saved
+        from.
+
+        Raises ValueError for the state of another model or optimiser.
+        """
+        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        self._refuse_other(wanted)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
         return self._manager.restore(self.latest, args=args)["state"]
+
+    def _refuse_other(self, wanted: step_lib.TrainState) -> None:
+        folder = self._manager.directory / str(self.latest) / "state"
+        with ocp.StandardCheckpointer() as checkpointer:
+            saved = checkpointer.metadata(folder).item_metadata.tree
+        there, here = _shapes(saved), _shapes(wanted)
+        differ = sorted(
+            name for name in there.keys() | here.keys() if there.get(name) != here.get(name)
+        )
+        if differ:
+            name = differ[0]
+            raise ValueError(
+                f"{self._manager.directory} must hold the state of this model and optimiser, got "
+                f"{name} of shape {there.get(name, 'none')} for {here.get(name, 'none')}, and "
+                f"{len(differ) - 1} other differences"
+            )
 
     def close(self) -> None:
         """Wait for the last save."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+    return {name(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 class CanvasCheckpoints:
@@ -93,29 +116,54 @@ class CanvasCheckpoints:
         self._manager.close()
 
 
-def save_params(folder: pathlib.Path, params: Any) -> None:
+def _absolute(folder: epath.PathLike) -> epath.Path:
+    """Buckets are."""
+    folder = epath.Path(folder)
+    return folder if "://" in str(folder) else epath.Path(pathlib.Path(folder).absolute())
+
+
+def _require_writable(folder: epath.Path) -> None:
+    """Refuse, before the first step, a folder or bucket that takes no files.
+
+    Raises OSError that names it.
+    """
+    probe = folder / f".writable-{jax.process_index()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:  # every kind of bucket has errors of its own
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(f"expected to write checkpoints to {folder}, got: {detail}") from error
+
+
+def save_params(folder: epath.PathLike, params: Any) -> None:
     """Write parameters that were not trained here as the checkpoint of step 0."""
-    path = pathlib.Path(folder).absolute()
+    path = _absolute(folder)
     with ocp.CheckpointManager(path) as manager:
         args = ocp.args.Composite(state=ocp.args.StandardSave({"ema_params": params}))
         manager.save(0, args=args)
         manager.wait_until_finished()
 
 
-def load_params(folder: pathlib.Path, *, ema: bool = True) -> Any:
+def load_params(folder: epath.PathLike, *, ema: bool = True) -> Any:
     """The parameters of the latest checkpoint in `folder`, on this process's first device,
     wherever they were trained.
 
     Raises FileNotFoundError when there is none.
     """
-    path = pathlib.Path(folder).absolute()
-    with ocp.CheckpointManager(path) as manager:
-        step = manager.latest_step()
-    if step is None:
+    path = _absolute(folder)
+    steps = ocp.utils.checkpoint_steps(path) if path.exists() else []
+    if not steps:
         raise FileNotFoundError(f"no checkpoint in {folder}")
+    step, this = max(steps), jax.process_index()
+    # One process may read while others do not.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"read_{this}"
+    )
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         saved = path / str(step) / "state"
         target = jax.tree.map(place, checkpointer.metadata(saved).item_metadata.tree)
         state = checkpointer.restore(saved, target)

@@ -40,6 +40,28 @@ class MetricsWriter:
             self._board.close()
 
 
+class Profile:
+    """A trace of some steps in `folder`; of none where `count` is 0."""
+
+    def __init__(self, folder: pathlib.Path, first: int, count: int):
+        self._folder, self._first, self._count = folder, first, count
+        self._running = False
+
+    def at(self, step: int) -> None:
+        """To be told of every step before it."""
+        if self._count and step == self._first:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        elif step == self._first + self._count:
+            self.close()
+
+    def close(self) -> None:
+        """End the trace."""
+        if self._running:
+            jax.profiler.stop_trace()
+            self._running = False
+
+
 class Progress:
     """A bar on a terminal, a log line every `interval` seconds otherwise; rate and time left."""
 

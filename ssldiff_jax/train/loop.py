@@ -1,18 +1,18 @@
 """The training loop, in the order of time. Every model is trained by it."""
 
 import dataclasses
-import functools
 import pathlib
 import time
 from typing import Any, Literal
 
 import clu.parameter_overview
-import grain
+from etils import epath
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import rng
-from ssldiff_jax.train import checkpoint, logs, parallel
+from ssldiff_jax.train import checkpoint, feed, hosts, logs, meter, parallel
 from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.train import optimizer as optimizer_lib
 from ssldiff_jax.train import step as step_lib
 
 
@@ -20,24 +20,29 @@ from ssldiff_jax.train import step as step_lib
 class TrainConfig:
     """How long, how wide, and how often something is written down.
 
-    `max_skipped` non-finite updates stop the run. `method` is `jit` over the mesh, or `pmap`.
+    More than `max_skipped` non-finite updates stop the run. `method` is `jit` over the mesh, or
+    `pmap`. `profile_steps` steps after the tenth are traced, for TensorBoard or Perfetto.
     """
 
     num_steps: int
     batch_size: int
-    optimizer: step_lib.OptimizerConfig
+    optimizer: optimizer_lib.OptimizerConfig
+    compute: step_lib.ComputeConfig
     log_every: int
     checkpoint_every: int
     max_skipped: int
     method: Literal["jit", "pmap"]
+    profile_steps: int = dataclasses.field(default=0, metadata={"digest": False})
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where a training runs: its folder, mesh, sharding rules and seed."""
+    """Where a training runs: its folder, where its checkpoints lie (in a bucket, if they must),
+    mesh, sharding rules and seed."""
 
     name: str
     folder: pathlib.Path
+    checkpoints: epath.Path
     mesh: Mesh
     rules: tuple[str, ...]
     seed: int
@@ -49,7 +54,7 @@ class NonFiniteError(RuntimeError):
 
 def fit(
     task: step_lib.Task,
-    data: grain.IterDataset,
+    data: feed.Batches,
     config: TrainConfig,
     run: Run,
     *,
@@ -62,62 +67,82 @@ def fit(
     same bits as one that was not.
     """
     if config.num_steps == 0:
-        checkpoint.save_params(run.folder / "checkpoints", start)
+        checkpoint.save_params(run.checkpoints, start)
         return start
-    iterator = iter(data)
-    first = _peek(data)
-    tx = config.optimizer.transform(config.num_steps)
+    mesh_lib.require_divides(config.batch_size, run.mesh, config.compute.accumulate)
+    optimizer = config.optimizer
+    tx = optimizer.transform(config.num_steps)
+    update = step_lib.Update(task, tx, optimizer.ema_decay, config.compute)
+    init_key, key = (rng.stream(run.seed, f"{run.name}/{what}") for what in ("init", "step"))
     state, shardings = parallel.born_sharded(
-        task, tx, rng.stream(run.seed, f"{run.name}/init"), first, run.mesh, run.rules
+        task, tx, init_key, next(data.since(0)), run.mesh, run.rules
     )
     if start is not None:
         state = parallel.start_from(start, state, shardings)
-    _describe(state, run.folder)
-    checkpoints = checkpoint.Checkpoints(run.folder / "checkpoints")
+    checkpoints = checkpoint.Checkpoints(run.checkpoints)
     if checkpoints.latest is not None:
-        state = checkpoints.restore(state, iterator)
+        state = checkpoints.restore(state)
 
-    step_fn = _compile(task, tx, config, run, shardings)
-    key = rng.stream(run.seed, f"{run.name}/step")
-    writer = logs.MetricsWriter(run.folder)
-    start = int(state.step)
-    progress = logs.Progress(run.name, config.num_steps, start=start)
-    began = time.monotonic()
-    for step in range(start + 1, config.num_steps + 1):
-        batch = mesh_lib.to_global(next(iterator), run.mesh)
-        state, metrics = step_fn(state, batch, key)
+    batches = feed.Feed(data, run.mesh, int(state.step))
+    step_fn = parallel.compile_step(update, config.method, shardings, run.mesh)
+    with _Record(state, config, run) as record, hosts.StopSignal() as stop:
+        for step in range(int(state.step) + 1, config.num_steps + 1):
+            state, metrics = step_fn(state, next(batches), key)
+            last, stopped = step == config.num_steps, stop.came(step)
+            if not last:
+                batches.fill()
+            record.note(step, state, metrics, step_fn.flops, batches.waited)
+            if step % config.checkpoint_every == 0 or last or stopped:
+                checkpoints.save(step, state)
+            if stopped and not last:
+                break
+    checkpoints.close()
+    if int(state.step) < config.num_steps:
+        raise hosts.StoppedError(
+            f"{run.name} was stopped at step {int(state.step)} of {config.num_steps} and saved; "
+            "the same command goes on"
+        )
+    return hosts.whole(state.ema_params)
+
+
+class _Record:
+    """What is written down about a training while it runs."""
+
+    def __init__(self, state: step_lib.TrainState, config: TrainConfig, run: Run):
+        run.folder.mkdir(parents=True, exist_ok=True)
+        table = clu.parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        if hosts.is_first():
+            (run.folder / "parameters.txt").write_text(table + "\n")
+        done = int(state.step)
+        self._config = config
+        self._writer = logs.MetricsWriter(run.folder)
+        self._progress = logs.Progress(run.name, config.num_steps, start=done)
+        self._profile = logs.Profile(run.folder / "profile", done + 10, config.profile_steps)
+        self._meter = meter.Meter(config.batch_size)
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "_Record":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for part in (self._profile, self._progress, self._writer):
+            part.close()
+
+    def note(self, step: int, state: step_lib.TrainState, metrics, flops, waited: float) -> None:
+        """A step was started; its numbers are waited for only where they are written.
+
+        Raises NonFiniteError where too many updates were not finite.
+        """
+        config = self._config
+        self._profile.at(step)
+        self._meter.step()
         if step % config.log_every == 0 or step == config.num_steps:
             scalars = {name: float(value) for name, value in metrics.items()}
-            scalars |= {"skipped": int(state.skipped), "seconds": time.monotonic() - began}
-            writer.write(step, scalars)
+            scalars |= {"skipped": int(state.skipped), "seconds": time.monotonic() - self._began}
+            self._writer.write(step, scalars | self._meter.read(flops, waited))
             _check_finite(scalars, config, step)
-            progress.update(0, f"loss {scalars['loss']:.4g}")
-        progress.update()
-        if step % config.checkpoint_every == 0 or step == config.num_steps:
-            checkpoints.save(step, state, iterator)
-    progress.close()
-    writer.close()
-    checkpoints.close()
-    return state.ema_params
-
-
-def _peek(data: grain.IterDataset) -> dict[str, Any]:
-    return next(iter(data))
-
-
-def _compile(task, tx, config: TrainConfig, run: Run, shardings: Any) -> step_lib.StepFn:
-    step = functools.partial(
-        step_lib.train_step, task=task, tx=tx, ema_decay=config.optimizer.ema_decay
-    )
-    if config.method == "pmap":
-        return parallel.pmap_step(functools.partial(step, axis_name="batch"))
-    return parallel.jit_step(step, shardings, run.mesh)
-
-
-def _describe(state: step_lib.TrainState, folder: pathlib.Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    table = clu.parameter_overview.get_parameter_overview(state.params, include_stats=False)
-    (folder / "parameters.txt").write_text(table + "\n")
+            self._progress.update(0, f"loss {scalars['loss']:.4g}")
+        self._progress.update()
 
 
 def _check_finite(scalars: dict[str, float], config: TrainConfig, step: int) -> None:

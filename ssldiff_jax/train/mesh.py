@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,15 +11,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "model")
 BATCH = PartitionSpec(("data", "fsdp"))
+_MOST_FSDP = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; one of them may be −1 and takes what is left.
+    """Devices along each axis; one of them may be −1 and takes what is left, and `fsdp` may be 0:
+    as many as divide the devices, up to 8.
 
     `rules` say which dimension of which parameters is split over which axis, the first match
     winning: `"unet/.*/kernel = -1:fsdp"` splits the last dimension of the UNet's kernels. What no
-    rule names, or its axis does not divide, is replicated.
+    rule names, or its axis does not divide, is replicated. The state (parameters, their average,
+    the optimiser's moments) lies so; a step gathers parameters that are split over fsdp once,
+    and computes on whole ones.
     """
 
     data: int
@@ -32,13 +36,15 @@ class MeshConfig:
             _parse(rule)
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """A mesh over all devices.
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices, or over given ones.
 
     Raises ValueError when the axes do not multiply to their number.
     """
-    sizes = [config.data, config.fsdp, config.model]
-    count = jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    fsdp = config.fsdp or max(n for n in range(1, _MOST_FSDP + 1) if count % n == 0)
+    sizes = [config.data, fsdp, config.model]
     known = int(np.prod([s for s in sizes if s > 0]))
     if sizes.count(-1) == 1 and count % known == 0:
         sizes[sizes.index(-1)] = count // known
@@ -47,12 +53,32 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"mesh axes must multiply to the {count} devices, got data={config.data}, "
             f"fsdp={config.fsdp}, model={config.model}"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    automatic = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=automatic, devices=devices)
+
+
+def all_on_data(mesh: Mesh) -> Mesh:
+    """The same devices, all along data: how windows are shared."""
+    sizes = (mesh.size, 1, 1)
+    return Mesh(mesh.devices.reshape(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches split along their leading axis over data and fsdp."""
     return NamedSharding(mesh, BATCH)
+
+
+def require_divides(batch_size: int, mesh: Mesh, parts: int) -> None:
+    """Refuse a batch whose parts the devices cannot share evenly.
+
+    Raises ValueError.
+    """
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if batch_size % (devices * parts):
+        raise ValueError(
+            f"train.batch_size must be a multiple of {devices * parts} (data × fsdp × "
+            f"compute.accumulate), got {batch_size}"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -61,13 +87,18 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: tuple[str, ...]) -> Any:
-    """A sharding for every leaf of a tree of shapes, by the rules."""
-    parsed = [_parse(rule) for rule in rules]
+    """A sharding for every leaf of a tree of shapes, by the rules.
+
+    Raises ValueError for a rule that names nothing.
+    """
+    parsed, used = [_parse(rule) for rule in rules], set()
 
     def place(path: tuple, leaf: Any) -> NamedSharding:
-        name = "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path)
-        for pattern, axis, mesh_axis in parsed:
-            if re.search(pattern, name) and -leaf.ndim <= axis < leaf.ndim:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        named = [rule for rule in parsed if re.search(rule[0], name)]
+        used.update(pattern for pattern, *_ in named)
+        for _, axis, mesh_axis in named:
+            if -leaf.ndim <= axis < leaf.ndim:
                 if leaf.shape[axis] % mesh.shape[mesh_axis]:
                     break
                 spec = [None] * leaf.ndim
@@ -75,7 +106,11 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: tuple[str, ...]) -> Any:
                 return NamedSharding(mesh, PartitionSpec(*spec))
         return replicated(mesh)
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    shardings = jax.tree_util.tree_map_with_path(place, tree)
+    for rule, (pattern, *_) in zip(rules, parsed, strict=True):
+        if pattern not in used:
+            raise ValueError(f"mesh.rules must name arrays of the model, got {rule!r}: no match")
+    return shardings
 
 
 def _parse(rule: str) -> tuple[str, int, str]:

@@ -1,14 +1,16 @@
 """Two ways to run the pure step on many devices: `jit` over a mesh, and `pmap`."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.train import mesh as mesh_lib
@@ -51,24 +53,113 @@ def start_from(
     return state.replace(params=params, ema_params=averaged)
 
 
-def jit_step(step: step_lib.StepFn, shardings: Any, mesh: Mesh) -> step_lib.StepFn:
-    """Compile `step` for the mesh: state as `shardings` say, batch split, metrics replicated."""
+class CompiledStep:
+    """A step that is compiled for the first batch it sees.
+
+    `flops` are those of the model in one step over all devices, without what is computed twice to
+    save memory; None until then, and under pmap.
+    """
+
+    def __init__(self, step: step_lib.StepFn, plain: step_lib.StepFn | None):
+        self._step, self._plain = step, plain
+        self._compiled = None if plain is not None else step
+        self.flops: float | None = None
+
+    def __call__(self, state: step_lib.TrainState, batch: Mapping[str, Any], key: arrays.Key):
+        """As `train_step`."""
+        if self._compiled is None:
+            lowered = self._step.lower(state, batch, key)
+            same = self._plain is self._step
+            counted = lowered if same else self._plain.lower(state, batch, key)
+            self.flops = (counted.cost_analysis() or {}).get("flops")
+            self._compiled = lowered.compile()
+        return self._compiled(state, batch, key)
+
+
+def compile_step(
+    update: step_lib.Update, method: Literal["jit", "pmap"], shardings: Any, mesh: Mesh
+) -> CompiledStep:
+    """The step of a run."""
+    if method == "pmap":
+        return CompiledStep(pmap_step(update), None)
+    step = jit_step(update, shardings, mesh)
+    if update.compute.remat == "none":
+        return CompiledStep(step, step)
+    whole = dataclasses.replace(update.compute, remat="none")
+    return CompiledStep(step, jit_step(dataclasses.replace(update, compute=whole), shardings, mesh))
+
+
+def jit_step(update: step_lib.Update, shardings: Any, mesh: Mesh) -> Any:
+    """The jitted step on a mesh: state as `shardings` say, batch split, metrics replicated."""
     batch, whole = mesh_lib.batch_sharding(mesh), mesh_lib.replicated(mesh)
+    placement = on_mesh(shardings.params, mesh)
     return jax.jit(
-        step,
+        functools.partial(step_lib.train_step, update=update, placement=placement),
         in_shardings=(shardings, batch, whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
     )
 
 
-def pmap_step(step: step_lib.StepFn) -> step_lib.StepFn:
-    """Compile `step` (made with axis_name="batch") for all local devices.
+def on_mesh(shardings: Any, mesh: Mesh) -> step_lib.Placement:
+    """Devices along data and fsdp share the batch and gather what is split over these; what is
+    split over model stays so, and the compiler sees to it."""
+    unroll = mesh.devices.flat[0].platform == "cpu"
+    axes = tuple(axis for axis in mesh_lib.BATCH[0] if mesh.shape[axis] > 1)
+    if not axes:
+        return step_lib.Placement(unroll=unroll)
+    own = lambda spec: PartitionSpec(*(axis if axis in axes else None for axis in spec))
+    specs = jax.tree.map(lambda s: own(s.spec), shardings)
 
-    State and metrics keep their unreplicated shapes outside. Right for losses that are means over
-    examples; a contrastive loss sees only the negatives on its own device.
+    def spread(function):
+        whole = PartitionSpec()
+        return jax.shard_map(
+            function,
+            mesh=mesh,
+            in_specs=(specs, specs, whole, PartitionSpec(axes), whole),
+            out_specs=(specs, whole, whole),
+            axis_names=set(axes),
+            check_vma=False,
+        )
+
+    def gather(params: Any) -> Any:
+        return jax.tree.map(_gather, params, specs)
+
+    def scatter(grads: Any) -> Any:
+        return jax.tree.map(lambda grad, spec: _scatter(grad, spec, axes), grads, specs)
+
+    return step_lib.Placement(spread, gather, scatter, axes, unroll)
+
+
+def _gather(param: jax.Array, spec: PartitionSpec) -> jax.Array:
+    for dimension, axis in enumerate(spec):
+        if axis is not None:
+            # The compiler would move the cast to the other side, and send twice the bytes.
+            param = jax.lax.optimization_barrier(param)
+            param = jax.lax.all_gather(param, axis, axis=dimension, tiled=True)
+    return param
+
+
+def _scatter(grad: jax.Array, spec: PartitionSpec, axes: tuple[str, ...]) -> jax.Array:
+    count = jax.lax.axis_size(axes)
+    for dimension, axis in enumerate(spec):
+        if axis is not None:
+            grad = jax.lax.psum_scatter(grad, axis, scatter_dimension=dimension, tiled=True)
+    rest = tuple(axis for axis in axes if axis not in spec)
+    return (jax.lax.psum(grad, rest) if rest else grad) / count
+
+
+def pmap_step(update: step_lib.Update) -> step_lib.StepFn:
+    """The step on all local devices.
+
+    State and metrics keep their unreplicated shapes outside.
     """
-    devices = jax.local_device_count()
+    devices, axes = jax.local_device_count(), ("batch",)
+    placement = step_lib.Placement(
+        scatter=functools.partial(_mean_in_one, axes=axes), axes=axes,
+        unroll=jax.default_backend() == "cpu",
+    )  # fmt: skip
+    step = functools.partial(step_lib.train_step, update=update, placement=placement)
     mapped = jax.pmap(step, axis_name="batch", in_axes=(None, 0, None), out_axes=None)
 
     def run(state, batch, key):
@@ -76,3 +167,12 @@ def pmap_step(step: step_lib.StepFn) -> step_lib.StepFn:
         return mapped(state, jax.tree.map(split, dict(batch)), key)
 
     return run
+
+
+def _mean_in_one(tree: Any, axes: tuple[str, ...]) -> Any:
+    """The mean of a tree over devices, in one collective.
+
+    XLA's CPU runtime holds a thread for each collective that waits: many at once can starve it.
+    """
+    flat, restore = jax.flatten_util.ravel_pytree(tree)
+    return restore(jax.lax.pmean(flat, axes))

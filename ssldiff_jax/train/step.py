@@ -1,16 +1,17 @@
 """The training step: a pure function of state and batch, the same for every model."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import flax.struct
 import jax
-import jax.flatten_util
 import jax.numpy as jnp
 import optax
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import batch as batch_lib
 
 
 class Task(Protocol):
@@ -22,7 +23,8 @@ class Task(Protocol):
     def loss(
         self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
     ) -> tuple:
-        """(loss, (metrics, extra)), a mean over the examples of `batch`.
+        """(loss, (metrics, extra)), a mean over the examples of `batch`, computed in the dtype of
+        `params`.
 
         A task may also have `settle(params, extra)`: what no gradient can do to parameters, done
         after each update.
@@ -30,30 +32,24 @@ class Task(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """AdamW with warm-up; `cosine` decays to zero over the steps that are planned."""
+class ComputeConfig:
+    """How an update is computed.
 
-    learning_rate: float
-    warmup_steps: int
-    decay: Literal["constant", "cosine"]
-    weight_decay: float
-    b2: float
-    clip_norm: float
-    ema_decay: float
+    Attributes:
+        dtype: of parameters and activations inside the model; the state stays float32.
+        remat: what is kept for the gradient: everything, the outputs of blocks and what matrix
+            products give inside them, or the outputs of blocks alone.
+        accumulate: parts of a batch that are computed one after the other. A contrastive loss
+            sees only the negatives of its part.
+    """
 
-    def transform(self, num_steps: int) -> optax.GradientTransformation:
-        """The optax chain. Weight decay leaves biases, norms and other vectors alone."""
-        if self.decay == "cosine":
-            rate = optax.warmup_cosine_decay_schedule(
-                0.0, self.learning_rate, self.warmup_steps, max(num_steps, self.warmup_steps + 1)
-            )
-        else:
-            rate = optax.linear_schedule(0.0, self.learning_rate, max(self.warmup_steps, 1))
-        matrices = lambda params: jax.tree.map(lambda p: p.ndim > 1, params)
-        return optax.chain(
-            optax.clip_by_global_norm(self.clip_norm),
-            optax.adamw(rate, b2=self.b2, weight_decay=self.weight_decay, mask=matrices),
-        )
+    dtype: Literal["float32", "bfloat16"]
+    remat: Literal["none", "products", "blocks"]
+    accumulate: int
+
+    def __post_init__(self):
+        if self.accumulate < 1:
+            raise ValueError(f"compute.accumulate must be at least 1, got {self.accumulate}")
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -65,6 +61,40 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     extra: Any
     skipped: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """How devices share a step: on each, the same function runs on its part of the batch.
+
+    Attributes:
+        spread: makes of that function (params, ema_params, extra, batch, key) → (gradients,
+            metrics, extra) one of the whole state and batch; what it gives is the same on all.
+        gather: parts of the parameters that a device holds → the whole.
+        scatter: gradients of a device's share → the mean over all, the parts that it holds.
+        axes: names of what the batch is split over.
+        unroll: whether parts of an accumulated gradient are written out. A convolution's weight
+            gradient is 16 times slower inside a loop on CPU.
+    """
+
+    spread: Callable[[Callable], Callable] = lambda function: function
+    gather: Callable[[Any], Any] = lambda params: params
+    scatter: Callable[[Any], Any] = lambda grads: grads
+    axes: tuple[str, ...] = ()
+    unroll: bool = True
+
+
+ALONE = Placement()
+
+
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """What one step does: the task, the optimiser, and how both are computed."""
+
+    task: Task
+    tx: optax.GradientTransformation
+    ema_decay: float
+    compute: ComputeConfig = ComputeConfig("float32", "none", 1)
 
 
 def init_state(
@@ -88,41 +118,34 @@ def train_step(
     batch: Mapping[str, jax.Array],
     key: arrays.Key,
     *,
-    task: Task,
-    tx: optax.GradientTransformation,
-    ema_decay: float,
-    axis_name: str | None = None,
+    update: Update,
+    placement: Placement = ALONE,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update. With `axis_name` the batch is one device's share, under `pmap`."""
+    """One update."""
     key = jax.random.fold_in(key, state.step)
 
     # gradient
-    grad_fn = jax.value_and_grad(task.loss, has_aux=True)
-    (loss, (metrics, extra)), grads = grad_fn(
-        state.params, state.ema_params, state.extra, batch, key
-    )
-    metrics = metrics | {"loss": loss}
-    if axis_name is not None:
-        grads, metrics, extra = _mean_over(axis_name, (grads, metrics, extra))
+    gradient = placement.spread(functools.partial(_gradient, update, placement))
+    grads, metrics, extra = gradient(state.params, state.ema_params, state.extra, batch, key)
 
     # update, unless the gradient is not finite: then nothing changes but the counter
     norm = optax.global_norm(grads)
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
     # The first steps average over what there is, not over the random start.
-    decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+    decay = jnp.minimum(update.ema_decay, (1 + state.step) / (10 + state.step))
 
-    def update():
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    def change():
+        updates, opt_state = update.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        if hasattr(task, "settle"):
-            params = task.settle(params, extra)
+        if hasattr(update.task, "settle"):
+            params = update.task.settle(params, extra)
         ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
         return params, ema_params, opt_state, extra
 
     def skip():
         return state.params, state.ema_params, state.opt_state, state.extra
 
-    params, ema_params, opt_state, extra = jax.lax.cond(finite, update, skip)
+    params, ema_params, opt_state, extra = jax.lax.cond(finite, change, skip)
     state = TrainState(
         step=state.step + 1,
         params=params,
@@ -134,13 +157,67 @@ def train_step(
     return state, metrics | {"grad_norm": norm}
 
 
-def _mean_over(axis_name: str, tree: Any) -> Any:
-    """The mean of a tree over devices, in one collective.
+def _gradient(
+    update: Update, placement: Placement, params: Any, ema_params: Any, extra: Any, batch, key
+) -> tuple[Any, dict[str, jax.Array], Any]:
+    """(gradients, metrics, extra), means over the batch, on one device. Parameters are gathered
+    once, in the dtype they are computed with; gradients are summed in float32."""
+    compute = update.compute
+    loss_fn = _remat(update.task.loss, compute.remat)
+    params, ema_params = (
+        placement.gather(layers.cast(p, compute.dtype)) for p in (params, ema_params)
+    )
 
-    XLA's CPU runtime holds a thread for each collective that waits: many at once can starve it.
-    """
-    flat, restore = jax.flatten_util.ravel_pytree(tree)
-    return restore(jax.lax.pmean(flat, axis_name))
+    def of_part(extra: Any, part: Mapping[str, jax.Array]):
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, (metrics, extra)), grads = grad_fn(params, ema_params, extra, part, key)
+        return extra, (layers.cast(grads, "float32"), metrics | {"loss": loss})
+
+    with batch_lib.shared_over(placement.axes):
+        if compute.accumulate == 1:
+            extra, (grads, metrics) = of_part(extra, batch)
+        else:
+            grads, metrics, extra = _accumulate(
+                of_part, extra, batch, compute.accumulate, placement.unroll
+            )
+        metrics, extra = batch_lib.mean(metrics), batch_lib.mean(extra)
+    return placement.scatter(grads), metrics, extra
+
+
+def _accumulate(of_part: Callable, extra: Any, batch: Mapping, count: int, unroll: bool) -> tuple:
+    """Means over `count` parts of a batch, of every device's share alike."""
+    # Example i goes to part i mod count: no device gives examples away.
+    split = lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
+    parts = jax.tree.map(split, dict(batch))
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, extra, first)[1]
+    )
+
+    def add(carry, part):
+        extra, sums = carry
+        extra, found = of_part(extra, part)
+        return (extra, jax.tree.map(jnp.add, sums, found)), None
+
+    (extra, sums), _ = jax.lax.scan(add, (extra, zeros), parts, unroll=count if unroll else 1)
+    grads, metrics = jax.tree.map(lambda x: x / count, sums)
+    return grads, metrics, extra
+
+
+def _remat(loss_fn: Callable, name: str) -> Callable:
+    """The loss, keeping for its gradient only what `name` says."""
+    policies = jax.checkpoint_policies
+    blocks = policies.save_only_these_names(layers.BLOCK)
+    match name:
+        case "none":
+            return loss_fn
+        case "products":
+            keep = policies.save_from_both_policies(
+                blocks, policies.dots_with_no_batch_dims_saveable
+            )
+            return jax.checkpoint(loss_fn, policy=keep)
+        case "blocks":
+            return jax.checkpoint(loss_fn, policy=blocks)
 
 
 StepFn = Callable[[TrainState, Mapping[str, Any], arrays.Key], tuple[TrainState, dict[str, Any]]]

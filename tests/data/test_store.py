@@ -109,16 +109,20 @@ def test_damaged_manifest_names_the_file(tmp_path):
         store.Store(tmp_path)
 
 
-def test_zipped_joins_examples_and_refuses_unequal_lengths(tmp_path):
+def test_cached_batches_join_examples_and_refuses_unequal_lengths(tmp_path):
     one = write(tmp_path / "one", count=6)
     writer = store.StoreWriter(tmp_path / "two", (store.Field("embedding", (4,), "float32"),))
     embedding = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
     writer.append(embedding=embedding)
     writer.close()
     first, second = store.Store(tmp_path / "one"), store.Store(tmp_path / "two")
-    example = loader.Zipped(first, second)[4]
-    np.testing.assert_array_equal(example["embedding"], embedding[4])
-    np.testing.assert_array_equal(example["moments"], one["moments"][4])
+    batches = loader.CachedBatches((first, second), 3, seed=0)
+    epoch = [batches[0], batches[1]]
+    joined = {name: np.concatenate([b[name] for b in epoch]) for name in epoch[0]}
+    order = [int(np.flatnonzero((embedding == e).all(axis=1))[0]) for e in joined["embedding"]]
+    assert sorted(order) == list(range(6))
+    np.testing.assert_array_equal(joined["moments"], one["moments"][order])
+    np.testing.assert_array_equal(joined["index"], np.arange(6))
     write(tmp_path / "three", count=7)
     with pytest.raises(ValueError, match=r"6 examples in Store\(two.*7 in Store\(three"):
-        loader.Zipped(second, store.Store(tmp_path / "three"))
+        loader.CachedBatches((second, store.Store(tmp_path / "three")), 3, seed=0)

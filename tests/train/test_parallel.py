@@ -3,7 +3,6 @@
 This file is also the script those devices and processes run.
 """
 
-import functools
 import os
 import pathlib
 import socket
@@ -21,14 +20,14 @@ from ssldiff_jax.core import rng
 from ssldiff_jax.diffusion import loss as loss_lib
 from ssldiff_jax.diffusion import schedule
 from ssldiff_jax.train import mesh as mesh_lib
-from ssldiff_jax.train import parallel
+from ssldiff_jax.train import optimizer, parallel
 from ssldiff_jax.train import step as step_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 RULES = ("kernel$ = -1:fsdp",)
-BATCH, DIM, NUM_STEPS = 8, 6, 3
-OPTIMIZER = step_lib.OptimizerConfig(0.01, 1, "constant", 0.1, 0.99, 1.0, 0.9)
-WAYS = ("pmap", "data8", "data4_fsdp2", "processes")
+BATCH, DIM, NUM_STEPS = 16, 6, 20
+OPTIMIZER = optimizer.OptimizerConfig("adamw", 0.01, 1, "constant", 0.1, (), 0.99, 1.0, 0.9)
+WAYS = ("pmap", "data8", "data4_fsdp2", "parts", "processes")
 
 
 class TinyDenoiser(nn.Module):
@@ -51,7 +50,7 @@ def make_batch(step):
     }
 
 
-def train(mesh, method, rules=RULES):
+def train(mesh, method, rules=RULES, remat="none", accumulate=1):
     """The state after a few steps, and the losses."""
     task = loss_lib.DenoisingTask(
         TinyDenoiser(),
@@ -62,11 +61,9 @@ def train(mesh, method, rules=RULES):
     tx = OPTIMIZER.transform(NUM_STEPS)
     key = rng.stream(0, "init")
     state, shardings = parallel.born_sharded(task, tx, key, make_batch(0), mesh, rules)
-    step = functools.partial(step_lib.train_step, task=task, tx=tx, ema_decay=OPTIMIZER.ema_decay)
-    if method == "pmap":
-        step_fn = parallel.pmap_step(functools.partial(step, axis_name="batch"))
-    else:
-        step_fn = parallel.jit_step(step, shardings, mesh)
+    compute = step_lib.ComputeConfig("float32", remat, accumulate)
+    update = step_lib.Update(task, tx, OPTIMIZER.ema_decay, compute)
+    step_fn = parallel.compile_step(update, method, shardings, mesh)
     losses, count = [], jax.process_count()
     share = slice(jax.process_index() * BATCH // count, (jax.process_index() + 1) * BATCH // count)
     for i in range(NUM_STEPS):
@@ -97,6 +94,7 @@ def run_devices(folder):
     save(folder / "one.npz", *train(one, "jit"))
     save(folder / "pmap.npz", *train(make(-1, 1), "pmap"))
     save(folder / "data8.npz", *train(make(8, 1), "jit"))
+    save(folder / "parts.npz", *train(make(4, 2), "jit", remat="blocks", accumulate=2))
     state, losses = train(make(-1, 2), "jit")
     save(folder / "data4_fsdp2.npz", state, losses)
     # Parameters, their average and both moments of Adam live in halves.
@@ -112,9 +110,9 @@ def run_devices(folder):
 
 
 def run_process(folder, number, port):
-    """One of two processes of two devices: data over the processes, fsdp inside them."""
+    """One of two processes of four devices: data over the processes, fsdp inside them."""
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
-    assert jax.device_count() == 4
+    assert jax.device_count() == 8
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 2, 1, RULES))
     save(folder / "processes.npz", *train(mesh, "jit"))
     jax.distributed.shutdown()
@@ -154,7 +152,7 @@ def results(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    finish(*(launch(2, folder, number, port) for number in (0, 1)))
+    finish(*(launch(4, folder, number, port) for number in (0, 1)))
     return {path.stem: dict(np.load(path)) for path in folder.glob("*.npz")}
 
 

@@ -21,9 +21,11 @@ from ssldiff_jax.core import rng
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.train import checkpoint, loop
 from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.train import optimizer as optimizer_lib
 from ssldiff_jax.train import step as step_lib
 
-NUM_STEPS, CHECKPOINT_EVERY, KILLED_AT = 12, 4, 7
+# A batch is on its way while the one before is computed with: the eighth is for step 7.
+NUM_STEPS, CHECKPOINT_EVERY, KILLED_AT = 12, 4, 8
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -49,8 +51,9 @@ def write_stores(folder):
 
 
 def fit(stores, folder, num_steps=NUM_STEPS):
-    optimizer = step_lib.OptimizerConfig(0.1, 2, "cosine", 0.1, 0.99, 1.0, 0.9)
-    config = loop.TrainConfig(num_steps, 8, optimizer, 1, CHECKPOINT_EVERY, 0, "jit")
+    optimizer = optimizer_lib.OptimizerConfig("adamw", 0.1, 2, "cosine", 0.1, (), 0.99, 1.0, 0.9)
+    compute = step_lib.ComputeConfig("float32", "none", 1)
+    config = loop.TrainConfig(num_steps, 8, optimizer, compute, 1, CHECKPOINT_EVERY, 0, "jit")
     batches = loader.cached_batches(
         store.Store(stores / "moments"),
         store.Store(stores / "embedding"),
@@ -59,7 +62,12 @@ def fit(stores, folder, num_steps=NUM_STEPS):
         config=loader.LoaderConfig(2, 4),
     )
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
-    return loop.fit(NoisyRegression(), batches, config, loop.Run("run", folder, mesh, (), 3))
+    return loop.fit(
+        NoisyRegression(),
+        batches,
+        config,
+        loop.Run("run", folder, folder / "checkpoints", mesh, (), 3),
+    )
 
 
 def fit_until_killed(stores, folder):
@@ -97,11 +105,11 @@ def runs(tmp_path_factory):
     return folder / "whole", folder / "killed", params
 
 
-def final_state(folder):
+def final_state(folder, num_steps=NUM_STEPS):
     with ocp.CheckpointManager(folder / "checkpoints") as manager:
-        assert manager.latest_step() == NUM_STEPS
+        assert manager.latest_step() == num_steps
         args = ocp.args.Composite(state=ocp.args.StandardRestore())
-        return manager.restore(NUM_STEPS, args=args)["state"]
+        return manager.restore(num_steps, args=args)["state"]
 
 
 def lines(folder):
@@ -127,15 +135,6 @@ def test_losses_are_equal_to_the_bit(runs):
     assert len(set(wanted.values())) == NUM_STEPS
     for line in lines(runs[1]):
         assert (line["loss"], line["grad_norm"]) == wanted[line["step"]]
-
-
-def test_position_of_the_loader_is_the_same(runs):
-    texts = []
-    for folder in runs[:2]:
-        data = folder / "checkpoints" / str(NUM_STEPS) / "data"
-        texts.append([p.read_text() for p in sorted(data.rglob("*")) if p.suffix == ".json"])
-    assert texts[0]
-    assert texts[0] == texts[1]
 
 
 def test_fit_returns_the_average_that_later_stages_load(runs):

@@ -8,15 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssldiff_jax.train import loop
+from ssldiff_jax.data import loader
+from ssldiff_jax.train import loop, optimizer
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
-OPTIMIZER = step_lib.OptimizerConfig(
+OPTIMIZER = optimizer.OptimizerConfig(
+    name="adamw",
     learning_rate=0.1,
     warmup_steps=2,
     decay="constant",
     weight_decay=0.3,
+    groups=(),
     b2=0.99,
     clip_norm=0.5,
     ema_decay=0.3,
@@ -46,7 +49,8 @@ def make_batch(seed, size=6):
 def start(config=OPTIMIZER, num_steps=100):
     task, tx = LinearRegression(), config.transform(num_steps)
     state = step_lib.init_state(task, tx, jax.random.key(0), make_batch(0))
-    step = functools.partial(step_lib.train_step, task=task, tx=tx, ema_decay=config.ema_decay)
+    update = step_lib.Update(task, tx, config.ema_decay)
+    step = functools.partial(step_lib.train_step, update=update)
     return state, jax.jit(step)
 
 
@@ -128,9 +132,8 @@ def test_weight_decay_leaves_vectors_alone():
     state = step_lib.init_state(NoGradient(), tx, jax.random.key(0), make_batch(0))
     first = state
     for _ in range(3):
-        state, _ = step_lib.train_step(
-            state, make_batch(0), jax.random.key(1), task=NoGradient(), tx=tx, ema_decay=0.3
-        )
+        update = step_lib.Update(NoGradient(), tx, 0.3)
+        state, _ = step_lib.train_step(state, make_batch(0), jax.random.key(1), update=update)
     np.testing.assert_array_equal(state.params["bias"], first.params["bias"])
     shrunk = first.params["kernel"] * (1 - 0.05 * 0.3) * (1 - 0.1 * 0.3)
     np.testing.assert_allclose(state.params["kernel"], shrunk, rtol=1e-6)
@@ -175,7 +178,7 @@ def test_step_is_a_function_of_its_arguments():
 
     tx = OPTIMIZER.transform(100)
     state = step_lib.init_state(Noisy(), tx, jax.random.key(0), make_batch(0))
-    step = functools.partial(step_lib.train_step, task=Noisy(), tx=tx, ema_decay=0.3)
+    step = functools.partial(step_lib.train_step, update=step_lib.Update(Noisy(), tx, 0.3))
     a, b, other_key = (step(state, make_batch(0), jax.random.key(k)) for k in (1, 1, 2))
     assert_trees_equal(a, b)
     assert float(other_key[1]["loss"]) != float(a[1]["loss"])
@@ -198,10 +201,17 @@ def test_metrics_are_those_of_the_batch():
 
 
 def fit(tmp_path, source, *, max_skipped=2, num_steps=12, method="jit"):
-    data = grain.MapDataset.source(source).repeat().to_iter_dataset().batch(6)
-    config = loop.TrainConfig(num_steps, 6, OPTIMIZER, 1, 100, max_skipped, method)
+    dataset = grain.MapDataset.source(source).repeat().to_iter_dataset().batch(6)
+    data = loader.Batches(dataset, 6)
+    compute = step_lib.ComputeConfig("float32", "none", 1)
+    config = loop.TrainConfig(num_steps, 6, OPTIMIZER, compute, 1, 100, max_skipped, method)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
-    return loop.fit(LinearRegression(), data, config, loop.Run("test", tmp_path, mesh, (), 0))
+    return loop.fit(
+        LinearRegression(),
+        data,
+        config,
+        loop.Run("test", tmp_path, tmp_path / "checkpoints", mesh, (), 0),
+    )
 
 
 def examples(bad=()):

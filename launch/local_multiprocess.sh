@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Several processes on this machine, as if they were hosts; flags go on to main:
+#   bash launch/local_multiprocess.sh 2 --config=configs/tiny.py --workdir=runs/tiny
+# SIGTERM goes to all of them: they save, stop, and the same command goes on.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+count=${1:?expected the number of processes}
+shift
+port=$(.venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+export JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$count
+
+children=()
+for ((i = 0; i < count; i++)); do
+  JAX_PROCESS_ID=$i .venv/bin/python -m ssldiff_jax.main "$@" --config.runtime.distributed=given &
+  children+=($!)
+done
+trap 'kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
+
+status=0
+for child in "${children[@]}"; do
+  while kill -0 "$child" 2>/dev/null; do
+    wait "$child" || last=$?
+  done
+  wait "$child" || last=$?
+  ((${last:-0} > status)) && status=$last
+done
+exit "$status"

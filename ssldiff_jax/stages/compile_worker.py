@@ -1,0 +1,65 @@
+"""Compiles one program for devices that are not here; started by the tool `compile`, in a process
+of its own because the compiler is chosen before jax is first imported."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import platform
+from ssldiff_jax.stages import abstract
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.train import chips, compiled
+from ssldiff_jax.train import mesh as mesh_lib
+
+
+def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> dict[str, Any]:
+    """What the compiler says of a program of the config for a topology."""
+    config = config_lib.build(run_config.RunConfig, values)
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    kind = devices[0].device_kind
+    mesh = mesh_lib.make_mesh(config.mesh, devices)
+    with platform.compile_for("tpu"):
+        program = abstract.program(name, config, mesh, batch_size)
+        flops = abstract.flops_of_one(program)
+        began = time.monotonic()
+        made = program.function.lower(*program.args).compile()
+        seconds = time.monotonic() - began
+    share = program.batch_size / len(devices)
+    chip = chips.chip(kind)
+    told = compiled.describe(made, chip, flops * share if flops else None)
+    gathered = compiled.gathers_of_batch(compiled.collectives(made.as_text()), program.batch_size)
+    return {
+        "program": name,
+        "topology": topology,
+        "devices": len(devices),
+        "kind": kind,
+        "mesh": dict(mesh.shape),
+        "batch_size": program.batch_size,
+        "num_params": program.num_params,
+        "optimization_level": str(jax.config.jax_optimization_level),
+        **told,
+        "gathers_of_batch": [dataclasses.asdict(c) for c in gathered],
+        "compile_seconds": round(seconds, 1),
+    }
+
+
+def main() -> None:
+    """Read a request, write a row."""
+    request, result = (pathlib.Path(path) for path in sys.argv[1:])
+    told = json.loads(request.read_text())
+    try:
+        found = row(**told)
+    except (ValueError, RuntimeError) as error:
+        found = {"error": " ".join(str(error).split())[:2000]}
+    result.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

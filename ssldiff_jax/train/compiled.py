@@ -1,0 +1,126 @@
+"""What a compiler says of a program: memory, work, and what devices send each other."""
+
+import collections
+import dataclasses
+import math
+import re
+from typing import Any
+
+from ssldiff_jax.train import chips
+
+_KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
+_OPERATION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(_KINDS)})(-start)?\(")
+_ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
+_DIMENSION = re.compile(r"dimensions=\{(\d+)\}")
+_BITS = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
+# Gathers of less than this are of labels, losses and embeddings.
+_SMALL = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """What is sent at once: its kind, the arrays that result, and the dimension that is joined."""
+
+    kind: str
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]
+    dimension: int | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the arrays that result, on one device."""
+        return sum(_bits(dtype) * math.prod(shape) // 8 for dtype, shape in self.arrays)
+
+
+def collectives(hlo: str) -> list[Collective]:
+    """Those of a compiled program's text; what a loop repeats is there once."""
+    found = []
+    for line in hlo.splitlines():
+        told = _OPERATION.search(line)
+        if not told:
+            continue
+        result, kind, started = told.groups()
+        arrays = [
+            (dtype, tuple(int(n) for n in dims.split(",") if n))
+            for dtype, dims in _ARRAY.findall(result)
+        ]
+        if started and kind != "all-reduce":
+            # (operands, results, flags): results are the second half of what is no flag.
+            arrays = [a for a in arrays if a[1]]
+            arrays = arrays[len(arrays) // 2 :]
+        dimension = _DIMENSION.search(line)
+        found.append(
+            Collective(kind, tuple(arrays), int(dimension.group(1)) if dimension else None)
+        )
+    return found
+
+
+def gathers_of_batch(found: list[Collective], batch_size: int) -> list[Collective]:
+    """Gathers that bring the whole batch to every device."""
+    return [
+        c
+        for c in found
+        if c.kind == "all-gather" and c.dimension == 0 and c.num_bytes > _SMALL
+        and any(shape and shape[0] % batch_size == 0 for _, shape in c.arrays)
+    ]  # fmt: skip
+
+
+def describe(compiled: Any, chip: chips.Chip, model_flops: float | None) -> dict[str, Any]:
+    """Numbers of one device: bytes by kind, FLOPs, the compiler's roofline and what follows from
+    it, collectives by kind.
+
+    Args:
+        compiled: what `jax.jit(…).lower(…).compile()` gives.
+        model_flops: those of the model alone, on one device.
+
+    The roofline knows no communication and counts the body of a loop once: no time is to be
+    expected from it, only compared.
+    """
+    stats, cost = compiled.memory_analysis(), _cost(compiled)
+    sent = collectives(compiled.as_text())
+    told: dict[str, Any] = {
+        "argument_bytes": stats.argument_size_in_bytes,
+        "output_bytes": stats.output_size_in_bytes,
+        "alias_bytes": stats.alias_size_in_bytes,
+        "temp_bytes": stats.temp_size_in_bytes,
+        "code_bytes": stats.generated_code_size_in_bytes,
+        "peak_bytes": stats.argument_size_in_bytes + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes + stats.temp_size_in_bytes
+        + stats.generated_code_size_in_bytes,
+        "memory_bytes": int(chip.memory),
+        "flops": cost.get("flops"),
+        "bytes_accessed": cost.get("bytes accessed"),
+    }  # fmt: skip
+    seconds = cost.get("optimal_seconds", 0.0)
+    told["roofline_seconds"] = seconds if seconds > 0 else None
+    told["model_flops"] = model_flops
+    if seconds > 0 and model_flops:
+        told["roofline_mfu"] = model_flops / seconds / chip.flops
+    told["collectives"] = _by_kind(sent)
+    return told
+
+
+def _by_kind(sent: list[Collective]) -> dict[str, dict[str, Any]]:
+    """Count, bytes and the largest arrays of every kind."""
+    kinds = {}
+    for kind in _KINDS:
+        own = [c for c in sent if c.kind == kind]
+        if own:
+            shapes = collections.Counter(
+                f"{dtype}[{','.join(map(str, shape))}]" for c in own for dtype, shape in c.arrays
+            )
+            kinds[kind] = {
+                "count": len(own),
+                "bytes": sum(c.num_bytes for c in own),
+                "shapes": dict(shapes.most_common(8)),
+            }
+    return kinds
+
+
+def _cost(compiled: Any) -> dict[str, float]:
+    cost = compiled.cost_analysis() or {}
+    return cost[0] if isinstance(cost, list) else cost
+
+
+def _bits(dtype: str) -> int:
+    digits = re.sub(r"\D", "", dtype)
+    return _BITS.get(dtype) or int(digits)

@@ -1,0 +1,63 @@
+"""What is read from a compiled program's text, and what chips and slices are called."""
+
+import pytest
+
+from ssldiff_jax.train import chips, compiled
+
+HLO = """
+  %ag = bf16[64,192]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=1, dimensions={1}, metadata={}
+  %ags = (f32[8,48]{1,0}, f32[32,48]{1,0}) all-gather-start(%q), channel_id=2, dimensions={0}
+  %agd = f32[32,48]{1,0} all-gather-done(%ags)
+  %ar = (f32[10]{0}, bf16[2,3]{1,0}) all-reduce(%a, %b), channel_id=3, to_apply=%add
+  %cps = (bf16[3,48]{1,0}, bf16[3,48]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x)
+  %rs = f32[16]{0} reduce-scatter(%y), channel_id=5, dimensions={0}, to_apply=%add
+  %plain = f32[9]{0} add(%y, %y), metadata={op_name="all-gather(looks like one)"}
+"""
+
+
+def test_collectives_are_those_of_the_text():
+    found = compiled.collectives(HLO)
+    assert [c.kind for c in found] == [
+        "all-gather", "all-gather", "all-reduce", "collective-permute", "reduce-scatter"
+    ]  # fmt: skip
+    assert [c.num_bytes for c in found] == [64 * 192 * 2, 32 * 48 * 4, 40 + 12, 3 * 48 * 2, 64]
+    assert [c.dimension for c in found] == [1, 0, None, None, 0]
+
+
+def test_only_a_gathered_batch_is_one():
+    large = "%a = f32[{},1024]{{1,0}} all-gather(%p), channel_id=1, dimensions={{{}}}"
+    of = lambda rows, dimension: compiled.gathers_of_batch(
+        compiled.collectives(large.format(rows, dimension)), 512
+    )
+    assert len(of(512, 0)) == 1
+    assert len(of(1024, 0)) == 1  # with what belongs to every example beside it
+    assert not of(512, 1)  # parameters, by their columns
+    assert not of(500, 0)
+
+
+@pytest.mark.parametrize(
+    ("topology", "name"),
+    [
+        ("v5e:2x2", "v5litepod-4"),
+        ("v5e:16x16", "v5litepod-256"),
+        ("v5p:2x4x4", "v5p-64"),
+        ("v4:2x2x1", "v4-8"),
+        ("v6e:4x4", "v6e-16"),
+    ],
+)
+def test_slices_are_ordered_by_these_names(topology, name):
+    assert chips.accelerator_type(topology) == name
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v5e-16", "h200:8x1", "v5e:16"])
+def test_what_is_no_topology_is_refused_by_name(topology):
+    with pytest.raises(ValueError, match="must read generation:chips") as caught:
+        chips.accelerator_type(topology)
+    assert repr(topology) in str(caught.value)
+
+
+def test_the_chip_of_a_device_is_the_longest_name_that_fits():
+    assert chips.chip("TPU v5 lite").memory == 16 * 2**30
+    assert chips.chip("TPU v5p").memory == 95 * 2**30
+    assert chips.chip("NVIDIA H200 141GB HBM3e").flops == 989e12
+    assert chips.chip("cpu") is None

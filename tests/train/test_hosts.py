@@ -1,0 +1,159 @@
+"""Hosts that differ, hosts that are stopped, and a run that goes on with fewer of them.
+
+This file is also the script those hosts run.
+"""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import test_resume
+from test_resume import final_state, lines
+
+from ssldiff_jax.train import hosts
+from ssldiff_jax.train import mesh as mesh_lib
+
+ROOT = pathlib.Path(__file__).parents[2]
+NUM_STEPS, STOPPED_AT = 60, 7
+
+
+def fit_until_stopped(folder, number):
+    """Host 1 alone gets the signal."""
+    to_global, seen = mesh_lib.to_global, []
+
+    def signal_later(batch, mesh):
+        seen.append(batch)
+        if len(seen) == STOPPED_AT and number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return to_global(batch, mesh)
+
+    mesh_lib.to_global = signal_later
+    try:
+        test_resume.fit(folder, folder / "moved", NUM_STEPS)
+    except hosts.StoppedError as error:
+        print(error)
+
+
+def tell_apart(number):
+    """Hosts 0 and 2 have one config, host 1 another; then host 0 fails alone."""
+    hosts.require_same("config", {"seed": 0})
+    try:
+        hosts.require_same("config", {"seed": number % 2})
+    except ValueError as error:
+        print(error)
+
+    def fail():
+        raise OSError("disk full")
+
+    try:
+        hosts.first_alone("stage x", fail)
+    except (OSError, RuntimeError) as error:
+        print(type(error).__name__, error)
+    print(hosts.first_alone("stage y", lambda: 5))
+
+
+def start(count, devices, *args):
+    """Processes of this script that know of one another."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{pathlib.Path(__file__).parent}",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": str(devices),
+        "NPROC": "16",
+    }
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    told = [str(arg) for arg in args]
+    return [
+        subprocess.Popen(
+            [sys.executable, __file__, str(number), str(count), str(port), *told],
+            env=environment,
+            **pipes,
+        )
+        for number in range(count)
+    ]
+
+
+def finish(processes):
+    try:
+        found = [process.communicate(timeout=180) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, found, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    # Gloo tells on stdout that it is there.
+    return [
+        [line for line in out.strip().splitlines() if not line.startswith("[Gloo]")]
+        for out, _ in found
+    ]
+
+
+def test_hosts_that_differ_are_named_on_every_host():
+    told = finish(start(3, 1, "differ"))
+    for host in told:
+        assert host[0] == (
+            "all hosts must have the same config, got another than host 0's on host 1 of 3"
+        )
+    assert told[0][1:] == ["OSError disk full", "5"]
+    for host in told[1:]:
+        assert host[1:] == [
+            "RuntimeError stage x failed on host 0, where its error is told",
+            "None",
+        ]
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """A run of 2 hosts × 2 devices that was stopped, went on with 8 devices of one host for ten
+    steps, and ended on one device; beside one that never moved."""
+    folder = tmp_path_factory.mktemp("moved")
+    test_resume.write_stores(folder)
+    test_resume.fit(folder, folder / "whole", NUM_STEPS)
+    told = finish(start(2, 2, "stop", folder))
+    between = finish(start(1, 8, "between", folder))
+    test_resume.fit(folder, folder / "moved", NUM_STEPS)
+    return folder, told, between
+
+
+def test_a_signal_to_one_host_stops_all_at_one_step(moved):
+    _, told, _ = moved
+    assert told[0] == told[1]
+    words = told[0][-1].split()
+    assert told[0][-1].endswith(f"of {NUM_STEPS} and saved; the same command goes on")
+    assert STOPPED_AT - 1 <= int(words[words.index("step") + 1]) < NUM_STEPS - 20
+
+
+def test_the_curve_goes_on_with_other_hosts_and_devices(moved):
+    folder, told, between = moved
+    stopped = [int(step.split(" at step ")[1].split()[0]) for step in (told[0][-1], between[0][-1])]
+    assert stopped[0] < stopped[1] < NUM_STEPS
+    wanted = {line["step"]: line["loss"] for line in lines(folder / "whole")}
+    found = {line["step"]: line["loss"] for line in lines(folder / "moved")}
+    assert found.keys() == wanted.keys()
+    np.testing.assert_allclose(list(found.values()), list(wanted.values()), rtol=1e-4)
+    states = [final_state(folder / name, NUM_STEPS) for name in ("whole", "moved")]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *states)
+
+
+def main():
+    number, count, port, what = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    if count > 1:
+        jax.distributed.initialize(f"127.0.0.1:{port}", count, number)
+    if what == "differ":
+        tell_apart(number)
+    else:
+        fit_until_stopped(pathlib.Path(sys.argv[5]), 1 if what == "between" else number)
+    if count > 1:
+        jax.distributed.shutdown()
+
+
+if __name__ == "__main__":
+    main()
