@@ -100,11 +100,6 @@ class AutoencoderSection:
 
     def __post_init__(self):
         _require_weights(self.weights, self.train)
-        if self.train.method == "pmap" and self.model.kind == "vq" and self.model.vq.dead_below:
-            raise config_lib.ConfigError(
-                "train.method must be jit where dead codes start again (autoencoder.model.vq."
-                "dead_below > 0), got pmap"
-            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,15 +59,14 @@ class OptimizerConfig:
             case "muon":
                 # At this RMS a step of Muon has the size of one of Adam (Liu et al. 2025), so
                 # one learning rate serves both.
-                muon = optax.chain(
-                    contrib.scale_by_muon(weight_dimension_numbers=_as_matrices),
-                    contrib.scale_by_shape(_as_matrices, consistent_rms=0.2),
+                muon = contrib.muon(
+                    1.0,
+                    adam_b2=self.b2,
+                    muon_weight_dimension_numbers=_as_matrices,
+                    consistent_rms=0.2,
                 )
-                kind = lambda p: "matrix" if p.ndim > 1 else "vector"
-                return optax.partition(
-                    {"matrix": muon, "vector": optax.scale_by_adam(b2=self.b2)},
-                    lambda params: jax.tree.map(kind, params),
-                )
+                # optax's name for a whole optimiser: its updates already go downhill.
+                return optax.chain(muon, optax.scale(-1.0))
 
     def _decay_and_scale(self, updates: Any, params: Any) -> Any:
         def change(update: jax.Array, param: jax.Array, factor: tuple[float, float]) -> jax.Array:
@@ -110,7 +109,12 @@ def _parse(group: str) -> tuple[str, float, float]:
 
 
 def _as_matrices(params: Any) -> Any:
-    """Kernels as matrices from all their inputs to their outputs, the last dimension."""
-    return jax.tree.map(
-        lambda p: contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1), params
-    )
+    """Kernels as matrices from all their inputs to their outputs, the last dimension; vectors are
+    none."""
+
+    def numbers(param: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        if param.ndim < 2:
+            return None
+        return contrib.MuonDimensionNumbers(tuple(range(param.ndim - 1)), param.ndim - 1)
+
+    return jax.tree.map(numbers, params)

@@ -43,7 +43,7 @@ def test_bench_measures_the_denoiser(command, tmp_path):
     assert {row["name"] for row in rows} == {
         "unet/forward_batch_1", "unet/forward_batch_8", "unet/compiled_flops_batch_1",
         "unet/compiled_flops_batch_8", "weights/load",
-        "weights/peak", *SAMPLER_ROWS,
+        "weights/peak", "input/cached", "input/jpeg_per_core", *SAMPLER_ROWS,
     }  # fmt: skip
     values = {row["name"]: row["value"] for row in rows}
     # 25 windows in four chunks of 7, 50 steps; 9 in two of 5, three steps; guided.

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.autoencoder import autoencoder, conv, discriminator, light, vq
+from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import rng
 from ssldiff_jax.diffusion import loss as loss_lib
 from ssldiff_jax.diffusion import schedule
+from ssldiff_jax.encoders import augment, dino, infonce, vit
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer, parallel
 from ssldiff_jax.train import step as step_lib
@@ -50,24 +52,61 @@ def make_batch(step):
     }
 
 
-def train(mesh, method, rules=RULES, remat="none", accumulate=1):
-    """The state after a few steps, and the losses."""
-    task = loss_lib.DenoisingTask(
+def denoising():
+    """The task that all ways are tried with."""
+    return loss_lib.DenoisingTask(
         TinyDenoiser(),
         autoencoder.LatentScaling((1.0, 2.0), (0.0, 0.5)),
         schedule.Schedule("cosine", 1000, 0.0015, 0.0195),
         loss_lib.LossConfig("v", 0.5, 5.0),
     )
+
+
+def make_images(step):
+    source = np.random.default_rng(step)
+    image_uint8 = source.integers(0, 256, (BATCH, 16, 16, 3), np.uint8)
+    return {"image_uint8": image_uint8, "index": make_batch(step)["index"]}
+
+
+def tasks():
+    """Those whose losses look beyond the examples of one device."""
+    model = vit.ViT(vit.ViTConfig(image_px=16, patch_px=8, width=8, depth=1, num_heads=1))
+    jitter = augment.ColorJitter(0.1, 0.1, 0.1)
+    sizes = dino.DINOConfig(
+        num_prototypes=5, head_width=8, bottleneck=4, num_local=1, local_px=8, center_momentum=0.9
+    )
+    first_stage = autoencoder.AutoencoderConfig(
+        "vq",
+        conv.ConvConfig(3, 8, (1, 2), 1),
+        vq.VQConfig(16, dead_below=0.5),
+        light.LightConfig(),
+    )
+    weights = autoencoder_loss.LossConfig(
+        1.0, "encoder", 0.0, "", 0.1, 1.0, discriminator.AdversarialConfig(0.5, 1, 8, 2)
+    )
+    return {
+        "infonce": infonce.InfoNCETask(model, infonce.InfoNCEConfig(0.1, 8, 4), jitter),
+        "dino": dino.DINOTask(model, sizes, jitter),
+        "autoencoder": autoencoder_loss.AutoencoderTask(
+            first_stage, weights, lambda params, x, y: 0.0 * jnp.mean(x), {}
+        ),
+    }
+
+
+def train(mesh, method, *, remat="none", accumulate=1, task=None, num_steps=NUM_STEPS):
+    """The state after a few steps, and the losses."""
+    make = make_images if task else make_batch
+    task = task or denoising()
     tx = OPTIMIZER.transform(NUM_STEPS)
     key = rng.stream(0, "init")
-    state, shardings = parallel.born_sharded(task, tx, key, make_batch(0), mesh, rules)
+    state, shardings = parallel.born_sharded(task, tx, key, make(0), mesh, RULES)
     compute = step_lib.ComputeConfig("float32", remat, accumulate)
     update = step_lib.Update(task, tx, OPTIMIZER.ema_decay, compute)
     step_fn = parallel.compile_step(update, method, shardings, mesh)
     losses, count = [], jax.process_count()
     share = slice(jax.process_index() * BATCH // count, (jax.process_index() + 1) * BATCH // count)
-    for i in range(NUM_STEPS):
-        local = {name: value[share] for name, value in make_batch(i).items()}
+    for i in range(num_steps):
+        local = {name: value[share] for name, value in make(i).items()}
         state, metrics = step_fn(state, mesh_lib.to_global(local, mesh), rng.stream(0, "step"))
         losses.append(float(metrics["loss"]))
     return state, losses
@@ -109,6 +148,18 @@ def run_devices(folder):
     assert kernels == 3 * 4
 
 
+def run_tasks(folder):
+    """The other tasks on one device and on eight."""
+    make = lambda data, fsdp: mesh_lib.make_mesh(mesh_lib.MeshConfig(data, fsdp, 1, RULES))
+    one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), mesh_lib.AXES)
+    ways = {"one": (one, "jit"), "mesh": (make(4, 2), "jit"), "pmap": (make(-1, 1), "pmap")}
+    own = {"infonce": ("one", "mesh"), "dino": ("one", "mesh"), "autoencoder": ("one", "pmap")}
+    for name, task in tasks().items():
+        for way in own[name]:
+            mesh, method = ways[way]
+            save(folder / f"{name}-{way}.npz", *train(mesh, method, task=task, num_steps=3))
+
+
 def run_process(folder, number, port):
     """One of two processes of four devices: data over the processes, fsdp inside them."""
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
@@ -136,7 +187,7 @@ def launch(devices, *args):
 def finish(*processes):
     try:
         for process in processes:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors[-3000:]
     finally:
         for process in processes:
@@ -176,6 +227,24 @@ def test_the_numbers_mean_something(results):
 
 
 @pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """(task, way) → arrays of its last state."""
+    folder = tmp_path_factory.mktemp("tasks")
+    finish(launch(8, folder, "tasks"))
+    return {tuple(p.stem.split("-")): dict(np.load(p)) for p in folder.glob("*.npz")}
+
+
+@pytest.mark.parametrize(
+    ("task", "way"), [("infonce", "mesh"), ("dino", "mesh"), ("autoencoder", "pmap")]
+)
+def test_losses_that_see_the_whole_batch_see_it_on_eight_devices(others, task, way):
+    for name, value in others[task, "one"].items():
+        np.testing.assert_allclose(
+            others[task, way][name], value, rtol=2e-4, atol=2e-5, err_msg=f"{task}: {name}"
+        )
+
+
+@pytest.fixture(scope="module")
 def mesh():
     return mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
 
@@ -209,5 +278,7 @@ def test_first_matching_rule_wins_and_what_does_not_divide_is_whole():
 if __name__ == "__main__":
     if sys.argv[2] == "devices":
         run_devices(pathlib.Path(sys.argv[1]))
+    elif sys.argv[2] == "tasks":
+        run_tasks(pathlib.Path(sys.argv[1]))
     else:
         run_process(pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

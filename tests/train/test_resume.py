@@ -1,14 +1,18 @@
 """A run that was killed and one that was not end with the same bits.
 
-This file is also the script that gets killed.
+This file is also the script that gets killed, and one that kills as often as it is told:
+
+    python tests/train/test_resume.py 20
 """
 
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -24,8 +28,9 @@ from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer as optimizer_lib
 from ssldiff_jax.train import step as step_lib
 
-# A batch is on its way while the one before is computed with: the eighth is for step 7.
-NUM_STEPS, CHECKPOINT_EVERY, KILLED_AT = 12, 4, 8
+NUM_STEPS, CHECKPOINT_EVERY = 12, 4
+# Batches that were drawn: the last is on its way while the one before is computed with.
+KILLED_AT = (3, 8, 11)
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -70,15 +75,16 @@ def fit(stores, folder, num_steps=NUM_STEPS):
     )
 
 
-def fit_until_killed(stores, folder):
+def fit_until_killed(stores, folder, killed_at):
     to_global, seen = mesh_lib.to_global, []
+    saved = (killed_at - 2) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
 
     def kill_later(batch, mesh):
         seen.append(batch)
-        if len(seen) == KILLED_AT:
-            # The save of step 4 runs in the background; it takes its name when it is whole.
-            until = time.monotonic() + 60
-            while not (folder / "checkpoints" / "4").exists() and time.monotonic() < until:
+        if len(seen) == killed_at:
+            # A save runs in the background; it takes its name when it is whole.
+            until, whole = time.monotonic() + 60, folder / "checkpoints" / str(saved)
+            while saved and not whole.exists() and time.monotonic() < until:
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGKILL)
         return to_global(batch, mesh)
@@ -87,22 +93,34 @@ def fit_until_killed(stores, folder):
     fit(stores, folder)
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """(folder of the whole run, folder of the killed and resumed one, its returned params)."""
-    folder = tmp_path_factory.mktemp("resume")
-    write_stores(folder)
-    fit(folder, folder / "whole")
+def kill(folder, killed_at):
+    """Kill a run after so many batches; returns its folder."""
+    killed = folder / f"killed_{killed_at}"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__, str(folder), str(folder / "killed")]
+    command = [sys.executable, __file__, str(folder), str(killed), str(killed_at)]
     result = subprocess.run(
         command, env=environment, timeout=120, capture_output=True, text=True, check=False
     )
     assert result.returncode == -signal.SIGKILL, result.stderr
-    with ocp.CheckpointManager(folder / "killed" / "checkpoints") as manager:
-        assert manager.latest_step() == CHECKPOINT_EVERY
-    params = fit(folder, folder / "killed")
-    return folder / "whole", folder / "killed", params
+    return killed
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that was never killed, among its stores."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_stores(folder)
+    fit(folder, folder / "whole")
+    return folder / "whole"
+
+
+@pytest.fixture(scope="module", params=KILLED_AT)
+def runs(whole, request):
+    """(folder of the whole run, folder of the killed and resumed one, its returned params)."""
+    killed = kill(whole.parent, request.param)
+    saved = ocp.utils.checkpoint_steps(killed / "checkpoints")
+    assert max(saved, default=0) == (request.param - 2) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    return whole, killed, fit(whole.parent, killed)
 
 
 def final_state(folder, num_steps=NUM_STEPS):
@@ -118,7 +136,10 @@ def lines(folder):
 
 def test_killed_run_went_on_from_its_checkpoint(runs):
     assert [line["step"] for line in lines(runs[0])] == list(range(1, 13))
-    assert [line["step"] for line in lines(runs[1])] == [*range(1, 7), *range(5, 13)]
+    steps = [line["step"] for line in lines(runs[1])]
+    killed_at = int(runs[1].name.split("_")[1])
+    saved = (killed_at - 2) // CHECKPOINT_EVERY * CHECKPOINT_EVERY
+    assert steps == [*range(1, killed_at - 1), *range(saved + 1, 13)]
 
 
 def test_states_are_equal_to_the_bit(runs):
@@ -156,5 +177,25 @@ def test_no_checkpoint_is_named(tmp_path):
         checkpoint.load_params(tmp_path / "checkpoints")
 
 
+def kill_often(count):
+    """Kill `count` runs at random places; every one must end as the one that was not."""
+    generator = np.random.default_rng()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        write_stores(folder)
+        fit(folder, folder / "whole")
+        wanted = final_state(folder / "whole")
+        for i in range(count):
+            killed_at = int(generator.integers(1, NUM_STEPS + 1))
+            killed = kill(folder, killed_at)
+            fit(folder, killed)
+            jax.tree.map(np.testing.assert_array_equal, wanted, final_state(killed))
+            print(f"{i + 1}: killed after {killed_at} batches, the same bits", flush=True)
+            shutil.rmtree(killed)
+
+
 if __name__ == "__main__":
-    fit_until_killed(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    if len(sys.argv) == 2:
+        kill_often(int(sys.argv[1]))
+    else:
+        fit_until_killed(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]))
