@@ -379,7 +379,9 @@ def _sample() -> ConfigDict:
     c.windows.weights = "uniform"
     # Of offset: a margin around the canvas, or wrap: its other side, for images that tile.
     c.windows.border = "margin"
-    # What the canvas is held in between steps: float32 or bfloat16.
+    # What the network computes in, and what the canvas is held in between steps: float32 or
+    # bfloat16.
+    c.compute = "float32"
     c.dtype = "float32"
     # What devices share: the windows of a chunk, or the rows of the canvas where one is too small.
     c.split = "windows"

@@ -56,7 +56,8 @@ def test_scripts_exist_and_parse(command):
 
 def test_both_kinds_of_command_were_found():
     assert len(MAIN) >= 3
-    assert {c[1] for c in SCRIPTS} == {"launch/demo.sh", "launch/test.sh"}
+    scripts = {"demo.sh", "test.sh", "local_multiprocess.sh"}
+    assert {c[1] for c in SCRIPTS} == {f"launch/{name}" for name in scripts}
 
 
 def test_stage_table_lists_every_stage_in_order():

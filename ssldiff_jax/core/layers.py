@@ -23,7 +23,7 @@ def cast(tree: Any, dtype: str) -> Any:
 
     def leaf(path: tuple, x: jax.Array) -> jax.Array:
         exact = _EXACT in jax.tree_util.keystr(path) or not jnp.issubdtype(x.dtype, jnp.floating)
-        return x if exact else x.astype(dtype)
+        return x if exact or x.dtype == dtype else x.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 

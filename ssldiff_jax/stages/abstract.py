@@ -11,6 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
+from ssldiff_jax.core import layers
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import vit
@@ -149,6 +150,7 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> Program:
     """One chunk of windows of the largest image that `bench` draws."""
     denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
     params = published.abstract_denoiser(denoiser)
+    params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute), params)
     channels = denoiser.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     decoder = published.abstract_autoencoder(config.autoencoder.model)
@@ -184,15 +186,9 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> Program:
         shape((count, denoiser.condition_dim), np.float32, True),
         shape((), np.int32),
     )
-    one = lambda params, x, t, condition: trained.denoiser.apply(
-        {"params": params}, x, t, condition
-    )
-    whole = (
-        jax.ShapeDtypeStruct((_COUNTED, window, window, channels), np.float32),
-        jax.ShapeDtypeStruct((_COUNTED,), np.int32),
-        jax.ShapeDtypeStruct((_COUNTED, denoiser.condition_dim), np.float32),
-    )
-    return Program(sampler.programs(plan).denoise, args, 0, count, (one, (params, *whole)))
+    windows = drawing.window_program(_COUNTED)
+    counted = (windows.run, windows.shapes)
+    return Program(sampler.programs(plan).denoise, args, 0, count, counted)
 
 
 def flops_of_one(counted: Program) -> float | None:

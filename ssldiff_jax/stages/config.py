@@ -154,6 +154,7 @@ class SampleSection:
     guidance: guidance.GuidanceConfig
     solver: solvers.SolverConfig
     windows: windows.WindowConfig
+    compute: Literal["float32", "bfloat16"]
     dtype: Literal["float32", "bfloat16"]
     split: Literal["windows", "rows"] = dataclasses.field(metadata=_ASIDE)
     chunk: int = dataclasses.field(metadata=_ASIDE)

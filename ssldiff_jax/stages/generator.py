@@ -46,7 +46,8 @@ class Generator:
         self.denoiser = trained.denoiser
         mesh = mesh_lib.all_on_data(mesh)
         self._trained, self._devices = trained, mesh
-        self._encoder, self.params = trained.encoder, trained.params
+        self._encoder = trained.encoder
+        self.params = layers.cast(trained.params, config.sample.compute)
         self._mesh = mesh if mesh.size > 1 else None
 
     @property
@@ -365,7 +366,8 @@ class Generator:
         return guidance.GuidedX0(denoise, section.schedule, prediction, sample.guidance, offset)
 
     def _denoise(self, params: Any, x_t, t, embedding) -> jax.Array:
-        return self.denoiser.apply({"params": params}, x_t, t, embedding)
+        x_t = layers.like(params, x_t)
+        return self.denoiser.apply({"params": params}, x_t, t, embedding).astype(np.float32)
 
     @functools.cached_property
     def _patches(self):
