@@ -1,4 +1,5 @@
-"""Tool `compile`: what the TPU compiler says of a run's programs for a slice that is not here."""
+"""Tool `compile`: what the TPU or GPU compiler says of a run's programs for devices that are not
+here."""
 
 import importlib.util
 import json
@@ -26,7 +27,8 @@ def run(context: runner.Context) -> dict[str, Any]:
     a device has, that brings a whole batch to every device, or that the compiler refuses.
     """
     section, folder = context.config.compile, context.folder("compile")
-    require_compiler()
+    for topology in section.topology:
+        require_compiler(chips.Slice.named(topology).platform)
     values = files.read_json(context.workdir / "config.json")
     rows, faults = [], []
     for topology in section.topology:
@@ -44,11 +46,22 @@ def run(context: runner.Context) -> dict[str, Any]:
     return {"rows": len(rows)}
 
 
-def require_compiler() -> None:
-    """Raises ValueError where the TPU compiler is not installed."""
-    if importlib.util.find_spec("libtpu") is None:
+_COMPILERS = {
+    "tpu": ("libtpu", "pip install 'jax[tpu]'"),
+    "gpu": (
+        "jax_cuda12_plugin",
+        "pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12",
+    ),
+}
+"""Module and command, by platform."""
+
+
+def require_compiler(platform: str) -> None:
+    """Raises ValueError where the compiler is not installed."""
+    module, command = _COMPILERS[platform]
+    if importlib.util.find_spec(module) is None:
         raise ValueError(
-            "the tool compile needs the TPU compiler, got no libtpu: pip install 'jax[tpu]'"
+            f"the tool compile needs the {platform.upper()} compiler, got no {module}: {command}"
         )
 
 
@@ -89,16 +102,22 @@ def _compile(folder, request: dict[str, Any], level: str) -> dict[str, Any]:
 
 
 def compiler_environment(topology: str, level: str) -> dict[str, str]:
-    """Variables by which libtpu compiles on a machine without a TPU, beside other processes that
-    do the same."""
-    return {
-        "JAX_PLATFORMS": "cpu",
+    """Variables by which a compiler works on a machine without its devices, beside other processes
+    that do the same."""
+    common = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    slice_ = chips.Slice.named(topology)
+    if slice_.platform == "gpu":
+        (tools,) = importlib.util.find_spec("nvidia.cuda_nvcc").submodule_search_locations
+        path = f"{tools}/bin{os.pathsep}{os.environ.get('PATH', '')}"
+        # Without a GPU there is nothing to try kernels on.
+        flags = f"--xla_gpu_cuda_data_dir={tools} --xla_gpu_autotune_level=0"
+        return common | {"PATH": path, "XLA_FLAGS": flags}
+    return common | {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_ACCELERATOR_TYPE": chips.accelerator_type(topology),
+        "TPU_ACCELERATOR_TYPE": slice_.accelerator_type,
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "JAX_OPTIMIZATION_LEVEL": level,
-        "JAX_ENABLE_COMPILATION_CACHE": "false",
     }
 
 

@@ -22,10 +22,11 @@ from ssldiff_jax.train import mesh as mesh_lib
 def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> dict[str, Any]:
     """What the compiler says of a program of the config for a topology."""
     config = config_lib.build(run_config.RunConfig, values)
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    slice_ = chips.Slice.named(topology)
+    devices = _devices(slice_, topology)
     kind = devices[0].device_kind
     mesh = mesh_lib.make_mesh(config.mesh, devices)
-    with platform.compile_for("tpu"):
+    with platform.compile_for(slice_.platform):
         program = abstract.program(name, config, mesh, batch_size)
         flops = abstract.flops_of_one(program)
         began = time.monotonic()
@@ -45,11 +46,21 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
         "mesh": dict(mesh.shape),
         "batch_size": program.batch_size,
         "num_params": program.num_params,
-        "optimization_level": str(jax.config.jax_optimization_level),
+        "optimization_level": str(jax.config.jax_optimization_level).rpartition(".")[2],
         **told,
         "gathers_of_batch": [dataclasses.asdict(c) for c in gathered],
         "compile_seconds": round(seconds, 1),
     }
+
+
+def _devices(slice_: chips.Slice, topology: str) -> list[Any]:
+    if slice_.platform == "tpu":
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    # Hosts × slices × GPUs of one.
+    shape = f"1x1x{slice_.shape[0]}"
+    return topologies.get_topology_desc(
+        platform="cuda", topology_name=shape, topology=shape, target_config=slice_.gpu_target
+    ).devices
 
 
 def main() -> None:

@@ -224,8 +224,8 @@ class BenchSection:
 
 @dataclasses.dataclass(frozen=True)
 class CompileSection:
-    """What the tool `compile` compiles: programs, for slices (v5e:16x16) and global batches (0:
-    the config's), at a level of optimisation."""
+    """What the tool `compile` compiles: programs, for slices (v5e:16x16, h200:8) and global
+    batches (0: the config's); for TPUs at a level of optimisation."""
 
     topology: tuple[str, ...]
     programs: tuple[str, ...]
@@ -234,7 +234,7 @@ class CompileSection:
 
     def __post_init__(self):
         for topology in self.topology:
-            chips.accelerator_type(topology)
+            chips.Slice.named(topology)
         known = ("denoiser", "autoencoder", "encoder", "sampler")
         for name in self.programs:
             if name not in known:

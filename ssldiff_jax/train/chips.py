@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,26 +28,75 @@ CHIPS: dict[str, Chip] = {
 }
 """By how a device's kind begins."""
 
-_GENERATIONS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
+_TPUS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
+_GPUS = {"h100": "NVIDIA H100", "h200": "NVIDIA H200"}
+_BANDWIDTH = {"h100": 3.35e12, "h200": 4.8e12}
+
+
+@dataclasses.dataclass(frozen=True)
+class Slice:
+    """Devices that work together.
+
+    Attributes:
+        platform: tpu or gpu.
+        generation: v5e, h200 …
+        shape: chips along each dimension; of GPUs their number.
+    """
+
+    platform: Literal["tpu", "gpu"]
+    generation: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def named(cls, topology: str) -> "Slice":
+        """v5e:16x16, or h200:8.
+
+        Raises ValueError for what is no topology.
+        """
+        found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
+        generation = found.group(1) if found else ""
+        shape = tuple(int(n) for n in found.group(2).split("x")) if found else ()
+        if generation in _TPUS and len(shape) > 1:
+            return cls("tpu", generation, shape)
+        if generation in _GPUS and len(shape) == 1:
+            return cls("gpu", generation, shape)
+        raise ValueError(
+            "a topology must read generation:chips, such as v5e:16x16 or h200:8, with a "
+            f"generation of {', '.join((*_TPUS, *_GPUS))}, got {topology!r}"
+        )
+
+    @property
+    def accelerator_type(self) -> str:
+        """The name that a TPU slice is ordered by: v5e:16x16 is v5litepod-256."""
+        made = CHIPS[_TPUS[self.generation]]
+        return f"{made.slices}-{math.prod(self.shape) * made.cores}"
+
+    @property
+    def gpu_target(self) -> str:
+        """What XLA's GPU compiler has to know of a Hopper GPU that is not here (its text
+        format)."""
+        name = _GPUS[self.generation]
+        sizes = {
+            "threads_per_block_limit": 1024, "threads_per_warp": 32,
+            "shared_memory_per_block": 49152, "shared_memory_per_core": 233472,
+            "threads_per_core_limit": 2048, "core_count": 132, "fpus_per_core": 128,
+            "block_dim_limit_x": 2**31 - 1, "block_dim_limit_y": 65535,
+            "block_dim_limit_z": 65535, "memory_bandwidth": int(_BANDWIDTH[self.generation]),
+            "l2_cache_size": 50 * 2**20, "clock_rate_ghz": 1.98,
+            "device_memory_size": int(CHIPS[name].memory),
+            "shared_memory_per_block_optin": 232448, "registers_per_core_limit": 65536,
+            "registers_per_block_limit": 65536,
+        }  # fmt: skip
+        lines = [f"  {key}: {value}" for key, value in sizes.items()]
+        lines.append("  cuda_compute_capability { major: 9 minor: 0 }")
+        info = "\n".join(lines)
+        return (
+            f'gpu_device_info {{\n{info}\n}}\nplatform_name: "CUDA"\n'
+            f'dnn_version_info {{ major: 9 }}\ndevice_description_str: "{name}"\n'
+        )
 
 
 def chip(kind: str) -> Chip | None:
     """The chip of a kind of device, None where it is not known."""
     names = [name for name in CHIPS if kind.startswith(name)]
     return CHIPS[max(names, key=len)] if names else None
-
-
-def accelerator_type(topology: str) -> str:
-    """The name that a slice is ordered by: v5e:16x16 → v5litepod-256.
-
-    Raises ValueError for what is no topology.
-    """
-    found = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", topology)
-    if not found or found.group(1) not in _GENERATIONS:
-        raise ValueError(
-            f"a topology must read generation:chips, such as v5e:16x16, with a generation of "
-            f"{', '.join(_GENERATIONS)}, got {topology!r}"
-        )
-    made = CHIPS[_GENERATIONS[found.group(1)]]
-    count = math.prod(int(n) for n in found.group(2).split("x"))
-    return f"{made.slices}-{count * made.cores}"

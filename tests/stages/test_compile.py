@@ -117,4 +117,4 @@ def test_faults_say_what_was_wanted_and_what_came():
 def test_without_the_compiler_the_tool_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="got no libtpu: pip install"):
-        compile_stage.require_compiler()
+        compile_stage.require_compiler("tpu")

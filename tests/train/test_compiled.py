@@ -46,13 +46,21 @@ def test_only_a_gathered_batch_is_one():
     ],
 )
 def test_slices_are_ordered_by_these_names(topology, name):
-    assert chips.accelerator_type(topology) == name
+    found = chips.Slice.named(topology)
+    assert found.platform == "tpu"
+    assert found.accelerator_type == name
 
 
-@pytest.mark.parametrize("topology", ["v5e", "v5e-16", "h200:8x1", "v5e:16"])
+def test_gpus_are_counted():
+    found = chips.Slice.named("h200:8")
+    assert (found.platform, found.shape) == ("gpu", (8,))
+    assert 'device_description_str: "NVIDIA H200"' in found.gpu_target
+
+
+@pytest.mark.parametrize("topology", ["v5e", "v5e-16", "h200:8x1", "v5e:16", "b200:8"])
 def test_what_is_no_topology_is_refused_by_name(topology):
     with pytest.raises(ValueError, match="must read generation:chips") as caught:
-        chips.accelerator_type(topology)
+        chips.Slice.named(topology)
     assert repr(topology) in str(caught.value)
 
 
