@@ -75,7 +75,14 @@ def _join_hosts(how: str) -> None:
     import jax
 
     if how == "auto":
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            sys.exit(
+                "error: runtime.distributed=auto expects a TPU pod, GKE, SLURM or Open MPI, got: "
+                f"{reason}"
+            )
     elif how == "given":
         names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
         missing = [name for name in names if name not in os.environ]
@@ -85,6 +92,11 @@ def _join_hosts(how: str) -> None:
                 f"{', '.join(names)}, got none of {', '.join(missing)}"
             )
         address, count, number = (os.environ[name] for name in names)
+        if not (count.isdigit() and number.isdigit() and int(number) < int(count)):
+            sys.exit(
+                "error: JAX_PROCESS_ID must be a number below JAX_NUM_PROCESSES, got "
+                f"{number!r} and {count!r}"
+            )
         jax.distributed.initialize(address, int(count), int(number))
 
 

@@ -13,14 +13,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ssldiff_jax.core import files, rng
 from ssldiff_jax.sampler import chunk, programs, sampler
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import drawing as drawing_lib
 from ssldiff_jax.stages import generator
-from ssldiff_jax.train import checkpoint, logs
+from ssldiff_jax.train import checkpoint, hosts, logs
 
 _LOG = logging.getLogger(__name__)
 
@@ -114,8 +113,7 @@ class Job:
             }  # fmt: skip
             files.write_json(done, facts)
             shutil.rmtree(self._between)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(self.name)
+        hosts.meet(self.name)
         return files.read_json(done)
 
     def cost(self, *, timed: bool = False) -> Cost:
@@ -154,7 +152,7 @@ class Job:
         for state, place in walk:
             jax.block_until_ready(state.x0)
             progress.update()
-            if _agreed(time.monotonic() - last > 60 * self._minutes):
+            if hosts.agreed(time.monotonic() - last > 60 * self._minutes):
                 saves.save(
                     model.sampler.chunks_before(plan, place), _arrays(state), place._asdict()
                 )
@@ -217,13 +215,6 @@ def _arrays(state: programs.State) -> dict[str, Any]:
         "x0": state.x0,
         "history": {str(i): h for i, h in enumerate(state.history)},
     }
-
-
-def _agreed(mine: bool) -> bool:
-    """What the first process says: clocks differ, and all must save together."""
-    if jax.process_count() == 1:
-        return mine
-    return bool(multihost_utils.broadcast_one_to_all(np.array(mine)))
 
 
 def _flops(program: drawing_lib.Program) -> float:

@@ -1,6 +1,7 @@
 """From a config tree to a run: check it whole, write it down, run the stages."""
 
 import logging
+import os
 import pathlib
 from typing import Any
 
@@ -16,8 +17,12 @@ from ssldiff_jax.train import mesh as mesh_lib
 _LOG = logging.getLogger(__name__)
 
 StoppedError = hosts.StoppedError
-USER_ERRORS = (ValueError, OSError, loop.NonFiniteError)
+USER_ERRORS = (ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError)
 """What a user can cause, and every error of ours is: printed as one line."""
+
+
+_RESTARTS = ("SLURM_RESTART_COUNT", "JOBSET_RESTART_ATTEMPT")
+"""Where SLURM and GKE count how often they started a job again."""
 
 
 def _mesh(config: run_config.RunConfig, chosen: list[str]) -> Mesh:
@@ -32,14 +37,20 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> None:
     config = config_lib.build(run_config.RunConfig, values)
     chosen = runner.parse_names(config.stages, table.STAGES, "stages")
     force = set(runner.parse_names(config.force, table.STAGES, "force"))
+    if force and any(os.environ.get(name, "0") != "0" for name in _RESTARTS):
+        _LOG.info("started again: what force made anew goes on")
+        force = set()
     hosts.require_same("config and code", {"config": values, "versions": runner.versions()})
     context = runner.Context(config, workdir, _mesh(config, chosen))
+    hosts.require_shared(workdir)
     runner.check(table.STAGES, context, chosen, force)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
-    if hosts.is_first():
+    machine = runner.describe_machine()
+
+    def write() -> None:
         files.write_json(workdir / "config.json", values)
-        files.write_json(
-            workdir / "environment.json",
-            {"versions": runner.versions(), "machine": runner.describe_machine()},
-        )
+        about = {"versions": runner.versions(), "machine": machine}
+        files.write_json(workdir / "environment.json", about)
+
+    hosts.first_alone("writing to the workdir", write)
     runner.run_stages(table.STAGES, context, chosen, force)

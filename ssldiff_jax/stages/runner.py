@@ -78,9 +78,14 @@ class WorkdirError(ValueError):
 def check(table: Mapping[str, Stage], context: Context, chosen: list[str], force: set[str]) -> None:
     """Refuse, before anything is written, what the chosen stages would refuse later.
 
-    Raises WorkdirError for outputs of another config, and for a stage that is read but neither
-    done nor chosen.
+    Raises WorkdirError for outputs of another config, for a stage that is read but neither done nor
+    chosen, and for one that is to be made anew but not chosen.
     """
+    if force - set(chosen):
+        raise WorkdirError(
+            f"config.force must be of the stages {','.join(chosen)}, got "
+            f"{','.join(sorted(force - set(chosen)))}; choose it with --config.stages"
+        )
     for name in chosen:
         for need in table[name].needs:
             if need not in chosen:
@@ -100,6 +105,7 @@ def run_stages(
         if name in chosen:
             forced = name in force or table[name].always
             _run_stage(table, name, context, forced=forced)
+            hosts.stop_between(name)
 
 
 def parse_names(text: str, table: Mapping[str, Stage], what: str) -> list[str]:
@@ -123,10 +129,10 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
         _require(table, need, context, wanted_by=name)
     read = {need: files.read_json(context.folder(need) / "done.json") for need in stage.needs}
     hosts.require_same(f"data for stage {name}", read)
-    if forced and folder.exists() and hosts.is_first():
-        if context.checkpoints(name).exists():
-            context.checkpoints(name).rmtree()
-        shutil.rmtree(folder)
+    if forced and hosts.is_first():
+        for made in (context.checkpoints(name), epath.Path(folder)):
+            if made.exists():
+                made.rmtree()
     hosts.meet(f"{name} is begun anew")
     _refuse_foreign(table, name, context)
     if (folder / "done.json").exists():
@@ -135,6 +141,13 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
     was_begun = (folder / "stage.json").exists()
     hosts.meet(f"{name} was looked at")
     _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
+    saved = context.checkpoints(name)
+    if not was_begun and saved.exists() and any(saved.iterdir()):
+        raise WorkdirError(
+            f"{saved} must hold no checkpoints before stage {name!r} of {context.workdir} starts, "
+            "got those of another run; choose another runtime.checkpoints, or "
+            f"--config.force={name}"
+        )
     if not was_begun and hosts.is_first():
         values = _values(stage, context, stage.inputs(context.config))
         upstream = _upstream(table, name, context)
@@ -244,7 +257,7 @@ def _refuse_foreign(
         raise WorkdirError(
             f"{context.workdir} holds stage {name!r} of another config "
             f"({'; '.join(changed[:4])}); choose another --workdir, or make it anew with "
-            f"--config.force={name}"
+            f"--config.force={name} among --config.stages"
         )
 
 

@@ -7,6 +7,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from ssldiff_jax.train import hosts
 from ssldiff_jax.train import step as step_lib
 
 _CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
@@ -79,13 +80,17 @@ class CanvasCheckpoints:
 
     def __init__(self, folder: pathlib.Path, most_bytes: int):
         at_once = most_bytes / 1e9 + 0.1
+        who = ocp.options.MultiprocessingOptions() if hosts.together() else _this_process()
         state = ocp.StandardCheckpointHandler(
-            save_concurrent_gb=at_once, restore_concurrent_gb=at_once
+            save_concurrent_gb=at_once,
+            restore_concurrent_gb=at_once,
+            multiprocessing_options=who,
         )
+        place = ocp.JsonCheckpointHandler(multiprocessing_options=who)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=1),
-            item_handlers={"state": state, "place": ocp.JsonCheckpointHandler()},
+            options=ocp.CheckpointManagerOptions(max_to_keep=1, multiprocessing_options=who),
+            item_handlers={"state": state, "place": place},
         )
 
     @property
@@ -114,6 +119,14 @@ class CanvasCheckpoints:
     def close(self) -> None:
         """Let go of the folder."""
         self._manager.close()
+
+
+def _this_process() -> ocp.options.MultiprocessingOptions:
+    """One process reads or writes while others do not."""
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"alone_{this}"
+    )
 
 
 def _absolute(folder: epath.PathLike) -> epath.Path:
@@ -156,14 +169,10 @@ def load_params(folder: epath.PathLike, *, ema: bool = True) -> Any:
     steps = ocp.utils.checkpoint_steps(path) if path.exists() else []
     if not steps:
         raise FileNotFoundError(f"no checkpoint in {folder}")
-    step, this = max(steps), jax.process_index()
-    # One process may read while others do not.
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"read_{this}"
-    )
+    step = max(steps)
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_this_process()) as checkpointer:
         saved = path / str(step) / "state"
         target = jax.tree.map(place, checkpointer.metadata(saved).item_metadata.tree)
         state = checkpointer.restore(saved, target)

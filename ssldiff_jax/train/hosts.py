@@ -1,6 +1,9 @@
 """What the hosts of one run agree on: that they run the same, and when they stop."""
 
+import itertools
 import json
+import pathlib
+import secrets
 import signal
 import zlib
 from collections.abc import Callable
@@ -12,9 +15,16 @@ from jax.experimental import multihost_utils
 
 T = TypeVar("T")
 
+_ALONE: list[str] = []
+_ASKED = itertools.count(1)
+
 
 class StoppedError(RuntimeError):
     """The run was asked to stop, saved itself, and goes on when it is started again."""
+
+
+class ElsewhereError(RuntimeError):
+    """Another host failed, and tells why."""
 
 
 def require_same(what: str, facts: Any) -> None:
@@ -39,30 +49,45 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def together() -> bool:
+    """Whether several hosts do what is done now."""
+    return jax.process_count() > 1 and not _ALONE
+
+
+def agreed(mine: bool) -> bool:
+    """What the first host says: clocks differ, and all must do the same."""
+    if not together():
+        return mine
+    return bool(multihost_utils.broadcast_one_to_all(np.array(mine)))
+
+
 def meet(where: str) -> None:
     """Wait until every host is here."""
-    if jax.process_count() > 1:
+    if together():
         multihost_utils.sync_global_devices(where)
 
 
 def first_alone(what: str, work: Callable[[], T]) -> T | None:
     """Work that the first host does while the others wait; None on these.
 
-    Raises what the work raises, and on the others RuntimeError.
+    Raises what the work raises, and on the others ElsewhereError.
     """
-    if jax.process_count() == 1:
+    if not together():
         return work()
     found = failure = None
     if is_first():
+        _ALONE.append(what)
         try:
             found = work()
         except Exception as error:  # the others wait to hear of it
             failure = error
+        finally:
+            _ALONE.pop()
     failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
     if failure is not None:
         raise failure
     if failed:
-        raise RuntimeError(f"{what} failed on host 0, where its error is told")
+        raise ElsewhereError(f"{what} failed on host 0, where its error is told")
     return found
 
 
@@ -88,11 +113,12 @@ class StopSignal:
     def _note(self, *_) -> None:
         self._came = True
 
-    def came(self, step: int) -> bool:
-        """To be asked at every step by every host."""
+    def came(self) -> bool:
+        """To be asked by every host as often as by the others, at every step and stage."""
         if self._alone:
             return self._came
-        return multihost_utils.reached_preemption_sync_point(step)
+        # Counted over the whole process: a point to stop at must lie ahead.
+        return multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
     def __enter__(self) -> "StopSignal":
         return self
@@ -100,3 +126,36 @@ class StopSignal:
     def __exit__(self, *_) -> None:
         if self._alone and self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
+
+
+def stop_between(what: str) -> None:
+    """Stop after a stage where a signal came to any host; alone, the signal itself does.
+
+    Raises StoppedError on every host.
+    """
+    if together() and multihost_utils.reached_preemption_sync_point(next(_ASKED)):
+        raise StoppedError(f"stopped after stage {what}; the same command goes on")
+
+
+def require_shared(folder: pathlib.Path) -> None:
+    """Refuse a folder that is another one on another host.
+
+    Raises ValueError on the hosts that do not see what the first one writes there.
+    """
+    if not together():
+        return
+    token = folder / ".hosts"
+
+    def write() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        token.write_text(secrets.token_hex(8))
+
+    first_alone("writing to the workdir", write)
+    told = token.read_text() if token.exists() else "nothing"
+    codes = np.ravel(multihost_utils.process_allgather(np.uint32(zlib.crc32(told.encode()))))
+    others = [int(i) for i in np.flatnonzero(codes != codes[0])]
+    if others:
+        raise ValueError(
+            f"--workdir must be a folder that all hosts share, got another {folder} on host "
+            f"{', '.join(map(str, others))} than on host 0"
+        )

@@ -34,6 +34,14 @@ class TrainConfig:
     method: Literal["jit", "pmap"]
     profile_steps: int = dataclasses.field(default=0, metadata={"digest": False})
 
+    def __post_init__(self):
+        least = {"num_steps": 0, "batch_size": 1, "log_every": 1, "checkpoint_every": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(
+                    f"train.{name} must be at least {value}, got {getattr(self, name)}"
+                )
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -88,7 +96,7 @@ def fit(
     with _Record(state, config, run) as record, hosts.StopSignal() as stop:
         for step in range(int(state.step) + 1, config.num_steps + 1):
             state, metrics = step_fn(state, next(batches), key)
-            last, stopped = step == config.num_steps, stop.came(step)
+            last, stopped = step == config.num_steps, stop.came()
             if not last:
                 batches.fill()
             record.note(step, state, metrics, step_fn.flops, batches.waited)
@@ -96,8 +104,9 @@ def fit(
                 checkpoints.save(step, state)
             if stopped and not last:
                 break
+        stopped = stop.came()
     checkpoints.close()
-    if int(state.step) < config.num_steps:
+    if stopped or int(state.step) < config.num_steps:
         raise hosts.StoppedError(
             f"{run.name} was stopped at step {int(state.step)} of {config.num_steps} and saved; "
             "the same command goes on"

@@ -42,8 +42,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     Raises ValueError when the axes do not multiply to their number.
     """
     devices = jax.devices() if devices is None else devices
-    count = len(devices)
-    fsdp = config.fsdp or max(n for n in range(1, _MOST_FSDP + 1) if count % n == 0)
+    sizes = axis_sizes(config, len(devices))
+    require_one_process(devices, sizes)
+    automatic = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(sizes, AXES, axis_types=automatic, devices=devices)
+
+
+def axis_sizes(config: MeshConfig, count: int) -> tuple[int, int, int]:
+    """Devices along each axis.
+
+    Raises ValueError when they do not multiply to `count`.
+    """
+    fsdp = config.fsdp or _fitting(count, max(config.data, 1) * max(config.model, 1), config.data)
     sizes = [config.data, fsdp, config.model]
     known = int(np.prod([s for s in sizes if s > 0]))
     if sizes.count(-1) == 1 and count % known == 0:
@@ -53,8 +63,31 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh axes must multiply to the {count} devices, got data={config.data}, "
             f"fsdp={config.fsdp}, model={config.model}"
         )
-    automatic = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=automatic, devices=devices)
+    return tuple(sizes)
+
+
+def require_one_process(devices: Sequence[jax.Device], sizes: tuple[int, int, int]) -> None:
+    """Refuse devices along model that belong to several processes: each would bring a batch.
+
+    Raises ValueError.
+    """
+    along = np.array([d.process_index for d in devices]).reshape(sizes)
+    if (along != along[..., :1]).any():
+        row = along.reshape(-1, sizes[2])
+        worst = row[(row != row[:, :1]).any(axis=1)][0].tolist()
+        raise ValueError(
+            "devices along model must be of one process, which brings their batch, got "
+            f"model={sizes[2]} over processes {worst}"
+        )
+
+
+def _fitting(count: int, taken: int, data: int) -> int:
+    """Devices along fsdp, if it is left to us: all that are left where data is given, else as many
+    as divide them, up to 8."""
+    left = max(count // taken, 1)
+    if data > 0:
+        return left
+    return max(n for n in range(1, _MOST_FSDP + 1) if left % n == 0)
 
 
 def all_on_data(mesh: Mesh) -> Mesh:
@@ -117,6 +150,10 @@ def _parse(rule: str) -> tuple[str, int, str]:
     found = re.fullmatch(r"(.+?)\s*=\s*(-?\d+):(\w+)", rule)
     if not found or found.group(3) not in AXES:
         raise ValueError(f"rules must read 'regex = dimension:axis', got {rule!r}")
+    try:
+        re.compile(found.group(1))
+    except re.error as error:
+        raise ValueError(f"rules must begin with a regex, got {rule!r}: {error}") from error
     return found.group(1), int(found.group(2)), found.group(3)
 
 

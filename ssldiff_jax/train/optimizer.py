@@ -88,11 +88,9 @@ def factors(params: Any, groups: Iterable[str]) -> Any:
 
     def of_leaf(path: tuple, leaf: Any) -> tuple[float, float]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        for pattern, rate, decay in parsed:
-            if re.search(pattern, name):
-                found.add(pattern)
-                return rate, decay
-        return 1.0, 1.0
+        named = [group for group in parsed if re.search(group[0], name)]
+        found.update(pattern for pattern, _, _ in named)
+        return named[0][1:] if named else (1.0, 1.0)
 
     tree = jax.tree_util.tree_map_with_path(of_leaf, params)
     for pattern, _, _ in parsed:
@@ -105,7 +103,13 @@ def _parse(group: str) -> tuple[str, float, float]:
     found = re.fullmatch(r"(.+?)\s*=\s*([\d.e-]+)\s*,\s*([\d.e-]+)", group)
     if not found:
         raise ValueError(f"groups must read 'regex = rate, decay', got {group!r}")
-    return found.group(1), float(found.group(2)), float(found.group(3))
+    try:
+        re.compile(found.group(1))
+        return found.group(1), float(found.group(2)), float(found.group(3))
+    except (re.error, ValueError) as error:
+        raise ValueError(
+            f"groups must read 'regex = rate, decay', got {group!r}: {error}"
+        ) from error
 
 
 def _as_matrices(params: Any) -> Any:

@@ -68,11 +68,9 @@ class CompiledStep:
     def __call__(self, state: step_lib.TrainState, batch: Mapping[str, Any], key: arrays.Key):
         """As `train_step`."""
         if self._compiled is None:
-            lowered = self._step.lower(state, batch, key)
-            same = self._plain is self._step
-            counted = lowered if same else self._plain.lower(state, batch, key)
+            counted = self._plain.lower(*jax.tree.map(_shape, (state, batch, key)))
             self.flops = (counted.cost_analysis() or {}).get("flops")
-            self._compiled = lowered.compile()
+            self._compiled = self._step.lower(state, batch, key).compile()
         return self._compiled(state, batch, key)
 
 
@@ -81,12 +79,26 @@ def compile_step(
 ) -> CompiledStep:
     """The step of a run."""
     if method == "pmap":
+        if (
+            jax.process_count() > 1
+            or mesh.size != jax.local_device_count()
+            or (mesh.shape["model"] > 1)
+        ):
+            raise ValueError(
+                "train.method=pmap must have one process and all of its devices along data and "
+                f"fsdp, got {jax.process_count()} processes and a mesh of {dict(mesh.shape)}"
+            )
         return CompiledStep(pmap_step(update), None)
-    step = jit_step(update, shardings, mesh)
-    if update.compute.remat == "none":
-        return CompiledStep(step, step)
-    whole = dataclasses.replace(update.compute, remat="none")
-    return CompiledStep(step, jit_step(dataclasses.replace(update, compute=whole), shardings, mesh))
+    # Counted as if one device did it all at once: a program of many tells the work of one, and a
+    # loop's body once.
+    compute = dataclasses.replace(update.compute, remat="none", accumulate=1)
+    alone = dataclasses.replace(update, compute=compute)
+    plain = jax.jit(functools.partial(step_lib.train_step, update=alone))
+    return CompiledStep(jit_step(update, shardings, mesh), plain)
+
+
+def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 
 def jit_step(update: step_lib.Update, shardings: Any, mesh: Mesh) -> Any:

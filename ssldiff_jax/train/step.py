@@ -24,7 +24,8 @@ class Task(Protocol):
         self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
     ) -> tuple:
         """(loss, (metrics, extra)), a mean over the examples of `batch`, computed in the dtype of
-        `params`.
+        `params`. The new `extra` is the same on all devices that share the batch: what it takes
+        from examples it brings together by `core.batch`.
 
         A task may also have `settle(params, extra)`: what no gradient can do to parameters, done
         after each update.
@@ -40,7 +41,7 @@ class ComputeConfig:
         remat: what is kept for the gradient: everything, the outputs of blocks and what matrix
             products give inside them, or the outputs of blocks alone.
         accumulate: parts of a batch that are computed one after the other. A contrastive loss
-            sees only the negatives of its part.
+            sees only the negatives of its part, and a dead code starts again between latents.
     """
 
     dtype: Literal["float32", "bfloat16"]
@@ -180,7 +181,7 @@ def _gradient(
             grads, metrics, extra = _accumulate(
                 of_part, extra, batch, compute.accumulate, placement.unroll
             )
-        metrics, extra = batch_lib.mean(metrics), batch_lib.mean(extra)
+        metrics = batch_lib.mean(metrics)
     return placement.scatter(grads), metrics, extra
 
 
@@ -191,17 +192,19 @@ def _accumulate(of_part: Callable, extra: Any, batch: Mapping, count: int, unrol
     parts = jax.tree.map(split, dict(batch))
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, extra, first)[1]
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, extra, first)
     )
 
-    def add(carry, part):
-        extra, sums = carry
-        extra, found = of_part(extra, part)
-        return (extra, jax.tree.map(jnp.add, sums, found)), None
+    def add(sums, part):
+        # Every part changes what was before the update: a batch counts once, and what is frozen
+        # stays so to the last digit.
+        after, found = of_part(extra, part)
+        changes = jax.tree.map(jnp.subtract, after, extra)
+        return jax.tree.map(jnp.add, sums, (changes, found)), None
 
-    (extra, sums), _ = jax.lax.scan(add, (extra, zeros), parts, unroll=count if unroll else 1)
-    grads, metrics = jax.tree.map(lambda x: x / count, sums)
-    return grads, metrics, extra
+    sums, _ = jax.lax.scan(add, zeros, parts, unroll=count if unroll else 1)
+    changes, (grads, metrics) = jax.tree.map(lambda x: x / count, sums)
+    return grads, metrics, jax.tree.map(jnp.add, extra, changes)
 
 
 def _remat(loss_fn: Callable, name: str) -> Callable:

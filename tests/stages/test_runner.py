@@ -15,8 +15,9 @@ class Section:
 
 
 def make_config(**sections):
-    values = {"first": Section(), "second": Section(), "third": Section()} | sections
-    return types.SimpleNamespace(seed=0, **values)
+    stages = {"first": Section(), "second": Section(), "third": Section()}
+    runtime = types.SimpleNamespace(checkpoints="")
+    return types.SimpleNamespace(**({"seed": 0, "runtime": runtime} | stages | sections))
 
 
 class Work:
@@ -187,3 +188,19 @@ def test_unknown_name_gets_the_nearest_hint(work, typo, nearest):
 def test_name_like_none_lists_them_all(work):
     with pytest.raises(config_lib.ConfigError, match="known: first, second, third"):
         runner.parse_names("xyz", work.table, "force")
+
+
+def test_force_must_name_chosen_stages(work):
+    context = runner.Context(make_config(), work.workdir, None)
+    with pytest.raises(runner.WorkdirError, match="of the stages third, got second"):
+        runner.check(work.table, context, ["third"], {"second"})
+
+
+def test_checkpoints_of_another_run_are_not_gone_on_with(work, tmp_path):
+    bucket = tmp_path / "bucket"
+    (bucket / "first" / "4").mkdir(parents=True)
+    runtime = types.SimpleNamespace(checkpoints=str(bucket))
+    with pytest.raises(runner.WorkdirError, match="must hold no checkpoints before stage 'first'"):
+        work.run(runtime=runtime)
+    assert work.run(runtime=runtime, force=["first"]) == ["first", "second", "third"]
+    assert not (bucket / "first").exists()

@@ -53,7 +53,7 @@ def tell_apart(number):
 
     try:
         hosts.first_alone("stage x", fail)
-    except (OSError, RuntimeError) as error:
+    except (OSError, hosts.ElsewhereError) as error:
         print(type(error).__name__, error)
     print(hosts.first_alone("stage y", lambda: 5))
 
@@ -105,7 +105,7 @@ def test_hosts_that_differ_are_named_on_every_host():
     assert told[0][1:] == ["OSError disk full", "5"]
     for host in told[1:]:
         assert host[1:] == [
-            "RuntimeError stage x failed on host 0, where its error is told",
+            "ElsewhereError stage x failed on host 0, where its error is told",
             "None",
         ]
 

@@ -238,9 +238,13 @@ def others(tmp_path_factory):
     ("task", "way"), [("infonce", "mesh"), ("dino", "mesh"), ("autoencoder", "pmap")]
 )
 def test_losses_that_see_the_whole_batch_see_it_on_eight_devices(others, task, way):
-    for name, value in others[task, "one"].items():
+    # Gradients, as Adam's first moment sums them up. Parameters would show what Adam makes of the
+    # rounding of a gradient that is zero, as that of the bias of keys is.
+    wanted = {n: v for n, v in others[task, "one"].items() if "mu" in n or n == "losses"}
+    assert len(wanted) > 10
+    for name, value in wanted.items():
         np.testing.assert_allclose(
-            others[task, way][name], value, rtol=2e-4, atol=2e-5, err_msg=f"{task}: {name}"
+            others[task, way][name], value, rtol=1e-3, atol=1e-5, err_msg=f"{task}: {name}"
         )
 
 
@@ -261,6 +265,41 @@ def test_bad_rule_is_refused_by_name(mesh, rule):
     with pytest.raises(ValueError, match="regex = dimension:axis") as caught:
         mesh_lib.tree_shardings({"kernel": jnp.zeros((2, 2))}, mesh, (rule,))
     assert repr(rule) in str(caught.value)
+
+
+class Device:
+    """As much of a device as a mesh is made by."""
+
+    def __init__(self, number, process):
+        self.id, self.process_index, self.platform = number, process, "cpu"
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "sizes"),
+    [
+        (4, (-1, 0, 1), (1, 4, 1)),
+        (16, (-1, 0, 1), (2, 8, 1)),
+        (12, (-1, 0, 1), (2, 6, 1)),
+        (8, (-1, 0, 2), (1, 4, 2)),
+        (8, (2, 0, 1), (2, 4, 1)),
+    ],
+)
+def test_fsdp_of_zero_takes_what_fits(count, given, sizes):
+    assert mesh_lib.axis_sizes(mesh_lib.MeshConfig(*given, ()), count) == sizes
+
+
+def test_a_rule_must_begin_with_a_regex_and_name_something(mesh):
+    with pytest.raises(ValueError, match="must begin with a regex, got"):
+        mesh_lib.MeshConfig(-1, 1, 1, ("*kernel = -1:fsdp",))
+    with pytest.raises(ValueError, match="must name arrays of the model, got 'bias"):
+        mesh_lib.tree_shardings({"kernel": jnp.zeros((2, 2))}, mesh, ("bias = 0:fsdp",))
+
+
+def test_devices_along_model_are_of_one_process():
+    devices = [Device(i, i // 2) for i in range(4)]
+    mesh_lib.require_one_process(devices, (2, 1, 2))
+    with pytest.raises(ValueError, match="model=4 over processes \\[0, 0, 1, 1\\]"):
+        mesh_lib.require_one_process(devices, (1, 1, 4))
 
 
 def test_first_matching_rule_wins_and_what_does_not_divide_is_whole():

@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from ssldiff_jax.core import batch as batch_lib
 from ssldiff_jax.core import rng
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.train import checkpoint, loop
@@ -44,7 +45,8 @@ class NoisyRegression:
     def loss(self, params, ema_params, extra, batch, key):
         noise = rng.per_example(key, batch["index"], jax.random.normal, (2,))
         error = batch["embedding"] @ params["kernel"] + params["bias"] - batch["moments"] - noise
-        return jnp.mean(error**2), ({}, 0.9 * extra + 0.1 * jnp.mean(error, axis=0))
+        seen = batch_lib.mean(jnp.mean(error, axis=0))
+        return jnp.mean(error**2), ({}, 0.9 * extra + 0.1 * seen)
 
 
 def write_stores(folder):

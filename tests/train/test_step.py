@@ -243,3 +243,58 @@ def test_fit_writes_what_it_promises(tmp_path):
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert "kernel" in (tmp_path / "parameters.txt").read_text()
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_a_batch_in_parts_is_the_batch():
+    """Gradients, metrics and further state; what is frozen stays so to the last digit."""
+
+    class Centered(LinearRegression):
+        def init(self, key, batch):
+            params, _ = super().init(key, batch)
+            return params, {"center": jnp.full(2, 0.3), "step": 0.0, "frozen": jnp.float32(0.1)}
+
+        def loss(self, params, ema_params, extra, batch, key):
+            loss, (metrics, _) = super().loss(params, ema_params, {"seen": 0.0}, batch, key)
+            center = 0.9 * extra["center"] + 0.1 * jnp.mean(batch["y"], axis=0)
+            return loss, (metrics, extra | {"center": center, "step": extra["step"] + 1})
+
+    tx = OPTIMIZER.transform(100)
+    state = step_lib.init_state(Centered(), tx, jax.random.key(0), make_batch(0))
+    found = []
+    for count in (1, 3):
+        compute = step_lib.ComputeConfig("float32", "none", count)
+        update = step_lib.Update(Centered(), tx, 0.3, compute)
+        found.append(step_lib.train_step(state, make_batch(1), jax.random.key(1), update=update))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), *found)
+    assert float(found[1][0].extra["step"]) == 1
+    assert found[1][0].extra["frozen"] == state.extra["frozen"]
+
+
+def test_bfloat16_is_computed_in_and_float32_kept():
+    class Seen(LinearRegression):
+        def loss(self, params, ema_params, extra, batch, key):
+            dtypes.update(leaf.dtype.name for leaf in jax.tree.leaves((params, ema_params)))
+            return super().loss(params, ema_params, extra, batch, key)
+
+    dtypes, tx = set(), OPTIMIZER.transform(100)
+    state = step_lib.init_state(Seen(), tx, jax.random.key(0), make_batch(0))
+    update = step_lib.Update(Seen(), tx, 0.3, step_lib.ComputeConfig("bfloat16", "none", 1))
+    states = [state]
+    for i in range(3):
+        states.append(
+            step_lib.train_step(states[-1], make_batch(i), jax.random.key(1), update=update)[0]
+        )
+    assert dtypes == {"bfloat16"}
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(states[-1].params)} == {"float32"}
+    exact = run(*start(), [make_batch(i) for i in range(3)])[-1]
+    np.testing.assert_allclose(states[-1].params["kernel"], exact.params["kernel"], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"), [("num_steps", -1, 0), ("log_every", 0, 1), ("batch_size", 0, 1)]
+)
+def test_a_training_that_cannot_be_is_refused(name, value, least):
+    compute = step_lib.ComputeConfig("float32", "none", 1)
+    config = loop.TrainConfig(5, 6, OPTIMIZER, compute, 1, 100, 2, "jit")
+    with pytest.raises(ValueError, match=f"train.{name} must be at least {least}, got {value}"):
+        dataclasses.replace(config, **{name: value})
