@@ -14,12 +14,15 @@ class Meter:
         device = jax.devices()[0]
         self._batch_size = batch_size
         self._chip = chips.chip(device.device_kind)
-        self._began = time.monotonic()
+        self._began: float | None = None
         self._waited, self._steps = 0.0, 0
 
     def step(self) -> None:
-        """A step was started."""
-        self._steps += 1
+        """A step was started; the first one, which is compiled, is not counted."""
+        if self._began is None:
+            self._began = time.monotonic()
+        else:
+            self._steps += 1
 
     def read(self, flops: float | None, waited: float) -> dict[str, float]:
         """Means since the last look: seconds and examples, the part of the time that waited for
@@ -27,8 +30,10 @@ class Meter:
 
         `flops` are those of one step over all devices; what is not known is left out.
         """
+        if not self._steps:
+            return {}
         now = time.monotonic()
-        seconds = max(now - self._began, 1e-9) / max(self._steps, 1)
+        seconds = max(now - self._began, 1e-9) / self._steps
         found = {
             "step_seconds": seconds,
             "examples_per_second": self._batch_size / seconds,

@@ -298,3 +298,14 @@ def test_a_training_that_cannot_be_is_refused(name, value, least):
     config = loop.TrainConfig(5, 6, OPTIMIZER, compute, 1, 100, 2, "jit")
     with pytest.raises(ValueError, match=f"train.{name} must be at least {least}, got {value}"):
         dataclasses.replace(config, **{name: value})
+
+
+def test_speed_is_told_beside_the_loss(tmp_path):
+    fit(tmp_path, examples())
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert "step_seconds" not in lines[0]  # it was compiled
+    last = lines[-1]
+    assert last["examples_per_second"] == pytest.approx(6 / last["step_seconds"])
+    assert 0 <= last["input_wait"] <= 1
+    # Two products of (6, 3) by (3, 2) with their gradients, and what is elementwise.
+    assert 2 * 2 * 6 * 3 * 2 < last["flops_per_second"] * last["step_seconds"] < 10_000
