@@ -57,18 +57,24 @@ def test_pods_are_told_the_command_once_quoted(tmp_path):
 
 
 @pytest.mark.e2e
-def test_two_local_processes_train_as_one(tmp_path):
-    root = LAUNCH.parent
+@pytest.mark.parametrize(
+    ("stages", "last"),
+    [
+        ("patches,encoder", "encoder"),
+        pytest.param("all", "report", marks=pytest.mark.slow),
+    ],
+)
+def test_two_local_processes_run_as_one(tmp_path, stages, last):
     found = subprocess.run(
         [
             "bash", "launch/local_multiprocess.sh", "2", "--config=configs/tiny.py",
-            f"--workdir={tmp_path}", "--config.stages=patches,encoder",
+            f"--workdir={tmp_path}", f"--config.stages={stages}",
             "--config.encoder.train.num_steps=2",
         ],
-        cwd=root, capture_output=True, text=True, check=False,
+        cwd=LAUNCH.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
-    for stage in ("patches", "encoder"):
+    for stage in ("patches", "encoder", last):
         assert (tmp_path / stage / "done.json").exists()
     lines = (tmp_path / "encoder" / "metrics.jsonl").read_text().splitlines()
     assert [line.startswith('{"step": 2') for line in lines] == [True]

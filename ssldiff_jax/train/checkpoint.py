@@ -87,10 +87,13 @@ class CanvasCheckpoints:
             multiprocessing_options=who,
         )
         place = ocp.JsonCheckpointHandler(multiprocessing_options=who)
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=1, create=False, multiprocessing_options=who
+        )
+        handlers = {"state": state, "place": place}
         self._manager = ocp.CheckpointManager(
-            folder.absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=1, multiprocessing_options=who),
-            item_handlers={"state": state, "place": place},
+            folder.absolute(), options=options, item_handlers=handlers
         )
 
     @property
