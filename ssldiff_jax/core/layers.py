@@ -21,14 +21,14 @@ _EXACT = "codebook"  # compared to the last digit: never rounded
 def cast(tree: Any, dtype: str) -> Any:
     """Floating leaves in `dtype`, but for codebooks."""
 
-    def leaf(path: tuple, x: jax.Array) -> jax.Array:
+    def leaf(path: tuple, x: arrays.AnyArray) -> arrays.AnyArray:
         exact = _EXACT in jax.tree_util.keystr(path) or not jnp.issubdtype(x.dtype, jnp.floating)
         return x if exact or x.dtype == dtype else x.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
-def like(params: Any, x: jax.Array) -> jax.Array:
+def like(params: Any, x: arrays.AnyArray) -> arrays.AnyArray:
     """Inputs in the dtype of a model's parameters, which it then computes in."""
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
     return x.astype(jnp.bfloat16 if jnp.dtype(jnp.bfloat16) in dtypes else jnp.float32)
