@@ -17,9 +17,8 @@ from ssldiff_jax.stages import memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in configs/.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
-_STOPPED = (
-    128 + signal.SIGTERM
-)  # as of a process that the signal ended: what starts it again sees it
+# As of a process that the signal ended: what starts runs again sees that this one is not done.
+_STOPPED = 128 + signal.SIGTERM
 
 flags.mark_flags_as_required(["config", "workdir"])
 

@@ -72,6 +72,7 @@ def decode(encoded: bytes) -> arrays.ImageUint8:
 
 
 def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
+    """A square as it is stored."""
     buffer = io.BytesIO()
     # 4:4:4 keeps the chroma that 4:2:0 would halve: in stained tissue colour is signal.
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)

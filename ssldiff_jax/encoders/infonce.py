@@ -47,12 +47,10 @@ def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float)
     """
     unit = lambda z: z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-6)
     u1, u2, count = unit(z1), unit(z2), len(z1)
-    own = lambda logits, axis: jax.lax.dynamic_slice_in_dim(
-        logits, batch_lib.offset(count), count, axis
-    )
     row_logits = u1 @ batch_lib.whole(u2).T / temperature
     column_logits = batch_lib.whole(u1) @ u2.T / temperature
-    same = jnp.diagonal(own(row_logits, 1))
+    own = jax.lax.dynamic_slice_in_dim(row_logits, batch_lib.offset(count), count, axis=1)
+    same = jnp.diagonal(own)
     rows = jnp.mean(jax.nn.logsumexp(row_logits, axis=1) - same)
     columns = jnp.mean(jax.nn.logsumexp(column_logits, axis=0) - same)
     return (rows + columns) / 2

@@ -124,34 +124,12 @@ def parse_names(text: str, table: Mapping[str, Stage], what: str) -> list[str]:
 
 
 def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, forced: bool) -> None:
-    folder, stage = context.folder(name), table[name]
-    for need in stage.needs:
-        _require(table, need, context, wanted_by=name)
-    read = {need: files.read_json(context.folder(need) / "done.json") for need in stage.needs}
-    hosts.require_same(f"data for stage {name}", read)
-    if forced and hosts.is_first():
-        for made in (context.checkpoints(name), epath.Path(folder)):
-            if made.exists():
-                made.rmtree()
-    hosts.meet(f"{name} is begun anew")
-    _refuse_foreign(table, name, context)
-    if (folder / "done.json").exists():
+    stage = table[name]
+    _make_way(table, name, context, forced=forced)
+    if (context.folder(name) / "done.json").exists():
         _LOG.info("stage %s is done", name)
         return
-    was_begun = (folder / "stage.json").exists()
-    hosts.meet(f"{name} was looked at")
-    _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
-    saved = context.checkpoints(name)
-    if not was_begun and saved.exists() and any(saved.iterdir()):
-        raise WorkdirError(
-            f"{saved} must hold no checkpoints before stage {name!r} of {context.workdir} starts, "
-            "got those of another run; choose another runtime.checkpoints, or "
-            f"--config.force={name}"
-        )
-    if not was_begun and hosts.is_first():
-        values = _values(stage, context, stage.inputs(context.config))
-        upstream = _upstream(table, name, context)
-        files.write_json(folder / "stage.json", {"config": values, "upstream": upstream})
+    was_begun = _begin(table, name, context)
 
     memory.reset_peak()
     began = time.monotonic()
@@ -159,19 +137,57 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
         facts = stage.run(context)
     else:
         facts = hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
-    if not hosts.is_first():
-        hosts.meet(f"{name} is done")
-        return
-    if facts is None:
-        if not was_begun:
-            shutil.rmtree(folder)
-        hosts.meet(f"{name} is done")
-        return
-    seconds = time.monotonic() - began
+    if hosts.is_first():
+        if facts is not None:
+            _finish(table, name, context, facts, time.monotonic() - began)
+        elif not was_begun:
+            shutil.rmtree(context.folder(name))
+    hosts.meet(f"{name} is done")
+
+
+def _make_way(table: Mapping[str, Stage], name: str, context: Context, *, forced: bool) -> None:
+    """Refuse what does not fit, and delete what is to be made anew."""
+    stage = table[name]
+    for need in stage.needs:
+        _require(table, need, context, wanted_by=name)
+    read = {need: files.read_json(context.folder(need) / "done.json") for need in stage.needs}
+    hosts.require_same(f"data for stage {name}", read)
+    if forced and hosts.is_first():
+        for made in (context.checkpoints(name), epath.Path(context.folder(name))):
+            if made.exists():
+                made.rmtree()
+    hosts.meet(f"{name} is begun anew")
+    _refuse_foreign(table, name, context)
+
+
+def _begin(table: Mapping[str, Stage], name: str, context: Context) -> bool:
+    """Note what a stage depends on; returns whether it was begun before."""
+    folder, saved = context.folder(name), context.checkpoints(name)
+    was_begun = (folder / "stage.json").exists()
+    hosts.meet(f"{name} was looked at")
+    _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
+    if was_begun:
+        return True
+    if saved.exists() and any(saved.iterdir()):
+        raise WorkdirError(
+            f"{saved} must hold no checkpoints before stage {name!r} of {context.workdir} starts, "
+            "got those of another run; choose another runtime.checkpoints, or "
+            f"--config.force={name}"
+        )
+    if hosts.is_first():
+        values = _values(table[name], context, table[name].inputs(context.config))
+        upstream = _upstream(table, name, context)
+        files.write_json(folder / "stage.json", {"config": values, "upstream": upstream})
+    return False
+
+
+def _finish(
+    table: Mapping[str, Stage], name: str, context: Context, facts: dict[str, Any], seconds: float
+) -> None:
     peak = memory.peak_rss_mb()
     _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
     files.write_json(
-        folder / "done.json",
+        context.folder(name) / "done.json",
         {
             "digest": _digest(table, name, context),
             "seconds": round(seconds, 2),
@@ -181,7 +197,6 @@ def _run_stage(table: Mapping[str, Stage], name: str, context: Context, *, force
             "facts": facts,
         },
     )
-    hosts.meet(f"{name} is done")
 
 
 def _alone(context: Context) -> Context:
