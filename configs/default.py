@@ -461,6 +461,14 @@ def _sweep() -> ConfigDict:
 
 def _bench() -> ConfigDict:
     c = ConfigDict()
+    # Of network (one forward pass of the denoiser), weights (reading them), input, images (large
+    # ones, drawn) and training (steps, which take the memory of a training).
+    c.parts = ("network", "weights", "input", "images")
+    # Whose steps part training measures, and with which batches; 0 is that of the config.
+    c.train = ("denoiser",)
+    c.batch_size = (0,)
+    # Trace some of these steps, for TensorBoard or Perfetto.
+    c.profile = False
     # Sides of the large images that are drawn, px.
     c.sizes = (1024,)
     # Steps of the published algorithm's 50 that are done to compare at the first size, the rest

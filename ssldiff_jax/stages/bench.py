@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,12 +15,15 @@ import jax.numpy as jnp
 
 from ssldiff_jax.core import files
 from ssldiff_jax.diffusion import conditioning
-from ssldiff_jax.stages import bench_input, bench_sampler, memory, runner
+from ssldiff_jax.stages import bench_input, bench_sampler, bench_train, memory, runner
 from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
 
 _REPETITIONS = 10
+Figure = tuple[str, list[float], str]
+"""Name, value of every repetition, and unit."""
+
 # For the shapes alone; published embeddings have 384 to 1536.
 _EMBEDDING_DIM = 384
 
@@ -38,38 +41,45 @@ class Row:
 
 
 def run(context: runner.Context) -> dict[str, Any]:
-    """Measure the denoiser's forward pass, reading its weights from a file, the input, and large
-    images."""
-    config = context.config.denoiser.model(_EMBEDDING_DIM)
-    params = bench_sampler.random_params(published.abstract_denoiser(config))
-    rows = [*_forward(context, config, params), *_loading(context, config, params)]
-    rows += [_row(*figure) for figure in bench_input.rows(context)]
-    rows += [_row(name, [value], unit) for name, value, unit in bench_sampler.rows(context)]
-    table = [dataclasses.asdict(row) for row in rows]
-    files.write_json(context.folder("bench") / "results.json", table)
-    for row in rows:
-        _LOG.info("%s: %.4g %s (spread %.2g, %d times)", row.name, row.value, row.unit,
-                  row.spread, row.repetitions)  # fmt: skip
-    return {"rows": len(rows)}
+    """Measure the parts that `bench.parts` names; each figure is told and kept as it comes."""
+    measured = {
+        "network": _network,
+        "weights": _weights,
+        "input": bench_input.rows,
+        "images": bench_sampler.rows,
+        "training": bench_train.rows,
+    }
+    table: list[dict[str, Any]] = []
+    for part in context.config.bench.parts:
+        for name, values, unit in measured[part](context):
+            row = _row(name, values, unit)
+            table.append(dataclasses.asdict(row))
+            files.write_json(context.folder("bench") / "results.json", table)
+            _LOG.info("%s: %.4g %s (spread %.2g, %d times)", row.name, row.value, row.unit,
+                      row.spread, row.repetitions)  # fmt: skip
+    return {"rows": len(table)}
 
 
-def _forward(context: runner.Context, config: conditioning.DenoiserConfig, params: Any):
+def _network(context: runner.Context) -> Iterator[Figure]:
     """Seconds for one window, alone and in a chunk of the sampler's."""
+    config = context.config.denoiser.model(_EMBEDDING_DIM)
     model, side = conditioning.Denoiser(config), context.config.window
     forward = jax.jit(lambda params, *args: model.apply({"params": params}, *args))
-    params = jax.device_put(params)
+    params = jax.device_put(bench_sampler.random_params(published.abstract_denoiser(config)))
     for batch in sorted({1, context.config.sample.chunk}):
         x_t = jnp.zeros((batch, side, side, config.unet.latent_channels))
         args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.embedding_dim)))
         compiled = forward.lower(*args).compile()
         seconds = _time(lambda call=compiled, args=args: jax.block_until_ready(call(*args)))
-        yield _row(f"unet/forward_batch_{batch}", [s / batch for s in seconds], "s/window")
+        yield f"unet/forward_batch_{batch}", [s / batch for s in seconds], "s/window"
         flops = (compiled.cost_analysis() or {}).get("flops", float("nan")) / batch
-        yield _row(f"unet/compiled_flops_batch_{batch}", [flops], "FLOP/window")
+        yield f"unet/compiled_flops_batch_{batch}", [flops], "FLOP/window"
 
 
-def _loading(context: runner.Context, config: conditioning.DenoiserConfig, params: Any):
+def _weights(context: runner.Context) -> Iterator[Figure]:
     """Seconds to read a safetensors file of the denoiser, and memory beside its size."""
+    config = context.config.denoiser.model(_EMBEDDING_DIM)
+    params = bench_sampler.random_params(published.abstract_denoiser(config))
     path = context.folder("bench") / "denoiser.safetensors"
     published.export(path, *published.denoiser_parts(config, params))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
@@ -78,8 +88,8 @@ def _loading(context: runner.Context, config: conditioning.DenoiserConfig, param
     before = memory.rss_mb()
     load = lambda: published.load_denoiser(published.ModelFile.read(path), config)
     seconds = _time(load, repetitions=3)
-    yield _row("weights/load", seconds, "s")
-    yield _row("weights/peak", [(memory.peak_rss_mb() - before) * 2**20 / size], "× size")
+    yield "weights/load", seconds, "s"
+    yield "weights/peak", [(memory.peak_rss_mb() - before) * 2**20 / size], "× size"
     path.unlink()
 
 

@@ -23,8 +23,8 @@ from ssldiff_jax.weights import published
 _EMBEDDING_DIM = 96
 _PAPER_STEPS = 50
 
-Figure = tuple[str, float, str]
-"""Name, value and unit."""
+Figure = tuple[str, list[float], str]
+"""Name, the one value, and unit."""
 
 
 def rows(context: runner.Context) -> Iterator[Figure]:
@@ -38,14 +38,14 @@ def rows(context: runner.Context) -> Iterator[Figure]:
         found = _ours(context, model, size)
         ours = ours or found
         for name, (value, unit) in _units(found).items():
-            yield f"sampler/{context.config.sample.windows.mode}/{size}/{name}", value, unit
+            yield f"sampler/{context.config.sample.windows.mode}/{size}/{name}", [value], unit
     if bench.paper_steps:
         size = bench.sizes[0]
         paper = _paper(model, size, bench.paper_steps)
         for name, (value, unit) in _units(paper).items():
-            yield f"sampler/paper/{size}/{name}", value, unit
+            yield f"sampler/paper/{size}/{name}", [value], unit
         for name in ("calls", "seconds"):
-            yield f"sampler/paper_over_ours/{size}/{name}", paper[name] / ours[name], "×"
+            yield f"sampler/paper_over_ours/{size}/{name}", [paper[name] / ours[name]], "×"
 
 
 def _units(found: dict[str, float]) -> dict[str, tuple[float, str]]:

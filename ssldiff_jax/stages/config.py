@@ -206,15 +206,34 @@ class SweepSection:
             )
 
 
+BENCH_PARTS = ("network", "weights", "input", "images", "training")
+TRAINED = ("denoiser", "autoencoder", "encoder")
+
+
+def _require_known(key: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise config_lib.ConfigError(
+                f"config.{key} must be of {', '.join(known)}, got {name!r}"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class BenchSection:
-    """Sides of the large images that the tool `bench` draws, and how many of the published
-    algorithm's 50 steps it does to compare; 0 does not compare."""
+    """What the tool `bench` measures: sides of the large images it draws, how many of the
+    published algorithm's 50 steps it does to compare (0: none), whose training steps at which
+    batches (0: the config's)."""
 
+    parts: tuple[str, ...]
+    train: tuple[str, ...]
+    batch_size: tuple[int, ...]
+    profile: bool
     sizes: tuple[int, ...]
     paper_steps: int
 
     def __post_init__(self):
+        _require_known("bench.parts", self.parts, BENCH_PARTS)
+        _require_known("bench.train", self.train, TRAINED)
         if any(px < 1 for px in self.sizes) or not 0 <= self.paper_steps <= 50:
             raise config_lib.ConfigError(
                 "config.bench must have sizes of at least 1 px and 0 ≤ paper_steps ≤ 50, got "
@@ -235,12 +254,7 @@ class CompileSection:
     def __post_init__(self):
         for topology in self.topology:
             chips.Slice.named(topology)
-        known = ("denoiser", "autoencoder", "encoder", "sampler")
-        for name in self.programs:
-            if name not in known:
-                raise config_lib.ConfigError(
-                    f"config.compile.programs must be of {', '.join(known)}, got {name!r}"
-                )
+        _require_known("compile.programs", self.programs, (*TRAINED, "sampler"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,9 @@ SAMPLER_ROWS = {
         *(f"paper_over_ours/128/{n}" for n in ("calls", "seconds")),
     )
 }
+TRAINING_ROWS = {
+    f"train/denoiser/{count}/{n}" for count in (8, 4) for n in ("rate", "model_flops", "of_product")
+}
 ALL = runner.parse_names("all", table.STAGES, "stages")
 
 
@@ -37,6 +40,8 @@ def test_bench_measures_the_denoiser(command, tmp_path):
         "--config.stages=bench",
         "--config.bench.sizes=(128,)",
         "--config.bench.paper_steps=1",
+        "--config.bench.parts=('network','weights','input','images','training')",
+        "--config.bench.batch_size=(0,4)",
     )
     assert done.returncode == 0, done.stderr[-3000:]
     rows = read(tmp_path / "bench" / "results.json")
@@ -44,6 +49,7 @@ def test_bench_measures_the_denoiser(command, tmp_path):
         "unet/forward_batch_1", "unet/forward_batch_8", "unet/compiled_flops_batch_1",
         "unet/compiled_flops_batch_8", "weights/load",
         "weights/peak", "input/cached", "input/jpeg_per_core", *SAMPLER_ROWS,
+        "device/bf16_product", *TRAINING_ROWS,
     }  # fmt: skip
     values = {row["name"]: row["value"] for row in rows}
     # 25 windows in four chunks of 7, 50 steps; 9 in two of 5, three steps; guided.
