@@ -68,7 +68,7 @@ class PatchRecords(tfds.core.GeneratorBasedBuilder):
 def decode(encoded: bytes) -> arrays.ImageUint8:
     """The pixels of a stored square."""
     with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:

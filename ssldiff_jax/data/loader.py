@@ -7,31 +7,29 @@ numbers do not depend on how many hosts or devices share a batch.
 import dataclasses
 import functools
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import jax
 import numpy as np
 
+from ssldiff_jax.core import arrays
 from ssldiff_jax.data import builder, crops, store
 
 
 @dataclasses.dataclass(frozen=True)
 class LoaderConfig:
-    """Threads that decode, and examples they keep ready."""
+    """Threads that decode, and examples they keep ready; neither changes what is read."""
 
-    num_threads: int
-    prefetch: int
+    num_threads: int = dataclasses.field(metadata={"digest": False})
+    prefetch: int = dataclasses.field(metadata={"digest": False})
 
 
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """Batches without end; each is decided by its number alone.
-
-    `per_batch` counts the elements of `dataset`'s source that one of them takes.
-    """
+    """Batches without end; each is decided by its number alone."""
 
     dataset: grain.IterDataset
-    per_batch: int
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self.since(0)
@@ -39,7 +37,7 @@ class Batches:
     def since(self, number: int) -> Iterator[dict[str, np.ndarray]]:
         """Those from a number on."""
         iterator = iter(self.dataset)
-        iterator.set_state({"next_index": number * self.per_batch})
+        iterator.set_state({"next_index": number})
         return iterator
 
 
@@ -53,8 +51,69 @@ def _share(batch_size: int) -> int:
     return batch_size // count
 
 
-def _with_index(index: int, example: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return example | {"index": np.int32(index % np.iinfo(np.int32).max)}
+@dataclasses.dataclass(frozen=True)
+class _Stream:
+    """Numbers without end of `count` examples, shuffled anew in every epoch, and which of them
+    are this host's of every batch. Examples are read by the batch: one at a time through Grain
+    takes twice as long for JPEGs and ten times for arrays."""
+
+    count: int
+    batch_size: int
+    seed: int
+
+    @functools.cached_property
+    def _order(self) -> grain.MapDataset:
+        return grain.MapDataset.range(self.count).seed(self.seed).shuffle().repeat()
+
+    def __len__(self) -> int:
+        return np.iinfo(np.int64).max // self.batch_size
+
+    def places(self, number: int) -> range:
+        """This host's places of a batch."""
+        start = number * self.batch_size
+        return range(start + jax.process_index(), start + self.batch_size, jax.process_count())
+
+    def numbers(self, places: range) -> list[int]:
+        """The examples at these places."""
+        return [int(self._order[place]) for place in places]
+
+    def batches(self, source: Any, config: LoaderConfig) -> Batches:
+        """Those of a source that reads a batch by its number."""
+        _share(self.batch_size)
+        options = grain.ReadOptions(
+            num_threads=config.num_threads,
+            prefetch_buffer_size=max(config.num_threads, config.prefetch // self.batch_size),
+        )
+        return Batches(grain.MapDataset.source(source).to_iter_dataset(options))
+
+
+def _index(places: range) -> np.ndarray:
+    return (np.array(places) % np.iinfo(np.int32).max).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Patches:
+    """Random crops of `side` px, by the number of their batch."""
+
+    records: builder.RecordSource
+    stream: _Stream
+    side: int
+    dihedral: bool
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __getitem__(self, number: int) -> dict[str, np.ndarray]:
+        places = self.stream.places(number)
+        numbers = self.stream.numbers(places)
+        images = [self._crop(place, n) for place, n in zip(places, numbers, strict=True)]
+        return {"image_uint8": np.stack(images), "index": _index(places)}
+
+    def _crop(self, place: int, number: int) -> arrays.ImageUint8:
+        record, side = self.records[number], self.side
+        generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, place]))
+        crop = crops.draw_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
+        return crop.cut(record, side)
 
 
 def patch_batches(
@@ -67,55 +126,35 @@ def patch_batches(
     config: LoaderConfig,
 ) -> Batches:
     """Random crops of `side` px: batches {image_uint8 (B, side, side, 3), index (B,)}."""
-
-    def cut(record: np.ndarray, generator: np.random.Generator) -> dict[str, np.ndarray]:
-        crop = crops.draw_crop(generator, 0, min(record.shape[:2]), side, dihedral)
-        return {"image_uint8": crop.cut(record, side)}
-
-    share = _share(batch_size)
-    dataset = grain.MapDataset.source(records).seed(seed).shuffle().repeat().random_map(cut)
-    dataset = dataset.map_with_index(_with_index)
-    dataset = dataset.slice(slice(jax.process_index(), None, jax.process_count()))
-    options = grain.ReadOptions(
-        num_threads=config.num_threads, prefetch_buffer_size=config.prefetch
-    )
-    return Batches(dataset.to_iter_dataset(options).batch(share, drop_remainder=True), share)
+    stream = _Stream(len(records), batch_size, seed)
+    return stream.batches(_Patches(records, stream, side, dihedral), config)
 
 
 @dataclasses.dataclass(frozen=True)
-class CachedBatches:
-    """This host's share of every batch of aligned stores, read at once. Copying is what feeding
-    costs: an example at a time takes ten times as long.
+class _Cached:
+    """This host's share of every batch of aligned stores.
 
     Raises ValueError when their lengths differ.
     """
 
     stores: tuple[store.Store, ...]
-    batch_size: int
-    seed: int
+    stream: _Stream
 
     def __post_init__(self):
-        first, *others = self.stores
-        for other in others:
-            if len(other) != len(first):
+        for other in self.stores:
+            if len(other) != self.stream.count:
                 raise ValueError(
-                    f"stores must be aligned, got {len(first)} examples in {first} and "
-                    f"{len(other)} in {other}"
+                    f"stores must be aligned, got {self.stream.count} examples in "
+                    f"{self.stores[0]} and {len(other)} in {other}"
                 )
 
-    @functools.cached_property
-    def _order(self) -> grain.MapDataset:
-        return grain.MapDataset.range(len(self.stores[0])).seed(self.seed).shuffle().repeat()
-
     def __len__(self) -> int:
-        return np.iinfo(np.int64).max // self.batch_size
+        return len(self.stream)
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        start = number * self.batch_size
-        stream = range(start + jax.process_index(), start + self.batch_size, jax.process_count())
-        numbers = [int(self._order[i]) for i in stream]
-        index = np.array(stream) % np.iinfo(np.int32).max
-        batch = {"index": index.astype(np.int32)}
+        places = self.stream.places(number)
+        numbers = self.stream.numbers(places)
+        batch = {"index": _index(places)}
         for part in self.stores:
             batch |= part.batch(numbers)
         return batch
@@ -130,10 +169,5 @@ def cached_batches(
     config: LoaderConfig,
 ) -> Batches:
     """Cached pairs: batches {moments (B, h, w, 2C), embedding (B, D), index (B,)}."""
-    _share(batch_size)
-    source = CachedBatches((latents, embeddings), batch_size, seed)
-    options = grain.ReadOptions(
-        num_threads=config.num_threads,
-        prefetch_buffer_size=max(config.num_threads, config.prefetch // batch_size),
-    )
-    return Batches(grain.MapDataset.source(source).to_iter_dataset(options), 1)
+    stream = _Stream(len(latents), batch_size, seed)
+    return stream.batches(_Cached((latents, embeddings), stream), config)

@@ -15,6 +15,9 @@ from ssldiff_jax.slides import pyramid, tissue
 from ssldiff_jax.stages import imported
 from ssldiff_jax.train import chips, loop, mesh
 
+_ASIDE = {"digest": False}
+"""Marks what may change without making other results."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RuntimeConfig:
@@ -122,10 +125,6 @@ class DenoiserSection:
         return conditioning.DenoiserConfig(
             self.unet, embedding_dim, self.embedding_length, self.region_dim, num_cells
         )
-
-
-_ASIDE = {"digest": False}
-"""Marks what may change without making other results."""
 
 
 @dataclasses.dataclass(frozen=True)

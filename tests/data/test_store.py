@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -116,8 +118,10 @@ def test_cached_batches_join_examples_and_refuses_unequal_lengths(tmp_path):
     writer.append(embedding=embedding)
     writer.close()
     first, second = store.Store(tmp_path / "one"), store.Store(tmp_path / "two")
-    batches = loader.CachedBatches((first, second), 3, seed=0)
-    epoch = [batches[0], batches[1]]
+    settings = loader.LoaderConfig(num_threads=1, prefetch=1)
+    joined_by = functools.partial(loader.cached_batches, batch_size=3, seed=0, config=settings)
+    batches = iter(joined_by(first, second))
+    epoch = [next(batches), next(batches)]
     joined = {name: np.concatenate([b[name] for b in epoch]) for name in epoch[0]}
     order = [int(np.flatnonzero((embedding == e).all(axis=1))[0]) for e in joined["embedding"]]
     assert sorted(order) == list(range(6))
@@ -125,4 +129,4 @@ def test_cached_batches_join_examples_and_refuses_unequal_lengths(tmp_path):
     np.testing.assert_array_equal(joined["index"], np.arange(6))
     write(tmp_path / "three", count=7)
     with pytest.raises(ValueError, match=r"6 examples in Store\(two.*7 in Store\(three"):
-        loader.CachedBatches((second, store.Store(tmp_path / "three")), 3, seed=0)
+        joined_by(second, store.Store(tmp_path / "three"))
