@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 # An int is a float, as PEP 484 has it.
 typecheck = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
-CHECKED = ("core", "diffusion", "sampler", "evaluation", "encoders", "autoencoder")
+CHECKED = ("core", "diffusion", "prior", "sampler", "evaluation", "encoders", "autoencoder")
 install_import_hook([f"ssldiff_jax.{name}" for name in CHECKED], "conftest.typecheck")
 
 

@@ -13,6 +13,7 @@ ROOMS = (
     "encoders",
     "autoencoder",
     "diffusion",
+    "prior",
     "sampler",
     "weights",
     "evaluation",

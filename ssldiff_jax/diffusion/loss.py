@@ -1,7 +1,7 @@
 """The denoising objective, and the task that the training loop drives."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, layers, rng
-from ssldiff_jax.diffusion import conditioning, schedule
+from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import prediction as prediction_lib
+from ssldiff_jax.diffusion import schedule as schedule_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +39,42 @@ def min_snr_weight(
             return jnp.minimum(snr, gamma) / (snr + 1)
 
 
+def denoising_loss(
+    denoise: Callable[[arrays.Latents, arrays.Timestep], jax.Array],
+    x0: arrays.Latents,
+    index: arrays.AnyArray,
+    keys: tuple[arrays.Key, arrays.Key],
+    *,
+    schedule: schedule_lib.Schedule,
+    config: LossConfig,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(loss, metrics): weighted mean squared error of the prediction, each example at a timestep
+    of its own. `keys` are those of timesteps and noise."""
+    # noise
+    key_t, key_eps = keys
+    t = rng.per_example(key_t, index, jax.random.randint, (), 0, schedule.num_timesteps)
+    eps = rng.per_example(key_eps, index, jax.random.normal, x0.shape[1:])
+    alpha, sigma = schedule.at(t)
+    x_t = alpha * x0 + sigma * eps
+
+    # error
+    output = denoise(x_t, t).astype(jnp.float32)
+    wanted = prediction_lib.target(config.prediction, x0, eps, alpha, sigma)
+    error = jnp.mean(jnp.square(output - wanted), axis=(1, 2, 3))
+    weight = jnp.ones_like(error)
+    if config.min_snr_gamma > 0:
+        snr = jnp.square(alpha / sigma)[:, 0, 0, 0]
+        weight = min_snr_weight(config.prediction, snr, config.min_snr_gamma)
+    return jnp.mean(weight * error), {"mse": jnp.mean(error)}
+
+
 @dataclasses.dataclass(frozen=True)
 class DenoisingTask:
     """Learn p(latents | embedding) from batches of cached `moments` and `embedding`."""
 
     denoiser: conditioning.Denoiser
     scaling: autoencoder.LatentScaling
-    schedule: schedule.Schedule
+    schedule: schedule_lib.Schedule
     config: LossConfig
 
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -66,24 +96,14 @@ class DenoisingTask:
         noise = rng.per_example(key_z, index, jax.random.normal, shape)
         x0 = self.scaling.apply(autoencoder.sample_moments(moments, noise))
 
-        # noise
-        t = rng.per_example(key_t, index, jax.random.randint, (), 0, self.schedule.num_timesteps)
-        eps = rng.per_example(key_eps, index, jax.random.normal, shape)
-        alpha, sigma = self.schedule.at(t)
-        x_t = alpha * x0 + sigma * eps
-
-        # prediction
+        # condition
         drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.config.cond_drop_rate)
         embedding = conditioning.drop_condition(embedding, drop)
-        x_in = layers.like(params, x_t)
-        output = self.denoiser.apply({"params": params}, x_in, t, embedding).astype(jnp.float32)
 
-        # error
-        wanted = prediction_lib.target(self.config.prediction, x0, eps, alpha, sigma)
-        error = jnp.mean(jnp.square(output - wanted), axis=(1, 2, 3))
-        weight = jnp.ones_like(error)
-        if self.config.min_snr_gamma > 0:
-            snr = jnp.square(alpha / sigma)[:, 0, 0, 0]
-            weight = min_snr_weight(self.config.prediction, snr, self.config.min_snr_gamma)
-        loss = jnp.mean(weight * error)
-        return loss, ({"mse": jnp.mean(error)}, extra)
+        denoise = lambda x_t, t: self.denoiser.apply(
+            {"params": params}, layers.like(params, x_t), t, embedding
+        )
+        loss, metrics = denoising_loss(
+            denoise, x0, index, (key_t, key_eps), schedule=self.schedule, config=self.config
+        )
+        return loss, (metrics, extra)

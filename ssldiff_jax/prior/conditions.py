@@ -1,0 +1,164 @@
+"""What a grid may be asked for, packed into one vector in which zeros say nothing.
+
+So a prior has the signature of the denoiser, (x_t, t, condition) → prediction, and guidance,
+solvers, windows and loaders need not know what a condition is made of.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ssldiff_jax.core import arrays, rng
+
+Condition = Float[arrays.AnyArray, "B E"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionSpec:
+    """The conditions that a prior knows.
+
+    Attributes:
+        labels: names of classes; several may hold at once, in parts from 0 to 1.
+        numbers: names of real values, such as expressions of genes.
+        text_tokens: the most tokens of a text; 0 has none.
+        text_dim: length of a token's vector.
+    """
+
+    labels: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    text_tokens: int = 0
+    text_dim: int = 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of every part of the vector, in order. `*_known` are 1 where something is said;
+        `place` is where a grid lies in what the condition describes."""
+        labels, numbers, tokens = len(self.labels), len(self.numbers), self.text_tokens
+        return {
+            "place": len(Place.WHOLE),
+            "labels_known": labels,
+            "labels": labels,
+            "numbers_known": numbers,
+            "numbers": numbers,
+            "text_known": tokens,
+            "text": tokens * self.text_dim,
+        }
+
+    @property
+    def dim(self) -> int:
+        """Length of the vector."""
+        return sum(self.sizes.values())
+
+    def unpack(self, condition: Condition) -> dict[str, Float[arrays.AnyArray, "B n"]]:
+        """The parts by name."""
+        ends = np.cumsum(list(self.sizes.values()))
+        starts = [0, *ends[:-1]]
+        return {
+            name: condition[..., start:end]
+            for name, start, end in zip(self.sizes, starts, ends, strict=True)
+        }
+
+    def pack(
+        self,
+        count: int,
+        *,
+        labels: Float[np.ndarray, "B K"] | None = None,
+        numbers: Float[np.ndarray, "B V"] | None = None,
+        text: Float[np.ndarray, "B L D"] | None = None,
+        text_known: Bool[np.ndarray, "B L"] | None = None,
+        place: Float[np.ndarray, "B 4"] | None = None,
+    ) -> Float[np.ndarray, "B E"]:
+        """`count` conditions; what is None or NaN is not said.
+
+        Raises ValueError for another number of labels, values or tokens than the prior knows.
+        """
+        found = {name: np.zeros((count, size), np.float32) for name, size in self.sizes.items()}
+        found["place"][:] = Place.WHOLE if place is None else place
+        for name, values in (("labels", labels), ("numbers", numbers)):
+            if values is None:
+                continue
+            self._require(name, values.shape[-1])
+            known = np.isfinite(values)
+            found[f"{name}_known"][:] = known
+            found[name][:] = np.where(known, values, 0)
+        if text is not None:
+            self._require("text", text.shape[-2] * text.shape[-1])
+            found["text_known"][:] = text_known
+            found["text"][:] = (text * text_known[..., None]).reshape(count, -1)
+        return np.concatenate(list(found.values()), axis=1)
+
+    def _require(self, name: str, length: int) -> None:
+        if length != self.sizes[name]:
+            raise ValueError(f"{name} must have {self.sizes[name]} values, got {length}")
+
+    def label_values(self, asked: Mapping[str, float]) -> Float[np.ndarray, "1 K"]:
+        """Labels by name; the others are not said.
+
+        Raises ValueError for a name that is not known.
+        """
+        return self._named("label", self.labels, asked)
+
+    def number_values(self, asked: Mapping[str, float]) -> Float[np.ndarray, "1 V"]:
+        """Numbers by name; the others are not said.
+
+        Raises ValueError for a name that is not known.
+        """
+        return self._named("number", self.numbers, asked)
+
+    def _named(self, kind: str, names: Sequence[str], asked: Mapping[str, float]) -> np.ndarray:
+        values = np.full((1, len(names)), np.nan, np.float32)
+        for name, value in asked.items():
+            if name not in names:
+                raise ValueError(
+                    f"unknown {kind} {name!r}, expected one of {_nearest(name, names)}"
+                )
+            values[0, names.index(name)] = value
+        return values
+
+
+class Place:
+    """Where a grid lies in what a condition describes: top, left, height and width of a cell, in
+    parts of the whole. (0, 0, 0, 0) does not tell."""
+
+    WHOLE = (0.0, 0.0, 0.0, 0.0)
+
+    @staticmethod
+    def of_cells(corners: np.ndarray, described: tuple[float, float]) -> Float[np.ndarray, "B 4"]:
+        """Of grids whose first cells are at `corners` (row, column) of `described` cells."""
+        size = np.array(described, np.float32)
+        corner = np.asarray(corners, np.float32) / size
+        return np.concatenate([corner, np.broadcast_to(1 / size, corner.shape)], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DropRates:
+    """How often training says nothing: of everything, and of each kind of condition alone."""
+
+    everything: float
+    each: float
+
+    def __call__(
+        self, spec: ConditionSpec, condition: Condition, index: arrays.AnyArray, key: arrays.Key
+    ) -> jax.Array:
+        """Conditions of which some, decided by the index of the example, are left out."""
+        kinds = ("labels", "numbers", "text")
+        draw = lambda k: jax.random.uniform(k, (1 + len(kinds),))
+        chance = rng.per_example(key, index, draw)
+        kept = {kind: chance[:, i + 1] >= self.each for i, kind in enumerate(kinds)}
+        parts = spec.unpack(condition)
+        for name, value in parts.items():
+            kind = name.removesuffix("_known")
+            if kind in kept:
+                parts[name] = jnp.where(kept[kind][:, None], value, 0)
+        told = chance[:, 0] >= self.everything
+        return jnp.where(told[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=5, cutoff=0) or list(names[:5])
+    return ", ".join(close) or "none (this prior knows no such condition)"

@@ -1,0 +1,45 @@
+"""The prior's objective, as the training loop drives it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.diffusion import loss as diffusion_loss
+from ssldiff_jax.diffusion import schedule
+from ssldiff_jax.prior import conditions, network
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorTask:
+    """Learn p(grid | condition) from batches of white `grid` (B, k, k, D) and `condition`."""
+
+    model: network.GridDenoiser
+    schedule: schedule.Schedule
+    config: diffusion_loss.LossConfig
+    drop: conditions.DropRates
+
+    def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Parameters, and no further state."""
+        grid = batch["grid"].astype(jnp.float32)
+        t = jnp.zeros(len(grid), jnp.int32)
+        return self.model.init(key, grid, t, batch["condition"])["params"], {}
+
+    def loss(
+        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
+    ) -> tuple:
+        """Weighted mean squared error of the prediction at a uniform timestep."""
+        index = batch["index"]
+        key_t, key_eps, key_drop = jax.random.split(key, 3)
+        condition = self.drop(self.model.spec, batch["condition"], index, key_drop)
+        denoise = lambda x_t, t: self.model.apply(
+            {"params": params}, layers.like(params, x_t), t, layers.like(params, condition)
+        )
+        loss, metrics = diffusion_loss.denoising_loss(
+            denoise, batch["grid"].astype(jnp.float32), index, (key_t, key_eps),
+            schedule=self.schedule, config=self.config,
+        )  # fmt: skip
+        return loss, (metrics, extra)

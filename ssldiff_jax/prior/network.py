@@ -1,0 +1,179 @@
+"""A diffusion transformer over the cells of a grid (Peebles and Xie 2023), led by tokens."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ssldiff_jax.core import arrays, attention, layers
+from ssldiff_jax.prior import conditions
+
+_BASE = 100.0  # of the rotary frequencies: grids are tens of cells wide
+_WAVES = 4  # of the place in what is described
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """Sizes; S is 384, 12, 6, B 768, 12, 12, and L 1024, 24, 16. Heads have a multiple of four
+    channels."""
+
+    width: int = 384
+    depth: int = 12
+    num_heads: int = 6
+
+    def __post_init__(self):
+        if self.width % (4 * self.num_heads):
+            raise ValueError(
+                "width must be a multiple of 4 × num_heads, got "
+                f"width={self.width}, num_heads={self.num_heads}"
+            )
+
+
+class ConditionTokens(nn.Module):
+    """A condition → tokens, and which of them say something; the first is always there."""
+
+    spec: conditions.ConditionSpec
+    width: int
+
+    @nn.compact
+    def __call__(
+        self, parts: dict[str, Float[arrays.AnyArray, "B n"]]
+    ) -> tuple[arrays.Tokens, Bool[jax.Array, "B L"]]:
+        small, count = nn.initializers.normal(0.02), len(parts["place"])
+        rest = self.param("rest", small, (1, 1, self.width))
+        tokens = [jnp.broadcast_to(rest, (count, 1, self.width))]
+        known = [jnp.ones((count, 1), bool)]
+        if self.spec.labels:
+            table = lambda name: self.param(name, small, (len(self.spec.labels), self.width))
+            value = parts["labels"][..., None] * table("present")
+            tokens.append(value + (1 - parts["labels"][..., None]) * table("absent"))
+            known.append(parts["labels_known"] > 0)
+        if self.spec.numbers:
+            told = jnp.concatenate([parts["numbers"], parts["numbers_known"]], axis=-1)
+            hidden = nn.silu(nn.Dense(self.width, name="numbers_in")(told))
+            tokens.append(nn.Dense(self.width, name="numbers_out")(hidden)[:, None])
+            known.append((parts["numbers_known"] > 0).any(axis=-1, keepdims=True))
+        if self.spec.text_tokens:
+            text = parts["text"].reshape(count, self.spec.text_tokens, self.spec.text_dim)
+            tokens.append(nn.Dense(self.width, name="text")(text))
+            known.append(parts["text_known"] > 0)
+        dtype = rest.dtype
+        return jnp.concatenate([t.astype(dtype) for t in tokens], 1), jnp.concatenate(known, 1)
+
+
+class Block(nn.Module):
+    """Attention over cells, attention to the condition, MLP; norms and gates as `c` says, gates
+    zero at the start."""
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: arrays.Tokens,
+        c: Float[arrays.AnyArray, "B D"],
+        tokens: Float[arrays.AnyArray, "B M D"],
+        known: Bool[arrays.AnyArray, "B M"],
+        angles: Float[np.ndarray, "L a"],
+    ) -> jax.Array:
+        width = x.shape[-1]
+        change = nn.Dense(9 * width, kernel_init=nn.initializers.zeros, name="change")(nn.silu(c))
+        shift, scale, gate = (part[:, None] for part in _thirds(change))
+        of = lambda i, part: part[..., i * width : (i + 1) * width]
+        norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)
+        inside = lambda i, x: norm(x) * (1 + of(i, scale)) + of(i, shift)
+
+        q, k, v = jnp.split(nn.Dense(3 * width, name="qkv")(inside(0, x)), 3, axis=-1)
+        turn = lambda x: rotate(x, angles, self.num_heads)
+        h = attention.attend(turn(q), turn(k), v, self.num_heads)
+        x = x + of(0, gate) * nn.Dense(width, name="proj")(h)
+
+        q = nn.Dense(width, name="q")(inside(1, x))
+        k, v = jnp.split(nn.Dense(2 * width, name="kv")(tokens), 2, axis=-1)
+        h = attention.attend(q, k, v, self.num_heads, known)
+        x = x + of(1, gate) * nn.Dense(width, name="told")(h)
+
+        h = nn.gelu(nn.Dense(4 * width, name="mlp_in")(inside(2, x)))
+        return layers.end_of_block(x + of(2, gate) * nn.Dense(width, name="mlp_out")(h))
+
+
+class GridDenoiser(nn.Module):
+    """(x_t, t, condition) → prediction, for white embeddings `(B, rows, cols, D)` on grids of any
+    size; one cell is an MLP on a single embedding.
+
+    Cells know each other by their distance (rotary positions in two dimensions, Su et al. 2021),
+    and where they lie in what the condition describes.
+    """
+
+    config: NetworkConfig
+    spec: conditions.ConditionSpec
+
+    @nn.compact
+    def __call__(
+        self, x_t: arrays.Latents, t: arrays.Timestep, condition: conditions.Condition
+    ) -> arrays.Latents:
+        c, (count, rows, cols, dim) = self.config, x_t.shape
+        parts = self.spec.unpack(condition)
+        tokens, known = ConditionTokens(self.spec, c.width, name="condition")(parts)
+
+        told = known[..., None].astype(tokens.dtype)
+        summary = (tokens * told).sum(axis=1) / told.sum(axis=1)
+        time = layers.timestep_embedding(t, c.width).astype(x_t.dtype)
+        time = nn.Dense(c.width, name="time_out")(nn.silu(nn.Dense(c.width, name="time_in")(time)))
+        change = time + nn.Dense(c.width, name="summary")(summary)
+
+        x = nn.Dense(c.width, name="cell_in")(x_t.reshape(count, rows * cols, dim))
+        place = waves(parts["place"], rows, cols).astype(x_t.dtype)
+        x = x + nn.Dense(c.width, name="place")(place)
+        angles = grid_angles(rows, cols, c.width // c.num_heads)
+        for i in range(c.depth):
+            x = Block(c.num_heads, name=f"block_{i}")(x, change, tokens, known, angles)
+
+        zero = {"kernel_init": nn.initializers.zeros}
+        shift, scale = jnp.split(
+            nn.Dense(2 * c.width, name="change_out", **zero)(nn.silu(change))[:, None], 2, axis=-1
+        )
+        x = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(x) * (1 + scale) + shift
+        return nn.Dense(dim, name="cell_out", **zero)(x).reshape(x_t.shape)
+
+
+def grid_angles(rows: int, cols: int, head_dim: int) -> Float[np.ndarray, "L a"]:
+    """Rotary angles of every cell: half of the pairs of channels turn with the row, half with the
+    column."""
+    pairs = head_dim // 4
+    frequency = _BASE ** (-np.arange(pairs) / pairs)
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    angles = np.concatenate([row[:, None] * frequency, col[:, None] * frequency], axis=1)
+    return angles.astype(np.float32)
+
+
+def rotate(
+    x: arrays.Tokens, angles: Float[arrays.AnyArray, "L a"], num_heads: int
+) -> arrays.Tokens:
+    """Turn pairs of channels of every head; then q·k depends on where two cells lie to each
+    other alone."""
+    heads = x.reshape(*x.shape[:2], num_heads, -1, 2)
+    cos, sin = (f(angles)[:, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+    a, b = heads[..., 0], heads[..., 1]
+    return jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
+
+
+def waves(place: Float[arrays.AnyArray, "B 4"], rows: int, cols: int) -> Float[jax.Array, "B L 18"]:
+    """Sines and cosines of where each cell's centre lies in what is described, and the size of a
+    cell; zeros where the place is not told."""
+    row, col = np.divmod(np.arange(rows * cols), cols)
+    steps = jnp.asarray(np.stack([row, col], axis=1) + 0.5, jnp.float32)
+    corner, size = place[:, None, :2], place[:, None, 2:]
+    centre = corner + steps * size
+    angle = jnp.pi * centre[..., None] * 2.0 ** np.arange(_WAVES)
+    angle = angle.reshape(*centre.shape[:2], -1)
+    size = jnp.broadcast_to(size, centre.shape)
+    found = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), size], axis=-1)
+    return found * (size[..., :1] > 0)
+
+
+def _thirds(x: jax.Array) -> tuple[jax.Array, ...]:
+    return tuple(jnp.split(x, 3, axis=-1))

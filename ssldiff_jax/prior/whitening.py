@@ -1,0 +1,74 @@
+"""An affine that makes embeddings uncorrelated and of unit variance, and its inverse."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from jaxtyping import Float
+
+FLOOR = 1e-4
+"""Directions with less than this part of the largest variance are not stretched further: they
+are rounding, and a prior would spend itself on them."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Whitening:
+    """(z − mean) @ matrix is white; `inverse` leads back."""
+
+    mean: Float[np.ndarray, "D"]
+    matrix: Float[np.ndarray, "D D"]
+    inverse: Float[np.ndarray, "D D"]
+
+    @classmethod
+    def of(cls, sums: "Moments") -> "Whitening":
+        """That of the embeddings that were summed."""
+        values, vectors = np.linalg.eigh(sums.covariance)
+        scale = np.sqrt(np.maximum(values, FLOOR * values[-1]))
+        return cls(
+            sums.mean.astype(np.float32),
+            (vectors / scale).astype(np.float32),
+            (vectors * scale).T.astype(np.float32),
+        )
+
+    @classmethod
+    def load(cls, path: pathlib.Path) -> "Whitening":
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(file["mean"], file["matrix"], file["inverse"])
+
+    def save(self, path: pathlib.Path) -> None:
+        """Write an .npz."""
+        np.savez(path, mean=self.mean, matrix=self.matrix, inverse=self.inverse)
+
+    def apply(self, z: Float[np.ndarray, "*B D"]) -> Float[np.ndarray, "*B D"]:
+        """Embeddings → white."""
+        return (z - self.mean) @ self.matrix
+
+    def undo(self, white: Float[np.ndarray, "*B D"]) -> Float[np.ndarray, "*B D"]:
+        """White → embeddings."""
+        return white @ self.inverse + self.mean
+
+
+class Moments:
+    """Mean and covariance of embeddings that come in batches, in float64."""
+
+    def __init__(self, dim: int):
+        self._count = 0
+        self._sum, self._products = np.zeros(dim), np.zeros((dim, dim))
+
+    def add(self, z: Float[np.ndarray, "N D"]) -> None:
+        """More of them."""
+        z = z.astype(np.float64)
+        self._count += len(z)
+        self._sum += z.sum(axis=0)
+        self._products += z.T @ z
+
+    @property
+    def mean(self) -> Float[np.ndarray, "D"]:
+        """Of all so far."""
+        return self._sum / self._count
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "D D"]:
+        """Of all so far."""
+        return self._products / self._count - np.outer(self.mean, self.mean)
