@@ -5,7 +5,6 @@ numbers do not depend on how many hosts or devices share a batch.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import builder, crops, store
+from ssldiff_jax.data import builder, crops, shuffle, store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +60,6 @@ class _Stream:
     batch_size: int
     seed: int
 
-    @functools.cached_property
-    def _order(self) -> grain.MapDataset:
-        return grain.MapDataset.range(self.count).seed(self.seed).shuffle().repeat()
-
     def __len__(self) -> int:
         return np.iinfo(np.int64).max // self.batch_size
 
@@ -75,7 +70,7 @@ class _Stream:
 
     def numbers(self, places: range) -> list[int]:
         """The examples at these places."""
-        return [int(self._order[place]) for place in places]
+        return shuffle.examples_at(np.array(places), self.count, self.seed).tolist()
 
     def batches(self, source: Any, config: LoaderConfig) -> Batches:
         """Those of a source that reads a batch by its number."""

@@ -135,24 +135,19 @@ def train_step(
     # The first steps average over what there is, not over the random start.
     decay = jnp.minimum(update.ema_decay, (1 + state.step) / (10 + state.step))
 
-    def change():
-        updates, opt_state = update.tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        if hasattr(update.task, "settle"):
-            params = update.task.settle(params, extra)
-        ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
-        return params, ema_params, opt_state, extra
+    updates, opt_state = update.tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    if hasattr(update.task, "settle"):
+        params = update.task.settle(params, extra)
+    ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
 
-    def skip():
-        return state.params, state.ema_params, state.opt_state, state.extra
-
-    params, ema_params, opt_state, extra = jax.lax.cond(finite, change, skip)
+    # A conditional would copy the whole state; a choice is made where the values are.
+    after = (params, ema_params, opt_state, extra)
+    before = (state.params, state.ema_params, state.opt_state, state.extra)
+    chosen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
     state = TrainState(
-        step=state.step + 1,
-        params=params,
-        ema_params=ema_params,
-        opt_state=opt_state,
-        extra=extra,
+        state.step + 1,
+        *chosen,
         skipped=state.skipped + (1 - finite.astype(jnp.int32)),
     )
     return state, metrics | {"grad_norm": norm}

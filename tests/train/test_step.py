@@ -201,8 +201,8 @@ def test_metrics_are_those_of_the_batch():
 
 
 def fit(tmp_path, source, *, max_skipped=2, num_steps=12, method="jit"):
-    dataset = grain.MapDataset.source(source).repeat().to_iter_dataset().batch(6)
-    data = loader.Batches(dataset, 6)
+    dataset = grain.MapDataset.source(source).repeat().batch(6).to_iter_dataset()
+    data = loader.Batches(dataset)
     compute = step_lib.ComputeConfig("float32", "none", 1)
     config = loop.TrainConfig(num_steps, 6, OPTIMIZER, compute, 1, 100, max_skipped, method)
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
