@@ -12,8 +12,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Root of every random stream.
     config.seed = 0
-    # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
-    # sample, judge, evaluate, report. The tools draw, sweep, variations, export,
+    # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, grids,
+    # prior, sample, judge, evaluate, report. The tools draw, sweep, variations, export,
     # bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     config.embeddings = _embeddings()
     config.autoencoder = _autoencoder()
     config.denoiser = _denoiser()
+    config.prior = _prior()
     config.sample = _sample()
     config.draw = _draw()
     config.sweep = _sweep()
@@ -309,6 +310,16 @@ def _autoencoder() -> ConfigDict:
     return c
 
 
+def _schedule(name: str) -> ConfigDict:
+    c = ConfigDict()
+    # scaled_linear as published, or cosine, which has no betas to set.
+    c.name = name
+    c.num_timesteps = 1000
+    c.beta_start = 0.0015
+    c.beta_end = 0.0195
+    return c
+
+
 def _denoiser() -> ConfigDict:
     c = ConfigDict()
     c.unet = ConfigDict()
@@ -328,12 +339,7 @@ def _denoiser() -> ConfigDict:
     c.region_dim = 0
     # File of published weights to start from: UNet and conditioner in latent diffusion's names.
     c.weights = ""
-    c.schedule = ConfigDict()
-    # scaled_linear as published, or cosine, which has no betas to set.
-    c.schedule.name = "scaled_linear"
-    c.schedule.num_timesteps = 1000
-    c.schedule.beta_start = 0.0015
-    c.schedule.beta_end = 0.0195
+    c.schedule = _schedule("scaled_linear")
     c.loss = ConfigDict()
     # eps, x0 or v.
     c.loss.prediction = "eps"
@@ -345,6 +351,74 @@ def _denoiser() -> ConfigDict:
     return c
 
 
+def _guidance(scale: float) -> ConfigDict:
+    c = ConfigDict()
+    # uncond + s·(cond − uncond); 1 is none.
+    c.scale = scale
+    # The part of the timesteps that is guided, 0 the least noise, 1 the most.
+    c.interval = (0.0, 1.0)
+    # How far x0_hat gets back the spread it has without guidance, 0…1.
+    c.rescale = 0.0
+    return c
+
+
+def _solver(*, steps: int) -> ConfigDict:
+    c = ConfigDict()
+    # dpmpp_2m, ddim, ddpm, plms; paper: DDIM as the published code for large images has it.
+    c.name = "dpmpp_2m"
+    c.num_solver_steps = steps
+    # Of ddim: 0 deterministic, 1 ddpm.
+    c.eta = 0.0
+    c.t_start = 999
+    # trailing: begins at t_start; leading: ends at 1, as latent diffusion spaces timesteps.
+    c.spacing = "trailing"
+    return c
+
+
+def _prior() -> ConfigDict:
+    c = ConfigDict()
+    c.grids = ConfigDict()
+    # Cells on the side of a grid; 1 learns embeddings one by one.
+    c.grids.side = 4
+    # Cells on the side of the square that a condition describes: a grid lies anywhere in it, so
+    # that larger images can be asked for as a whole.
+    c.grids.most_cells = 8
+    c.grids.count = 1_000_000
+    # Held out, to judge by.
+    c.grids.count_test = 2048
+    c.conditions = ConfigDict()
+    # Labels from pixels: none, stain (nuclei, stroma, empty), or landcover (water, vegetation,
+    # bare, by the fourth band of a GeoTIFF at its own resolution).
+    c.conditions.measure = "none"
+    # CSV files with a column `case`: `label` (several rows a case); numbers, one column each;
+    # `caption`. Captions may be `measured`: worded from what is measured.
+    c.conditions.labels = ""
+    c.conditions.numbers = ""
+    c.conditions.captions = ""
+    # Folder of a BERT as transformers save it, such as all-MiniLM-L6-v2, and tokens of a text.
+    c.conditions.text_encoder = ""
+    c.conditions.text_tokens = 48
+    c.network = ConfigDict()
+    # S is 384, 12, 6; B 768, 12, 12; L 1024, 24, 16.
+    c.network.width = 384
+    c.network.depth = 12
+    c.network.num_heads = 6
+    c.drop = ConfigDict()
+    # How often training says nothing, and how often it leaves out each kind of condition.
+    c.drop.everything = 0.1
+    c.drop.each = 0.1
+    c.schedule = _schedule("cosine")
+    c.loss = ConfigDict()
+    c.loss.prediction = "v"
+    c.loss.cond_drop_rate = 0.0
+    c.loss.min_snr_gamma = 0.0
+    c.solver = _solver(steps=50)
+    c.solver.t_start = 990
+    c.guidance = _guidance(2.0)
+    c.train = _train(steps=100_000, batch_size=256, learning_rate=1e-4)
+    return c
+
+
 def _sample() -> ConfigDict:
     c = ConfigDict()
     # dense: the reference is embedded at every window; interpolated: between the grid's cells;
@@ -352,22 +426,9 @@ def _sample() -> ConfigDict:
     c.conditioning = "dense"
     # slerp or lerp.
     c.interpolation = "slerp"
-    c.guidance = ConfigDict()
-    # uncond + s·(cond − uncond); 1 is none.
-    c.guidance.scale = 1.5
-    # The part of the timesteps that is guided, 0 the least noise, 1 the most.
+    c.guidance = _guidance(1.5)
     c.guidance.interval = (0.4, 1.0)
-    # How far x0_hat gets back the spread it has without guidance, 0…1.
-    c.guidance.rescale = 0.0
-    c.solver = ConfigDict()
-    # dpmpp_2m, ddim, ddpm, plms; paper: DDIM as the published code for large images has it.
-    c.solver.name = "dpmpp_2m"
-    c.solver.num_solver_steps = 12
-    # Of ddim: 0 deterministic, 1 ddpm.
-    c.solver.eta = 0.0
-    c.solver.t_start = 999
-    # trailing: begins at t_start; leading: ends at 1, as latent diffusion spaces timesteps.
-    c.solver.spacing = "trailing"
+    c.solver = _solver(steps=12)
     c.windows = ConfigDict()
     # offset: windows side by side, the grid moves every step; overlap: all windows every step.
     c.windows.mode = "offset"

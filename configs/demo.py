@@ -19,6 +19,7 @@ def get_config():
     _judge(config.judge)
     _autoencoder(config.autoencoder)
     _denoiser(config.denoiser)
+    _prior(config.prior)
     _sample(config.sample)
     return config
 
@@ -96,6 +97,20 @@ def _denoiser(c):
     c.train.num_steps = 1500
     c.train.batch_size = 16
     _short(c.train, learning_rate=2e-3, ema_decay=0.995)
+
+
+def _prior(c):
+    c.grids.side = 4
+    c.grids.most_cells = 6
+    c.grids.count = 3000
+    c.grids.count_test = 256
+    c.conditions.measure = "stain"
+    c.network.width = 128
+    c.network.depth = 4
+    c.network.num_heads = 4
+    c.train.num_steps = 800
+    c.train.batch_size = 48
+    _short(c.train, learning_rate=2e-3, ema_decay=0.99)
 
 
 def _sample(c):

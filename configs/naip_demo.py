@@ -3,7 +3,10 @@
     python -m ssldiff_jax.main --config=configs/naip_demo.py --workdir=runs/naip \
         --config.data.slides='/data/naip/*.tif' --config.data.mpp=1e6
 
-Patches of 64 px at 1 m/px; the lower 30 % of every scene is held out.
+Patches of 64 px at 1 m/px; the lower 30 % of every scene is held out. Grids are told their land
+cover, measured in the infrared band; with the folder of a text encoder
+(`--config.prior.conditions.text_encoder=/models/all-MiniLM-L6-v2
+--config.prior.conditions.captions=measured`) in words as well.
 """
 
 from configs import demo, naip
@@ -18,4 +21,5 @@ def get_config():
     config.data.regions.rows = 3
     config.data.regions.cols = 12
     config.denoiser.unet.channels = 48
+    config.prior.conditions.measure = "landcover"
     return config

@@ -26,6 +26,16 @@ def get_config():
     c.denoiser.unet.attention_levels = ()
     c.denoiser.unet.num_heads = 2
     _short(c.denoiser.train)
+    c.prior.grids.side = 2
+    c.prior.grids.most_cells = 2
+    c.prior.grids.count = 40
+    c.prior.grids.count_test = 8
+    c.prior.conditions.measure = "stain"
+    c.prior.network.width = 16
+    c.prior.network.depth = 1
+    c.prior.network.num_heads = 2
+    c.prior.solver.num_solver_steps = 3
+    _short(c.prior.train)
     c.sample.solver.num_solver_steps = 3
     c.sample.chunk = 8
     c.sample.num_variations = 2

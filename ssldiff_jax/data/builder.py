@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Int
 from PIL import Image
 
 from ssldiff_jax.core import arrays
@@ -114,6 +115,15 @@ class RecordSource:
 
     def _decode(self, number: int) -> arrays.ImageUint8:
         return decode(self._source[number]["image"])
+
+    def squares(self) -> Int[np.ndarray, "N 3"]:
+        """(slide, top, left) of every record; all of them are read."""
+        keys = ("slide", "top", "left")
+        found = np.zeros((len(self), len(keys)), np.int64)
+        for number in range(len(self)):
+            record = self._source[number]
+            found[number] = [int(record[key]) for key in keys]
+        return found
 
     def place(self, number: int) -> tuple[int, int]:
         """(slide, row): which embedding computed elsewhere is this record's."""

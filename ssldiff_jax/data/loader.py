@@ -156,13 +156,14 @@ class _Cached:
 
 
 def cached_batches(
-    latents: store.Store,
-    embeddings: store.Store,
-    *,
+    *stores: store.Store,
     batch_size: int,
     seed: int,
     config: LoaderConfig,
 ) -> Batches:
-    """Cached pairs: batches {moments (B, h, w, 2C), embedding (B, D), index (B,)}."""
-    stream = _Stream(len(latents), batch_size, seed)
-    return stream.batches(_Cached((latents, embeddings), stream), config)
+    """What aligned stores hold, such as {moments (B, h, w, 2C), embedding (B, D)}, and index (B,).
+
+    Raises ValueError when their lengths differ.
+    """
+    stream = _Stream(len(stores[0]), batch_size, seed)
+    return stream.batches(_Cached(stores, stream), config)

@@ -12,7 +12,7 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.sampler import decode, grid, windows
 from ssldiff_jax.slides import pyramid, tissue
-from ssldiff_jax.stages import imported
+from ssldiff_jax.stages import imported, prior_config
 from ssldiff_jax.train import chips, loop, mesh
 
 _ASIDE = {"digest": False}
@@ -288,6 +288,7 @@ class RunConfig:
     embeddings: imported.EmbeddingsSection
     autoencoder: AutoencoderSection
     denoiser: DenoiserSection
+    prior: prior_config.PriorSection
     sample: SampleSection
     draw: DrawSection
     sweep: SweepSection

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -16,6 +16,7 @@ from ssldiff_jax.core import arrays, files
 from ssldiff_jax.data import builder, crops, patch_list
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import runner
@@ -147,6 +148,12 @@ def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
     """Latent scale and shift, as the latents stage measured them."""
     facts = json.loads((folder / "manifest.json").read_text())["facts"]
     return autoencoder.LatentScaling(tuple(facts["latent_scale"]), tuple(facts["latent_shift"]))
+
+
+def condition_spec(told: Mapping[str, Any]) -> conditions.ConditionSpec:
+    """What a prior can be asked for, as the stage `grids` wrote it."""
+    names = {key: tuple(told[key]) for key in ("labels", "numbers")}
+    return conditions.ConditionSpec(**(dict(told) | names))
 
 
 def load_denoiser(context: runner.Context) -> tuple[conditioning.Denoiser, Any]:

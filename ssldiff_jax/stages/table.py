@@ -13,8 +13,10 @@ from ssldiff_jax.stages import (
     encoder,
     evaluate,
     export,
+    grids,
     latents,
     patches,
+    prior,
     report,
     runner,
     sample,
@@ -62,6 +64,13 @@ STAGES: dict[str, runner.Stage] = {
         inputs=_weights("denoiser"),
         on="all",
     ),
+    "grids": runner.Stage(
+        grids.run,
+        ("prior.grids", "prior.conditions", *_CROPS),
+        ("patches", "encoder"),
+        inputs=lambda config: config.prior.conditions.fingerprint(),
+    ),
+    "prior": runner.Stage(prior.run, ("prior",), ("grids",), on="all"),
     "sample": runner.Stage(sample.run, ("sample",), ("patches", "denoiser", "autoencoder")),
     "judge": runner.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"

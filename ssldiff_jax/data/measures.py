@@ -1,0 +1,76 @@
+"""What a region shows, measured in its pixels: parts of classes in the whole and in quadrants.
+
+Labels that need no one to give them: land cover by a scene's infrared band, or what stain tells.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+import skimage.color
+from jaxtyping import Float, Int, UInt8
+
+Bands = UInt8[np.ndarray, "H W C"]
+ClassMap = Int[np.ndarray, "H W"]
+Name = Literal["landcover", "stain"]
+
+QUADRANTS = ("north-west", "north-east", "south-west", "south-east")
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "landcover": ("water", "vegetation", "bare"),
+    "stain": ("nuclei", "stroma", "empty"),
+}
+"""By what is measured."""
+
+# Of normalised differences (infrared − red, green − infrared): between these and zero lie dry
+# plants and wet ground.
+_PLANTS, _WATER = 0.15, 0.05
+# Haematoxylin of skimage's stain matrix, and the luminance above which glass shows.
+_NUCLEI, _GLASS = 0.06, 0.88
+
+
+def land_cover(bands: Bands) -> ClassMap:
+    """Water, plants or bare ground of red, green, blue and infrared (McFeeters 1996, Rouse 1974).
+
+    Raises ValueError where there is no fourth band.
+    """
+    if bands.shape[-1] < 4:
+        raise ValueError(
+            f"landcover needs four bands with infrared as the last, got {bands.shape[-1]}"
+        )
+    red, green, _, infrared = np.moveaxis(bands[..., :4].astype(np.float32), -1, 0)
+    ratio = lambda a, b: (a - b) / np.maximum(a + b, 1)
+    found = np.full(red.shape, 2)
+    found[ratio(infrared, red) > _PLANTS] = 1
+    found[ratio(green, infrared) > _WATER] = 0
+    return found
+
+
+def stain(image_uint8: Bands) -> ClassMap:
+    """Nuclei, stroma or empty glass of a stained slide (Ruifrok and Johnston 2001)."""
+    haematoxylin = skimage.color.rgb2hed(image_uint8)[..., 0]
+    luminance = image_uint8 @ np.array([0.2126, 0.7152, 0.0722]) / 255
+    found = np.where(haematoxylin > _NUCLEI, 0, 1)
+    found[luminance > _GLASS] = 2
+    return found
+
+
+MEASURES: Mapping[str, Callable[[Bands], ClassMap]] = {"landcover": land_cover, "stain": stain}
+
+
+def quadrant_parts(classes: ClassMap, count: int) -> Float[np.ndarray, "2 2 K"]:
+    """The part of every class in every quadrant."""
+    height, width = (size // 2 for size in classes.shape)
+    halves = (slice(None, height), slice(height, None)), (slice(None, width), slice(width, None))
+    part = lambda block: np.bincount(block.ravel(), minlength=count)[:count] / max(block.size, 1)
+    return np.array([[part(classes[r, c]) for c in halves[1]] for r in halves[0]], np.float32)
+
+
+def label_names(name: str) -> tuple[str, ...]:
+    """The labels that a measure gives: "water", then "water north-west" …"""
+    return tuple(f"{kind} {where}".strip() for kind in CLASSES[name] for where in ("", *QUADRANTS))
+
+
+def label_values(parts: Float[np.ndarray, "2 2 K"]) -> Float[np.ndarray, "L"]:
+    """Their values, 0…1."""
+    quadrants = parts.reshape(4, -1)
+    return np.concatenate([[column.mean(), *column] for column in quadrants.T]).astype(np.float32)

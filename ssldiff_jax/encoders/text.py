@@ -1,0 +1,137 @@
+"""Texts to token vectors: BERT (Devlin et al. 2019), as sentence encoders such as MiniLM use it."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import tokenizers
+from jaxtyping import Bool, Float, Int
+
+from ssldiff_jax.core import arrays, attention
+
+_EPSILON = 1e-12
+_STEP = 8  # lengths that are traced are multiples of it
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+    """Sizes; the defaults are those of all-MiniLM-L6-v2."""
+
+    vocab_size: int = 30522
+    width: int = 384
+    depth: int = 6
+    num_heads: int = 12
+    mlp_width: int = 1536
+    max_positions: int = 512
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each with a residual and a norm after it."""
+
+    config: TextConfig
+
+    @nn.compact
+    def __call__(self, x: arrays.Tokens, known: Bool[arrays.AnyArray, "B L"]) -> jax.Array:
+        c, width = self.config, x.shape[-1]
+        q, k, v = (nn.Dense(width, name=name)(x) for name in ("query", "key", "value"))
+        h = attention.attend(q, k, v, c.num_heads, known)
+        norm = lambda name: nn.LayerNorm(epsilon=_EPSILON, name=name)
+        x = norm("norm_attention")(x + nn.Dense(width, name="proj")(h))
+        h = nn.gelu(nn.Dense(c.mlp_width, name="mlp_in")(x), approximate=False)
+        return norm("norm_mlp")(x + nn.Dense(width, name="mlp_out")(h))
+
+
+class Bert(nn.Module):
+    """Token numbers → a vector for each; what is not `known` is not looked at."""
+
+    config: TextConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens: Int[arrays.AnyArray, "B L"], known: Bool[arrays.AnyArray, "B L"]
+    ) -> arrays.Tokens:
+        c, small = self.config, nn.initializers.normal(0.02)
+        table = lambda name, count: self.param(name, small, (count, c.width))
+        x = table("words", c.vocab_size)[tokens]
+        x = x + table("positions", c.max_positions)[: tokens.shape[1]] + table("kinds", 2)[0]
+        x = nn.LayerNorm(epsilon=_EPSILON, name="norm_in")(x)
+        for i in range(c.depth):
+            x = Layer(c, name=f"layer_{i}")(x, known)
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedText:
+    """Vectors of tokens, zero where there is none, and which there are."""
+
+    tokens: Float[np.ndarray, "B L D"]
+    known: Bool[np.ndarray, "B L"]
+    truncated: int = 0
+    """Texts that were longer."""
+
+
+class TextEncoder:
+    """Texts of up to `num_tokens` tokens → their vectors, in batches of one size."""
+
+    def __init__(
+        self,
+        config: TextConfig,
+        params: Any,
+        tokenizer: tokenizers.Tokenizer,
+        num_tokens: int,
+        batch_size: int = 64,
+    ):
+        self.config, self.num_tokens = config, num_tokens
+        self._params, self._tokenizer = jax.device_put(params), tokenizer
+        self._batch_size = batch_size
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+
+    def __call__(self, texts: Sequence[str]) -> EncodedText:
+        """Raises ValueError for a text without a word."""
+        for text in texts:
+            if not text.strip():
+                raise ValueError(f"a text must have at least one word, got {text!r}")
+        found = self._tokenizer.encode_batch(list(texts))
+        numbers = np.zeros((len(texts), self.num_tokens), np.int32)
+        known = np.zeros(numbers.shape, bool)
+        for row, encoding in enumerate(found):
+            ids = encoding.ids
+            # What is cut off is before the token that ends every text.
+            ids = ids if len(ids) <= self.num_tokens else [*ids[: self.num_tokens - 1], ids[-1]]
+            numbers[row, : len(ids)], known[row, : len(ids)] = ids, True
+        vectors = np.zeros((*numbers.shape, self.config.width), np.float32)
+        # Texts of one length together: what only fills up is computed too.
+        order = np.argsort(known.sum(axis=1), kind="stable")
+        for rows in np.split(order, range(self._batch_size, len(order), self._batch_size)):
+            longest = int(known[rows].sum(axis=1).max(initial=1))
+            length = min(-(-longest // _STEP) * _STEP, self.num_tokens)
+            vectors[rows, :length] = self._encode(numbers[rows, :length], known[rows, :length])
+        truncated = sum(len(encoding.ids) > self.num_tokens for encoding in found)
+        return EncodedText(vectors, known, truncated)
+
+    def _encode(self, numbers: np.ndarray, known: np.ndarray) -> np.ndarray:
+        missing = self._batch_size - len(numbers)
+        padded = (np.pad(a, ((0, missing), (0, 0))) for a in (numbers, known))
+        return np.asarray(self._run(self._params, *padded))[: len(numbers)]
+
+    @functools.cached_property
+    def _run(self):
+        def run(params, numbers, known):
+            # A row that only fills the batch has no token: the first stands for one.
+            seen = known.at[:, 0].set(True)
+            vectors = Bert(self.config).apply({"params": params}, numbers, seen)
+            return vectors * known[..., None]
+
+        return jax.jit(run)
+
+
+def pooled(encoded: EncodedText) -> Float[np.ndarray, "B D"]:
+    """One unit vector for each text: the mean of its tokens, as sentence-transformers take it."""
+    counts = np.maximum(encoded.known.sum(axis=1, keepdims=True), 1)
+    mean = encoded.tokens.sum(axis=1) / counts
+    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)

@@ -1,0 +1,121 @@
+"""What is known of cases: labels, numbers and captions, from CSV files with a column `case`."""
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+
+class TableError(ValueError):
+    """A CSV file that cannot be used; the message names it."""
+
+
+def _read(path: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    """The rows of a file that has a column `case`, and these."""
+    file = pathlib.Path(path).expanduser()
+    if not file.is_file():
+        raise TableError(f"{path} must be a CSV file, got no such file")
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            names, rows = reader.fieldnames or [], list(reader)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise TableError(f"{path} must be a CSV file in UTF-8, got: {error}") from error
+    missing = [name for name in ("case", *columns) if name not in names]
+    if missing or not rows:
+        raise TableError(
+            f"{path} must have rows and the columns {', '.join(('case', *columns))}, got "
+            f"{len(rows)} rows and {', '.join(map(str, names)) or 'no columns'}"
+        )
+    for number, row in enumerate(rows):
+        if None in row or None in row.values():
+            raise TableError(f"{path}: row {number + 2} must have {len(names)} values")
+    return rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Classes of cases; a case may have several rows."""
+
+    names: tuple[str, ...]
+    of_case: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def read(cls, path: str) -> "Labels":
+        """Columns case and label."""
+        found: dict[str, set[str]] = {}
+        for row in _read(path, ("label",)):
+            if row["label"].strip():
+                found.setdefault(row["case"], set()).add(row["label"].strip())
+        names = tuple(sorted(set().union(*found.values()))) if found else ()
+        if not names:
+            raise TableError(f"{path} must name labels, got none")
+        return cls(names, {case: frozenset(labels) for case, labels in found.items()})
+
+    def values(self, case: str) -> Float[np.ndarray, "K"]:
+        """1 for the labels of a case, 0 for the others; NaN where it is in no row."""
+        if case not in self.of_case:
+            return np.full(len(self.names), np.nan, np.float32)
+        return np.array([name in self.of_case[case] for name in self.names], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """Real values of cases, by the mean and deviation of those that are known."""
+
+    names: tuple[str, ...]
+    of_case: Mapping[str, Float[np.ndarray, "V"]]
+    mean: Float[np.ndarray, "V"]
+    std: Float[np.ndarray, "V"]
+
+    @classmethod
+    def read(cls, path: str) -> "Numbers":
+        """Column case, and one for each value; an empty cell is a missing value."""
+        rows = _read(path)
+        names = tuple(name for name in rows[0] if name != "case")
+        found = {}
+        for number, row in enumerate(rows):
+            if row["case"] in found:
+                raise TableError(f"{path}: case {row['case']!r} must have one row, got several")
+            try:
+                values = [float(row[name]) if row[name].strip() else np.nan for name in names]
+            except ValueError as error:
+                raise TableError(f"{path}: row {number + 2} must hold numbers: {error}") from error
+            found[row["case"]] = np.array(values, np.float64)
+        table = np.array(list(found.values())).reshape(len(found), len(names))
+        known = np.isfinite(table)
+        if not names or not known.any(axis=0).all():
+            empty = [n for n, ok in zip(names, known.any(axis=0), strict=True) if not ok]
+            raise TableError(f"{path} must have values in every column, got none in {empty[:3]}")
+        mean, std = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
+        std = np.where(std > 0, std, 1.0)
+        scaled = {case: ((row - mean) / std).astype(np.float32) for case, row in found.items()}
+        return cls(names, scaled, mean.astype(np.float32), std.astype(np.float32))
+
+    def values(self, case: str) -> Float[np.ndarray, "V"]:
+        """Standardised; NaN where they are missing."""
+        return self.of_case.get(case, np.full(len(self.names), np.nan, np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+    """Texts of cases; of several rows any is taken."""
+
+    of_case: Mapping[str, tuple[str, ...]]
+
+    @classmethod
+    def read(cls, path: str) -> "Captions":
+        """Columns case and caption."""
+        found: dict[str, tuple[str, ...]] = {}
+        for row in _read(path, ("caption",)):
+            if row["caption"].strip():
+                found[row["case"]] = (*found.get(row["case"], ()), row["caption"].strip())
+        return cls(found)
+
+    def draw(self, case: str, generator: np.random.Generator) -> str:
+        """One of a case; empty where it has none."""
+        texts = self.of_case.get(case, ())
+        return texts[generator.integers(len(texts))] if texts else ""

@@ -1,0 +1,141 @@
+"""What the regions of a run are told to be: measured in their pixels, or known of their case."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssldiff_jax.core import arrays, files
+from ssldiff_jax.data import captions, crops, measures, mosaic, plan
+from ssldiff_jax.encoders import text as text_lib
+from ssldiff_jax.prior import conditions
+from ssldiff_jax.slides import bands as bands_lib
+from ssldiff_jax.stages import case_tables, prior_config, runner, slide_source
+from ssldiff_jax.weights import text as text_weights
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Told:
+    """What a region is told to be: values of labels and of numbers (NaN: nothing), a caption."""
+
+    labels: np.ndarray
+    numbers: np.ndarray
+    caption: str
+
+
+class RegionConditions:
+    """Conditions of the regions of a run."""
+
+    def __init__(self, context: runner.Context):
+        config = context.config
+        self._data, self._asked = config.data, config.prior.conditions
+        self._names: dict[str, str] = files.read_json(context.folder("patches") / "done.json")[
+            "facts"
+        ]["slides"]
+        asked = self._asked
+        self._labels = case_tables.Labels.read(asked.labels) if asked.labels else None
+        self._numbers = case_tables.Numbers.read(asked.numbers) if asked.numbers else None
+        written = asked.captions if asked.captions != "measured" else ""
+        self._captions = case_tables.Captions.read(written) if written else None
+        self._text = text_encoder(asked)
+        for name, table in (
+            ("labels", self._labels), ("numbers", self._numbers), ("captions", self._captions)
+        ):  # fmt: skip
+            if table is not None:
+                self._tell_missing(name, table.of_case)
+
+    @property
+    def spec(self) -> conditions.ConditionSpec:
+        """What can be asked for."""
+        labels = self._labels.names if self._labels else ()
+        if self._asked.measure != "none":
+            labels = measures.label_names(self._asked.measure)
+        return conditions.ConditionSpec(
+            labels,
+            self._numbers.names if self._numbers else (),
+            self._asked.text_tokens if self._text else 0,
+            self._text.config.width if self._text else 0,
+        )
+
+    @property
+    def scales(self) -> dict[str, list[float]]:
+        """Mean and deviation of the numbers."""
+        if self._numbers is None:
+            return {"mean": [], "std": []}
+        return {"mean": self._numbers.mean.tolist(), "std": self._numbers.std.tolist()}
+
+    def of(
+        self,
+        region: mosaic.Region,
+        pixels: arrays.ImageUint8,
+        generator: np.random.Generator,
+        phrasing: captions.Phrasing,
+    ) -> Told:
+        """What one region is told to be."""
+        case = self._case(region.square.slide)
+        labels = self._labels.values(case) if self._labels else np.zeros(0, np.float32)
+        numbers = self._numbers.values(case) if self._numbers else np.zeros(0, np.float32)
+        said = self._captions.draw(case, generator) if self._captions else ""
+        if self._asked.measure != "none":
+            parts = self._measured(region, pixels)
+            labels = measures.label_values(parts)
+            if self._asked.captions == "measured":
+                names = measures.CLASSES[self._asked.measure]
+                said = captions.caption(names, parts, generator, phrasing)
+        return Told(labels, numbers, said)
+
+    def pack(self, told: Sequence[Told], places: np.ndarray) -> np.ndarray:
+        """The condition vectors of regions, of which grids at `places` are looked at."""
+        spec, packed = self.spec, {"place": places}
+        if spec.labels:
+            packed["labels"] = np.stack([t.labels for t in told])
+        if spec.numbers:
+            packed["numbers"] = np.stack([t.numbers for t in told])
+        if self._text:
+            has = np.array([bool(t.caption) for t in told])
+            encoded = self._text([t.caption or "-" for t in told])
+            packed["text"] = encoded.tokens
+            packed["text_known"] = encoded.known & has[:, None]
+        return spec.pack(len(told), **packed)
+
+    def _case(self, slide: int) -> str:
+        return plan.case_of(self._names[str(slide)], self._data.holdout.case_regex)
+
+    def _tell_missing(self, name: str, known) -> None:
+        cases = {self._case(int(slide)) for slide in self._names}
+        missing = sorted(cases - set(known))
+        if len(missing) == len(cases):
+            raise case_tables.TableError(
+                f"config.prior.conditions.{name} must know cases of the slides, got none of "
+                f"{len(cases)}, such as {missing[0]!r}; it has {next(iter(known))!r}"
+            )
+        if missing:
+            _LOG.warning("%s: the file lacks %d of %d cases, first %s: nothing is said of them",
+                         name, len(missing), len(cases), missing[0])  # fmt: skip
+
+    def _measured(self, region: mosaic.Region, pixels: arrays.ImageUint8) -> np.ndarray:
+        name = self._asked.measure
+        seen = pixels if name == "stain" else self._bands(region)
+        return measures.quadrant_parts(measures.MEASURES[name](seen), len(measures.CLASSES[name]))
+
+    def _bands(self, region: mosaic.Region) -> np.ndarray:
+        """All bands of a region, turned as it is: records have three only."""
+        square = region.square
+        path = self._paths[square.slide]
+        found = bands_lib.read(path, square.top, square.left, square.height, square.width)
+        return crops.orient(found, region.orientation)
+
+    @functools.cached_property
+    def _paths(self):
+        return slide_source.paths(self._data)
+
+
+def text_encoder(asked: prior_config.AskedConfig) -> text_lib.TextEncoder | None:
+    """What reads captions, where there are any."""
+    if not asked.text_encoder:
+        return None
+    return text_weights.load_text_encoder(asked.text_encoder, asked.text_tokens)
