@@ -484,10 +484,22 @@ def _draw() -> ConfigDict:
     c.keep = ""
     # Pixels to draw beyond each side of the reference, which stays; whole cells.
     c.grow = 0
+    c.asked = ConfigDict()
+    # What the prior shall draw, of size `draw.size`: a text, parts of labels ("water=0.4"), and
+    # numbers ("TP53=1.2"). What is not said is free; `anything` says nothing at all.
+    c.asked.text = ""
+    c.asked.labels = ()
+    c.asked.numbers = ()
+    c.asked.anything = False
+    # Where draw.grow adds cells they are those at the edge again, or drawn by the prior (prior).
+    c.asked.beyond = "edge"
+    # Scales the prior's noise; below 1 grids are more alike.
+    c.asked.temperature = 1.0
     # A second reference of as many cells, and how far towards it embeddings go.
     c.mix = ""
     c.mix_amount = 0.5
-    # Cells that are replaced: "row,col=row,col" by another, "row,col=file" by that of an image.
+    # Cells that are replaced: "row,col=row,col" by another, "row,col=file" by that of an image,
+    # "row,col=prior" by what the prior puts there.
     c.edits = ()
     return c
 

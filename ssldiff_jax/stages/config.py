@@ -174,6 +174,7 @@ class DrawSection:
     strength: float
     keep: str
     grow: int
+    asked: prior_config.DrawnConfig
     mix: str
     mix_amount: float
     edits: tuple[str, ...]

@@ -15,7 +15,7 @@ from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import generator, job, parts, runner
+from ssldiff_jax.stages import generator, grid_prior, job, parts, prior_config, runner
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class _Source:
     @classmethod
     def open(cls, context: runner.Context, model: generator.Generator) -> "_Source":
         section, data = context.config.draw, context.config.data
+        if section.asked.is_grid:
+            return cls._asked_for(context, model)
         if not section.reference:
             first = parts.references(context, model.embed)[0]
             image = first.image
@@ -73,6 +75,28 @@ class _Source:
             top, left, height, width, mpp=data.patch_mpp
         )
         return cls(size, read, None, path)
+
+    @classmethod
+    def _asked_for(cls, context: runner.Context, model: generator.Generator) -> "_Source":
+        """A grid that the prior draws; it is written beside the image."""
+        section = context.config.draw
+        if section.reference or not section.size:
+            raise ValueError(
+                "what is asked for must come with draw.size=(height,width) and no draw.reference, "
+                f"got size={section.size} and reference={section.reference!r}"
+            )
+        asked = section.asked
+        grid = model.sample_grid(
+            tuple(-(-px // model.patch_px) * model.patch_px for px in section.size),
+            text=asked.text,
+            labels=prior_config.named_values(asked.labels),
+            numbers=prior_config.named_values(asked.numbers),
+            seed=context.config.seed,
+            temperature=asked.temperature,
+        )
+        context.folder("draw").mkdir(parents=True, exist_ok=True)
+        np.save(context.folder("draw") / "grid.npy", grid)
+        return cls(tuple(section.size), None, grid)
 
     def pixels(self, why: str) -> arrays.ImageUint8:
         """All of them, in memory."""
@@ -106,8 +130,9 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
                 f"draw.mix must have the cells of the reference, {grid.shape}, got {other.shape}"
             )
         grid = np.asarray(grid_lib.slerp(grid, other, np.full(grid.shape[:2], section.mix_amount)))
+    keep = np.ones(grid.shape[:2], bool)
     for edit in section.edits:
-        grid = _edited(grid, edit, model)
+        grid, keep = _edited(grid, keep, edit, model)
     if section.grow:
         cells = section.grow // model.patch_px
         if section.grow % model.patch_px:
@@ -115,12 +140,29 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
                 f"draw.grow must be whole cells of {model.patch_px} px, got {section.grow}"
             )
         grid = np.pad(grid, ((cells, cells), (cells, cells), (0, 0)), "edge")
+        keep = np.pad(keep, cells, constant_values=section.asked.beyond == "edge")
+    if not keep.all():
+        grid = _completed(section.asked, model, grid, keep, seed=seed)
     return model.from_grid(grid, size=size, seed=seed)
 
 
-def _edited(grid: np.ndarray, edit: str, model: generator.Generator) -> np.ndarray:
-    """The grid with one cell replaced: "row,col=row,col" by another, "row,col=file" by that of
-    an image."""
+def _completed(
+    section: prior_config.DrawnConfig, model: generator.Generator, grid, keep, *, seed: int
+) -> arrays.EmbeddingGrid:
+    """The grid with the cells that do not stay drawn by the prior."""
+    numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
+    asked = grid_prior.Asked(section.text, labels, numbers)
+    drawn = model.prior.draw(
+        asked, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep=keep
+    )
+    return np.where(keep[..., None], grid, drawn)
+
+
+def _edited(
+    grid: np.ndarray, keep: np.ndarray, edit: str, model: generator.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The grid with one cell replaced, "row,col=row,col" by another, "row,col=file" by that of
+    an image; and what stays of it: not that of "row,col=prior"."""
     found = re.fullmatch(r"(\d+),(\d+)=(?:(\d+),(\d+)|(.+))", edit)
     if not found:
         raise ValueError(f"draw.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}")
@@ -130,13 +172,15 @@ def _edited(grid: np.ndarray, edit: str, model: generator.Generator) -> np.ndarr
             raise ValueError(
                 f"draw.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
             )
-    grid = grid.copy()
+    grid, keep = grid.copy(), keep.copy()
     other = found.group(5)
-    if other is None:
+    if other == "prior":
+        keep[numbers[0], numbers[1]] = False
+    elif other is None:
         grid[numbers[0], numbers[1]] = grid[numbers[2], numbers[3]]
     else:
         grid[numbers[0], numbers[1]] = model.embed(_image(other))[0, 0]
-    return grid
+    return grid, keep
 
 
 def _start(section: run_config.DrawSection, source: _Source, size) -> drawing_lib.Start:

@@ -30,7 +30,7 @@ from ssldiff_jax.sampler import (
 )
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import models, runner
+from ssldiff_jax.stages import grid_prior, models, runner
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import reader
 
@@ -106,6 +106,40 @@ class Generator:
     def patch_px(self) -> int:
         """Pixels on the side of a cell."""
         return self.config.data.crops.patch_px
+
+    @property
+    def prior(self) -> grid_prior.GridPrior:
+        """What draws grids.
+
+        Raises WorkdirError where none is trained.
+        """
+        if self._trained.prior is None:
+            raise runner.WorkdirError(
+                "to draw a grid the stages grids and prior must be done, got no prior: "
+                "--config.stages=grids,prior"
+            )
+        return self._trained.prior
+
+    def sample_grid(
+        self,
+        size: tuple[int, int],
+        *,
+        text: str = "",
+        labels: Mapping[str, float] | None = None,
+        numbers: Mapping[str, float] | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> arrays.EmbeddingGrid:
+        """A grid for an image of `size` px, as a text, labels and numbers describe it; what is not
+        said is free.
+
+        Raises ValueError for a size below one cell, and for what the prior does not know.
+        """
+        cells = tuple(px // self.patch_px for px in size)
+        if min(cells) < 1:
+            raise ValueError(f"size must hold a cell of {self.patch_px} px, got {size}")
+        asked = grid_prior.Asked(text, labels or {}, numbers or {})
+        return self.prior.draw(asked, cells, seed=seed, temperature=temperature)
 
     def with_sample(self, sample: run_config.SampleSection) -> "Generator":
         """The same models, drawing in another way."""

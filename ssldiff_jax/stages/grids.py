@@ -41,6 +41,7 @@ def run(context: runner.Context) -> dict[str, Any]:
 
 
 def _table(context: runner.Context, split: str) -> mosaic.RegionTable:
+    """Regions of a split; held-out parts of slides may hold no more than a grid."""
     config, section = context.config, context.config.prior.grids
     whole = mosaic.Mosaic.of(parts.records(context, split), config.data.records.record_px)
     return mosaic.RegionTable(
@@ -48,7 +49,7 @@ def _table(context: runner.Context, split: str) -> mosaic.RegionTable:
         section.count if split == "train" else section.count_test,
         config.data.crops.patch_px,
         section.side,
-        section.most_cells,
+        section.most_cells if split == "train" else section.side,
         config.data.crops.dihedral and split == "train",
         config.seed + (split == "test"),
     )

@@ -8,7 +8,7 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.stages import grid_prior, parts, runner
 from ssldiff_jax.weights import published
 
 
@@ -20,6 +20,7 @@ class Models:
     autoencoder: autoencoder.TrainedAutoencoder
     denoiser: conditioning.Denoiser
     params: Any
+    prior: grid_prior.GridPrior | None = None
 
     @classmethod
     def of_run(cls, context: runner.Context) -> "Models":
@@ -27,7 +28,9 @@ class Models:
         denoiser, params = parts.load_denoiser(context)
         imported = bool(context.config.embeddings.source)
         encoder_ = None if imported else parts.load_encoder(context)
-        return cls(encoder_, parts.load_autoencoder(context), denoiser, params)
+        trained = (context.folder("prior") / "done.json").exists()
+        prior = grid_prior.GridPrior.of_run(context) if trained else None
+        return cls(encoder_, parts.load_autoencoder(context), denoiser, params, prior)
 
     @classmethod
     def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":

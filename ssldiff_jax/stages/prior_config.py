@@ -81,6 +81,54 @@ class AskedConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DrawnConfig:
+    """What the prior draws for the tool `draw`: a grid as a text, labels and numbers ("name=value")
+    describe it, or the cells beyond those of a reference."""
+
+    text: str
+    labels: tuple[str, ...]
+    numbers: tuple[str, ...]
+    anything: bool
+    beyond: Literal["edge", "prior"]
+    temperature: float
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise config_lib.ConfigError(
+                f"config.draw.asked.temperature must be above 0, got {self.temperature}"
+            )
+        if self.text and not self.text.strip():
+            raise config_lib.ConfigError("config.draw.asked.text must have words, got spaces")
+        for pairs in (self.labels, self.numbers):
+            named_values(pairs)
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether a whole grid is asked for, and not only cells beyond a reference."""
+        said = bool(self.text or self.labels or self.numbers)
+        return self.anything or (said and self.beyond == "edge")
+
+
+def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
+    """ "name=value" by name.
+
+    Raises ConfigError for what does not read so.
+    """
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.rpartition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise config_lib.ConfigError(
+                f"config.draw.asked must read 'name=value' with a number, got {pair!r}"
+            )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
 class PriorSection:
     """The prior, its training, and how grids are drawn from it."""
 

@@ -79,7 +79,7 @@ STAGES: dict[str, runner.Stage] = {
     "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
     "draw": runner.Stage(
         draw.run,
-        ("sample", "draw"),
+        ("sample", "draw", "prior"),
         ("patches", "denoiser", "autoencoder"),
         inputs=lambda config: published.fingerprint(config.draw.reference),
         tool=True,

@@ -1,0 +1,146 @@
+"""Grids of embeddings from a trained prior, and large images of them."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ssldiff_jax.core import files
+from ssldiff_jax.data import measures, store
+from ssldiff_jax.prior import whitening
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import grid_prior, parts, runner
+from ssldiff_jax.stages import models as models_lib
+from ssldiff_jax.stages.generator import Generator
+
+pytestmark = pytest.mark.e2e
+PX, SIDE = 64, 2
+
+
+def test_grids_are_white_and_told_what_they_show(workdir):
+    grids = store.Store(workdir / "grids" / "train")
+    white = grids.read("grid", 40).astype(np.float32).reshape(-1, grids.facts["dim"])
+    assert len(grids) == 40
+    assert np.abs(white.mean(axis=0)).max() < 0.05
+    assert white.var(axis=0).max() < 1.1
+    spec = parts.condition_spec(grids.facts["spec"])
+    assert spec.labels == measures.label_names("stain")
+    told = spec.unpack(grids.read("condition", 40).astype(np.float32))
+    assert (told["labels_known"] == 1).all()
+    assert ((told["labels"] >= 0) & (told["labels"] <= 1)).all()
+    # The three classes are all there is.
+    whole = told["labels"].reshape(40, 3, 5)[:, :, 0].sum(axis=1)
+    np.testing.assert_allclose(whole, 1, atol=2e-3)
+
+
+def test_a_grid_in_store_is_that_of_its_pixels(workdir, generator):
+    """White and back again, the stored grids are embeddings that the encoder gives."""
+    white = whitening.Whitening.load(workdir / "grids" / "whitening.npz")
+    grids = store.Store(workdir / "grids" / "test")
+    found = white.undo(grids.read("grid", 8).astype(np.float32))
+    assert found.shape == (8, SIDE, SIDE, generator.embedding_dim)
+    norms = np.linalg.norm(found, axis=-1)
+    patch = parts_patches(workdir, generator)
+    own = np.linalg.norm(generator.encoder(patch), axis=-1)
+    assert own.min() * 0.5 < norms.mean() < own.max() * 2
+
+
+def parts_patches(workdir, generator):
+    region = pyramid.read_image(workdir / "patches" / "region_0.png")
+    return region.reshape(2, PX, 2, PX, 3).swapaxes(1, 2).reshape(4, PX, PX, 3)
+
+
+@pytest.mark.parametrize("cells", [(2, 2), (3, 5), (1, 4)])
+def test_grids_of_any_size(generator, cells):
+    size = (cells[0] * PX, cells[1] * PX)
+    draw = lambda **asked: generator.sample_grid(size, **asked)
+    grid = draw(labels={"nuclei": 0.5}, seed=1)
+    assert grid.shape == (*cells, generator.embedding_dim)
+    assert np.isfinite(grid).all()
+    np.testing.assert_array_equal(grid, draw(labels={"nuclei": 0.5}, seed=1))
+    assert not np.array_equal(grid, draw(labels={"nuclei": 0.5}, seed=2))
+
+
+def test_a_size_is_traced_once(generator):
+    prior = generator.prior
+    prior.draw(grid_prior.Asked(labels={"nuclei": 0.1}), (4, 6), seed=0)
+    programs = lambda: {
+        layout: p.denoise._cache_size() for layout, p in prior._sampler(1.0)._cache.items()
+    }
+    before = programs()
+    for seed, asked in enumerate(({"stroma": 0.9}, {"nuclei": 0.3, "empty": 0.1}, {})):
+        prior.draw(grid_prior.Asked(labels=asked), (4, 6), seed=seed)
+    assert programs() == before
+
+
+def test_known_cells_stay_and_the_others_are_drawn(generator):
+    known = generator.sample_grid((4 * PX, 4 * PX), seed=5)
+    keep = np.ones((4, 4), bool)
+    keep[1:3, 1:3] = False
+    done = generator.prior.draw(grid_prior.ANYTHING, (4, 4), seed=6, known=known, keep=keep)
+    np.testing.assert_allclose(done[keep], known[keep], atol=1e-3)
+    assert np.abs(done[~keep] - known[~keep]).mean() > 1e-2
+
+
+def test_less_noise_is_less_spread(generator):
+    spread = lambda t: np.std(
+        [
+            generator.prior.draw(grid_prior.ANYTHING, (2, 2), seed=s, temperature=t)
+            for s in range(6)
+        ],
+        axis=0,
+    ).mean()
+    assert spread(0.3) < spread(1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"labels": {"nucleii": 1.0}}, "unknown label 'nucleii', expected one of nuclei"),
+        ({"numbers": {"TP53": 1.0}}, "knows no such condition"),
+        ({"text": "many cells"}, "has learnt no texts"),
+    ],
+)
+def test_what_it_does_not_know_is_one_line(generator, asked, message):
+    with pytest.raises(ValueError, match=message):
+        generator.sample_grid((128, 128), **asked)
+
+
+def test_an_image_smaller_than_a_cell_is_refused(generator):
+    with pytest.raises(ValueError, match="must hold a cell of 64 px"):
+        generator.sample_grid((32, 128))
+
+
+def test_without_a_prior_one_line_says_what_to_do(generator):
+    trained = generator._trained
+    alone = models_lib.Models(
+        trained.encoder, trained.autoencoder, trained.denoiser, trained.params
+    )
+    with pytest.raises(runner.WorkdirError, match=r"--config\.stages=grids,prior"):
+        Generator(generator.config, alone, generator.mesh).sample_grid((128, 128))
+
+
+def test_an_image_is_drawn_as_asked_by_one_command(command, workdir):
+    asked = "--config.draw.asked.labels=('nuclei=0.4','stroma south-east=1')"
+    done = command(workdir, "--config.stages=draw", asked, "--config.draw.size=(128,192)",
+                   "--config.sample.output.formats=('png',)")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert np.load(workdir / "draw" / "grid.npy").shape[:2] == (2, 3)
+    told = files.read_json(workdir / "draw" / "done.json")["facts"]
+    assert json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--config.draw.asked.labels=('nuclei=0.4',)",), r"draw\.size=\(height,width\)"),
+        (("--config.draw.asked.labels=('nuclei',)",), "name=value"),
+        (("--config.draw.asked.text= ",), "must have words"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(command, workdir, flags, message):
+    done = command(workdir, "--config.stages=draw", "--config.force=draw", *flags)
+    assert done.returncode == 1
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error")]
+    assert re.search(message, line)
