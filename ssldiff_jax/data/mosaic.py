@@ -11,6 +11,9 @@ from ssldiff_jax.data import builder, crops, plan
 
 _TRIES = 200
 
+_Part = tuple[slice, slice, tuple[int, int, int]]
+"""Rows and columns of a square that a record covers, and its (top, left, number)."""
+
 
 class MosaicError(ValueError):
     """Records that do not cover what is asked for."""
@@ -64,15 +67,18 @@ class Mosaic:
 
     def covers(self, square: plan.Square) -> bool:
         """Whether records cover all of a square."""
-        seen = np.zeros((square.height, square.width), bool)
-        for rows, cols, _ in self._parts(square):
-            seen[rows, cols] = True
-        return bool(seen.all())
+        return self._cover(square) is not None
 
     def read(self, square: plan.Square) -> arrays.ImageUint8:
-        """The pixels of a square that is covered."""
+        """The pixels of a square.
+
+        Raises MosaicError where records do not cover it.
+        """
+        parts = self._cover(square)
+        if parts is None:
+            raise MosaicError(f"no records cover all of {square}")
         out = np.zeros((square.height, square.width, 3), np.uint8)
-        for rows, cols, (top, left, number) in self._parts(square):
+        for rows, cols, (top, left, number) in parts:
             record = self.records[number]
             out[rows, cols] = record[
                 square.top + rows.start - top : square.top + rows.stop - top,
@@ -80,16 +86,25 @@ class Mosaic:
             ]
         return out
 
-    def _parts(self, square: plan.Square):
-        """(rows, columns) of a square that each record covers, and (top, left, number) of it."""
+    def _cover(self, square: plan.Square) -> list[_Part] | None:
+        """A few records that cover a square together, None where all of them do not: for the
+        first pixel without one, the record that reaches furthest beyond it."""
         places, side = self.places[square.slide], self.record_px
         first = np.searchsorted(places[:, 0], square.top - side, "right")
         last = np.searchsorted(places[:, 0], square.top + square.height, "left")
-        for top, left, number in places[first:last].tolist():
-            rows = _overlap(top - square.top, side, square.height)
-            cols = _overlap(left - square.left, side, square.width)
-            if rows.start < rows.stop and cols.start < cols.stop:
-                yield rows, cols, (top, left, number)
+        near = places[first:last] - [square.top, square.left, 0]
+        seen, found = np.zeros((square.height, square.width), bool), []
+        while not seen.all():
+            row, col = np.unravel_index(np.argmin(seen), seen.shape)
+            tops, lefts, _ = near.T
+            over = (tops <= row) & (row < tops + side) & (lefts <= col) & (col < lefts + side)
+            if not over.any():
+                return None
+            top, left, number = max(near[over].tolist())
+            rows, cols = _overlap(top, side, square.height), _overlap(left, side, square.width)
+            seen[rows, cols] = True
+            found.append((rows, cols, (top + square.top, left + square.left, number)))
+        return found
 
 
 def _overlap(start: int, side: int, size: int) -> slice:
