@@ -555,7 +555,7 @@ def _compile() -> ConfigDict:
     # Slices that the tool compiles for, generation:chips: v5e:2x2, v5e:16x16, v5p:2x4x4, h200:8 …
     c.topology = ("v5e:2x2",)
     # Training steps and the sampler's network.
-    c.programs = ("denoiser", "autoencoder", "encoder", "sampler")
+    c.programs = ("denoiser", "autoencoder", "encoder", "prior", "sampler")
     # Global batches; 0 is that of the config.
     c.batch_size = (0,)
     # Of the TPU compiler: O0 takes minutes for the published UNet, O1 and above an hour.

@@ -12,17 +12,19 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import layers
+from ssldiff_jax.data import measures
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import vit
+from ssldiff_jax.prior import conditions
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import generator, models
+from ssldiff_jax.stages import generator, models, prior
 from ssldiff_jax.train import loop, parallel
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 from ssldiff_jax.weights import published
 
-_EMBEDDING_DIM = 384
+_EMBEDDING_DIM = _TEXT_DIM = 384
 _COUNTED = 8  # examples whose FLOPs are counted
 
 
@@ -50,7 +52,12 @@ def program(name: str, config: run_config.RunConfig, mesh: Mesh, batch_size: int
     """
     if name == "sampler":
         return _sampler(config, mesh)
-    build = {"denoiser": _denoiser, "autoencoder": _autoencoder, "encoder": _encoder}[name]
+    build = {
+        "denoiser": _denoiser,
+        "autoencoder": _autoencoder,
+        "encoder": _encoder,
+        "prior": _prior,
+    }[name]
     train = getattr(config, name).train
     if batch_size:
         train = dataclasses.replace(train, batch_size=batch_size)
@@ -140,6 +147,18 @@ class _FrozenShapes:
 def _encoder(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
     model = config.encoder.model
     return model.task(), _images(config.data.crops.patch_px + model.shift_px)
+
+
+def _prior(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
+    """With texts, which are most of what it can be told."""
+    asked, side = config.prior.conditions, config.prior.grids.side
+    labels = () if asked.measure == "none" else measures.label_names(asked.measure)
+    spec = conditions.ConditionSpec(labels, (), asked.text_tokens, _TEXT_DIM)
+    return prior.task(config.prior, spec), {
+        "grid": ((side, side, _EMBEDDING_DIM), jnp.float16),
+        "condition": ((spec.dim,), jnp.float16),
+        "index": ((), jnp.int32),
+    }
 
 
 def _images(px: int) -> dict:

@@ -207,7 +207,7 @@ class SweepSection:
 
 
 BENCH_PARTS = ("network", "weights", "input", "images", "training")
-TRAINED = ("denoiser", "autoencoder", "encoder")
+TRAINED = ("denoiser", "autoencoder", "encoder", "prior")
 
 
 def _require_known(key: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:

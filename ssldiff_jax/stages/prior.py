@@ -1,12 +1,23 @@
-"""Stage `prior`: train p(grid | condition) on white grids."""
+"""Stage `prior`: train p(grid | condition) on white grids, and hold what it draws against real ones
+and against two simpler ways."""
 
+import dataclasses
+import logging
 from typing import Any
 
+import numpy as np
+
+from ssldiff_jax.core import files
 from ssldiff_jax.data import loader, store
+from ssldiff_jax.evaluation import grids as judging
 from ssldiff_jax.prior import conditions, network
 from ssldiff_jax.prior import loss as loss_lib
-from ssldiff_jax.stages import parts, prior_config, runner
-from ssldiff_jax.train import loop
+from ssldiff_jax.stages import grid_prior, parts, prior_config, runner
+from ssldiff_jax.train import hosts, loop
+
+_LOG = logging.getLogger(__name__)
+
+_JUDGED, _COMPARED = 512, 4096
 
 
 def task(section: prior_config.PriorSection, spec: conditions.ConditionSpec) -> loss_lib.PriorTask:
@@ -16,7 +27,8 @@ def task(section: prior_config.PriorSection, spec: conditions.ConditionSpec) -> 
 
 
 def run(context: runner.Context) -> dict[str, Any]:
-    """Train; the checkpoints are the result."""
+    """Train, then write `results.json`: figures of grids that are drawn as held-out ones are
+    told."""
     config, section = context.config, context.config.prior
     grids = store.Store(context.folder("grids") / "train")
     spec = parts.condition_spec(grids.facts["spec"])
@@ -26,6 +38,59 @@ def run(context: runner.Context) -> dict[str, Any]:
         seed=config.seed + 4,
         config=config.data.loader,
     )
-    params = loop.fit(task(section, spec), batches, section.train,
-                      parts.training_run(context, "prior"))  # fmt: skip
-    return {"prior": parts.params_digest(params)}
+    run_ = parts.training_run(context, "prior")
+    params = loop.fit(task(section, spec), batches, section.train, run_)
+    results = _judge(context, grids, spec)
+    if hosts.is_first():
+        files.write_json(context.folder("prior") / "results.json", results)
+    for name, figures in results.items():
+        told = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
+        _LOG.info("prior, %s: %s", name, told)
+    return {"prior": parts.params_digest(params), "results": results}
+
+
+def _judge(
+    context: runner.Context, training: store.Store, spec: conditions.ConditionSpec
+) -> dict[str, dict[str, float]]:
+    """Figures of the prior, of cells that are drawn apart, and of the training grid whose
+    condition is nearest; `agreement` is that of labels, where there are any."""
+    held_out = store.Store(context.folder("grids") / "test")
+    real, asked = _read(held_out, _JUDGED)
+    seen, told = _read(training, _COMPARED)
+    model = grid_prior.GridPrior.of_run(context)
+    generator = np.random.default_rng(0)
+    apart = seen.reshape(-1, seen.shape[-1])
+    order = generator.permutation(len(asked))
+    draw = lambda condition: model.white.apply(model.sample(condition, seed=context.config.seed))
+    ways = {
+        "prior": draw(asked),
+        "prior, told what is another's": draw(asked[order]),
+        "cells apart": apart[generator.integers(len(apart), size=real.shape[:3])],
+        "nearest training grid": seen[_nearest(asked, told, spec)],
+        "real": real,
+    }
+    results = {}
+    # What tells labels from grids learns from one half; the other half is asked for.
+    half = len(real) // 2
+    labels = spec.unpack(asked)["labels"]
+    features = {name: judging.principal(grids, seen) for name, grids in ways.items()}
+    for name, grids in ways.items():
+        found = dataclasses.asdict(judging.compare(grids, real, seen)) if name != "real" else {}
+        if spec.labels:
+            probe = (features["real"][:half], labels[:half])
+            found["agreement"] = judging.agreement(labels[half:], features[name][half:], probe)
+        results[name] = found
+    return results
+
+
+def _read(grids: store.Store, count: int) -> tuple[np.ndarray, np.ndarray]:
+    batch = grids.batch(range(min(count, len(grids))))
+    return batch["grid"].astype(np.float32), batch["condition"].astype(np.float32)
+
+
+def _nearest(asked: np.ndarray, told: np.ndarray, spec: conditions.ConditionSpec) -> np.ndarray:
+    """For each condition the nearest of `told`: of all but where a grid lies."""
+    first = spec.sizes["place"]
+    said, known = asked[:, first:], told[:, first:]
+    square = (said**2).sum(1)[:, None] + (known**2).sum(1) - 2 * said @ known.T
+    return square.argmin(axis=1)

@@ -46,6 +46,20 @@ def test_a_grid_in_store_is_that_of_its_pixels(workdir, generator):
     assert own.min() * 0.5 < norms.mean() < own.max() * 2
 
 
+def test_the_prior_is_held_against_simpler_ways(workdir):
+    results = files.read_json(workdir / "prior" / "results.json")
+    assert set(results) == {
+        "prior", "prior, told what is another's", "cells apart", "nearest training grid", "real",
+    }  # fmt: skip
+    # By their nature, whatever was learnt: one copies, the other forgets its neighbours.
+    assert results["nearest training grid"]["nearest"] < 1e-3
+    assert abs(results["cells apart"]["neighbours"]) < abs(
+        results["nearest training grid"]["neighbours"]
+    )
+    for figures in results.values():
+        assert all(np.isfinite(value) for value in figures.values())
+
+
 def parts_patches(workdir, generator):
     region = pyramid.read_image(workdir / "patches" / "region_0.png")
     return region.reshape(2, PX, 2, PX, 3).swapaxes(1, 2).reshape(4, PX, PX, 3)

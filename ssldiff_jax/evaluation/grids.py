@@ -1,0 +1,102 @@
+"""How grids of embeddings that a prior draws compare with real ones."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.evaluation import distances
+
+Grids = Float[np.ndarray, "_ k k D"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GridFigures:
+    """Figures of drawn grids; embeddings are white, so that distances count in deviations.
+
+    Attributes:
+        cell_fd: Fréchet distance of cells.
+        grid_fd: Fréchet distance of whole grids, each seen by its first principal parts.
+        precision: the part of drawn grids that lie among real ones (Kynkäänniemi et al. 2019).
+        recall: the part of real grids that lie among drawn ones.
+        neighbours: correlation of cells side by side, over that of real grids.
+        nearest: distance to the nearest training grid, over that of real held-out grids; near 0
+            are copies.
+    """
+
+    cell_fd: float
+    grid_fd: float
+    precision: float
+    recall: float
+    neighbours: float
+    nearest: float
+
+
+_PARTS = 32  # principal parts of a grid: fewer than the grids that are compared
+_NEIGHBOURS = 3
+
+
+def compare(drawn: Grids, real: Grids, training: Grids) -> GridFigures:
+    """Figures of `drawn` against held-out `real` grids."""
+    cells = lambda g: g.reshape(-1, g.shape[-1])
+    of_drawn, of_real, of_training = (principal(g, training) for g in (drawn, real, training))
+    return GridFigures(
+        distances.frechet_distance(cells(drawn), cells(real)),
+        distances.frechet_distance(of_drawn, of_real),
+        _among(of_drawn, of_real),
+        _among(of_real, of_drawn),
+        _neighbours(drawn) / _neighbours(real),
+        float(_nearest(of_drawn, of_training).mean() / _nearest(of_real, of_training).mean()),
+    )
+
+
+def principal(grids: Grids, training: Grids) -> Float[np.ndarray, "N P"]:
+    """Whole grids as their first principal parts, those of training grids."""
+    flat = training.reshape(len(training), -1)
+    mean = flat.mean(axis=0)
+    parts = min(_PARTS, len(training) - 1, flat.shape[1])
+    _, _, axes = np.linalg.svd(flat[: 20 * _PARTS] - mean, full_matrices=False)
+    return (grids.reshape(len(grids), -1) - mean) @ axes[:parts].T
+
+
+def agreement(
+    asked: Float[np.ndarray, "N K"],
+    drawn: Float[np.ndarray, "N P"],
+    probe: tuple[Float[np.ndarray, "M P"], Float[np.ndarray, "M K"]],
+) -> float:
+    """Correlation of what was asked for with what is found in grids, the mean over all that
+    varies; found by ridge regression from real grids and what they show, the pair `probe`."""
+    features, values = probe
+    ones = lambda x: np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    known, seen = ones(features), ones(drawn)
+    weight = known.shape[0] / 100
+    solution = np.linalg.solve(known.T @ known + weight * np.eye(known.shape[1]), known.T @ values)
+    found = seen @ solution
+    varies = (asked.std(axis=0) > 1e-6) & (found.std(axis=0) > 1e-9)
+    if not varies.any():
+        return 0.0
+    pairs = zip(asked.T[varies], found.T[varies], strict=True)
+    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]))
+
+
+def _among(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> float:
+    """The part of points nearer to one of `others` than that is to its third neighbour."""
+    k = min(_NEIGHBOURS, len(others) - 1)
+    radius = np.sort(_distances(others, others), axis=1)[:, k]
+    return float((_distances(points, others) <= radius).any(axis=1).mean())
+
+
+def _nearest(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> np.ndarray:
+    return _distances(points, others).min(axis=1)
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(square, 0))
+
+
+def _neighbours(grids: Grids) -> float:
+    """Mean correlation of cells side by side, over both directions."""
+    centred = grids - grids.mean(axis=(0, 1, 2))
+    products = [(centred[:, :, 1:] * centred[:, :, :-1]), (centred[:, 1:] * centred[:, :-1])]
+    return float(np.mean([p.mean() for p in products]) / np.mean(centred**2))
