@@ -1,0 +1,94 @@
+"""Text encoders: the published computation, tokens, and files that do not fit."""
+
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+from safetensors.numpy import save_file
+
+from ssldiff_jax.encoders import text
+from ssldiff_jax.weights import names, reader
+from ssldiff_jax.weights import text as text_weights
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lake", "field", "in", "the", "west", "east"]
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    return golden("bert_hf")
+
+
+@pytest.fixture
+def folder(recorded, tmp_path):
+    """A text encoder as transformers save it: recorded weights, a tokenizer of ten words."""
+    sizes = text.TextConfig(**recorded.spec["config"])
+    told = {
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        **{theirs: getattr(sizes, ours) for ours, theirs in text_weights._SIZES.items()},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    model = tokenizers.models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    made.save(str(tmp_path / "tokenizer.json"))
+    save_file(dict(recorded.weights), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_hidden_states_are_those_of_transformers(recorded):
+    config = text.TextConfig(**recorded.spec["config"])
+    ids, known = recorded.inputs["ids"], recorded.inputs["mask"] > 0
+    like = names.abstract(text.Bert(config), ids, known)
+    params = text_weights.bert_names(config).load(recorded.weights, like, "bert_hf")
+    found = np.asarray(text.Bert(config).apply({"params": params}, ids, known))
+    expected = recorded.outputs["hidden"]
+    error = np.linalg.norm((found - expected)[known]) / np.linalg.norm(expected[known])
+    assert error < 1e-4
+    pooled = text.pooled(text.EncodedText(found * known[..., None], known))
+    np.testing.assert_allclose(pooled, recorded.outputs["pooled"], atol=1e-4)
+
+
+def test_a_text_does_not_depend_on_its_neighbours(folder):
+    encode = text_weights.load_text_encoder(folder, 12)
+    alone = encode(["lake in the west"])
+    among = encode(["field", "lake in the west", "the field in the east in the west"])
+    np.testing.assert_allclose(among.tokens[1], alone.tokens[0], atol=1e-4)
+    np.testing.assert_array_equal(among.known.sum(axis=1), [3, 6, 10])
+    assert not among.tokens[0, 3:].any()
+
+
+def test_a_text_that_is_too_long_is_cut_and_counted(folder):
+    encode = text_weights.load_text_encoder(folder, 5)
+    found = encode(["lake in the west", "lake"])
+    assert found.truncated == 1
+    assert found.known.sum(axis=1).tolist() == [5, 3]
+
+
+def test_a_text_without_words_is_refused(folder):
+    with pytest.raises(ValueError, match="at least one word"):
+        text_weights.load_text_encoder(folder, 8)(["lake", "  "])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "tokenizer.json").unlink(), r"got no tokenizer\.json"),
+        (lambda f: (f / "config.json").write_text("{}"), "must have the sizes of a BERT"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), r"tokenizer\.json cannot be read"),
+        (lambda f: (f / "model.safetensors").unlink(), r"expected one of model\.safetensors"),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_one_line(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(reader.WeightsError, match=message):
+        text_weights.load_text_encoder(folder, 8)
+
+
+def test_more_tokens_than_positions_are_refused(folder):
+    with pytest.raises(reader.WeightsError, match=r"num_tokens must lie in \[2, 16\], got 17"):
+        text_weights.load_text_encoder(folder, 17)
