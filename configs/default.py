@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, grids,
-    # prior, sample, judge, evaluate, report. The tools draw, sweep, variations, export,
+    # prior, sample, imagine, judge, evaluate, report. The tools draw, sweep, variations, export,
     # bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     config.denoiser = _denoiser()
     config.prior = _prior()
     config.sample = _sample()
+    config.imagine = _imagine()
     config.draw = _draw()
     config.sweep = _sweep()
     config.bench = _bench()
@@ -466,6 +467,14 @@ def _sample() -> ConfigDict:
     c.dry_run = False
     # Cells whose variations are shown.
     c.num_variations = 6
+    return c
+
+
+def _imagine() -> ConfigDict:
+    c = ConfigDict()
+    # Held-out conditions that are drawn as images, to measure what these show; 0 draws a few and
+    # measures nothing.
+    c.count = 64
     return c
 
 

@@ -36,6 +36,7 @@ def get_config():
     c.prior.network.num_heads = 2
     c.prior.solver.num_solver_steps = 3
     _short(c.prior.train)
+    c.imagine.count = 4
     c.sample.solver.num_solver_steps = 3
     c.sample.chunk = 8
     c.sample.num_variations = 2

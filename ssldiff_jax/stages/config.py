@@ -291,6 +291,7 @@ class RunConfig:
     denoiser: DenoiserSection
     prior: prior_config.PriorSection
     sample: SampleSection
+    imagine: prior_config.ImagineSection
     draw: DrawSection
     sweep: SweepSection
     bench: BenchSection

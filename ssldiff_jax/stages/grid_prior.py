@@ -42,6 +42,7 @@ class GridPrior:
 
     Attributes:
         section: its config.
+        side: cells on the side of the grids it was trained with.
         spec: what it can be asked for.
         scales: mean and deviation of its numbers.
         white: between embeddings and what it learnt.
@@ -50,6 +51,7 @@ class GridPrior:
     """
 
     section: prior_config.PriorSection
+    side: int
     spec: conditions.ConditionSpec
     scales: Mapping[str, Any]
     white: whitening.Whitening
@@ -63,6 +65,7 @@ class GridPrior:
         told = files.read_json(folder / "spec.json")
         return cls(
             section,
+            told["side"],
             parts.condition_spec(told["spec"]),
             told["scales"],
             whitening.Whitening.load(folder / "whitening.npz"),
@@ -120,7 +123,7 @@ class GridPrior:
             temperature: scales the noise; below 1 grids are more alike.
             known: embeddings (rows, columns, D), of which those marked in `keep` stay.
         """
-        side, dim = self.section.grids.side, len(self.white.mean)
+        side, dim = self.side, len(self.white.mean)
         canvas = tuple(max(n, side) for n in cells)
         draws = self._sampler(temperature)
         plan = self._plan(canvas, len(draws.table.t), seed)
@@ -145,7 +148,7 @@ class GridPrior:
         return self.white.undo(np.asarray(drawn)[: cells[0], : cells[1]])
 
     def _plan(self, canvas: tuple[int, int], steps: int, seed: int) -> windows.WindowPlan:
-        side = self.section.grids.side
+        side = self.side
         moves = 0 if canvas == (side, side) else side // 2
         config = windows.WindowConfig("offset", side, moves, "uniform")
         return windows.plan_windows(config, canvas, side, steps, seed)
@@ -187,7 +190,7 @@ class GridPrior:
 
     @functools.cached_property
     def _grids(self):
-        side, dim = self.section.grids.side, len(self.white.mean)
+        side, dim = self.side, len(self.white.mean)
         table, shape = self._tempered(1.0), (_CHUNK, side, side, dim)
 
         def run(params, condition, key):

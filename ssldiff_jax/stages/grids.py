@@ -21,7 +21,10 @@ _SPLITS: dict[str, captions.Phrasing] = {"train": "train", "test": "held_out"}
 
 def run(context: runner.Context) -> dict[str, Any]:
     """Write for both splits an array store of white grids with their conditions and the captions,
-    `whitening.npz`, and `spec.json`."""
+    `whitening.npz`, and `spec.json`. Patches of a list have no neighbours: grids of one cell."""
+    if context.config.embeddings.source:
+        # There is no encoder to embed neighbours with.
+        return {"imported": context.config.embeddings.source}
     folder, model = context.folder("grids"), parts.load_encoder(context)
     told = region_conditions.RegionConditions(context)
     sums = whitening.Moments(model.dim)
@@ -31,6 +34,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     white.save(folder / "whitening.npz")
     facts = {
         "dim": model.dim,
+        "side": _side(context),
         "encoder": parts.encoder_digest(model),
         "spec": dataclasses.asdict(told.spec),
         "scales": told.scales,
@@ -40,7 +44,12 @@ def run(context: runner.Context) -> dict[str, Any]:
     return facts | {"grids": counts}
 
 
-def _table(context: runner.Context, split: str) -> mosaic.RegionTable:
+def _side(context: runner.Context) -> int:
+    alone = parts.are_pages(context)
+    return 1 if alone else context.config.prior.grids.side
+
+
+def regions_of(context: runner.Context, split: str) -> mosaic.RegionTable:
     """Regions of a split; held-out parts of slides may hold no more than a grid."""
     config, section = context.config, context.config.prior.grids
     whole = mosaic.Mosaic.of(parts.records(context, split), config.data.records.record_px)
@@ -48,8 +57,8 @@ def _table(context: runner.Context, split: str) -> mosaic.RegionTable:
         whole,
         section.count if split == "train" else section.count_test,
         config.data.crops.patch_px,
-        section.side,
-        section.most_cells if split == "train" else section.side,
+        _side(context),
+        section.most_cells if split == "train" and _side(context) > 1 else _side(context),
         config.data.crops.dihedral and split == "train",
         config.seed + (split == "test"),
     )
@@ -63,13 +72,13 @@ def _embed(
     sums: whitening.Moments,
 ) -> None:
     """Write `raw_SPLIT`; the embeddings of training add to `sums`."""
-    side = context.config.prior.grids.side
+    side = _side(context)
     fields = (
         store.Field("grid", (side, side, model.dim), "float32"),
         store.Field("condition", (told.spec.dim,), "float16"),
     )
     writer, said = store.StoreWriter(context.folder("grids") / f"raw_{split}", fields), []
-    table = _table(context, split)
+    table = regions_of(context, split)
     progress = logs.Progress(f"grids {split}", len(table))
     for regions in _batched(table):
         pixels = [table.read(region) for region in regions]

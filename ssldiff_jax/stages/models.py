@@ -28,7 +28,7 @@ class Models:
         denoiser, params = parts.load_denoiser(context)
         imported = bool(context.config.embeddings.source)
         encoder_ = None if imported else parts.load_encoder(context)
-        trained = (context.folder("prior") / "done.json").exists()
+        trained = (context.folder("prior") / "results.json").exists()
         prior = grid_prior.GridPrior.of_run(context) if trained else None
         return cls(encoder_, parts.load_autoencoder(context), denoiser, params, prior)
 

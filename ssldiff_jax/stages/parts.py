@@ -90,6 +90,12 @@ def references(
     return found
 
 
+def are_pages(context: runner.Context) -> bool:
+    """Whether records are patches of a list, which have no neighbours."""
+    told = files.read_json(context.folder("patches") / "regions.json")
+    return all(reference["kind"] == "page" for reference in told)
+
+
 def imported_embeddings(context: runner.Context) -> Callable[[int], features.Features]:
     """From the number of a slide (any, for a list of patches) to its embeddings.
 

@@ -30,6 +30,8 @@ def run(context: runner.Context) -> dict[str, Any]:
     """Train, then write `results.json`: figures of grids that are drawn as held-out ones are
     told."""
     config, section = context.config, context.config.prior
+    if config.embeddings.source:
+        return {"imported": config.embeddings.source}
     grids = store.Store(context.folder("grids") / "train")
     spec = parts.condition_spec(grids.facts["spec"])
     batches = loader.cached_batches(

@@ -129,6 +129,19 @@ def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
 
 
 @dataclasses.dataclass(frozen=True)
+class ImagineSection:
+    """How many held-out conditions are drawn as images, to measure whether these show them."""
+
+    count: int
+
+    def __post_init__(self):
+        if self.count < 0:
+            raise config_lib.ConfigError(
+                f"config.imagine.count must be at least 0, got {self.count}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class PriorSection:
     """The prior, its training, and how grids are drawn from it."""
 

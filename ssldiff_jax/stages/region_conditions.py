@@ -3,16 +3,16 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ssldiff_jax.core import arrays, files
-from ssldiff_jax.data import captions, crops, measures, mosaic, plan
+from ssldiff_jax.data import captions, crops, measures, mosaic, patch_list, plan
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import bands as bands_lib
-from ssldiff_jax.stages import case_tables, prior_config, runner, slide_source
+from ssldiff_jax.stages import case_tables, parts, prior_config, runner, slide_source
 from ssldiff_jax.weights import text as text_weights
 
 _LOG = logging.getLogger(__name__)
@@ -31,11 +31,8 @@ class RegionConditions:
     """Conditions of the regions of a run."""
 
     def __init__(self, context: runner.Context):
-        config = context.config
+        config, self._context = context.config, context
         self._data, self._asked = config.data, config.prior.conditions
-        self._names: dict[str, str] = files.read_json(context.folder("patches") / "done.json")[
-            "facts"
-        ]["slides"]
         asked = self._asked
         self._labels = case_tables.Labels.read(asked.labels) if asked.labels else None
         self._numbers = case_tables.Numbers.read(asked.numbers) if asked.numbers else None
@@ -103,10 +100,10 @@ class RegionConditions:
         return spec.pack(len(told), **packed)
 
     def _case(self, slide: int) -> str:
-        return plan.case_of(self._names[str(slide)], self._data.holdout.case_regex)
+        return plan.case_of(self._names[slide], self._data.holdout.case_regex)
 
     def _tell_missing(self, name: str, known) -> None:
-        cases = {self._case(int(slide)) for slide in self._names}
+        cases = {self._case(slide) for slide in self._names}
         missing = sorted(cases - set(known))
         if len(missing) == len(cases):
             raise case_tables.TableError(
@@ -117,10 +114,15 @@ class RegionConditions:
             _LOG.warning("%s: the file lacks %d of %d cases, first %s: nothing is said of them",
                          name, len(missing), len(cases), missing[0])  # fmt: skip
 
-    def _measured(self, region: mosaic.Region, pixels: arrays.ImageUint8) -> np.ndarray:
+    def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8) -> measures.ClassMap:
+        """The measured class of every pixel of a region."""
         name = self._asked.measure
         seen = pixels if name == "stain" else self._bands(region)
-        return measures.quadrant_parts(measures.MEASURES[name](seen), len(measures.CLASSES[name]))
+        return measures.MEASURES[name](seen)
+
+    def _measured(self, region: mosaic.Region, pixels: arrays.ImageUint8) -> np.ndarray:
+        count = len(measures.CLASSES[self._asked.measure])
+        return measures.quadrant_parts(self.classes(region, pixels), count)
 
     def _bands(self, region: mosaic.Region) -> np.ndarray:
         """All bands of a region, turned as it is: records have three only."""
@@ -130,8 +132,21 @@ class RegionConditions:
         return crops.orient(found, region.orientation)
 
     @functools.cached_property
+    def _names(self) -> Mapping[int, str]:
+        return _names(self._context)
+
+    @functools.cached_property
     def _paths(self):
         return slide_source.paths(self._data)
+
+
+def _names(context: runner.Context) -> Mapping[int, str]:
+    """File names by the number of a slide, or of a patch in a list."""
+    if parts.are_pages(context):
+        patches = patch_list.open_list(context.config.data.slides)
+        return {number: patches.name(number) for number in range(len(patches))}
+    done = files.read_json(context.folder("patches") / "done.json")
+    return {int(number): name for number, name in done["facts"]["slides"].items()}
 
 
 def text_encoder(asked: prior_config.AskedConfig) -> text_lib.TextEncoder | None:

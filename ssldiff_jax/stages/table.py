@@ -14,6 +14,7 @@ from ssldiff_jax.stages import (
     evaluate,
     export,
     grids,
+    imagine,
     latents,
     patches,
     prior,
@@ -72,6 +73,11 @@ STAGES: dict[str, runner.Stage] = {
     ),
     "prior": runner.Stage(prior.run, ("prior",), ("grids",), on="all"),
     "sample": runner.Stage(sample.run, ("sample",), ("patches", "denoiser", "autoencoder")),
+    "imagine": runner.Stage(
+        imagine.run,
+        ("imagine", "sample", "prior"),
+        ("patches", "prior", "denoiser", "autoencoder"),
+    ),
     "judge": runner.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),

@@ -1,0 +1,124 @@
+"""Stage `imagine`: large images that no reference gives, drawn from the prior's grids, and whether
+they show what was asked for."""
+
+import logging
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import arrays, files
+from ssldiff_jax.data import measures, store
+from ssldiff_jax.evaluation import pixel_classes
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import generator as generator_lib
+from ssldiff_jax.stages import grids as grids_stage
+from ssldiff_jax.stages import region_conditions, runner
+
+_LOG = logging.getLogger(__name__)
+
+_SHOWN = 4
+_LEARNT = 64  # regions that the judge of pixels learns from
+
+
+def run(context: runner.Context) -> dict[str, Any]:
+    """Write `image_N.png`, drawn as held-out grids are told, the captions beside them, and
+    `results.json`: correlation of asked and shown parts of classes in quadrants."""
+    if not (context.folder("prior") / "results.json").exists():
+        return {"imported": context.config.embeddings.source}
+    model, config = generator_lib.Generator.of_run(context), context.config
+    grids = store.Store(context.folder("grids") / "test")
+    count = min(max(config.imagine.count, _SHOWN), len(grids))
+    condition = grids.read("condition", count).astype(np.float32)
+    folder = context.folder("imagine")
+    said = files.read_json(context.folder("grids") / "captions_test.json")[:count]
+    results: dict[str, Any] = {"captions": said[:_SHOWN]}
+    drawn = _images(model, condition, count, config.seed)
+    for i, image in enumerate(drawn[:_SHOWN]):
+        pyramid.write_png(folder / f"image_{i}.png", image)
+    if config.prior.conditions.measure != "none" and config.imagine.count:
+        results |= _judge(context, model, condition, drawn)
+    files.write_json(folder / "results.json", results)
+    return results
+
+
+def _images(
+    model: generator_lib.Generator, condition: np.ndarray, count: int, seed: int
+) -> list[arrays.ImageUint8]:
+    drawn = model.prior.sample(condition[:count], seed=seed)
+    return [model.generate(grid, seed=seed + i).image for i, grid in enumerate(drawn)]
+
+
+def _judge(
+    context: runner.Context,
+    model: generator_lib.Generator,
+    condition: np.ndarray,
+    drawn: list[arrays.ImageUint8],
+) -> dict[str, Any]:
+    """Asked against shown: by all that is told, by labels alone, by the text alone, and by
+    what another image was told; and how well the judge knows real pixels."""
+    spec, seed = model.prior.spec, context.config.seed
+    told = region_conditions.RegionConditions(context)
+    judge, real = _pixel_judge(context, told)
+    asked = _quadrants(spec.unpack(condition)["labels"])
+    order = np.random.default_rng(0).permutation(len(condition))
+    ways = {"everything": condition, "what another was told": condition[order]}
+    if spec.text_tokens:
+        ways |= {"labels": _only(spec, condition, "labels"), "text": _only(spec, condition, "text")}
+    names = measures.CLASSES[context.config.prior.conditions.measure]
+    results = {"judge on real pixels": _correlations(names, *real)}
+    for name, told_ in ways.items():
+        images = drawn if name == "everything" else _images(model, told_, len(told_), seed)
+        shown = np.stack([_parts(judge(image), len(names)) for image in images])
+        results[name] = _correlations(names, asked, shown)
+        values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
+        _LOG.info("asked and shown, %s: %s", name, values)
+    return {"agreement": results}
+
+
+def _pixel_judge(context: runner.Context, told: region_conditions.RegionConditions):
+    """A classifier of real training pixels; and (asked, shown) of real held-out regions."""
+    seen = {}
+    for split in ("train", "test"):
+        table = grids_stage.regions_of(context, split)
+        regions = [table[i] for i in range(min(_LEARNT, len(table)))]
+        images = [table.read(region) for region in regions]
+        maps = [told.classes(r, image) for r, image in zip(regions, images, strict=True)]
+        seen[split] = images, maps
+    count = len(measures.CLASSES[context.config.prior.conditions.measure])
+    judge = pixel_classes.PixelClassifier.fit(*seen["train"], count)
+    images, maps = seen["test"]
+    wanted = np.stack([_parts(classes, count) for classes in maps])
+    return judge, (wanted, np.stack([_parts(judge(image), count) for image in images]))
+
+
+def _parts(classes: np.ndarray, count: int) -> Float[np.ndarray, "4 K"]:
+    return measures.quadrant_parts(classes, count).reshape(4, count)
+
+
+def _quadrants(labels: Float[np.ndarray, "N L"]) -> Float[np.ndarray, "N 4 K"]:
+    """Parts in quadrants, from the values of labels."""
+    by_class = labels.reshape(len(labels), -1, 1 + len(measures.QUADRANTS))
+    return by_class[:, :, 1:].swapaxes(1, 2)
+
+
+def _only(spec, condition: np.ndarray, kind: str) -> np.ndarray:
+    kept = {
+        name: value if name == "place" or name.removesuffix("_known") == kind else 0 * value
+        for name, value in spec.unpack(condition).items()
+    }
+    return np.concatenate(list(kept.values()), axis=1)
+
+
+def _correlations(
+    names: tuple[str, ...],
+    asked: Float[np.ndarray, "N 4 K"],
+    shown: Float[np.ndarray, "N 4 K"],
+) -> dict[str, float]:
+    """Of every class, over all quadrants of all images; 0 where one of them never varies."""
+    found = {}
+    for k, name in enumerate(names):
+        a, b = asked[..., k].ravel(), shown[..., k].ravel()
+        varies = min(a.std(), b.std()) > 1e-9
+        found[name] = float(np.corrcoef(a, b)[0, 1]) if varies else 0.0
+    return found
