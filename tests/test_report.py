@@ -244,3 +244,22 @@ def test_map_colours_rise_in_lightness():
     drawn = charts.heat_map(np.array([[0.25, 0.5, 0.75]]), 0.25, 0.75)
     assert drawn.count("data-value") == 3
     assert "row 1, column 3: 0.750" in drawn
+
+
+def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
+    assert "Imagined" not in _build(workdir)
+    figures = {"cell_fd": 1.5, "neighbours": 0.9, "agreement": 0.7}
+    _write(workdir / "prior" / "results.json", {"prior": figures, "real": {"agreement": 0.8}})
+    agreement = {"everything": {"water": 0.61, "bare": 0.52}}
+    told = {"asked": [_HOSTILE, "a lake in the west"], "agreement": agreement}
+    _write(workdir / "imagine" / "results.json", told)
+    for i in range(2):
+        _png(workdir / "imagine" / f"image_{i}.png", 48, 48)
+    text = _build(workdir)
+    found = _Page(text)
+    assert found.open == []
+    assert {"imagined_0.png", "imagined_1.png"} <= set(found.pictures)
+    assert "a lake in the west" in text
+    assert _HOSTILE not in text
+    assert "0.61" in text
+    assert "recall" not in text  # no way has that figure

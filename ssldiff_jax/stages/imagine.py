@@ -10,6 +10,7 @@ from jaxtyping import Float
 from ssldiff_jax.core import arrays, files
 from ssldiff_jax.data import measures, store
 from ssldiff_jax.evaluation import pixel_classes
+from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import generator as generator_lib
 from ssldiff_jax.stages import grids as grids_stage
@@ -32,7 +33,9 @@ def run(context: runner.Context) -> dict[str, Any]:
     condition = grids.read("condition", count).astype(np.float32)
     folder = context.folder("imagine")
     said = files.read_json(context.folder("grids") / "captions_test.json")[:count]
-    results: dict[str, Any] = {"captions": said[:_SHOWN]}
+    spec = model.prior.spec
+    asked = [_told(spec, row, text) for row, text in zip(condition[:_SHOWN], said, strict=False)]
+    results: dict[str, Any] = {"asked": asked}
     drawn = _images(model, condition, count, config.seed)
     for i, image in enumerate(drawn[:_SHOWN]):
         pyramid.write_png(folder / f"image_{i}.png", image)
@@ -40,6 +43,16 @@ def run(context: runner.Context) -> dict[str, Any]:
         results |= _judge(context, model, condition, drawn)
     files.write_json(folder / "results.json", results)
     return results
+
+
+def _told(spec: conditions.ConditionSpec, condition: np.ndarray, caption: str) -> str:
+    """A condition in words: its caption, or its labels."""
+    if caption:
+        return caption
+    parts = spec.unpack(condition[None])
+    labels = zip(spec.labels, parts["labels"][0], parts["labels_known"][0], strict=True)
+    said = [f"{name} {value:.2f}" for name, value, known in labels if known]
+    return ", ".join(said) or "nothing"
 
 
 def _images(
@@ -102,7 +115,7 @@ def _quadrants(labels: Float[np.ndarray, "N L"]) -> Float[np.ndarray, "N 4 K"]:
     return by_class[:, :, 1:].swapaxes(1, 2)
 
 
-def _only(spec, condition: np.ndarray, kind: str) -> np.ndarray:
+def _only(spec: conditions.ConditionSpec, condition: np.ndarray, kind: str) -> np.ndarray:
     kept = {
         name: value if name == "place" or name.removesuffix("_known") == kind else 0 * value
         for name, value in spec.unpack(condition).items()

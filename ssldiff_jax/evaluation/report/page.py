@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.core import files
-from ssldiff_jax.evaluation.report import charts, sections
+from ssldiff_jax.evaluation.report import charts, imagined, sections
 from ssldiff_jax.evaluation.report import metrics as metrics_lib
 
 _HERE = pathlib.Path(__file__).parent
-_TRAININGS = ("encoder", "judge", "autoencoder", "denoiser")
+_TRAININGS = ("encoder", "judge", "autoencoder", "denoiser", "prior")
 
 
 def build(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any]) -> None:
@@ -33,6 +33,7 @@ def build(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any
     regions = [_region(workdir, folder, i, place, config, eye) for i, place in enumerate(places)]
     parts = (
         _section("Real and synthetic", _comparisons(regions)),
+        _section("Imagined", imagined.part(workdir, folder, _copy)),
         _section("Patches", _patches(workdir, folder, metrics)),
         _section("Slides", _slides(workdir, folder, config)),
         _section("Losses", _losses(workdir)),

@@ -1,0 +1,77 @@
+"""The part of the page on images that no reference gave."""
+
+import html
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ssldiff_jax.evaluation.report import charts, metrics, sections
+
+_FIGURES = {
+    "cell_fd": "Fréchet distance of cells",
+    "grid_fd": "of whole grids",
+    "precision": "precision",
+    "recall": "recall",
+    "neighbours": "neighbours’ correlation, over real",
+    "nearest": "distance to training, over real",
+    "agreement": "agreement with labels",
+}
+
+
+def part(
+    workdir: pathlib.Path,
+    folder: pathlib.Path,
+    copy: Callable[[pathlib.Path, pathlib.Path], sections.Picture],
+) -> str:
+    """Images with what was asked for, and the figures of the prior; empty where there is none."""
+    told, prior = workdir / "imagine" / "results.json", workdir / "prior" / "results.json"
+    if not (told.exists() and prior.exists()):
+        return ""
+    found = metrics.read(told)
+    figures = []
+    for i, asked in enumerate(found["asked"]):
+        picture = copy(workdir / "imagine" / f"image_{i}.png", folder / f"imagined_{i}.png")
+        figures.append(
+            f"<figure>{picture.img(asked)}<figcaption>{html.escape(asked)}</figcaption></figure>"
+        )
+    hint = (
+        "Grids of embeddings drawn by the prior as held-out places are told to be, and images "
+        "drawn from these grids: no embedding of a real patch is in them."
+    )
+    agreement = _agreement(found["agreement"]) if "agreement" in found else ""
+    return (
+        f'<p class="hint">{hint}</p><div class="slides">{"".join(figures)}</div>'
+        f'<div class="pair"><div>{_table(metrics.read(prior))}</div><div>{agreement}</div></div>'
+    )
+
+
+def _table(results: Mapping[str, Mapping[str, float]]) -> str:
+    """One row a way of making grids."""
+    names = [name for name in _FIGURES if any(name in row for row in results.values())]
+    head = "".join(f"<td>{_FIGURES[name]}</td>" for name in names)
+    body = "".join(
+        f"<tr><th>{html.escape(way)}</th>"
+        + "".join(f"<td>{charts.number(row.get(name))}</td>" for name in names)
+        + "</tr>"
+        for way, row in results.items()
+    )
+    return (
+        f"<table><thead><tr><th>grids</th>{head}</tr></thead><tbody>{body}</tbody></table>"
+        '<p class="hint">White embeddings, held out. Distances: 0 is ideal; the others: 1.</p>'
+    )
+
+
+def _agreement(found: Mapping[str, Mapping[str, Any]]) -> str:
+    classes = list(next(iter(found.values())))
+    head = "".join(f"<td>{html.escape(name)}</td>" for name in classes)
+    body = "".join(
+        f"<tr><th>{html.escape(way)}</th>"
+        + "".join(f"<td>{charts.number(row[name])}</td>" for name in classes)
+        + "</tr>"
+        for way, row in found.items()
+    )
+    return (
+        f"<table><thead><tr><th>told</th>{head}</tr></thead><tbody>{body}</tbody></table>"
+        '<p class="hint">Correlation of asked and shown parts of every class in the quadrants of '
+        "images, by a judge of pixels that learnt from real ones.</p>"
+    )
