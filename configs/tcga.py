@@ -8,7 +8,7 @@ Hardware and hours: 624 GFLOP for each patch trained; 90 M patches (150 000 step
 H200 at its peak of 790 TFLOP/s, 50 h at 40 % of it; 47 min of 256 TPU v5e at 40 %. An estimate from
 FLOPs, not a measurement.
 The prior learns 4 × 4 grids, as published (context of 1024²); labels, expressions or captions of
-cases come from `config.prior.conditions`. Its S network: 46 M parameters with texts, 3.6 GFLOP a grid.
+cases come from `config.prior.conditions`. Its S network: 46 M parameters, 3.6 GFLOP a grid.
 Expected: patch FID 6.98, crop FID 15.51 and CLIP FID 7.43 at 1024², embedding similarity 0.924
 (as published: started from other published weights, and with two embeddings).
 
