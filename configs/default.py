@@ -474,7 +474,7 @@ def _imagine() -> ConfigDict:
     c = ConfigDict()
     # Held-out conditions that are drawn as images, to measure what these show; 0 draws a few and
     # measures nothing.
-    c.count = 64
+    c.count = 32
     return c
 
 

@@ -20,6 +20,7 @@ def get_config():
     _autoencoder(config.autoencoder)
     _denoiser(config.denoiser)
     _prior(config.prior)
+    config.imagine.count = 24
     _sample(config.sample)
     return config
 

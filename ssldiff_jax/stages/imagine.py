@@ -15,6 +15,7 @@ from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import generator as generator_lib
 from ssldiff_jax.stages import grids as grids_stage
 from ssldiff_jax.stages import region_conditions, runner
+from ssldiff_jax.train import logs
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,8 +59,12 @@ def _told(spec: conditions.ConditionSpec, condition: np.ndarray, caption: str) -
 def _images(
     model: generator_lib.Generator, condition: np.ndarray, count: int, seed: int
 ) -> list[arrays.ImageUint8]:
-    drawn = model.prior.sample(condition[:count], seed=seed)
-    return [model.generate(grid, seed=seed + i).image for i, grid in enumerate(drawn)]
+    progress, images = logs.Progress("imagine", count), []
+    for i, grid in enumerate(model.prior.sample(condition[:count], seed=seed)):
+        images.append(model.generate(grid, seed=seed + i).image)
+        progress.update()
+    progress.close()
+    return images
 
 
 def _judge(
@@ -68,22 +73,25 @@ def _judge(
     condition: np.ndarray,
     drawn: list[arrays.ImageUint8],
 ) -> dict[str, Any]:
-    """Asked against shown: by all that is told, by labels alone, by the text alone, and by
-    what another image was told; and how well the judge knows real pixels."""
+    """Asked against shown: by all that is told, by labels and by the text alone, and held against
+    what another image was asked; and how well the judge knows real pixels."""
     spec, seed = model.prior.spec, context.config.seed
     told = region_conditions.RegionConditions(context)
     judge, real = _pixel_judge(context, told)
     asked = _quadrants(spec.unpack(condition)["labels"])
-    order = np.random.default_rng(0).permutation(len(condition))
-    ways = {"everything": condition, "what another was told": condition[order]}
-    if spec.text_tokens:
-        ways |= {"labels": _only(spec, condition, "labels"), "text": _only(spec, condition, "text")}
     names = measures.CLASSES[context.config.prior.conditions.measure]
-    results = {"judge on real pixels": _correlations(names, *real)}
-    for name, told_ in ways.items():
-        images = drawn if name == "everything" else _images(model, told_, len(told_), seed)
-        shown = np.stack([_parts(judge(image), len(names)) for image in images])
-        results[name] = _correlations(names, asked, shown)
+    show = lambda images: np.stack([_parts(judge(image), len(names)) for image in images])
+    shown = show(drawn)
+    order = np.random.default_rng(0).permutation(len(condition))
+    results = {
+        "judge on real pixels": _correlations(names, *real),
+        "everything": _correlations(names, asked, shown),
+        "everything, asked of another": _correlations(names, asked[order], shown),
+    }
+    for kind in ("labels", "text") if spec.text_tokens else ():
+        images = _images(model, _only(spec, condition, kind), len(condition), seed)
+        results[f"{kind} alone"] = _correlations(names, asked, show(images))
+    for name in results:
         values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
         _LOG.info("asked and shown, %s: %s", name, values)
     return {"agreement": results}

@@ -91,8 +91,13 @@ def _read(grids: store.Store, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nearest(asked: np.ndarray, told: np.ndarray, spec: conditions.ConditionSpec) -> np.ndarray:
-    """For each condition the nearest of `told`: of all but where a grid lies."""
-    first = spec.sizes["place"]
-    said, known = asked[:, first:], told[:, first:]
-    square = (said**2).sum(1)[:, None] + (known**2).sum(1) - 2 * said @ known.T
+    """For each condition the nearest of `told`: by labels and numbers, or, without, by texts."""
+    kinds = ("labels", "numbers") if spec.labels or spec.numbers else ("text",)
+
+    def said(condition: np.ndarray) -> np.ndarray:
+        parts_ = spec.unpack(condition)
+        return np.concatenate([parts_[kind] for kind in kinds], axis=1)
+
+    a, b = said(asked), said(told)
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return square.argmin(axis=1)
