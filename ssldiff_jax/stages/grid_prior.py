@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,8 @@ from ssldiff_jax.prior import conditions, network, whitening
 from ssldiff_jax.sampler import field, sampler, windows
 from ssldiff_jax.stages import parts, prior_config, region_conditions, runner
 from ssldiff_jax.train import checkpoint
+
+_LOG = logging.getLogger(__name__)
 
 _CHUNK = 32
 
@@ -91,6 +94,9 @@ class GridPrior:
                     f"{asked.text!r}"
                 )
             encoded = self.text([asked.text])
+            if encoded.truncated:
+                _LOG.warning("the text has more than %d tokens: the rest is not read",
+                             self.text.num_tokens)  # fmt: skip
             packed |= {"text": encoded.tokens, "text_known": encoded.known}
         return spec.pack(1, **packed)
 
