@@ -12,27 +12,63 @@ from jaxtyping import Float
 Phrasing = Literal["train", "held_out"]
 
 _AMOUNTS: Sequence[tuple[float, dict[Phrasing, tuple[str, ...]]]] = (
-    (0.03, {"train": ("no {}", "without {}"), "held_out": ("not any {}",)}),
-    (0.15, {"train": ("a little {}", "hardly any {}"), "held_out": ("a bit of {}",)}),
-    (0.40, {"train": ("some {}", "{} in part"), "held_out": ("a fair amount of {}",)}),
-    (0.75, {"train": ("much {}", "a lot of {}"), "held_out": ("plenty of {}",)}),
-    (1.01, {"train": ("almost only {}", "{} nearly all over"), "held_out": ("{} wall to wall",)}),
-)
+    (0.03, {
+        "train": ("no {}", "without {}", "{} missing", "not any {}", "zero {}"),
+        "held_out": ("lacking {}",),
+    }),
+    (0.15, {
+        "train": ("a little {}", "hardly any {}", "a trace of {}", "a small amount of {}"),
+        "held_out": ("a bit of {}",),
+    }),
+    (0.40, {
+        "train": ("some {}", "{} in part", "a moderate amount of {}", "partly {}"),
+        "held_out": ("a fair amount of {}",),
+    }),
+    (0.75, {
+        "train": ("much {}", "a lot of {}", "mostly {}", "large areas of {}", "lots of {}"),
+        "held_out": ("plenty of {}",),
+    }),
+    (1.01, {
+        "train": ("almost only {}", "{} nearly all over", "{} everywhere", "entirely {}"),
+        "held_out": ("{} throughout",),
+    }),
+)  # fmt: skip
+"""Below each part of an area, the words for it."""
 _NOUNS: Mapping[str, dict[Phrasing, tuple[str, ...]]] = {
-    "water": {"train": ("water", "lake", "open water"), "held_out": ("ponds",)},
-    "vegetation": {"train": ("vegetation", "green fields", "cropland"), "held_out": ("crops",)},
-    "bare": {"train": ("bare ground", "soil", "fallow land"), "held_out": ("dry earth",)},
-    "nuclei": {"train": ("nuclei", "cells", "dark nuclei"), "held_out": ("cell nuclei",)},
-    "stroma": {"train": ("stroma", "pink tissue", "fibres"), "held_out": ("connective tissue",)},
-    "empty": {"train": ("empty glass", "background", "gaps"), "held_out": ("blank space",)},
+    "water": {
+        "train": ("water", "lake", "open water", "ponds", "lake water"),
+        "held_out": ("lakes",),
+    },
+    "vegetation": {
+        "train": ("vegetation", "green fields", "cropland", "plants", "grass"),
+        "held_out": ("crops",),
+    },
+    "bare": {
+        "train": ("bare ground", "soil", "fallow land", "dry land", "brown earth"),
+        "held_out": ("dry earth",),
+    },
+    "nuclei": {
+        "train": ("nuclei", "cells", "dark nuclei", "purple cells"),
+        "held_out": ("cell nuclei",),
+    },
+    "stroma": {
+        "train": ("stroma", "pink tissue", "fibres", "collagen"),
+        "held_out": ("connective tissue",),
+    },
+    "empty": {
+        "train": ("empty glass", "background", "gaps", "white space"),
+        "held_out": ("blank space",),
+    },
 }
 _PLACES: Mapping[str, dict[Phrasing, tuple[str, ...]]] = {
     side: {
-        "train": (f"in the {side}", f"on the {side}ern side"),
+        "train": (
+            f"in the {side}", f"on the {side}ern side", f"to the {side}", f"in the {side}ern half",
+        ),
         "held_out": (f"towards the {side}",),
     }
     for side in ("north", "south", "west", "east")
-}
+}  # fmt: skip
 # From this difference between two halves on, a place is named.
 _LOPSIDED = 0.2
 
