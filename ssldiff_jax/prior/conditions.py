@@ -17,6 +17,8 @@ from ssldiff_jax.core import arrays, rng
 
 Condition = Float[arrays.AnyArray, "B E"]
 
+_STEP = 8  # lengths of texts that are traced are multiples of it
+
 
 @dataclasses.dataclass(frozen=True)
 class ConditionSpec:
@@ -91,6 +93,23 @@ class ConditionSpec:
             found["text_known"][:] = text_known
             found["text"][:] = (text * text_known[..., None]).reshape(count, -1)
         return np.concatenate(list(found.values()), axis=1)
+
+    def narrowed(
+        self, condition: Float[np.ndarray, "B E"]
+    ) -> tuple["ConditionSpec", Float[np.ndarray, "B n"]]:
+        """A spec of only what these conditions speak of, with texts no longer than theirs, and the
+        conditions in its form. A network finds the same by it, in less time."""
+        parts = self.unpack(condition)
+        said = {kind: parts[f"{kind}_known"].any(axis=0) for kind in ("labels", "numbers", "text")}
+        longest = int(np.flatnonzero(said["text"]).max(initial=-1)) + 1
+        spec = dataclasses.replace(
+            self,
+            labels=self.labels if said["labels"].any() else (),
+            numbers=self.numbers if said["numbers"].any() else (),
+            text_tokens=min(-(-longest // _STEP) * _STEP, self.text_tokens),
+        )
+        kept = [parts[name][:, :size] for name, size in spec.sizes.items()]
+        return spec, np.concatenate(kept, axis=1)
 
     def _require(self, name: str, length: int) -> None:
         if length != self.sizes[name]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -105,11 +105,13 @@ class GridPrior:
     ) -> Float[np.ndarray, "N k k D"]:
         """A grid of the size it was trained with for each condition."""
         found = []
+        spec, condition = self.spec.narrowed(condition)
+        draw = self._grids(spec)
         for start in range(0, len(condition), _CHUNK):
             batch = condition[start : start + _CHUNK].astype(np.float32)
             padded = np.pad(batch, ((0, _CHUNK - len(batch)), (0, 0)))
             key = rng.stream(seed, "prior/grids", start)
-            found.append(np.asarray(self._grids(self.params, padded, key))[: len(batch)])
+            found.append(np.asarray(draw(self.params, padded, key))[: len(batch)])
         return self.white.undo(np.concatenate(found))
 
     def draw(
@@ -131,9 +133,9 @@ class GridPrior:
         """
         side, dim = self.side, len(self.white.mean)
         canvas = tuple(max(n, side) for n in cells)
-        draws = self._sampler(temperature)
+        spec, base = self.spec.narrowed(self.condition(asked))
+        draws = self._sampler(spec, temperature)
         plan = self._plan(canvas, len(draws.table.t), seed)
-        base = self.condition(asked)
 
         def told(corners: np.ndarray) -> np.ndarray:
             found = np.repeat(base, len(corners), axis=0)
@@ -159,14 +161,14 @@ class GridPrior:
         config = windows.WindowConfig("offset", side, moves, "uniform")
         return windows.plan_windows(config, canvas, side, steps, seed)
 
-    def _sampler(self, temperature: float) -> sampler.GridSampler:
-        """One for each temperature, so that a size is traced once."""
-        if temperature not in self._samplers:
+    def _sampler(self, spec: conditions.ConditionSpec, temperature: float) -> sampler.GridSampler:
+        """One for each temperature and kind of condition, so that a size is traced once."""
+        if (spec, temperature) not in self._samplers:
             canvas = field.CanvasConfig(len(self.white.mean))
-            self._samplers[temperature] = sampler.GridSampler(
-                self._denoise, self._guided, self._tempered(temperature), _CHUNK, canvas
+            self._samplers[spec, temperature] = sampler.GridSampler(
+                self._denoiser(spec), self._guided, self._tempered(temperature), _CHUNK, canvas
             )
-        return self._samplers[temperature]
+        return self._samplers[spec, temperature]
 
     def _tempered(self, temperature: float) -> solvers.SolverTable:
         if not temperature > 0:
@@ -179,15 +181,16 @@ class GridPrior:
         )
 
     @functools.cached_property
-    def _samplers(self) -> dict[float, sampler.GridSampler]:
+    def _samplers(self) -> dict[tuple[conditions.ConditionSpec, float], sampler.GridSampler]:
         return {}
 
-    @functools.cached_property
-    def _model(self) -> network.GridDenoiser:
-        return network.GridDenoiser(self.section.network, self.spec)
+    def _denoiser(self, spec: conditions.ConditionSpec) -> Callable[..., jax.Array]:
+        model = network.GridDenoiser(self.section.network, spec)
 
-    def _denoise(self, params: Any, x_t, t, condition) -> jax.Array:
-        return self._model.apply({"params": params}, x_t, t, condition).astype(np.float32)
+        def denoise(params: Any, x_t, t, condition) -> jax.Array:
+            return model.apply({"params": params}, x_t, t, condition).astype(np.float32)
+
+        return denoise
 
     def _guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
         section = self.section
@@ -195,12 +198,18 @@ class GridPrior:
                                  section.guidance, section.solver.time_offset)  # fmt: skip
 
     @functools.cached_property
-    def _grids(self):
-        side, dim = self.side, len(self.white.mean)
-        table, shape = self._tempered(1.0), (_CHUNK, side, side, dim)
+    def _drawn(self) -> dict[conditions.ConditionSpec, Any]:
+        return {}
 
-        def run(params, condition, key):
-            guided = self._guided(functools.partial(self._denoise, params))
-            return solvers.sample(guided, table, shape, condition, key)
+    def _grids(self, spec: conditions.ConditionSpec) -> Any:
+        """The compiled program for a batch of conditions of that kind."""
+        if spec not in self._drawn:
+            table, denoise = self._tempered(1.0), self._denoiser(spec)
+            shape = (_CHUNK, self.side, self.side, len(self.white.mean))
 
-        return jax.jit(run)
+            def run(params, condition, key):
+                guided = self._guided(functools.partial(denoise, params))
+                return solvers.sample(guided, table, shape, condition, key)
+
+            self._drawn[spec] = jax.jit(run)
+        return self._drawn[spec]

@@ -92,6 +92,7 @@ def check(table: Mapping[str, Stage], context: Context, chosen: list[str], force
                 _require(table, need, context, wanted_by=name)
         if name not in force and not table[name].always:
             _refuse_foreign(table, name, context)
+            _refuse_outdated(table, name, context, force)
         if not (context.folder(name) / "done.json").exists():
             # Files that are missing are missed now, not after the stages before.
             table[name].inputs(context.config)
@@ -246,6 +247,33 @@ def _require(table: Mapping[str, Stage], need: str, context: Context, *, wanted_
     _refuse_foreign(table, need, context, inputs=made_from)
     for earlier in table[need].needs:
         _require(table, earlier, context, wanted_by=need)
+
+
+def _planned(table: Mapping[str, Stage], name: str, context: Context, force: set[str]) -> str:
+    """The digest that a stage will have once those of `force` are made anew."""
+    stored = _stored(context, name)
+    if stored is None or name in force:
+        config = _values(table[name], context, table[name].inputs(context.config))
+    else:
+        config = stored["config"]
+    upstream = {need: _planned(table, need, context, force) for need in table[name].needs}
+    return config_lib.digest(config, upstream)
+
+
+def _refuse_outdated(
+    table: Mapping[str, Stage], name: str, context: Context, force: set[str]
+) -> None:
+    """Refuse a stage that was begun, if one before it is to be made anew and differently."""
+    before = _stored(context, name)
+    if before is None or not force:
+        return
+    for need, digest in before["upstream"].items():
+        if _planned(table, need, context, force) != digest:
+            raise WorkdirError(
+                f"stage {name!r} of {context.workdir} was made from what --config.force="
+                f"{','.join(sorted(force))} will change (stage {need!r}): add {name} to "
+                "config.force, or leave it out of config.stages"
+            )
 
 
 _FRESH = object()

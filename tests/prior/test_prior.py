@@ -133,6 +133,23 @@ def test_what_a_text_does_not_have_changes_nothing(trained_shape):
     assert np.abs(run(said) - run(condition)).max() > 1e-3
 
 
+@pytest.mark.parametrize("kinds", [(), ("labels",), ("text",), ("numbers", "text")])
+def test_a_narrower_spec_finds_the_same(trained_shape, kinds):
+    model, params, x, t = trained_shape
+    parts = SPEC.unpack(some_condition())
+    said = [v if k.removesuffix("_known") in kinds else 0 * v for k, v in parts.items()]
+    condition = np.concatenate(said, axis=1)
+    spec, narrow = SPEC.narrowed(condition)
+    assert narrow.shape[1] == spec.dim <= SPEC.dim
+    assert bool(spec.labels) == ("labels" in kinds)
+    smaller = network.GridDenoiser(SMALL, spec)
+    np.testing.assert_allclose(
+        smaller.apply({"params": params}, x, t, narrow),
+        model.apply({"params": params}, x, t, condition),
+        atol=1e-5,
+    )
+
+
 def test_cells_know_where_they_lie_in_what_is_described(trained_shape):
     model, params, x, t = trained_shape
     run = lambda place: np.asarray(model.apply({"params": params}, x, t, SPEC.pack(2, place=place)))

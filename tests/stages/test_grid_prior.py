@@ -80,10 +80,12 @@ def test_a_size_is_traced_once(generator):
     prior = generator.prior
     prior.draw(grid_prior.Asked(labels={"nuclei": 0.1}), (4, 6), seed=0)
     programs = lambda: {
-        layout: p.denoise._cache_size() for layout, p in prior._sampler(1.0)._cache.items()
+        (spec, layout): p.denoise._cache_size()
+        for (spec, _), draws in prior._samplers.items()
+        for layout, p in draws._cache.items()
     }
     before = programs()
-    for seed, asked in enumerate(({"stroma": 0.9}, {"nuclei": 0.3, "empty": 0.1}, {})):
+    for seed, asked in enumerate(({"stroma": 0.9}, {"nuclei": 0.3, "empty": 0.1})):
         prior.draw(grid_prior.Asked(labels=asked), (4, 6), seed=seed)
     assert programs() == before
 

@@ -204,3 +204,16 @@ def test_checkpoints_of_another_run_are_not_gone_on_with(work, tmp_path):
         work.run(runtime=runtime)
     assert work.run(runtime=runtime, force=["first"]) == ["first", "second", "third"]
     assert not (bucket / "first").exists()
+
+
+def test_what_a_forced_stage_would_outdate_is_refused_before_anything_runs(work):
+    work.run()
+    context = runner.Context(make_config(first=Section(size=9)), work.workdir, None)
+    chosen = ["first", "second", "third"]
+    with pytest.raises(runner.WorkdirError, match=r"'second' .*\(stage 'first'\): add second"):
+        runner.check(work.table, context, chosen, {"first"})
+    # All of them anew is fine, and so is the forced stage alone, or as it was.
+    runner.check(work.table, context, chosen, set(chosen))
+    runner.check(work.table, context, ["first"], {"first"})
+    same = runner.Context(make_config(), work.workdir, None)
+    runner.check(work.table, same, chosen, {"first"})
