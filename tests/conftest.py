@@ -79,6 +79,39 @@ def golden(golden_path):
     return read
 
 
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lake", "field", "in", "the", "west", "east"]
+
+
+@pytest.fixture(scope="session")
+def text_folder(golden, tmp_path_factory):
+    """A text encoder as transformers save it: recorded weights, a tokenizer of ten words."""
+    import tokenizers
+    from safetensors.numpy import save_file
+
+    recorded, folder = golden("bert_hf"), tmp_path_factory.mktemp("text")
+    sizes = recorded.spec["config"]
+    told = {
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "vocab_size": sizes["vocab_size"],
+        "hidden_size": sizes["width"],
+        "num_hidden_layers": sizes["depth"],
+        "num_attention_heads": sizes["num_heads"],
+        "intermediate_size": sizes["mlp_width"],
+        "max_position_embeddings": sizes["max_positions"],
+    }
+    (folder / "config.json").write_text(json.dumps(told))
+    model = tokenizers.models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    made.save(str(folder / "tokenizer.json"))
+    save_file(dict(recorded.weights), folder / "model.safetensors")
+    return folder
+
+
 def run_command(workdir, *flags, timeout=600):
     words = [sys.executable, "-m", "ssldiff_jax.main", "--config=configs/tiny.py"]
     return subprocess.run(

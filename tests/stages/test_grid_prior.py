@@ -160,3 +160,28 @@ def test_what_cannot_be_asked_is_one_line(command, workdir, flags, message):
     assert done.returncode == 1
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("error")]
     assert re.search(message, line)
+
+
+def test_a_prior_that_was_told_in_words_draws_from_words(command, workdir, text_folder, tmp_path):
+    for name in ("patches", "encoder", "autoencoder", "latents", "embeddings", "denoiser"):
+        (tmp_path / name).symlink_to(workdir / name)
+    flags = (
+        "--config.prior.conditions.captions=measured",
+        f"--config.prior.conditions.text_encoder={text_folder}",
+        "--config.prior.conditions.text_tokens=12",
+    )
+    done = command(
+        tmp_path, *flags, "--config.stages=grids,prior,draw", "--config.draw.size=(128,128)",
+        "--config.draw.asked.text=lake in the west", "--config.sample.output.formats=('png',)",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = files.read_json(tmp_path / "grids" / "captions_train.json")
+    assert len(said) == 40
+    assert len(set(said)) > 20
+    assert all("nuclei" in text or "cells" in text for text in said)
+    grids = store.Store(tmp_path / "grids" / "train")
+    spec = parts.condition_spec(grids.facts["spec"])
+    assert (spec.text_tokens, spec.text_dim) == (12, 32)
+    told = spec.unpack(grids.read("condition", 40).astype(np.float32))
+    assert (told["text_known"].sum(axis=1) > 3).all()
+    assert (tmp_path / "draw" / "image.png").exists()

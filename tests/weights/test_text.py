@@ -1,17 +1,13 @@
 """Text encoders: the published computation, tokens, and files that do not fit."""
 
-import json
+import shutil
 
 import numpy as np
 import pytest
-import tokenizers
-from safetensors.numpy import save_file
 
 from ssldiff_jax.encoders import text
 from ssldiff_jax.weights import names, reader
 from ssldiff_jax.weights import text as text_weights
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lake", "field", "in", "the", "west", "east"]
 
 
 @pytest.fixture(scope="module")
@@ -20,24 +16,9 @@ def recorded(golden):
 
 
 @pytest.fixture
-def folder(recorded, tmp_path):
-    """A text encoder as transformers save it: recorded weights, a tokenizer of ten words."""
-    sizes = text.TextConfig(**recorded.spec["config"])
-    told = {
-        "model_type": "bert",
-        "hidden_act": "gelu",
-        **{theirs: getattr(sizes, ours) for ours, theirs in text_weights._SIZES.items()},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(told))
-    model = tokenizers.models.WordPiece({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")
-    made = tokenizers.Tokenizer(model)
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    made.save(str(tmp_path / "tokenizer.json"))
-    save_file(dict(recorded.weights), tmp_path / "model.safetensors")
-    return tmp_path
+def folder(text_folder, tmp_path):
+    """A copy that may be spoilt."""
+    return shutil.copytree(text_folder, tmp_path / "text")
 
 
 def test_hidden_states_are_those_of_transformers(recorded):

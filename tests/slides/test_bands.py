@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+import rasterio
+
+from ssldiff_jax.slides import bands
+from ssldiff_jax.slides.backends import SlideError
+
+
+@pytest.fixture
+def raster(tmp_path):
+    """(path, values) of four bands, 20 × 30."""
+    values = np.random.default_rng(0).integers(0, 256, (20, 30, 4)).astype(np.uint8)
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=20, width=30, count=4, dtype="uint8"
+    ) as file:
+        file.write(np.moveaxis(values, -1, 0))
+    return path, values
+
+
+def test_all_bands_of_a_window_come_back(raster):
+    path, values = raster
+    np.testing.assert_array_equal(bands.read(path, 3, 5, 10, 12), values[3:13, 5:17])
+
+
+def test_a_window_beyond_the_border_is_one_line(raster):
+    with pytest.raises(SlideError, match=r"expected a window inside .*20 × 30"):
+        bands.read(raster[0], 15, 0, 10, 10)
+
+
+def test_sixteen_bits_and_no_raster_are_one_line(tmp_path):
+    path = tmp_path / "deep.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=8, width=8, count=1, dtype="uint16"
+    ) as file:
+        file.write(np.zeros((1, 8, 8), np.uint16))
+    with pytest.raises(SlideError, match="expected bands of 8 bits, got uint16"):
+        bands.read(path, 0, 0, 4, 4)
+    (tmp_path / "no.tif").write_text("nothing")
+    with pytest.raises(SlideError, match=r"expected a raster, got .*no\.tif"):
+        bands.read(tmp_path / "no.tif", 0, 0, 4, 4)
