@@ -1,6 +1,7 @@
 """Squares larger than a record, put together from records that lie side by side or overlap."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -47,12 +48,12 @@ class Mosaic:
 
         Raises MosaicError where none is found.
         """
-        slides = list(self.places)
-        weights = np.array([len(self.places[s]) for s in slides], np.float64)
+        slides, ends = self._ends
         for _ in range(_TRIES):
-            slide = slides[generator.choice(len(slides), p=weights / weights.sum())]
-            places = self.places[slide]
-            top, left, _ = places[generator.integers(len(places))]
+            number = generator.integers(ends[-1])
+            at = int(np.searchsorted(ends, number, "right"))
+            slide = slides[at]
+            top, left, _ = self.places[slide][number - ends[at]]  # from its end
             # Anywhere over this record: one that is at the border of its slide counts as well.
             low, high = min(self.record_px - side, 0), max(self.record_px - side, 0)
             top, left = np.array([top, left]) + generator.integers(low, high + 1, 2)
@@ -64,6 +65,12 @@ class Mosaic:
             f"{_TRIES} tries in {len(slides)} slides: a smaller grid, or records closer together "
             f"(config.data.records.stride_px) or with less tissue (min_tissue), may help"
         )
+
+    @functools.cached_property
+    def _ends(self) -> tuple[list[int], Int[np.ndarray, "S"]]:
+        """Slides, and up to which record, counted over all of them, each one goes."""
+        slides = list(self.places)
+        return slides, np.cumsum([len(self.places[slide]) for slide in slides])
 
     def covers(self, square: plan.Square) -> bool:
         """Whether records cover all of a square."""

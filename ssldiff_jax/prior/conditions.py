@@ -42,7 +42,7 @@ class ConditionSpec:
         `place` is where a grid lies in what the condition describes."""
         labels, numbers, tokens = len(self.labels), len(self.numbers), self.text_tokens
         return {
-            "place": len(Place.WHOLE),
+            "place": len(Place.UNTOLD),
             "labels_known": labels,
             "labels": labels,
             "numbers_known": numbers,
@@ -80,7 +80,7 @@ class ConditionSpec:
         Raises ValueError for another number of labels, values or tokens than the prior knows.
         """
         found = {name: np.zeros((count, size), np.float32) for name, size in self.sizes.items()}
-        found["place"][:] = Place.WHOLE if place is None else place
+        found["place"][:] = Place.UNTOLD if place is None else place
         for name, values in (("labels", labels), ("numbers", numbers)):
             if values is None:
                 continue
@@ -142,9 +142,9 @@ class ConditionSpec:
 
 class Place:
     """Where a grid lies in what a condition describes: top, left, height and width of a cell, in
-    parts of the whole. (0, 0, 0, 0) does not tell."""
+    parts of the whole."""
 
-    WHOLE = (0.0, 0.0, 0.0, 0.0)
+    UNTOLD = (0.0, 0.0, 0.0, 0.0)
 
     @staticmethod
     def of_cells(corners: np.ndarray, described: tuple[float, float]) -> Float[np.ndarray, "B 4"]:
