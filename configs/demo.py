@@ -2,9 +2,10 @@
 
     bash launch/demo.sh
 
-Hardware and time: two cores of an AMD EPYC, 15 min from clone to report, 3.0 GB (2026-11-24).
-Expected on the held-out region: cell retrieval 0.54 by the encoder and 0.50 by the judge, embedding
-similarity 0.90 against 0.33 of other cells, layout correlation 0.99, seam energy 1.02.
+Hardware and time: two cores of an AMD EPYC, 19 min from clone to report, 3.1 GB (2026-11-26).
+Expected on the held-out region: cell retrieval 0.58 by the encoder and 0.42 by the judge, embedding
+similarity 0.91 against 0.31 of other cells, layout correlation 0.99, seam energy 0.98; of what the
+prior is asked for its images show 0.91 (correlation of parts in quadrants).
 """
 
 from configs import default
