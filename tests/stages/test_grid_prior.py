@@ -51,11 +51,9 @@ def test_the_prior_is_held_against_simpler_ways(workdir):
     assert set(results) == {
         "prior", "prior, told what is another's", "cells apart", "nearest training grid", "real",
     }  # fmt: skip
-    # By their nature, whatever was learnt: one copies, the other forgets its neighbours.
+    # What is taken from training is a copy, whatever was learnt.
     assert results["nearest training grid"]["nearest"] < 1e-3
-    assert abs(results["cells apart"]["neighbours"]) < abs(
-        results["nearest training grid"]["neighbours"]
-    )
+    assert results["prior"]["nearest"] > 0.1
     for figures in results.values():
         assert all(np.isfinite(value) for value in figures.values())
 
