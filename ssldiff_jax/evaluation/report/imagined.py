@@ -41,37 +41,30 @@ def part(
     agreement = _agreement(found["agreement"]) if "agreement" in found else ""
     return (
         f'<p class="hint">{hint}</p><div class="slides">{"".join(figures)}</div>'
-        f'<div class="pair"><div>{_table(metrics.read(prior))}</div><div>{agreement}</div></div>'
+        f'<div class="pair"><div>{_prior(metrics.read(prior))}</div><div>{agreement}</div></div>'
     )
 
 
-def _table(results: Mapping[str, Mapping[str, float]]) -> str:
+def _prior(results: Mapping[str, Mapping[str, float]]) -> str:
     """One row a way of making grids."""
     names = [name for name in _FIGURES if any(name in row for row in results.values())]
-    head = "".join(f"<td>{_FIGURES[name]}</td>" for name in names)
-    body = "".join(
-        f"<tr><th>{html.escape(way)}</th>"
-        + "".join(f"<td>{charts.number(row.get(name))}</td>" for name in names)
-        + "</tr>"
-        for way, row in results.items()
-    )
-    return (
-        f"<table><thead><tr><th>grids</th>{head}</tr></thead><tbody>{body}</tbody></table>"
-        '<p class="hint">White embeddings, held out. Distances: 0 is ideal; the others: 1.</p>'
-    )
+    table = _table("grids", {name: _FIGURES[name] for name in names}, results)
+    hint = "White embeddings, held out. Distances: 0 is ideal; the others: 1."
+    return f'{table}<p class="hint">{hint}</p>'
 
 
 def _agreement(found: Mapping[str, Mapping[str, Any]]) -> str:
-    classes = list(next(iter(found.values())))
-    head = "".join(f"<td>{html.escape(name)}</td>" for name in classes)
-    body = "".join(
-        f"<tr><th>{html.escape(way)}</th>"
-        + "".join(f"<td>{charts.number(row[name])}</td>" for name in classes)
-        + "</tr>"
-        for way, row in found.items()
-    )
+    """One row a way of asking."""
+    table = _table("told", {name: name for name in next(iter(found.values()))}, found)
     return (
-        f"<table><thead><tr><th>told</th>{head}</tr></thead><tbody>{body}</tbody></table>"
-        '<p class="hint">Correlation of asked and shown parts of every class in the quadrants of '
-        "images, by a judge of pixels that learnt from real ones.</p>"
+        f'{table}<p class="hint">Correlation of asked and shown parts of every class in the '
+        "quadrants of images, by a judge of pixels that learnt from real ones.</p>"
     )
+
+
+def _table(what: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Rows by name, under the titles of their figures; a dash for what a row has not."""
+    head = "".join(f"<td>{html.escape(title)}</td>" for title in columns.values())
+    cells = lambda row: "".join(f"<td>{charts.number(row.get(name))}</td>" for name in columns)
+    body = "".join(f"<tr><th>{html.escape(n)}</th>{cells(row)}</tr>" for n, row in rows.items())
+    return f"<table><thead><tr><th>{what}</th>{head}</tr></thead><tbody>{body}</tbody></table>"
