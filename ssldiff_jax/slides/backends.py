@@ -1,65 +1,50 @@
-"""The two readers behind a slide: OpenSlide for pyramids, Pillow for plain images."""
+"""The readers behind a slide: OpenSlide for scanners' files, Pillow for plain images, GDAL for
+georeferenced rasters."""
 
 import contextlib
-import math
 import pathlib
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import openslide
 from PIL import Image
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import pixels
+from ssldiff_jax.slides import colour, pixels, protocol, raster, reading
+from ssldiff_jax.slides.protocol import Backend, SlideError
+
+__all__ = [
+    "Backend",
+    "OpenSlideBackend",
+    "PillowBackend",
+    "PixelBackend",
+    "SlideError",
+    "open_backend",
+]
 
 MAX_DECODED_PIXELS = 2**30
 """Largest plain image, 32768² px: it is decoded whole, at 3 bytes a pixel (twice at the peak)."""
 
 _TIFF_XRESOLUTION, _TIFF_RESOLUTION_UNIT, _TIFF_CENTIMETRE = 282, 296, 3
-_TIFF_GEO_KEYS = 34735
-_PROBE = 16  # px, side of the regions that prove a slide readable
+_MICROSCOPIC = (0.05, 10)  # µm/px that a scanner may have
 _pillow_limit_lock = threading.Lock()
-
-
-class SlideError(ValueError):
-    """A file that cannot be used as a slide; the message is one line and names the file."""
-
-    @classmethod
-    def because(cls, path: pathlib.Path, expected: str, error: Exception) -> "SlideError":
-        """Word a library's error in one line."""
-        detail = " ".join(str(error).split()) or type(error).__name__
-        return cls(f"expected {expected}, got {path}: {detail}")
-
-
-@runtime_checkable
-class Backend(Protocol):
-    """Pixels of every stored level; level 0 is the finest. Reads are always inside the level."""
-
-    mpp: float | None
-    level_shapes: tuple[tuple[int, int], ...]
-
-    def read(
-        self, level: int, top: int, left: int, height: int, width: int
-    ) -> arrays.ImageUint8: ...
-
-    def close(self) -> None: ...
 
 
 class OpenSlideBackend:
     """A whole-slide image that OpenSlide recognises; transparent parts read as white."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, config: reading.ReadingConfig):
         self._path = path
         try:
             self._handle = openslide.OpenSlide(str(path))
         except openslide.OpenSlideError as error:
             raise SlideError.because(path, "a readable slide", error) from error
         self.level_shapes = tuple((h, w) for w, h in self._handle.level_dimensions)
-        self.mpp = _openslide_mpp(self._handle.properties)
+        self.mpp, self.mpp_error = _openslide_mpp(self._handle.properties)
         try:
-            self._probe()
+            self._to_srgb = self._conversion() if config.colour == "srgb" else None
+            protocol.probe(self)
         except SlideError:
             self.close()
             raise
@@ -72,28 +57,24 @@ class OpenSlideBackend:
             rgba = self._handle.read_region(corner, level, (width, height))
         except openslide.OpenSlideError as error:
             raise SlideError.because(self._path, "a readable slide", error) from error
-        return pixels.composite_on_white(rgba)
+        return pixels.composite_on_white(self._to_srgb(rgba) if self._to_srgb else rgba)
 
     def close(self) -> None:
         self._handle.close()
 
-    def _probe(self) -> None:
-        """Read a little everywhere: a truncated slide often opens and fails only later."""
-        height, width = self.level_shapes[0]
-        h, w = min(_PROBE, height), min(_PROBE, width)
-        bottom, right = height - h, width - w
-        corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
-        for top, left in [*corners, (bottom // 2, right // 2)]:
-            self.read(0, top, left, h, w)
-        height, width = self.level_shapes[-1]
-        self.read(len(self.level_shapes) - 1, 0, 0, min(_PROBE, height), min(_PROBE, width))
+    def _conversion(self) -> colour.ToSrgb | None:
+        try:
+            profile = self._handle.color_profile
+            return colour.ToSrgb(profile) if profile else None
+        except colour.ERRORS as error:
+            raise SlideError.because(self._path, "a readable ICC profile", error) from error
 
 
 class PixelBackend:
     """Pixels that are in memory already: one level."""
 
     def __init__(self, image_uint8: arrays.ImageUint8, mpp: float | None):
-        self._image_uint8, self.mpp = image_uint8, mpp
+        self._image_uint8, self.mpp, self.mpp_error = image_uint8, mpp, protocol.NO_MPP
         self.level_shapes = (image_uint8.shape[:2],)
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
@@ -107,52 +88,49 @@ class PixelBackend:
 class PillowBackend(PixelBackend):
     """A plain image, decoded whole into memory (at most `MAX_DECODED_PIXELS`)."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, config: reading.ReadingConfig):
         try:
             with _without_pillow_limit(), Image.open(path) as image:
                 _check_decodable(image)
                 mpp = _tiff_mpp(image)
                 image.load()
-                if _has_geo_keys(image):
-                    # Its fourth band is what a sensor saw (infrared), whatever the file calls it.
-                    super().__init__(pixels.first_bands(image), mpp)
-                else:
-                    super().__init__(pixels.to_rgb(image), mpp)
+                profile = image.info.get("icc_profile") if config.colour == "srgb" else None
+                to_srgb = colour.ToSrgb.from_bytes(profile) if profile else None
+                super().__init__(pixels.to_rgb(image, to_srgb), mpp)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types
             raise SlideError.because(path, "a readable slide or image", error) from error
 
 
-def open_backend(path: pathlib.Path) -> Backend:
-    """Open with OpenSlide when it recognises the file, else with Pillow. Raises SlideError.
+def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
+    """Open a GeoTIFF with GDAL, else with OpenSlide what it recognises, else with Pillow.
 
-    A GeoTIFF is Pillow's: OpenSlide takes a fourth band for transparency.
+    A GeoTIFF is not OpenSlide's, which takes a fourth band for transparency. Raises SlideError.
     """
-    if openslide.OpenSlide.detect_format(str(path)) is not None and not _is_geotiff(path):
-        return OpenSlideBackend(path)
-    return PillowBackend(path)
+    if raster.is_geotiff(path):
+        return raster.RasterBackend(path, config)
+    if config.bands or config.is_scaled:
+        raise SlideError(
+            "expected a georeferenced raster for config.data.reading.bands, low and high, got "
+            f"{path}"
+        )
+    if openslide.OpenSlide.detect_format(str(path)) is not None:
+        return OpenSlideBackend(path, config)
+    return PillowBackend(path, config)
 
 
-def _is_geotiff(path: pathlib.Path) -> bool:
-    try:
-        with _without_pillow_limit(), Image.open(path) as image:
-            return _has_geo_keys(image)
-    except Exception:  # what Pillow cannot open is no GeoTIFF for us
-        return False
-
-
-def _has_geo_keys(image: Image.Image) -> bool:
-    return _TIFF_GEO_KEYS in getattr(image, "tag_v2", {})
-
-
-def _openslide_mpp(properties: Mapping[str, str]) -> float | None:
+def _openslide_mpp(properties: Mapping[str, str]) -> tuple[float | None, str]:
+    """Microns per pixel as the file tells them; else None and why."""
     try:
         values = [float(properties[name]) for name in ("openslide.mpp-x", "openslide.mpp-y")]
     except (KeyError, ValueError):
-        return None
+        return None, protocol.NO_MPP
     mpp = sum(values) / 2
-    if properties.get("openslide.vendor") == "generic-tiff":
-        return mpp if _is_microscopic(mpp) else None
-    return mpp if math.isfinite(mpp) and mpp > 0 else None
+    if _is_microscopic(mpp):
+        return mpp, ""
+    if properties.get("openslide.vendor") == "generic-tiff":  # a printer's resolution
+        return None, protocol.NO_MPP
+    low, high = _MICROSCOPIC
+    return None, f"expected {low}…{high} microns per pixel, got {mpp:g}"
 
 
 def _tiff_mpp(image: Image.Image) -> float | None:
@@ -165,7 +143,8 @@ def _tiff_mpp(image: Image.Image) -> float | None:
 
 
 def _is_microscopic(mpp: float) -> bool:
-    return 0.05 <= mpp <= 10
+    low, high = _MICROSCOPIC
+    return low <= mpp <= high
 
 
 def _check_decodable(image: Image.Image) -> None:

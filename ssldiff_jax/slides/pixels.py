@@ -1,6 +1,9 @@
 """Turn a Pillow image of any mode into RGB uint8."""
 
+from collections.abc import Callable
+
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
 from ssldiff_jax.core import arrays
@@ -8,35 +11,27 @@ from ssldiff_jax.core import arrays
 WHITE = 255
 
 
-def to_rgb(image: Image.Image) -> arrays.ImageUint8:
+def to_rgb(
+    image: Image.Image, convert: Callable[[Image.Image], Image.Image] | None = None
+) -> arrays.ImageUint8:
     """Decode to RGB, upright by its EXIF orientation and composited on white.
 
+    `convert` changes the colours of the decoded image, to RGB or RGBA.
     Sixteen-bit gray maps 65535 to 255 whatever values occur, so that two images stay comparable.
     Raises ValueError for pixels without a known range (float, or integers outside 0…65535).
     """
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
-        return _from_integers(np.asarray(image))
+        image = Image.fromarray(_from_integers(np.asarray(image)))
     if image.mode == "F":
         raise ValueError("expected integer pixels of 8 or 16 bits, got float pixels (mode F)")
     if image.mode == "La":
         image = image.convert("LA")  # Pillow knows no other way out of this mode
+    if convert:
+        image = convert(image)
     if image.has_transparency_data:
         return composite_on_white(image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def first_bands(image: Image.Image) -> arrays.ImageUint8:
-    """The first three bands as RGB, no further one taken for transparency.
-
-    Raises ValueError for pixels of other than 8 bits.
-    """
-    bands = np.asarray(image)
-    if bands.dtype != np.uint8:
-        raise ValueError(f"expected bands of 8 bits, got {bands.dtype}")
-    if bands.ndim == 2:
-        return np.repeat(bands[..., None], 3, axis=-1)
-    return np.ascontiguousarray(bands[..., :3])
 
 
 def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
@@ -48,11 +43,10 @@ def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
     return np.asarray(Image.alpha_composite(background, rgba).convert("RGB"))
 
 
-def _from_integers(gray: np.ndarray) -> arrays.ImageUint8:
+def _from_integers(gray: np.ndarray) -> UInt8[np.ndarray, "H W"]:
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
         raise ValueError(
             f"expected gray values in 0…65535, got values from {gray.min()} to {gray.max()}"
         )
     # 65535 = 257 × 255: the division rounds to the nearest.
-    scaled = ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.repeat(scaled[..., None], 3, axis=-1)
+    return ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -4,13 +4,15 @@ import glob
 import math
 import os
 import pathlib
+import stat
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import backends, pixels, resample
-from ssldiff_jax.slides.backends import SlideError
+from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.slides.protocol import SlideError
 
 __all__ = ["Slide", "SlideError", "find_slides", "open_slide", "slide_of"]
 
@@ -53,27 +55,29 @@ class Slide(Protocol):
 
 
 def open_slide(
-    path: str | pathlib.Path, *, mpp: float | None = None, otherwise_mpp: float | None = None
+    path: str | pathlib.Path,
+    *,
+    mpp: float | None = None,
+    otherwise_mpp: float | None = None,
+    reading: reading_lib.ReadingConfig = reading_lib.AS_STORED,
 ) -> Slide:
-    """Open a whole-slide image or a plain image (png, jpg, tif, webp …).
+    """Open a whole-slide image, a GeoTIFF or a plain image (png, jpg, tif, webp …).
 
     `mpp` is microns per pixel of level 0 and overrides the file's; `otherwise_mpp` is taken where
-    the file has none. Plain images are decoded whole
-    in memory; the dpi of a photograph is not taken for an mpp. Raises SlideError for a file that
-    is missing, damaged or truncated, and where no mpp is known.
+    the file has none, or none that can be: a scanner's of 5000 µm/px, pixels that are not square.
+    Plain images are decoded whole in memory; the dpi of a photograph is not taken for an mpp.
+    Raises SlideError for a file that is missing, damaged or truncated, and where no mpp is known.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise SlideError(f"expected a slide or image file, got {path}: no such file")
+    _check_file(path)
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SlideError(f"expected mpp above 0 for {path}, got mpp={mpp}")
-    backend = backends.open_backend(path)
+    backend = backends.open_backend(path, reading)
     native_mpp = mpp or backend.mpp or otherwise_mpp
     if native_mpp is None:
         backend.close()
         raise SlideError(
-            f"expected microns per pixel, got none in {path}: "
-            "pass --config.data.mpp=<microns per pixel>"
+            f"{backend.mpp_error} in {path}: pass --config.data.mpp=<microns per pixel>"
         )
     return LeveledSlide(path, native_mpp, backend)
 
@@ -188,6 +192,23 @@ class LeveledSlide:
         if height > 0 and width > 0:
             source = self._backend.read(level, rows.start, columns.start, height, width)
         out[:] = resample.apply(source, rows, columns)
+
+
+def _check_file(path: pathlib.Path) -> None:
+    """Raise SlideError for what is no file with something in it that may be read."""
+    problem = ""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would wait
+            problem = "a directory" if path.is_dir() else "no regular file"
+        else:
+            with path.open("rb") as file:
+                problem = "" if file.read(1) else "an empty file"
+    except FileNotFoundError:
+        problem = "no such file"
+    except (OSError, ValueError) as error:  # ValueError: a null character in a name
+        problem = getattr(error, "strerror", None) or str(error)
+    if problem:
+        raise SlideError(f"expected a slide or image file, got {path}: {problem}")
 
 
 def _downsample(full: tuple[int, int], level: tuple[int, int]) -> float:

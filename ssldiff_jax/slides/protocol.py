@@ -1,0 +1,50 @@
+"""What every reader behind a slide offers, and the error all of them raise."""
+
+import pathlib
+from typing import Protocol, runtime_checkable
+
+from ssldiff_jax.core import arrays
+
+NO_MPP = "expected microns per pixel, got none"
+
+_PROBE = 16  # px, side of the regions that prove a slide readable
+
+
+class SlideError(ValueError):
+    """A file that cannot be used as a slide; the message is one line and names the file."""
+
+    @classmethod
+    def because(cls, path: pathlib.Path, expected: str, error: BaseException) -> "SlideError":
+        """Word a library's error in one line."""
+        detail = " ".join(str(error).split()) or type(error).__name__
+        return cls(f"expected {expected}, got {path}: {detail}")
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Pixels of every stored level; level 0 is the finest. Reads are always inside the level.
+
+    `mpp_error` tells in words why `mpp` is None.
+    """
+
+    mpp: float | None
+    mpp_error: str
+    level_shapes: tuple[tuple[int, int], ...]
+
+    def read(
+        self, level: int, top: int, left: int, height: int, width: int
+    ) -> arrays.ImageUint8: ...
+
+    def close(self) -> None: ...
+
+
+def probe(backend: Backend) -> None:
+    """Read a little everywhere: a truncated slide often opens and fails only later."""
+    height, width = backend.level_shapes[0]
+    h, w = min(_PROBE, height), min(_PROBE, width)
+    bottom, right = height - h, width - w
+    corners = [(0, 0), (0, right), (bottom, 0), (bottom, right)]
+    for top, left in [*corners, (bottom // 2, right // 2)]:
+        backend.read(0, top, left, h, w)
+    height, width = backend.level_shapes[-1]
+    backend.read(len(backend.level_shapes) - 1, 0, 0, min(_PROBE, height), min(_PROBE, width))

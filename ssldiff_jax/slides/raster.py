@@ -1,0 +1,222 @@
+"""Georeferenced rasters of any size and depth, read by windows."""
+
+import base64
+import contextlib
+import math
+import pathlib
+import struct
+import threading
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+import rasterio
+from jaxtyping import Bool, Shaped
+from PIL import Image
+from rasterio import windows
+from rasterio.enums import MaskFlags
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import colour, pixels, protocol, reading
+
+_GEO_KEYS = 34735  # GeoKeyDirectoryTag
+_EARTH_RADIUS = 6_371_008.8  # m, the mean one
+_SQUARE = 0.01  # sides of a pixel may differ by this part
+_STRIP_PIXELS = 2**22  # read at once: 100 MB of three bands as float64
+_LOOK, _LOOK_SIDE = 512, 4096  # values looked at a side, and the px they are taken from
+
+
+class RasterBackend:
+    """A GeoTIFF: three bands of it as RGB, white where it says that it has no data.
+
+    That is: nodata in all chosen bands, NaN in one, or zero in a mask of the whole dataset. Its
+    fourth band is what a sensor saw (infrared), whatever the file calls it: no transparency.
+    """
+
+    def __init__(self, path: pathlib.Path, config: reading.ReadingConfig):
+        self._path, self._config, self._lock = path, config, threading.Lock()
+        with _as_slide_error(path), contextlib.ExitStack() as on_error:
+            file = _open(path)
+            self._files = {0: file}
+            on_error.callback(self.close)
+            # Number of the overview by level; level 0 is none.
+            overviews = _overviews(path, file)
+            self._overviews = (None, *overviews)
+            self.level_shapes = (file.shape, *overviews.values())
+            self._bands = _bands(path, file, config)
+            self._nodata = [file.nodatavals[band - 1] for band in self._bands]
+            flags = file.mask_flag_enums[self._bands[0] - 1]
+            self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+            self.mpp, self.mpp_error = _mpp(file)
+            self._to_srgb = _to_srgb(file) if config.colour == "srgb" else None
+            self._check_depth(file)
+            protocol.probe(self)
+            on_error.pop_all()
+
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
+        """Return (height, width, 3) level pixels. Raises SlideError where the file is damaged."""
+        out = np.empty((height, width, 3), np.uint8)
+        rows = max(1, _STRIP_PIXELS // width)
+        with self._lock, _as_slide_error(self._path):  # GDAL reads a file in one thread only
+            file = self._file(level)
+            for row in range(0, height, rows):
+                strip = out[row : row + rows]
+                strip[:] = self._rgb(file, windows.Window(left, top + row, width, len(strip)))
+        return out
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def _file(self, level: int) -> rasterio.DatasetReader:
+        """The dataset of a level, opened when it is first read."""
+        if level not in self._files and not self._files[0].closed:
+            self._files[level] = _open(self._path, self._overviews[level])
+        return self._files.get(level, self._files[0])  # a closed one says so when it is read
+
+    def _rgb(self, file: rasterio.DatasetReader, window: windows.Window) -> arrays.ImageUint8:
+        values = file.read(self._bands, window=window)
+        missing = self._missing(values)
+        if self._has_mask:
+            missing |= file.read_masks(self._bands[0], window=window) == 0
+        if self._config.is_scaled:
+            low, high = self._config.low, self._config.high
+            values = np.where(missing, low, values).astype(np.float64)
+            values = np.floor((values - low) * 255 / (high - low) + 0.5).clip(0, 255)
+        rgb = np.empty((*missing.shape, 3), np.uint8)
+        rgb[:] = np.moveaxis(values, 0, -1)  # one band is repeated
+        if self._to_srgb:
+            rgb = np.array(self._to_srgb(Image.fromarray(rgb)))
+        rgb[missing] = pixels.WHITE
+        return rgb
+
+    def _missing(self, values: Shaped[np.ndarray, "C H W"]) -> Bool[np.ndarray, "H W"]:
+        missing = np.zeros(values.shape[1:], bool)
+        if None not in self._nodata:
+            pairs = zip(values, self._nodata, strict=True)
+            with np.errstate(over="ignore"):  # a nodata value may lie outside what the bands hold
+                missing |= np.all([band == nodata for band, nodata in pairs], axis=0)
+        if values.dtype.kind == "f":
+            missing |= np.isnan(values).any(axis=0)
+        return missing
+
+    def _check_depth(self, file: rasterio.DatasetReader) -> None:
+        """Raise SlideError for values that the config does not bring to 8 bits."""
+        dtype = file.dtypes[self._bands[0] - 1]
+        if "complex" in dtype:
+            raise protocol.SlideError(
+                f"expected bands of real numbers, got {dtype} in {self._path}"
+            )
+        if dtype != "uint8" and not self._config.is_scaled:
+            raise protocol.SlideError(
+                f"expected bands of 8 bits, got {dtype} with {self._found_values()} in "
+                f"{self._path}: pass --config.data.reading.low and --config.data.reading.high, the "
+                "values that become 0 and 255"
+            )
+
+    def _found_values(self) -> str:
+        """The range of some of the coarsest level's values, around its centre."""
+        file = self._file(len(self.level_shapes) - 1)
+        height, width = (min(n, _LOOK_SIDE) for n in file.shape)
+        top, left = (file.height - height) // 2, (file.width - width) // 2
+        values = file.read(
+            self._bands,
+            window=windows.Window(left, top, width, height),
+            out_shape=(len(self._bands), min(height, _LOOK), min(width, _LOOK)),
+        )
+        values = values[:, ~self._missing(values)]
+        return f"values {values.min():.10g}…{values.max():.10g}" if values.size else "no data"
+
+
+def is_geotiff(path: pathlib.Path) -> bool:
+    """Whether the first image of a TIFF has geo keys; False for whatever is no TIFF."""
+    try:
+        with path.open("rb") as file:
+            return _GEO_KEYS in _first_tags(file)
+    except (OSError, OverflowError, KeyError, struct.error):
+        return False
+
+
+def _first_tags(file: BinaryIO) -> set[int]:
+    """The tags of the first directory, of a classic or a big TIFF, without their values."""
+    header = file.read(16)
+    order = {b"II": "<", b"MM": ">"}[header[:2]]
+    (version,) = struct.unpack_from(f"{order}H", header, 2)
+    offset, count, entry = {42: ("4xI", "H", 12), 43: ("8xQ", "Q", 20)}[version]
+    file.seek(*struct.unpack_from(order + offset, header))
+    (number,) = struct.unpack(order + count, file.read(struct.calcsize(order + count)))
+    entries = file.read(entry * min(number, 2**16))
+    return {struct.unpack_from(f"{order}H", entries, at)[0] for at in range(0, len(entries), entry)}
+
+
+def _open(path: pathlib.Path, overview: int | None = None) -> rasterio.DatasetReader:
+    which = {} if overview is None else {"overview_level": overview}
+    return rasterio.open(path, driver="GTiff", **which)
+
+
+@contextlib.contextmanager
+def _as_slide_error(path: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
+    except protocol.SlideError:
+        raise
+    except Exception as error:  # GDAL's classes, rasterio's, and those of odd names have no base
+        cause = error.__cause__ or error
+        raise protocol.SlideError.because(path, "a readable raster", cause) from error
+
+
+def _overviews(path: pathlib.Path, file: rasterio.DatasetReader) -> dict[int, tuple[int, int]]:
+    """Shapes of the overviews that are the whole image made smaller, finest first.
+
+    Factors are told rounded: only an opened overview knows its shape. None is kept open.
+    """
+    shapes = {}
+    for number in range(len(file.overviews(1))):
+        with _open(path, number) as overview:
+            shapes[number] = overview.shape
+    found, last = {}, file.shape
+    for number, shape in sorted(shapes.items(), key=lambda item: max(item[1]), reverse=True):
+        ratio = max(file.shape) / max(shape)
+        is_whole = all(abs(f / ratio - n) < 1 for f, n in zip(file.shape, shape, strict=True))
+        if is_whole and max(shape) < max(last):
+            found[number] = last = shape
+    return found
+
+
+def _bands(
+    path: pathlib.Path, file: rasterio.DatasetReader, config: reading.ReadingConfig
+) -> list[int]:
+    """One or three bands. Raises SlideError where the file lacks one."""
+    bands = config.bands or ((1, 2, 3) if file.count >= 3 else (1,))
+    if max(bands) > file.count:
+        raise protocol.SlideError(
+            f"expected config.data.reading.bands in 1…{file.count} for {path}, got {bands}"
+        )
+    return list(bands)
+
+
+def _mpp(file: rasterio.DatasetReader) -> tuple[float | None, str]:
+    """Microns per pixel by the coordinate system; else None and why.
+
+    Degrees are those of a sphere, at the middle latitude of the raster.
+    """
+    crs, transform = file.crs, file.transform
+    if crs is None or transform.is_identity or not (crs.is_projected or crs.is_geographic):
+        return None, protocol.NO_MPP
+    if crs.is_projected:
+        x = y = crs.linear_units_factor[1]  # metres per unit
+    else:
+        radians = crs.units_factor[1]
+        latitude = transform.f + (transform.d * file.width + transform.e * file.height) / 2
+        y = radians * _EARTH_RADIUS
+        x = y * math.cos(latitude * radians)
+    width = math.hypot(transform.a * x, transform.d * y)
+    height = math.hypot(transform.b * x, transform.e * y)
+    if not (0 < width < math.inf and abs(width - height) <= _SQUARE * max(width, height)):
+        return None, f"expected square pixels, got {height:.6g} × {width:.6g} m"
+    return (width + height) / 2 * 1e6, ""
+
+
+def _to_srgb(file: rasterio.DatasetReader) -> colour.ToSrgb | None:
+    profile = file.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE")
+    return colour.ToSrgb.from_bytes(base64.b64decode(profile)) if profile else None
