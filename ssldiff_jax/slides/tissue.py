@@ -1,4 +1,4 @@
-"""Where the tissue is: a boolean thumbnail and the tissue fraction of any region."""
+"""Where the tissue is, and what spoils it: a thumbnail, and the tissue fraction of any region."""
 
 import dataclasses
 
@@ -7,8 +7,13 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt32
 from scipy import ndimage
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import quality
 from ssldiff_jax.slides import slide as slides
 
+KINDS = tuple(quality.TINTS)
+"""What a pixel is: background, tissue, or the rule that took it."""
+
+_PICTURE_PX = 1024
 _STRIP_ROWS = 256  # thumbnail rows read at once
 
 
@@ -19,11 +24,24 @@ class TissueConfig:
     # Microns per pixel of the thumbnail.
     mpp: float = 8.0
     # Otsu's threshold on HSV saturation (0…1) is kept between these two: the floor keeps a blank
-    # slide blank, the ceiling keeps a slide full of tissue whole.
+    # slide blank, the ceiling keeps a slide full of tissue whole; a ceiling of 0 keeps greys too.
     min_saturation: float = 0.05
     max_saturation: float = 0.10
-    # Pixels darker than this (luminance, 0…1) are pen, folds or scanner border.
+    # Pixels darker than this (luminance, 0…1) are black ink or scanner border; 0 keeps them.
     min_luminance: float = 0.10
+    # Pixels brighter than this (luminance, 0…1) are clouds, or no data, which is white; 1 keeps
+    # them.
+    max_luminance: float = 1.0
+    # Pen: absorbs red this much more, over the mean, than H&E can; 0 keeps it, as other stains and
+    # rasters must.
+    pen_chroma: float = 0.3
+    # Folds: this many times as dense as is typical of tissue of their colour; 0 keeps them.
+    fold_density: float = 2.0
+    # Out of focus: detail as wide as after a Gaussian of this sigma, µm (2 is safe); 0 keeps it
+    # and saves reading all tissue at blur_mpp.
+    blur_um: float = 0.0
+    # Microns per pixel that sharpness is judged at.
+    blur_mpp: float = 1.0
     # Specks and holes below this radius vanish; 0 keeps them.
     smooth_radius_um: float = 16.0
 
@@ -77,8 +95,36 @@ class TissueMask:
         return upper * (1 - dy) + lower * dy
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examined:
+    """What a slide is made of: the tissue, and every thumbnail pixel's kind, a number in `KINDS`.
+
+    `thumbnail` is smaller than `kinds` by a whole step where that has more than 1024 px a side.
+    """
+
+    mask: TissueMask
+    kinds: UInt8[np.ndarray, "H W"]
+    thumbnail: UInt8[np.ndarray, "h w 3"]
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Fraction of each kind; they sum to 1."""
+        counts = np.bincount(self.kinds.ravel(), minlength=len(KINDS)) / self.kinds.size
+        return dict(zip(KINDS, counts.tolist(), strict=True))
+
+    def picture(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The thumbnail with artefacts tinted and the background pale, at most 1024 px a side."""
+        step = _picture_step(self.kinds.shape)
+        return quality.tinted(self.thumbnail, self.kinds[::step, ::step])
+
+
 def tissue_mask(slide: slides.Slide, config: TissueConfig | None = None) -> TissueMask:
-    """Find the tissue of a slide by saturation, with memory bounded by the thumbnail's.
+    """Find the tissue of a slide, without what spoils it."""
+    return examine(slide, config).mask
+
+
+def examine(slide: slides.Slide, config: TissueConfig | None = None) -> Examined:
+    """Find tissue by saturation and what spoils it, with memory bounded by the thumbnail's.
 
     A slide coarser than `config.mpp` is looked at natively. Source of the threshold: Otsu 1979.
     """
@@ -86,17 +132,49 @@ def tissue_mask(slide: slides.Slide, config: TissueConfig | None = None) -> Tiss
     is_coarse = config.mpp < slide.mpp * (1 - slides.MPP_TOLERANCE)
     mpp = slide.mpp if is_coarse else config.mpp
     height, width = slide.shape_at(mpp)
-    saturation = np.zeros((height, width), np.uint8)
-    is_bright = np.zeros((height, width), bool)
-    for top in range(0, height, _STRIP_ROWS):
-        rows = slice(top, min(top + _STRIP_ROWS, height))
-        strip = slide.read_region(top, 0, rows.stop - top, width, mpp=mpp)
-        saturation[rows] = _saturation(strip)
-        is_bright[rows] = strip @ np.float32([0.2126, 0.7152, 0.0722]) >= config.min_luminance * 255
-    counts = np.bincount(saturation[is_bright], minlength=256)
+    thumbnail = slide.read_region(0, 0, height, width, mpp=mpp)
+    radius = round(config.smooth_radius_um / mpp)
+    saturation, kinds = _pixel_rules(thumbnail, config)
+    is_pen, is_black = (kinds == KINDS.index(name) for name in ("pen", "black"))
+    if is_pen.any():  # specks are no strokes; black ink has a rim that is only grey
+        kinds[is_pen & ~_open(is_pen | is_black, radius)] = 0
+    counts = np.bincount(saturation[kinds == 0], minlength=256)
     threshold = np.clip(_otsu(counts) / 255, config.min_saturation, config.max_saturation)
-    mask = is_bright & (saturation > threshold * 255)
-    return TissueMask(_smooth(mask, round(config.smooth_radius_um / mpp)), mpp)
+    mask = (kinds == 0) & ((saturation > threshold * 255) | (config.max_saturation == 0))
+    mask = _smooth(mask, radius)
+    mask &= (kinds == 0) | is_black  # small black holes stay closed
+    if config.fold_density > 0:
+        fold = quality.folds(thumbnail, mask, config.fold_density, mpp)
+        kinds[fold] = KINDS.index("fold")
+        mask &= ~fold
+    if config.blur_um > 0:
+        blur = quality.is_blurred(slide, mask, mpp, config.blur_mpp, config.blur_um)
+        kinds[blur] = KINDS.index("blur")
+        mask &= ~blur
+    kinds[mask] = KINDS.index("tissue")
+    step = _picture_step(mask.shape)
+    return Examined(TissueMask(mask, mpp), kinds, thumbnail[::step, ::step].copy())
+
+
+def _pixel_rules(
+    thumbnail: arrays.ImageUint8, config: TissueConfig
+) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]:
+    """Saturation, and the kind of what one pixel alone gives away; 0 for the others."""
+    saturation, kinds = (np.zeros(thumbnail.shape[:2], np.uint8) for _ in range(2))
+    for top in range(0, len(thumbnail), _STRIP_ROWS):
+        strip, kind = (array[top : top + _STRIP_ROWS] for array in (thumbnail, kinds))
+        saturation[top : top + _STRIP_ROWS] = _saturation(strip)
+        luminance = quality.luminance(strip)
+        if config.max_luminance < 1:
+            kind[luminance > config.max_luminance * 255] = KINDS.index("white")
+        if config.pen_chroma > 0:
+            kind[quality.is_ink(strip, config.pen_chroma)] = KINDS.index("pen")
+        kind[luminance < config.min_luminance * 255] = KINDS.index("black")
+    return saturation, kinds
+
+
+def _picture_step(shape: tuple[int, int]) -> int:
+    return -(-max(shape) // _PICTURE_PX)
 
 
 def _split(value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,9 +206,18 @@ def _smooth(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W
     """Open, then close, with a disc; the border counts as more of the same."""
     if radius < 1:
         return mask
+    dilated = ndimage.binary_dilation(_open(mask, radius), _disc(radius))
+    return ndimage.binary_erosion(dilated, _disc(radius), border_value=1)
+
+
+def _open(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W"]:
+    """Erode, then dilate, with a disc."""
+    if radius < 1:
+        return mask
+    eroded = ndimage.binary_erosion(mask, _disc(radius), border_value=1)
+    return ndimage.binary_dilation(eroded, _disc(radius))
+
+
+def _disc(radius: int) -> Bool[np.ndarray, "size size"]:
     offsets = np.arange(-radius, radius + 1)
-    disc = offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
-    eroded = ndimage.binary_erosion(mask, disc, border_value=1)
-    opened = ndimage.binary_dilation(eroded, disc)
-    dilated = ndimage.binary_dilation(opened, disc)
-    return ndimage.binary_erosion(dilated, disc, border_value=1)
+    return offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
