@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, grids,
     # prior, sample, imagine, judge, evaluate, report. The tools draw, sweep, variations, export,
-    # bench and compile run when named.
+    # verify, bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
     config.force = ""
@@ -71,13 +71,34 @@ def _mesh() -> ConfigDict:
 
 def _data() -> ConfigDict:
     c = ConfigDict()
-    # Slides: globs, files or folders, comma-separated; "demo" is the CC0 slide of the demo.
-    # Patches already cut: a .npy file of pixels or of names of image files; tfds:NAME.
+    # Slides: globs, files or folders, comma-separated, here or behind an address (gs://bucket/*.svs;
+    # pip install gcsfs); "demo" is a CC0 slide, "blue_marble" the Earth. Patches already cut:
+    # folder:PATH of images; a .npy file of pixels or of names of image files; tfds:NAME.
     c.slides = "demo"
+    # Where what became of every slide is kept; many runs can share it. "" is workdir/archive.
+    c.archive = ""
+
+    c.engine = ConfigDict()
+    # processes on this machine, or beam on any cluster (pip install apache-beam).
+    c.engine.kind = "processes"
+    # How many; 0: as many as cores.
+    c.engine.processes = 0
+    # Beam's own options: ("--runner=DataflowRunner", "--project=…", "--temp_location=gs://…").
+    c.engine.beam = ()
+
     # Microns per pixel of the slides; 0 takes what the file says.
     c.mpp = 0.0
     # Microns per pixel of the patches; 0.5 is 20×.
     c.patch_mpp = 0.5
+
+    c.reading = ConfigDict()
+    # Bands of a raster that are red, green and blue, or the one that is all; () is the first three.
+    c.reading.bands = ()
+    # Values of a raster that become black and white; both 0 takes 8 bits as they are.
+    c.reading.low = 0.0
+    c.reading.high = 0.0
+    # stored, or srgb: by the file's ICC profile.
+    c.reading.colour = "stored"
 
     c.tissue = ConfigDict()
     # Microns per pixel of the thumbnail the mask is made on.
@@ -85,8 +106,20 @@ def _data() -> ConfigDict:
     # Otsu's threshold on saturation is kept between these (0…1).
     c.tissue.min_saturation = 0.05
     c.tissue.max_saturation = 0.10
-    # Darker than this (0…1) is pen or fold.
+    # Darker than this (0…1) is black ink or scanner border; 0 keeps them.
     c.tissue.min_luminance = 0.10
+    # Brighter than this (0…1) is cloud, or no data, which is white; 1 keeps it.
+    c.tissue.max_luminance = 1.0
+    # Pen: absorbs red this much more, over the mean, than H&E can; 0 keeps it, as other stains and
+    # rasters must.
+    c.tissue.pen_chroma = 0.3
+    # Folds: this many times as dense as is typical of tissue of their colour; 0 keeps them.
+    c.tissue.fold_density = 2.0
+    # Out of focus: detail as wide as after a Gaussian of this sigma, µm (2 is safe); 0 keeps it and
+    # saves reading all tissue at blur_mpp.
+    c.tissue.blur_um = 0.0
+    # Microns per pixel that sharpness is judged at.
+    c.tissue.blur_mpp = 1.0
     # Specks and holes below this radius vanish, µm.
     c.tissue.smooth_radius_um = 16.0
 
@@ -107,6 +140,9 @@ def _data() -> ConfigDict:
     c.records.min_tissue = 0.5
     # JPEG quality of stored squares, 4:4:4.
     c.records.jpeg_quality = 95
+    # Further magnifications, as multiples of patch_mpp: (2.0, 4.0) of 20× adds 10× and 5×, in
+    # splits of their own.
+    c.records.scales = ()
 
     c.regions = ConfigDict()
     # Held-out reference regions: how many, and their cells.

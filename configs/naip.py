@@ -33,5 +33,7 @@ def every_square_counts(data) -> None:
     data.tissue.min_saturation = 0.0
     data.tissue.max_saturation = 0.0
     data.tissue.min_luminance = 0.0
+    data.tissue.pen_chroma = 0.0
+    data.tissue.fold_density = 0.0
     data.tissue.smooth_radius_um = 0.0
     data.records.min_tissue = 0.0

@@ -19,6 +19,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
 # As of a process that the signal ended: what starts runs again sees that this one is not done.
 _STOPPED = 128 + signal.SIGTERM
+_QUARANTINED = 3
 
 flags.mark_flags_as_required(["config", "workdir"])
 
@@ -35,7 +36,10 @@ def main(argv: list[str]) -> None:
     from ssldiff_jax.stages import launch
 
     try:
-        launch.launch(values, workdir)
+        quarantined = launch.launch(values, workdir)
+        if quarantined:
+            logging.getLogger("ssldiff_jax").warning("%s", quarantined)
+            sys.exit(_QUARANTINED)
     except launch.StoppedError as error:
         logging.getLogger("ssldiff_jax").info("%s", error)
         sys.exit(_STOPPED)

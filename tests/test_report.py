@@ -91,7 +91,9 @@ def workdir(tmp_path):
         "width": 48,
     }
     _write(tmp_path / "patches" / "regions.json", [place, place])
-    _write(tmp_path / "patches" / "skipped.json", [{"slide": f"a/{_HOSTILE}", "reason": "<b>"}])
+    (tmp_path / "patches" / "quarantine.jsonl").write_text(
+        json.dumps({"slide": f"a/{_HOSTILE}", "reason": "<b>"}) + "\n"
+    )
     for i in range(2):
         _png(tmp_path / "patches" / f"region_{i}.png", 32, 48)
         _png(tmp_path / "sample" / f"image_{i}.png", 32, 48)
@@ -158,7 +160,7 @@ def test_slide_names_are_escaped(workdir):
 def test_optional_parts_are_left_out(workdir):
     for name in (
         "judge/done.json", "sample/variations.png", "autoencoder/reconstructions.png",
-        "patches/overview_0.png", "patches/skipped.json", "encoder/metrics.jsonl",
+        "patches/overview_0.png", "patches/quarantine.jsonl", "encoder/metrics.jsonl",
         "evaluate/similarity_0.npy", "evaluate/similarity_1.npy",
     ):  # fmt: skip
         (workdir / name).unlink()

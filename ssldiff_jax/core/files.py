@@ -32,12 +32,16 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> N
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    text = json.dumps(value, indent=2, default=_plain) + "\n"
-    write_atomic(path, lambda p: _write_text(p, text))
+    write_text(path, json.dumps(value, indent=2, default=_plain) + "\n")
 
 
-def _write_text(path: pathlib.Path, text: str) -> None:
-    path.write_text(text)
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write text, atomically."""
+    write_atomic(path, lambda p: _write(p, text))
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

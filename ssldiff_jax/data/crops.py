@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.data import shuffle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,8 @@ def draw_crop(
 
 @dataclasses.dataclass(frozen=True)
 class CropTable:
-    """Crop i of a split: every stage that asks for crop i gets the same pixels."""
+    """Crop i of a split: every stage that asks for crop i gets the same pixels. One crop for each
+    record follows their order on disk; any other number of crops is spread over all records."""
 
     num_records: int
     record_px: int
@@ -107,7 +109,7 @@ class CropTable:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, number]))
         crop = draw_crop(
             generator,
-            number % self.num_records,
+            self._record(number),
             self.record_px,
             self.config.context_patch_px,
             self.config.dihedral,
@@ -121,3 +123,8 @@ class CropTable:
             for at in (crop.top + margin, crop.left + margin)
         ]
         return dataclasses.replace(crop, lattice=tuple(lattice))
+
+    def _record(self, number: int) -> int:
+        if not self.config.num_crops:
+            return number
+        return int(shuffle.examples_at(np.array([number]), self.num_records, self.seed)[0])

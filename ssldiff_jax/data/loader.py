@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import builder, crops, shuffle, store
+from ssldiff_jax.data import crops, shuffle, store
+from ssldiff_jax.data import records as records_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _index(places: range) -> np.ndarray:
 class _Patches:
     """Random crops of `side` px, by the number of their batch."""
 
-    records: builder.RecordSource
+    records: records_lib.RecordSource
     stream: _Stream
     side: int
     dihedral: bool
@@ -112,7 +113,7 @@ class _Patches:
 
 
 def patch_batches(
-    records: builder.RecordSource,
+    records: records_lib.RecordSource,
     *,
     side: int,
     dihedral: bool,

@@ -2,13 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Int
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import builder, crops, plan
+from ssldiff_jax.data import crops, plan
+from ssldiff_jax.data import records as records_lib
 
 _TRIES = 200
 
@@ -26,34 +26,33 @@ class Mosaic:
 
     Attributes:
         records: where pixels come from.
-        places: (top, left, record) of every slide, by its number, from top to bottom.
         record_px: side of a record.
     """
 
-    records: builder.RecordSource
-    places: Mapping[int, Int[np.ndarray, "N 3"]]
+    records: records_lib.RecordSource
     record_px: int
 
-    @classmethod
-    def of(cls, records: builder.RecordSource, record_px: int) -> "Mosaic":
-        """That of all records."""
-        squares = records.squares()
-        order = np.lexsort((squares[:, 2], squares[:, 1], squares[:, 0]))
-        slides, starts = np.unique(squares[order, 0], return_index=True)
-        parts = np.split(np.stack([*squares[order, 1:].T, order], axis=1), starts[1:])
-        return cls(records, dict(zip(slides.tolist(), parts, strict=True)), record_px)
+    def places(self, slide: int) -> Int[np.ndarray, "N 3"]:
+        """(top, left, record) of a slide, from top to bottom.
+
+        Raises MosaicError where it has no records.
+        """
+        numbers, ends = self.records.slides[:, 0], self._ends
+        at = int(np.searchsorted(numbers, slide))
+        if at == len(numbers) or numbers[at] != slide:
+            raise MosaicError(f"expected one of the slides with records, got slide {slide}")
+        start = int(ends[at - 1]) if at else 0
+        here = self.records.places[start : ends[at], 1:3]
+        return np.column_stack([here, np.arange(start, ends[at])])
 
     def draw(self, generator: np.random.Generator, side: int) -> plan.Square:
         """A square of `side` px at a random place that records cover.
 
         Raises MosaicError where none is found.
         """
-        slides, ends = self._ends
         for _ in range(_TRIES):
-            number = generator.integers(ends[-1])
-            at = int(np.searchsorted(ends, number, "right"))
-            slide = slides[at]
-            top, left, _ = self.places[slide][number - ends[at]]  # from its end
+            number = int(generator.integers(len(self.records)))
+            slide, top, left, _ = self.records.places[number].tolist()
             # Anywhere over this record: one that is at the border of its slide counts as well.
             low, high = min(self.record_px - side, 0), max(self.record_px - side, 0)
             top, left = np.array([top, left]) + generator.integers(low, high + 1, 2)
@@ -62,15 +61,15 @@ class Mosaic:
                 return square
         raise MosaicError(
             f"records must lie side by side to make squares of {side} px, found none after "
-            f"{_TRIES} tries in {len(slides)} slides: a smaller grid, or records closer together "
-            f"(config.data.records.stride_px) or with less tissue (min_tissue), may help"
+            f"{_TRIES} tries in {len(self.records.slides)} slides: a smaller grid, or records "
+            "closer together (config.data.records.stride_px) or with less tissue (min_tissue), may "
+            "help"
         )
 
     @functools.cached_property
-    def _ends(self) -> tuple[list[int], Int[np.ndarray, "S"]]:
-        """Slides, and up to which record, counted over all of them, each one goes."""
-        slides = list(self.places)
-        return slides, np.cumsum([len(self.places[slide]) for slide in slides])
+    def _ends(self) -> Int[np.ndarray, "S"]:
+        """Up to which record, counted over all of them, each slide goes."""
+        return np.cumsum(self.records.slides[:, 1])
 
     def covers(self, square: plan.Square) -> bool:
         """Whether records cover all of a square."""
@@ -96,7 +95,7 @@ class Mosaic:
     def _cover(self, square: plan.Square) -> list[_Part] | None:
         """A few records that cover a square together, None where all of them do not: for the
         first pixel without one, the record that reaches furthest beyond it."""
-        places, side = self.places[square.slide], self.record_px
+        places, side = self.places(square.slide), self.record_px
         first = np.searchsorted(places[:, 0], square.top - side, "right")
         last = np.searchsorted(places[:, 0], square.top + square.height, "left")
         near = places[first:last] - [square.top, square.left, 0]

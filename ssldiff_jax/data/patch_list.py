@@ -15,6 +15,10 @@ from ssldiff_jax.slides import pixels
 TFDS = "tfds:"
 """What stands before the name of a TFDS data set."""
 
+FOLDER = "folder:"
+"""What stands before a folder of images, each of them a patch."""
+
+_IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _NAMES_IN_ERROR = 3
 
 
@@ -31,6 +35,10 @@ class PatchList(Protocol):
 
     def name(self, number: int) -> str:
         """What a patch is called; its case is found in it."""
+        ...
+
+    def label(self, number: int) -> str:
+        """The name of its class, "" where nothing tells."""
         ...
 
     def shape(self, number: int) -> tuple[int, int]:
@@ -56,6 +64,9 @@ class ImageFiles:
 
     def name(self, number: int) -> str:
         return self._names[number]
+
+    def label(self, number: int) -> str:
+        return pathlib.PurePath(self._names[number]).parent.name
 
     def shape(self, number: int) -> tuple[int, int]:
         return self._with_image(number, lambda image: (image.height, image.width))
@@ -91,6 +102,9 @@ class PixelArray:
     def name(self, number: int) -> str:
         return f"{number:08d}"
 
+    def label(self, number: int) -> str:
+        return ""
+
     def shape(self, number: int) -> tuple[int, int]:
         return self._values.shape[1], self._values.shape[2]
 
@@ -118,6 +132,8 @@ class TfdsImages:
                 f"expected a TFDS data set of images, prepared or to be downloaded, got {name}: "
                 f"{_reason(error):.300}"
             ) from error
+        told = builder.info.features
+        self._classes = getattr(told["label"], "names", None) if "label" in told else None
         self._decode = feature.decode_example_np
         self._shape = feature.shape
         self._ends = np.cumsum([len(split) for split in self._splits])
@@ -134,6 +150,10 @@ class TfdsImages:
         example = self._example(number)
         name = example.get("filename", example.get("id", f"{number:08d}"))
         return name.decode() if isinstance(name, bytes) else str(name)
+
+    def label(self, number: int) -> str:
+        found = self._example(number).get("label")
+        return "" if found is None or self._classes is None else self._classes[int(found)]
 
     def shape(self, number: int) -> tuple[int, int]:
         if self.largest_side:
@@ -153,16 +173,19 @@ class TfdsImages:
 def is_list(spec: str) -> bool:
     """Whether a config's `data.slides` names patches that are already cut, or large images of
     TFDS."""
-    return spec.startswith(TFDS) or spec.endswith(".npy")
+    return spec.startswith((TFDS, FOLDER)) or spec.endswith(".npy")
 
 
 def open_list(spec: str) -> PatchList:
-    """Open `tfds:NAME`, or a .npy file of pixels or of names of image files.
+    """Open `tfds:NAME`, `folder:PATH` (all images in it, in folders named by their classes if any),
+    or a .npy file of pixels or of names of image files.
 
     Raises PatchListError for anything else, and for a list of nothing.
     """
     if spec.startswith(TFDS):
         return TfdsImages(spec.removeprefix(TFDS))
+    if spec.startswith(FOLDER):
+        return _image_folder(pathlib.Path(os.path.expanduser(spec.removeprefix(FOLDER))))
     path = pathlib.Path(os.path.expanduser(spec))
     if not path.is_file():
         raise PatchListError(f"expected a .npy list of patches, got {path}: no such file")
@@ -172,6 +195,15 @@ def open_list(spec: str) -> PatchList:
     if isinstance(array, list):
         return ImageFiles(path, array)
     return PixelArray(path, array)
+
+
+def _image_folder(folder: pathlib.Path) -> ImageFiles:
+    if not folder.is_dir():
+        raise PatchListError(f"expected a folder of images, got {folder}: no such folder")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
+    if not found:
+        raise PatchListError(f"{folder}: expected images ({', '.join(_IMAGE_SUFFIXES)}), got none")
+    return ImageFiles(folder, [str(p.relative_to(folder)) for p in found])
 
 
 def read_array(path: pathlib.Path) -> np.ndarray | list[str]:
@@ -233,6 +265,8 @@ def _names(data: bytes, shape: tuple[int, ...]) -> list[str]:
 
 
 def _folder_of(path: pathlib.Path, first: str) -> pathlib.Path:
+    if path.is_dir():
+        return path
     beside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
     found = [folder for folder in (path.parent, *beside) if (folder / first).is_file()]
     if not found:

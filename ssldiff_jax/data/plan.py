@@ -33,12 +33,30 @@ class HoldoutConfig:
 @dataclasses.dataclass(frozen=True)
 class RecordConfig:
     """A record is a `record_px` square, every `stride_px`; with a record larger than a patch the
-    loader crops patches at any pixel."""
+    loader crops patches at any pixel.
+
+    `scales` are further magnifications, as multiples of the patch mpp: 2 of 20× is 10×. Their
+    records are splits of their own, `train_x2` and `test_x2`.
+    """
 
     record_px: int
     stride_px: int
     min_tissue: float
     jpeg_quality: int
+    scales: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        if self.record_px < 1 or self.stride_px < 1:
+            raise ValueError(
+                f"record_px and stride_px must be 1 or more, got record_px={self.record_px}, "
+                f"stride_px={self.stride_px}"
+            )
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ValueError(
+                f"jpeg_quality must lie in 1…100, got jpeg_quality={self.jpeg_quality}"
+            )
+        if any(scale <= 0 or scale == 1 for scale in self.scales):
+            raise ValueError(f"scales must be above 0 and not 1, got scales={self.scales}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +147,11 @@ def is_held_out(case: str, fraction: float) -> bool:
     """Whether a case is in the held-out part; depends on nothing but its name."""
     value = int(hashlib.sha256(case.encode()).hexdigest()[:12], 16)
     return value / 16**12 < fraction
+
+
+def split_at(split: str, scale: float) -> str:
+    """The split of records at another magnification: `train` at 2 is `train_x2`."""
+    return split if scale == 1 else f"{split}_x{scale:g}".replace(".", "p")
 
 
 def count_held_out(count: int, fraction: float) -> int:
@@ -243,12 +266,12 @@ def whole_regions(
     ]
 
 
-def pick_apart(candidates: list[tuple[float, Square]], count: int) -> list[Square]:
+def pick_apart(candidates: list[tuple[float, Square]], count: int) -> list[tuple[float, Square]]:
     """The first `count` candidates that do not overlap."""
-    chosen: list[Square] = []
-    for _, square in candidates:
-        if len(chosen) < count and not any(_overlap(square, other) for other in chosen):
-            chosen.append(square)
+    chosen: list[tuple[float, Square]] = []
+    for value, square in candidates:
+        if len(chosen) < count and not any(_overlap(square, other) for _, other in chosen):
+            chosen.append((value, square))
     return chosen
 
 

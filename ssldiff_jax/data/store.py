@@ -2,13 +2,19 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from array_record.python import array_record_data_source, array_record_module
 
 from ssldiff_jax.core import files
+from ssldiff_jax.data import shards as shards_lib
+
+SHARD_SIZE = 8192
+"""Examples of a shard."""
+
+Batch = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,56 +35,126 @@ class StoreWriter:
     """Appends examples; a store without its manifest is not a store, so a killed writer leaves
     nothing that could be read."""
 
-    def __init__(self, folder: pathlib.Path, fields: tuple[Field, ...], shard_size: int = 65536):
-        self._folder, self._fields, self._shard_size = folder, fields, shard_size
+    def __init__(self, folder: pathlib.Path, fields: tuple[Field, ...], shard_size: int = 0):
+        self._folder, self._fields = folder, fields
+        self._shard_size = shard_size or SHARD_SIZE
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "manifest.json").unlink(missing_ok=True)
-        for stale in folder.glob("*.array_record"):
+        for stale in folder.glob(f"*.{shards_lib.SUFFIX}"):
             stale.unlink()
-        self._shards: list[str] = []
-        self._count = 0
-        self._writer: Any = None
+        self._shards: list[shards_lib.Shard] = []
+        self._writer: shards_lib.ShardWriter | None = None
 
     def append(self, **batch: np.ndarray) -> None:
         """Add a batch `(B, *shape)` of every field."""
-        columns = [np.ascontiguousarray(batch[f.name], f.dtype) for f in self._fields]
-        for field, column in zip(self._fields, columns, strict=True):
-            if column.shape[1:] != field.shape:
-                raise ValueError(
-                    f"{field.name} must be {field.shape} an example, got {column.shape[1:]}"
-                )
-        for row in zip(*columns, strict=True):
-            if self._count % self._shard_size == 0:
-                self._next_shard()
-            self._writer.write(b"".join(value.tobytes() for value in row))
-            self._count += 1
+        for record in _packed(self._fields, batch):
+            if self._writer is None:
+                path = self._folder / _file(len(self._shards))
+                self._writer = shards_lib.ShardWriter(path)
+            self._writer.write(record)
+            if len(self._writer) == self._shard_size:
+                self._end_shard()
 
-    def _next_shard(self) -> None:
+    def _end_shard(self) -> None:
         if self._writer is not None:
-            self._writer.close()
-        name = f"{len(self._shards):05d}.array_record"
-        self._shards.append(name)
-        self._writer = array_record_module.ArrayRecordWriter(
-            # Compressing noise saves nothing, and reading it back takes four times as long.
-            str(self._folder / name),
-            "group_size:1,uncompressed",
-        )
+            self._shards.append(self._writer.close())
+            self._writer = None
 
     def close(self, **facts: Any) -> None:
         """Finish, and write the manifest with whatever `facts` readers should know."""
-        if self._writer is not None:
-            self._writer.close()
-        manifest = {
-            "fields": [dataclasses.asdict(f) for f in self._fields],
-            "shards": self._shards,
-            "count": self._count,
-            "facts": facts,
-        }
-        files.write_json(self._folder / "manifest.json", manifest)
+        self._end_shard()
+        _write_manifest(self._folder, self._fields, self._shards, facts)
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedStore:
+    """A store that several hosts write, each some of its shards; one that was written whole is
+    not written again, so what is cut off goes on at the shard.
+
+    Attributes:
+        folder: where all hosts see it.
+        fields: of an example.
+        count: how many examples there will be.
+        shard_size: examples of a shard.
+    """
+
+    folder: pathlib.Path
+    fields: tuple[Field, ...]
+    count: int
+    shard_size: int = SHARD_SIZE
+
+    @property
+    def num_shards(self) -> int:
+        """How many files it has."""
+        return -(-self.count // self.shard_size)
+
+    def missing(self, host: int = 0, hosts: int = 1) -> list[int]:
+        """The shards that this host has to write."""
+        return [i for i in range(host, self.num_shards, hosts) if self._read(i) is None]
+
+    def examples(self, number: int) -> range:
+        """The examples of a shard."""
+        start = number * self.shard_size
+        return range(start, min(start + self.shard_size, self.count))
+
+    def write(
+        self,
+        number: int,
+        batches: Iterable[Batch],
+        tally: Callable[[Batch], np.ndarray] | None = None,
+    ) -> None:
+        """Write a shard from batches of its examples; `tally` of all of them is added up."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f".{secrets.token_hex(6)}"
+        writer, total = shards_lib.ShardWriter(temporary), None
+        try:
+            for batch in batches:
+                for record in _packed(self.fields, batch):
+                    writer.write(record)
+                if tally is not None:
+                    total = tally(batch) + (0 if total is None else total)
+            shard = writer.close()
+            if shard.count != len(self.examples(number)):
+                raise ValueError(
+                    f"shard {number} of {self.folder} must have {len(self.examples(number))} "
+                    f"examples, got {shard.count}"
+                )
+            temporary.replace(self.folder / _file(number))
+        finally:
+            temporary.unlink(missing_ok=True)
+        told = dataclasses.asdict(shard) | {"file": _file(number)}
+        tallied = None if total is None else np.asarray(total).tolist()
+        files.write_json(self._note(number), {"shard": told, "tally": tallied})
+
+    def tally(self) -> np.ndarray:
+        """The sum over all shards of what was tallied."""
+        return sum(np.array(self._read(i)["tally"]) for i in range(self.num_shards))
+
+    def close(self, **facts: Any) -> None:
+        """Write the manifest; one host does, when all shards are there.
+
+        Raises ValueError where one is not.
+        """
+        found = [self._read(i) for i in range(self.num_shards)]
+        if None in found:
+            raise ValueError(f"{self.folder} lacks shard {found.index(None)} of {len(found)}")
+        shards = [shards_lib.Shard(**note["shard"]) for note in found]
+        _write_manifest(self.folder, self.fields, shards, facts)
+
+    def _note(self, number: int) -> pathlib.Path:
+        return self.folder / f"{number:05d}.json"
+
+    def _read(self, number: int) -> dict[str, Any] | None:
+        """What a shard's note says; None where it is not there as it was written."""
+        if not self._note(number).exists():
+            return None
+        note, path = files.read_json(self._note(number)), self.folder / _file(number)
+        whole = path.exists() and path.stat().st_size == note["shard"]["bytes"]
+        return note if whole and note["shard"]["count"] == len(self.examples(number)) else None
 
 
 class Store:
-    """Random access to what a StoreWriter wrote.
+    """Random access to what was written.
 
     Raises ValueError where the manifest is absent or a shard is missing or short.
     """
@@ -92,31 +168,28 @@ class Store:
             Field(f["name"], tuple(f["shape"]), f["dtype"]) for f in manifest["fields"]
         )
         self.facts: dict[str, Any] = manifest["facts"]
+        self.shards = [shards_lib.Shard(**shard) for shard in manifest["shards"]]
         self._folder = pathlib.Path(folder)
-        shards = [self._folder / name for name in manifest["shards"]]
-        for shard in shards:
-            if not shard.exists():
-                raise ValueError(f"{path} names {shard.name}, which is missing")
-        self._source = array_record_data_source.ArrayRecordDataSource([str(s) for s in shards])
-        if len(self._source) != manifest["count"]:
-            raise ValueError(
-                f"{path} promises {manifest['count']} examples, got {len(self._source)}"
-            )
+        for shard in self.shards:
+            stored = self._folder / shard.file
+            if not stored.exists():
+                raise ValueError(f"{path} names {shard.file}, which is missing")
+            if (size := stored.stat().st_size) != shard.bytes:
+                raise ValueError(f"{path} promises {shard.bytes} bytes of {shard.file}, got {size}")
+        self._reader = shards_lib.ShardReader(
+            [self._folder / shard.file for shard in self.shards], [s.count for s in self.shards]
+        )
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._reader)
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        raw, offset, example = self._source[int(number)], 0, {}
-        for field in self.fields:
-            value = np.frombuffer(raw, field.dtype, int(np.prod(field.shape)), offset)
-            example[field.name] = value.reshape(field.shape)
-            offset += field.num_bytes
-        return example
+        found = self.batch([int(number)])
+        return {name: values[0] for name, values in found.items()}
 
     def batch(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
         """Any examples, every field stacked."""
-        raw = np.frombuffer(b"".join(self._source.__getitems__(list(numbers))), np.uint8)
+        raw = np.frombuffer(b"".join(self._reader.read_many(numbers)), np.uint8)
         rows, offset, found = raw.reshape(len(numbers), -1), 0, {}
         for field in self.fields:
             part = rows[:, offset : offset + field.num_bytes]
@@ -129,5 +202,43 @@ class Store:
         """The first `count` values of a field, stacked."""
         return self.batch(range(min(count, len(self))))[name]
 
+    def damaged(self) -> Iterator[tuple[pathlib.Path, str]]:
+        """Shards that are not as they were written, and what is wrong; all are read."""
+        for shard in self.shards:
+            path = self._folder / shard.file
+            if (reason := shards_lib.damage(path, shard)) is not None:
+                yield path, reason
+
     def __repr__(self) -> str:
         return f"Store({self._folder.name}, {len(self)})"
+
+
+def _file(number: int) -> str:
+    return f"{number:05d}.{shards_lib.SUFFIX}"
+
+
+def _packed(fields: tuple[Field, ...], batch: Batch) -> Iterator[bytes]:
+    """The examples of a batch as bytes, all of it checked before the first."""
+    columns = [np.ascontiguousarray(batch[f.name], f.dtype) for f in fields]
+    for field, column in zip(fields, columns, strict=True):
+        if column.shape[1:] != field.shape:
+            raise ValueError(
+                f"{field.name} must be {field.shape} an example, got {column.shape[1:]}"
+            )
+    for row in zip(*columns, strict=True):
+        yield b"".join(value.tobytes() for value in row)
+
+
+def _write_manifest(
+    folder: pathlib.Path,
+    fields: tuple[Field, ...],
+    shards: list[shards_lib.Shard],
+    facts: dict[str, Any],
+) -> None:
+    manifest = {
+        "fields": [dataclasses.asdict(f) for f in fields],
+        "shards": [dataclasses.asdict(s) for s in shards],
+        "count": sum(s.count for s in shards),
+        "facts": facts,
+    }
+    files.write_json(folder / "manifest.json", manifest)

@@ -14,7 +14,7 @@ class SlideError(ValueError):
     """A file that cannot be used as a slide; the message is one line and names the file."""
 
     @classmethod
-    def because(cls, path: pathlib.Path, expected: str, error: BaseException) -> "SlideError":
+    def because(cls, path: pathlib.Path | str, expected: str, error: BaseException) -> "SlideError":
         """Word a library's error in one line."""
         detail = " ".join(str(error).split()) or type(error).__name__
         return cls(f"expected {expected}, got {path}: {detail}")

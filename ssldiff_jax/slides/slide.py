@@ -1,10 +1,12 @@
 """One slide at any mpp, whatever the file: the `Slide` protocol and how to open one."""
 
 import glob
+import hashlib
 import math
 import os
 import pathlib
 import stat
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -102,8 +104,28 @@ def find_slides(pattern: str) -> list[pathlib.Path]:
                 f"no slide matches '{part.strip()}': expected a file, a glob such as "
                 "'slides/*.svs', or a directory of slides"
             )
-        found.update((match.resolve(), match) for match in sorted(matches, reverse=True))
+        found.update((os.path.realpath(match), match) for match in sorted(matches, reverse=True))
     return sorted(found.values())
+
+
+def identity(slide: Slide) -> str:
+    """A hash that copies of a file share: its size, first and last MiB; without a file, pixels."""
+    if not slide.path.is_file():
+        height, width = slide.shape
+        rows = (slide.read_region(y, 0, 1, width, mpp=slide.mpp) for y in range(height))
+        return _hash(rows)
+    with slide.path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(2**20)
+        file.seek(max(size - 2**20, 0))
+        return _hash([str(size).encode(), first, file.read()])
+
+
+def _hash(parts: Iterable[bytes | np.ndarray]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
 
 
 class LeveledSlide:
@@ -226,8 +248,10 @@ def _find(part: str) -> list[pathlib.Path]:
     part = os.path.expanduser(part)
     if os.path.isdir(part):
         inside = pathlib.Path(part).iterdir()
-        return [p for p in inside if p.is_file() and p.suffix.lower() in SUFFIXES]
+        named = (p for p in inside if p.suffix.lower() in SUFFIXES)
+        # A link that leads nowhere is a slide that cannot be read, not one that is not there.
+        return [p for p in named if p.is_file() or p.is_symlink()]
     if os.path.isfile(part):  # before the glob: a name may have brackets in it
         return [pathlib.Path(part)]
     matches = map(pathlib.Path, glob.glob(part, recursive=True))
-    return [match for match in matches if match.is_file()]
+    return [match for match in matches if match.is_file() or match.is_symlink()]

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.ndimage
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import builder, loader, store
+from ssldiff_jax.data import loader, records, store
 from ssldiff_jax.stages import memory, runner
 
 _LATENTS, _DIM, _COUNT = (64, 64, 3), 384, 8192
@@ -47,7 +47,7 @@ class _Squares:
         return len(self.encoded)
 
     def __getitem__(self, number: int) -> arrays.ImageUint8:
-        return builder.decode(self.encoded[number])
+        return records.decode(self.encoded[number])
 
 
 def _patches() -> _Squares:
@@ -55,7 +55,7 @@ def _patches() -> _Squares:
     blurred = functools.partial(scipy.ndimage.gaussian_filter, sigma=(2, 2, 0))
     draw = lambda: blurred(source.normal(128, 200, (_PATCH_PX, _PATCH_PX, 3)))
     pixels = (draw().clip(0, 255).astype(np.uint8) for _ in range(_NUM_PATCHES))
-    return _Squares(tuple(builder.encode(p, _QUALITY).getvalue() for p in pixels))
+    return _Squares(tuple(records.encode(p, _QUALITY).getvalue() for p in pixels))
 
 
 def _stores(folder: pathlib.Path) -> tuple[store.Store, store.Store]:

@@ -7,11 +7,12 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import crops, loader, plan
+from ssldiff_jax.data import engine as engine_lib
 from ssldiff_jax.diffusion import cells, conditioning, guidance, schedule, solvers, unet
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.sampler import decode, grid, windows
-from ssldiff_jax.slides import pyramid, tissue
+from ssldiff_jax.slides import pyramid, reading, tissue
 from ssldiff_jax.stages import imported, prior_config
 from ssldiff_jax.train import chips, loop, mesh
 
@@ -40,12 +41,15 @@ class DataConfig:
     slides: str
     mpp: float
     patch_mpp: float
+    reading: reading.ReadingConfig
     tissue: tissue.TissueConfig
     holdout: plan.HoldoutConfig
     records: plan.RecordConfig
     regions: plan.RegionConfig
     crops: crops.CropConfig
     loader: loader.LoaderConfig
+    archive: str = dataclasses.field(metadata={"digest": False})
+    engine: engine_lib.EngineConfig = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
         if self.records.record_px < self.crops.context_patch_px:

@@ -4,81 +4,103 @@ were computed elsewhere, in the order of our records."""
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from ssldiff_jax.core import files
 from ssldiff_jax.data import crops as crops_lib
+from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data import store
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import parts, runner
-from ssldiff_jax.train import logs
+from ssldiff_jax.train import hosts, logs
 from ssldiff_jax.weights import features
 
 _BATCH = 256
+_RANKED = 256
+"""Embeddings whose effective rank is told."""
 
 
-def cropped(context: runner.Context, name: str) -> Iterator[np.ndarray]:
-    """Batches of oriented training crops with their context, uint8, in the order of the table."""
-    side = context.config.data.crops.context_patch_px
-    for batch in _records(context, name):
-        yield np.stack([crop.cut(record, side) for crop, record in batch])
+def each_shard(
+    made: store.SharedStore, name: str, write: Callable[[int, logs.Progress], None]
+) -> None:
+    """Let this host write its shards of a store; returns when all hosts have."""
+    missing = made.missing(jax.process_index(), jax.process_count())
+    progress = logs.Progress(name, sum(len(made.examples(number)) for number in missing))
+    for number in missing:
+        write(number, progress)
+    progress.close()
+    hosts.meet(f"{name} are written")
 
 
-def _records(
-    context: runner.Context, name: str
+def records_of(
+    source: records_lib.RecordSource,
+    table: crops_lib.CropTable,
+    numbers: range,
+    progress: logs.Progress,
 ) -> Iterator[list[tuple[crops_lib.Crop, np.ndarray]]]:
     """Batches of training crops, each with its record, in the order of the table."""
-    source = parts.records(context, "train")
-    table = parts.crop_table(context.config, source)
-    progress = logs.Progress(name, len(table))
-    for start in range(0, len(table), _BATCH):
-        crops = [table[i] for i in range(start, min(start + _BATCH, len(table)))]
+    for start in range(numbers.start, numbers.stop, _BATCH):
+        crops = [table[i] for i in range(start, min(start + _BATCH, numbers.stop))]
         yield [(crop, source[crop.record]) for crop in crops]
         progress.update(len(crops))
-    progress.close()
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: runner.Context) -> dict[str, Any] | None:
     """Write an array store of embeddings."""
-    return _imported(context) if context.config.embeddings.source else _computed(context)
+    if context.config.embeddings.source:
+        return hosts.first_alone("imported embeddings", lambda: _imported(context))
+    return _computed(context)
 
 
-def _computed(context: runner.Context) -> dict[str, Any]:
+def _computed(context: runner.Context) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
     model, config = parts.load_encoder(context), context.config.data.crops
     of_batch = _of_cells if config.led_by == "cells" else _of_patches
     length = context.config.denoiser.model(model.dim, context.config.num_cells).condition_dim
-    writer = store.StoreWriter(
-        context.folder("embeddings"), (store.Field("embedding", (length,), "float32"),)
-    )
-    rank = 0.0
-    for batch in _records(context, "embeddings"):
-        embedding, condition = of_batch(batch, model, config)
-        rank = rank or encoder.effective_rank(embedding)
-        writer.append(embedding=condition)
-    facts = {"dim": model.dim, "encoder": parts.encoder_digest(model), "effective_rank": rank}
-    writer.close(**facts)
+    source = parts.records(context, "train")
+    table = parts.crop_table(context.config, source)
+    fields = (store.Field("embedding", (length,), "float32"),)
+    made = store.SharedStore(context.folder("embeddings"), fields, len(table))
+
+    def write(number: int, progress: logs.Progress) -> None:
+        found = records_of(source, table, made.examples(number), progress)
+        made.write(number, ({"embedding": of_batch(b, model, config)} for b in found))
+
+    each_shard(made, "embeddings", write)
+    if not hosts.is_first():
+        return None
+    seen = np.unique(np.linspace(0, len(table) - 1, _RANKED).astype(int)).tolist()
+    sample = [(table[i], source[table[i].record]) for i in seen]
+    facts = {
+        "dim": model.dim,
+        "encoder": parts.encoder_digest(model),
+        "effective_rank": encoder.effective_rank(_of_patches(sample, model, config)),
+    }
+    made.close(**facts)
     return facts
 
 
-def _of_patches(batch, model: encoder.Encoder, config: crops_lib.CropConfig):
-    """(embeddings, conditions): the same."""
+def _of_patches(
+    batch, model: encoder.Encoder, config: crops_lib.CropConfig
+) -> Float[np.ndarray, "N D"]:
+    """Embeddings of crops."""
     margin = config.context_px
     inner = np.s_[margin : margin + config.patch_px, margin : margin + config.patch_px]
     side = config.context_patch_px
-    embedding = model(np.stack([crop.cut(record, side)[inner] for crop, record in batch]))
-    return embedding, embedding
+    return model(np.stack([crop.cut(record, side)[inner] for crop, record in batch]))
 
 
-def _of_cells(batch, model: encoder.Encoder, config: crops_lib.CropConfig):
-    """(embeddings of all cells, conditions of the crops)."""
+def _of_cells(
+    batch, model: encoder.Encoder, config: crops_lib.CropConfig
+) -> Float[np.ndarray, "N L"]:
+    """Conditions of crops: their cells' embeddings, and where these lie."""
     found = [crop.cells(record, config) for crop, record in batch]
     embedding = model(np.concatenate([patches for patches, _ in found]))
     place = cells.touched_places(np.stack([corner for _, corner in found]))
-    grouped = embedding.reshape(len(batch), cells.TOUCHED, -1)
-    return embedding, cells.pack(grouped, place)
+    return cells.pack(embedding.reshape(len(batch), cells.TOUCHED, -1), place)
 
 
 def _imported(context: runner.Context) -> dict[str, Any]:
@@ -97,25 +119,17 @@ def _imported(context: runner.Context) -> dict[str, Any]:
         rows, cols = reference["height"] // px, reference["width"] // px
         grid = _rows(np.array(reference["cells"]), embeddings).reshape(rows, cols, -1)
         files.write_atomic(folder / f"region_{i}.npy", lambda path, grid=grid: np.save(path, grid))
-    source = parts.records(context, "train")
-    places = np.array([source.place(i) for i in range(len(source))])
+    places = parts.records(context, "train").places[:, [0, 3]]
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
-    # Records are in random order and files are read slide by slide: sorted on disk.
-    sorted_path = folder / ".sorted.npy"
-    table = np.lib.format.open_memmap(sorted_path, "w+", np.float32, (len(places), dim))
-    progress = logs.Progress("embeddings", len(places))
-    by_slide = np.argsort(places[:, 0], kind="stable")
+    progress, rank = logs.Progress("embeddings", len(places)), 0.0
     for start in range(0, len(places), _BATCH):
-        here = by_slide[start : start + _BATCH]
-        table[here] = _rows(places[here], embeddings)
-        progress.update(len(here))
+        # Records are in the order of their slides, so every file is read once.
+        embedding = _rows(places[start : start + _BATCH], embeddings)
+        rank = rank or encoder.effective_rank(embedding)
+        writer.append(embedding=embedding)
+        progress.update(len(embedding))
     progress.close()
-    for start in range(0, len(places), _BATCH):
-        writer.append(embedding=table[start : start + _BATCH])
-    rank = encoder.effective_rank(np.array(table[:_BATCH]))
-    del table
-    sorted_path.unlink()
     facts = {"dim": dim, "source": context.config.embeddings.source, "effective_rank": rank}
     writer.close(**facts)
     return facts

@@ -52,7 +52,7 @@ def _side(context: runner.Context) -> int:
 def regions_of(context: runner.Context, split: str) -> mosaic.RegionTable:
     """Regions of a split; held-out parts of slides may hold no more than a grid."""
     config, section = context.config, context.config.prior.grids
-    whole = mosaic.Mosaic.of(parts.records(context, split), config.data.records.record_px)
+    whole = mosaic.Mosaic(parts.records(context, split), config.data.records.record_px)
     return mosaic.RegionTable(
         whole,
         section.count if split == "train" else section.count_test,

@@ -14,7 +14,7 @@ from ssldiff_jax.weights import alignment, features, published
 
 _LOG = logging.getLogger(__name__)
 
-_NUM_COMPARED = 512
+NUM_COMPARED = 512
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,19 +78,23 @@ class EmbeddingsSection:
 
 
 def check_alignment(
-    source: plan.Source, embeddings: Callable[[int], features.Features]
+    count: int,
+    square: Callable[[int], plan.Square],
+    pixels: Callable[[int], arrays.ImageUint8],
+    embeddings: Callable[[int], features.Features],
 ) -> alignment.Agreement | None:
-    """Compare embeddings with the pixels of their patches; `embeddings` finds those of a slide.
+    """Compare embeddings with the pixels of some of `count` patches; `embeddings` finds those of a
+    slide.
 
     Raises WeightsError where another order would agree better. None where the patches are too
     few to tell.
     """
-    squares = source.splits["train"]
-    chosen = np.random.default_rng(0).permutation(len(squares))[:_NUM_COMPARED]
+    chosen = np.random.default_rng(0).permutation(count)[:NUM_COMPARED].tolist()
     if len(chosen) < alignment.LEAST:
         return None
-    compared = sorted((squares[i] for i in chosen), key=lambda s: (s.slide, s.row))
-    looks = alignment.look(np.stack([source.read(s) for s in compared]))
+    chosen = sorted(chosen, key=lambda i: (square(i).slide, square(i).row))
+    compared = [square(i) for i in chosen]
+    looks = alignment.look(np.stack([pixels(i) for i in chosen]))
     moved = [rows_of(compared, embeddings, move) for move in (-2, -1, 1, 2)]
     found = alignment.agreement(rows_of(compared, embeddings), looks, moved)
     _LOG.info("embeddings agree with pixels: %.2f (shuffled %.2f, moved %.2f)",

@@ -1,44 +1,39 @@
 """Stage `latents`: the moments of every crop, and the affine that makes them unit variance."""
 
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import layers
+from ssldiff_jax.core import layers, spread
 from ssldiff_jax.data import store
 from ssldiff_jax.stages import embeddings, parts, runner
+from ssldiff_jax.train import hosts, logs
 
 _BATCH = 64
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: runner.Context) -> dict[str, Any] | None:
     """Write an array store of moments, aligned with the embeddings, and their scaling."""
-    config = context.config
+    config, channels = context.config, context.config.autoencoder.model.chosen.latent_channels
     params = parts.load_autoencoder_params(context)
-    model = autoencoder.Autoencoder(config.autoencoder.model)
-    margin = config.data.crops.context_px // config.downsample_factor
-
-    @jax.jit
-    def encode(params, image_uint8):
-        moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
-        return moments[:, margin : margin + config.window, margin : margin + config.window]
-
-    channels = config.autoencoder.model.chosen.latent_channels
-    shape = (config.window, config.window, 2 * channels)
+    source = parts.records(context, "train")
+    table = parts.crop_table(config, source)
     # Moments of a few hundred are far outside; half precision keeps three digits of the rest.
-    writer = store.StoreWriter(
-        context.folder("latents"), (store.Field("moments", shape, "float16"),)
-    )
-    sums = np.zeros((3, channels))
-    for patches in embeddings.cropped(context, "latents"):
-        for start in range(0, len(patches), _BATCH):
-            batch = patches[start : start + _BATCH]
-            padded = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
-            moments = np.asarray(encode(params, padded))[: len(batch)]
-            writer.append(moments=moments)
-            sums += _sums(moments)
+    field = store.Field("moments", (config.window, config.window, 2 * channels), "float16")
+    made = store.SharedStore(context.folder("latents"), (field,), len(table))
+    encode = _encoder(context, params)
+
+    def write(number: int, progress: logs.Progress) -> None:
+        found = embeddings.records_of(source, table, made.examples(number), progress)
+        moments = (m for batch in found for m in encode(batch))
+        made.write(number, ({"moments": m} for m in moments), lambda b: _sums(b["moments"]))
+
+    embeddings.each_shard(made, "latents", write)
+    if not hosts.is_first():
+        return None
+    sums = made.tally()
     mean = sums[1] / sums[0]
     std = np.sqrt(sums[2] / sums[0] - mean**2)
     if config.autoencoder.latent_scaling == "none":
@@ -48,8 +43,30 @@ def run(context: runner.Context) -> dict[str, Any]:
         "latent_scale": (1 / std).tolist(),
         "autoencoder": parts.params_digest(params),
     }
-    writer.close(**facts)
+    made.close(**facts)
     return facts
+
+
+def _encoder(context: runner.Context, params: Any):
+    """From crops with their records to batches of moments; this host's devices share a batch."""
+    config = context.config
+    model = autoencoder.Autoencoder(config.autoencoder.model)
+    margin, side = config.data.crops.context_px // config.downsample_factor, config.window
+
+    def program(params, image_uint8):
+        moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
+        return moments[:, margin : margin + side, margin : margin + side]
+
+    encode = spread.Spread(program, spread.local_mesh())
+
+    def batches(crops) -> Iterator[np.ndarray]:
+        patches = [crop.cut(record, config.data.crops.context_patch_px) for crop, record in crops]
+        for start in range(0, len(patches), _BATCH):
+            batch = np.stack(patches[start : start + _BATCH])
+            padded = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
+            yield np.asarray(encode(params, padded))[: len(batch)].astype(np.float16)
+
+    return batches
 
 
 def _sums(moments: np.ndarray) -> np.ndarray:

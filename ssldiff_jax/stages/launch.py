@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import runner, table
+from ssldiff_jax.stages import patches, runner, table
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -32,8 +32,11 @@ def _mesh(config: run_config.RunConfig, chosen: list[str]) -> Mesh:
     return mesh_lib.make_mesh(config.mesh)
 
 
-def launch(values: dict[str, Any], workdir: pathlib.Path) -> None:
-    """Run the stages that `values` ask for in `workdir`."""
+def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
+    """Run the stages that `values` ask for in `workdir`.
+
+    Returns a line about what was quarantined, where patches were made and not all could be used.
+    """
     config = config_lib.build(run_config.RunConfig, values)
     chosen = runner.parse_names(config.stages, table.STAGES, "stages")
     force = set(runner.parse_names(config.force, table.STAGES, "force"))
@@ -54,3 +57,10 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> None:
 
     hosts.first_alone("writing to the workdir", write)
     runner.run_stages(table.STAGES, context, chosen, force)
+    if "patches" not in chosen:
+        return None
+    folder = context.folder("patches")
+    count = files.read_json(folder / "done.json")["facts"].get("quarantined", 0)
+    return (
+        f"{count} of the files could not be used: {folder / patches.QUARANTINE}" if count else None
+    )

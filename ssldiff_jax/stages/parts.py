@@ -13,7 +13,8 @@ import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, files
-from ssldiff_jax.data import builder, crops, patch_list
+from ssldiff_jax.data import crops, patch_list
+from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.prior import conditions
@@ -39,12 +40,12 @@ def training_run(context: runner.Context, name: str) -> loop.Run:
     )
 
 
-def records(context: runner.Context, split: str) -> builder.RecordSource:
+def records(context: runner.Context, split: str) -> records_lib.RecordSource:
     """Records of a split."""
-    return builder.RecordSource(context.folder("patches") / "records", split)
+    return records_lib.RecordSource(context.folder("patches") / "records", split)
 
 
-def crop_table(config: run_config.RunConfig, source: builder.RecordSource) -> crops.CropTable:
+def crop_table(config: run_config.RunConfig, source: records_lib.RecordSource) -> crops.CropTable:
     """The crops that embeddings and latents are cached for."""
     return crops.CropTable(
         len(source), config.data.records.record_px, config.data.crops, config.seed

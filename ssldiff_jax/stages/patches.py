@@ -1,24 +1,40 @@
-"""Stage `patches`: slides, or patches already cut → records of both splits, and references."""
+"""Stage `patches`: slides, or patches already cut → records of both splits, and references.
+
+What every slide becomes lies in the archive and outlives the stage: made anew, it costs only the
+slides that are new or changed.
+"""
 
 import dataclasses
+import json
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.data import builder, patch_list, plan
+from ssldiff_jax.data import archive, engine, patch_list, plan, tiling
 from ssldiff_jax.evaluation import images
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import imported, list_source, runner, slide_source
+from ssldiff_jax.train import hosts, logs
 from ssldiff_jax.weights import features, published
+
+_LOG = logging.getLogger(__name__)
 
 # Images of a data set that are larger are slides of their own.
 _LARGEST_PATCH = 1024
+
+# Slides whose embeddings are compared with pixels before all are tiled.
+_LOOKED_AT = 8
+
+QUARANTINE = "quarantine.jsonl"
+"""A line for every slide or patch that could not be used: `slide` and `reason`."""
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
@@ -27,82 +43,198 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     if patch_list.is_list(spec):
         patches = patch_list.open_list(spec)
         path = pathlib.Path(patches.source)
-        file = published.fingerprint(str(path)) if path.is_file() else None
+        file = published.fingerprint(str(path)) if path.exists() else None
         slides = [[patches.source, len(patches), file]]
     else:
-        slides = [[path.name, path.stat().st_size] for path in slide_source.paths(config.data)]
+        slides = [slide_source.fingerprint(s) for s in slide_source.sources(config.data)]
     return {"slides": slides, "embeddings": config.embeddings.fingerprint()}
 
 
-def run(context: runner.Context) -> dict[str, Any]:
-    """Write `records/` (TFDS), `region_N.png` with `regions.json`, and `skipped.json`."""
+def run(context: runner.Context) -> dict[str, Any] | None:
+    """Write `records/` (TFDS), `region_N.png` with `regions.json`, and `quarantine.jsonl`."""
     spec = context.config.data.slides
     patches = patch_list.open_list(spec) if patch_list.is_list(spec) else None
-    if patches is None:
-        return _of_slides(context, slide_source.openers(context.config.data))
-    if getattr(patches, "largest_side", 0) > _LARGEST_PATCH:
-        return _of_slides(context, slide_source.openers_of(patches, context.config.data))
-    return _of_list(context, patches)
+    is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
+    if not is_small:
+        return _of_slides(context, patches)
+    return hosts.first_alone("patches of a list", lambda: _of_list(context, patches))
+
+
+def archive_folder(context: runner.Context) -> pathlib.Path:
+    """Where entries of slides lie."""
+    named = context.config.data.archive
+    return pathlib.Path(named).expanduser() if named else context.workdir / "archive"
 
 
 def _of_slides(
-    context: runner.Context, slides: list[tuple[str, slide_source.OpenSlide]]
-) -> dict[str, Any]:
+    context: runner.Context, listed: patch_list.PatchList | None
+) -> dict[str, Any] | None:
     section = context.config.embeddings
-    found = slide_source.OpenSlides(
-        context.config.data, slides, section.of_slide if section.source else None
+    tasks = slide_source.tasks(context.config, archive_folder(context), listed)
+    agreement = None
+    if section.source and section.check == "pixels":
+        agreement = hosts.first_alone(
+            "comparing embeddings with pixels", lambda: _agreement(tasks, section)
+        )
+    mine = [t for t in tasks if not isinstance(t.outcome(), archive.Entry)]
+    hosts.meet("slides were looked at")
+    mine = mine[jax.process_index() :: jax.process_count()]
+    _LOG.info("%d of %d slides are to be tiled here", len(mine), len(tasks))
+    progress = logs.Progress("slides", len(mine))
+    for _ in engine.for_each(
+        tiling.tile, mine, context.config.data.engine,
+        died=lambda task: task.fail("the process that read it died"),
+    ):  # fmt: skip
+        progress.update(1)
+    progress.close()
+    hosts.meet("slides are tiled")
+    return hosts.first_alone(
+        "putting slides together", lambda: _assemble(context, tasks, agreement)
     )
-    source = found.source()
-    facts = _write(context, source, found.features_of if section.source else None)
-    for number, overview in found.overviews(source.references):
-        pyramid.write_png(context.folder("patches") / f"overview_{number}.png", overview)
-    found.close()
-    return facts
+
+
+def _assemble(
+    context: runner.Context, tasks: list[tiling.Task], agreement: dict[str, float] | None
+) -> dict[str, Any]:
+    data, folder = context.config.data, context.folder("patches")
+    section = context.config.embeddings
+    found = slide_source.Tiled.of(tasks)
+    _write_quarantine(folder, found.quarantine)
+    if not found.entries:
+        raise slide_lib.SlideError(
+            f"no slide could be used; the first: {found.quarantine[0]['reason']}"
+        )
+    config = slide_source.tiling_config(data)
+    references = found.references(config)
+    counts = {
+        split: sum(s.count for e in found.entries.values() for s in e.shards.get(split, ()))
+        for split in ("train", "test")
+    }
+    _check_splits(counts, references, data)
+    facts = _publish(context, found.entries, references, found.names, found.quarantine)
+    _write_references(context, found.pixels(references, data.patch_mpp), references)
+    for number, overview in found.overviews(references, config):
+        pyramid.write_png(folder / f"overview_{number}.png", overview)
+    if section.source:
+        _check_dims(lambda number: section.of_slide(found.names[number]), list(found.entries))
+    return facts | {"agreement": agreement}
 
 
 def _of_list(context: runner.Context, patches: patch_list.PatchList) -> dict[str, Any]:
-    section = context.config.embeddings
+    section, data = context.config.embeddings, context.config.data
     embeddings = section.of_list() if section.source else None
-    source = list_source.read_source(context.config.data, patches, embeddings)
-    return _write(context, source, (lambda number: embeddings) if section.source else None)
-
-
-def _write(
-    context: runner.Context,
-    source: plan.Source,
-    embeddings: Callable[[int], features.Features] | None,
-) -> dict[str, Any]:
-    data, folder = context.config.data, context.folder("patches")
-    files.write_json(folder / "skipped.json", source.skipped)
-    _check_splits(source, data)
+    source = list_source.read_source(data, patches, embeddings)
+    _write_quarantine(context.folder("patches"), source.skipped)
+    counts = {split: len(squares) for split, squares in source.splits.items()}
+    _check_splits(counts, source.references, data)
     agreement = None
-    if embeddings and context.config.embeddings.check == "pixels":
-        agreement = imported.check_alignment(source, embeddings)
-    counts = builder.write_records(
-        folder / "records",
-        builder.RecordPlan(source.read, source.splits, data.records.jpeg_quality),
-    )
-    for i, reference in enumerate(source.references):
-        cells = np.stack([source.read(cell) for cell in reference.cells])
-        pyramid.write_png(folder / f"region_{i}.png", images.mosaic(cells, reference.cols))
-    files.write_json(folder / "regions.json", [_told(r, source) for r in source.references])
+    if embeddings and section.check == "pixels":
+        train = source.splits["train"]
+        pixels = lambda i: source.read(train[i])
+        agreement = imported.check_alignment(
+            len(train), train.__getitem__, pixels, lambda number: embeddings
+        )
+    entry = _list_entry(context, source, patches)
+    facts = _publish(context, {0: entry}, source.references, source.names, source.skipped)
+    cells = ([source.read(cell) for cell in r.cells] for r in source.references)
+    _write_references(context, cells, source.references)
+    return facts | {"agreement": agreement and dataclasses.asdict(agreement)}
+
+
+def _list_entry(
+    context: runner.Context, source: plan.Source, patches: patch_list.PatchList
+) -> archive.Entry:
+    data = context.config.data
+    digest = config_lib.digest(fingerprint(context.config), slide_source.tiling_config(data))
+    folder = archive_folder(context) / f"list-{digest}"
+    if (entry := archive.Entry.read(folder)) is not None:
+        return entry
+    progress = logs.Progress("patches", sum(map(len, source.splits.values())))
+    about = {"slide": "", "case": "", "label": "", "mpp": data.patch_mpp}
+    with archive.new_entry(folder, **about) as (writer, _):
+        for split, squares in source.splits.items():
+            for square in squares:
+                number = square.slide
+                name = patches.name(number)
+                case = plan.case_of(name, data.holdout.case_regex)
+                told = {"slide": name, "case": case, "label": patches.label(number)}
+                pixels = source.read(square)
+                writer.add(split, square, pixels, data.records.jpeg_quality, **told)
+                progress.update(1)
+        writer.close(source=patches.source)
+    progress.close()
+    return archive.Entry.read(folder)
+
+
+def _publish(
+    context: runner.Context,
+    entries: dict[int, archive.Entry],
+    references: list[plan.Reference],
+    names: dict[int, str],
+    quarantine: list[dict[str, str]],
+) -> dict[str, Any]:
+    folder, data = context.folder("patches"), context.config.data
+    config = dataclasses.asdict(slide_source.tiling_config(data))
+    counts = archive.publish(folder / "records", entries, config=config, slides=len(entries))
+    files.write_json(folder / "regions.json", [_told(r, names) for r in references])
     return {
-        "slides": source.names,
-        "skipped": source.skipped,
+        "slides": names,
+        "quarantined": len(quarantine),
         "records": counts,
-        "regions": len(source.references),
-        "agreement": agreement and dataclasses.asdict(agreement),
+        "regions": len(references),
+        "agreement": None,
     }
 
 
-def _told(reference: plan.Reference, source: plan.Source) -> dict[str, Any]:
+def _write_quarantine(folder: pathlib.Path, quarantine: list[dict[str, str]]) -> None:
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in quarantine)
+    files.write_text(folder / QUARANTINE, lines)
+    for line in quarantine:
+        _LOG.warning("quarantined: %s: %s", line["slide"], line["reason"])
+
+
+def _write_references(context: runner.Context, pixels, references: list[plan.Reference]) -> None:
+    for i, (reference, cells) in enumerate(zip(references, pixels, strict=True)):
+        picture = images.mosaic(np.stack(cells), reference.cols)
+        pyramid.write_png(context.folder("patches") / f"region_{i}.png", picture)
+
+
+def _agreement(
+    tasks: list[tiling.Task], section: imported.EmbeddingsSection
+) -> dict[str, float] | None:
+    """Whether rows of embeddings are those of their patches, seen in a few slides before hours are
+    spent on all."""
+    squares, pixels = [], []
+    looked_at = np.unique(np.linspace(0, len(tasks) - 1, _LOOKED_AT).astype(int)).tolist()
+    for number in looked_at:
+        found = slide_source.some_cells(tasks[number], imported.NUM_COMPARED // len(looked_at))
+        squares += [dataclasses.replace(square, slide=number) for square, _ in found]
+        pixels += [image for _, image in found]
+    found = imported.check_alignment(
+        len(squares), squares.__getitem__, pixels.__getitem__,
+        lambda number: section.of_slide(tasks[number].name),
+    )  # fmt: skip
+    return found and dataclasses.asdict(found)
+
+
+def _check_dims(embeddings: Callable[[int], features.Features], numbers: list[int]) -> None:
+    first = embeddings(numbers[0])
+    for number in numbers[1:]:
+        other = embeddings(number)
+        if other.dim != first.dim:
+            raise features.WeightsError(
+                f"{other} must have {first.dim} dimensions as {first}, got {other.dim}"
+            )
+
+
+def _told(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:
     """A reference as regions.json has it."""
     first, kind = reference.cells[0], reference.kind
     px = first.height
     return {
         "kind": kind,
         "slide": first.slide,
-        "slide_name": source.names[first.slide if kind == "region" else 0],
+        "slide_name": names[first.slide if kind == "region" else 0],
         "top": first.top,
         "left": first.left,
         "height": reference.rows * px,
@@ -111,17 +243,19 @@ def _told(reference: plan.Reference, source: plan.Source) -> dict[str, Any]:
     }
 
 
-def _check_splits(source: plan.Source, data: run_config.DataConfig) -> None:
-    for name, squares in source.splits.items():
-        if not squares:
+def _check_splits(
+    counts: dict[str, int], references: list[plan.Reference], data: run_config.DataConfig
+) -> None:
+    for name, count in counts.items():
+        if not count:
             raise slide_lib.SlideError(
                 f"no tissue, or no patch of embeddings, for the {name} split in {data.slides!r}: "
                 f"expected squares of {data.records.record_px} px at {data.patch_mpp} mpp with "
                 f"tissue ≥ {data.records.min_tissue}, held out by {data.holdout.by}; got none"
             )
-    if len(source.references) < data.regions.count:
+    if len(references) < data.regions.count:
         size = (data.regions.rows * data.crops.patch_px, data.regions.cols * data.crops.patch_px)
         raise config_lib.ConfigError(
             f"config.data.regions wants {data.regions.count} held-out regions of {size} px that "
-            f"do not overlap, got {len(source.references)}"
+            f"do not overlap, got {len(references)}"
         )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -133,7 +134,7 @@ class RegionConditions:
     def _bands(self, region: mosaic.Region) -> np.ndarray:
         """All bands of a region, turned as it is: records have three only."""
         square = region.square
-        path = self._paths[square.slide]
+        path = pathlib.Path(self._paths[square.slide])
         found = bands_lib.read(path, square.top, square.left, square.height, square.width)
         return crops.orient(found, region.orientation)
 
@@ -143,7 +144,7 @@ class RegionConditions:
 
     @functools.cached_property
     def _paths(self):
-        return slide_source.paths(self._data)
+        return slide_source.sources(self._data)
 
 
 def _names(context: runner.Context) -> Mapping[int, str]:

@@ -1,189 +1,169 @@
-"""Records from slides: squares of tissue, or the places that embeddings computed elsewhere have."""
+"""Slides that a config names, as tasks for the archive, and what became of them."""
 
 import dataclasses
 import functools
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import demo_slide, patch_list, plan
+from ssldiff_jax.data import archive, demo_slide, patch_list, plan, tiling
+from ssldiff_jax.slides import pyramid, remote
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.slides import tissue
 from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import imported
 from ssldiff_jax.weights import features
 
 _LOG = logging.getLogger(__name__)
 
-_OVERVIEW_MPP = 4.0
-_OPEN_FEATURES = 32
 
-OpenSlide = Callable[[], slide_lib.Slide]
-FindFeatures = Callable[[str], features.Features | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-    """A slide, its tissue, and the rows of it that belong to each split."""
-
-    slide: slide_lib.Slide
-    mask: tissue.TissueMask
-    parts: dict[str, tuple[int, int]]
-    width: int
-
-
-def paths(data: run_config.DataConfig) -> list[pathlib.Path]:
-    """The slides a config names.
+def sources(data: run_config.DataConfig) -> list[str]:
+    """Paths and addresses of the slides that a config names, sorted by kind and name.
 
     Raises SlideError when there is none.
     """
-    if data.slides == "demo":
-        return [demo_slide.demo_slide()]
-    return slide_lib.find_slides(data.slides)
+    if data.slides in demo_slide.PACKAGED:
+        return [str(demo_slide.packaged(data.slides))]
+    if not remote.is_remote(data.slides):
+        return [str(path) for path in slide_lib.find_slides(data.slides)]
+    parts = [part.strip() for part in data.slides.split(",")]
+    local = [p for part in parts if not remote.is_remote(part) for p in slide_lib.find_slides(part)]
+    far = [address for part in parts if remote.is_remote(part) for address in remote.find(part)]
+    return [*map(str, local), *dict.fromkeys(far)]
 
 
-def openers(data: run_config.DataConfig) -> list[tuple[str, OpenSlide]]:
-    """Every slide that a config names, and how it is opened."""
-    opener = lambda path: lambda: slide_lib.open_slide(path, mpp=data.mpp or None)
-    return [(str(path), opener(path)) for path in paths(data)]
+def fingerprint(source: str) -> list[Any]:
+    """Name and size of a slide; size −1 where it cannot be asked."""
+    try:
+        if remote.is_remote(source):
+            return remote.fingerprint(source)
+        path = pathlib.Path(source)
+        return [path.name, path.stat().st_size]
+    except (OSError, slide_lib.SlideError):
+        return [remote.name_of(source), -1]
 
 
-def openers_of(
-    images: patch_list.PatchList, data: run_config.DataConfig
-) -> list[tuple[str, OpenSlide]]:
-    """Every image of a list as a slide.
+def tiling_config(data: run_config.DataConfig) -> tiling.TilingConfig:
+    """What decides the records of a slide."""
+    return tiling.TilingConfig(
+        data.patch_mpp, data.tissue, data.holdout, data.records, data.regions,
+        data.crops.patch_px, data.crops.context_px,
+    )  # fmt: skip
 
-    Raises SlideError where the config does not tell their microns per pixel.
+
+def tasks(
+    config: run_config.RunConfig, folder: pathlib.Path, images: patch_list.PatchList | None = None
+) -> list[tiling.Task]:
+    """A task for every slide, or for every image of a list.
+
+    Raises SlideError where the config does not tell the microns per pixel of images, WeightsError
+    for slides of one name whose embeddings are found by it.
     """
-    if not data.mpp:
-        raise slide_lib.SlideError(
-            f"expected microns per pixel of {images.source}: pass --config.data.mpp=<number>"
-        )
-    opener = lambda i: lambda: slide_lib.slide_of(images.name(i), images.read(i), mpp=data.mpp)
-    return [(images.name(i), opener(i)) for i in range(len(images))]
+    data, section = config.data, config.embeddings
+    cells = ImportedCells(section, data) if section.source else None
+    how = tiling_config(data)
+    make = lambda source, opener, facts: tiling.Task(
+        source, opener, [facts, data.mpp, dataclasses.astuple(data.reading)], how, folder, cells,
+        section.fingerprint(),
+    )  # fmt: skip
+    if images is not None:
+        if not data.mpp:
+            raise slide_lib.SlideError(
+                f"expected microns per pixel of {images.source}: pass --config.data.mpp=<number>"
+            )
+        opener = lambda i: functools.partial(_open_image, data.slides, i, data.mpp)
+        names = [images.name(i) for i in range(len(images))]
+        return [make(name, opener(i), [images.source, i]) for i, name in enumerate(names)]
+    found = sources(data)
+    if cells:
+        _require_own_names(found)
+    options = {"mpp": data.mpp or None, "reading": data.reading}
+    opener = lambda s: functools.partial(
+        remote.open_remote if remote.is_remote(s) else slide_lib.open_slide, s, **options
+    )
+    return [make(source, opener(source), fingerprint(source)) for source in found]
 
 
-class OpenSlides:
-    """Opened slides, and what of them becomes records."""
+def _open_image(spec: str, number: int, mpp: float) -> slide_lib.Slide:
+    images = _open_list(spec)
+    return slide_lib.slide_of(images.name(number), images.read(number), mpp=mpp)
 
-    def __init__(
-        self,
-        data: run_config.DataConfig,
-        slides: list[tuple[str, OpenSlide]],
-        embeddings: FindFeatures | None = None,
-    ):
-        self._data = data
-        self._slides, self._skipped = _prepare(data, slides)
-        # Opened again where they are needed: every slide is open already.
-        self._reopened = functools.lru_cache(_OPEN_FEATURES)(embeddings or (lambda name: None))
-        self._cells = self._find_cells() if embeddings else {}
 
-    def source(self) -> plan.Source:
-        """Squares of both splits, and as many held-out regions as there are of those wanted: with
-        most tissue, or with all their cells among the embeddings."""
-        data, px = self._data, self._data.crops.patch_px
-        size = (data.regions.rows * px, data.regions.cols * px)
-        splits: dict[str, list[plan.Square]] = {"train": [], "test": []}
-        candidates: list[tuple[float, plan.Square]] = []
-        cells: list[plan.Square] = []
-        for number, p in self._slides.items():
-            for split, rows in p.parts.items():
-                args = (number, rows, p.width, p.mask)
-                if self._cells:
-                    found = self._cells[number][split]
-                    splits[split] += [plan.grown(cell, data.crops.context_px) for cell in found]
-                    whole = plan.whole_regions(found, size, px)
-                else:
-                    splits[split] += plan.squares(*args, data.records, data.patch_mpp)
-                    found, whole = [], plan.regions(*args, data.regions, size, data.patch_mpp)
-                if split == "test":
-                    candidates += whole
-                    cells += found
-        candidates.sort(key=lambda item: -item[0])
-        regions = plan.pick_apart(candidates, data.regions.count)
-        references = [plan.Reference.region(square, px, cells) for square in regions]
-        names = {number: p.slide.path.name for number, p in self._slides.items()}
-        return plan.Source(self.read, splits, references, names, self._skipped)
+_open_list = functools.lru_cache(1)(patch_list.open_list)
 
-    def read(self, square: plan.Square) -> arrays.ImageUint8:
-        """The pixels of a square."""
-        return self._slides[square.slide].slide.read_region(
-            square.top, square.left, square.height, square.width, mpp=self._data.patch_mpp
+
+def _require_own_names(found: list[str]) -> None:
+    stems = [pathlib.PurePath(source).stem for source in found]
+    twice = {stem for stem in stems if stems.count(stem) > 1}
+    if twice:
+        raise features.WeightsError(
+            f"slides must have names of their own to find their embeddings, got several called "
+            f"{min(twice)}"
         )
 
-    def features_of(self, number: int) -> features.Features:
-        """The embeddings of a slide."""
-        return self._reopened(self._slides[number].slide.path.name)
 
-    def overviews(self, references: list[plan.Reference]) -> Iterator[tuple[int, np.ndarray]]:
-        """Every slide, small, with its held-out part and regions outlined."""
-        for number, p in self._slides.items():
-            here = [r for r in references if r.cells[0].slide == number]
-            yield number, _overview(p, here, self._data)
+@dataclasses.dataclass(frozen=True)
+class ImportedCells:
+    """Finds the patches of a slide that embeddings computed elsewhere tell of."""
 
-    def close(self) -> None:
-        """Release all files."""
-        self._reopened.cache_clear()
-        for p in self._slides.values():
-            p.slide.close()
+    section: imported.EmbeddingsSection
+    data: run_config.DataConfig
 
-    def _find_cells(self) -> dict[int, dict[str, list[plan.Square]]]:
-        """The patches that embeddings tell of, by slide and split; slides without are skipped."""
-        found, dims = {}, {}
-        stems = [p.slide.path.stem for p in self._slides.values()]
-        twice = {stem for stem in stems if stems.count(stem) > 1}
-        if twice:
-            raise features.WeightsError(
-                f"slides must have names of their own to find their embeddings, got several called "
-                f"{min(twice)}"
+    def __call__(
+        self, slide: slide_lib.Slide, parts: Mapping[str, tuple[int, int]]
+    ) -> tiling.Cells:
+        """Patches that lie, with context, within the rows of a split.
+
+        Raises SlideError for a slide without embeddings, WeightsError for those that do not fit.
+        """
+        values = self.section.of_slide(slide.path.name)
+        if values is None:
+            raise slide_lib.SlideError(
+                "expected files of embeddings named as the slides are, got none for "
+                f"{slide.path.name}"
             )
-        for number, p in list(self._slides.items()):
-            values = self.features_of(number)
-            if values is None:
-                reason = f"no file of embeddings for {p.slide.path.name}"
-                _LOG.warning("skipped: %s", reason)
-                self._skipped.append({"slide": str(p.slide.path), "reason": reason})
-                self._slides.pop(number).slide.close()
-            else:
-                found[number] = _cells(number, p, values, self._data)
-                dims.setdefault(values.dim, values)
-        if not found:
-            raise features.WeightsError(
-                f"expected files of embeddings named as the slides are, got none; the first: "
-                f"{self._skipped[-1]['reason']}"
-            )
-        if len(dims) > 1:
-            one, other, *_ = dims.values()
-            raise features.WeightsError(
-                f"{other} must have {one.dim} dimensions as {one}, got {other.dim}"
-            )
+        data = self.data
+        scale = slide.downsample(data.patch_mpp)
+        px, context = data.crops.patch_px, data.crops.context_px
+        width = slide.shape_at(data.patch_mpp)[1]
+        _check_corners(values, slide, px * scale)
+        lefts, tops = np.round(values.corners / scale).astype(int).T
+        within = (lefts - context >= 0) & (lefts + px + context <= width)
+        found = {}
+        for split, (first, last) in parts.items():
+            here = within & (tops - context >= first) & (tops + px + context <= last)
+            found[split] = [
+                plan.Square(0, int(tops[i]), int(lefts[i]), px, px, int(i))
+                for i in np.flatnonzero(here)
+            ]
+        used = sum(map(len, found.values()))
+        if used < len(values):
+            _LOG.warning("%s: %d of %d patches cross a border and are left out",
+                         values.path, len(values) - used, len(values))  # fmt: skip
         return found
 
 
-def _cells(
-    number: int, p: Prepared, values: features.Features, data: run_config.DataConfig
-) -> dict[str, list[plan.Square]]:
-    """The patches of a slide's embeddings that lie, with context, within the rows of a split."""
-    scale = p.slide.downsample(data.patch_mpp)
-    px, context = data.crops.patch_px, data.crops.context_px
-    _check_corners(values, p.slide, px * scale)
-    lefts, tops = np.round(values.corners / scale).astype(int).T
-    within = (lefts - context >= 0) & (lefts + px + context <= p.width)
-    found = {}
-    for split, (first, last) in p.parts.items():
-        here = within & (tops - context >= first) & (tops + px + context <= last)
-        found[split] = [
-            plan.Square(number, int(tops[i]), int(lefts[i]), px, px, int(i))
-            for i in np.flatnonzero(here)
-        ]
-    used = sum(map(len, found.values()))
-    if used < len(values):
-        _LOG.warning("%s: %d of %d patches cross a border and are left out",
-                     values.path, len(values) - used, len(values))  # fmt: skip
-    return found
+def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.ImageUint8]]:
+    """Some of the training patches of a slide that are known already, and their pixels; of a slide
+    that cannot be used, none."""
+    config, mpp = task.config, task.config.patch_mpp
+    try:
+        slide = task.open()
+        try:
+            parts = plan.parts(slide, config.holdout, mpp)
+            cells = task.find_cells(slide, parts).get("train", [])
+            chosen = np.random.default_rng(0).permutation(len(cells))[:count]
+            squares = [plan.grown(cells[i], config.context_px) for i in chosen]
+            read = lambda s: slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
+            return [(square, read(square)) for square in squares]
+        finally:
+            slide.close()
+    except slide_lib.SlideError:
+        return []
 
 
 def _check_corners(values: features.Features, slide: slide_lib.Slide, wanted: float) -> None:
@@ -204,40 +184,93 @@ def _check_corners(values: features.Features, slide: slide_lib.Slide, wanted: fl
         )
 
 
-def _prepare(
-    data: run_config.DataConfig, slides: list[tuple[str, OpenSlide]]
-) -> tuple[dict[int, Prepared], list[dict[str, str]]]:
-    prepared, skipped = {}, []
-    for number, (name, open_slide) in enumerate(slides):
-        try:
-            slide = open_slide()
-            mask = tissue.tissue_mask(slide, data.tissue)
-            parts = plan.parts(slide, data.holdout, data.patch_mpp)
-            prepared[number] = Prepared(slide, mask, parts, slide.shape_at(data.patch_mpp)[1])
-        except slide_lib.SlideError as error:
-            _LOG.warning("skipped: %s", error)
-            skipped.append({"slide": name, "reason": str(error)})
-    if not prepared:
-        raise slide_lib.SlideError(f"no slide could be used; the first: {skipped[0]['reason']}")
-    return prepared, skipped
+@dataclasses.dataclass(frozen=True)
+class Tiled:
+    """What became of the tasks: entries by the number of their slide, and why others have none."""
+
+    tasks: list[tiling.Task]
+    entries: dict[int, archive.Entry]
+    quarantine: list[dict[str, str]]
+
+    @classmethod
+    def of(cls, found: list[tiling.Task]) -> "Tiled":
+        """The outcomes; of files that are the same only the first is used."""
+        entries, quarantine, seen = {}, [], {}
+        for number, task in enumerate(found):
+            outcome = task.outcome()
+            if isinstance(outcome, archive.Entry):
+                first = seen.setdefault(outcome.facts["identity"], task.source)
+                if first == task.source:
+                    entries[number] = outcome
+                    continue
+                outcome = f"the same pixels as {first}, which is used"
+            reason = outcome or "its process ended without a word"
+            quarantine.append({"slide": task.source, "reason": reason})
+        return cls(found, entries, quarantine)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """File names by the number of a slide."""
+        return {number: entry.name for number, entry in self.entries.items()}
+
+    def references(self, config: tiling.TilingConfig) -> list[plan.Reference]:
+        """The held-out regions with most tissue."""
+        px = config.cell_px
+        candidates = [
+            (region["tissue"], number, region["cells"])
+            for number, entry in self.entries.items()
+            for region in entry.facts["regions"]
+        ]
+        candidates.sort(key=lambda item: -item[0])
+        return [
+            plan.Reference(
+                tuple(plan.Square(number, top, left, px, px, row) for top, left, row in cells),
+                config.regions.cols,
+                "region",
+            )
+            for _, number, cells in candidates[: config.regions.count]
+        ]
+
+    def pixels(
+        self, references: list[plan.Reference], mpp: float
+    ) -> Iterator[list[arrays.ImageUint8]]:
+        """The cells of every reference."""
+        for reference in references:
+            slide = self.tasks[reference.cells[0].slide].open()
+            try:
+                yield [
+                    slide.read_region(c.top, c.left, c.height, c.width, mpp=mpp)
+                    for c in reference.cells
+                ]
+            finally:
+                slide.close()
+
+    def overviews(
+        self, references: list[plan.Reference], config: tiling.TilingConfig
+    ) -> Iterator[tuple[int, arrays.ImageUint8]]:
+        """The first slides and all with regions, small: held-out part and regions outlined."""
+        shown = {r.cells[0].slide for r in references} | set(list(self.entries)[:_SHOWN])
+        for number in sorted(shown):
+            here = [r for r in references if r.cells[0].slide == number]
+            yield number, _outlined(self.entries[number], here, config)
 
 
-def _overview(
-    p: Prepared, references: list[plan.Reference], data: run_config.DataConfig
-) -> np.ndarray:
-    """The slide, small: what is no tissue pale, the held-out part and its regions outlined."""
-    mpp = max(_OVERVIEW_MPP, p.slide.mpp)
-    height, width = p.slide.shape_at(mpp)
-    pixels = p.slide.read_region(0, 0, height, width, mpp=mpp).astype(np.float32)
-    mask = Image.fromarray(p.mask.mask).resize((width, height), Image.Resampling.NEAREST)
-    pale = 0.25 * pixels + 0.75 * 245
-    image = Image.fromarray(np.where(np.asarray(mask)[..., None], pixels, pale).astype(np.uint8))
-    draw, scale = ImageDraw.Draw(image), data.patch_mpp / mpp
-    if "test" in p.parts:
-        top, bottom = (row * scale for row in p.parts["test"])
-        draw.rectangle((1, top, width - 2, bottom - 2), outline=(20, 90, 200), width=2)
+_SHOWN = 24
+
+
+def _outlined(
+    entry: archive.Entry, references: list[plan.Reference], config: tiling.TilingConfig
+) -> arrays.ImageUint8:
+    picture = pyramid.read_image(entry.folder / "overview.png")
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    height, _ = entry.facts["shape"]
+    scale = image.height / height * config.patch_mpp / entry.facts["native_mpp"]
+    if "test" in entry.facts["parts"]:
+        top, bottom = (row * scale for row in entry.facts["parts"]["test"])
+        draw.rectangle((1, top, image.width - 2, bottom - 2), outline=(20, 90, 200), width=2)
     for reference in references:
-        first, last, px = reference.cells[0], reference.cells[-1], data.crops.patch_px
+        first, last, px = reference.cells[0], reference.cells[-1], config.cell_px
         box = (first.left, first.top, last.left + px, last.top + px)
         draw.rectangle([value * scale for value in box], outline=(200, 30, 30), width=2)
     return np.asarray(image)

@@ -23,6 +23,7 @@ from ssldiff_jax.stages import (
     sample,
     sweep,
     variations,
+    verify,
 )
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.weights import published
@@ -36,7 +37,9 @@ def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
 _CROPS = ("data.crops", "data.records")
 
 STAGES: dict[str, runner.Stage] = {
-    "patches": runner.Stage(patches.run, ("data", "embeddings"), inputs=patches.fingerprint),
+    "patches": runner.Stage(
+        patches.run, ("data", "embeddings"), inputs=patches.fingerprint, on="all"
+    ),
     "encoder": runner.Stage(
         encoder.run,
         ("encoder", "embeddings", *_CROPS),
@@ -49,6 +52,7 @@ STAGES: dict[str, runner.Stage] = {
         _CROPS,
         ("patches", "encoder"),
         inputs=lambda config: config.embeddings.fingerprint(),
+        on="all",
     ),
     "autoencoder": runner.Stage(
         autoencoder.run,
@@ -57,7 +61,7 @@ STAGES: dict[str, runner.Stage] = {
         inputs=_weights("autoencoder"),
         on="all",
     ),
-    "latents": runner.Stage(latents.run, _CROPS, ("patches", "autoencoder")),
+    "latents": runner.Stage(latents.run, _CROPS, ("patches", "autoencoder"), on="all"),
     "denoiser": runner.Stage(
         denoiser.run,
         ("denoiser",),
@@ -102,6 +106,7 @@ STAGES: dict[str, runner.Stage] = {
         sweep.run, ("sample", "sweep"), ("patches", "denoiser", "judge"), tool=True, always=True
     ),
     "export": runner.Stage(export.run, (), ("denoiser", "autoencoder"), tool=True, always=True),
+    "verify": runner.Stage(verify.run, (), ("patches",), tool=True, always=True),
     "compile": runner.Stage(compile.run, ("compile",), tool=True, always=True, elsewhere=True),
     "bench": runner.Stage(
         bench.run, ("denoiser", "sample", "bench", "data.loader"), tool=True, always=True

@@ -17,11 +17,16 @@ class Records:
     def __len__(self):
         return len(self._squares)
 
-    def squares(self):
-        return np.array(self._squares[::-1])
+    @property
+    def slides(self):
+        return np.stack(np.unique([s for s, *_ in self._squares], return_counts=True), axis=1)
+
+    @property
+    def places(self):
+        return np.array([(*square, -1) for square in self._squares])
 
     def __getitem__(self, number):
-        slide, top, left = self._squares[::-1][number]
+        slide, top, left = self._squares[number]
         return picture(slide)[top : top + SIDE, left : left + SIDE]
 
 
@@ -32,7 +37,7 @@ def picture(slide):
 
 @pytest.fixture
 def whole():
-    return mosaic.Mosaic.of(Records(), SIDE)
+    return mosaic.Mosaic(Records(), SIDE)
 
 
 def test_pixels_are_those_of_the_slide(whole):

@@ -99,8 +99,17 @@ def test_shard_of_another_store_is_noticed(tmp_path):
     write(tmp_path / "a", count=8)
     write(tmp_path / "b", count=6)
     (tmp_path / "b" / "00001.array_record").replace(tmp_path / "a" / "00001.array_record")
-    with pytest.raises(ValueError, match="promises 8 examples, got 6"):
-        store.Store(tmp_path / "a")
+    found = store.Store(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"expected 4 records in .*a/00001.array_record, got 2"):
+        found[5]
+
+
+def test_a_cut_shard_is_noticed(tmp_path):
+    write(tmp_path)
+    path = tmp_path / "00001.array_record"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"promises \d+ bytes of 00001.array_record, got \d+"):
+        store.Store(tmp_path)
 
 
 def test_damaged_manifest_names_the_file(tmp_path):
@@ -130,3 +139,66 @@ def test_cached_batches_join_examples_and_refuses_unequal_lengths(tmp_path):
     write(tmp_path / "three", count=7)
     with pytest.raises(ValueError, match=r"6 examples in Store\(two.*7 in Store\(three"):
         joined_by(second, store.Store(tmp_path / "three"))
+
+
+def parts(examples_of, numbers, size=3):
+    for start in range(numbers.start, numbers.stop, size):
+        at = np.s_[start : min(start + size, numbers.stop)]
+        yield {name: value[at] for name, value in examples_of.items()}
+
+
+def shared(folder, count=11):
+    return store.SharedStore(folder, FIELDS, count, shard_size=4)
+
+
+def test_two_hosts_write_one_store(tmp_path):
+    batch, made = examples(11), shared(tmp_path)
+    assert [made.missing(host, 2) for host in (0, 1)] == [[0, 2], [1]]
+    total = lambda b: np.array([len(b["label"]), b["flag"].sum(dtype=int)])
+    for number in (1, 2, 0):  # in any order
+        made.write(number, parts(batch, made.examples(number)), total)
+    assert made.tally().tolist() == [11, batch["flag"].sum(dtype=int)]
+    made.close(encoder="abc")
+    found = store.Store(tmp_path)
+    assert (len(found), found.facts) == (11, {"encoder": "abc"})
+    for name, values in found.batch([10, 0, 4, 3]).items():
+        np.testing.assert_array_equal(values, batch[name][[10, 0, 4, 3]])
+
+
+def test_what_is_cut_off_goes_on_at_the_shard(tmp_path):
+    batch, made = examples(11), shared(tmp_path)
+    made.write(0, parts(batch, made.examples(0)))
+
+    def dying():
+        yield next(parts(batch, made.examples(1)))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        made.write(1, dying())
+    assert shared(tmp_path).missing() == [1, 2]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000.array_record", "00000.json"]
+    with pytest.raises(ValueError, match="lacks shard 1 of 3"):
+        shared(tmp_path).close()
+    # One that was harmed since is written again.
+    (tmp_path / "00000.array_record").write_bytes(b"")
+    assert shared(tmp_path).missing() == [0, 1, 2]
+
+
+def test_a_shard_of_too_few_examples_is_refused(tmp_path):
+    made = shared(tmp_path)
+    with pytest.raises(ValueError, match="must have 4 examples, got 3"):
+        made.write(0, [{name: value[:3] for name, value in examples(11).items()}])
+    assert made.missing() == [0, 1, 2]
+
+
+def test_damage_is_named(tmp_path):
+    write(tmp_path)
+    found = store.Store(tmp_path)
+    assert list(found.damaged()) == []
+    path = tmp_path / "00001.array_record"
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    ((named, reason),) = found.damaged()
+    assert named == path
+    assert reason.startswith("expected sha256")

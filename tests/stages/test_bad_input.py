@@ -10,7 +10,7 @@ from PIL import Image
 
 from configs import tiny
 from ssldiff_jax.core import files
-from ssldiff_jax.data import builder, demo_slide
+from ssldiff_jax.data import demo_slide, records
 from ssldiff_jax.stages import launch, runner
 
 HEIGHT, WIDTH = 600, 640
@@ -74,7 +74,8 @@ def test_truncated_slide_beside_a_good_one_is_skipped(workdir, slide):
     bad.write_bytes(whole[: len(whole) * 6 // 10])
     facts = patches(workdir, f"{slide},{bad}")
     assert list(facts["slides"].values()) == ["slide.png"]
-    skipped = json.loads((workdir / "patches" / "skipped.json").read_text())
+    lines = (workdir / "patches" / "quarantine.jsonl").read_text().splitlines()
+    skipped = [json.loads(line) for line in lines]
     assert [entry["slide"] for entry in skipped] == [str(bad)]
     assert "cut.svs" in skipped[0]["reason"]
 
@@ -112,7 +113,7 @@ def test_other_kinds_of_png(workdir, slide, kind):
     assert "no tissue" in refusal(workdir, slide)
     facts = patches(workdir.parent / "again", slide, ("data.records.min_tissue", 0.0))
     assert facts["regions"] == 2
-    record = builder.RecordSource(workdir.parent / "again" / "patches" / "records", "train")[0]
+    record = records.RecordSource(workdir.parent / "again" / "patches" / "records", "train")[0]
     assert np.ptp(record.astype(int), axis=-1).max() <= 2
     assert record.std() > 3
 
@@ -146,7 +147,7 @@ def test_workdir_of_another_config(workdir, slide):
     assert (workdir / "config.json").read_text() == before
 
 
-@pytest.mark.parametrize("name", ["skipped.json", "regions.json", "region_1.png", "done.json"])
+@pytest.mark.parametrize("name", ["quarantine.jsonl", "regions.json", "region_1.png", "done.json"])
 def test_full_disk_leaves_no_half_file(workdir, slide, monkeypatch, name):
     replace = os.replace
 

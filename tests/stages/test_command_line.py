@@ -62,7 +62,7 @@ def test_every_stage_is_done(workdir):
     for name in ALL:
         done = read(workdir / name / "done.json")
         assert {"digest", "seconds", "peak_rss_mb", "versions", "facts"} <= done.keys()
-    assert read(workdir / "patches" / "skipped.json") == []
+    assert (workdir / "patches" / "quarantine.jsonl").read_text() == ""
 
 
 def test_run_is_written_down(workdir):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from configs import tiny
 from ssldiff_jax import slides
-from ssldiff_jax.data import builder, demo_slide, store
+from ssldiff_jax.data import demo_slide, store
+from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.stages import generator as generator_lib
 from ssldiff_jax.stages import launch
 
@@ -71,7 +72,7 @@ def test_every_record_has_the_embedding_of_its_own_patch(tmp_path, tiles):
     launch.launch(config(source), tmp_path / "run")
     facts = json.loads((tmp_path / "run/patches/done.json").read_text())["facts"]
     assert facts["agreement"]["own"] > 0.5 > facts["agreement"]["shuffled"]
-    records = builder.RecordSource(tmp_path / "run/patches/records", "train")
+    records = records_lib.RecordSource(tmp_path / "run/patches/records", "train")
     found = store.Store(tmp_path / "run/embeddings")
     assert len(records) == len(found) == facts["records"]["train"] > 100
     for i in range(0, len(found), 17):
@@ -214,7 +215,7 @@ def test_a_run_on_a_list_of_patches(tmp_path, listed, tiles):
     cases = {}
     names = np.load(listed / "patch_list_20x.npy", allow_pickle=True)
     for split in ("train", "test"):
-        source = builder.RecordSource(tmp_path / "patches/records", split)
+        source = records_lib.RecordSource(tmp_path / "patches/records", split)
         cases[split] = {names[source.place(i)[0]].split("/")[0] for i in range(len(source))}
     assert cases["train"].isdisjoint(cases["test"])
 

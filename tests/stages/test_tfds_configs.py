@@ -9,7 +9,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import colorectal, eurosat
-from ssldiff_jax.data import builder, patch_list
+from ssldiff_jax.data import patch_list
+from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.stages import launch
 
 SIDE = {"eurosat/rgb": 64, "colorectal_histology_large": 5000}
@@ -60,7 +61,7 @@ def test_eurosat_is_a_list_of_patches(tmp_path, prepared):
     assert 30 < found["records"]["test"] < 120
     assert found["slides"] == {"0": "tfds:eurosat/rgb"}
     assert Image.open(tmp_path / "run/patches/region_0.png").size == (3 * 64, 2 * 64)
-    records = builder.RecordSource(tmp_path / "run/patches/records", "train")
+    records = records_lib.RecordSource(tmp_path / "run/patches/records", "train")
     number, row = records.place(5)
     source = patch_list.open_list("tfds:eurosat/rgb")
     assert np.abs(records[5].astype(int) - source.read(number)).mean() < 2

@@ -183,7 +183,7 @@ def _slides(workdir: pathlib.Path, folder: pathlib.Path, config: dict) -> str:
     skipped = "".join(
         f"<li><b>{html.escape(pathlib.PurePath(s['slide']).name)}</b> {html.escape(s['reason'])}"
         "</li>"
-        for s in _optional(workdir / "patches" / "skipped.json", [])
+        for s in _quarantined(workdir / "patches" / "quarantine.jsonl")
     )
     body = ""
     if figures:
@@ -192,7 +192,11 @@ def _slides(workdir: pathlib.Path, folder: pathlib.Path, config: dict) -> str:
         body += '<b class="ref">Red</b>: the regions above. '
         body += f"Patches were read at {charts.number(mpp)} µm per pixel.</p>"
         body += f'<div class="slides">{"".join(figures)}</div>'
-    return body + (f'<h4>Skipped slides</h4><ul class="skipped">{skipped}</ul>' if skipped else "")
+    return body + (f'<h4>Quarantined</h4><ul class="skipped">{skipped}</ul>' if skipped else "")
+
+
+def _quarantined(path: pathlib.Path) -> list[dict]:
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
 
 
 def _number(path: pathlib.Path) -> int:

@@ -1,0 +1,117 @@
+"""Do one thing to each of many, in processes here or by Beam on any cluster."""
+
+import concurrent.futures
+import dataclasses
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import process
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineConfig:
+    """`processes` on this machine (0: as many as cores), or Beam with its own options, such as
+    `--runner=DataflowRunner`. Results do not depend on it."""
+
+    kind: Literal["processes", "beam"] = dataclasses.field(metadata={"digest": False})
+    processes: int = dataclasses.field(metadata={"digest": False})
+    beam: tuple[str, ...] = dataclasses.field(metadata={"digest": False})
+
+    def __post_init__(self):
+        if self.processes < 0:
+            raise ValueError(f"processes must be 0 or more, got processes={self.processes}")
+
+
+class EngineError(ValueError):
+    """An engine that is not installed, or failed as a whole."""
+
+
+def for_each(
+    work: Callable[[T], None],
+    tasks: Sequence[T],
+    config: EngineConfig,
+    *,
+    died: Callable[[T], None],
+) -> Iterator[None]:
+    """Yields after each task; `died` is told of those whose process ended without a word.
+
+    `work` and the tasks are pickled, so `work` must be a function of a module.
+    Raises EngineError where Beam is missing, and what the work raises.
+    """
+    if config.kind == "beam":
+        return _by_beam(work, tasks, config)
+    processes = min(config.processes or os.cpu_count() or 1, len(tasks))
+    if processes <= 1:
+        return (work(task) for task in tasks)
+    return _by_processes(work, tasks, processes, died)
+
+
+def _by_processes(
+    work: Callable[[T], None], tasks: Sequence[T], processes: int, died: Callable[[T], None]
+) -> Iterator[None]:
+    pending = []
+    with _pool(processes) as pool:
+        futures = {pool.submit(work, task): task for task in tasks}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                try:
+                    yield future.result()
+                except process.BrokenProcessPool:
+                    # All that wait are told so; which one it was shows when each runs alone.
+                    pending.append(futures[future])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    for task in pending:
+        with _pool(1) as pool:
+            try:
+                pool.submit(work, task).result()
+            except process.BrokenProcessPool:
+                died(task)
+        yield
+
+
+def _pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
+    # Not forked: threads of jax, libvips and OpenSlide would hold locks in the child for ever.
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+    )
+
+
+def _end_with_parent(parent: int) -> None:
+    """A worker would wait for work for ever after its parent was killed."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _by_beam(work: Callable[[T], None], tasks: Sequence[T], config: EngineConfig) -> Iterator[None]:
+    try:
+        import apache_beam
+        from apache_beam.options import pipeline_options
+    except ImportError as error:
+        raise EngineError(
+            f"config.data.engine.kind=beam expects apache-beam (pip install apache-beam), got: "
+            f"{error}"
+        ) from error
+    try:
+        options = pipeline_options.PipelineOptions(list(config.beam))
+        with apache_beam.Pipeline(options=options) as pipeline:
+            _ = (
+                pipeline
+                | apache_beam.Create(list(tasks))
+                | apache_beam.Reshuffle()
+                | apache_beam.Map(work)
+            )
+    except Exception as error:  # every runner has its own
+        raise EngineError(f"Beam failed: {' '.join(str(error).split()):.500}") from error
+    yield from (None for _ in tasks)

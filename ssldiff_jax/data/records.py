@@ -1,0 +1,122 @@
+"""Records, squares of slides as JPEG: how one is stored, and all of a split by their number.
+
+A folder of records is a TFDS data set as well: `tfds.builder_from_directory(folder)` reads it.
+"""
+
+import functools
+import io
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Int
+from PIL import Image
+from tensorflow_datasets.core import example_serializer
+from tensorflow_datasets.proto import tf_example_pb2
+
+from ssldiff_jax.core import arrays, files
+from ssldiff_jax.data import plan
+from ssldiff_jax.data import shards as shards_lib
+
+FEATURES = tfds.features.FeaturesDict(
+    {
+        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+        "slide": tfds.features.Text(),
+        "case": tfds.features.Text(),
+        "label": tfds.features.Text(),
+        "mpp": np.float32,
+        "top": np.int64,
+        "left": np.int64,
+        "row": np.int64,
+    }
+)
+"""`top`, `left` are pixels at `mpp` from the corner of the slide; `row` is the place among the
+embeddings of the slide that were computed elsewhere, −1: none."""
+
+_SERIALIZER = example_serializer.ExampleSerializer(FEATURES.get_serialized_info())
+_DECODED = 1024  # records kept as pixels: 200 MB of 256 px ones
+
+
+def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
+    """A square as it is stored."""
+    buffer = io.BytesIO()
+    # 4:4:4 keeps the chroma that 4:2:0 would halve: in stained tissue colour is signal.
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    buffer.seek(0)
+    return buffer
+
+
+def decode(encoded: bytes) -> arrays.ImageUint8:
+    """The pixels of a stored square."""
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def serialize(
+    encoded: io.BytesIO, square: plan.Square, *, slide: str, case: str, label: str, mpp: float
+) -> bytes:
+    """A record: a JPEG and where it was taken, as a tf.train.Example."""
+    example = {
+        "image": encoded, "slide": slide, "case": case, "label": label, "mpp": mpp,
+        "top": square.top, "left": square.left, "row": square.row,
+    }  # fmt: skip
+    found = _SERIALIZER.get_tf_example(FEATURES.encode_example(example))
+    # Else the order of its fields would differ from process to process.
+    return found.SerializeToString(deterministic=True)
+
+
+def encoded_image(record: bytes) -> bytes:
+    """The JPEG of a record."""
+    features = tf_example_pb2.Example.FromString(record).features
+    return features.feature["image"].bytes_list.value[0]
+
+
+class RecordSource:
+    """Random access to the records of one split, as decoded pixels.
+
+    Records are in the order of their slides and, within one, of their rows. Memory does not grow
+    with their number: places are mapped, and a few shards are open. The last records read stay
+    decoded: a small slide is drawn from many times over.
+
+    Raises ValueError where the folder has no manifest, or no such split.
+    """
+
+    def __init__(self, folder: pathlib.Path, split: str):
+        path = pathlib.Path(folder) / "manifest.json"
+        if not path.exists():
+            raise ValueError(f"no records at {folder}: expected a manifest.json")
+        splits = files.read_json(path)["splits"]
+        if split not in splits:
+            raise ValueError(f"{path} must have one of the splits {', '.join(splits)}, got {split}")
+        folder, self._name = path.parent, f"{path.parent.name}/{split}"
+        shards = splits[split]["shards"]
+        self._reader = shards_lib.ShardReader(
+            [folder / shard["file"] for shard in shards], [shard["count"] for shard in shards]
+        )
+        self.slides: Int[np.ndarray, "S 2"] = np.load(folder / f"slides-{split}.npy")
+        """Number of a slide, and how many records it has."""
+        self.places: Int[np.ndarray, "N 4"] = np.load(folder / f"places-{split}.npy", mmap_mode="r")
+        """(slide, top, left, row) of every record."""
+        self._pixels = functools.lru_cache(_DECODED)(self._decode)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, number: int) -> arrays.ImageUint8:
+        return self._pixels(int(number))
+
+    def record(self, number: int) -> bytes:
+        """A record as it is stored."""
+        return self._reader.read(int(number))
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(slide, row): which embedding computed elsewhere is this record's."""
+        slide, _, _, row = self.places[int(number)].tolist()
+        return slide, row
+
+    def _decode(self, number: int) -> arrays.ImageUint8:
+        return decode(encoded_image(self.record(number)))
+
+    def __repr__(self) -> str:
+        # Grain stores this beside the iterator state and refuses to restore another source.
+        return f"RecordSource({self._name}, {len(self)})"

@@ -1,0 +1,212 @@
+"""One slide to an entry of the archive: its tissue, the squares of both splits, what was found.
+
+Runs in a process of its own, or in a worker of Beam: nothing here knows the other slides.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import files
+from ssldiff_jax.data import archive, plan
+from ssldiff_jax.slides import pyramid, quality, remote, tissue
+from ssldiff_jax.slides import slide as slide_lib
+
+_OVERVIEW_MPP, _OVERVIEW_PX = 4.0, 1024
+_NAME_CHARS = 40  # of a slide's name in that of its folder: 160 bytes in any script
+
+Cells = dict[str, list[plan.Square]]
+FindCells = Callable[[slide_lib.Slide, Mapping[str, tuple[int, int]]], Cells]
+"""The patches that are known already, of the rows of each split. Raises SlideError where there are
+none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TilingConfig:
+    """What decides the records of a slide, besides its file.
+
+    Attributes:
+        patch_mpp: microns per pixel of records.
+        tissue: what counts as tissue.
+        holdout: what is held out.
+        records: their size, distance and quality.
+        regions: candidates for reference regions.
+        cell_px: side of a cell of those.
+        context_px: around cells that are known already.
+    """
+
+    patch_mpp: float
+    tissue: tissue.TissueConfig
+    holdout: plan.HoldoutConfig
+    records: plan.RecordConfig
+    regions: plan.RegionConfig
+    cell_px: int
+    context_px: int
+
+    @property
+    def region_px(self) -> tuple[int, int]:
+        """Height and width of a reference region."""
+        return self.regions.rows * self.cell_px, self.regions.cols * self.cell_px
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A slide to be tiled; it can be sent to another process.
+
+    Attributes:
+        source: path or address, for messages.
+        open: opens it.
+        fingerprint: changes when the file does.
+        config: how it is tiled.
+        archive: where entries lie.
+        find_cells: the patches that are known already, if any.
+        known: changes when those do.
+    """
+
+    source: str
+    open: Callable[[], slide_lib.Slide]
+    fingerprint: Any
+    config: TilingConfig
+    archive: pathlib.Path
+    find_cells: FindCells | None = None
+    known: Any = None
+
+    @property
+    def name(self) -> str:
+        """File name of the slide."""
+        return remote.name_of(self.source)
+
+    @property
+    def folder(self) -> pathlib.Path:
+        """Where its entry will lie."""
+        stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
+        digest = config_lib.digest(self.name, self.fingerprint, self.config, self.known)
+        return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
+
+    @property
+    def failure(self) -> pathlib.Path:
+        """Where it says why there is none."""
+        return self.folder.with_name(f"{self.folder.name}.failed.json")
+
+    def outcome(self) -> archive.Entry | str | None:
+        """Its entry, or why there is none; None: nobody did it."""
+        entry = archive.Entry.read(self.folder)
+        if entry is None and self.failure.exists():
+            return files.read_json(self.failure)["reason"]
+        return entry
+
+    def fail(self, reason: str) -> None:
+        """Say why there is no entry."""
+        files.write_json(self.failure, {"slide": self.source, "reason": reason})
+
+
+def tile(task: Task) -> None:
+    """Make the entry of a slide, or say why it can't be: nothing that is wrong with one slide
+    stops the others."""
+    try:
+        slide = task.open()
+        try:
+            _tile(task, slide)
+        finally:
+            slide.close()
+    except (slide_lib.SlideError, OSError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        task.fail(reason)
+    else:
+        task.failure.unlink(missing_ok=True)
+
+
+def _tile(task: Task, slide: slide_lib.Slide) -> None:
+    config = task.config
+    parts = plan.parts(slide, config.holdout, config.patch_mpp)
+    known = task.find_cells(slide, parts) if task.find_cells else None
+    examined = tissue.examine(slide, config.tissue)
+    about = {
+        "slide": task.name,
+        "case": plan.case_of(task.name, config.holdout.case_regex),
+        "label": "",
+        "mpp": config.patch_mpp,
+    }
+    with archive.new_entry(task.folder, **about) as (writer, folder):
+        for split, mpp, squares in _squares(slide, parts, examined.mask, known, config):
+            writer.declare(split)
+            for s in squares:
+                pixels = slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
+                writer.add(split, s, pixels, config.records.jpeg_quality, mpp=mpp)
+        pyramid.write_png(folder / "overview.png", _overview(slide, examined))
+        writer.close(
+            case=about["case"],
+            native_mpp=slide.mpp,
+            shape=list(slide.shape),
+            identity=slide_lib.identity(slide),
+            tissue=examined.parts,
+            parts={split: list(rows) for split, rows in parts.items()},
+            regions=_regions(slide, parts, examined.mask, known, config),
+        )
+
+
+def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:
+    """The slide, small, with what is no tissue pale and what spoils it tinted."""
+    longest = max(slide.shape) * slide.mpp
+    mpp = max(_OVERVIEW_MPP, slide.mpp, longest / _OVERVIEW_PX)
+    height, width = slide.shape_at(mpp)
+    pixels = slide.read_region(0, 0, height, width, mpp=mpp)
+    kinds = Image.fromarray(examined.kinds).resize((width, height), Image.Resampling.NEAREST)
+    return quality.tinted(pixels, np.asarray(kinds))
+
+
+def _squares(
+    slide: slide_lib.Slide,
+    parts: Mapping[str, tuple[int, int]],
+    mask: tissue.TissueMask,
+    known: Cells | None,
+    config: TilingConfig,
+) -> Iterator[tuple[str, float, list[plan.Square]]]:
+    """Split, mpp and squares, from top to bottom."""
+    if known is not None:
+        for split, cells in known.items():
+            cells = sorted(cells, key=lambda s: (s.top, s.left))
+            yield split, config.patch_mpp, [plan.grown(c, config.context_px) for c in cells]
+        return
+    for scale in (1.0, *config.records.scales):
+        mpp = config.patch_mpp * scale
+        width = slide.shape_at(mpp)[1]
+        for split, (top, bottom) in parts.items():
+            rows = (int(np.ceil(top / scale)), int(bottom / scale))
+            squares = plan.squares(0, rows, width, mask, config.records, mpp)
+            yield plan.split_at(split, scale), mpp, squares
+
+
+def _regions(
+    slide: slide_lib.Slide,
+    parts: Mapping[str, tuple[int, int]],
+    mask: tissue.TissueMask,
+    known: Cells | None,
+    config: TilingConfig,
+) -> list[dict[str, Any]]:
+    """Candidates for reference regions: how much tissue, place, and the rows of their cells."""
+    if "test" not in parts:
+        return []
+    if known is not None:
+        cells = known["test"]
+        found = plan.whole_regions(cells, config.region_px, config.cell_px)
+    else:
+        cells, width = [], slide.shape_at(config.patch_mpp)[1]
+        size = config.region_px
+        found = plan.regions(0, parts["test"], width, mask, config.regions, size, config.patch_mpp)
+    found = plan.pick_apart(sorted(found, key=lambda item: -item[0]), config.regions.count)
+    return [
+        {
+            "tissue": fraction,
+            "cells": [
+                [cell.top, cell.left, cell.row]
+                for cell in plan.Reference.region(square, config.cell_px, cells).cells
+            ],
+        }
+        for fraction, square in found
+    ]

@@ -1,0 +1,70 @@
+"""Tool `verify`: read everything again that was stored, and name what is damaged."""
+
+import concurrent.futures
+import pathlib
+import time
+from typing import Any
+
+from ssldiff_jax.core import files
+from ssldiff_jax.data import archive, records, store
+from ssldiff_jax.stages import memory, patches, runner
+
+_STORES = ("embeddings", "latents", "grids/train", "grids/test")
+
+
+class DamageError(ValueError):
+    """Stored files that are not as they were written."""
+
+
+def run(context: runner.Context) -> dict[str, Any]:
+    """Compare every shard with its hash, decode every record; writes `results.json`.
+
+    Raises DamageError naming the shards that are damaged, and what makes them anew.
+    """
+    began = time.monotonic()
+    harmed = _records(context)
+    counts = {}
+    for name in _STORES:
+        if (context.workdir / name / "manifest.json").exists():
+            found = store.Store(context.workdir / name)
+            counts[name] = len(found)
+            stage = name.partition("/")[0]
+            harmed += [(str(path), reason, f"--config.force={stage}")
+                       for path, reason in found.damaged()]  # fmt: skip
+    folder = context.folder("patches") / "records"
+    for split in files.read_json(folder / "manifest.json")["splits"]:
+        source = records.RecordSource(folder, split)
+        counts[f"records/{split}"] = len(source)
+        if not harmed:
+            _decode_all(source)
+    found = {"counts": counts, "damaged": harmed, "seconds": time.monotonic() - began}
+    files.write_json(context.folder("verify") / "results.json", found)
+    if harmed:
+        first = "; ".join(f"{path}: {reason} ({cure})" for path, reason, cure in harmed[:3])
+        raise DamageError(f"{len(harmed)} shards are damaged: {first}")
+    return found
+
+
+def _records(context: runner.Context) -> list[tuple[str, str, str]]:
+    """Damaged shards of records: the entry has to go before the stage makes it anew."""
+    found = []
+    for shard, reason in archive.damaged(context.folder("patches") / "records"):
+        entry = patches.archive_folder(context) / pathlib.PurePath(shard).parent
+        cure = f"remove {entry}, then --config.force=patches makes it anew"
+        found.append((shard, reason, cure))
+    return found
+
+
+def _decode_all(source: records.RecordSource) -> None:
+    """Raises DamageError for a record that is no image."""
+
+    def look(number: int) -> None:
+        try:
+            records.decode(records.encoded_image(source.record(number)))
+        except Exception as error:  # Pillow and protobuf each have their own
+            reason = " ".join(str(error).split())
+            raise DamageError(f"record {number} of {source} cannot be decoded: {reason}") from error
+
+    with concurrent.futures.ThreadPoolExecutor(memory.cores()) as pool:
+        for _ in pool.map(look, range(len(source)), chunksize=64):
+            pass
