@@ -579,8 +579,9 @@ def _sweep() -> ConfigDict:
 
 def _bench() -> ConfigDict:
     c = ConfigDict()
-    # Of network (one forward pass of the denoiser), weights (reading them), input, images (large
-    # ones, drawn) and training (steps, which take the memory of a training).
+    # Of network (one forward pass of the denoiser), weights (reading them), archive (slides to
+    # records), input, images (large ones, drawn) and training (steps, which take the memory of a
+    # training).
     c.parts = ("network", "weights", "input", "images")
     # Whose steps part training measures, and with which batches; 0 is that of the config.
     c.train = ("denoiser",)

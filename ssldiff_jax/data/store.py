@@ -81,7 +81,7 @@ class SharedStore:
     folder: pathlib.Path
     fields: tuple[Field, ...]
     count: int
-    shard_size: int = SHARD_SIZE
+    shard_size: int
 
     @property
     def num_shards(self) -> int:

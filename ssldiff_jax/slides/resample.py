@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import UInt8
 from scipy import sparse
 
-from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import pixels
 
 
@@ -53,16 +52,18 @@ def plan_axis(first: int, count: int, *, factor: float, size: int, extent: float
 
 
 def apply(
-    source: UInt8[np.ndarray, "rows columns 3"], rows: AxisPlan, columns: AxisPlan
-) -> arrays.ImageUint8:
+    source: UInt8[np.ndarray, "rows columns C"], rows: AxisPlan, columns: AxisPlan
+) -> UInt8[np.ndarray, "H W C"]:
     """Resample the source pixels both plans ask for; parts beyond the slide become white."""
     height, width = rows.stop - rows.start, columns.stop - columns.start
-    shape = (len(rows.coverage), len(columns.coverage), 3)
+    channels = source.shape[-1]
+    shape = (len(rows.coverage), len(columns.coverage), channels)
     if height < 1 or width < 1:
         return np.full(shape, pixels.WHITE, np.uint8)
-    values = rows.matrix @ source.reshape(height, width * 3).astype(np.float32)
-    values = values.reshape(shape[0], width, 3).transpose(1, 0, 2).reshape(width, -1)
-    values = (columns.matrix @ values).reshape(shape[1], shape[0], 3).transpose(1, 0, 2)
+    values = rows.matrix @ source.reshape(height, width * channels).astype(np.float32)
+    values = values.reshape(shape[0], width, channels).transpose(1, 0, 2).reshape(width, -1)
+    values = columns.matrix @ values
+    values = values.reshape(shape[1], shape[0], channels).transpose(1, 0, 2)
     beyond = 1 - rows.coverage[:, None] * columns.coverage[None, :]
     values = values + (pixels.WHITE * beyond[..., None]).astype(np.float32)
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)

@@ -15,7 +15,14 @@ import jax.numpy as jnp
 
 from ssldiff_jax.core import files
 from ssldiff_jax.diffusion import conditioning
-from ssldiff_jax.stages import bench_input, bench_sampler, bench_train, memory, runner
+from ssldiff_jax.stages import (
+    bench_archive,
+    bench_input,
+    bench_sampler,
+    bench_train,
+    memory,
+    runner,
+)
 from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
@@ -45,6 +52,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     measured = {
         "network": _network,
         "weights": _weights,
+        "archive": bench_archive.rows,
         "input": bench_input.rows,
         "images": bench_sampler.rows,
         "training": bench_train.rows,

@@ -210,7 +210,7 @@ class SweepSection:
             )
 
 
-BENCH_PARTS = ("network", "weights", "input", "images", "training")
+BENCH_PARTS = ("network", "weights", "archive", "input", "images", "training")
 TRAINED = ("denoiser", "autoencoder", "encoder", "prior")
 
 

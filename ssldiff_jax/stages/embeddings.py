@@ -63,7 +63,8 @@ def _computed(context: runner.Context) -> dict[str, Any] | None:
     source = parts.records(context, "train")
     table = parts.crop_table(context.config, source)
     fields = (store.Field("embedding", (length,), "float32"),)
-    made = store.SharedStore(context.folder("embeddings"), fields, len(table))
+    folder = context.folder("embeddings")
+    made = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
 
     def write(number: int, progress: logs.Progress) -> None:
         found = records_of(source, table, made.examples(number), progress)

@@ -22,7 +22,7 @@ def run(context: runner.Context) -> dict[str, Any] | None:
     table = parts.crop_table(config, source)
     # Moments of a few hundred are far outside; half precision keeps three digits of the rest.
     field = store.Field("moments", (config.window, config.window, 2 * channels), "float16")
-    made = store.SharedStore(context.folder("latents"), (field,), len(table))
+    made = store.SharedStore(context.folder("latents"), (field,), len(table), store.SHARD_SIZE)
     encode = _encoder(context, params)
 
     def write(number: int, progress: logs.Progress) -> None:

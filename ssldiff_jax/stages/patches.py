@@ -51,7 +51,8 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
 
 
 def run(context: runner.Context) -> dict[str, Any] | None:
-    """Write `records/` (TFDS), `region_N.png` with `regions.json`, and `quarantine.jsonl`."""
+    """Write `records/` (TFDS), `region_N.png` with `regions.json`, `quarantine.jsonl`, and what
+    slides are made of: `slides.csv`, `overview_N.png`."""
     spec = context.config.data.slides
     patches = patch_list.open_list(spec) if patch_list.is_list(spec) else None
     is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
@@ -113,6 +114,7 @@ def _assemble(
     _check_splits(counts, references, data)
     facts = _publish(context, found.entries, references, found.names, found.quarantine)
     _write_references(context, found.pixels(references, data.patch_mpp), references)
+    files.write_text(folder / "slides.csv", found.as_csv())
     for number, overview in found.overviews(references, config):
         pyramid.write_png(folder / f"overview_{number}.png", overview)
     if section.source:

@@ -14,6 +14,7 @@ from ssldiff_jax.data import captions, crops, measures, mosaic, patch_list, plan
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import bands as bands_lib
+from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import case_tables, parts, prior_config, runner, slide_source
 from ssldiff_jax.weights import text as text_weights
 
@@ -135,8 +136,22 @@ class RegionConditions:
         """All bands of a region, turned as it is: records have three only."""
         square = region.square
         path = pathlib.Path(self._paths[square.slide])
-        found = bands_lib.read(path, square.top, square.left, square.height, square.width)
+        place = (square.top, square.left, square.height, square.width)
+        found = bands_lib.read(path, *place, factor=self._factor(path))
         return crops.orient(found, region.orientation)
+
+    def _factor(self, path: pathlib.Path) -> float:
+        """Native pixels of a raster for one of a record."""
+        if path not in self._factors:
+            data = self._data
+            raster = slide_lib.open_slide(path, mpp=data.mpp or None, reading=data.reading)
+            self._factors[path] = raster.downsample(data.patch_mpp)
+            raster.close()
+        return self._factors[path]
+
+    @functools.cached_property
+    def _factors(self) -> dict[pathlib.Path, float]:
+        return {}
 
     @functools.cached_property
     def _names(self) -> Mapping[int, str]:

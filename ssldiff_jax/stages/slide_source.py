@@ -1,7 +1,9 @@
 """Slides that a config names, as tasks for the archive, and what became of them."""
 
+import csv
 import dataclasses
 import functools
+import io
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import archive, demo_slide, patch_list, plan, tiling
-from ssldiff_jax.slides import pyramid, remote
+from ssldiff_jax.slides import pyramid, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import imported
@@ -212,6 +214,20 @@ class Tiled:
     def names(self) -> dict[int, str]:
         """File names by the number of a slide."""
         return {number: entry.name for number, entry in self.entries.items()}
+
+    def as_csv(self) -> str:
+        """A line for every slide: what it is, how many records it gave, what it is made of."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        kinds, splits = tissue.KINDS, ("train", "test")
+        rows.writerow(["number", "slide", "case", "mpp", "height", "width", *splits, *kinds])
+        for number, entry in self.entries.items():
+            facts = entry.facts
+            counts = [sum(s.count for s in entry.shards.get(split, ())) for split in splits]
+            parts = [f"{facts['tissue'][kind]:.4f}" for kind in kinds]
+            about = [number, entry.name, facts["case"], f"{facts['native_mpp']:g}"]
+            rows.writerow([*about, *facts["shape"], *counts, *parts])
+        return text.getvalue()
 
     def references(self, config: tiling.TilingConfig) -> list[plan.Reference]:
         """The held-out regions with most tissue."""

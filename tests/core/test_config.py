@@ -95,7 +95,7 @@ def test_digest_is_stable_and_tells_settings_apart():
 
 
 SHIPPED = [
-    "colorectal", "default", "demo", "eurosat", "naip", "naip_demo", "tcga",
+    "blue_marble", "colorectal", "default", "demo", "eurosat", "naip", "naip_demo", "tcga",
     "tcga_brca_5x", "tcga_crc", "tiny",
 ]  # fmt: skip
 

@@ -23,6 +23,13 @@ def test_all_bands_of_a_window_come_back(raster):
     np.testing.assert_array_equal(bands.read(path, 3, 5, 10, 12), values[3:13, 5:17])
 
 
+def test_coarser_pixels_are_means_of_native_ones(raster):
+    path, values = raster
+    found = bands.read(path, 2, 1, 8, 14, factor=2)
+    means = values[4:20, 2:30].reshape(8, 2, 14, 2, 4).mean(axis=(1, 3))
+    assert np.abs(found - means).max() <= 0.51
+
+
 def test_a_window_beyond_the_border_is_one_line(raster):
     with pytest.raises(SlideError, match=r"expected a window inside .*20 × 30"):
         bands.read(raster[0], 15, 0, 10, 10)

@@ -1,5 +1,6 @@
 """A directory of slides, good and bad, to records: what the stage `patches` makes of an archive."""
 
+import csv
 import functools
 import http.server
 import json
@@ -21,6 +22,7 @@ from configs import demo
 from ssldiff_jax.data import archive, demo_slide, records
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.slides import tissue as tissue_lib
 from ssldiff_jax.stages import launch
 
 LONG = "ü" * 100
@@ -264,6 +266,20 @@ def test_the_batch_goes_on_and_says_what_it_left_out(tmp_path, trouble):
     source = records.RecordSource(tmp_path / "run/patches/records", "train")
     with_records = {names[str(number)] for number, count in source.slides.tolist() if count}
     assert with_records == used - {"one_band.tif", "nodata.tif", "white.tiff"}
+
+
+def test_what_slides_are_made_of_is_a_table(tmp_path, folder):
+    launch.launch(config(folder), tmp_path)
+    table = list(csv.DictReader((tmp_path / "patches/slides.csv").open()))
+    assert [row["case"] for row in table] == ["TCGA-AA-0001", "TCGA-AA-0001", "TCGA-BB-0002"]
+    for row in table:
+        assert (row["mpp"], row["height"], row["width"]) == ("0.5", "1024", "768")
+        kinds = [float(row[kind]) for kind in tissue_lib.KINDS]
+        assert abs(sum(kinds) - 1) < 1e-3
+        assert 0.1 < float(row["tissue"]) < 0.3
+    counts = {row["number"]: int(row["train"]) for row in table}
+    source = records.RecordSource(tmp_path / "patches/records", "train")
+    assert counts == {str(number): count for number, count in source.slides.tolist()}
 
 
 def test_a_slide_that_was_mended_is_used(tmp_path, folder):

