@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ssldiff_jax.core import arrays, files
-from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import captions, crops, measures, mosaic, patch_list, plan
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.prior import conditions
@@ -36,12 +35,7 @@ class RegionConditions:
     def __init__(self, context: runner.Context):
         config, self._context = context.config, context
         self._data, self._asked = config.data, config.prior.conditions
-        asked, data = self._asked, config.data
-        if asked.measure == "landcover" and data.mpp != data.patch_mpp:
-            raise config_lib.ConfigError(
-                "config.prior.conditions.measure=landcover reads rasters at their own resolution: "
-                f"config.data.mpp must equal patch_mpp={data.patch_mpp:g}, got {data.mpp:g}"
-            )
+        asked = self._asked
         self._labels = case_tables.Labels.read(asked.labels) if asked.labels else None
         self._numbers = case_tables.Numbers.read(asked.numbers) if asked.numbers else None
         written = asked.captions if asked.captions != "measured" else ""
