@@ -432,18 +432,21 @@ def _prior() -> ConfigDict:
     c.conditions.labels = ""
     c.conditions.numbers = ""
     c.conditions.captions = ""
-    # Folder of a BERT as transformers save it, such as all-MiniLM-L6-v2, and tokens of a text.
+    # Folder of a BERT as transformers save it, such as all-MiniLM-L6-v2, and how many phrases of a
+    # text (up to a comma or full stop) are read.
     c.conditions.text_encoder = ""
-    c.conditions.text_tokens = 48
+    c.conditions.text_phrases = 8
     c.network = ConfigDict()
     # S is 384, 12, 6; B 768, 12, 12; L 1024, 24, 16.
     c.network.width = 384
     c.network.depth = 12
     c.network.num_heads = 6
     c.drop = ConfigDict()
-    # How often training says nothing, and how often it leaves out each kind of condition.
+    # How often training says nothing, and how often it leaves out each kind of condition (but one).
     c.drop.everything = 0.1
     c.drop.each = 0.1
+    # Deviation of noise on the vectors of phrases, whose entries vary by 1.
+    c.drop.text_noise = 0.3
     c.schedule = _schedule("cosine")
     c.loss = ConfigDict()
     c.loss.prediction = "v"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,6 +129,43 @@ class TextEncoder:
             return vectors * known[..., None]
 
         return jax.jit(run)
+
+
+class PhraseEncoder:
+    """Texts → a vector for each of their phrases, up to `num_phrases`, whose entries vary by 1.
+
+    Phrases end at commas, semicolons, colons and full stops. Sentence encoders place phrases of one
+    meaning side by side whatever their words; a whole list of them, taken at once, they do not.
+    """
+
+    def __init__(self, encoder: TextEncoder, num_phrases: int):
+        self.encoder, self.num_phrases = encoder, num_phrases
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.encoder.config.width
+
+    def __call__(self, texts: Sequence[str]) -> EncodedText:
+        """Raises ValueError for a text without a word."""
+        parts = [phrases(text) for text in texts]
+        if [] in parts:
+            raise ValueError(f"a text must have at least one word, got {texts[parts.index([])]!r}")
+        kept = [found[: self.num_phrases] for found in parts]
+        different = sorted({phrase for found in kept for phrase in found})
+        place = {phrase: i for i, phrase in enumerate(different)}
+        vectors = pooled(self.encoder(different)) * np.float32(self.dim**0.5)
+        shape = (len(texts), self.num_phrases)
+        tokens, known = np.zeros((*shape, self.dim), np.float32), np.zeros(shape, bool)
+        for row, found in enumerate(kept):
+            tokens[row, : len(found)] = vectors[[place[phrase] for phrase in found]]
+            known[row, : len(found)] = True
+        return EncodedText(tokens, known, sum(len(f) > self.num_phrases for f in parts))
+
+
+def phrases(text: str) -> list[str]:
+    """The parts of a text between marks that end one."""
+    return [part.strip() for part in re.split(r"[,;:.\n]+", text) if part.strip()]
 
 
 def pooled(encoded: EncodedText) -> Float[np.ndarray, "B D"]:

@@ -17,7 +17,7 @@ from ssldiff_jax.core import arrays, rng
 
 Condition = Float[arrays.AnyArray, "B E"]
 
-_STEP = 8  # lengths of texts that are traced are multiples of it
+_STEP = 4  # numbers of phrases that are traced are multiples of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,20 +27,20 @@ class ConditionSpec:
     Attributes:
         labels: names of classes; several may hold at once, in parts from 0 to 1.
         numbers: names of real values, such as expressions of genes.
-        text_tokens: the most tokens of a text; 0 has none.
-        text_dim: length of a token's vector.
+        text_phrases: the most phrases of a text; 0 has none.
+        text_dim: length of a phrase's vector, whose entries vary by 1.
     """
 
     labels: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
-    text_tokens: int = 0
+    text_phrases: int = 0
     text_dim: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
         """Length of every part of the vector, in order. `*_known` are 1 where something is said;
         `place` is where a grid lies in what the condition describes."""
-        labels, numbers, tokens = len(self.labels), len(self.numbers), self.text_tokens
+        labels, numbers, tokens = len(self.labels), len(self.numbers), self.text_phrases
         return {
             "place": len(Place.UNTOLD),
             "labels_known": labels,
@@ -94,6 +94,14 @@ class ConditionSpec:
             found["text"][:] = (text * text_known[..., None]).reshape(count, -1)
         return np.concatenate(list(found.values()), axis=1)
 
+    def only(self, condition: Float[np.ndarray, "B E"], kind: str) -> Float[np.ndarray, "B E"]:
+        """Conditions that say one kind of thing alone."""
+        kept = {
+            name: value if name == "place" or name.removesuffix("_known") == kind else 0 * value
+            for name, value in self.unpack(condition).items()
+        }
+        return np.concatenate(list(kept.values()), axis=1)
+
     def narrowed(
         self, condition: Float[np.ndarray, "B E"]
     ) -> tuple["ConditionSpec", Float[np.ndarray, "B n"]]:
@@ -106,7 +114,7 @@ class ConditionSpec:
             self,
             labels=self.labels if said["labels"].any() else (),
             numbers=self.numbers if said["numbers"].any() else (),
-            text_tokens=min(-(-longest // _STEP) * _STEP, self.text_tokens),
+            text_phrases=min(-(-longest // _STEP) * _STEP, self.text_phrases),
         )
         kept = [parts[name][:, :size] for name, size in spec.sizes.items()]
         return spec, np.concatenate(kept, axis=1)
@@ -156,26 +164,47 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class DropRates:
-    """How often training says nothing: of everything, and of each kind of condition alone."""
+    """How often training says nothing: of everything, and of each kind of condition, of which one
+    is always left; and noise on the vectors of phrases, so that others of their meaning are
+    understood."""
 
     everything: float
     each: float
+    text_noise: float
 
     def __call__(
         self, spec: ConditionSpec, condition: Condition, index: arrays.AnyArray, key: arrays.Key
     ) -> jax.Array:
         """Conditions of which some, decided by the index of the example, are left out."""
         kinds = ("labels", "numbers", "text")
+        key_kept, key_noise = jax.random.split(key)
         draw = lambda k: jax.random.uniform(k, (1 + len(kinds),))
-        chance = rng.per_example(key, index, draw)
-        kept = {kind: chance[:, i + 1] >= self.each for i, kind in enumerate(kinds)}
+        chance = rng.per_example(key_kept, index, draw)
         parts = spec.unpack(condition)
+        said = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
+        kept = _kept(jnp.stack(said, axis=1), chance[:, 1:], self.each)
+        kept = {kind: kept[:, i] for i, kind in enumerate(kinds)}
+        if self.text_noise and spec.text_phrases:
+            noise = rng.per_example(
+                key_noise, index, lambda k: jax.random.normal(k, parts["text"].shape[1:])
+            )
+            known = jnp.repeat(parts["text_known"], spec.text_dim, axis=1)
+            parts["text"] = parts["text"] + self.text_noise * known * noise
         for name, value in parts.items():
             kind = name.removesuffix("_known")
             if kind in kept:
                 parts[name] = jnp.where(kept[kind][:, None], value, 0)
         told = chance[:, 0] >= self.everything
         return jnp.where(told[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
+
+
+def _kept(
+    said: Bool[arrays.AnyArray, "B K"], chance: Float[arrays.AnyArray, "B K"], rate: float
+) -> Bool[jax.Array, "B K"]:
+    """Which kinds of what is said are kept: those with a chance of `rate` or more, and of those
+    said the one with the highest."""
+    chance = jnp.where(said, chance, -1)
+    return (chance >= rate) | (chance == chance.max(axis=1, keepdims=True))
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -56,9 +56,10 @@ class ConditionTokens(nn.Module):
             hidden = nn.silu(nn.Dense(self.width, name="numbers_in")(told))
             tokens.append(nn.Dense(self.width, name="numbers_out")(hidden)[:, None])
             known.append((parts["numbers_known"] > 0).any(axis=-1, keepdims=True))
-        if self.spec.text_tokens:
-            text = parts["text"].reshape(count, self.spec.text_tokens, self.spec.text_dim)
-            tokens.append(nn.Dense(self.width, name="text")(text))
+        if self.spec.text_phrases:
+            text = parts["text"].reshape(count, self.spec.text_phrases, self.spec.text_dim)
+            hidden = nn.gelu(nn.Dense(self.width, name="text_in")(text))
+            tokens.append(nn.Dense(self.width, name="text_out")(hidden))
             known.append(parts["text_known"] > 0)
         dtype = rest.dtype
         return jnp.concatenate([t.astype(dtype) for t in tokens], 1), jnp.concatenate(known, 1)

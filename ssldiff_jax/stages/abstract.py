@@ -153,7 +153,7 @@ def _prior(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
     """With texts, which are most of what it can be told."""
     asked, side = config.prior.conditions, config.prior.grids.side
     labels = () if asked.measure == "none" else measures.label_names(asked.measure)
-    spec = conditions.ConditionSpec(labels, (), asked.text_tokens, _TEXT_DIM)
+    spec = conditions.ConditionSpec(labels, (), asked.text_phrases, _TEXT_DIM)
     return prior.task(config.prior, spec), {
         "grid": ((side, side, _EMBEDDING_DIM), jnp.float16),
         "condition": ((spec.dim,), jnp.float16),

@@ -59,7 +59,7 @@ class GridPrior:
     scales: Mapping[str, Any]
     white: whitening.Whitening
     params: Any
-    text: text_lib.TextEncoder | None
+    text: text_lib.PhraseEncoder | None
 
     @classmethod
     def of_run(cls, context: runner.Context) -> "GridPrior":
@@ -95,8 +95,8 @@ class GridPrior:
                 )
             encoded = self.text([asked.text])
             if encoded.truncated:
-                _LOG.warning("the text has more than %d tokens: the rest is not read",
-                             self.text.num_tokens)  # fmt: skip
+                _LOG.warning("the text has more than %d phrases: the rest is not read",
+                             self.text.num_phrases)  # fmt: skip
             packed |= {"text": encoded.tokens, "text_known": encoded.known}
         return spec.pack(1, **packed)
 

@@ -88,8 +88,8 @@ def _judge(
         "everything": _correlations(names, asked, shown),
         "everything, asked of another": _correlations(names, asked[order], shown),
     }
-    for kind in ("labels", "text") if spec.text_tokens else ():
-        images = _images(model, _only(spec, condition, kind), len(condition), seed)
+    for kind in ("labels", "text") if spec.text_phrases else ():
+        images = _images(model, spec.only(condition, kind), len(condition), seed)
         results[f"{kind} alone"] = _correlations(names, asked, show(images))
     for name in results:
         values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
@@ -121,14 +121,6 @@ def _quadrants(labels: Float[np.ndarray, "N L"]) -> Float[np.ndarray, "N 4 K"]:
     """Parts in quadrants, from the values of labels."""
     by_class = labels.reshape(len(labels), -1, 1 + len(measures.QUADRANTS))
     return by_class[:, :, 1:].swapaxes(1, 2)
-
-
-def _only(spec: conditions.ConditionSpec, condition: np.ndarray, kind: str) -> np.ndarray:
-    kept = {
-        name: value if name == "place" or name.removesuffix("_known") == kind else 0 * value
-        for name, value in spec.unpack(condition).items()
-    }
-    return np.concatenate(list(kept.values()), axis=1)
 
 
 def _correlations(

@@ -64,9 +64,11 @@ def _judge(
     apart = seen.reshape(-1, seen.shape[-1])
     order = generator.permutation(len(asked))
     draw = lambda condition: model.white.apply(model.sample(condition, seed=context.config.seed))
+    words = spec.labels and spec.text_phrases
     ways = {
         "prior": draw(asked),
         "prior, told what is another's": draw(asked[order]),
+        **({"prior, told in words alone": draw(spec.only(asked, "text"))} if words else {}),
         "cells apart": apart[generator.integers(len(apart), size=real.shape[:3])],
         "nearest training grid": seen[_nearest(asked, told, spec)],
         "real": real,

@@ -46,7 +46,7 @@ class AskedConfig:
     numbers: str
     captions: str
     text_encoder: str
-    text_tokens: int
+    text_phrases: int
 
     def __post_init__(self):
         if bool(self.captions) != bool(self.text_encoder):

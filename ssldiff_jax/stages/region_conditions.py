@@ -56,8 +56,8 @@ class RegionConditions:
         return conditions.ConditionSpec(
             labels,
             self._numbers.names if self._numbers else (),
-            self._asked.text_tokens if self._text else 0,
-            self._text.config.width if self._text else 0,
+            self._asked.text_phrases if self._text else 0,
+            self._text.dim if self._text else 0,
         )
 
     @property
@@ -165,8 +165,9 @@ def _names(context: runner.Context) -> Mapping[int, str]:
     return {int(number): name for number, name in done["facts"]["slides"].items()}
 
 
-def text_encoder(asked: prior_config.AskedConfig) -> text_lib.TextEncoder | None:
+def text_encoder(asked: prior_config.AskedConfig) -> text_lib.PhraseEncoder | None:
     """What reads captions, where there are any."""
     if not asked.text_encoder:
         return None
-    return text_weights.load_text_encoder(asked.text_encoder, asked.text_tokens)
+    encoder = text_weights.load_text_encoder(asked.text_encoder)
+    return text_lib.PhraseEncoder(encoder, asked.text_phrases)

@@ -11,6 +11,7 @@ from ssldiff_jax.weights import names, reader
 from ssldiff_jax.weights.names import Entry, NameMap
 from ssldiff_jax.weights.reader import WeightsError
 
+_TOKENS = 128
 _SIZES = {
     "vocab_size": "vocab_size",
     "width": "hidden_size",
@@ -49,8 +50,9 @@ def bert_names(config: text.TextConfig) -> NameMap:
     )
 
 
-def load_text_encoder(folder: str | pathlib.Path, num_tokens: int) -> text.TextEncoder:
-    """The encoder in a folder: `config.json` (a BERT), `tokenizer.json`, and its weights.
+def load_text_encoder(folder: str | pathlib.Path, num_tokens: int = 0) -> text.TextEncoder:
+    """The encoder in a folder: `config.json` (a BERT), `tokenizer.json`, and its weights; it reads
+    `num_tokens` of a text (0: 128, or as many as it has positions).
 
     Raises WeightsError for a file that is missing or of another model, and for more tokens than
     it has positions.
@@ -60,6 +62,7 @@ def load_text_encoder(folder: str | pathlib.Path, num_tokens: int) -> text.TextE
         if not (folder / name).is_file():
             raise WeightsError(f"{folder} must hold a text encoder, got no {name}")
     config = _config(folder / "config.json")
+    num_tokens = num_tokens or min(_TOKENS, config.max_positions)
     if not 2 <= num_tokens <= config.max_positions:
         raise WeightsError(
             f"{folder}: num_tokens must lie in [2, {config.max_positions}], got {num_tokens}"

@@ -9,7 +9,7 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.prior import conditions, loss, network, whitening
 from ssldiff_jax.train import step as step_lib
 
-SPEC = conditions.ConditionSpec(("water", "forest"), ("age", "grade"), text_tokens=3, text_dim=4)
+SPEC = conditions.ConditionSpec(("water", "forest"), ("age", "grade"), text_phrases=3, text_dim=4)
 SMALL = network.NetworkConfig(width=32, depth=2, num_heads=2)
 
 
@@ -66,13 +66,34 @@ def test_a_vector_of_another_length_is_refused():
 
 def test_dropping_takes_whole_kinds_at_the_rates():
     condition = np.repeat(some_condition(1), 4000, axis=0)
-    drop = conditions.DropRates(everything=0.2, each=0.3)
+    drop = conditions.DropRates(everything=0.2, each=0.3, text_noise=0.0)
     found = SPEC.unpack(drop(SPEC, condition, jnp.arange(4000), jax.random.key(0)))
     told = {k: np.asarray(found[k]).any(axis=1) for k in ("labels_known", "numbers", "text_known")}
     for seen in told.values():
-        assert abs(seen.mean() - 0.8 * 0.7) < 0.03
+        assert abs(seen.mean() - 0.8 * (0.7 + 0.3**3 / 3)) < 0.03
     none = ~(told["labels_known"] | told["numbers"] | told["text_known"])
-    assert abs(none.mean() - (0.2 + 0.8 * 0.3**3)) < 0.03
+    assert abs(none.mean() - 0.2) < 0.03
+
+
+def test_what_alone_is_said_is_dropped_with_everything_only():
+    condition = SPEC.pack(4000, labels=np.full((4000, 2), 0.5, np.float32))
+    drop = conditions.DropRates(everything=0.2, each=0.9, text_noise=0.0)
+    found = SPEC.unpack(drop(SPEC, condition, jnp.arange(4000), jax.random.key(0)))
+    assert abs(np.asarray(found["labels_known"]).any(axis=1).mean() - 0.8) < 0.03
+
+
+def test_noise_falls_on_phrases_that_are_there():
+    condition = np.repeat(some_condition(1), 3000, axis=0)
+    drop = conditions.DropRates(everything=0.0, each=0.0, text_noise=0.5)
+    found = np.asarray(drop(SPEC, condition, jnp.arange(3000), jax.random.key(0)))
+    before, after = SPEC.unpack(condition), SPEC.unpack(found)
+    noise = (after["text"] - before["text"]).reshape(3000, SPEC.text_phrases, -1)
+    known = before["text_known"][0] > 0
+    assert known.any()
+    np.testing.assert_allclose(noise[:, known].std(), 0.5, rtol=0.03)
+    assert not noise[:, ~known].any()
+    for name in ("labels", "numbers", "place", "text_known"):
+        np.testing.assert_array_equal(after[name], before[name])
 
 
 def test_white_embeddings_are_uncorrelated_and_come_back():
@@ -165,7 +186,7 @@ def test_a_prior_learns_what_it_is_asked_for():
     plan, side, dim = schedule.Schedule("cosine", 1000), 2, 3
     model = network.GridDenoiser(network.NetworkConfig(32, 2, 2), spec)
     task = loss.PriorTask(
-        model, plan, diffusion_loss.LossConfig("v"), conditions.DropRates(0.1, 0.0)
+        model, plan, diffusion_loss.LossConfig("v"), conditions.DropRates(0.1, 0.0, 0.0)
     )
     tx = optax.adam(3e-3)
     generator = np.random.default_rng(0)

@@ -91,8 +91,7 @@ def finish(processes):
         assert process.returncode == 0, errors[-3000:]
     # Gloo tells on stdout that it is there, sometimes in halves of lines.
     return [
-        [line for line in out.strip().splitlines() if "peer ranks" not in line]
-        for out, _ in found
+        [line for line in out.strip().splitlines() if "peer ranks" not in line] for out, _ in found
     ]
 
 

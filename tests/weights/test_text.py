@@ -50,6 +50,20 @@ def test_a_text_that_is_too_long_is_cut_and_counted(folder):
     assert found.known.sum(axis=1).tolist() == [5, 3]
 
 
+def test_phrases_are_read_one_by_one(folder):
+    encode = text_weights.load_text_encoder(folder)
+    read = text.PhraseEncoder(encode, 2)
+    found = read(["lake in the west, field in the east.", "field in the east", "a; b; c"])
+    assert found.known.tolist() == [[True, True], [True, False], [True, True]]
+    assert found.truncated == 1
+    np.testing.assert_allclose(found.tokens[0, 1], found.tokens[1, 0], atol=1e-5)
+    alone = text.pooled(encode(["lake in the west"]))[0]
+    np.testing.assert_allclose(found.tokens[0, 0], alone * read.dim**0.5, atol=1e-4)
+    assert not found.tokens[1, 1].any()
+    with pytest.raises(ValueError, match=r"at least one word, got ' \. '"):
+        read(["lake", " . "])
+
+
 def test_a_text_without_words_is_refused(folder):
     with pytest.raises(ValueError, match="at least one word"):
         text_weights.load_text_encoder(folder, 8)(["lake", "  "])
