@@ -1,0 +1,128 @@
+"""Extractors: batches, what each is built from, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ssldiff_jax.encoders import encoder, known, vit
+from ssldiff_jax.evaluation import extractors
+from ssldiff_jax.stages import parts
+from ssldiff_jax.weights import names, published, reader
+
+SIZES = vit.ViTConfig(16, 8, 12, 1, 2)
+
+
+def images(count, height=16, width=16):
+    shape = (count, height, width, 3)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def drawn(seed=0):
+    """Parameters of a small ViT."""
+    rng = np.random.default_rng(seed)
+    like = names.abstract(vit.ViT(SIZES), jnp.zeros((1, 16, 16, 3)))
+    return jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), like)
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A published encoder that is small, and its file."""
+    entry = known.KnownEncoder(SIZES, 16, "timm", "a licence", "a place")
+    monkeypatch.setitem(known.ENCODERS, "tiny", entry)
+    save_file(published.encoder_names(SIZES, "timm").save(drawn()), tmp_path / "tiny.safetensors")
+    return tmp_path / "tiny.safetensors"
+
+
+def colours(batch_size, traced=None):
+    """Mean colours times a matrix."""
+
+    def program(params, image_uint8):
+        if traced is not None:
+            traced.append(image_uint8.shape)
+        return jnp.mean(image_uint8.astype(jnp.float32), axis=(1, 2)) @ params
+
+    matrix = np.random.default_rng(1).normal(size=(3, 5)).astype(np.float32)
+    return extractors.Batched("colours", "0", 5, program, matrix, batch_size)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_batches_do_not_show(count):
+    extract, found = colours(2), images(count)
+    features = extract(found)
+    assert isinstance(extract, extractors.Extractor)
+    assert features.dtype == np.float32
+    expected = found.astype(np.float32).mean(axis=(1, 2)) @ extract.params
+    np.testing.assert_allclose(features, expected.reshape(count, 5), rtol=1e-5)
+    np.testing.assert_array_equal(extract(list(found)), features)
+
+
+def test_one_trace_for_each_size_of_images():
+    traced = []
+    extract = colours(3, traced)
+    for count, height in ((1, 16), (7, 16), (3, 16), (4, 24)):
+        extract(images(count, height))
+    assert traced == [(3, 16, 16, 3), (3, 24, 16, 3)]
+
+
+def test_images_must_be_of_one_size():
+    mixed = [images(1, 16)[0], images(1, 24)[0], images(1, 16)[0]]
+    message = r"images must be of one size, got 2: \(16, 16, 3\), \(24, 16, 3\)"
+    with pytest.raises(ValueError, match=message):
+        extractors.one_size(mixed)
+    with pytest.raises(ValueError, match=r"uint8 \(N, H, W, 3\), got float32 \(1, 16, 16, 3\)"):
+        extractors.one_size(images(1).astype(np.float32))
+    with pytest.raises(ValueError, match=r"uint8 \(N, H, W, 3\), got uint8 \(1, 16, 16, 4\)"):
+        extractors.one_size([np.zeros((16, 16, 4), np.uint8)])
+
+
+def test_the_encoder_of_a_run(tiny):
+    model = encoder.Encoder(encoder.Architecture(SIZES, 16), drawn(), np.ones(12), batch_size=2)
+    extract = extractors.OfEncoder("encoder", model)
+    assert isinstance(extract, extractors.Extractor)
+    assert (extract.name, extract.dim) == ("encoder", 12)
+    found = images(3)
+    np.testing.assert_array_equal(extract(found), model(found))
+    # The digest by which stages know an encoder, so that features can be shared.
+    assert extract.digest == parts.encoder_digest(model)
+    moved = extractors.OfEncoder("encoder", model.measured_from(np.zeros(12)))
+    assert moved.digest != extract.digest
+    with pytest.raises(ValueError, match="patches must be 16×16×3"):
+        extract(images(1, 24))
+
+
+def test_a_published_encoder_of_a_file(tiny):
+    extract = extractors.load("tiny", tiny, batch_size=2)
+    assert (extract.name, extract.dim) == ("tiny", 12)
+    found = images(3)
+    architecture = encoder.Architecture.named("tiny", SIZES)
+    expected = encoder.Encoder(architecture, drawn(), batch_size=3)(found)
+    np.testing.assert_allclose(extract(found), expected, rtol=1e-4, atol=1e-5)
+    same, other = (
+        extractors.OfEncoder("x", encoder.Encoder(architecture, drawn(i))) for i in (0, 1)
+    )
+    assert extract.digest == same.digest != other.digest
+
+
+def test_what_is_no_network_is_one_line(tiny, tmp_path):
+    with pytest.raises(ValueError, match=r"one of fid-inception, clip, hipt, .*, got 'vgg'"):
+        extractors.load("vgg", tiny)
+    for name in ("tiny", extractors.FID_INCEPTION):
+        with pytest.raises(reader.WeightsError, match=r"no such file of weights: .*absent\.pth"):
+            extractors.load(name, tmp_path / "absent.pth")
+    tensors = published.encoder_names(SIZES, "timm").save(drawn())
+    del tensors["blocks.0.mlp.fc1.bias"]
+    save_file(tensors | {"pos_embed": np.zeros((1, 7, 12), np.float32)}, tiny)
+    message = (
+        r"tiny\.safetensors does not fit the model; 1 missing: blocks\.0\.mlp\.fc1\.bias; "
+        r"1 misshaped: pos_embed \(1, 7, 12\)$"
+    )
+    with pytest.raises(reader.WeightsError, match=message):
+        extractors.load("tiny", tiny)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(reader.WeightsError, match=r"empty: expected one of model\.safetensors"):
+        extractors.load("tiny", empty)
+    with pytest.raises(reader.WeightsError, match=r"empty must hold a CLIP, got no config\.json"):
+        extractors.load(extractors.CLIP, empty)
