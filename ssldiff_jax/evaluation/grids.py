@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.evaluation import distances
+from ssldiff_jax.evaluation import distances, fidelity
 
 Grids = Float[np.ndarray, "_ k k D"]
 
@@ -43,8 +43,8 @@ def compare(drawn: Grids, real: Grids, training: Grids) -> GridFigures:
     return GridFigures(
         distances.frechet_distance(cells(drawn), cells(real)),
         distances.frechet_distance(of_drawn, of_real),
-        _among(of_drawn, of_real),
-        _among(of_real, of_drawn),
+        _precision(of_drawn, of_real),
+        _precision(of_real, of_drawn),
         _neighbours(drawn) / _neighbours(real),
         float(_nearest(of_drawn, of_training).mean() / _nearest(of_real, of_training).mean()),
     )
@@ -79,11 +79,8 @@ def agreement(
     return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]))
 
 
-def _among(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> float:
-    """The part of points nearer to one of `others` than that is to its third neighbour."""
-    k = min(_NEIGHBOURS, len(others) - 1)
-    radius = np.sort(_distances(others, others), axis=1)[:, k]
-    return float((_distances(points, others) <= radius).any(axis=1).mean())
+def _precision(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> float:
+    return fidelity.precision(points, others, k=min(_NEIGHBOURS, len(others) - 1))
 
 
 def _nearest(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> np.ndarray:

@@ -6,6 +6,10 @@ import pathlib
 import numpy as np
 from jaxtyping import Float
 
+from ssldiff_jax.core import moments
+
+Moments = moments.Moments
+
 FLOOR = 1e-4
 """Directions with less than this part of the largest variance are not stretched further: they
 are rounding, and a prior would spend itself on them."""
@@ -20,9 +24,9 @@ class Whitening:
     inverse: Float[np.ndarray, "D D"]
 
     @classmethod
-    def of(cls, sums: "Moments") -> "Whitening":
+    def of(cls, sums: Moments) -> "Whitening":
         """That of the embeddings that were summed."""
-        values, vectors = np.linalg.eigh(sums.covariance)
+        values, vectors = np.linalg.eigh(sums.scatter / sums.count)
         scale = np.sqrt(np.maximum(values, FLOOR * values[-1]))
         return cls(
             sums.mean.astype(np.float32),
@@ -47,28 +51,3 @@ class Whitening:
     def undo(self, white: Float[np.ndarray, "*B D"]) -> Float[np.ndarray, "*B D"]:
         """White → embeddings."""
         return white @ self.inverse + self.mean
-
-
-class Moments:
-    """Mean and covariance of embeddings that come in batches, in float64."""
-
-    def __init__(self, dim: int):
-        self._count = 0
-        self._sum, self._products = np.zeros(dim), np.zeros((dim, dim))
-
-    def add(self, z: Float[np.ndarray, "N D"]) -> None:
-        """More of them."""
-        z = z.astype(np.float64)
-        self._count += len(z)
-        self._sum += z.sum(axis=0)
-        self._products += z.T @ z
-
-    @property
-    def mean(self) -> Float[np.ndarray, "D"]:
-        """Of all so far."""
-        return self._sum / self._count
-
-    @property
-    def covariance(self) -> Float[np.ndarray, "D D"]:
-        """Of all so far."""
-        return self._products / self._count - np.outer(self.mean, self.mean)

@@ -1,0 +1,47 @@
+"""All pairs of two sets of vectors, some rows at a time."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import moments
+
+ENTRIES = 2**24
+"""Of one stripe: 64 MiB in float32, whatever the sets' sizes."""
+
+
+def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) -> None:
+    """ValueError unless both sets have `least` vectors or more, all finite, of one dimension."""
+    for found, name in zip((a, b), names, strict=True):
+        if len(found) < least:
+            raise ValueError(f"expected at least {least} {name} vectors, got {len(found)}")
+        moments.require_finite(found, f"{name} vectors")
+    if a.shape[1] != b.shape[1]:
+        dims = f"{a.shape[1]} ({names[0]}) and {b.shape[1]} ({names[1]})"
+        raise ValueError(f"expected vectors of one dimension, got {dims}")
+
+
+def rows(count: int, others: int) -> Iterator[slice]:
+    """Slices of 0 … count − 1, so that each against all `others` is one stripe."""
+    step = max(1, ENTRIES // max(others, 1))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
+
+
+def squared_distances(
+    a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]
+) -> Iterator[tuple[slice, Float[np.ndarray, "_ M"]]]:
+    """Stripes of |a − b|², 0 or more, and which rows of `a` they are.
+
+    In float32 unless a set is float64. Errors are those of |a|² + |b|²: centre the sets before.
+    """
+    dtype = np.result_type(a, b, np.float32)
+    a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
+    of_a, of_b = np.sum(a**2, axis=1), np.sum(b**2, axis=1)
+    for part in rows(len(a), len(b)):
+        stripe = a[part] @ b.T
+        stripe *= -2
+        stripe += of_a[part, None]
+        stripe += of_b
+        yield part, np.maximum(stripe, 0, out=stripe)

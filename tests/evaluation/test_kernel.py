@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from ssldiff_jax.evaluation import kernel, stripes
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def dense(a, b):
+    """The U-statistic as its definition has it."""
+    of = lambda x, y: (x @ y.T / x.shape[1] + 1) ** 3
+    within = lambda x: (of(x, x).sum() - np.trace(of(x, x))) / (len(x) * (len(x) - 1))
+    return within(a) + within(b) - 2 * of(a, b).mean()
+
+
+def test_the_references_distances(golden):
+    recorded = golden("metrics_fid_kid_prc")
+    a, b = recorded.inputs["features1"], recorded.inputs["features2"]
+    value = lambda name: float(recorded.outputs[f"kid_{name}"][0])
+    unequal = kernel.kid(a, b)
+    assert unequal.value == pytest.approx(value("unbiased_600_vs_500"), rel=1e-6)
+    assert unequal.counts == (600, 500)
+    assert unequal.low < unequal.value < unequal.high
+    expected = pytest.approx(value("unbiased_first500_vs_500_torch_fidelity_mmd2"), rel=1e-6)
+    assert kernel.kid(a[:500], b).value == expected
+    subset = kernel.kid_of_subsets(a[:500], b, subsets=1, size=500)
+    assert subset.mean == expected
+    assert subset.std == 0
+
+
+def test_stripes_are_the_dense_distance_and_each_jackknife_value_too(monkeypatch):
+    monkeypatch.setattr(stripes, "ENTRIES", 100)
+    a, b = normal(0, 43, 5), normal(1, 29, 5) + 0.3
+    found = kernel.kid(a, b)
+    assert found.value == pytest.approx(dense(a, b), rel=1e-10)
+    assert found.bias == pytest.approx(0, abs=1e-10)
+    without_a = np.array([dense(np.delete(a, i, axis=0), b) for i in range(43)])
+    without_b = np.array([dense(a, np.delete(b, i, axis=0)) for i in range(29)])
+    variance = 42 * without_a.var() + 28 * without_b.var()
+    assert found.high - found.low == pytest.approx(2 * 1.99 * np.sqrt(variance), rel=0.03)
+
+
+def test_of_the_same_distribution_it_is_0_on_average():
+    found = [kernel.kid(normal([s, 0], 60, 4), normal([s, 1], 40, 4)) for s in range(300)]
+    values = np.array([f.value for f in found])
+    assert abs(values.mean()) < 3 * values.std() / np.sqrt(300)
+    assert (values < 0).any()
+    assert np.mean([f.low <= 0 <= f.high for f in found]) > 0.93
+
+
+def test_the_interval_covers_the_populations_distance():
+    """In one dimension it is Σ C(3, k) (E xᵏ − E yᵏ)², k = 1…3; here N(0, 1) and N(µ, σ²)."""
+    mean, std = 0.5, 0.8
+    second, third = mean**2 + std**2, mean**3 + 3 * mean * std**2
+    truth = 3 * mean**2 + 3 * (second - 1) ** 2 + third**2
+    draw = lambda s: kernel.kid(normal([s, 0], 800, 1), mean + std * normal([s, 1], 700, 1))
+    found = [draw(s) for s in range(150)]
+    values = np.array([f.value for f in found])
+    assert values.mean() == pytest.approx(truth, abs=3 * values.std() / np.sqrt(150))
+    assert 0.9 < np.mean([f.low <= truth <= f.high for f in found]) <= 0.99
+
+
+def test_subsets_are_around_the_distance_of_all():
+    a, b = normal(0, 400, 6), normal(1, 300, 6) + 0.5
+    found = kernel.kid_of_subsets(a, b, subsets=60, size=100)
+    assert found.mean == pytest.approx(kernel.kid(a, b).value, abs=4 * found.std / np.sqrt(60))
+    assert found == kernel.kid_of_subsets(a, b, subsets=60, size=100)
+    with pytest.raises(ValueError, match="subsets of 2 to 300 features, got size=301"):
+        kernel.kid_of_subsets(a, b, size=301)
+
+
+def test_sets_that_cannot_be_compared_are_refused():
+    x = normal(0, 10, 4)
+    with pytest.raises(ValueError, match="at least 3 real vectors, got 2"):
+        kernel.kid(x, x[:2])
+    broken = x.copy()
+    broken[2, 2] = np.inf
+    with pytest.raises(ValueError, match="finite generated vectors, got NaN or infinity in 1 of 1"):
+        kernel.kid(broken, x)
+    with pytest.raises(ValueError, match=r"one dimension, got 4 \(here\) and 3 \(there\)"):
+        stripes.require(x, x[:, :3], 1, ("here", "there"))
