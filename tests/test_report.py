@@ -23,7 +23,7 @@ _FEATURES = {
 _PIXELS = {"layout_correlation": {"identity": 0.9}, "seam_energy": 1.1, "seam_energy_real": 1.0}
 _ENCODER = {"dim": 8, "hash": "abc", "retrieval_top1": {"4": 0.9, "11": 0.5}, "effective_rank": 3.5}
 _LARGE = {"height": 32, "width": 48, "unet_forwards": 7, "decoder_calls": 1, "seconds": 2.5}
-_HOSTILE = "<script>alert('&')</script>.svs"
+HOSTILE = "</script><script>window.hacked=alert('&')</script>.svs"
 _VOID = {"meta", "img", "input", "br"}
 
 
@@ -63,15 +63,14 @@ def _png(path: pathlib.Path, height: int, width: int):
     Image.fromarray(np.full((height, width, 3), 128, np.uint8)).save(path)
 
 
-@pytest.fixture
-def workdir(tmp_path):
+def make_workdir(tmp_path):
     """A finished run of two regions of 2 × 3 cells of 16 px."""
     _write(tmp_path / "config.json", {"seed": 3, "data": {"crops": {"patch_px": 16}}})
     environment = {"versions": {"jax": "1", "git": "f00"}, "machine": {"devices": ["cpu:0"]}}
     _write(tmp_path / "environment.json", environment)
     _write(tmp_path / "evaluate" / "results.json", _FEATURES | _PIXELS | {"judge": _FEATURES})
     facts = {
-        "patches": {"slides": {"0": _HOSTILE}},
+        "patches": {"slides": {"0": HOSTILE}},
         "encoder": _ENCODER | {"num_tested": 4},
         "judge": _ENCODER,
         "embeddings": {"dim": 8},
@@ -84,7 +83,7 @@ def workdir(tmp_path):
     place = {
         "kind": "region",
         "slide": 0,
-        "slide_name": _HOSTILE,
+        "slide_name": HOSTILE,
         "top": 1,
         "left": 2,
         "height": 32,
@@ -92,7 +91,7 @@ def workdir(tmp_path):
     }
     _write(tmp_path / "patches" / "regions.json", [place, place])
     (tmp_path / "patches" / "quarantine.jsonl").write_text(
-        json.dumps({"slide": f"a/{_HOSTILE}", "reason": "<b>"}) + "\n"
+        json.dumps({"slide": f"a/{HOSTILE}", "reason": "<b>"}) + "\n"
     )
     for i in range(2):
         _png(tmp_path / "patches" / f"region_{i}.png", 32, 48)
@@ -105,6 +104,12 @@ def workdir(tmp_path):
     lines = [{"step": s, "loss": 1.0 / s} for s in (2, 4, 6)]
     text = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "encoder" / "metrics.jsonl").write_text(text + '\n{"step": 8, "lo')
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """The folder of `make_workdir`."""
+    make_workdir(tmp_path)
     return tmp_path
 
 
@@ -143,7 +148,9 @@ def test_page_is_whole_and_stands_alone(workdir):
     found = _Page(text)
     assert found.open == []
     assert not re.search(r"https?://|@import|url\(", text)
-    assert set(found.references) == set(found.pictures)
+    assert set(found.references) == {*found.pictures, "openseadragon.min.js"}
+    assert (workdir / "report" / "openseadragon.min.js").is_file()
+    assert "Redistribution" in (workdir / "report" / "openseadragon.LICENSE.txt").read_text()
     assert len(found.pictures) == 7
     for name in found.pictures:
         assert (workdir / "report" / name).is_file()
@@ -152,9 +159,9 @@ def test_page_is_whole_and_stands_alone(workdir):
 
 def test_slide_names_are_escaped(workdir):
     text = _build(workdir)
-    assert _Page(text).scripts == 1
+    assert _Page(text).scripts == 2
     assert "alert('" not in text
-    assert "&lt;script&gt;alert(" in text
+    assert "&lt;script&gt;window.hacked=alert(" in text
 
 
 def test_optional_parts_are_left_out(workdir):
@@ -253,7 +260,7 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     figures = {"cell_fd": 1.5, "neighbours": 0.9, "agreement": 0.7}
     _write(workdir / "prior" / "results.json", {"prior": figures, "real": {"agreement": 0.8}})
     agreement = {"everything": {"water": 0.61, "bare": 0.52}}
-    told = {"asked": [_HOSTILE, "a lake in the west"], "agreement": agreement}
+    told = {"asked": [HOSTILE, "a lake in the west"], "agreement": agreement}
     _write(workdir / "imagine" / "results.json", told)
     for i in range(2):
         _png(workdir / "imagine" / f"image_{i}.png", 48, 48)
@@ -262,6 +269,6 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     assert found.open == []
     assert {"imagined_0.png", "imagined_1.png"} <= set(found.pictures)
     assert "a lake in the west" in text
-    assert _HOSTILE not in text
+    assert HOSTILE not in text
     assert "0.61" in text
     assert "recall" not in text  # no way has that figure

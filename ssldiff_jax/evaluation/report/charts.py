@@ -10,8 +10,8 @@ _LOG_SPAN = 30  # a wider range is drawn on a log axis
 _MAX_POINTS = 1000
 _TEXT_COLS = 12  # a wider map has no room for numbers in its cells
 
-_LEFT, _TOP, _WIDTH, _HEIGHT = 46, 10, 350, 150  # px, the plot inside the chart
-_CHART_WIDTH, _CHART_HEIGHT = 412, 190  # px
+LEFT, TOP, WIDTH, HEIGHT = 46, 10, 350, 150  # px, the plot inside the chart
+CHART_WIDTH, CHART_HEIGHT = 412, 190  # px
 
 _VIRIDIS = (
     (68, 1, 84),
@@ -94,33 +94,35 @@ def line_chart(points: Sequence[tuple[int, float]], label: str) -> str:
     low, high = min(ys), max(ys)
     log = low > 0 and high / low > _LOG_SPAN
     margin = 0 if log or high == low else 0.04 * (high - low)
-    x = Scale(xs[0], xs[-1], _LEFT, _LEFT + _WIDTH)
-    y = Scale(low - margin, high + margin, _TOP + _HEIGHT, _TOP, log)
+    x = Scale(xs[0], xs[-1], LEFT, LEFT + WIDTH)
+    y = Scale(low - margin, high + margin, TOP + HEIGHT, TOP, log)
     every = math.ceil(len(points) / _MAX_POINTS)
     kept = [*points[:-1:every], points[-1]]
     path = "M" + "L".join(f"{x(step):.2f},{y(loss):.2f}" for step, loss in kept)
     end = f'cx="{x(xs[-1]):.2f}" cy="{y(ys[-1]):.2f}"'
+    frame = axes(x, y, "step")
     return (
-        f'<svg class="chart" viewBox="0 0 {_CHART_WIDTH} {_CHART_HEIGHT}" role="img" '
-        f'aria-label="{label}">{_axes(x, y)}<path class="line" d="{path}"/>'
+        f'<svg class="chart" viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" role="img" '
+        f'aria-label="{label}">{frame}<path class="line" d="{path}"/>'
         f'<circle class="end" {end} r="3"><title>step {xs[-1]:,}: {number(ys[-1])}</title>'
         "</circle></svg>"
     )
 
 
-def _axes(x: Scale, y: Scale) -> str:
-    right, bottom = _LEFT + _WIDTH, _TOP + _HEIGHT
+def axes(x: Scale, y: Scale, title: str) -> str:
+    """Lines and ticks of both axes; `title`, of the horizontal one, must be safe in HTML."""
+    right, bottom = LEFT + WIDTH, TOP + HEIGHT
     parts = []
     for value in y.ticks():
         at = f"{y(value):.1f}"
-        parts.append(f'<path class="grid" d="M{_LEFT},{at}H{right}"/>')
-        parts.append(f'<text class="tick y" x="{_LEFT - 7}" y="{at}">{_tick(value)}</text>')
-    parts.append(f'<path class="axis" d="M{_LEFT},{bottom}H{right}"/>')
+        parts.append(f'<path class="grid" d="M{LEFT},{at}H{right}"/>')
+        parts.append(f'<text class="tick y" x="{LEFT - 7}" y="{at}">{_tick(value)}</text>')
+    parts.append(f'<path class="axis" d="M{LEFT},{bottom}H{right}"/>')
     for value in x.ticks():
         at = f"{x(value):.1f}"
         parts.append(f'<path class="axis" d="M{at},{bottom}v4"/>')
         parts.append(f'<text class="tick x" x="{at}" y="{bottom + 17}">{_tick(value)}</text>')
-    parts.append(f'<text class="tick x" x="{right}" y="{bottom + 30}">step</text>')
+    parts.append(f'<text class="tick title" x="{right}" y="{bottom + 30}">{title}</text>')
     return "".join(parts)
 
 

@@ -2,10 +2,10 @@
 
 import html
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ssldiff_jax.evaluation.report import charts, metrics, sections
+from ssldiff_jax.evaluation.report import charts, metrics, pictures
 
 _FIGURES = {
     "cell_fd": "Fréchet distance of cells",
@@ -18,11 +18,7 @@ _FIGURES = {
 }
 
 
-def part(
-    workdir: pathlib.Path,
-    folder: pathlib.Path,
-    copy: Callable[[pathlib.Path, pathlib.Path], sections.Picture],
-) -> str:
+def part(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     """Images with what was asked for, and the figures of the prior; empty where there is none."""
     told, prior = workdir / "imagine" / "results.json", workdir / "prior" / "results.json"
     if not (told.exists() and prior.exists()):
@@ -30,7 +26,9 @@ def part(
     found = metrics.read(told)
     figures = []
     for i, asked in enumerate(found["asked"]):
-        picture = copy(workdir / "imagine" / f"image_{i}.png", folder / f"imagined_{i}.png")
+        picture = pictures.copy(
+            workdir / "imagine" / f"image_{i}.png", folder / f"imagined_{i}.png"
+        )
         figures.append(
             f"<figure>{picture.img(asked)}<figcaption>{html.escape(asked)}</figcaption></figure>"
         )
@@ -67,4 +65,7 @@ def _table(what: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str
     head = "".join(f"<td>{html.escape(title)}</td>" for title in columns.values())
     cells = lambda row: "".join(f"<td>{charts.number(row.get(name))}</td>" for name in columns)
     body = "".join(f"<tr><th>{html.escape(n)}</th>{cells(row)}</tr>" for n, row in rows.items())
-    return f"<table><thead><tr><th>{what}</th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="figures of {what}"><table>'
+        f"<thead><tr><th>{what}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )

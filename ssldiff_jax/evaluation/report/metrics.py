@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ssldiff_jax.core import config as config_lib
@@ -59,11 +60,14 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "large_image": large_images[0] if large_images else None,
         "large_images": large_images,
         "environment": _pick(environment, ("versions", "machine")),
-        "config_digest": config_lib.digest(
-            {key: value for key, value in config.items() if key not in _LAUNCH_ONLY}
-        ),
+        "config_digest": config_lib.digest(science(config)),
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def science(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what says only which stages to run."""
+    return {key: value for key, value in config.items() if key not in _LAUNCH_ONLY}
 
 
 def _facts(workdir: pathlib.Path, stage: str) -> dict[str, Any]:

@@ -4,40 +4,61 @@ import contextlib
 import html
 import json
 import pathlib
-import shutil
 import string
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ssldiff_jax.core import files
-from ssldiff_jax.evaluation.report import charts, imagined, sections
+from ssldiff_jax.evaluation.report import (
+    charts,
+    comparison,
+    confusion,
+    gallery,
+    imagined,
+    pictures,
+    seams,
+    sections,
+    study,
+    viewer,
+)
 from ssldiff_jax.evaluation.report import metrics as metrics_lib
 
 _HERE = pathlib.Path(__file__).parent
 _TRAININGS = ("encoder", "judge", "autoencoder", "denoiser", "prior")
 
 
-def build(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any]) -> None:
-    """Write `index.html`, and copies of the pictures it shows, into `folder`.
+def build(
+    workdir: pathlib.Path,
+    folder: pathlib.Path,
+    metrics: Mapping[str, Any],
+    *,
+    compare: Sequence[pathlib.Path] = (),
+) -> None:
+    """Write `index.html`, and the pictures and the viewer it needs, into `folder`.
 
-    `metrics` is what `metrics.collect` found in `workdir`. A part whose optional files (maps,
-    variations, reconstructions, overviews, losses) are absent is left out; ValueError names any
-    other missing file.
+    `metrics` is what `metrics.collect` found in `workdir`; `compare` are work directories to show
+    beside it. A part whose optional files (maps, variations, reconstructions, overviews, losses,
+    what the modules of the parts name) are absent is left out; ValueError names any other missing
+    file.
     """
     config = metrics_lib.read(workdir / "config.json")
     places = metrics_lib.read(workdir / "patches" / "regions.json")
     eye = "encoder" if metrics["encoder"] else "judge"
     regions = [_region(workdir, folder, i, place, config, eye) for i, place in enumerate(places)]
     parts = (
-        _section("Real and synthetic", _comparisons(regions)),
-        _section("Imagined", imagined.part(workdir, folder, _copy)),
-        _section("Patches", _patches(workdir, folder, metrics)),
+        _section("Real and synthetic", viewer.comparisons(regions, folder)),
+        _section("Imagined", imagined.part(workdir, folder)),
+        _section("Patches", gallery.draws(workdir, folder, metrics)),
+        _section("Variations", gallery.variations(workdir, folder, regions[0].cell_px)),
+        _section("Nearest training patches", gallery.nearest(workdir, folder)),
+        _section("Downstream", study.part(workdir)),
+        _section("Confusion", confusion.part(workdir)),
         _section("Slides", _slides(workdir, folder, config)),
         _section("Losses", _losses(workdir)),
         _section("Cost and encoders", _cost(metrics)),
+        _section("Runs compared", comparison.comparison([workdir, *compare]) if compare else ""),
         _section("Config and environment", _settings(config, metrics["environment"])),
     )
     rows, cols = regions[0].lattice
@@ -48,6 +69,7 @@ def build(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any
         figures=sections.key_figures(metrics, rows * cols),
         sections="\n".join(part for part in parts if part),
         style=(_HERE / "style.css").read_text("utf-8"),
+        viewer=viewer.scripts(folder),
         script=(_HERE / "viewer.js").read_text("utf-8"),
     )
     files.write_atomic(folder / "index.html", lambda path: _write(path, filled))
@@ -62,16 +84,6 @@ def _section(title: str, body: str) -> str:
     return f"<section><h2>{title}</h2>{body}</section>" if body else ""
 
 
-def _copy(source: pathlib.Path, target: pathlib.Path) -> sections.Picture:
-    files.write_atomic(target, lambda path: shutil.copyfile(metrics_lib.require(source), path))
-    with source.open("rb") as f:
-        head = f.read(24)
-    if head[:8] != b"\x89PNG\r\n\x1a\n":
-        raise ValueError(f"expected a PNG file, got {source}")
-    width, height = struct.unpack(">II", head[16:24])
-    return sections.Picture(target.name, height, width)
-
-
 def _region(
     workdir: pathlib.Path,
     folder: pathlib.Path,
@@ -79,19 +91,21 @@ def _region(
     place: dict[str, Any],
     config: dict,
     eye: str,
-) -> sections.Region:
-    reference = metrics_lib.require(workdir / "patches" / f"region_{i}.png")
+) -> viewer.Region:
+    reference = workdir / "patches" / f"region_{i}.png"
     page = place["kind"] == "page"
     drawn = "patches" if page else "image"
-    synthetic = metrics_lib.require(workdir / "sample" / f"{drawn}_{i}.png")
+    synthetic = workdir / "sample" / f"{drawn}_{i}.png"
+    shown = pictures.zoomable(reference, folder / f"reference_{i}.png")
     similarity = workdir / "evaluate" / f"similarity_{i}.npy"
-    return sections.Region(
+    return viewer.Region(
         title=_title(i, place),
-        reference=_copy(reference, folder / f"reference_{i}.png"),
-        synthetic=_copy(synthetic, folder / f"synthetic_{i}.png"),
+        reference=shown,
+        synthetic=pictures.zoomable(synthetic, folder / f"synthetic_{i}.png"),
         cell_px=config["data"]["crops"]["patch_px"],
         similarity=np.load(similarity).astype(float) if similarity.exists() else None,
         eye=eye,
+        windows=None if page else seams.window_lines(config, (shown.height, shown.width)),
     )
 
 
@@ -102,7 +116,7 @@ def _title(i: int, place: dict[str, Any]) -> str:
     return f"Region {i + 1}: {name}, {size} at row {place['top']:,}, column {place['left']:,}"
 
 
-def _lead(regions: list[sections.Region], config: dict, metrics: Mapping[str, Any]) -> str:
+def _lead(regions: list[viewer.Region], config: dict, metrics: Mapping[str, Any]) -> str:
     first, count = regions[0], len(regions)
     rows, cols = first.lattice
     numbers = f"{metrics['embedding_dim']:,} numbers for a square of {first.cell_px} px."
@@ -134,48 +148,12 @@ def _meta(places: list[dict], config: dict, metrics: Mapping[str, Any]) -> str:
     return " · ".join(f"<span>{html.escape(str(fact))}</span>" for fact in facts)
 
 
-def _comparisons(regions: list[sections.Region]) -> str:
-    maps = [r.similarity for r in regions if r.similarity is not None]
-    low = min((float(m.min()) for m in maps), default=0.0)
-    high = max((float(m.max()) for m in maps), default=1.0)
-    hint = (
-        "Drag to move and scroll to zoom: both images follow. Double click for the whole image; "
-        "<kbd>+</kbd> <kbd>−</kbd> <kbd>0</kbd> work as well."
-    )
-    return f'<p class="hint">{hint}</p>' + "".join(sections.region(r, (low, high)) for r in regions)
-
-
-def _patches(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any]) -> str:
-    parts = []
-    source = workdir / "sample" / "variations.png"
-    if source.exists():
-        picture = _copy(source, folder / source.name)
-        heads = "".join(f"<span>{h}</span>" for h in ("real", *(f"draw {i}" for i in range(1, 5))))
-        parts.append(
-            f'<figure class="variations"><div class="heads">{heads}</div>'
-            f"{picture.img('a real patch and four draws of it in every row')}<figcaption>Four "
-            "patches drawn alone from the embedding of the real one at the left, with different "
-            "noise.</figcaption></figure>"
-        )
-    source = workdir / "autoencoder" / "reconstructions.png"
-    if source.exists():
-        picture = _copy(source, folder / source.name)
-        psnr, ssim = (charts.number(metrics[f"reconstruction_{k}"]) for k in ("psnr", "ssim"))
-        parts.append(
-            '<figure class="reconstructions"><div class="sides"><span>real</span><span>'
-            f"reconstructed</span></div>{picture.img('real above, reconstructed below')}"
-            "<figcaption>Held-out patches through the autoencoder and back: "
-            f"PSNR {psnr} dB, SSIM {ssim}.</figcaption></figure>"
-        )
-    return f'<div class="pair">{"".join(parts)}</div>' if parts else ""
-
-
 def _slides(workdir: pathlib.Path, folder: pathlib.Path, config: dict) -> str:
     names = _optional(workdir / "patches" / "done.json", {}).get("facts", {}).get("slides", {})
     figures = []
     for source in sorted((workdir / "patches").glob("overview_*.png"), key=_number):
         name = names.get(str(_number(source)), source.stem)
-        picture = _copy(source, folder / source.name)
+        picture = pictures.copy(source, folder / source.name)
         figures.append(
             f"<figure>{picture.img(f'overview of {name}')}"
             f"<figcaption>{html.escape(name)}</figcaption></figure>"

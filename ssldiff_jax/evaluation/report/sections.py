@@ -1,55 +1,13 @@
 """Fragments of the page. Whatever comes from a config, a file name or a machine is escaped."""
 
-import dataclasses
 import html
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.evaluation.report import charts
 
 number = charts.number
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A PNG beside the page, and its size in pixels."""
-
-    name: str
-    height: int
-    width: int
-
-    def img(self, alt: str) -> str:
-        """The element; `alt` is escaped here."""
-        return (
-            f'<img src="{self.name}" width="{self.width}" height="{self.height}" '
-            f'alt="{html.escape(alt)}" draggable="false">'
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Region:
-    """A reference and the synthetic image drawn from its embeddings.
-
-    Attributes:
-        cell_px: side of a cell.
-        similarity: cosine of every cell (rows, cols), or None.
-        eye: whose embeddings they are, the encoder's or the judge's.
-    """
-
-    title: str
-    reference: Picture
-    synthetic: Picture
-    cell_px: int
-    similarity: np.ndarray | None
-    eye: str = "encoder"
-
-    @property
-    def lattice(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
-        return self.reference.height // self.cell_px, self.reference.width // self.cell_px
 
 
 def key_figures(m: Mapping[str, Any], cells_per_region: int) -> str:
@@ -91,69 +49,11 @@ def _large_figures(m: Mapping[str, Any]) -> list[tuple]:
 
 
 def _card(name: str, values: Sequence[tuple[str, float]], note: str) -> str:
-    shown = "".join(
+    shown = " ".join(
         f'<span class="value"><b>{number(value)}</b> <small>{who}</small></span>'
         for who, value in values
     )
     return f'<div class="card"><h3>{name}</h3><p>{shown}</p><p class="note">{note}</p></div>'
-
-
-_TOOLS = (
-    '<button data-do="in" title="zoom in (+)">+</button>'
-    '<button data-do="out" title="zoom out (−)">−</button>'
-    '<button data-do="reset" title="whole image (double click)">Reset</button>'
-    '<button data-do="lattice" aria-pressed="false" title="cell borders (l)">Lattice</button>'
-    '<button data-do="swipe" aria-pressed="false" title="one over the other (s)">Swipe</button>'
-)
-
-
-def region(r: Region, colours: tuple[float, float]) -> str:
-    """The two linked viewers, and the map of similarity on the shared colour range."""
-    rows, cols = r.lattice
-    tint = ""
-    if r.similarity is not None:
-        tint = '<button data-do="tint" aria-pressed="false" title="colours of the map over '
-        tint += 'both images (m)">Map</button>'
-    return (
-        f'<section class="region"><h3>{html.escape(r.title)}</h3>'
-        f'<div class="viewer" tabindex="0" data-rows="{rows}" data-cols="{cols}">'
-        f'<div class="tools">{_TOOLS}{tint}<output></output></div>'
-        f'<div class="panes">{_pane(r, r.reference, "Real, never trained on", "reference")}'
-        f"{_pane(r, r.synthetic, 'Synthetic', 'synthetic')}</div>"
-        f"{_similarity(r, colours)}</div></section>"
-    )
-
-
-def _pane(r: Region, picture: Picture, caption: str, kind: str) -> str:
-    rows, cols = r.lattice
-    lines = "".join(f"M{i},0V{rows}" for i in range(1, cols))
-    lines += "".join(f"M0,{i}H{cols}" for i in range(1, rows))
-    ratio = f"{picture.width} / {picture.height}"
-    return (
-        f'<figure class="pane {kind}"><figcaption>{caption}</figcaption>'
-        f'<div class="port" style="aspect-ratio:{ratio}"><div class="world">{picture.img(caption)}'
-        f'<svg class="over" viewBox="0 0 {cols} {rows}" preserveAspectRatio="none">'
-        f'<path class="lattice dark" d="{lines}"/><path class="lattice" d="{lines}"/>'
-        '<rect class="mark" width="1" height="1"/></svg></div></div></figure>'
-    )
-
-
-def _similarity(r: Region, colours: tuple[float, float]) -> str:
-    values = r.similarity
-    if values is None:
-        return ""
-    low, high = colours
-    worst = np.unravel_index(np.argmin(values), values.shape)
-    return (
-        f'<div class="map"><div>{charts.heat_map(values, low, high)}</div><div><h4>Does each cell '
-        "say what it was asked to say?</h4><p>Cosine between the embeddings of the real cell and "
-        f"of what was drawn, by the {r.eye}. Point at a cell to find it in both "
-        f'images.</p><div class="legend" style="background:{charts.gradient()}"></div>'
-        f'<p class="ends"><span>{number(low)}</span><span>{number(high)}</span></p>'
-        f"<dl><dt>mean</dt><dd>{number(values.mean())}</dd><dt>median</dt>"
-        f"<dd>{number(float(np.median(values)))}</dd><dt>lowest</dt><dd>{number(values.min())} "
-        f"<small>row {worst[0] + 1}, column {worst[1] + 1}</small></dd></dl></div></div>"
-    )
 
 
 def stage_table(stages: Mapping[str, Mapping[str, float]]) -> str:
