@@ -8,8 +8,6 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import moments
 
-Moments = moments.Moments
-
 FLOOR = 1e-4
 """Directions with less than this part of the largest variance are not stretched further: they
 are rounding, and a prior would spend itself on them."""
@@ -24,7 +22,7 @@ class Whitening:
     inverse: Float[np.ndarray, "D D"]
 
     @classmethod
-    def of(cls, sums: Moments) -> "Whitening":
+    def of(cls, sums: moments.Moments) -> "Whitening":
         """That of the embeddings that were summed."""
         values, vectors = np.linalg.eigh(sums.scatter / sums.count)
         scale = np.sqrt(np.maximum(values, FLOOR * values[-1]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import files
+from ssldiff_jax.core import files, moments
 from ssldiff_jax.data import captions, mosaic, store
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.evaluation import images
@@ -27,7 +27,7 @@ def run(context: runner.Context) -> dict[str, Any]:
         return {"imported": context.config.embeddings.source}
     folder, model = context.folder("grids"), parts.load_encoder(context)
     told = region_conditions.RegionConditions(context)
-    sums = whitening.Moments(model.dim)
+    sums = moments.Moments(model.dim)
     for split in _SPLITS:
         _embed(context, split, model, told, sums)
     white = whitening.Whitening.of(sums)
@@ -69,7 +69,7 @@ def _embed(
     split: str,
     model: encoder.Encoder,
     told: region_conditions.RegionConditions,
-    sums: whitening.Moments,
+    sums: moments.Moments,
 ) -> None:
     """Write `raw_SPLIT`; the embeddings of training add to `sums`."""
     side = _side(context)

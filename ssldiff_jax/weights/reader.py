@@ -8,7 +8,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ssldiff_jax.weights import torch_file
+from ssldiff_jax.weights import early_torch, torch_file
 from ssldiff_jax.weights.torch_file import WeightsError
 
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -35,7 +35,9 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         return torch_file.read(path)
     if head[8:9] == b"{":
         return _read_safetensors(path)
-    raise WeightsError(f"{path}: expected safetensors or a torch zip archive, got neither")
+    if early_torch.is_one(path):
+        return early_torch.read(path)
+    raise WeightsError(f"{path}: expected safetensors or a torch file, got neither")
 
 
 def _within(folder: pathlib.Path) -> pathlib.Path:

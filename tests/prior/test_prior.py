@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from ssldiff_jax.core import moments as moments_lib
 from ssldiff_jax.diffusion import guidance, schedule, solvers
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.prior import conditions, loss, network, whitening
@@ -98,7 +99,7 @@ def test_noise_falls_on_phrases_that_are_there():
 
 def test_white_embeddings_are_uncorrelated_and_come_back():
     z = draw(5000, 6) @ (np.eye(6) + 0.3 * draw(6, 6, seed=1)) + 3
-    moments = whitening.Moments(6)
+    moments = moments_lib.Moments(6)
     for batch in np.split(z, 5):
         moments.add(batch)
     found = whitening.Whitening.of(moments)
@@ -108,7 +109,7 @@ def test_white_embeddings_are_uncorrelated_and_come_back():
 
 def test_directions_without_variance_are_not_blown_up():
     z = draw(1000, 4) * [1, 1, 1, 1e-6]
-    moments = whitening.Moments(4)
+    moments = moments_lib.Moments(4)
     moments.add(z)
     white = whitening.Whitening.of(moments).apply(z)
     assert np.var(white, axis=0).min() < 1e-6
@@ -116,7 +117,7 @@ def test_directions_without_variance_are_not_blown_up():
 
 
 def test_a_whitening_is_the_same_from_its_file(tmp_path):
-    moments = whitening.Moments(3)
+    moments = moments_lib.Moments(3)
     moments.add(draw(50, 3))
     found = whitening.Whitening.of(moments)
     found.save(tmp_path / "w.npz")

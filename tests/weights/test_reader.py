@@ -159,7 +159,7 @@ def test_compressed_and_foreign_archives(tmp_path):
 def test_not_weights_at_all(tmp_path):
     path = tmp_path / "notes.ckpt"
     path.write_text("these are notes and no weights")
-    with pytest.raises(reader.WeightsError, match="expected safetensors or a torch zip archive"):
+    with pytest.raises(reader.WeightsError, match="expected safetensors or a torch file"):
         reader.read(path)
     with pytest.raises(reader.WeightsError, match="no such file of weights"):
         reader.read(tmp_path / "nothing.ckpt")
