@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     config.variations = _variations()
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder()
+    config.evaluate = _evaluate()
     config.lock()
     return config
 
@@ -577,6 +578,24 @@ def _sweep() -> ConfigDict:
     )
     # How often each region is drawn.
     c.draws = 1
+    return c
+
+
+def _evaluate() -> ConfigDict:
+    c = ConfigDict()
+    # Held-out patches that are drawn again and compared with real ones; 0: large images alone.
+    c.num_patches = 10_000
+    # Training patches among which copies are looked for.
+    c.num_training = 10_000
+    # Of the files that features are taken of; 0 is PNG.
+    c.jpeg_quality = 0
+    # Networks besides the run's own: fid-inception=FILE, clip=FOLDER, or a published ViT=FILE.
+    c.extractors = ()
+    # Folder of statistics to compare with; "" is this run's held-out patches.
+    c.reference = ""
+    # class=words of a CLIP among the extractors; () takes means of real patches of each class.
+    c.prompts = ()
+    c.templates = ("a histopathology image of {}.", "a microscopic photo showing {}.")
     return c
 
 

@@ -21,6 +21,7 @@ def get_config():
     _autoencoder(config.autoencoder)
     _denoiser(config.denoiser)
     _prior(config.prior)
+    _evaluate(config.evaluate)
     config.imagine.count = 24
     _sample(config.sample)
     return config
@@ -113,6 +114,11 @@ def _prior(c):
     c.train.num_steps = 800
     c.train.batch_size = 48
     _short(c.train, learning_rate=2e-3, ema_decay=0.99)
+
+
+def _evaluate(c):
+    c.num_patches = 64
+    c.num_training = 512
 
 
 def _sample(c):

@@ -40,6 +40,7 @@ def get_config():
     c.sample.solver.num_solver_steps = 3
     c.sample.chunk = 8
     c.sample.num_variations = 2
+    c.evaluate.num_patches = c.evaluate.num_training = 12
     return c
 
 

@@ -13,7 +13,7 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.sampler import decode, grid, windows
 from ssldiff_jax.slides import pyramid, reading, tissue
-from ssldiff_jax.stages import imported, prior_config
+from ssldiff_jax.stages import evaluate_config, imported, prior_config
 from ssldiff_jax.train import chips, loop, mesh
 
 _ASIDE = {"digest": False}
@@ -302,6 +302,7 @@ class RunConfig:
     compile: CompileSection
     variations: VariationsSection
     judge: EncoderSection
+    evaluate: evaluate_config.EvaluateSection
 
     def __post_init__(self):
         patch_px, factor = self.data.crops.patch_px, self.downsample_factor

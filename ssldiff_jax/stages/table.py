@@ -85,7 +85,9 @@ STAGES: dict[str, runner.Stage] = {
     "judge": runner.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),
-    "evaluate": runner.Stage(evaluate.run, (), ("patches", "sample", "judge")),
+    "evaluate": runner.Stage(
+        evaluate.run, ("evaluate", "prior.conditions"), ("patches", "sample", "judge")
+    ),
     "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
     "draw": runner.Stage(
         draw.run,

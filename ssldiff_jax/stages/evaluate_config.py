@@ -1,0 +1,64 @@
+"""The section `evaluate` of a config: how drawn patches are held against held-out ones."""
+
+import dataclasses
+
+from ssldiff_jax.evaluation import extractors
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSection:
+    """`num_patches` held-out patches are drawn again, one each, and compared with as many real
+    ones.
+
+    Attributes:
+        num_patches: 0 compares large images alone.
+        num_training: training patches among which copies are looked for.
+        jpeg_quality: of the files that features are taken of; 0 is PNG, without loss.
+        extractors: further networks, "fid-inception=/weights/file", "clip=/folder", or a published
+            ViT's name; the run's encoder and judge always are.
+        reference: folder of statistics that were written by another run or published, one file for
+            each extractor; "" compares with the held-out patches of this run.
+        prompts: "class=words" for a CLIP among the extractors; () classifies by the mean of real
+            patches of each measured class.
+        templates: sentences with a place {} for the words.
+    """
+
+    num_patches: int
+    num_training: int
+    jpeg_quality: int
+    extractors: tuple[str, ...]
+    reference: str
+    prompts: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.num_patches < 0 or self.num_patches == 1 or self.num_training < 1:
+            raise ValueError(
+                "num_patches must be 0 or more than 1 and num_training 1 or more, got "
+                f"num_patches={self.num_patches}, num_training={self.num_training}"
+            )
+        if not 0 <= self.jpeg_quality <= 100:
+            raise ValueError(f"jpeg_quality must lie in 0…100, got {self.jpeg_quality}")
+        for name in self.networks:
+            if name not in extractors.names():
+                raise ValueError(
+                    f"extractors must be NAME=PATH with one of {', '.join(extractors.names())}, "
+                    f"got {name!r}"
+                )
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """Paths of weights by the name of the network."""
+        return _pairs(self.extractors, "extractors")
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Words for each class."""
+        return _pairs(self.prompts, "prompts")
+
+
+def _pairs(texts: tuple[str, ...], what: str) -> dict[str, str]:
+    found = dict(text.split("=", 1) for text in texts if "=" in text)
+    if len(found) < len(texts):
+        raise ValueError(f"{what} must read NAME=VALUE, each name once, got {texts}")
+    return found
