@@ -13,7 +13,7 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.sampler import decode, grid, windows
 from ssldiff_jax.slides import pyramid, reading, tissue
-from ssldiff_jax.stages import evaluate_config, imported, prior_config
+from ssldiff_jax.stages import evaluate_config, imported, prior_config, study_config
 from ssldiff_jax.train import chips, loop, mesh
 
 _ASIDE = {"digest": False}
@@ -301,6 +301,7 @@ class RunConfig:
     bench: BenchSection
     compile: CompileSection
     variations: VariationsSection
+    study: study_config.StudySection
     judge: EncoderSection
     evaluate: evaluate_config.EvaluateSection
 

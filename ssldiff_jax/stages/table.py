@@ -21,6 +21,7 @@ from ssldiff_jax.stages import (
     report,
     runner,
     sample,
+    study,
     sweep,
     variations,
     verify,
@@ -106,6 +107,13 @@ STAGES: dict[str, runner.Stage] = {
     ),
     "sweep": runner.Stage(
         sweep.run, ("sample", "sweep"), ("patches", "denoiser", "judge"), tool=True, always=True
+    ),
+    "study": runner.Stage(
+        study.run,
+        ("sample", "study"),
+        ("patches", "denoiser", "autoencoder"),
+        tool=True,
+        always=True,
     ),
     "export": runner.Stage(export.run, (), ("denoiser", "autoencoder"), tool=True, always=True),
     "verify": runner.Stage(verify.run, (), ("patches",), tool=True, always=True),

@@ -1,0 +1,161 @@
+"""The tool `study` on a tiny run: what it compares, what it writes, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import tiny
+from ssldiff_jax.core import files
+from ssldiff_jax.data import records
+from ssldiff_jax.evaluation import scores
+from ssldiff_jax.stages import launch, study, study_data
+
+pytestmark = pytest.mark.e2e
+MADE = ("patches", "encoder", "autoencoder", "latents", "embeddings", "denoiser")
+SHORT = {
+    "fractions": (0.2, 1.0),
+    "seeds": 2,
+    "resamples": 50,
+    "patches.count": 40,
+    "patches.count_test": 40,
+    "patches.draws": 1,
+    "patches.network.fit.num_steps": 2,
+    "patches.network.resnet_width": 8,
+    "patches.network.vit_width": 32,
+    "patches.network.vit_depth": 1,
+    "bags.count": 10,
+    "bags.count_test": 10,
+    "bags.side": 2,
+    "bags.network.fit.num_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def made(workdir, tmp_path_factory):
+    """A work directory with a run's models, and nothing of a study."""
+    folder = tmp_path_factory.mktemp("study")
+    for name in MADE:
+        (folder / name).symlink_to(workdir / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run_study(made):
+    def run(**changes):
+        config = tiny.get_config()
+        config.stages = "study"
+        config.study.update_from_flattened_dict(SHORT | changes)
+        launch.launch(config.to_dict(), made)
+        return files.read_json(made / "study" / "results.json")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def results(run_study):
+    return run_study()
+
+
+def test_every_mixture_has_a_row(results, made):
+    rows = results["rows"]
+    models = {"patches": ["linear", "resnet", "vit"], "bags": ["mean", "abmil", "clam", "dsmil"]}
+    assert [(r["task"], r["model"], r["fraction"], r["mixture"]) for r in rows] == [
+        (task, model, fraction, mixture)
+        for task, names in models.items()
+        for model in names
+        for fraction in (0.2, 1.0)
+        for mixture in study.MIXTURES
+    ]
+    for row in rows:
+        assert row["seeds"] == 2
+        for name in scores.SCORES:
+            assert 0 <= row[name]["low"] <= row[name]["high"] <= 1
+        assert ("gain" in row) == (row["mixture"] != "real")
+    whole = [r for r in rows if r["task"] == "bags" and r["fraction"] == 1]
+    assert [(r["real"], r["synthetic"]) for r in whole[:3]] == [(10, 0), (0, 10), (10, 10)]
+    lines = json.loads((made / "study" / "curves.json").read_text())
+    assert len(lines) == 7 * 3 * 3
+    assert all(line["fraction"] == [0.2, 1.0] == sorted(line["fraction"]) for line in lines)
+
+
+def test_classes_are_counted_and_one_slide_is_no_sample_of_cases(results):
+    told = results["tasks"]["patches"]
+    assert sum(told["classes"]["train"].values()) == 40
+    assert told["resampled"] == "examples"
+    # The threshold is the median of the training regions.
+    assert results["tasks"]["bags"]["classes"]["train"] == {"less nuclei": 5, "more nuclei": 5}
+
+
+def test_the_same_again(results, run_study):
+    again = run_study(tasks=("patches",), **{"patches.models": ("linear",)})
+    assert again["rows"] == [r for r in results["rows"] if r["model"] == "linear"]
+
+
+def test_a_subset_has_some_of_every_class():
+    label = np.repeat([0, 1, 2], [100, 40, 3])
+    for seed in range(5):
+        rows = study.subset(label, 0.1, seed)
+        assert np.bincount(label[rows]).tolist() == [10, 4, 1]
+        assert len(set(rows.tolist())) == 15
+    assert not np.array_equal(study.subset(label, 0.1, 0), study.subset(label, 0.1, 1))
+    np.testing.assert_array_equal(study.subset(label, 1.0, 7), np.arange(143))
+
+
+def test_what_is_drawn_has_the_label_of_what_led_it():
+    real, drawn = np.arange(5.0)[:, None], [np.arange(5.0)[:, None] + 10 * d for d in (1, 2)]
+    inputs, label = study_data.Inputs(real, drawn, real), np.array([0, 1, 0, 1, 1])
+    for mixture, count in (("real", 2), ("synthetic", 4), ("real + synthetic", 6)):
+        train, wanted, told = study.mixed(inputs, label, np.array([1, 2]), mixture)
+        assert sum(told.values()) == len(train) == count
+        np.testing.assert_array_equal(wanted, label[train[:, 0].astype(int) % 10])
+
+
+def test_bags_of_slides_need_labels_of_their_cases(run_study, made):
+    table = made / "labels.csv"
+    asked = {"tasks": ("bags",), "bags.of": "slides", "bags.labels": str(table), "bags.cells": 6}
+    for text, message in (
+        ("case,label\nother,basal\n", "must label cases of the train split, got none of 1 slides"),
+        ("case,label\nCMU,a\n", "the train split of classes a must show two classes or more"),
+        ("case,label\nCMU,a\nCMU,b\n", "case 'CMU' must have one label, got a, b"),
+    ):
+        name = case_name(made)
+        table.write_text(text.replace("CMU", name))
+        with pytest.raises(launch.USER_ERRORS, match=message.replace("CMU", name)):
+            run_study(**asked)
+
+
+def case_name(made):
+    record = records.RecordSource(made / "patches" / "records", "train").record(0)
+    return study_data._told(record, "case")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fractions": (0.0, 1.0)}, r"fractions in \(0, 1\], got .*\(0.0, 1.0\)"),
+        ({"fractions": (1.5,)}, r"fractions in \(0, 1\]"),
+        ({"tasks": ("patch",)}, r"study\.tasks must be of patches, bags, got 'patch'"),
+        ({"seeds": 0}, "seeds and resamples ≥ 1"),
+        ({"patches.models": ("svm",)}, r"study\.patches\.models must be of linear, resnet, vit"),
+        ({"patches.draws": 0}, r"study\.patches must have counts ≥ 0 and draws ≥ 1"),
+        ({"bags.shows": "water"}, r"shows must be of nuclei, stroma, empty, got 'water'"),
+        ({"bags.count": 1}, "count and count_test ≥ 2 of regions, got 1 and 10"),
+        ({"patches.count": 1}, "the train split of classes .* got only class . in 1 examples"),
+        ({"patches.labels": "recorded"}, "reads the classes of a list of patches, got 40 of 40"),
+        ({"bags.of": "slides", "tasks": ("bags",)}, r"study\.bags\.labels must name a CSV file"),
+    ],
+)
+def test_what_cannot_be_studied_is_one_line(run_study, changes, message):
+    with pytest.raises(launch.USER_ERRORS, match=message) as caught:
+        run_study(**changes)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_embeddings_that_are_not_finite_are_one_line(generator):
+    drawer = study_data.Drawer(generator, 0)
+    patches = np.zeros((3, 64, 64, 3), np.uint8)
+    moved = generator.encoder.measured_from(np.full(generator.embedding_dim, np.nan))
+    drawer._model = type("Model", (), {"encoder": moved})
+    with pytest.raises(ValueError, match="the run's encoder must be finite, got 3 of 3"):
+        drawer.embed(patches)
