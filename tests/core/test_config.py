@@ -95,8 +95,8 @@ def test_digest_is_stable_and_tells_settings_apart():
 
 
 SHIPPED = [
-    "blue_marble", "colorectal", "default", "demo", "eurosat", "naip", "naip_demo", "tcga",
-    "tcga_brca_5x", "tcga_crc", "tiny",
+    "bach_study", "blue_marble", "colorectal", "crc_study", "default", "demo", "eurosat", "naip",
+    "naip_demo", "tcga", "tcga_brca_5x", "tcga_crc", "tcga_study", "tiny",
 ]  # fmt: skip
 
 
@@ -108,10 +108,9 @@ def test_all_shipped_configs_are_tested():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_build(name):
     values = importlib.import_module(f"configs.{name}").get_config()
-    if values.encoder.name != "own":
-        values.encoder.weights = "weights.safetensors"
-    if not values.autoencoder.train.num_steps:
-        values.autoencoder.weights = "weights.ckpt"
+    for section in (values.encoder, values.autoencoder, values.denoiser):
+        if not section.train.num_steps:
+            section.weights = "weights.safetensors"
     run = config_lib.build(stages_config.RunConfig, values.to_dict())
     patch_px = run.data.crops.patch_px
     assert run.encoder.model.vit.image_px == run.judge.model.vit.image_px == patch_px
