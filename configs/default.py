@@ -37,6 +37,9 @@ def get_config() -> ConfigDict:
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder()
     config.evaluate = _evaluate()
+    config.report = ConfigDict()
+    # Work directories of other runs to show beside this one.
+    config.report.compare = ()
     config.lock()
     return config
 

@@ -27,7 +27,7 @@ HOSTILE = "</script><script>window.hacked=alert('&')</script>.svs"
 _VOID = {"meta", "img", "input", "br"}
 
 
-class _Page(html.parser.HTMLParser):
+class Page(html.parser.HTMLParser):
     """Open tags, pictures and references of a page; fails on a tag closed out of turn."""
 
     def __init__(self, text: str):
@@ -53,7 +53,7 @@ class _Page(html.parser.HTMLParser):
         assert self.open.pop() == tag
 
 
-def _write(path: pathlib.Path, value):
+def write(path: pathlib.Path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
 
@@ -65,10 +65,10 @@ def _png(path: pathlib.Path, height: int, width: int):
 
 def make_workdir(tmp_path):
     """A finished run of two regions of 2 × 3 cells of 16 px."""
-    _write(tmp_path / "config.json", {"seed": 3, "data": {"crops": {"patch_px": 16}}})
+    write(tmp_path / "config.json", {"seed": 3, "data": {"crops": {"patch_px": 16}}})
     environment = {"versions": {"jax": "1", "git": "f00"}, "machine": {"devices": ["cpu:0"]}}
-    _write(tmp_path / "environment.json", environment)
-    _write(tmp_path / "evaluate" / "results.json", _FEATURES | _PIXELS | {"judge": _FEATURES})
+    write(tmp_path / "environment.json", environment)
+    write(tmp_path / "evaluate" / "results.json", _FEATURES | _PIXELS | {"judge": _FEATURES})
     facts = {
         "patches": {"slides": {"0": HOSTILE}},
         "encoder": _ENCODER | {"num_tested": 4},
@@ -79,7 +79,7 @@ def make_workdir(tmp_path):
     }
     for i, (stage, found) in enumerate(facts.items()):
         cost = {"seconds": 10.0 + i, "peak_rss_mb": 100, "finished": f"2020-01-01T00:0{i}:00+0000"}
-        _write(tmp_path / stage / "done.json", cost | {"facts": found})
+        write(tmp_path / stage / "done.json", cost | {"facts": found})
     place = {
         "kind": "region",
         "slide": 0,
@@ -89,7 +89,7 @@ def make_workdir(tmp_path):
         "height": 32,
         "width": 48,
     }
-    _write(tmp_path / "patches" / "regions.json", [place, place])
+    write(tmp_path / "patches" / "regions.json", [place, place])
     (tmp_path / "patches" / "quarantine.jsonl").write_text(
         json.dumps({"slide": f"a/{HOSTILE}", "reason": "<b>"}) + "\n"
     )
@@ -137,15 +137,15 @@ def test_every_figure_is_collected(workdir):
 def test_digest_is_of_the_science_only(workdir):
     before = metrics.collect(workdir)["config_digest"]
     config = json.loads((workdir / "config.json").read_text())
-    _write(workdir / "config.json", config | {"force": "report"})
+    write(workdir / "config.json", config | {"force": "report"})
     assert metrics.collect(workdir)["config_digest"] == before
-    _write(workdir / "config.json", config | {"seed": 4})
+    write(workdir / "config.json", config | {"seed": 4})
     assert metrics.collect(workdir)["config_digest"] != before
 
 
 def test_page_is_whole_and_stands_alone(workdir):
     text = _build(workdir)
-    found = _Page(text)
+    found = Page(text)
     assert found.open == []
     assert not re.search(r"https?://|@import|url\(", text)
     assert set(found.references) == {*found.pictures, "openseadragon.min.js"}
@@ -159,7 +159,7 @@ def test_page_is_whole_and_stands_alone(workdir):
 
 def test_slide_names_are_escaped(workdir):
     text = _build(workdir)
-    assert _Page(text).scripts == 2
+    assert Page(text).scripts == 2
     assert "alert('" not in text
     assert "&lt;script&gt;window.hacked=alert(" in text
 
@@ -171,10 +171,10 @@ def test_optional_parts_are_left_out(workdir):
         "evaluate/similarity_0.npy", "evaluate/similarity_1.npy",
     ):  # fmt: skip
         (workdir / name).unlink()
-    _write(workdir / "evaluate" / "results.json", _FEATURES | _PIXELS)
+    write(workdir / "evaluate" / "results.json", _FEATURES | _PIXELS)
     assert metrics.collect(workdir)["judge_encoder"] is None
     text = _build(workdir)
-    assert _Page(text).open == []
+    assert Page(text).open == []
     for title in ("Patches", "Slides", "Losses"):
         assert f"<h2>{title}</h2>" not in text
 
@@ -258,14 +258,14 @@ def test_map_colours_rise_in_lightness():
 def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     assert "Imagined" not in _build(workdir)
     figures = {"cell_fd": 1.5, "neighbours": 0.9, "agreement": 0.7}
-    _write(workdir / "prior" / "results.json", {"prior": figures, "real": {"agreement": 0.8}})
+    write(workdir / "prior" / "results.json", {"prior": figures, "real": {"agreement": 0.8}})
     agreement = {"everything": {"water": 0.61, "bare": 0.52}}
     told = {"asked": [HOSTILE, "a lake in the west"], "agreement": agreement}
-    _write(workdir / "imagine" / "results.json", told)
+    write(workdir / "imagine" / "results.json", told)
     for i in range(2):
         _png(workdir / "imagine" / f"image_{i}.png", 48, 48)
     text = _build(workdir)
-    found = _Page(text)
+    found = Page(text)
     assert found.open == []
     assert {"imagined_0.png", "imagined_1.png"} <= set(found.pictures)
     assert "a lake in the west" in text

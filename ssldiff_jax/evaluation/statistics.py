@@ -21,7 +21,7 @@ class Extraction:
 
     Attributes:
         extractor: its name.
-        digest: SHA-256 of its weights, 64 hexadecimal digits.
+        digest: a hash of its weights.
         dim: D of a feature.
         image_format: of the files, with what was lost: "PNG", "JPEG 90".
         image_px: side of an image, px.

@@ -304,6 +304,7 @@ class RunConfig:
     study: study_config.StudySection
     judge: EncoderSection
     evaluate: evaluate_config.EvaluateSection
+    report: evaluate_config.ReportSection
 
     def __post_init__(self):
         patch_px, factor = self.data.crops.patch_px, self.downsample_factor

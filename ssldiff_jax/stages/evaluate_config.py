@@ -1,4 +1,4 @@
-"""The section `evaluate` of a config: how drawn patches are held against held-out ones."""
+"""The sections `evaluate` and `report`: how drawn patches are held against held-out ones."""
 
 import dataclasses
 
@@ -55,6 +55,13 @@ class EvaluateSection:
     def words(self) -> dict[str, str]:
         """Words for each class."""
         return _pairs(self.prompts, "prompts")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportSection:
+    """Work directories of other runs to show beside this one."""
+
+    compare: tuple[str, ...] = dataclasses.field(metadata={"digest": False})
 
 
 def _pairs(texts: tuple[str, ...], what: str) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Stage `report`: the figures of the run in one file, and a page that shows it."""
 
+import pathlib
 from typing import Any
 
 from ssldiff_jax.core import files
@@ -13,5 +14,6 @@ def run(context: runner.Context) -> dict[str, Any]:
     folder = context.folder("report")
     metrics = metrics_lib.collect(context.workdir)
     files.write_json(folder / "metrics.json", metrics)
-    page.build(context.workdir, folder, metrics)
+    others = [pathlib.Path(path).expanduser() for path in context.config.report.compare]
+    page.build(context.workdir, folder, metrics, compare=others)
     return {"config_digest": metrics["config_digest"]}

@@ -27,17 +27,16 @@ class Figure:
     better: Literal["higher", "lower", "one"]
 
 
-_EVALUATED, _JUDGE = "evaluate/results.json", ("judge",)
+_EVALUATED = "evaluate/results.json"
 
-FIGURES = (
+# By the encoder, and a second time by the judge.
+_FEATURES = (
     Figure("embedding similarity", _EVALUATED, ("embedding_similarity", "mean"), "higher"),
-    Figure("… by the judge", _EVALUATED, (*_JUDGE, "embedding_similarity", "mean"), "higher"),
     Figure("cell retrieval, top 1", _EVALUATED, ("cell_retrieval_top1",), "higher"),
-    Figure("… by the judge", _EVALUATED, (*_JUDGE, "cell_retrieval_top1"), "higher"),
     Figure("Fréchet distance, large image", _EVALUATED, ("crop_fd",), "lower"),
-    Figure("… by the judge", _EVALUATED, (*_JUDGE, "crop_fd"), "lower"),
     Figure("Fréchet distance, cells alone", _EVALUATED, ("patch_fd",), "lower"),
-    Figure("… by the judge", _EVALUATED, (*_JUDGE, "patch_fd"), "lower"),
+)
+_OTHERS = (
     Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
     Figure("seam energy", _EVALUATED, ("seam_energy",), "one"),
     Figure("memorised patches", _EVALUATED, ("memorisation", "fraction"), "lower"),
@@ -48,7 +47,19 @@ FIGURES = (
     Figure("seconds of sampling", "sample/done.json", ("seconds",), "lower"),
 )
 
-_BETTER = {"higher": "↑ higher is better", "lower": "↓ lower is better", "one": "1 is best"}
+
+def _judged(figure: Figure) -> Figure:
+    title, keys = f"{figure.title}, by the judge", ("judge", *figure.keys)
+    return dataclasses.replace(figure, title=title, keys=keys)
+
+
+FIGURES = (*(each for f in _FEATURES for each in (f, _judged(f))), *_OTHERS)
+
+_BETTER = {
+    "higher": ("↑", "higher is better"),
+    "lower": ("↓", "lower is better"),
+    "one": ("→ 1", "1 is best"),
+}
 
 
 def comparison(workdirs: Sequence[pathlib.Path]) -> str:
@@ -64,7 +75,8 @@ def comparison(workdirs: Sequence[pathlib.Path]) -> str:
     rows = "".join(_figure_row(f, values) for f, values in figures if set(values) != {None})
     return (
         '<p class="hint">Figures depend on the encoder, the data and the regions of a run: where '
-        "these differ below, they are not of one kind. The best of a row is marked.</p>"
+        "these differ below, they are not of one kind. The best of a row is marked: the highest "
+        "(↑), the lowest (↓), or the one nearest to 1.</p>"
         f"{_table('figures of the runs', names, rows)}<h4>In what the configs differ</h4>"
         f"{_differences(names, configs)}"
     )
@@ -99,7 +111,8 @@ def _figure_row(figure: Figure, values: Sequence[float | None]) -> str:
         else f"<td>{charts.number(value)}</td>"
         for value in values
     )
-    hint = f"<small>{_BETTER[figure.better]}</small>"
+    sign, said = _BETTER[figure.better]
+    hint = f'<span role="img" aria-label="{said}" title="{said}">{sign}</span>'
     return f'<tr><th scope="row">{figure.title} {hint}</th>{cells}</tr>'
 
 

@@ -1,8 +1,9 @@
 """Curves of a study: what downstream models gain from synthetic images.
 
-`study/results.json`, optional: a list of rows `{"task": "subtype", "model": "linear", "mixture":
-"real + synthetic", "fraction": 0.1, "mean": 0.81, "low": 0.79, "high": 0.83}`. `fraction` is the
-part of the real data that was used, `low` and `high` end the confidence interval of `mean`.
+`study/results.json`, optional, has `rows` such as `{"task": "patches", "model": "linear",
+"mixture": "real + synthetic", "fraction": 0.1, "auc": {"mean": 0.81, "low": 0.79, "high": 0.83}}`.
+`fraction` is the part of the real data that was used, `low` and `high` end the confidence interval
+of `mean`.
 """
 
 import html
@@ -17,7 +18,8 @@ from ssldiff_jax.evaluation.report import charts, curves
 def part(workdir: pathlib.Path) -> str:
     """A chart for every task and model, a curve for every mixture; empty without a study."""
     path = workdir / "study" / "results.json"
-    rows = files.read_json(path) if path.exists() else []
+    found = files.read_json(path)["rows"] if path.exists() else []
+    rows = [row | row["auc"] for row in found]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((str(row["task"]), str(row["model"])), []).append(row)
@@ -25,8 +27,8 @@ def part(workdir: pathlib.Path) -> str:
         return ""
     figures = "".join(_figure(task, model, found) for (task, model), found in groups.items())
     return (
-        '<p class="hint">Means with their confidence intervals, over the part of the real data '
-        f'that was used.</p><div class="studies">{figures}</div>'
+        '<p class="hint">AUC with its confidence interval, over the part of the real data that was '
+        f'used.</p><div class="studies">{figures}</div>'
         f"<details><summary>All values</summary>{_table(rows)}</details>"
     )
 
