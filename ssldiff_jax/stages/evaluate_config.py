@@ -39,6 +39,7 @@ class EvaluateSection:
             )
         if not 0 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in 0…100, got {self.jpeg_quality}")
+        _pairs(self.prompts, "prompts")
         for name in self.networks:
             if name not in extractors.names():
                 raise ValueError(
@@ -66,6 +67,6 @@ class ReportSection:
 
 def _pairs(texts: tuple[str, ...], what: str) -> dict[str, str]:
     found = dict(text.split("=", 1) for text in texts if "=" in text)
-    if len(found) < len(texts):
+    if len(found) < len(texts) or not all(found.values()):
         raise ValueError(f"{what} must read NAME=VALUE, each name once, got {texts}")
     return found

@@ -36,10 +36,11 @@ def part(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         "Grids of embeddings drawn by the prior as held-out places are told to be, and images "
         "drawn from these grids: no embedding of a real patch is in them."
     )
+    figured = _prior(metrics.read(prior))
     agreement = _agreement(found["agreement"]) if "agreement" in found else ""
     return (
         f'<p class="hint">{hint}</p><div class="slides">{"".join(figures)}</div>'
-        f'<div class="pair"><div>{_prior(metrics.read(prior))}</div><div>{agreement}</div></div>'
+        f'<div class="pair uneven"><div>{figured}</div><div>{agreement}</div></div>'
     )
 
 

@@ -19,7 +19,7 @@ _FEATURES = (
 _PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
 _NO_STEPS = ("report", "variations", "export", "bench")  # an earlier report, and tools
-_LAUNCH_ONLY = ("stages", "force")  # what to run, not what it gives
+_LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
 
 
 def require(path: pathlib.Path) -> pathlib.Path:

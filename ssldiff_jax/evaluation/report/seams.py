@@ -32,14 +32,12 @@ def window_lines(config: Mapping[str, Any], size: tuple[int, int]) -> Lines | No
     factor = model.chosen.downsample_factor
     window = config["data"]["crops"]["patch_px"] // factor
     if told.mode == "offset":
-        moved = told.max_offset * factor
+        side, moved = window * factor, told.max_offset * factor
         title = f"borders of windows at rest; every step moves them by up to {moved} px"
-        stride = window
-    else:
-        stride = max(window // 4, 1) if told.mode == "paper" else told.stride
-        title = f"borders of windows, {stride * factor} px apart"
+        return Lines(*(tuple(range(side, px, side)) for px in size), title)
+    stride = max(window // 4, 1) if told.mode == "paper" else told.stride
     rows, cols = (_borders(px, factor, window, stride) for px in size)
-    return Lines(rows, cols, title)
+    return Lines(rows, cols, f"borders of windows, {stride * factor} px apart")
 
 
 def _borders(px: int, factor: int, window: int, stride: int) -> tuple[int, ...]:

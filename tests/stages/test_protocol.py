@@ -1,0 +1,113 @@
+"""Drawn patches against held-out ones: what stage `evaluate` says of them, and how it refuses."""
+
+import csv
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation import distances, statistics
+from ssldiff_jax.stages import evaluate_config, protocol
+
+COUNT = 12
+SECTION = {
+    "num_patches": 12, "num_training": 12, "jpeg_quality": 0, "extractors": (), "reference": "",
+    "prompts": (), "templates": (),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(workdir):
+    return files.read_json(workdir / "evaluate" / "results.json")
+
+
+def test_every_figure_names_its_network_format_and_counts(results):
+    assert set(results["patches"]) == {"judge", "encoder"}
+    for name, found in results["patches"].items():
+        told = found["extraction"]
+        assert (told["extractor"], told["image_format"], told["image_px"]) == (name, "PNG", 64)
+        assert found["frechet"]["counts"] == found["kid"]["counts"] == [COUNT, COUNT]
+        assert found["frechet"]["value"] > 0
+        assert 0 <= found["fidelity"]["precision"] <= 1
+    digests = {found["extraction"]["digest"] for found in results["patches"].values()}
+    assert len(digests) == 2
+
+
+def test_statistics_are_a_file_that_knows_what_it_is_of(workdir, results):
+    told = results["patches"]["judge"]["extraction"]
+    path = workdir / "evaluate" / "statistics" / "judge.safetensors"
+    found = statistics.read(path, sha256=told["sha256"])
+    assert found.moments.count == COUNT
+    assert distances.frechet(found.moments, found.moments) < 1e-6
+    other = statistics.read(path.with_name("encoder.safetensors")).extraction
+    with pytest.raises(ValueError, match=r"judge\.safetensors: expected extractor 'encoder'"):
+        statistics.read(path, expected=other)
+
+
+def test_copies_are_looked_for_and_shown(workdir, results):
+    found = results["memorisation"]
+    assert found["counts"] == [COUNT, COUNT, COUNT]
+    assert 0 <= found["fraction"] <= 1
+    similarity = [pair["similarity"] for pair in found["pairs"]]
+    assert similarity == sorted(similarity, reverse=True)
+    with Image.open(workdir / "evaluate" / "nearest.png") as picture:
+        assert picture.size == (128, 64 * len(similarity))
+
+
+def test_a_confusion_matrix_counts_every_patch(workdir, results):
+    told = files.read_json(workdir / "evaluate" / "confusion.json")
+    counts = np.array(told["counts"])
+    assert counts.shape == (len(told["labels"]),) * 2
+    assert 0 < counts.sum() <= COUNT
+    assert told["accuracy"] == pytest.approx(np.trace(counts) / counts.sum())
+
+
+def flags(name, value):
+    return f"--config.evaluate.{name}={value}"
+
+
+def test_evaluations_are_rows_of_one_table_and_compare_with_published_files(
+    command, workdir, tmp_path
+):
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run, symlinks=True)
+    published = tmp_path / "published"
+    shutil.copytree(run / "evaluate" / "statistics", published)
+    again = ("--config.stages=evaluate", "--config.force=evaluate")
+    done = command(run, *again, flags("reference", published))
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    assert len(rows) == 2
+    name = "patches.judge.frechet.value"
+    # The file holds the moments of the very patches that it is compared with.
+    assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-5)
+    assert rows[0]["sample"] == rows[1]["sample"]
+
+    done = command(run, *again, flags("reference", published), flags("jpeg_quality", 60))
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert "judge.safetensors: expected image_format 'JPEG 60', got 'PNG'" in line
+
+
+def test_jpeg_loses_something_and_png_nothing():
+    patches = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    np.testing.assert_array_equal(protocol.as_stored(patches, 0), patches)
+    coarse, fine = (np.abs(protocol.as_stored(patches, q) - patches.astype(int)) for q in (30, 95))
+    assert coarse.mean() > fine.mean() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extractors": ("fid-incepton=/x",)}, "one of fid-inception, clip"),
+        ({"extractors": ("clip",)}, "must read NAME=VALUE"),
+        ({"prompts": ("nuclei",)}, "must read NAME=VALUE"),
+        ({"num_patches": 1}, "0 or more than 1"),
+        ({"jpeg_quality": 101}, r"0…100, got 101"),
+    ],
+)
+def test_a_section_that_cannot_be_is_one_line(change, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_config.EvaluateSection(**(SECTION | change))
