@@ -433,12 +433,13 @@ def _prior() -> ConfigDict:
     # bare, by the fourth band of a GeoTIFF at its own resolution).
     c.conditions.measure = "none"
     # CSV files with a column `case`: `label` (several rows a case); numbers, one column each;
-    # `caption`. Captions may be `measured`: worded from what is measured.
+    # `caption`. Captions may be `measured`: worded from what is measured; or `images`: regions as a
+    # CLIP sees them, so that texts are understood without any.
     c.conditions.labels = ""
     c.conditions.numbers = ""
     c.conditions.captions = ""
-    # Folder of a BERT as transformers save it, such as all-MiniLM-L6-v2, and how many phrases of a
-    # text (up to a comma or full stop) are read.
+    # Folder of a BERT as transformers save it, such as all-MiniLM-L6-v2 (of a CLIP for images), and
+    # how many phrases of a text (up to a comma or full stop) are read; a CLIP reads it whole.
     c.conditions.text_encoder = ""
     c.conditions.text_phrases = 8
     c.network = ConfigDict()

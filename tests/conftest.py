@@ -79,7 +79,28 @@ def golden(golden_path):
     return read
 
 
+CLIP_WORDS = {"a": 3, "photo": 4, "of": 5, "lake": 6, "field": 7, "the": 8}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "lake", "field", "in", "the", "west", "east"]
+
+
+@pytest.fixture(scope="session")
+def clip_folder(golden, tmp_path_factory):
+    """A CLIP as transformers save it: recorded weights, a tokenizer of a few words."""
+    import tokenizers
+    from safetensors.numpy import save_file
+
+    recorded, folder = golden("clip_hf"), tmp_path_factory.mktemp("clip")
+    for name in ("config.json", "preprocessor_config.json"):
+        (folder / name).write_text(json.dumps(recorded.spec[name]))
+    words = {"[UNK]": 0, "<s>": 58, "</s>": 59} | CLIP_WORDS
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 58), ("</s>", 59)]
+    )
+    made.save(str(folder / "tokenizer.json"))
+    save_file(dict(recorded.weights), folder / "model.safetensors")
+    return folder
 
 
 @pytest.fixture(scope="session")

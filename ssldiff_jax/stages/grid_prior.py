@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from ssldiff_jax.core import arrays, files, rng
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.encoders import text as text_lib
+from ssldiff_jax.evaluation import pair_texts
 from ssldiff_jax.prior import conditions, network, whitening
 from ssldiff_jax.sampler import field, sampler, windows
 from ssldiff_jax.stages import parts, prior_config, region_conditions, runner
@@ -59,7 +60,7 @@ class GridPrior:
     scales: Mapping[str, Any]
     white: whitening.Whitening
     params: Any
-    text: text_lib.PhraseEncoder | None
+    text: text_lib.PhraseEncoder | pair_texts.PairTexts | None
 
     @classmethod
     def of_run(cls, context: runner.Context) -> "GridPrior":

@@ -70,7 +70,7 @@ class AskedConfig:
         found = {
             name: published.fingerprint(path)
             for name, path in files.items()
-            if path and path != "measured"
+            if path and path not in ("measured", "images")
         }
         encoder = pathlib.Path(self.text_encoder)
         if self.text_encoder:

@@ -11,6 +11,7 @@ import numpy as np
 from ssldiff_jax.core import arrays, files
 from ssldiff_jax.data import captions, crops, measures, mosaic, patch_list, plan
 from ssldiff_jax.encoders import text as text_lib
+from ssldiff_jax.evaluation import pair_texts, zero_shot
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import bands as bands_lib
 from ssldiff_jax.slides import slide as slide_lib
@@ -27,6 +28,8 @@ class Told:
     labels: np.ndarray
     numbers: np.ndarray
     caption: str
+    picture: arrays.ImageUint8 | None = None
+    """The region itself, where it stands for a caption."""
 
 
 class RegionConditions:
@@ -38,7 +41,7 @@ class RegionConditions:
         asked = self._asked
         self._labels = case_tables.Labels.read(asked.labels) if asked.labels else None
         self._numbers = case_tables.Numbers.read(asked.numbers) if asked.numbers else None
-        written = asked.captions if asked.captions != "measured" else ""
+        written = asked.captions if asked.captions not in ("measured", "images") else ""
         self._captions = case_tables.Captions.read(written) if written else None
         self._text = text_encoder(asked)
         for name, table in (
@@ -56,7 +59,7 @@ class RegionConditions:
         return conditions.ConditionSpec(
             labels,
             self._numbers.names if self._numbers else (),
-            self._asked.text_phrases if self._text else 0,
+            self._text.num_phrases if self._text else 0,
             self._text.dim if self._text else 0,
         )
 
@@ -85,7 +88,7 @@ class RegionConditions:
             if self._asked.captions == "measured":
                 names = measures.CLASSES[self._asked.measure]
                 said = captions.caption(names, parts, generator, phrasing)
-        return Told(labels, numbers, said)
+        return Told(labels, numbers, said, pixels if self._asked.captions == "images" else None)
 
     def pack(self, told: Sequence[Told], places: np.ndarray) -> np.ndarray:
         """The condition vectors of regions, of which grids at `places` are looked at."""
@@ -94,7 +97,10 @@ class RegionConditions:
             packed["labels"] = np.stack([t.labels for t in told])
         if spec.numbers:
             packed["numbers"] = np.stack([t.numbers for t in told])
-        if self._text:
+        if self._asked.captions == "images":
+            encoded = self._text.of_images([t.picture for t in told])
+            packed |= {"text": encoded.tokens, "text_known": encoded.known}
+        elif self._text:
             has = np.array([bool(t.caption) for t in told])
             encoded = self._text([t.caption or "-" for t in told])
             packed["text"] = encoded.tokens
@@ -165,9 +171,13 @@ def _names(context: runner.Context) -> Mapping[int, str]:
     return {int(number): name for number, name in done["facts"]["slides"].items()}
 
 
-def text_encoder(asked: prior_config.AskedConfig) -> text_lib.PhraseEncoder | None:
+def text_encoder(
+    asked: prior_config.AskedConfig,
+) -> text_lib.PhraseEncoder | pair_texts.PairTexts | None:
     """What reads captions, where there are any."""
     if not asked.text_encoder:
         return None
+    if asked.captions == "images":
+        return pair_texts.PairTexts(zero_shot.open_pair(asked.text_encoder))
     encoder = text_weights.load_text_encoder(asked.text_encoder)
     return text_lib.PhraseEncoder(encoder, asked.text_phrases)

@@ -8,9 +8,11 @@ import pytest
 
 from ssldiff_jax.core import files
 from ssldiff_jax.data import measures, store
+from ssldiff_jax.evaluation import zero_shot
 from ssldiff_jax.prior import whitening
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import grid_prior, parts, runner
+from ssldiff_jax.stages import grids as grids_stage
 from ssldiff_jax.stages import models as models_lib
 from ssldiff_jax.stages.generator import Generator
 
@@ -182,4 +184,33 @@ def test_a_prior_that_was_told_in_words_draws_from_words(command, workdir, text_
     assert (spec.text_phrases, spec.text_dim) == (4, 32)
     told = spec.unpack(grids.read("condition", 40).astype(np.float32))
     assert (told["text_known"].sum(axis=1) == 3).all()  # a phrase a class
+    assert (tmp_path / "draw" / "image.png").exists()
+
+
+def test_a_prior_that_saw_pictures_draws_from_words(
+    command, workdir, generator, clip_folder, tmp_path
+):
+    """A pair's image tower stands for captions in training; its text tower reads what is asked."""
+    for name in ("patches", "encoder", "autoencoder", "latents", "embeddings", "denoiser"):
+        (tmp_path / name).symlink_to(workdir / name)
+    done = command(
+        tmp_path, "--config.prior.conditions.captions=images",
+        f"--config.prior.conditions.text_encoder={clip_folder}", "--config.stages=grids,prior,draw",
+        "--config.draw.size=(128,128)", "--config.draw.asked.text=a photo of the lake",
+        "--config.sample.output.formats=('png',)",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    grids = store.Store(tmp_path / "grids" / "train")
+    spec = parts.condition_spec(grids.facts["spec"])
+    told = spec.unpack(grids.read("condition", 40).astype(np.float32))
+    assert (told["text_known"] == 1).all()
+    pair = zero_shot.open_pair(clip_folder)
+    context = runner.Context(generator.config, workdir, generator.mesh)
+    regions = grids_stage.regions_of(context, "train")
+    picture = regions.read(regions[3])
+    expected = pair.images(picture[None])[0]
+    found = told["text"][3]
+    cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
+    assert cosine > 0.999
+    np.testing.assert_allclose(np.linalg.norm(found) / spec.text_dim**0.5, 1, rtol=1e-2)
     assert (tmp_path / "draw" / "image.png").exists()
