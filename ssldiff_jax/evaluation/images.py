@@ -24,15 +24,19 @@ def mosaic(cells: UInt8[np.ndarray, "N s s 3"], cols: int) -> arrays.ImageUint8:
 def layout_correlation(
     image: arrays.ImageUint8, reference: arrays.ImageUint8, side: int
 ) -> dict[str, float]:
-    """Pearson correlation of the cells' mean colours, each channel centred, with the reference
-    and with the reference transposed.
+    """Pearson correlation of the cells' mean colours, each channel centred, with the reference,
+    with the reference transposed, and the highest of all its orientations but the one it has.
 
-    "transposed" is absent where the region is not square.
+    "transposed" is absent where the region is not square; "turned" is of three orientations then,
+    else of seven.
     """
     rows, cols = reference.shape[0] // side, reference.shape[1] // side
     means = lambda x: cut_cells(x, side).mean(axis=(1, 2)).reshape(rows, cols, 3)
     found, wanted = means(image), means(reference)
     result = {"identity": _correlation(found, wanted)}
+    mirrored = wanted[:, ::-1]
+    turned = [np.rot90(w, k) for w in (wanted, mirrored) for k in range(4)][1:]
+    result["turned"] = max(_correlation(found, w) for w in turned if w.shape == found.shape)
     if rows == cols:
         result["transposed"] = _correlation(found, wanted.swapaxes(0, 1))
     return result
@@ -62,6 +66,26 @@ def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> fl
     """Variance of the pixels of each colour over the reference's; contrast was lost below 1."""
     variance = lambda a: a.astype(np.float64).var(axis=(0, 1)).mean()
     return float(variance(image) / max(variance(reference), 1e-12))
+
+
+def spectrum_ratio(
+    image: arrays.ImageUint8, reference: arrays.ImageUint8, bands: int = 8
+) -> list[float]:
+    """Power of the luminance over the reference's, in octaves from the finest: 1 is alike, below 1
+    is blurred there. Images have one size, a power of two or more on their shorter side."""
+    found, wanted = (_octaves(x, bands) for x in (image, reference))
+    return [float(a / max(b, 1e-12)) for a, b in zip(found, wanted, strict=True)]
+
+
+def _octaves(image: arrays.ImageUint8, bands: int) -> list[float]:
+    """Mean power of each octave of frequencies, the finest first; at least 2 cycles an image."""
+    luminance = image.astype(np.float64).mean(axis=-1)
+    window = np.outer(*(np.hanning(size) for size in luminance.shape))
+    power = np.abs(np.fft.fft2((luminance - luminance.mean()) * window)) ** 2
+    frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, luminance.shape), indexing="ij"))
+    lowest = 2 / min(luminance.shape)
+    edges = [0.5 / 2**k for k in range(bands + 1) if 0.5 / 2 ** (k + 1) >= lowest]
+    return [power[(frequency > e / 2) & (frequency <= e)].mean() for e in edges]
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:

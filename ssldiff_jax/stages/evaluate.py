@@ -21,7 +21,7 @@ _FEATURES = (
     "fd_floor",
     "patch_fd",
 )
-_PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
+_PIXELS = ("layout_correlation", "variance", "spectrum", "seam_energy", "seam_energy_real")
 
 
 def run(context: runner.Context) -> dict[str, Any]:
@@ -105,6 +105,10 @@ def _pixels(context: runner.Context, pairs, side: int) -> dict[str, Any]:
         "layout_correlation": {
             key: float(np.mean([layout[key] for layout in layouts])) for key in layouts[0]
         },
+        "variance": float(np.mean([images.variance_ratio(p.image, p.reference) for p in pairs])),
+        "spectrum": np.mean(
+            [images.spectrum_ratio(p.image, p.reference) for p in pairs], axis=0
+        ).tolist(),
         "seam_energy": float(np.mean([seam(p.image) for p in pairs])),
         "seam_energy_real": float(np.mean([seam(p.reference) for p in pairs])),
     }

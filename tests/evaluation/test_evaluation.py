@@ -4,7 +4,9 @@ import pathlib
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from scipy import ndimage
 
+from ssldiff_jax.data import crops
 from ssldiff_jax.evaluation import distances, images, similarity
 
 SMALL = pathlib.Path(__file__).parents[1] / "golden"
@@ -93,6 +95,10 @@ def test_layout_correlation():
     turned = images.layout_correlation(reference.swapaxes(0, 1), reference, 4)
     assert turned["transposed"] == pytest.approx(1)
     assert turned["identity"] < 0.7
+    assert same["turned"] < 0.7
+    for orientation in range(1, 8):
+        moved = images.layout_correlation(crops.orient(reference, orientation), reference, 4)
+        assert moved["turned"] == pytest.approx(1)
     inverted = images.layout_correlation(255 - reference, reference, 4)
     assert inverted["identity"] == pytest.approx(-1)
     # The mean colour is no layout.
@@ -102,7 +108,21 @@ def test_layout_correlation():
 
 def test_layout_correlation_of_an_oblong_has_no_transpose():
     found = images.layout_correlation(mosaic(2, 3, 4), mosaic(2, 3, 4), 4)
-    assert found == {"identity": pytest.approx(1)}
+    assert found.keys() == {"identity", "turned"}
+    assert found["identity"] == pytest.approx(1)
+    assert found["turned"] < 0.9
+
+
+def test_a_spectrum_tells_blur_from_noise():
+    real = np.random.default_rng(0).integers(60, 196, (128, 192, 3)).astype(np.uint8)
+    assert images.spectrum_ratio(real, real) == pytest.approx([1] * 5)
+    blurred = ndimage.gaussian_filter(real.astype(float), (1, 1, 0)).astype(np.uint8)
+    found = images.spectrum_ratio(blurred, real)
+    assert found == sorted(found)
+    assert found[0] < 0.1
+    assert found[-1] > 0.8
+    grainy = (real + np.random.default_rng(1).integers(-20, 20, real.shape)).astype(np.uint8)
+    assert images.spectrum_ratio(grainy, blurred)[0] > 10
 
 
 def test_variance_ratio():
