@@ -1,14 +1,17 @@
 """Do one thing to each of many, in processes here or by Beam on any cluster."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import process
 from typing import Literal, TypeVar
+
+from ssldiff_jax.core import machine
 
 T = TypeVar("T")
 
@@ -45,7 +48,7 @@ def for_each(
     """
     if config.kind == "beam":
         return _by_beam(work, tasks, config)
-    processes = min(config.processes or os.cpu_count() or 1, len(tasks))
+    processes = min(config.processes or machine.cores(), len(tasks))
     if processes <= 1:
         return (work(task) for task in tasks)
     return _by_processes(work, tasks, processes, died)
@@ -54,25 +57,41 @@ def for_each(
 def _by_processes(
     work: Callable[[T], None], tasks: Sequence[T], processes: int, died: Callable[[T], None]
 ) -> Iterator[None]:
-    pending = []
-    with _pool(processes) as pool:
-        futures = {pool.submit(work, task): task for task in tasks}
-        try:
-            for future in concurrent.futures.as_completed(futures):
+    waiting = collections.deque(tasks)
+    while waiting:
+        # Which of those at work ended its process shows when each runs alone.
+        for task in (yield from _until_broken(work, waiting, processes)):
+            with _pool(1) as pool:
                 try:
-                    yield future.result()
+                    pool.submit(work, task).result()
                 except process.BrokenProcessPool:
-                    # All that wait are told so; which one it was shows when each runs alone.
-                    pending.append(futures[future])
+                    died(task)
+            yield
+
+
+def _until_broken(
+    work: Callable[[T], None], waiting: collections.deque[T], processes: int
+) -> Generator[None, None, list[T]]:
+    """Take from those waiting until all are done; returns what was at work when a process died."""
+    at_work: dict[concurrent.futures.Future, T] = {}
+    with _pool(processes) as pool:
+        try:
+            while waiting or at_work:
+                while waiting and len(at_work) < processes:
+                    future = pool.submit(work, waiting[0])
+                    at_work[future] = waiting.popleft()
+                done, _ = concurrent.futures.wait(
+                    at_work, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    future.result()
+                    del at_work[future]
+                    yield
+        except process.BrokenProcessPool:
+            return list(at_work.values())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    for task in pending:
-        with _pool(1) as pool:
-            try:
-                pool.submit(work, task).result()
-            except process.BrokenProcessPool:
-                died(task)
-        yield
+    return []
 
 
 def _pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:

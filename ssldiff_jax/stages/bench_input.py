@@ -11,9 +11,9 @@ import ml_dtypes
 import numpy as np
 import scipy.ndimage
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, machine
 from ssldiff_jax.data import loader, records, store
-from ssldiff_jax.stages import memory, runner
+from ssldiff_jax.stages import runner
 
 _LATENTS, _DIM, _COUNT = (64, 64, 3), 384, 8192
 _BATCH = 256
@@ -33,7 +33,7 @@ def rows(context: runner.Context, repetitions: int = 5) -> Iterator[Figure]:
     patches = loader.patch_batches(
         _patches(), side=_PATCH_PX, dihedral=True, batch_size=_BATCH, seed=0, config=settings
     )
-    per_core = [rate / memory.cores() for rate in _rates(patches, repetitions, num_batches=12)]
+    per_core = [rate / machine.cores() for rate in _rates(patches, repetitions, num_batches=12)]
     yield "input/jpeg_per_core", per_core, "patches/s"
 
 

@@ -1,7 +1,6 @@
 """The memory and processor of this process's machine."""
 
 import ctypes
-import os
 import pathlib
 import platform
 import resource
@@ -57,11 +56,6 @@ def rss_mb() -> float:
 def total_gb() -> float:
     """Memory of the machine, GB."""
     return psutil.virtual_memory().total / 1e9
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def processor() -> str:

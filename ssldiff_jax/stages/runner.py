@@ -16,7 +16,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import files
+from ssldiff_jax.core import files, machine
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import memory
 from ssldiff_jax.train import hosts
@@ -339,7 +339,7 @@ def describe_machine() -> dict[str, Any]:
         "devices": [str(d) for d in jax.devices()],
         "backend": jax.default_backend(),
         "processor": memory.processor(),
-        "cores": memory.cores(),
+        "cores": machine.cores(),
         "memory_gb": round(memory.total_gb(), 1),
         "platform": platform.platform(),
     }

@@ -5,9 +5,9 @@ import pathlib
 import time
 from typing import Any
 
-from ssldiff_jax.core import files
+from ssldiff_jax.core import files, machine
 from ssldiff_jax.data import archive, records, store
-from ssldiff_jax.stages import memory, patches, runner
+from ssldiff_jax.stages import patches, runner
 
 _STORES = ("embeddings", "latents", "grids/train", "grids/test")
 
@@ -65,6 +65,6 @@ def _decode_all(source: records.RecordSource) -> None:
             reason = " ".join(str(error).split())
             raise DamageError(f"record {number} of {source} cannot be decoded: {reason}") from error
 
-    with concurrent.futures.ThreadPoolExecutor(memory.cores()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
         for _ in pool.map(look, range(len(source)), chunksize=64):
             pass
