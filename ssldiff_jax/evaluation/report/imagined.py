@@ -39,7 +39,7 @@ def part(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     figured = _prior(metrics.read(prior))
     agreement = _agreement(found["agreement"]) if "agreement" in found else ""
     return (
-        f'<p class="hint">{hint}</p><div class="slides">{"".join(figures)}</div>'
+        f'<p class="hint">{hint}</p><div class="gallery">{"".join(figures)}</div>'
         f'<div class="pair uneven"><div>{figured}</div><div>{agreement}</div></div>'
     )
 
