@@ -43,7 +43,13 @@ def _shrunk(slides: pathlib.Path):
     c.denoiser.unet.channels, c.denoiser.unet.context_dim = 16, 8
     c.denoiser.unet.channel_mult, c.denoiser.unet.attention_levels = (1, 2), (1,)
     c.denoiser.unet.num_res_blocks = 1
-    for train in (c.encoder.train, c.judge.train, c.autoencoder.train, c.denoiser.train):
+    grids, network = c.prior.grids, c.prior.network
+    grids.side, grids.most_cells, grids.count, grids.count_test = 2, 3, 12, 8
+    network.width, network.depth, network.num_heads = 16, 1, 2
+    c.prior.solver.num_solver_steps = 2
+    c.evaluate.num_patches, c.evaluate.num_training = 8, 12
+    for section in (c.encoder, c.judge, c.autoencoder, c.denoiser, c.prior):
+        train = section.train
         train.num_steps, train.batch_size, train.log_every, train.checkpoint_every = 2, 2, 1, 2
     c.sample.conditioning = "interpolated"
     c.sample.windows.mode, c.sample.windows.stride = "overlap", 8
