@@ -95,7 +95,7 @@ def test_metrics_are_complete_and_possible(workdir):
         assert found["embedding_similarity"].keys() >= {"mean", "shuffled"}
         assert 0 <= found["cell_retrieval_top1"] <= 1
         assert all(found[name] >= -1e-6 for name in ("patch_fd", "crop_fd", "fd_floor"))
-    assert metrics["layout_correlation"].keys() == {"identity", "transposed"}
+    assert metrics["layout_correlation"].keys() == {"identity", "turned", "transposed"}
     assert all(-1 <= value <= 1 for value in metrics["layout_correlation"].values())
     assert metrics["seam_energy"] > 0
     assert 0 < metrics["reconstruction_psnr"] < 60
