@@ -1,21 +1,17 @@
 """What the tool `study` teaches and tests with: real patches and bags, and each drawn again."""
 
 import dataclasses
-import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
-from tensorflow_datasets.proto import tf_example_pb2
 
-from ssldiff_jax.core import arrays
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.data import measures, mosaic, plan
-from ssldiff_jax.data import records as records_lib
+from ssldiff_jax.data import measures, mosaic
 from ssldiff_jax.evaluation import classifiers, images, mil, scores
-from ssldiff_jax.stages import case_tables, generator, parts, region_conditions, runner
+from ssldiff_jax.stages import case_tables, generator, labelled, runner
 from ssldiff_jax.train import logs
 
 _SPLITS = ("train", "test")
@@ -83,60 +79,6 @@ class Drawer:
         return self._model.sample_patches(embedding, seed=next(self._seeds))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """Records of a split, and what they say of themselves."""
-
-    context: runner.Context
-    split: str
-
-    @functools.cached_property
-    def records(self) -> records_lib.RecordSource:
-        return parts.records(self.context, self.split)
-
-    @functools.cached_property
-    def mosaic(self) -> mosaic.Mosaic:
-        return mosaic.Mosaic(self.records, self.context.config.data.records.record_px)
-
-    def patch(self, number: int) -> tuple[plan.Square, arrays.ImageUint8]:
-        """The patch in the middle of a record: of records that overlap less, none do."""
-        data = self.context.config.data
-        px = data.crops.patch_px
-        margin = (data.records.record_px - px) // 2
-        slide, top, left, _ = self.records.places[number].tolist()
-        square = plan.Square(slide, top + margin, left + margin, px, px)
-        return square, self.records[number][margin : margin + px, margin : margin + px]
-
-
-def _told(record: bytes, name: str) -> str:
-    """A text that a record holds beside its image."""
-    features = tf_example_pb2.Example.FromString(record).features
-    return features.feature[name].bytes_list.value[0].decode()
-
-
-def _measuring(context: runner.Context, name: str) -> region_conditions.RegionConditions:
-    """What measures the pixels of this run, whatever its prior is told."""
-    config = context.config
-    asked = dataclasses.replace(
-        config.prior.conditions, measure=name, labels="", numbers="", captions="", text_encoder=""
-    )
-    prior = dataclasses.replace(config.prior, conditions=asked)
-    config = dataclasses.replace(config, prior=prior)
-    return region_conditions.RegionConditions(dataclasses.replace(context, config=config))
-
-
-def _shown(
-    told: region_conditions.RegionConditions, name: str, square: plan.Square, pixels
-) -> Float[np.ndarray, "K"]:
-    """The part of every class of pixels in a square."""
-    classes = told.classes(mosaic.Region(square, 0, 0, 0, 1), pixels)
-    return np.bincount(classes.ravel(), minlength=len(measures.CLASSES[name])) / classes.size
-
-
-def _numbered(names: Iterable[str]) -> Int[np.ndarray, "N"]:
-    return np.unique(np.array(list(names)), return_inverse=True)[1]
-
-
 def patches(context: runner.Context, drawer: Drawer) -> Task:
     """One patch of each record, and what is drawn from the embeddings of the training ones.
 
@@ -144,7 +86,7 @@ def patches(context: runner.Context, drawer: Drawer) -> Task:
     """
     section, found = context.config.study.patches, {}
     for split, count in zip(_SPLITS, (section.count, section.count_test), strict=True):
-        found[split] = _patches_of(_Source(context, split), section.labels, count)
+        found[split] = _patches_of(labelled.Source(context, split), section.labels, count)
     known = set(found["train"][1]) | set(found["test"][1])
     measured = section.labels in measures.CLASSES
     classes = measures.CLASSES[section.labels] if measured else tuple(sorted(known))
@@ -174,24 +116,17 @@ def _in_blocks(
     return np.concatenate(made)
 
 
-def _patches_of(source: _Source, labels: str, count: int):
+def _patches_of(source: labelled.Source, labels: labelled.Labels, count: int):
     """(patches, names of their classes, numbers of their cases)."""
-    records = source.records
-    order = np.random.default_rng(source.context.config.seed).permutation(len(records))
+    order = np.random.default_rng(source.context.config.seed).permutation(len(source.records))
     order = order[: count or len(order)].tolist()
     patches_ = [source.patch(number) for number in order]
     if labels == "recorded":
-        names = [_told(records.record(number), "label") for number in order]
-        if not all(names):
-            raise config_lib.ConfigError(
-                "config.study.patches.labels=recorded reads the classes of a list of patches, got "
-                f"{names.count('')} of {len(names)} records of {source.split} without one"
-            )
+        names = labelled.recorded(source, order)
     else:
-        told = _measuring(source.context, labels)
-        shown = [_shown(told, labels, square, pixels) for square, pixels in patches_]
-        names = [measures.CLASSES[labels][parts_.argmax()] for parts_ in shown]
-    cases = _numbered(_told(records.record(number), "case") for number in order)
+        measure = labelled.Measure.of_run(source.context, labels)
+        names = [measure.most(patch) for patch in patches_]
+    cases = labelled.numbered(source.told(number, "case") for number in order)
     return np.stack([pixels for _, pixels in patches_]), names, cases
 
 
@@ -217,7 +152,7 @@ def bags(context: runner.Context, drawer: Drawer) -> Task:
             "config.study.bags.labels must name a CSV file (case, label) for bags of slides, got ''"
         )
     of = _regions if section.of == "regions" else _slides
-    found = {split: of(_Source(context, split)) for split in _SPLITS}
+    found = {split: of(labelled.Source(context, split)) for split in _SPLITS}
     if section.of == "regions":
         least = float(np.median([bag.shows for bag in found["train"]]))
         classes = (f"less {section.shows}", f"more {section.shows}")
@@ -225,7 +160,7 @@ def bags(context: runner.Context, drawer: Drawer) -> Task:
     else:
         classes = tuple(sorted({bag.name for split in _SPLITS for bag in found[split]}))
         label = {s: np.array([classes.index(bag.name) for bag in found[s]]) for s in _SPLITS}
-    cases = _numbered(bag.case for bag in found["test"])
+    cases = labelled.numbered(bag.case for bag in found["test"])
     task = Task(classes, label["train"], label["test"], cases, {})
     real, drawn = _embedded(found["train"], drawer, section.draws, "study bags")
     test, _ = _embedded(found["test"], drawer, 0, "study test bags")
@@ -263,26 +198,27 @@ def _blocks(found: list[_Bag]) -> Iterator[list[np.ndarray]]:
         yield block
 
 
-def _regions(source: _Source) -> list[_Bag]:
+def _regions(source: labelled.Source) -> list[_Bag]:
     """Squares of side × side cells anywhere that records cover."""
     config, section = source.context.config, source.context.config.study.bags
     px, is_train = config.data.crops.patch_px, source.split == "train"
-    told, whole, found = _measuring(source.context, section.measure), source.mosaic, []
+    measure = labelled.Measure.of_run(source.context, section.measure)
+    whole, found = source.mosaic, []
     count = section.count if is_train else section.count_test
     table = mosaic.RegionTable(
         whole, count, px, section.side, section.side, False, config.seed + (not is_train)
     )
-    which = measures.CLASSES[section.measure].index(section.shows)
+    which = measure.names.index(section.shows)
     for region in (table[number] for number in range(count)):
         square = region.square
-        shows = _shown(told, section.measure, square, whole.read(square))[which]
-        case = _told(whole.records.record(int(whole.places(square.slide)[0, 2])), "case")
+        shows = measure.shown(square, whole.read(square))[which]
+        case = source.told(int(whole.places(square.slide)[0, 2]), "case")
         read = lambda square=square: images.cut_cells(whole.read(square), px)
         found.append(_Bag(read, case, shows=float(shows)))
     return found
 
 
-def _slides(source: _Source) -> list[_Bag]:
+def _slides(source: labelled.Source) -> list[_Bag]:
     """Slides whose case has a label; of large ones some patches.
 
     Raises TableError for a case of several labels, and where no slide has one.
@@ -292,7 +228,7 @@ def _slides(source: _Source) -> list[_Bag]:
     generator_, found, records = np.random.default_rng(config.seed), [], source.records
     for slide in source.records.slides[:, 0].tolist():
         numbers = source.mosaic.places(slide)[:, 2]
-        case = _told(records.record(int(numbers[0])), "case")
+        case = source.told(int(numbers[0]), "case")
         if case not in labels:
             continue
         if len(labels[case]) > 1:

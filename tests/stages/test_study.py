@@ -9,7 +9,7 @@ from configs import tiny
 from ssldiff_jax.core import files
 from ssldiff_jax.data import records
 from ssldiff_jax.evaluation import scores
-from ssldiff_jax.stages import launch, study, study_data
+from ssldiff_jax.stages import labelled, launch, study, study_data
 
 pytestmark = pytest.mark.e2e
 MADE = ("patches", "encoder", "autoencoder", "latents", "embeddings", "denoiser")
@@ -127,7 +127,7 @@ def test_bags_of_slides_need_labels_of_their_cases(run_study, made):
 
 def case_name(made):
     record = records.RecordSource(made / "patches" / "records", "train").record(0)
-    return study_data._told(record, "case")
+    return labelled.told(record, "case")
 
 
 @pytest.mark.parametrize(
