@@ -13,11 +13,14 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, grids,
-    # prior, sample, imagine, judge, evaluate, report. The tools draw, sweep, variations, study,
-    # export, verify, bench and compile run when named.
+    # prior, sample, imagine, judge, evaluate, report. The tools draw, sweep, variations, watch,
+    # study, export, verify, bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
     config.force = ""
+    # Work directory of another run of the same sizes, whose models are used instead of training
+    # own ones: data that they never saw, judged by the same figures.
+    config.models = ""
     config.runtime = _runtime()
     config.mesh = _mesh()
     config.data = _data()
@@ -598,9 +601,14 @@ def _evaluate() -> ConfigDict:
     c.extractors = ()
     # Folder of statistics to compare with; "" is this run's held-out patches.
     c.reference = ""
+    # What a confusion matrix is of: stain or landcover, measured in pixels; recorded, of lists of
+    # patches with classes; "" makes none.
+    c.classes = ""
     # class=words of a CLIP among the extractors; () takes means of real patches of each class.
     c.prompts = ()
     c.templates = ("a histopathology image of {}.", "a microscopic photo showing {}.")
+    # Minutes that the tool watch waits for a checkpoint.
+    c.patience = 60.0
     return c
 
 

@@ -35,6 +35,7 @@ def get_config():
     config.denoiser.train.num_steps = 60_000
     config.denoiser.train.batch_size = 512
     config.sample.conditioning = "interpolated"
+    config.evaluate.classes = "recorded"
     config.sample.windows.max_offset = 2
     config.sample.decode.tile = 16
     config.sample.decode.overlap = 4

@@ -21,6 +21,7 @@ def get_config():
     config.encoder.model.vit.width = 768
     config.encoder.model.vit.num_heads = 12
     config.prior.conditions.measure = "landcover"
+    config.evaluate.classes = "landcover"
     config.denoiser.train.num_steps = 26_000
     config.denoiser.train.batch_size = 1536
     return config

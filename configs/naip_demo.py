@@ -25,4 +25,5 @@ def get_config():
     # Three cells are as high as the held-out part of a scene.
     config.prior.grids.side = 3
     config.prior.conditions.measure = "landcover"
+    config.evaluate.classes = "landcover"
     return config

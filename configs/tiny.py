@@ -31,6 +31,7 @@ def get_config():
     c.prior.grids.count = 40
     c.prior.grids.count_test = 8
     c.prior.conditions.measure = "stain"
+    c.evaluate.classes = "stain"
     c.prior.network.width = 16
     c.prior.network.depth = 1
     c.prior.network.num_heads = 2

@@ -20,6 +20,8 @@ from ssldiff_jax.weights import published
 
 FID_INCEPTION = "fid-inception"
 CLIP = "clip"
+ANY_SIZE = (FID_INCEPTION, CLIP)
+"""Networks that shrink or stretch an image of any size to what they take."""
 
 Images: TypeAlias = UInt8[np.ndarray, "N H W 3"] | Sequence[arrays.ImageUint8]
 

@@ -286,6 +286,7 @@ class RunConfig:
     seed: int
     stages: str
     force: str
+    models: str
     runtime: RuntimeConfig
     mesh: mesh.MeshConfig
     data: DataConfig

@@ -1,17 +1,13 @@
 """Stage `evaluate`: the figures of what was drawn, by the encoder and by the judge."""
 
-import csv
-import io
-import time
 from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import images, similarity
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import parts, protocol, runner
+from ssldiff_jax.stages import generator, large_images, parts, protocol, rows, runner
 
 _FEATURES = (
     "embedding_similarity",
@@ -39,40 +35,25 @@ def run(context: runner.Context) -> dict[str, Any]:
         for i, reference in enumerate(references)
     ]
     patches = [_png(context, f"patches_{i}") for i in range(len(pairs))]
-    judge = parts.load_encoder(context, "judge")
-    imported = bool(context.config.embeddings.source)
-    encoder = None if imported else parts.load_encoder(context)
+    networks = protocol.networks(context)
+    judge, encoder = networks["judge"], networks.get("encoder")
     of = lambda embed: _features(pairs, patches, embed, side, regions=regions)
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
     results |= _pixels(context, pairs, side) if regions else dict.fromkeys(_PIXELS)
     results["judge"] = of(judge)
-    results |= protocol.run(context)
+    if regions:
+        results["large"] = large_images.run(context, pairs, networks)
+    if context.config.evaluate.num_patches and encoder:
+        model = generator.Generator.of_run(context)
+        results |= protocol.run(context, model, networks, folder, folder)
     for i, pair in enumerate(pairs):
         cosines = np.diagonal(similarity.cell_similarity(pair, encoder or judge, side))
-        rows = pair.reference.shape[0] // side
-        np.save(folder / f"similarity_{i}.npy", cosines.reshape(rows, -1))
+        height = pair.reference.shape[0] // side
+        np.save(folder / f"similarity_{i}.npy", cosines.reshape(height, -1))
     files.write_json(folder / "results.json", results)
-    _add_row(context, results)
+    sampled = files.read_json(context.folder("sample") / "done.json")["digest"]
+    rows.add(context, {"sample": sampled}, results)
     return results
-
-
-def _add_row(context: runner.Context, results: dict[str, Any]) -> None:
-    """One more line of `results.csv`, which outlives the stage: checkpoints side by side."""
-    done = files.read_json(context.folder("sample") / "done.json")
-    flat = {
-        key: value
-        for key, value in config_lib.flatten(results).items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    row = {"date": time.strftime("%Y-%m-%dT%H:%M:%S"), "sample": done["digest"]} | flat
-    path = context.workdir / "results.csv"
-    before = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-    names = list(dict.fromkeys(name for line in [*before, row] for name in line))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*before, row])
-    files.write_text(path, text.getvalue())
 
 
 def _png(context: runner.Context, name: str) -> np.ndarray:

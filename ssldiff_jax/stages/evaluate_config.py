@@ -1,7 +1,9 @@
 """The sections `evaluate` and `report`: how drawn patches are held against held-out ones."""
 
 import dataclasses
+from typing import Literal
 
+from ssldiff_jax.data import measures
 from ssldiff_jax.evaluation import extractors
 
 
@@ -18,9 +20,12 @@ class EvaluateSection:
             ViT's name; the run's encoder and judge always are.
         reference: folder of statistics that were written by another run or published, one file for
             each extractor; "" compares with the held-out patches of this run.
+        classes: what a confusion matrix is of: classes measured in pixels, or recorded with patches
+            of a list; "" makes none.
         prompts: "class=words" for a CLIP among the extractors; () classifies by the mean of real
             patches of each measured class.
         templates: sentences with a place {} for the words.
+        patience: minutes that the tool `watch` waits for a checkpoint.
     """
 
     num_patches: int
@@ -28,8 +33,10 @@ class EvaluateSection:
     jpeg_quality: int
     extractors: tuple[str, ...]
     reference: str
+    classes: Literal["", "stain", "landcover", "recorded"]
     prompts: tuple[str, ...]
     templates: tuple[str, ...]
+    patience: float = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
         if self.num_patches < 0 or self.num_patches == 1 or self.num_training < 1:
@@ -39,7 +46,11 @@ class EvaluateSection:
             )
         if not 0 <= self.jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality must lie in 0…100, got {self.jpeg_quality}")
-        _pairs(self.prompts, "prompts")
+        names = measures.CLASSES.get(self.classes)
+        if self.prompts and names and set(self.words) != set(names):
+            raise ValueError(
+                f"prompts must be of the classes {', '.join(names)}, got {', '.join(self.words)}"
+            )
         for name in self.networks:
             if name not in extractors.names():
                 raise ValueError(

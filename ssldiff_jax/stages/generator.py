@@ -1,5 +1,6 @@
 """A trained work directory as a Python object: embed, generate, redraw."""
 
+import copy
 import dataclasses
 import functools
 import logging
@@ -81,6 +82,12 @@ class Generator:
     def of_run(cls, context: runner.Context) -> "Generator":
         """The generator of a run."""
         return cls(context.config, models.Models.of_run(context), context.mesh)
+
+    def with_params(self, params: Any) -> "Generator":
+        """The same with other weights of the denoiser; nothing is traced again."""
+        other = copy.copy(self)
+        other.params = layers.cast(params, self.config.sample.compute)
+        return other
 
     @property
     def encoder(self) -> encoder.Encoder:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ssldiff_jax.core import arrays
@@ -14,6 +15,8 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import measures, mosaic, plan
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.stages import parts, region_conditions, runner
+
+_LOG = logging.getLogger(__name__)
 
 Labels = Literal["stain", "landcover", "recorded"]
 Patch = tuple[plan.Square, arrays.ImageUint8]
@@ -55,6 +58,53 @@ def told(record: bytes, name: str) -> str:
     """A text that a serialised record holds."""
     features = tf_example_pb2.Example.FromString(record).features
     return features.feature[name].bytes_list.value[0].decode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Some patches of a split, those of one slide side by side.
+
+    Attributes:
+        source: the split.
+        places: number of a record, and how far into it a patch lies, px.
+    """
+
+    source: Source
+    places: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def draw(cls, source: Source, count: int) -> "Sample":
+        """`count` patches in the middle of records; where records are few, at other places of
+        them too, and fewer where there are no more (a warning tells)."""
+        data = source.context.config.data
+        room = data.records.record_px - data.crops.patch_px
+        order = np.random.default_rng(0).permutation(len(source.records)).tolist()
+        shifts = dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4))
+        places = [(number, shift) for shift in shifts for number in order][:count]
+        if len(places) < count:
+            _LOG.warning(
+                "%d of the %d patches of %s wanted are there", len(places), count, source.split
+            )
+        slides = source.records.places[:, 0]
+        return cls(source, tuple(sorted(places, key=lambda place: slides[place[0]])))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def patch(self, index: int) -> Patch:
+        """One of them."""
+        return self.source.patch(*self.places[index])
+
+    def pixels(self, start: int, stop: int) -> UInt8[np.ndarray, "N s s 3"]:
+        """Those from `start` up to `stop`."""
+        return np.stack([self.patch(index)[1] for index in range(start, min(stop, len(self)))])
+
+    def classes(self, labels: Labels) -> list[str]:
+        """What each shows, or was recorded as. Raises ConfigError where records hold nothing."""
+        if labels == "recorded":
+            return recorded(self.source, (number for number, _ in self.places))
+        measure = Measure.of_run(self.source.context, labels)
+        return [measure.most(self.patch(index)) for index in range(len(self))]
 
 
 @dataclasses.dataclass(frozen=True)

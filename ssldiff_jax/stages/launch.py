@@ -38,7 +38,8 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     Returns a line about what was quarantined, where patches were made and not all could be used.
     """
     config = config_lib.build(run_config.RunConfig, values)
-    chosen = runner.parse_names(config.stages, table.STAGES, "stages")
+    without = runner.MODELS if config.models else ()
+    chosen = runner.parse_names(config.stages, table.STAGES, "stages", without)
     force = set(runner.parse_names(config.force, table.STAGES, "force"))
     if force and any(os.environ.get(name, "0") != "0" for name in _RESTARTS):
         _LOG.info("started again: what force made anew goes on")

@@ -23,9 +23,9 @@ class Models:
     prior: grid_prior.GridPrior | None = None
 
     @classmethod
-    def of_run(cls, context: runner.Context) -> "Models":
-        """The models of a work directory."""
-        denoiser, params = parts.load_denoiser(context)
+    def of_run(cls, context: runner.Context, step: int | None = None) -> "Models":
+        """The models of a work directory, the denoiser's weights of a step or the latest."""
+        denoiser, params = parts.load_denoiser(context, step)
         imported = bool(context.config.embeddings.source)
         encoder_ = None if imported else parts.load_encoder(context)
         trained = (context.folder("prior") / "results.json").exists()

@@ -163,9 +163,11 @@ def condition_spec(told: Mapping[str, Any]) -> conditions.ConditionSpec:
     return conditions.ConditionSpec(**(dict(told) | names))
 
 
-def load_denoiser(context: runner.Context) -> tuple[conditioning.Denoiser, Any]:
-    """The denoiser and its averaged weights."""
-    params = checkpoint.load_params(context.checkpoints("denoiser"))
+def load_denoiser(
+    context: runner.Context, step: int | None = None
+) -> tuple[conditioning.Denoiser, Any]:
+    """The denoiser and its averaged weights, of a step or the latest."""
+    params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)
     dim = params["conditioner"]["token"]["kernel"].shape[0]
     return conditioning.Denoiser(
         context.config.denoiser.model(dim, context.config.num_cells)

@@ -26,21 +26,55 @@ _LOG = logging.getLogger(__name__)
 
 _SAVED = "checkpoints"
 
+MODELS = ("encoder", "embeddings", "autoencoder", "latents", "denoiser", "grids", "prior",
+          "imagine", "judge")  # fmt: skip
+"""Stages that make models or tell of these alone: `config.models` takes them from another run."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a stage is given: the config, the work directory and the devices."""
+    """What a stage is given: the config, the work directory and the devices.
+
+    With `config.models` the models are those of another work directory, and data they never saw
+    are this one's.
+    """
 
     config: run_config.RunConfig
     workdir: pathlib.Path
     mesh: Mesh
 
     def folder(self, stage: str) -> pathlib.Path:
-        """Where `stage` writes."""
-        return self.workdir / stage
+        """Where `stage` writes, or wrote."""
+        return (self.models if self.borrows(stage) else self.workdir) / stage
+
+    @property
+    def models(self) -> pathlib.Path:
+        """The work directory of the models."""
+        other = self.config.models
+        return pathlib.Path(other).expanduser() if other else self.workdir
+
+    def borrows(self, stage: str) -> bool:
+        """Whether a stage's outputs are another run's."""
+        return bool(self.config.models) and stage in MODELS
+
+    @property
+    def of_models(self) -> "Context":
+        """That of the run which made the models: its training data are theirs.
+
+        Raises WorkdirError where there is none.
+        """
+        if not self.config.models:
+            return self
+        path = self.models / "config.json"
+        if not path.exists():
+            raise WorkdirError(f"config.models must name a work directory, got none: no {path}")
+        values = files.read_json(path)
+        return Context(config_lib.build(run_config.RunConfig, values), self.models, self.mesh)
 
     def checkpoints(self, stage: str) -> epath.Path:
         """Where its checkpoints lie: in its folder, or in a bucket."""
+        if self.borrows(stage):
+            return self.of_models.checkpoints(stage)
         bucket = self.config.runtime.checkpoints
         return epath.Path(bucket) / stage if bucket else epath.Path(self.folder(stage)) / _SAVED
 
@@ -54,6 +88,7 @@ class Stage:
             do.
         sections: the config sections it reads (dotted).
         needs: the stages whose folders it reads.
+        follows: a stage whose outputs it reads while they are made.
         inputs: facts about files outside the workdir that its outputs depend on.
         tool: not a step of the run: it is not among "all".
         always: runs whenever it is named, and begins anew.
@@ -64,6 +99,7 @@ class Stage:
     run: Callable[[Context], dict[str, Any] | None]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    follows: str = ""
     inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
     tool: bool = False
     always: bool = False
@@ -86,10 +122,18 @@ def check(table: Mapping[str, Stage], context: Context, chosen: list[str], force
             f"config.force must be of the stages {','.join(chosen)}, got "
             f"{','.join(sorted(force - set(chosen)))}; choose it with --config.stages"
         )
+    borrowed = [name for name in chosen if context.borrows(name)]
+    if borrowed:
+        raise WorkdirError(
+            f"config.stages must be of what is done with the models of {context.models}, got "
+            f"{','.join(borrowed)}, which make them"
+        )
     for name in chosen:
         for need in table[name].needs:
             if need not in chosen:
                 _require(table, need, context, wanted_by=name)
+        if table[name].follows:
+            _refuse_foreign(table, table[name].follows, context)
         if name not in force and not table[name].always:
             _refuse_foreign(table, name, context)
             _refuse_outdated(table, name, context, force)
@@ -109,14 +153,17 @@ def run_stages(
             hosts.stop_between(name)
 
 
-def parse_names(text: str, table: Mapping[str, Stage], what: str) -> list[str]:
-    """Stage names from a comma-separated list; "all" is every stage that is no tool.
+def parse_names(
+    text: str, table: Mapping[str, Stage], what: str, without: tuple[str, ...] = ()
+) -> list[str]:
+    """Stage names from a comma-separated list; "all" is every stage that is no tool, and not of
+    `without`.
 
     Raises ConfigError for a name that is no stage.
     """
     names = [n.strip() for n in text.split(",") if n.strip()]
     if names == ["all"]:
-        return [name for name, stage in table.items() if not stage.tool]
+        return [name for name, stage in table.items() if not stage.tool and name not in without]
     for name in names:
         if name not in table:
             hint = config_lib.nearest_path(name, dict.fromkeys(table))
@@ -227,6 +274,8 @@ def _stored(context: Context, name: str) -> dict[str, Any] | None:
 
 def _digest(table: Mapping[str, Stage], name: str, context: Context) -> str:
     """A hash of what a stage and all before it depend on, as they were made."""
+    if context.borrows(name):
+        return files.read_json(context.folder(name) / "done.json")["digest"]
     stored = _stored(context, name) or {}
     return config_lib.digest(stored.get("config"), _upstream(table, name, context))
 
@@ -245,6 +294,8 @@ def _require(table: Mapping[str, Stage], need: str, context: Context, *, wanted_
     # A job that only reads what was made may run where the slides are not.
     made_from = (_stored(context, need) or {"config": {}})["config"].get("inputs")
     _refuse_foreign(table, need, context, inputs=made_from)
+    if context.borrows(need):
+        return
     for earlier in table[need].needs:
         _require(table, earlier, context, wanted_by=need)
 
@@ -294,13 +345,19 @@ def _refuse_foreign(
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
-    if not changed and before["upstream"] != _upstream(table, name, context):
+    elsewhere = context.borrows(name)
+    if not changed and not elsewhere and before["upstream"] != _upstream(table, name, context):
         changed = ["an earlier stage was made anew"]
     if changed:
+        where = context.folder(name).parent
+        instead = (
+            "choose another config.models, or the config that made it"
+            if elsewhere
+            else f"choose another --workdir, or make it anew with --config.force={name} among "
+            "--config.stages"
+        )
         raise WorkdirError(
-            f"{context.workdir} holds stage {name!r} of another config "
-            f"({'; '.join(changed[:4])}); choose another --workdir, or make it anew with "
-            f"--config.force={name} among --config.stages"
+            f"{where} holds stage {name!r} of another config ({'; '.join(changed[:4])}); {instead}"
         )
 
 

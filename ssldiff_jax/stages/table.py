@@ -25,6 +25,7 @@ from ssldiff_jax.stages import (
     sweep,
     variations,
     verify,
+    watch,
 )
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.weights import published
@@ -86,9 +87,7 @@ STAGES: dict[str, runner.Stage] = {
     "judge": runner.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),
-    "evaluate": runner.Stage(
-        evaluate.run, ("evaluate", "prior.conditions"), ("patches", "sample", "judge")
-    ),
+    "evaluate": runner.Stage(evaluate.run, ("evaluate",), ("patches", "sample", "judge")),
     "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
     "draw": runner.Stage(
         draw.run,
@@ -107,6 +106,13 @@ STAGES: dict[str, runner.Stage] = {
     ),
     "sweep": runner.Stage(
         sweep.run, ("sample", "sweep"), ("patches", "denoiser", "judge"), tool=True, always=True
+    ),
+    "watch": runner.Stage(
+        watch.run,
+        ("denoiser", "sample", "evaluate"),
+        ("patches", "latents", "judge"),
+        follows="denoiser",
+        tool=True,
     ),
     "study": runner.Stage(
         study.run,

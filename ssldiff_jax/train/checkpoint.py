@@ -162,17 +162,23 @@ def save_params(folder: epath.PathLike, params: Any) -> None:
         manager.wait_until_finished()
 
 
-def load_params(folder: epath.PathLike, *, ema: bool = True) -> Any:
-    """The parameters of the latest checkpoint in `folder`, on this process's first device,
-    wherever they were trained.
+def steps(folder: epath.PathLike) -> list[int]:
+    """Steps of the checkpoints in `folder` that were saved whole, ascending."""
+    path = _absolute(folder)
+    return sorted(ocp.utils.checkpoint_steps(path)) if path.exists() else []
+
+
+def load_params(folder: epath.PathLike, *, ema: bool = True, step: int | None = None) -> Any:
+    """The parameters of a checkpoint in `folder`, by default the latest, on this process's first
+    device, wherever they were trained.
 
     Raises FileNotFoundError when there is none.
     """
-    path = _absolute(folder)
-    steps = ocp.utils.checkpoint_steps(path) if path.exists() else []
-    if not steps:
-        raise FileNotFoundError(f"no checkpoint in {folder}")
-    step = max(steps)
+    path, there = _absolute(folder), steps(folder)
+    if not there or (step is not None and step not in there):
+        what = "checkpoint" if step is None else f"checkpoint of step {step}"
+        raise FileNotFoundError(f"no {what} in {folder}")
+    step = there[-1] if step is None else step
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
     with ocp.StandardCheckpointer(multiprocessing_options=_this_process()) as checkpointer:

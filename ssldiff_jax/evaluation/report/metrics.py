@@ -35,27 +35,28 @@ def read(path: pathlib.Path) -> Any:
 
 
 def collect(workdir: pathlib.Path) -> dict[str, Any]:
-    """All figures of the run in `workdir`.
+    """All figures of the run in `workdir`, and of the models it used.
 
     What the run cannot have is None: the judge's without a judge, the encoder's where embeddings
     were computed elsewhere, those of large images without a region. Raises ValueError for another
     missing file.
     """
     results = read(workdir / "evaluate" / "results.json")
-    autoencoder = _facts(workdir, "autoencoder")
-    large_images = _facts(workdir, "sample")["large_images"]
-    encoder = _facts(workdir, "encoder")
-    environment = read(workdir / "environment.json")
     config = read(workdir / "config.json")
+    models = pathlib.Path(config.get("models") or workdir).expanduser()
+    autoencoder = _facts(models, "autoencoder")
+    large_images = _facts(workdir, "sample")["large_images"]
+    encoder = _facts(models, "encoder")
+    environment = read(workdir / "environment.json")
     judge = results.get("judge")
     return {
         **_pick(results, _FEATURES + _PIXELS),
         "reconstruction_psnr": autoencoder["psnr"],
         "reconstruction_ssim": autoencoder["ssim"],
         "judge": judge and _pick(judge, _FEATURES),
-        "embedding_dim": _facts(workdir, "embeddings")["dim"],
+        "embedding_dim": _facts(models, "embeddings")["dim"],
         "encoder": None if "imported" in encoder else _pick(encoder, _ENCODER),
-        "judge_encoder": judge and _pick(_facts(workdir, "judge"), _ENCODER),
+        "judge_encoder": judge and _pick(_facts(models, "judge"), _ENCODER),
         "stages": _stages(workdir),
         "large_image": large_images[0] if large_images else None,
         "large_images": large_images,

@@ -1,0 +1,78 @@
+"""Images as files of one format: features are taken of what comes back from these."""
+
+import dataclasses
+import io
+import pathlib
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ssldiff_jax.core import arrays, files
+
+Patches = UInt8[np.ndarray, "N s s 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """PNG where `jpeg_quality` is 0, else JPEG of this quality, 1…100."""
+
+    jpeg_quality: int = 0
+
+    def __str__(self) -> str:
+        return f"JPEG {self.jpeg_quality}" if self.jpeg_quality else "PNG"
+
+    @property
+    def suffix(self) -> str:
+        """Of a file's name."""
+        return ".jpg" if self.jpeg_quality else ".png"
+
+    def encode(self, image_uint8: arrays.ImageUint8) -> bytes:
+        """The content of a file."""
+        buffer = io.BytesIO()
+        image = Image.fromarray(image_uint8)
+        if self.jpeg_quality:
+            image.save(buffer, "JPEG", quality=self.jpeg_quality)
+        else:
+            image.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+    def through(self, patches: Patches) -> Patches:
+        """Images as they come back from files; PNG loses nothing."""
+        if not self.jpeg_quality:
+            return patches
+        return np.stack([_decode(io.BytesIO(self.encode(patch))) for patch in patches])
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Images of one size in a folder, by number: `000000.png`."""
+
+    folder: pathlib.Path
+    format: Format
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether all numbers from `start` up to `stop` are there."""
+        return all(self._path(number).exists() for number in range(start, stop))
+
+    def write(self, start: int, patches: Patches) -> None:
+        """Write images under the numbers from `start` on, each whole or not at all."""
+        for number, patch in enumerate(patches, start):
+            content = self.format.encode(patch)
+            files.write_atomic(self._path(number), lambda path, c=content: path.write_bytes(c))
+
+    def read(self, start: int, stop: int) -> Patches:
+        """The images from `start` up to `stop`."""
+        return np.stack([self.one(number) for number in range(start, stop)])
+
+    def one(self, number: int) -> arrays.ImageUint8:
+        """The image of a number."""
+        return _decode(self._path(number))
+
+    def _path(self, number: int) -> pathlib.Path:
+        return self.folder / f"{number:06d}{self.format.suffix}"
+
+
+def _decode(file: pathlib.Path | io.BytesIO) -> arrays.ImageUint8:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,75 @@
+"""Held-out patches, each drawn again from its embedding, as files that any tool can judge."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation import extractors, stored
+from ssldiff_jax.stages import generator, labelled
+from ssldiff_jax.train import logs
+
+BLOCK = 512
+"""Patches that are in memory together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Redrawn:
+    """Held-out patches as they were read, in `real`, and as they were drawn, in `drawn`."""
+
+    held_out: labelled.Sample
+    real: stored.Files
+    drawn: stored.Files
+
+    def make(self, model: generator.Generator, seed: int) -> None:
+        """Write the files; blocks of which all files are there are left as they are."""
+        starts = range(0, len(self.held_out), BLOCK)
+        progress = logs.Progress("patches drawn again", len(self.held_out))
+        for block, start in enumerate(starts):
+            stop = min(start + BLOCK, len(self.held_out))
+            progress.update(stop - start)
+            if self.real.has(start, stop) and self.drawn.has(start, stop):
+                continue
+            pixels = self.held_out.pixels(start, stop)
+            self.real.write(start, pixels)
+            drawn = model.sample_patches(model.encoder(pixels), seed=seed + block)
+            self.drawn.write(start, drawn)
+        progress.close()
+
+    def features(
+        self, extractor: extractors.Extractor
+    ) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
+        """(of real, of drawn patches), kept beside the patches and mapped."""
+        count, name = len(self.held_out), f"{extractor.name}.npy"
+        of = lambda kept: extract(extractor, kept.read, count, kept.folder / "features" / name)
+        return of(self.real), of(self.drawn)
+
+
+def extract(
+    extractor: extractors.Extractor,
+    read: Callable[[int, int], stored.Patches],
+    count: int,
+    path: pathlib.Path,
+) -> Float[np.ndarray, "N D"]:
+    """Features of `count` images, block by block into a file, which is mapped: a file that is
+    there is of the same images and taken as it is."""
+
+    def write(temporary: pathlib.Path) -> None:
+        shape = count, extractor.dim
+        found = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        for start, stop in blocks(count):
+            found[start:stop] = extractor(read(start, stop))
+        found.flush()
+
+    if not path.exists():
+        files.write_atomic(path, write)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def blocks(count: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every block."""
+    for start in range(0, count, BLOCK):
+        yield start, min(start + BLOCK, count)

@@ -1,0 +1,96 @@
+"""Tool `watch`: every checkpoint of the denoiser judged, while it trains or after."""
+
+import logging
+import shutil
+import time
+from typing import Any
+
+from ssldiff_jax.core import files
+from ssldiff_jax.stages import generator, models, protocol, rows, runner
+from ssldiff_jax.train import checkpoint, hosts
+
+_LOG = logging.getLogger(__name__)
+
+_POLL_SECONDS = 5.0
+
+
+def run(context: runner.Context) -> dict[str, Any]:
+    """Draw the held-out patches again by each checkpoint that is there or comes, and write
+    `step_N/results.json`, `results.json` (all steps) and a line of `results.csv`.
+
+    Ends when training is done and its last checkpoint judged; stops when none has come for
+    `config.evaluate.patience` minutes, and goes on when it is started again. Large images are not
+    drawn.
+    """
+    section, folder = context.config.evaluate, context.folder("watch")
+    if not section.num_patches or context.config.embeddings.source:
+        raise runner.WorkdirError(
+            "watch judges held-out patches by an encoder: config.evaluate.num_patches must be 2 or "
+            f"more and config.embeddings.source '', got {section.num_patches} and "
+            f"{context.config.embeddings.source!r}"
+        )
+    judged = _Judged(context)
+    latest = time.monotonic()
+    while True:
+        is_done = (context.folder("denoiser") / "done.json").exists()
+        there = checkpoint.steps(context.checkpoints("denoiser"))
+        waiting = [step for step in there if not (folder / f"step_{step}").exists()]
+        if waiting:
+            judged.judge(waiting[0])
+            latest = time.monotonic()
+        elif is_done:
+            return {"steps": judged.write()}
+        elif time.monotonic() - latest > 60 * section.patience:
+            raise hosts.StoppedError(f"no new checkpoint came in {section.patience:g} min")
+        else:
+            time.sleep(_POLL_SECONDS)
+
+
+class _Judged:
+    """What is the same for every checkpoint, made when there is a first."""
+
+    def __init__(self, context: runner.Context):
+        self._context, self._folder = context, context.folder("watch")
+        self._networks = protocol.networks(context)
+        self._model: generator.Generator | None = None
+
+    def judge(self, step: int) -> None:
+        """Judge one; one that training deleted meanwhile is passed over."""
+        context, folder = self._context, self._folder / f"step_{step}"
+        try:
+            model = self._at(step)
+        except (OSError, ValueError):
+            if step in checkpoint.steps(context.checkpoints("denoiser")):
+                raise
+            _LOG.info("checkpoint %d was deleted before it could be read", step)
+            return
+        working = self._folder / f".step_{step}"
+        shutil.rmtree(working, ignore_errors=True)
+        results = protocol.run(context, model, self._networks, working, self._folder)
+        # They come again from the checkpoint.
+        shutil.rmtree(working / "drawn")
+        files.write_json(working / "results.json", {"step": step} | results)
+        working.rename(folder)
+        rows.add(context, {"step": step}, results)
+        for name, found in results["patches"].items():
+            of = found["frechet"]
+            told = step, name, *(of[key] for key in ("value", "low", "high"))
+            _LOG.info("step %d, Fréchet distance by %s %.4g (%.4g … %.4g)", *told)
+        self.write()
+
+    def write(self) -> list[int]:
+        """Write all steps in one file, and return their numbers."""
+        found = [files.read_json(path) for path in self._folder.glob("step_*/results.json")]
+        found.sort(key=lambda results: results["step"])
+        files.write_json(self._folder / "results.json", {"steps": found})
+        return [results["step"] for results in found]
+
+    def _at(self, step: int) -> generator.Generator:
+        """The generator with the weights of a step; programs are traced once."""
+        context = self._context
+        if self._model is None:
+            self._model = generator.Generator(
+                context.config, models.Models.of_run(context, step), context.mesh
+            )
+        params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)
+        return self._model.with_params(params)

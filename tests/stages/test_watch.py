@@ -1,0 +1,121 @@
+"""The tool watch judges every checkpoint, and evaluate the models of another run."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation import stored
+from ssldiff_jax.stages import labelled, redrawn
+from ssldiff_jax.train import checkpoint
+
+
+@pytest.fixture(scope="module")
+def trained(workdir, tmp_path_factory):
+    """A run whose denoiser left two checkpoints and is done."""
+    run = tmp_path_factory.mktemp("watch") / "run"
+    shutil.copytree(workdir, run, symlinks=True)
+    (run / "results.csv").unlink()
+    return run
+
+
+def edit(path, change):
+    """Change a JSON file in place."""
+    value = files.read_json(path)
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_watch_judges_every_checkpoint_and_goes_on(command, workdir, trained):
+    saved = trained / "denoiser" / "checkpoints"
+    steps = checkpoint.steps(saved)
+    assert len(steps) == 2
+    last, kept = saved / str(steps[-1]), trained / "later"
+    last.rename(kept)
+    done = trained / "denoiser" / "done.json"
+    done.rename(trained / "done.json")
+
+    asked = ("--config.stages=watch",)
+    found = command(trained, *asked, "--config.evaluate.patience=0.01")
+    assert "no new checkpoint came in 0.01 min" in found.stderr
+    first = trained / "watch" / f"step_{steps[0]}" / "results.json"
+    before = first.stat().st_mtime_ns
+    told = files.read_json(trained / "watch" / "results.json")["steps"]
+    assert [results["step"] for results in told] == steps[:1]
+
+    kept.rename(last)
+    (trained / "done.json").rename(done)
+    found = command(trained, *asked)
+    assert found.returncode == 0, found.stderr[-3000:]
+    assert first.stat().st_mtime_ns == before
+    told = files.read_json(trained / "watch" / "results.json")["steps"]
+    assert [results["step"] for results in told] == steps
+    rows = list(csv.DictReader((trained / "results.csv").open()))
+    assert [int(row["step"]) for row in rows] == steps
+    # The last checkpoint is what the evaluation drew with, from the same seed.
+    evaluated = files.read_json(workdir / "evaluate" / "results.json")["patches"]["judge"]
+    assert told[-1]["patches"]["judge"]["frechet"]["value"] == pytest.approx(
+        evaluated["frechet"]["value"], rel=1e-6
+    )
+    assert told[0]["patches"]["judge"]["frechet"]["value"] != pytest.approx(
+        evaluated["frechet"]["value"], rel=1e-6
+    )
+
+
+def test_watch_refuses_checkpoints_of_another_config(command, trained):
+    done = command(trained, "--config.stages=watch", "--config.denoiser.loss.prediction=x0")
+    assert done.returncode == 1
+    assert "holds stage 'denoiser' of another config" in done.stderr.strip().splitlines()[-1]
+
+
+def test_models_of_another_run_are_judged_on_data_they_never_saw(command, workdir, tmp_path):
+    run = tmp_path / "other"
+    asked = (f"--config.models={workdir}", "--config.data.holdout.fraction=0.4")
+    done = command(run, *asked)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = {path.parent.name for path in run.glob("*/done.json")}
+    assert made == {"patches", "sample", "evaluate", "report"}
+    found = files.read_json(run / "evaluate" / "results.json")
+    theirs = files.read_json(workdir / "evaluate" / "results.json")
+    digest = lambda results: results["patches"]["judge"]["extraction"]["digest"]
+    assert digest(found) == digest(theirs)
+    # Copies are looked for among the patches that the models were trained on.
+    features = [np.load(path / "evaluate" / "training" / "judge.npy") for path in (run, workdir)]
+    np.testing.assert_allclose(*features, rtol=1e-5, atol=1e-5)
+    assert not np.array_equal(
+        *(np.load(path / "evaluate" / "real" / "features" / "judge.npy") for path in (run, workdir))
+    )
+
+    done = command(run, *asked, "--config.stages=encoder")
+    assert done.returncode == 1
+    assert "got encoder, which make them" in done.stderr.strip().splitlines()[-1]
+    done = command(run, *asked, "--config.stages=sample", "--config.denoiser.train.num_steps=7")
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert f"{workdir} holds stage 'denoiser' of another config" in line
+    assert "choose another config.models" in line
+    done = command(tmp_path / "third", "--config.models=/nowhere")
+    assert done.returncode == 1
+    assert "/nowhere" in done.stderr.strip().splitlines()[-1]
+
+
+def test_patches_that_are_drawn_are_not_drawn_again(generator, workdir, tmp_path):
+    from ssldiff_jax.stages import runner
+
+    context = runner.Context(generator.config, workdir, generator.mesh)
+    held_out = labelled.Sample.draw(labelled.Source(context, "test"), 3)
+    kept = stored.Format()
+    real, drawn = (stored.Files(tmp_path / name, kept) for name in ("real", "drawn"))
+    pair = redrawn.Redrawn(held_out, real, drawn)
+    pair.make(generator, seed=5)
+    np.testing.assert_array_equal(real.read(0, 3), held_out.pixels(0, 3))
+    first = drawn.read(0, 3)
+    drawn.write(1, np.zeros_like(first[:1]))
+    pair.make(generator, seed=5)
+    assert not drawn.one(1).any()
+    (tmp_path / "drawn" / "000001.png").unlink()
+    pair.make(generator, seed=5)
+    np.testing.assert_array_equal(drawn.read(0, 3), first)
