@@ -12,6 +12,8 @@ from PIL import Image
 
 from configs import default
 from ssldiff_jax.evaluation.report import (
+    charts,
+    checkpoints,
     comparison,
     confusion,
     curves,
@@ -198,6 +200,21 @@ def test_a_study_has_a_chart_for_every_task_and_model(tmp_path):
     assert is_whole(text)
     assert HOSTILE not in text
     assert text.count('class="chart"') == 2
+
+
+def test_checkpoints_have_a_curve_for_every_network(tmp_path):
+    assert checkpoints.part(tmp_path) == ""
+    frechet = {"value": 0.5, "bias": 0.1, "low": 0.3, "high": 0.45}
+    steps = [
+        {"step": step, "patches": {name: {"frechet": frechet} for name in ("judge", HOSTILE)}}
+        for step in (100, 200)
+    ]
+    test_report.write(tmp_path / "watch" / "results.json", {"steps": steps})
+    text = checkpoints.part(tmp_path)
+    assert is_whole(text)
+    assert HOSTILE not in text
+    assert text.count('class="chart"') == 2
+    assert f"{charts.number(0.4)} <small>at step 200" in text
 
 
 def test_nearest_training_patches_are_shown_in_pairs(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation.report import (
     charts,
+    checkpoints,
     comparison,
     confusion,
     gallery,
@@ -57,6 +58,7 @@ def build(
         _section("Confusion", confusion.part(workdir)),
         _section("Slides", _slides(workdir, folder, config)),
         _section("Losses", _losses(workdir)),
+        _section("Checkpoints", checkpoints.part(workdir)),
         _section("Cost and encoders", _cost(metrics)),
         _section("Runs compared", comparison.comparison([workdir, *compare]) if compare else ""),
         _section("Config and environment", _settings(config, metrics["environment"])),

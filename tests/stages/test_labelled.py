@@ -1,0 +1,70 @@
+"""What patches show: land cover is measured in bands that records do not have."""
+
+import numpy as np
+import pytest
+import rasterio
+from jax.sharding import Mesh
+
+from configs import naip, tiny
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import labelled, launch, runner
+
+COVER = {"water": (60, 90, 80, 20), "vegetation": (60, 90, 60, 200), "bare": (150, 140, 120, 150)}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A run's records of a scene of four bands: thirds of water, plants and bare ground."""
+    folder = tmp_path_factory.mktemp("scene")
+    values = np.zeros((4, 768, 576), np.uint8)
+    for number, bands in enumerate(COVER.values()):
+        values[:, :, number * 192 : (number + 1) * 192] = np.array(bands)[:, None, None]
+    values += np.random.default_rng(0).integers(0, 5, values.shape, np.uint8)
+    transform = rasterio.transform.from_origin(5e5, 5e6, 1.0, 1.0)
+    with rasterio.open(folder / "scene.tif", "w", driver="GTiff", width=576, height=768, count=4,
+                       dtype="uint8", crs="EPSG:32614", transform=transform) as file:  # fmt: skip
+        file.write(values)
+    config = tiny.get_config()
+    naip.every_square_counts(config.data)
+    config.data.slides = str(folder / "scene.tif")
+    config.stages = "patches"
+    launch.launch(config.to_dict(), folder / "run")
+    built = config_lib.build(run_config.RunConfig, config.to_dict())
+    import jax
+
+    return runner.Context(built, folder / "run", Mesh(np.array(jax.devices()[:1]), ("data",)))
+
+
+def test_patches_are_classed_by_what_most_of_them_shows(scene):
+    sample = labelled.Sample.draw(labelled.Source(scene, "train"), 40)
+    found = sample.classes("landcover")
+    names = list(COVER)
+    for index, name in enumerate(found):
+        square, pixels = sample.patch(index)
+        parts = [
+            np.clip(
+                min(square.left + square.width, 192 * (k + 1)) - max(square.left, 192 * k), 0, None
+            )
+            for k in range(3)
+        ]
+        assert name == names[int(np.argmax(parts))]
+        assert pixels.shape == (square.height, square.width, 3)
+    assert len(set(found)) == 3
+
+
+def test_what_was_not_recorded_is_refused(scene):
+    sample = labelled.Sample.draw(labelled.Source(scene, "train"), 3)
+    with pytest.raises(config_lib.ConfigError, match="3 of 3 records of train without one"):
+        sample.classes("recorded")
+
+
+def test_samples_are_of_different_places_and_slides_lie_together(scene):
+    source = labelled.Source(scene, "train")
+    count = len(source.records)
+    sample = labelled.Sample.draw(source, count + 5)
+    assert len(set(sample.places)) == count + 5
+    numbers = [number for number, _ in sample.places]
+    slides = source.records.places[numbers, 0]
+    assert (np.diff(slides) >= 0).all()
+    assert set(numbers) == set(range(count))
