@@ -241,11 +241,18 @@ def _plms(levels: _Levels) -> tuple[_Levels, dict[str, np.ndarray]]:
     }
 
 
-def sample(x0_hat_fn, table: SolverTable, shape: tuple[int, ...], embedding: arrays.Embedding, key):
+def sample(
+    x0_hat_fn,
+    table: SolverTable,
+    shape: tuple[int, ...],
+    embedding: arrays.Embedding,
+    key,
+    first=0,
+):
     """Draw latents of `shape` (B, h, w, C), one for each embedding: the plain patch sampler.
 
-    Patch i has the noise of block i in the first row of a canvas."""
-    noise = functools.partial(_noise, key, shape)
+    Patch i has the noise of block `first` + i in the first row of a canvas."""
+    noise = functools.partial(_noise, key, shape, first)
 
     def step(carry, row):
         x_t, history, i = carry
@@ -258,6 +265,6 @@ def sample(x0_hat_fn, table: SolverTable, shape: tuple[int, ...], embedding: arr
     return x0
 
 
-def _noise(key: arrays.Key, shape: tuple[int, ...], step) -> jax.Array:
-    keys = jax.vmap(lambda i: rng.at_place(key, step, 0, i))(jnp.arange(shape[0]))
+def _noise(key: arrays.Key, shape: tuple[int, ...], first, step) -> jax.Array:
+    keys = jax.vmap(lambda i: rng.at_place(key, step, 0, i))(first + jnp.arange(shape[0]))
     return jax.vmap(lambda k: jax.random.normal(k, shape[1:]))(keys)

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
 from ssldiff_jax.core import arrays, files, layers, rng
@@ -36,6 +36,8 @@ from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import reader
 
 _LOG = logging.getLogger(__name__)
+
+_SPLIT = PartitionSpec("data")
 
 
 class Generator:
@@ -87,6 +89,7 @@ class Generator:
         """The same with other weights of the denoiser; nothing is traced again."""
         other = copy.copy(self)
         other.params = layers.cast(params, self.config.sample.compute)
+        other.__dict__.pop("_placed", None)
         return other
 
     @property
@@ -315,16 +318,15 @@ class Generator:
     def sample_patches(
         self, embedding: arrays.Embedding, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:
-        """One patch for each embedding, each drawn alone."""
-        count, size, condition = len(embedding), self.chunk, self._alone(embedding)
+        """One patch for each embedding, each drawn alone; devices share them. Patch i is the same
+        however many are drawn."""
+        count, condition, devices = len(embedding), self._alone(embedding), self._devices.size
+        size = -(-self.chunk // devices) * devices
         key, found = rng.stream(seed, "sample/patches"), []
         for start in range(0, count, size):
             batch = condition[start : start + size]
             batch = np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
-            step_key = jax.random.fold_in(key, start)
-            found.append(
-                np.asarray(self._patches(self.params, self.autoencoder.params, batch, step_key))
-            )
+            found.append(np.asarray(self._patches(*self._placed, batch, key, start)))
         return np.concatenate(found)[:count]
 
     def plan(self, size: tuple[int, int], seed: int = 0) -> windows.WindowPlan:
@@ -413,14 +415,25 @@ class Generator:
     @functools.cached_property
     def _patches(self):
         channels = self.autoencoder.config.chosen.latent_channels
-        shape = (self.chunk, self.config.window, self.config.window, channels)
 
-        def draw(params, decoder_params, embedding, key):
+        def draw(params, decoder_params, embedding, key, first):
+            shape = (len(embedding), self.config.window, self.config.window, channels)
             guided = self._guided(functools.partial(self._denoise, params))
-            latents = solvers.sample(guided, self.table, shape, embedding, key)
+            latents = solvers.sample(guided, self.table, shape, embedding, key, first)
             return layers.to_uint8(self.autoencoder.decode(decoder_params, latents))
 
-        return jax.jit(draw)
+        if self._mesh is None:
+            return jax.jit(draw)
+        split, whole = (NamedSharding(self._mesh, spec) for spec in (_SPLIT, PartitionSpec()))
+        return jax.jit(draw, in_shardings=(whole, whole, split, whole, whole), out_shardings=split)
+
+    @functools.cached_property
+    def _placed(self) -> tuple[Any, Any]:
+        """Weights of the denoiser and of the decoder, on every device."""
+        pair = self.params, self.autoencoder.params
+        if self._mesh is None:
+            return pair
+        return jax.device_put(pair, NamedSharding(self._mesh, PartitionSpec()))
 
     @functools.cached_property
     def decoder(self) -> decode.TiledDecoder:

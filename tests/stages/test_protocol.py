@@ -91,6 +91,22 @@ def test_evaluations_are_rows_of_one_table_and_compare_with_published_files(
     assert "judge.safetensors: expected image_format 'JPEG 60', got 'PNG'" in line
 
 
+def test_several_devices_draw_and_judge_the_same(command, workdir, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run, symlinks=True)
+    done = command(run, "--config.stages=evaluate", "--config.force=evaluate",
+                   "--config.runtime.cpu_devices=3")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    drawn = [
+        np.asarray(Image.open(path / "evaluate" / "drawn.png"), int) for path in (run, workdir)
+    ]
+    # What rounds to another grey level differs by one.
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+    for name in ("judge", "encoder"):
+        real = [np.load(p / "evaluate/real/features" / f"{name}.npy") for p in (run, workdir)]
+        np.testing.assert_allclose(real[0], real[1], rtol=0, atol=1e-6 * np.abs(real[1]).max())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -119,3 +119,13 @@ def test_patches_that_are_drawn_are_not_drawn_again(generator, workdir, tmp_path
     (tmp_path / "drawn" / "000001.png").unlink()
     pair.make(generator, seed=5)
     np.testing.assert_array_equal(drawn.read(0, 3), first)
+
+
+def test_a_patch_is_the_same_however_many_are_drawn(generator):
+    embedding = np.random.default_rng(0).normal(size=(13, generator.embedding_dim))
+    many = generator.sample_patches(embedding.astype(np.float32), seed=3)
+    few = generator.sample_patches(embedding[:2].astype(np.float32), seed=3)
+    np.testing.assert_array_equal(many[:2], few)
+    # Two of one embedding are two draws.
+    twice = generator.sample_patches(embedding[[0, 0]].astype(np.float32), seed=3)
+    assert not np.array_equal(*twice)
