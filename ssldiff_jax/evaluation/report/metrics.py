@@ -1,7 +1,7 @@
 """The figures of a run, gathered from what its stages left in the work directory."""
 
 import pathlib
-import time
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +20,7 @@ _PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
 _NO_STEPS = ("report", "variations", "export", "bench")  # an earlier report, and tools
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
+_JUDGED = ("patches", "large", "confusion")
 
 
 def require(path: pathlib.Path) -> pathlib.Path:
@@ -38,8 +39,8 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     """All figures of the run in `workdir`, and of the models it used.
 
     What the run cannot have is None: the judge's without a judge, the encoder's where embeddings
-    were computed elsewhere, those of large images without a region. Raises ValueError for another
-    missing file.
+    were computed elsewhere, those of large images without a region, what no stage measured.
+    `date` is the day on which the last stage ended. Raises ValueError for another missing file.
     """
     results = read(workdir / "evaluate" / "results.json")
     config = read(workdir / "config.json")
@@ -49,6 +50,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     encoder = _facts(models, "encoder")
     environment = read(workdir / "environment.json")
     judge = results.get("judge")
+    stages = _done(workdir)
     return {
         **_pick(results, _FEATURES + _PIXELS),
         "reconstruction_psnr": autoencoder["psnr"],
@@ -57,12 +59,18 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "embedding_dim": _facts(models, "embeddings")["dim"],
         "encoder": None if "imported" in encoder else _pick(encoder, _ENCODER),
         "judge_encoder": judge and _pick(_facts(models, "judge"), _ENCODER),
-        "stages": _stages(workdir),
+        **{name: results.get(name) for name in _JUDGED},
+        "memorisation": _without(results.get("memorisation"), "pairs"),
+        "agreement": _optional(workdir / "imagine" / "results.json").get("agreement"),
+        "stages": {name: _pick(done, ("seconds", "peak_rss_mb")) for name, done in stages.items()},
+        "setup_seconds": _setup_seconds(pathlib.Path(sys.prefix)),
         "large_image": large_images[0] if large_images else None,
         "large_images": large_images,
         "environment": _pick(environment, ("versions", "machine")),
+        "data": _data(workdir, config),
+        "seed": config.get("seed"),
         "config_digest": config_lib.digest(science(config)),
-        "date": time.strftime("%Y-%m-%d"),
+        "date": max((done["finished"] for done in stages.values()), default="")[:10],
     }
 
 
@@ -79,10 +87,33 @@ def _pick(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def _stages(workdir: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Cost of every finished stage but the report, in the order they ended."""
+def _without(values: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
+    return values and {key: value for key, value in values.items() if key != name}
+
+
+def _optional(path: pathlib.Path) -> dict[str, Any]:
+    return files.read_json(path) if path.exists() else {}
+
+
+def _data(workdir: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Held-out regions as [rows, columns] of cells; pixels of a cell and microns of a pixel."""
+    px = config["data"]["crops"]["patch_px"]
+    places = read(workdir / "patches" / "regions.json")
+    lattices = [[place["height"] // px, place["width"] // px] for place in places]
+    return {"lattices": lattices, "patch_px": px, "mpp": config["data"].get("patch_mpp")}
+
+
+def _setup_seconds(environment: pathlib.Path) -> float | None:
+    """How long `launch/setup.sh` took to install this interpreter's packages, if it did."""
+    stamp = environment / ".installed-run"
+    said = stamp.read_text().strip() if stamp.exists() else ""
+    return float(said) if said else None
+
+
+def _done(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """`done.json` of every finished stage but the report, in the order they ended."""
     paths = [p for p in workdir.glob("*/done.json") if p.parent.name not in _NO_STEPS]
     done = {path: files.read_json(path) for path in paths}
     # `finished` counts whole seconds; the file's own time parts what ended within one.
     ended = sorted(done, key=lambda path: (done[path]["finished"], path.stat().st_mtime_ns))
-    return {path.parent.name: _pick(done[path], ("seconds", "peak_rss_mb")) for path in ended}
+    return {path.parent.name: done[path] for path in ended}

@@ -1,0 +1,161 @@
+"""The figures of a run that the README shows, with their goals: as JSON and as Markdown.
+
+`python -m ssldiff_jax.evaluation.report.figures runs/demo`, in the root of the repository, puts
+those of a finished run there.
+"""
+
+import pathlib
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scipy import stats
+
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation.report import goals
+
+BEGIN, END = "<!-- demo -->", "<!-- /demo -->"
+_MISSED = "✗ "
+
+
+def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What `report/figures.json` holds of the `metrics` of a run: those figures of `goals.ROWS`
+    that it has, with values, goal and the columns that miss it; and what the run was."""
+    known = {**metrics, **_derived(metrics)}
+    figures = []
+    for row in goals.ROWS:
+        values = {eye: [_at(known, key) for key in getattr(row, eye)] for eye in goals.EYES}
+        values = {eye: found for eye, found in values.items() if found and found[0] is not None}
+        if values:
+            missed = [eye for eye, found in values.items() if not row.aim(eye).is_met(found)]
+            figures.append({"name": row.name, "goal": row.aims, **values, "missed": missed})
+    environment = metrics["environment"]
+    return {
+        "figures": figures,
+        "date": metrics["date"],
+        "seed": metrics["seed"],
+        "config_digest": metrics["config_digest"],
+        "machine": environment["machine"],
+        "versions": environment["versions"],
+        "data": metrics["data"],
+        "stages": metrics["stages"],
+    }
+
+
+def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures that take more than one of the metrics."""
+    seen = {"encoder": metrics, "judge": metrics["judge"] or {}}
+    cells = [rows * cols for rows, cols in metrics["data"]["lattices"]]
+    stages, setup = metrics["stages"].values(), metrics["setup_seconds"]
+    seconds = sum(stage["seconds"] for stage in stages)
+    whole = None if setup is None else (seconds + setup) / 60
+    peak = max((stage["peak_rss_mb"] for stage in stages), default=0)
+    images = dict(zip(("first", "next"), metrics["large_images"], strict=False))
+    return {
+        "retrieval": {eye: _retrieval(found) for eye, found in seen.items()}
+        # Every cell is told among those of its region.
+        | {"chance": len(cells) / sum(cells)},
+        "cost": {
+            "stage_minutes": seconds / 60,
+            "minutes": whole,
+            "peak_gb": peak * 2**20 / 1e9,
+        },
+        **images,
+    }
+
+
+def _retrieval(found: Mapping[str, Any]) -> dict[str, float] | None:
+    """The part of cells that were found, with its 95 % interval (Wilson 1927) as if cells were
+    independent."""
+    if found.get("cell_retrieval_top1") is None:
+        return None
+    value, count = found["cell_retrieval_top1"], found["num_cells"]
+    interval = stats.binomtest(round(value * count), count).proportion_ci(0.95, "wilson")
+    return {"value": value, "low": float(interval.low), "high": float(interval.high)}
+
+
+def _at(values: Any, key: str) -> Any:
+    for name in key.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
+
+
+class _Shown:
+    """A number, estimate or group of numbers that a format writes by the rules of a number."""
+
+    def __init__(self, value: Any):
+        self._value = value
+
+    def __format__(self, spec: str) -> str:
+        if self._value is None:
+            return "–"
+        said = ", ".join(_number(point, spec) for point in goals.points(self._value))
+        if not goals.is_estimate(self._value):
+            return said
+        low, high = (_number(self._value[end], spec) for end in ("low", "high"))
+        return f"{said} ({low} … {high})"
+
+
+def _number(value: float, spec: str) -> str:
+    return format(value, spec).replace("-", "−")
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The README's block of what `collect` found: the machine, the table, seconds of stages."""
+    texts = {row.name: row.text for row in goals.ROWS}
+    lines = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
+    for figure in found["figures"]:
+        cells = [_cell(figure, eye, texts[figure["name"]]) for eye in goals.EYES]
+        lines.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
+    seconds = ", ".join(f"{name} {cost['seconds']:.0f}" for name, cost in found["stages"].items())
+    table = "\n".join(lines)
+    costs = textwrap.fill(f"Seconds for each stage: {seconds}.", 104, break_on_hyphens=False)
+    return f"{_origin(found)}\n\n{table}\n\n{costs}\n"
+
+
+def _cell(figure: Mapping[str, Any], eye: str, text: str) -> str:
+    if eye not in figure:
+        return ""
+    said = text.format(*map(_Shown, figure[eye]))
+    return f"{_MISSED if eye in figure['missed'] else ''}{said}"
+
+
+def _origin(found: Mapping[str, Any]) -> str:
+    """Of what machine, day and data the figures are."""
+    machine, data = found["machine"], found["data"]
+    count, backend = len(machine["devices"]), machine["backend"]
+    devices = "no accelerator" if backend == "cpu" else f"{count} × {backend}"
+    cells = sum(rows * cols for rows, cols in data["lattices"])
+    size = f"{data['patch_px']} px" + (f" at {data['mpp']:g} µm/px" if data["mpp"] else "")
+    return (
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']:.0f} GB, "
+        f"{devices}; {found['date']}, jax {found['versions']['jax']}, seed {found['seed']}.\n"
+        f"{len(data['lattices'])} held-out images together, {cells} cells of {size}."
+    )
+
+
+def put(text: str, block: str) -> str:
+    """`text` with `block` between its marks; ValueError where it has not one pair of them."""
+    counts = text.count(BEGIN), text.count(END)
+    if counts != (1, 1) or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"expected {BEGIN} and then {END} once each, got {counts} of them")
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    return f"{before}{BEGIN}\n{block}{END}{after}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Copy the figures of a run to `.assets/demo.json` and their table into `README.md`."""
+    if len(arguments) != 1:
+        raise SystemExit(f"error: expected one work directory, got {len(arguments)} arguments")
+    source = pathlib.Path(arguments[0]) / "report" / "figures.json"
+    if not source.exists():
+        raise SystemExit(f"error: expected {source}, which stage report writes, got no such file")
+    found, readme = files.read_json(source), pathlib.Path("README.md")
+    filled = put(readme.read_text("utf-8"), markdown(found))
+    files.write_json(pathlib.Path(".assets", "demo.json"), found)
+    files.write_text(readme, filled)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

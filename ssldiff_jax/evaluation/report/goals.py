@@ -1,0 +1,131 @@
+"""The figures that the README shows of a run, and what is aimed at: one table of rows."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+EYES = ("encoder", "judge")
+
+
+def is_estimate(value: Any) -> bool:
+    """Whether a value has an interval."""
+    return isinstance(value, Mapping) and "low" in value
+
+
+def points(value: Any) -> list[Any]:
+    """A number, that of an estimate, or all of a group."""
+    if is_estimate(value):
+        return [value["value"] if "value" in value else value["fraction"]]
+    return list(value.values()) if isinstance(value, Mapping) else [value]
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """What the first value of a figure must be; each value of a group, if it is one.
+
+    Attributes:
+        low: the least that it may be.
+        high: the most.
+        apart: by how much it must exceed the second value.
+        unit: of `low` and `high`.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    apart: float | None = None
+    unit: str = ""
+
+    def __str__(self) -> str:
+        parts = (
+            self.low is not None and f"≥ {self.low:g}{self.unit}",
+            self.high is not None and f"≤ {self.high:g}{self.unit}",
+            self.apart is not None and f"{self.apart:g} apart",
+        )
+        return ", ".join(part for part in parts if part) or "–"
+
+    def is_met(self, values: Sequence[Any]) -> bool:
+        """Whether values of a figure are as they must be; what is not there misses nothing."""
+        found, others = points(values[0]), values[1:2] if self.apart is not None else []
+        return (
+            (self.low is None or min(found) >= self.low)
+            and (self.high is None or max(found) <= self.high)
+            and all(o is None or min(found) - max(points(o)) >= self.apart for o in others)
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A figure: where its values are among the metrics, and how they are written.
+
+    Attributes:
+        encoder: dotted keys of the values in its column; empty where the column has none.
+        judge: likewise.
+        text: a format with a place for every value.
+        goal: what is aimed at.
+        judge_goal: what is aimed at in the judge's column, where that is another.
+    """
+
+    name: str
+    encoder: tuple[str, ...] = ()
+    judge: tuple[str, ...] = ()
+    text: str = "{:.2f}"
+    goal: Goal = Goal()
+    judge_goal: Goal | None = None
+
+    def aim(self, eye: str) -> Goal:
+        """The goal of a column."""
+        return self.judge_goal if eye == "judge" and self.judge_goal else self.goal
+
+    @property
+    def aims(self) -> str:
+        """The goals in words."""
+        return f"{self.goal}; judge {self.judge_goal}" if self.judge_goal else str(self.goal)
+
+
+def _both(*keys: str) -> dict[str, tuple[str, ...]]:
+    """Figures that the judge has under a key of its own."""
+    return {"encoder": keys, "judge": tuple(f"judge.{key}" for key in keys)}
+
+
+def _networks(*keys: str) -> dict[str, tuple[str, ...]]:
+    """Figures by network of features."""
+    return {eye: tuple(key.format(eye) for key in keys) for eye in EYES}
+
+
+ROWS = (
+    Row("embedding similarity, matching / other cells",
+        **_both("embedding_similarity.mean", "embedding_similarity.shuffled"),
+        text="{:.2f} / {:.2f}", goal=Goal(apart=0.5)),
+    Row("cell retrieval, top 1 (95 %); by chance",
+        **_networks("retrieval.{}", "retrieval.chance"), text="{:.2f}; {:.3f}",
+        goal=Goal(low=0.5), judge_goal=Goal(low=0.3)),
+    Row("Fréchet distance of crops (floor: real against real)", **_both("crop_fd", "fd_floor"),
+        text="{:.3f} ({:.3f})"),
+    Row("Fréchet distance of cells drawn alone", **_both("patch_fd"), text="{:.3f}"),
+    Row("large images against real ones, crops (95 %)", **_networks("large.{}.crops"),
+        text="{:.3f}"),
+    Row("the same, whole (95 %)", **_networks("large.{}.whole"), text="{:.3f}"),
+    Row("layout correlation, as is / transposed",
+        ("layout_correlation.identity", "layout_correlation.transposed"),
+        text="{:.2f} / {:.2f}", goal=Goal(low=0.95, apart=0.4)),
+    Row("seam energy (the real regions' own)", ("seam_energy", "seam_energy_real"),
+        text="{:.2f} ({:.2f})", goal=Goal(high=1.1)),
+    Row("KID of held-out patches drawn alone (95 %)", **_networks("patches.{}.kid")),
+    Row("of those, nearer to training than held-out ones (95 %); expected of none copied",
+        judge=("memorisation", "memorisation.expected"), text="{:.2f}; {:.3f}"),
+    Row("taken for the class that led them", judge=("confusion.accuracy",)),
+    Row("images from labels alone: asked and shown, by pixels (ceiling on real ones)",
+        judge=("agreement.everything", "agreement.judge on real pixels"),
+        text="{:.2f} ({:.2f})", goal=Goal(low=0.7)),
+    Row("autoencoder on held-out records", ("reconstruction_psnr", "reconstruction_ssim"),
+        text="{:.1f} dB, SSIM {:.2f}"),
+    Row("all stages, one after another", ("cost.stage_minutes",), text="{:.1f} min",
+        goal=Goal(high=20, unit=" min")),
+    Row("clone to report, installation included", ("cost.minutes",), text="{:.1f} min",
+        goal=Goal(high=20, unit=" min")),
+    Row("peak memory", ("cost.peak_gb",), text="{:.1f} GB", goal=Goal(high=6, unit=" GB")),
+    Row("one large image",
+        ("first.height", "first.width", "first.unet_forwards", "first.decoder_calls",
+         "first.seconds", "next.seconds"),
+        text="{:.0f} × {:.0f} px: {:.0f} UNet calls, {:.0f} decodes, {:.0f} s; the next {:.0f} s"),
+)  # fmt: skip

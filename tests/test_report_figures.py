@@ -1,0 +1,141 @@
+"""The figures that the README shows: values, goals and text of a run, and where they are put."""
+
+import json
+import re
+
+import pytest
+import test_report
+
+from ssldiff_jax.evaluation.report import figures, goals, metrics
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run of two regions of 2 × 3 cells."""
+    test_report.make_workdir(tmp_path)
+    told = {"backend": "cpu", "devices": ["cpu:0"], "cores": 2, "processor": "Z80"}
+    machine = told | {"memory_gb": 25.3}
+    versions = {"jax": "1.2", "git": "f00"}
+    test_report.write(tmp_path / "environment.json", {"versions": versions, "machine": machine})
+    return tmp_path
+
+
+def add(workdir, **values):
+    """More results of stage evaluate."""
+    path = workdir / "evaluate" / "results.json"
+    test_report.write(path, json.loads(path.read_text()) | values)
+
+
+def collect(workdir):
+    """Figures by name."""
+    found = figures.collect(metrics.collect(workdir))
+    return found, {figure["name"]: figure for figure in found["figures"]}
+
+
+def row(text, name):
+    """Cells of a row of the Markdown table, after its name."""
+    (found,) = re.findall(rf"^\| {re.escape(name)}\S* (?:.*?)\|(.*)\|$", text, re.M)
+    return [cell.strip() for cell in found.split(" | ")]
+
+
+def test_values_become_text_with_goals(workdir):
+    kid = {"value": 0.041, "low": 0.035, "high": 0.05, "counts": [64, 64]}
+    large = {"crops": kid, "whole": kid | {"low": -0.01}}
+    add(workdir, patches={"judge": {"kid": kid}, "encoder": {}}, large={"encoder": large})
+    found, _ = collect(workdir)
+    text = figures.markdown(json.loads(json.dumps(found)))
+    assert text.startswith("2 cores of Z80, 25 GB, no accelerator; 2020-01-01, jax 1.2, seed 3.\n")
+    assert "2 held-out images together, 12 cells of 16 px." in text
+    assert row(text, "embedding similarity") == ["0.80 / 0.30", "0.80 / 0.30", "0.5 apart"]
+    z = 1.959964  # Wilson's interval of 3 of 6
+    half = z * (1 / 24 + z**2 / 144) ** 0.5 / (1 + z**2 / 6)
+    said = f"0.50 ({0.5 - half:.2f} … {0.5 + half:.2f}); 0.167"
+    assert row(text, "cell retrieval") == [said, said, "≥ 0.5; judge ≥ 0.3"]
+    assert row(text, "KID") == ["", "0.04 (0.04 … 0.05)", "–"]
+    assert row(text, "the same, whole") == ["0.041 (−0.010 … 0.050)", "", "–"]
+    assert row(text, "seam energy") == ["1.10 (1.00)", "", "≤ 1.1"]
+    assert row(text, "layout") == ["✗ 0.90 / –", "", "≥ 0.95, 0.4 apart"]
+    assert row(text, "all stages") == ["1.2 min", "", "≤ 20 min"]  # 10 + 11 + … + 15 s
+    assert row(text, "one large image")[0].endswith("7 UNet calls, 1 decodes, 2 s; the next 2 s")
+    assert text.endswith(
+        "\n\nSeconds for each stage: patches 10, encoder 11, judge 12, embeddings 13, "
+        "autoencoder 14, sample 15.\n"
+    )
+
+
+def test_what_a_run_has_not_is_left_out(workdir):
+    absent = dict.fromkeys([*test_report._FEATURES, *test_report._PIXELS])
+    add(workdir, **absent)
+    path = workdir / "sample" / "done.json"
+    done = json.loads(path.read_text())
+    test_report.write(path, done | {"facts": {"large_images": []}})
+    found, by_name = collect(workdir)
+    assert set(by_name) == {
+        row.name for row in goals.ROWS
+        if row.name.startswith(("embedding", "cell r", "Fréchet", "autoenc", "all st", "peak"))
+    }  # fmt: skip
+    assert "encoder" not in by_name["Fréchet distance of cells drawn alone"]
+    assert row(figures.markdown(found), "embedding similarity")[0] == ""
+
+
+def test_a_group_meets_a_goal_with_its_worst(workdir):
+    shown = {"nuclei": 0.9, "empty": 0.65}
+    told = {"everything": shown, "judge on real pixels": {"nuclei": 0.98, "empty": 1.0}}
+    test_report.write(workdir / "imagine" / "results.json", {"asked": [], "agreement": told})
+    found, _ = collect(workdir)
+    said = row(figures.markdown(found), "images from labels alone")
+    assert said == ["", "✗ 0.90, 0.65 (0.98, 1.00)", "≥ 0.7"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "values", "is_met", "said"),
+    [
+        (goals.Goal(low=0.5), [0.5], True, "≥ 0.5"),
+        (goals.Goal(low=0.5), [{"value": 0.4, "low": 0.3, "high": 0.6}], False, "≥ 0.5"),
+        (goals.Goal(high=6, unit=" GB"), [6.1], False, "≤ 6 GB"),
+        (goals.Goal(apart=0.5), [0.75, 0.25], True, "0.5 apart"),
+        (goals.Goal(apart=0.5), [0.75, 0.26], False, "0.5 apart"),
+        (goals.Goal(low=0.95, apart=0.4), [0.96, None], True, "≥ 0.95, 0.4 apart"),
+        (goals.Goal(), [-1.0], True, "–"),
+    ],
+)
+def test_goals(goal, values, is_met, said):
+    assert goal.is_met(values) == is_met
+    assert str(goal) == said
+
+
+@pytest.mark.parametrize("row", goals.ROWS, ids=lambda row: row.name)
+def test_every_value_has_its_place_in_the_text(row):
+    for keys in (row.encoder, row.judge):
+        assert len(keys) in (0, row.text.count("{"))
+    assert row.encoder or row.judge
+
+
+def test_installation_counts_when_it_is_known(workdir, monkeypatch):
+    (workdir / ".installed-run").write_text("45\n")
+    monkeypatch.setattr(metrics.sys, "prefix", str(workdir))
+    _, by_name = collect(workdir)
+    assert by_name["clone to report, installation included"]["encoder"] == [(75 + 45) / 60]
+    (workdir / ".installed-run").write_text("")
+    assert "clone to report, installation included" not in collect(workdir)[1]
+
+
+def test_the_readme_is_renewed(workdir, monkeypatch):
+    found, _ = collect(workdir)
+    monkeypatch.chdir(workdir)
+    with pytest.raises(SystemExit, match=r"expected report/figures\.json"):
+        figures.main(["."])
+    test_report.write(workdir / "report" / "figures.json", found)
+    readme = workdir / "README.md"
+    readme.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
+    figures.main([str(workdir)])
+    figures.main([str(workdir)])
+    block = figures.markdown(found)
+    assert readme.read_text() == f"before\n{figures.BEGIN}\n{block}{figures.END}\nafter\n"
+    assert json.loads((workdir / ".assets" / "demo.json").read_text()) == found
+
+
+@pytest.mark.parametrize("text", ["", figures.BEGIN, f"{figures.END}{figures.BEGIN}"])
+def test_a_readme_without_marks_is_refused(text):
+    with pytest.raises(ValueError, match=r"expected <!-- demo --> and then"):
+        figures.put(text, "block")
