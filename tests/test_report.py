@@ -151,7 +151,9 @@ def test_page_is_whole_and_stands_alone(workdir):
     found = Page(text)
     assert found.open == []
     assert not re.search(r"https?://|@import|url\(", text)
-    assert set(found.references) == {*found.pictures, "openseadragon.min.js"}
+    links = [name for name in found.references if name.startswith("#")]
+    assert links == [f"#{name}" for name in re.findall('<section id="(.*?)"', text)] != []
+    assert set(found.references) == {*found.pictures, *links, "openseadragon.min.js"}
     assert (workdir / "report" / "openseadragon.min.js").is_file()
     assert "Redistribution" in (workdir / "report" / "openseadragon.LICENSE.txt").read_text()
     assert len(found.pictures) == 7
@@ -247,7 +249,7 @@ def test_numbers_have_three_digits():
     shown = {0.58289: "0.583", 0.9996: "1.00", 1538: "1,540", -0.05: "−0.0500", 0.0: "0",
              12.34: "12.3", 2.5e-7: "2.50e−07", float("nan"): "–"}  # fmt: skip
     assert [charts.number(v) for v in shown] == list(shown.values())
-    assert [sections.duration(s) for s in (5.25, 600, 9000)] == ["5.25 s", "10 min", "2 h 30 min"]
+    assert [sections.duration(s) for s in (5.25, 600, 9000)] == ["5.25 s", "10.0 min", "2 h 30 min"]
 
 
 def test_map_colours_rise_in_lightness():

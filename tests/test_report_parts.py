@@ -18,7 +18,9 @@ from ssldiff_jax.evaluation.report import (
     confusion,
     curves,
     gallery,
+    imagined,
     metrics,
+    networks,
     page,
     pictures,
     seams,
@@ -223,6 +225,11 @@ def test_nearest_training_patches_are_shown_in_pairs(tmp_path):
     told = {"memorisation": {"threshold": 0.95, "fraction": 0.25, "pairs": pairs}}
     test_report.write(tmp_path / "evaluate" / "results.json", told)
     assert "<b>25.0 %</b>" in gallery.nearest(tmp_path, tmp_path)
+    chance = {"low": 0.1, "high": 0.5, "expected": 0.02}
+    told["memorisation"] |= chance
+    test_report.write(tmp_path / "evaluate" / "results.json", told)
+    said = "<b>25.0 %</b> (10.0 … 50.0 %; 2.00 % are expected if none is a copy) of generated"
+    assert said in gallery.nearest(tmp_path, tmp_path)
     sprite = smooth(16, 16)
     save(tmp_path / "evaluate" / "nearest.png", sprite)
     text = gallery.nearest(tmp_path, tmp_path)
@@ -283,3 +290,51 @@ def test_equal_runs_differ_in_nothing(workdir):
 def test_a_run_without_a_config_is_named(workdir, tmp_path):
     with pytest.raises(ValueError, match=r"absent/config\.json"):
         comparison.comparison([workdir, tmp_path / "absent"])
+
+
+def test_figures_by_network_have_their_intervals():
+    kid = {"value": 0.041, "low": -0.0123, "high": 0.05}
+    judged = {"extraction": {"dim": 1024}, "kid": kid, "fidelity": {"precision": kid}}
+    other = {"extraction": {"dim": 96}, "fidelity": {"precision": 0.75}}
+    found = {"patches": {"judge": judged, HOSTILE: other}, "large": {"clip": {"crops": kid}}}
+    text = networks.part(found)
+    assert is_whole(text)
+    assert HOSTILE not in text
+    said = lambda title: re.findall("<td>(.*?)</td>", text.partition(f">{title}</th>")[2])[:3]
+    interval = "0.0410 <small>−0.0123 … 0.0500</small>"
+    assert said("precision") == [interval, "0.750", "–"]
+    assert said("KID") == [interval, "–", "–"]
+    assert said("large images, crops") == ["–", "–", interval]
+    assert "judge <small>1,024 numbers</small>" in text
+    assert "recall" not in text
+    assert networks.part({"patches": None, "large": None}) == ""
+
+
+def test_what_was_asked_of_quadrants_is_a_table(workdir):
+    asked = "nuclei 0.15, nuclei north-west 0.17, <b> 0.80, <b> south-east 0.90"
+    test_report.write(workdir / "prior" / "results.json", {"prior": {"neighbours": -0.0001}})
+    told = {"asked": [asked, "a lake, in the north-west 0.5 of it"]}
+    test_report.write(workdir / "imagine" / "results.json", told)
+    for i in range(2):
+        save(workdir / "imagine" / f"image_{i}.png", smooth(8, 8))
+    text = imagined.part(workdir, workdir)
+    assert is_whole(text)
+    rows = re.findall('<tr><th scope="row">(.*?)</th>(.*?)</tr>', text)
+    cells = {name: re.findall("<td>(.*?)</td>", row) for name, row in rows}
+    assert cells == {"nuclei": ["0.15", "0.17", "–"], "&lt;b&gt;": ["0.80", "–", "0.90"]}
+    assert "<figcaption>a lake, in the north-west 0.5 of it</figcaption>" in text
+    assert re.findall('alt="(.*?)"', text) == ["imagined image 1", "imagined image 2"]
+    assert "<td>0.000</td>" in text  # three decimals, and no minus before zero
+
+
+def test_numbers_of_a_map_are_told_from_its_colours():
+    """Contrast of WCAG 2.2 with its own curve of sRGB: 4.5 is asked of text."""
+    curve = lambda c: c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+    light = lambda rgb: np.dot([curve(c / 255) for c in rgb], (0.2126, 0.7152, 0.0722))
+    drawn = charts.heat_map(np.linspace(0, 1, 101)[:, None], 0, 1)
+    inks = re.findall('<text [^>]*fill="#(...)"', drawn)
+    grounds = [tuple(map(int, c.split(", "))) for c in re.findall(r'fill="rgb\((.*?)\)"', drawn)]
+    assert len(inks) == len(grounds) == 101
+    for ink, ground in zip(inks, grounds, strict=True):
+        one, two = sorted((light([int(c * 2, 16) for c in ink]), light(ground)))
+        assert (two + 0.05) / (one + 0.05) >= 4.5

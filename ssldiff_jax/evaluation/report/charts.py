@@ -9,6 +9,7 @@ import numpy as np
 _LOG_SPAN = 30  # a wider range is drawn on a log axis
 _MAX_POINTS = 1000
 _TEXT_COLS = 12  # a wider map has no room for numbers in its cells
+_MIDDLE = 0.18  # relative luminance on which black and white are told equally well
 
 LEFT, TOP, WIDTH, HEIGHT = 46, 10, 350, 150  # px, the plot inside the chart
 CHART_WIDTH, CHART_HEIGHT = 412, 190  # px
@@ -141,6 +142,12 @@ def colour(share: float) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def _luminance(rgb: tuple[int, int, int]) -> float:
+    """Relative luminance in [0, 1] (WCAG 2.2; gamma 2.2 for the curve of sRGB)."""
+    weights = (0.2126, 0.7152, 0.0722)
+    return sum(w * (c / 255) ** 2.2 for w, c in zip(weights, rgb, strict=True))
+
+
 def gradient() -> str:
     """The colours of `heat_map` as a CSS gradient, low to high."""
     return f"linear-gradient(90deg,{','.join(f'rgb{c}' for c in _VIRIDIS)})"
@@ -158,7 +165,7 @@ def heat_map(values: np.ndarray, low: float, high: float) -> str:
             f"row {row + 1}, column {col + 1}: {number(value)}</title></rect>"
         )
         if cols <= _TEXT_COLS:
-            ink = "#111" if share > 0.55 else "#fff"
+            ink = "#000" if _luminance(colour(share)) > _MIDDLE else "#fff"
             cells.append(f'<text x="{col + 0.5}" y="{row + 0.5}" fill="{ink}">{value:.2f}</text>')
     return (
         f'<svg class="heat" viewBox="0 0 {cols} {rows}" role="img" '

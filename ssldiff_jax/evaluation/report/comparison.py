@@ -28,6 +28,7 @@ class Figure:
 
 
 _EVALUATED = "evaluate/results.json"
+_FIDELITY = ("patches", "judge", "fidelity")
 
 # By the encoder, and a second time by the judge.
 _FEATURES = (
@@ -39,6 +40,11 @@ _FEATURES = (
 _OTHERS = (
     Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
     Figure("seam energy", _EVALUATED, ("seam_energy",), "one"),
+    Figure("KID, by the judge", _EVALUATED, ("patches", "judge", "kid"), "lower"),
+    Figure("precision, by the judge", _EVALUATED, (*_FIDELITY, "precision"), "higher"),
+    Figure("recall, by the judge", _EVALUATED, (*_FIDELITY, "recall"), "higher"),
+    Figure("large images, crops, by the judge", _EVALUATED, ("large", "judge", "crops"), "lower"),
+    Figure("large images, whole, by the judge", _EVALUATED, ("large", "judge", "whole"), "lower"),
     Figure("memorised patches", _EVALUATED, ("memorisation", "fraction"), "lower"),
     Figure("prior: Fréchet distance of cells", "prior/results.json", ("prior", "cell_fd"), "lower"),
     Figure("reconstruction PSNR, dB", "autoencoder/done.json", ("facts", "psnr"), "higher"),
@@ -98,6 +104,7 @@ def _value(workdir: pathlib.Path, figure: Figure) -> float | None:
     found = files.read_json(path) if path.exists() else None
     for key in figure.keys:
         found = found.get(key) if isinstance(found, Mapping) else None
+    found = found.get("value") if isinstance(found, Mapping) else found  # with an interval
     return float(found) if isinstance(found, int | float) else None
 
 

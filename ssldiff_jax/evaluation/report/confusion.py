@@ -36,12 +36,13 @@ def table(
         )
     head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in labels)
     body = "".join(_row(i, str(name), counts[i]) for i, name in enumerate(labels))
-    said = "Rows: asked for. Columns: found. Percentages are of a row."
+    said = "Rows: what was asked for. Columns: what was found. Percentages are of a row."
     if accuracy is not None:
         said = f"Accuracy <b>{charts.number(accuracy)}</b>. {said}"
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="confusion matrix">'
-        f'<table class="confusion"><caption>{said}</caption>'
+        f'<p class="hint">{said}</p>'
+        '<div class="wide" tabindex="0" role="region" aria-label="confusion matrix">'
+        '<table class="confusion">'
         f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

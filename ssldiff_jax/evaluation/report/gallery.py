@@ -37,10 +37,9 @@ def draws(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any
         picture = pictures.copy(source, folder / source.name)
         psnr, ssim = (charts.number(metrics[f"reconstruction_{k}"]) for k in ("psnr", "ssim"))
         parts.append(
-            '<figure class="reconstructions"><div class="sides"><span>real</span><span>'
-            f"reconstructed</span></div>{picture.img('real above, reconstructed below')}"
-            "<figcaption>Held-out patches through the autoencoder and back: "
-            f"PSNR {psnr} dB, SSIM {ssim}.</figcaption></figure>"
+            f"<figure>{picture.img('real patches above, reconstructed ones below')}"
+            "<figcaption>Above, held-out patches; below, the same through the autoencoder and "
+            f"back: PSNR {psnr} dB, SSIM {ssim}.</figcaption></figure>"
         )
     return f'<div class="pair">{"".join(parts)}</div>' if parts else ""
 
@@ -75,11 +74,11 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     if not found:
         return ""
     source, pairs = workdir / "evaluate" / "nearest.png", found["pairs"]
-    share, above = charts.number(100 * found["fraction"]), charts.number(found["threshold"])
     body = (
-        f'<p class="hint"><b>{share} %</b> of generated patches have a training patch of a '
-        f"similarity above {above}. At the left a generated patch, at the right the training "
-        "patch whose embedding is nearest to its own.</p>"
+        f'<p class="hint"><b>{_percent(found["fraction"])}</b>{_chance(found)} of generated '
+        "patches have a training patch of a similarity above "
+        f"{charts.number(found['threshold'])}. At the left a generated patch, at the right the "
+        "training patch whose embedding is nearest to its own.</p>"
     )
     if not (pairs and source.exists()):
         return body
@@ -95,6 +94,18 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         for i, pair in enumerate(pairs[:_SHOWN_PAIRS])
     ]
     return f'{body}<div class="gallery pairs">{"".join(figures)}</div>'
+
+
+def _percent(share: float) -> str:
+    return f"{charts.number(100 * share)} %"
+
+
+def _chance(found: Mapping[str, Any]) -> str:
+    """The interval of the share, and what is expected where nothing is copied, if they are told."""
+    if "low" not in found:
+        return ""
+    low, high = charts.number(100 * found["low"]), _percent(found["high"])
+    return f" ({low} … {high}; {_percent(found['expected'])} are expected if none is a copy)"
 
 
 def _pair(image: pyvips.Image, target: pathlib.Path, pair: Mapping[str, Any]) -> str:

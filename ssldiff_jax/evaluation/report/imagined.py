@@ -2,6 +2,7 @@
 
 import html
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,13 +10,21 @@ from ssldiff_jax.evaluation.report import charts, metrics, pictures
 
 _FIGURES = {
     "cell_fd": "Fréchet distance of cells",
-    "grid_fd": "of whole grids",
+    "grid_fd": "Fréchet distance of grids",
     "precision": "precision",
     "recall": "recall",
     "neighbours": "neighbours’ correlation, over real",
     "nearest": "distance to training, over real",
     "agreement": "agreement with labels",
 }
+_QUADRANTS = {
+    "": "all",
+    "north-west": '<abbr title="north-west">NW</abbr>',
+    "north-east": '<abbr title="north-east">NE</abbr>',
+    "south-west": '<abbr title="south-west">SW</abbr>',
+    "south-east": '<abbr title="south-east">SE</abbr>',
+}
+_PART = re.compile(r"(.+?)(?: ((?:north|south)-(?:west|east)))? (\d+\.\d+)")
 
 
 def part(workdir: pathlib.Path, folder: pathlib.Path) -> str:
@@ -30,7 +39,8 @@ def part(workdir: pathlib.Path, folder: pathlib.Path) -> str:
             workdir / "imagine" / f"image_{i}.png", folder / f"imagined_{i}.png"
         )
         figures.append(
-            f"<figure>{picture.img(asked)}<figcaption>{html.escape(asked)}</figcaption></figure>"
+            f"<figure>{picture.img(f'imagined image {i + 1}')}"
+            f"<figcaption>{_asked(asked)}</figcaption></figure>"
         )
     hint = (
         "Grids of embeddings drawn by the prior as held-out places are told to be, and images "
@@ -41,6 +51,31 @@ def part(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     return (
         f'<p class="hint">{hint}</p><div class="gallery">{"".join(figures)}</div>'
         f'<div class="pair uneven"><div>{figured}</div><div>{agreement}</div></div>'
+    )
+
+
+def _asked(text: str) -> str:
+    """Parts of classes, in all and in quadrants, as a table; other words as they are."""
+    found = [_PART.fullmatch(part) for part in text.split(", ")]
+    if not all(found):
+        return html.escape(text)
+    rows: dict[str, dict[str, str]] = {}
+    for part in found:
+        name, quadrant, value = part.groups()
+        rows.setdefault(name, {})[quadrant or ""] = value
+    columns = {
+        q: title for q, title in _QUADRANTS.items() if any(q in row for row in rows.values())
+    }
+    head = "".join(f'<th scope="col">{title}</th>' for title in columns.values())
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{row.get(quadrant, '–')}</td>" for quadrant in columns)
+        + "</tr>"
+        for name, row in rows.items()
+    )
+    return (
+        f'<table class="asked"><thead><tr><th scope="col">asked for</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>"
     )
 
 
@@ -61,10 +96,17 @@ def _agreement(found: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
+def _figure(value: float | None) -> str:
+    """Three decimals where three digits would be more: correlations near 0 are noise."""
+    if value is None or not abs(value) < 1:
+        return charts.number(value)
+    return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")  # and no minus before zero
+
+
 def _table(what: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, float]]) -> str:
     """Rows by name, under the titles of their figures; a dash for what a row has not."""
     head = "".join(f"<td>{html.escape(title)}</td>" for title in columns.values())
-    cells = lambda row: "".join(f"<td>{charts.number(row.get(name))}</td>" for name in columns)
+    cells = lambda row: "".join(f"<td>{_figure(row.get(name))}</td>" for name in columns)
     body = "".join(f"<tr><th>{html.escape(n)}</th>{cells(row)}</tr>" for n, row in rows.items())
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="figures of {what}"><table>'

@@ -4,6 +4,7 @@ import contextlib
 import html
 import json
 import pathlib
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from ssldiff_jax.evaluation.report import (
     confusion,
     gallery,
     imagined,
+    networks,
     pictures,
     seams,
     sections,
@@ -53,6 +55,7 @@ def build(
         _section("Imagined", imagined.part(workdir, folder)),
         _section("Patches", gallery.draws(workdir, folder, metrics)),
         _section("Variations", gallery.variations(workdir, folder, regions[0].cell_px)),
+        _section("By every network", networks.part(metrics)),
         _section("Nearest training patches", gallery.nearest(workdir, folder)),
         _section("Downstream", study.part(workdir)),
         _section("Confusion", confusion.part(workdir)),
@@ -68,6 +71,7 @@ def build(
         title="Images drawn from embeddings",
         lead=_lead(regions, config, metrics),
         meta=_meta(places, config, metrics),
+        contents=_contents(parts),
         figures=sections.key_figures(metrics, rows * cols),
         sections="\n".join(part for part in parts if part),
         style=(_HERE / "style.css").read_text("utf-8"),
@@ -83,7 +87,14 @@ def _write(path: pathlib.Path, text: str) -> None:
 
 
 def _section(title: str, body: str) -> str:
-    return f"<section><h2>{title}</h2>{body}</section>" if body else ""
+    name = title.lower().replace(" ", "-")
+    return f'<section id="{name}"><h2>{title}</h2>{body}</section>' if body else ""
+
+
+def _contents(parts: Sequence[str]) -> str:
+    """A link to every section."""
+    found = [re.match(r'<section id="([\w-]+)"><h2>([^<]+)', part) for part in parts]
+    return "".join(f'<li><a href="#{m[1]}">{m[2]}</a></li>' for m in found if m)
 
 
 def _region(

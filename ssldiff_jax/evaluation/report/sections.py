@@ -70,17 +70,19 @@ def stage_table(stages: Mapping[str, Mapping[str, float]]) -> str:
     peak = max((s["peak_rss_mb"] for s in stages.values()), default=0)
     return (
         '<table class="stages"><thead><tr><th>stage</th><td>time</td><td></td><td>share</td>'
-        f"<td>peak MB</td></tr></thead><tbody>{''.join(rows)}</tbody><tfoot><tr><th>total</th>"
+        f"<td>peak MiB</td></tr></thead><tbody>{''.join(rows)}</tbody><tfoot><tr><th>total</th>"
         f"<td>{duration(total)}</td><td></td><td></td><td>{peak:,.0f}</td></tr></tfoot></table>"
     )
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes; minutes, or hours and minutes, above."""
+    """Seconds below two minutes; tenths of minutes, or hours and minutes, above."""
     if seconds < 120:
         return f"{number(seconds)} s"
     minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 120 else f"{minutes} min"
+    if minutes < 120:
+        return f"{seconds / 60:.1f} min"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def encoder_table(encoders: Mapping[str, Mapping[str, Any]]) -> str:

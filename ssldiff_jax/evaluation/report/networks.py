@@ -1,0 +1,70 @@
+"""Drawn patches and large images against real ones, by every network of features, as a table.
+
+Keys of `evaluate/results.json`, each optional: `patches`, by network `{"extraction": …, "frechet":
+estimate, "frechet_of_real_halves": 1.2, "fidelity": {"precision": …}, "kid": estimate}`, and
+`large`, by network `{"crops": estimate, "whole": estimate}`. An estimate has `value`, `low` and
+`high`; a number alone will do.
+"""
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+from ssldiff_jax.evaluation.report import charts
+
+_ROWS = {
+    "Fréchet distance": ("patches", "frechet"),
+    "the same, halves of the real patches": ("patches", "frechet_of_real_halves"),
+    "KID": ("patches", "kid"),
+    "precision": ("patches", "fidelity", "precision"),
+    "recall": ("patches", "fidelity", "recall"),
+    "density": ("patches", "fidelity", "density"),
+    "coverage": ("patches", "fidelity", "coverage"),
+    "large images, crops": ("large", "crops"),
+    "large images, whole": ("large", "whole"),
+}
+_HINT = (
+    "Patches drawn alone, and large images, against held-out ones. Of distances 0 is ideal, of "
+    "the others 1. In small print 95 % intervals: those of distances are around the figure less "
+    "its bias of finite samples, and need not hold it."
+)
+
+
+def part(metrics: Mapping[str, Any]) -> str:
+    """A row for every figure, a column for every network; empty without either key."""
+    names = list(dict.fromkeys(n for key in ("patches", "large") for n in metrics[key] or {}))
+    if not names:
+        return ""
+    rows = []
+    for title, (key, *path) in _ROWS.items():
+        found = [_at((metrics[key] or {}).get(name), path) for name in names]
+        if any(value is not None for value in found):
+            cells = "".join(f"<td>{_estimate(value)}</td>" for value in found)
+            rows.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
+    head = "".join(f'<th scope="col">{_head(name, metrics["patches"])}</th>' for name in names)
+    return (
+        f'<p class="hint">{_HINT}</p>'
+        '<div class="wide" tabindex="0" role="region" aria-label="figures by network">'
+        f'<table class="networks"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _at(values: Any, path: list[str]) -> Any:
+    for key in path:
+        values = values.get(key) if isinstance(values, Mapping) else None
+    return values
+
+
+def _head(name: str, patches: Mapping[str, Any] | None) -> str:
+    told = _at((patches or {}).get(name), ["extraction"])
+    said = f" <small>{told['dim']:,} numbers</small>" if told else ""
+    return html.escape(name) + said
+
+
+def _estimate(value: Any) -> str:
+    """A figure, and its interval in small print if it has one."""
+    if not isinstance(value, Mapping):
+        return charts.number(value)
+    low, high = charts.number(value["low"]), charts.number(value["high"])
+    return f"{charts.number(value['value'])} <small>{low} … {high}</small>"
