@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.encoders import known
-from ssldiff_jax.evaluation.report import figures, goals
+from ssldiff_jax.evaluation.report import goals, readme
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import generator, runner, table
 
@@ -98,10 +98,14 @@ def test_layout_and_links_name_what_exists():
         assert (ROOT / link).exists(), link
 
 
-def test_figures_of_the_demo_are_those_of_its_run():
+@pytest.mark.parametrize("name", readme.BLOCKS)
+def test_figures_are_those_of_a_run(name):
+    found = files.read_json(ROOT / ".assets" / f"{name}.json")
+    assert readme.put(README, name, readme.BLOCKS[name].markdown(found)) == README
+
+
+def test_goals_of_the_demo_are_the_ones_in_force():
     found = files.read_json(ROOT / ".assets" / "demo.json")
-    block = README.partition(figures.BEGIN)[2].partition(figures.END)[0]
-    assert block == f"\n{figures.markdown(found)}"
     assert len(found["figures"]) >= 10
     rows = {row.name: row for row in goals.ROWS}
     for figure in found["figures"]:

@@ -6,7 +6,7 @@ import re
 import pytest
 import test_report
 
-from ssldiff_jax.evaluation.report import figures, goals, metrics
+from ssldiff_jax.evaluation.report import archive_table, figures, goals, metrics, readme
 
 
 @pytest.fixture
@@ -120,22 +120,65 @@ def test_installation_counts_when_it_is_known(workdir, monkeypatch):
     assert "clone to report, installation included" not in collect(workdir)[1]
 
 
+BENCH = {
+    "tiled_per_core": 100.0, "tiling_memory": 63.6, "bytes": 30_000.0, "hashed_per_core": 50_000.0,
+    "decoded_per_core": 2_000.0, "read_at_random": 39_925.0,
+}  # fmt: skip
+
+
+def add_bench(workdir):
+    """Rows of the tool bench."""
+    rows = [
+        {"name": f"archive/{name}", "value": value, "unit": "", "hardware": "1 × abacus"}
+        for name, value in BENCH.items()
+    ]
+    rows.append({"name": "input/cached", "value": 1.0, "unit": "", "hardware": ""})
+    test_report.write(workdir / "bench" / "results.json", rows)
+    done = {"finished": "2020-01-02T00:00:00+0000", "versions": {"jax": "1.2"}}
+    test_report.write(workdir / "bench" / "done.json", done)
+
+
+def test_archives_of_many_slides_take_core_hours(workdir):
+    assert archive_table.collect(workdir) is None
+    add_bench(workdir)
+    found = archive_table.collect(workdir)
+    assert set(found["rows"]) == set(BENCH)
+    text = archive_table.markdown(found)
+    assert text.startswith("1 × abacus; 2020-01-02, jax 1.2.\n\n| | measured |")
+    rows = dict(re.findall(r"^\| (.+?) \| (.*) \|$", text, re.M))
+    missed = "✗ 100 patches/s a core (goal ≥ 150)"
+    # 10⁷ / 100 s = 27.8 h; 10⁷ · (1/50000 + 1/2000) s = 1.44 h
+    assert rows["tiling, from tissue to shards"] == f"{missed} | 28 core hours | 830 core hours"
+    verified = "50 000 / 2 000 patches/s a core | 1.4 core hours | 43 core hours"
+    assert rows["verify: hashing / decoding"] == verified
+    assert rows["size"] == "30.0 kB a patch | 0.3 TB | 9 TB"
+
+
 def test_the_readme_is_renewed(workdir, monkeypatch):
     found, _ = collect(workdir)
     monkeypatch.chdir(workdir)
-    with pytest.raises(SystemExit, match=r"expected report/figures\.json"):
-        figures.main(["."])
+    with pytest.raises(SystemExit, match=r"report/figures\.json or rows on archives"):
+        readme.main(["."])
+    text = "before\n" + "".join("between\n".join(readme.marks(name)) for name in readme.BLOCKS)
+    path = workdir / "README.md"
+    path.write_text(text)
     test_report.write(workdir / "report" / "figures.json", found)
-    readme = workdir / "README.md"
-    readme.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
-    figures.main([str(workdir)])
-    figures.main([str(workdir)])
-    block = figures.markdown(found)
-    assert readme.read_text() == f"before\n{figures.BEGIN}\n{block}{figures.END}\nafter\n"
+    readme.main([str(workdir)])
+    one = readme.put(text, "demo", figures.markdown(found))
+    assert path.read_text() == one != text
     assert json.loads((workdir / ".assets" / "demo.json").read_text()) == found
+    assert not (workdir / ".assets" / "archive.json").exists()
+    add_bench(workdir)
+    readme.main([str(workdir)])
+    benched = json.loads((workdir / ".assets" / "archive.json").read_text())
+    both = readme.put(one, "archive", archive_table.markdown(benched))
+    assert path.read_text() == both != one
+    readme.main([str(workdir)])
+    assert path.read_text() == both
 
 
-@pytest.mark.parametrize("text", ["", figures.BEGIN, f"{figures.END}{figures.BEGIN}"])
-def test_a_readme_without_marks_is_refused(text):
-    with pytest.raises(ValueError, match=r"expected <!-- demo --> and then"):
-        figures.put(text, "block")
+@pytest.mark.parametrize("order", [(), (0,), (1, 0), (0, 1, 0, 1)])
+def test_a_readme_without_marks_is_refused(order):
+    text = "".join(readme.marks("demo")[i] for i in order)
+    with pytest.raises(ValueError, match=r"expected <!-- demo --> and then <!-- /demo --> once"):
+        readme.put(text, "demo", "block")

@@ -1,22 +1,14 @@
-"""The figures of a run that the README shows, with their goals: as JSON and as Markdown.
-
-`python -m ssldiff_jax.evaluation.report.figures runs/demo`, in the root of the repository, puts
-those of a finished run there.
-"""
+"""The figures of a run that the README shows, with their goals: as JSON and as Markdown."""
 
 import pathlib
-import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from scipy import stats
 
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation.report import goals
-
-BEGIN, END = "<!-- demo -->", "<!-- /demo -->"
-_MISSED = "✗ "
 
 
 def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,6 +33,12 @@ def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "data": metrics["data"],
         "stages": metrics["stages"],
     }
+
+
+def of_run(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What stage `report` wrote of a run; None where it did not."""
+    path = workdir / "report" / "figures.json"
+    return files.read_json(path) if path.exists() else None
 
 
 def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def _cell(figure: Mapping[str, Any], eye: str, text: str) -> str:
     if eye not in figure:
         return ""
     said = text.format(*map(_Shown, figure[eye]))
-    return f"{_MISSED if eye in figure['missed'] else ''}{said}"
+    return f"{goals.MISSED if eye in figure['missed'] else ''}{said}"
 
 
 def _origin(found: Mapping[str, Any]) -> str:
@@ -133,29 +131,3 @@ def _origin(found: Mapping[str, Any]) -> str:
         f"{devices}; {found['date']}, jax {found['versions']['jax']}, seed {found['seed']}.\n"
         f"{len(data['lattices'])} held-out images together, {cells} cells of {size}."
     )
-
-
-def put(text: str, block: str) -> str:
-    """`text` with `block` between its marks; ValueError where it has not one pair of them."""
-    counts = text.count(BEGIN), text.count(END)
-    if counts != (1, 1) or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"expected {BEGIN} and then {END} once each, got {counts} of them")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    return f"{before}{BEGIN}\n{block}{END}{after}"
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Copy the figures of a run to `.assets/demo.json` and their table into `README.md`."""
-    if len(arguments) != 1:
-        raise SystemExit(f"error: expected one work directory, got {len(arguments)} arguments")
-    source = pathlib.Path(arguments[0]) / "report" / "figures.json"
-    if not source.exists():
-        raise SystemExit(f"error: expected {source}, which stage report writes, got no such file")
-    found, readme = files.read_json(source), pathlib.Path("README.md")
-    filled = put(readme.read_text("utf-8"), markdown(found))
-    files.write_json(pathlib.Path(".assets", "demo.json"), found)
-    files.write_text(readme, filled)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

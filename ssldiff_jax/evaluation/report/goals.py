@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 EYES = ("encoder", "judge")
+MISSED = "✗ "
 
 
 def is_estimate(value: Any) -> bool:
