@@ -19,6 +19,9 @@ from configs import bach_study
 def get_config():
     """BACH's study with another encoder and smaller patches."""
     config = bach_study.get_config()
+    # The weights that the command line names, as they are.
+    for section in (config.encoder, config.autoencoder, config.denoiser):
+        section.train.num_steps = 0
     config.data.holdout.case_regex = r"TCGA-\w+"
     config.encoder.name = "phikon"
     config.data.records.record_px = config.data.records.stride_px = 224

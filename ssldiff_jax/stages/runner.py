@@ -328,6 +328,7 @@ def _refuse_outdated(
 
 
 _FRESH = object()
+_SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.led_by")
 
 
 def _refuse_foreign(
@@ -340,12 +341,12 @@ def _refuse_foreign(
         inputs = table[name].inputs(context.config)
     old = config_lib.flatten(before["config"])
     new = config_lib.flatten(_values(table[name], context, inputs))
+    elsewhere = context.borrows(name)
     changed = [
         f"{key}: {old.get(key)!r} → {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if old.get(key) != new.get(key) and not (elsewhere and _is_of_data(key))
     ]
-    elsewhere = context.borrows(name)
     if not changed and not elsewhere and before["upstream"] != _upstream(table, name, context):
         changed = ["an earlier stage was made anew"]
     if changed:
@@ -359,6 +360,11 @@ def _refuse_foreign(
         raise WorkdirError(
             f"{where} holds stage {name!r} of another config ({'; '.join(changed[:4])}); {instead}"
         )
+
+
+def _is_of_data(key: str) -> bool:
+    """Whether a key says how data were cut, and not what a model is shown."""
+    return key.startswith("data.") and key not in _SHOWN
 
 
 def _plain(values: Any) -> Any:
