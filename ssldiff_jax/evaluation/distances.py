@@ -12,9 +12,6 @@ from ssldiff_jax.evaluation import estimate
 
 Features = Float[np.ndarray, "N D"]
 
-BLOCKS = 20
-"""That the jackknife leaves out one by one: Student's t is 5 % wider than with any number."""
-
 
 def frechet_distance(a: Features, b: Float[np.ndarray, "M D"]) -> float:
     """Fréchet distance of two Gaussians fitted to features (Heusel et al. 2017)."""
@@ -35,16 +32,10 @@ def frechet(a: moments_lib.Moments, b: moments_lib.Moments) -> float:
     return _frechet(a, _root(a.covariance), b)
 
 
-def blocks_of(features: Features, blocks: int = BLOCKS) -> list[moments_lib.Moments]:
-    """Moments of contiguous blocks of features.
-
-    Features of one slide should lie side by side: they leave the jackknife together, so that an
-    interval knows that they are alike.
-    """
-    count = min(blocks, len(features))
-    if count < 1:
-        raise ValueError("expected features to make blocks of, got none")
-    return [moments_lib.Moments.of(b, "features") for b in np.array_split(features, count)]
+def blocks_of(features: Features, blocks: int = estimate.BLOCKS) -> list[moments_lib.Moments]:
+    """Moments of contiguous blocks of features (`estimate.blocks_of`)."""
+    parts = estimate.blocks_of(len(features), blocks)
+    return [moments_lib.Moments.of(features[part], "features") for part in parts]
 
 
 def frechet_estimate(

@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from ssldiff_jax.evaluation import stripes
+from ssldiff_jax.evaluation import estimate, stripes
 
 _NAMES = ("generated", "real")
 
@@ -14,19 +14,25 @@ _NAMES = ("generated", "real")
 class Fidelity:
     """Figures of balls around features, each as wide as to its k-th neighbour of the same set.
 
+    Intervals keep the balls as they are, because radii do not stand a resampling: neighbours would
+    be missing, or be copies. They are of the features that are looked for in balls, drawn anew:
+    generated ones in these real balls, or for recall real ones in these generated balls. How much
+    another set of balls would change is not in them.
+
     Attributes:
         precision: the part of generated features in a real one's ball.
         recall: the part of real features in a generated one's ball (Kynkäänniemi et al. 2019).
         density: how many real ones' balls a generated feature is in, over k; 1 is real's own.
-        coverage: the part of real features whose ball has a generated one (Naeem et al. 2020).
+        coverage: the part of real features whose ball has a generated one (Naeem et al. 2020); its
+            interval is of the mean over as many generated features.
         neighbours: k of precision and recall, and k of density and coverage.
         counts: how many features, generated and real; all four figures change with them.
     """
 
-    precision: float
-    recall: float
-    density: float
-    coverage: float
+    precision: estimate.Estimate
+    recall: estimate.Estimate
+    density: estimate.Estimate
+    coverage: estimate.Estimate
     neighbours: tuple[int, int]
     counts: tuple[int, int]
 
@@ -37,29 +43,58 @@ def compare(
     *,
     k_recall: int = 3,
     k_density: int = 5,
+    blocks: int = estimate.BLOCKS,
 ) -> Fidelity:
-    """All four figures; a border belongs to its ball. Memory does not grow with N·M."""
+    """All four figures; a border belongs to its ball. Memory does not grow with N·M.
+
+    Intervals come from contiguous blocks of either set: features of one slide should lie side by
+    side.
+    """
     stripes.require(generated, real, 2, _NAMES)
     origin = real.mean(axis=0)
     generated, real = generated - origin, real - origin
     wide = _radii(real, (k_recall, k_density), "real")
     of_generated = _radii(generated, (k_recall,), "generated")[0]
-    is_precise = np.zeros(len(generated), bool)
-    recalled = covered = inside = 0
+    parts = estimate.blocks_of(len(generated), blocks)
+    starts = [part.start for part in parts]
+    is_precise, is_recalled = np.zeros(len(generated), bool), np.zeros(len(real), bool)
+    inside = np.zeros(len(generated))
+    holds = np.zeros((len(real), len(parts)), bool)  # whether a real ball has any of a block
     for part, distance in stripes.squared_distances(real, generated):
         is_precise |= (distance <= wide[0][part, None]).any(axis=0)
         is_inside = distance <= wide[1][part, None]
-        inside += int(is_inside.sum())
-        covered += int(is_inside.any(axis=1).sum())
-        recalled += int((distance <= of_generated).any(axis=1).sum())
+        inside += is_inside.sum(axis=0)
+        holds[part] = np.logical_or.reduceat(is_inside, starts, axis=1)
+        is_recalled[part] = (distance <= of_generated).any(axis=1)
+    counts = (len(generated), len(real))
+    inside /= k_density
+    density = estimate.LeftOut.of_mean(inside, blocks)
     return Fidelity(
-        float(is_precise.mean()),
-        recalled / len(real),
-        inside / (k_density * len(generated)),
-        covered / len(real),
+        _share(is_precise, counts, blocks),
+        _share(is_recalled, counts, blocks),
+        estimate.jackknife(float(inside.mean()), counts, [density], least=0),
+        _coverage(holds, parts, counts),
         (k_recall, k_density),
-        (len(generated), len(real)),
+        counts,
     )
+
+
+def _share(
+    is_counted: Bool[np.ndarray, "N"], counts: tuple[int, int], blocks: int
+) -> estimate.Estimate:
+    without = estimate.LeftOut.of_mean(is_counted.astype(np.float64), blocks)
+    return estimate.share(float(is_counted.mean()), len(is_counted), counts, without)
+
+
+def _coverage(
+    holds: Bool[np.ndarray, "M G"], parts: list[slice], counts: tuple[int, int]
+) -> estimate.Estimate:
+    """The part of balls that hold anything; without a block, those it alone is in are empty."""
+    blocks = holds.sum(axis=1)
+    value = float(np.mean(blocks > 0))
+    lost = holds[blocks == 1].sum(axis=0) / len(holds)
+    without = estimate.LeftOut(value - lost, estimate.sizes_of(parts))
+    return estimate.share(value, len(holds), counts, without)
 
 
 def precision(

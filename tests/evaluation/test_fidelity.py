@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from scipy import stats
 
-from ssldiff_jax.evaluation import fidelity, stripes
+from ssldiff_jax.evaluation import estimate, fidelity, stripes
 
 
 def on_a_line(*places):
@@ -13,15 +14,15 @@ def test_points_made_by_hand():
     real, generated = on_a_line(0, 1, 3, 7), on_a_line(2, 2.5, 20)
     found = fidelity.compare(generated, real, k_recall=1, k_density=1)
     # 2 is on the border of 1's ball, and in 3's; 2.5 in 3's; 20 in none, and 7's ends at 11.
-    assert found.precision == pytest.approx(2 / 3)
-    assert found.density == pytest.approx(3 / 3)
+    assert found.precision.value == pytest.approx(2 / 3)
+    assert found.density.value == pytest.approx(3 / 3)
     # 1's and 3's balls have a generated one; 0's and 7's do not.
-    assert found.coverage == pytest.approx(2 / 4)
+    assert found.coverage.value == pytest.approx(2 / 4)
     # Generated balls: 2 and 2.5 of radius 0.5, 20 of 17.5: 3 is in 2.5's, 7 in 20's.
-    assert found.recall == pytest.approx(2 / 4)
+    assert found.recall.value == pytest.approx(2 / 4)
     assert found.counts == (3, 4)
-    assert fidelity.precision(generated, real, k=1) == found.precision
-    assert fidelity.precision(real, generated, k=1) == found.recall
+    assert fidelity.precision(generated, real, k=1) == found.precision.value
+    assert fidelity.precision(real, generated, k=1) == found.recall.value
 
 
 def test_the_references_precision_and_recall(golden):
@@ -29,8 +30,8 @@ def test_the_references_precision_and_recall(golden):
     a, b = recorded.inputs["features1"], recorded.inputs["features2"]
     found = fidelity.compare(a, b)
     value = lambda name: pytest.approx(float(recorded.outputs[f"{name}_k3"][0]), abs=1e-7)
-    assert found.precision == value("precision")
-    assert found.recall == value("recall")
+    assert found.precision.value == value("precision")
+    assert found.recall.value == value("recall")
 
 
 def test_stripes_are_the_dense_figures(monkeypatch):
@@ -40,7 +41,7 @@ def test_stripes_are_the_dense_figures(monkeypatch):
     apart = lambda a, b: np.linalg.norm(a[:, None] - b, axis=-1)
     across = apart(generated, real)
     radius = lambda x, k: np.sort(apart(x, x), axis=1)[:, k]
-    figures = lambda f: [f.precision, f.recall, f.density, f.coverage]
+    figures = lambda f: [e.value for e in (f.precision, f.recall, f.density, f.coverage)]
     expected = [
         (across <= radius(real, 3)).any(axis=1).mean(),
         (across <= radius(generated, 3)[:, None]).any(axis=0).mean(),
@@ -69,8 +70,80 @@ def test_of_the_same_distribution_density_is_1_and_coverage_as_known():
     """Naeem et al. 2020: coverage is 1 − Π (M − k…M − 1)/(2M − k…2M − 1), about 1 − 2^−k."""
     generator = np.random.default_rng(0)
     found = fidelity.compare(generator.normal(size=(2000, 3)), generator.normal(size=(2000, 3)))
-    assert found.density == pytest.approx(1, abs=0.03)
-    assert found.coverage == pytest.approx(1 - 2.0**-5, abs=0.01)
+    assert found.density.value == pytest.approx(1, abs=0.03)
+    assert found.coverage.value == pytest.approx(1 - 2.0**-5, abs=0.01)
+
+
+def drawn(seed, slides, count, shift, alike):
+    """Features of slides side by side, of unit variance, of which the part `alike` is a slide's."""
+    generator = np.random.default_rng([1, seed])
+    of_slide = np.repeat(generator.normal(size=(slides, 2)), count // slides, axis=0)
+    own = generator.normal(size=(count, 2))
+    return np.sqrt(alike) * of_slide + np.sqrt(1 - alike) * own + shift
+
+
+@pytest.mark.parametrize(
+    ("count", "shift", "alike"),
+    [(300, 0.7, 0.0), (300, 0.7, 0.3), (500, 0.1, 0.0), (60, 2.5, 0.0)],
+)
+def test_intervals_cover_what_other_draws_have_in_the_same_balls(count, shift, alike):
+    """Coverage is often 1 in the third case, where blocks do not vary; the standard error of a
+    rate of 0.95 is 0.022."""
+    balls, draws = np.random.default_rng(99).normal(size=(100, 2)), 100
+    found = {"precision": [], "recall": [], "density": [], "coverage": []}
+    for seed in range(draws):
+        points = drawn(seed, 20, count, shift, alike)
+        figures = fidelity.compare(points, balls)
+        for name in ("precision", "density", "coverage"):
+            found[name].append(getattr(figures, name))
+        found["recall"].append(fidelity.compare(balls, points).recall)
+    many = drawn(draws, 20_000, 100_000, shift, alike)
+    truth = {name: np.mean([e.value for e in each]) for name, each in found.items()}
+    share = fidelity.precision(many, balls)
+    assert truth["precision"] == pytest.approx(share, abs=0.02)
+    truth["precision"] = truth["recall"] = share
+    for name, each in found.items():
+        assert np.mean([e.low <= truth[name] <= e.high for e in each]) >= 0.9, name
+        assert all(0 <= e.low <= e.value <= e.high for e in each)
+
+
+def test_leaving_out_single_features_of_slides_is_too_sure():
+    balls = np.random.default_rng(99).normal(size=(200, 2))
+    widths = {20: [], 300: []}
+    for seed in range(20):
+        points = drawn(seed, 20, 300, 0.7, 0.3)
+        for blocks, found in widths.items():
+            density = fidelity.compare(points, balls, blocks=blocks).density
+            found.append(density.high - density.low)
+    assert np.median(widths[20]) > 1.3 * np.median(widths[300])
+
+
+def test_a_share_of_independent_features_has_wilsons_interval():
+    """Of blocks that vary less than features alone would, as many features as there are count."""
+    share = lambda value, blocks: estimate.share(
+        value, 100, (100, 9), estimate.LeftOut(np.full(blocks, value), np.full(blocks, 1.0))
+    )
+    expected = stats.binomtest(30, 100).proportion_ci(0.95, "wilson")
+    found = share(0.3, 100_000)  # Student's t of that many blocks is normal
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-5)
+    t = stats.t.ppf(0.975, 19)
+    for value, end in ((0.0, t**2 / (100 + t**2)), (1.0, 100 / (100 + t**2))):
+        found = share(value, 20)
+        assert (found.low, found.high) == pytest.approx(tuple(sorted((value, end))), abs=1e-12)
+
+
+def test_coverage_without_a_block_is_that_of_the_others_in_the_same_balls():
+    real, generated = np.random.default_rng(0).normal(size=(2, 40, 2))
+    radius = np.sort(np.linalg.norm(real[:, None] - real, axis=-1), axis=1)[:, 5]
+    inside = np.linalg.norm(real[:, None] - generated, axis=-1) <= radius[:, None]
+    parts = np.split(np.arange(40), 4)
+    without = [np.delete(inside, part, axis=1).any(axis=1).mean() for part in parts]
+    side = estimate.LeftOut(np.array(without), np.full(4, 10.0))
+    found = fidelity.compare(generated, real, blocks=4).coverage
+    expected = estimate.share(inside.any(axis=1).mean(), 40, (40, 40), side)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
 
 
 def test_what_figures_cannot_be_of_is_refused():
@@ -81,3 +154,5 @@ def test_what_figures_cannot_be_of_is_refused():
         fidelity.compare(x[:0], x)
     with pytest.raises(ValueError, match="finite real vectors, got NaN or infinity in 8 of 8"):
         fidelity.compare(x, x * np.nan)
+    with pytest.raises(ValueError, match="at least 2 blocks to leave one out, got 1"):
+        fidelity.compare(x, x, blocks=1)

@@ -30,7 +30,9 @@ def test_every_figure_names_its_network_format_and_counts(results):
         assert (told["extractor"], told["image_format"], told["image_px"]) == (name, "PNG", 64)
         assert found["frechet"]["counts"] == found["kid"]["counts"] == [COUNT, COUNT]
         assert found["frechet"]["value"] > 0
-        assert 0 <= found["fidelity"]["precision"] <= 1
+        for name in ("precision", "recall", "density", "coverage"):
+            estimate = found["fidelity"][name]
+            assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"]
     digests = {found["extraction"]["digest"] for found in results["patches"].values()}
     assert len(digests) == 2
 
