@@ -29,23 +29,26 @@ class SubsetDistance:
     counts: tuple[int, int]
 
 
-def kid(generated: Float[np.ndarray, "N D"], real: Float[np.ndarray, "M D"]) -> estimate.Estimate:
+def kid(
+    generated: Float[np.ndarray, "N D"],
+    real: Float[np.ndarray, "M D"],
+    *,
+    blocks: int | None = None,
+) -> estimate.Estimate:
     """Squared maximum mean discrepancy under (xᵀy/D + 1)³: the unbiased U-statistic of all pairs,
     negative at times.
 
-    The interval is of the jackknife that leaves out each feature once, exact from the kernel's row
-    sums; it takes features as independent. At least 3 features on each side.
+    The interval is of the jackknife that leaves out each of some contiguous blocks
+    (`estimate.blocks_of`) once, exact from the kernel's row sums; None leaves out each feature
+    and takes all as independent. Where features of a block are alike, pairs of them bias the
+    figure, which blocks take off too. At least 3 features on each side, and 2 beside each block.
     """
     stripes.require(generated, real, 3, _NAMES)
-    counts = len(generated), len(real)
-    of_generated, of_real = _sums(generated), _sums(real)
     across = _cross_sums(generated, real)
-    within = [_mean_of_pairs(of_generated), _mean_of_pairs(of_real)]
-    value = sum(within) - 2 * across[0].sum() / (counts[0] * counts[1])
-    sides = [
-        _left_out(of_generated, across[0], within[1], counts[1]),
-        _left_out(of_real, across[1], within[0], counts[0]),
-    ]
+    a, b = _Side(generated, _sums(generated), across[0]), _Side(real, _sums(real), across[1])
+    counts = len(generated), len(real)
+    value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
+    sides = [_left_out(a, b, blocks), _left_out(b, a, blocks)]
     return estimate.jackknife(float(value), counts, sides)
 
 
@@ -69,6 +72,21 @@ def kid_of_subsets(
     return SubsetDistance(float(np.mean(found)), float(np.std(found)), subsets, size, counts)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Side:
+    """One of two sets, with the kernel's sums over each feature's pairs: those within the set, and
+    those across to the other."""
+
+    features: Float[np.ndarray, "N D"]
+    own: Float[np.ndarray, "N"]
+    across: Float[np.ndarray, "N"]
+
+    @property
+    def within(self) -> float:
+        """The kernel's mean over pairs within."""
+        return _mean_of_pairs(self.own)
+
+
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
     across = _cross_sums(a, b)[0].sum() / (len(a) * len(b))
     return float(_mean_of_pairs(_sums(a)) + _mean_of_pairs(_sums(b)) - 2 * across)
@@ -78,21 +96,20 @@ def _mean_of_pairs(sums: Float[np.ndarray, "N"]) -> float:
     return float(sums.sum() / (len(sums) * (len(sums) - 1)))
 
 
-def _left_out(
-    own: Float[np.ndarray, "N"], across: Float[np.ndarray, "N"], other: float, others: int
-) -> estimate.LeftOut:
-    """The distance without each feature of one side.
-
-    Args:
-        own: the kernel's sums with this side's other features.
-        across: its sums with the other side's features.
-        other: its mean over pairs of the other side.
-        others: how many features that has.
-    """
-    n = len(own)
-    within = (own.sum() - 2 * own) / ((n - 1) * (n - 2))
-    values = within + other - 2 * (across.sum() - across) / ((n - 1) * others)
-    return estimate.LeftOut(values, np.ones(n))
+def _left_out(side: _Side, other: _Side, blocks: int | None) -> estimate.LeftOut:
+    """The distance without each block of one side."""
+    n = len(side.features)
+    parts = estimate.blocks_of(n, n if blocks is None else blocks)
+    sizes = estimate.sizes_of(parts)
+    left = n - sizes
+    if left.min() < 2:
+        raise ValueError(f"expected blocks that leave 2 of {n} vectors, got {len(parts)} blocks")
+    sums = lambda rows: np.array([rows[part].sum() for part in parts])
+    # A block's own pairs are in two of its rows.
+    pairs = np.array([_sums(side.features[p]).sum() if p.stop - p.start > 1 else 0 for p in parts])
+    within = (side.own.sum() - 2 * sums(side.own) + pairs) / (left * (left - 1))
+    across = (side.across.sum() - sums(side.across)) / (left * len(other.features))
+    return estimate.LeftOut(within + other.within - 2 * across, sizes)
 
 
 def _sums(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N"]:

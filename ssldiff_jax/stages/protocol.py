@@ -13,6 +13,7 @@ from ssldiff_jax.core import files, moments
 from ssldiff_jax.data import measures
 from ssldiff_jax.evaluation import (
     distances,
+    estimate,
     extractors,
     fidelity,
     images,
@@ -126,7 +127,7 @@ def compare(
         "fidelity": dataclasses.asdict(fidelity.compare(drawn, real)),
     }
     if min(len(real), len(drawn)) >= _LEAST_KID:
-        found["kid"] = dataclasses.asdict(kernel.kid(drawn, real))
+        found["kid"] = dataclasses.asdict(kernel.kid(drawn, real, blocks=estimate.BLOCKS))
     return found
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ssldiff_jax.evaluation import kernel, stripes
+from ssldiff_jax.evaluation import estimate, kernel, stripes
 
 
 def normal(seed, *shape):
@@ -62,6 +62,46 @@ def test_the_interval_covers_the_populations_distance():
     assert 0.9 < np.mean([f.low <= truth <= f.high for f in found]) <= 0.99
 
 
+@pytest.mark.parametrize("blocks", [2, 7, 29, 43])
+def test_each_block_left_out_is_the_dense_distance_of_the_rest(blocks, monkeypatch):
+    monkeypatch.setattr(stripes, "ENTRIES", 100)
+    a, b = normal(0, 43, 5), normal(1, 29, 5) + 0.3
+    found = kernel.kid(a, b, blocks=blocks)
+    sides, rest = [], lambda x, part: np.delete(x, np.arange(len(x))[part], axis=0)
+    for x, distance in ((a, lambda x: dense(x, b)), (b, lambda x: dense(a, x))):
+        parts = estimate.blocks_of(len(x), blocks)
+        assert np.concatenate([np.arange(len(x))[part] for part in parts]).tolist() == list(
+            range(len(x))
+        )
+        sizes = estimate.sizes_of(parts)
+        assert sizes.max() - sizes.min() <= 1
+        sides.append(estimate.LeftOut(np.array([distance(rest(x, p)) for p in parts]), sizes))
+    expected = estimate.jackknife(dense(a, b), (43, 29), sides)
+    numbers = lambda e: (e.value, e.low, e.high, e.bias)
+    assert numbers(found) == pytest.approx(numbers(expected), rel=1e-8, abs=1e-10)
+    assert found.interval == expected.interval
+
+
+def test_blocks_know_that_features_of_a_slide_are_alike():
+    """As above, half of the variance being the slide's. Of 600 independent features an interval
+    covers 0.935, since cubes are skewed; 0.025 is that rate's standard error."""
+    mean, std, draws = 0.5, 0.8, 150
+    second, third = mean**2 + std**2, mean**3 + 3 * mean * std**2
+    truth = 3 * mean**2 + 3 * (second - 1) ** 2 + third**2
+    found = {20: [], None: []}
+    for seed in range(draws):
+        of_slide = np.repeat(normal([seed, 2], 60, 1), 10, axis=0)
+        alike = np.sqrt(1 / 2) * (of_slide + normal([seed, 0], 600, 1))
+        for blocks, each in found.items():
+            each.append(kernel.kid(mean + std * alike, normal([seed, 1], 600, 1), blocks=blocks))
+    covered = {b: np.mean([e.low <= truth <= e.high for e in each]) for b, each in found.items()}
+    assert covered[20] > 0.85
+    assert covered[None] < 0.8
+    # Pairs of one slide are nearer to each other than others are.
+    bias = np.array([e.bias for e in found[20]])
+    assert bias.mean() > 3 * bias.std() / np.sqrt(draws)
+
+
 def test_subsets_are_around_the_distance_of_all():
     a, b = normal(0, 400, 6), normal(1, 300, 6) + 0.5
     found = kernel.kid_of_subsets(a, b, subsets=60, size=100)
@@ -81,3 +121,5 @@ def test_sets_that_cannot_be_compared_are_refused():
         kernel.kid(broken, x)
     with pytest.raises(ValueError, match=r"one dimension, got 4 \(here\) and 3 \(there\)"):
         stripes.require(x, x[:, :3], 1, ("here", "there"))
+    with pytest.raises(ValueError, match="blocks that leave 2 of 3 vectors, got 2 blocks"):
+        kernel.kid(x[:3], x, blocks=2)
