@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ssldiff_jax.core import blas
+
 _ROWS = 4096  # that are copied to float64 at a time
 
 
@@ -69,11 +71,12 @@ class Moments:
         """More of them, or none; ValueError, which calls them `name`, as `require_finite`'s."""
         self._require_dim(z.shape[1], name)
         require_finite(z, name)
-        for start in range(0, len(z), _ROWS):
-            rows = z[start : start + _ROWS].astype(np.float64)
-            mean = rows.mean(axis=0)
-            rows -= mean
-            self._merge(len(rows), mean, rows.T @ rows)
+        with blas.one_thread():
+            for start in range(0, len(z), _ROWS):
+                rows = z[start : start + _ROWS].astype(np.float64)
+                mean = rows.mean(axis=0)
+                rows -= mean
+                self._merge(len(rows), mean, rows.T @ rows)
 
     def merge(self, other: "Moments") -> None:
         """Count the vectors of `other` too, as if they had been added here."""

@@ -1,12 +1,14 @@
 """Distances between sets of features."""
 
+import functools
 import logging
 from collections.abc import Sequence
+from concurrent import futures
 
 import numpy as np
-import scipy.linalg
 from jaxtyping import Float
 
+from ssldiff_jax.core import blas, machine
 from ssldiff_jax.core import moments as moments_lib
 from ssldiff_jax.evaluation import estimate
 
@@ -29,7 +31,8 @@ def frechet(a: moments_lib.Moments, b: moments_lib.Moments) -> float:
     that are all the same, and of no more features than dimensions.
     """
     _check(a, b)
-    return _frechet(a, _root(a.covariance), b)
+    with blas.one_thread():
+        return _frechet(a, _root(a.covariance), b)
 
 
 def blocks_of(features: Features, blocks: int = estimate.BLOCKS) -> list[moments_lib.Moments]:
@@ -51,25 +54,27 @@ def frechet_estimate(
     whole_a, whole_b = (moments_lib.Moments.merged(side) for side in (a, b))
     _check(whole_a, whole_b)
     sides, value = [], 0.0
-    for parts, whole, other in ((a, whole_a, whole_b), (b, whole_b, whole_a)):
-        root = _root(other.covariance)
-        value = _frechet(other, root, whole)
-        without = [_frechet(other, root, whole.without(p)) for p in parts if len(parts) > 1]
-        if without:
-            sizes = np.array([float(part.count) for part in parts])
-            sides.append(estimate.LeftOut(np.array(without), sizes))
+    with blas.one_thread(), futures.ThreadPoolExecutor(machine.cores()) as pool:
+        for parts, whole, other in ((a, whole_a, whole_b), (b, whole_b, whole_a)):
+            root = _root(other.covariance)
+            distance = functools.partial(_frechet, other, root)
+            value = distance(whole)
+            if len(parts) > 1:
+                without = list(pool.map(lambda p, w=whole, d=distance: d(w.without(p)), parts))
+                sizes = np.array([float(part.count) for part in parts])
+                sides.append(estimate.LeftOut(np.array(without), sizes))
     return estimate.jackknife(value, (whole_a.count, whole_b.count), sides, least=0)
 
 
 def _frechet(a: moments_lib.Moments, root_a: np.ndarray, b: moments_lib.Moments) -> float:
     cov_a, cov_b = a.covariance, b.covariance
-    cross = scipy.linalg.eigvalsh(root_a @ cov_b @ root_a)
+    cross = np.linalg.eigvalsh(root_a @ cov_b @ root_a)
     trace = np.trace(cov_a) + np.trace(cov_b) - 2 * np.sum(np.sqrt(np.maximum(cross, 0)))
     return float(np.sum((a.mean - b.mean) ** 2) + trace)
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    values, vectors = scipy.linalg.eigh(covariance)
+    values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
