@@ -87,14 +87,16 @@ class Batched:
 
 @dataclasses.dataclass(frozen=True)
 class OfEncoder:
-    """A vision transformer that the run trained or loaded."""
+    """A vision transformer that the run trained or loaded; its products are exact to float32 on
+    all kinds of devices."""
 
     name: str
     encoder: encoder_lib.Encoder = dataclasses.field(repr=False)
 
     def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
         """Embeddings measured from the encoder's origin, float32."""
-        return self.encoder(one_size(images))
+        with jax.default_matmul_precision("highest"):
+            return self.encoder(one_size(images))
 
     @property
     def dim(self) -> int:

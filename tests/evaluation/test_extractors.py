@@ -92,6 +92,27 @@ def test_the_encoder_of_a_run(tiny):
         extract(images(1, 24))
 
 
+def test_products_are_exact_to_float32_whatever_the_device():
+    """Else some devices multiply in bfloat16."""
+    seen = []
+
+    class Watched(encoder.Architecture):
+        def embed(self, params, image):
+            seen.append(jax.config.jax_default_matmul_precision)
+            return super().embed(params, image)
+
+    model = encoder.Encoder(Watched(SIZES, 16), drawn(), batch_size=2)
+    extractors.OfEncoder("encoder", model)(images(3))
+    traced = []
+
+    def program(params, image_uint8):
+        traced.append(jax.config.jax_default_matmul_precision)
+        return jnp.zeros((len(image_uint8), 5))
+
+    extractors.Batched("zeros", "0", 5, program, np.zeros(1), 2)(images(3))
+    assert seen == traced == ["highest"]
+
+
 def test_a_published_encoder_of_a_file(tiny):
     extract = extractors.load("tiny", tiny, batch_size=2)
     assert (extract.name, extract.dim) == ("tiny", 12)
