@@ -615,8 +615,8 @@ def _evaluate() -> ConfigDict:
 def _bench() -> ConfigDict:
     c = ConfigDict()
     # Of network (one forward pass of the denoiser), weights (reading them), archive (slides to
-    # records), input, images (large ones, drawn) and training (steps, which take the memory of a
-    # training).
+    # records), input, images (large ones, drawn), training (steps, which take the memory of a
+    # training) and judgement (features of patches, distances with intervals).
     c.parts = ("network", "weights", "input", "images")
     # Whose steps part training measures, and with which batches; 0 is that of the config.
     c.train = ("denoiser",)

@@ -1,6 +1,7 @@
 """Tool `bench`: what the config's models cost on this machine, as rows of `results.json`.
 
-Weights are random: only time and memory are looked at.
+Weights are random (the part `judgement` takes the run's where it has them): only time and memory
+are looked at.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.stages import (
     bench_archive,
     bench_input,
+    bench_judgement,
     bench_sampler,
     bench_train,
     memory,
@@ -56,6 +58,7 @@ def run(context: runner.Context) -> dict[str, Any]:
         "input": bench_input.rows,
         "images": bench_sampler.rows,
         "training": bench_train.rows,
+        "judgement": bench_judgement.rows,
     }
     table: list[dict[str, Any]] = []
     for part in context.config.bench.parts:

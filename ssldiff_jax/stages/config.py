@@ -210,7 +210,7 @@ class SweepSection:
             )
 
 
-BENCH_PARTS = ("network", "weights", "archive", "input", "images", "training")
+BENCH_PARTS = ("network", "weights", "archive", "input", "images", "training", "judgement")
 TRAINED = ("denoiser", "autoencoder", "encoder", "prior")
 
 

@@ -31,6 +31,15 @@ def keep_freed() -> None:
     mallopt(_TOP_PAD, 64 << 20)
 
 
+def give_back_freed() -> None:
+    """Let the system have what glibc keeps of freed memory; nothing where the C library is
+    another."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):
+        return
+
+
 def reset_peak() -> None:
     """Start the peak anew; where the kernel does not offer that, it stays the process's."""
     try:
