@@ -80,6 +80,29 @@ def test_an_interval_of_slides_is_wider_where_features_of_a_slide_are_alike():
     assert by_slide.interval == "95%, jackknife of 20 blocks"
 
 
+@pytest.mark.parametrize("shift", [0.01, 1.0])
+def test_neither_hosts_nor_batches_change_the_distance(shift):
+    """Far from the origin, where sums of squares would lose it."""
+    a, b = (normal(s, 3000, 16).astype(np.float32) + 300 for s in (0, 1))
+    b += shift
+    expected = distances.frechet_distance(a, b)
+
+    def gathered(features, cuts, batch):
+        hosts = []
+        for part in np.split(features, cuts):
+            host = Moments(16)
+            for start in range(0, len(part), batch):
+                host.add(part[start : start + batch])
+            hosts.append(host.pack())
+        return Moments.merged(Moments.unpack(host) for host in hosts[::-1])
+
+    for cuts, batch in (([1500], 128), ([1, 700, 2900], 7), ([], 5000)):
+        found = distances.frechet(gathered(a, cuts, batch), gathered(b, cuts[:1], batch))
+        assert found == pytest.approx(expected, rel=1e-6)
+    blocks = distances.frechet_estimate(distances.blocks_of(a), distances.blocks_of(b, 7))
+    assert blocks.value == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_jackknife_of_a_mean_is_the_textbooks():
     x = normal(0, 30)
     without = (x.sum() - x) / 29
