@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fractions
 import os
 import pathlib
 import secrets
@@ -14,11 +15,13 @@ import numpy as np
 import pyvips
 import rasterio
 import rasterio.shutil
+import tifffile
 from rasterio import windows as raster_windows
 
 from ssldiff_jax.core import arrays
 
 _TILE = 256  # px
+_COARSEST_VIPS = 1e6  # µm per px
 _STRIP = 1024  # rows that are copied at a time
 
 
@@ -168,8 +171,10 @@ def georeference(path: pathlib.Path, mpp: float) -> Georeference | None:
 
 
 def _write_tiff(path: pathlib.Path, source: pyvips.Image, scale: Scale, **more) -> None:
+    # vips counts pixels per mm, whatever unit it stores, and none larger than a metre.
+    per_mm = 1000 / min(scale.mpp, _COARSEST_VIPS)
     with _replacing(pathlib.Path(path)) as temporary:
-        source.tiffsave(
+        source.copy(xres=per_mm, yres=per_mm).tiffsave(
             str(temporary),
             tile=True,
             tile_width=_TILE,
@@ -179,10 +184,19 @@ def _write_tiff(path: pathlib.Path, source: pyvips.Image, scale: Scale, **more) 
             compression="jpeg",
             Q=scale.quality,
             resunit="cm",
-            xres=1000 / scale.mpp,  # vips counts pixels per mm, whatever the unit it stores
-            yres=1000 / scale.mpp,
             **more,
         )
+        if scale.mpp > _COARSEST_VIPS:
+            _overwrite_resolution(temporary, scale.mpp)
+
+
+def _overwrite_resolution(path: pathlib.Path, mpp: float) -> None:
+    """Pixels per centimetre of the finest level, which vips writes in all of them."""
+    per_cm = fractions.Fraction(1e4 / mpp).limit_denominator(2**31)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for page in file.pages:
+            for name in ("XResolution", "YResolution"):
+                page.tags[name].overwrite((per_cm.numerator, per_cm.denominator))
 
 
 def _ome_xml(path: pathlib.Path, source: pyvips.Image, scale: Scale) -> str:

@@ -33,6 +33,16 @@ def full_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.parametrize("mpp", [1e6, 5e6, 3e7])
+def test_a_pyramid_may_be_as_coarse_as_a_satellite_sees(tmp_path, image_uint8, mpp):
+    path = tmp_path / "out.tif"
+    pyramid.write_pyramid(path, image_uint8, pyramid.Scale(mpp))
+    with openslide.OpenSlide(str(path)) as raw:
+        assert raw.level_count > 2
+        assert 1e4 / float(raw.properties["tiff.XResolution"]) == pytest.approx(mpp, rel=1e-6)
+        assert raw.properties["tiff.XResolution"] == raw.properties["tiff.YResolution"]
+
+
 def test_pyramid_reads_back(tmp_path, image_uint8):
     path = tmp_path / "out.tif"
     pyramid.write_pyramid(path, image_uint8, pyramid.Scale(0.4321, 95))
