@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, grids,
     # prior, sample, imagine, judge, evaluate, report. The tools draw, sweep, variations, watch,
-    # study, export, verify, bench and compile run when named.
+    # compare, study, export, verify, bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote is deleted.
     config.force = ""
@@ -40,6 +40,10 @@ def get_config() -> ConfigDict:
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder()
     config.evaluate = _evaluate()
+    config.compare = ConfigDict()
+    # Two folders of images, whoever drew them, that the tool compare judges.
+    config.compare.real = ""
+    config.compare.drawn = ""
     config.report = ConfigDict()
     # Work directories of other runs to show beside this one.
     config.report.compare = ()

@@ -91,8 +91,8 @@ def sizes_of(parts: list[slice]) -> Float[np.ndarray, "G"]:
 def jackknife(
     value: float, counts: tuple[int, int], sides: list[LeftOut], least: float = -np.inf
 ) -> Estimate:
-    """The interval of a figure of two independent samples, t-distributed around value − bias and
-    nowhere below `least`.
+    """The interval of a figure of two independent samples, t-distributed around value − bias, or
+    around `least` where that is below it, and nowhere below `least`.
 
     A side that is not in `sides` counts as known exactly.
     """
@@ -107,7 +107,8 @@ def jackknife(
     half = stats.t.ppf((1 + LEVEL) / 2, found) * np.sqrt(variances.sum())
     blocks = " and ".join(str(len(side.values)) for side in sides)
     text = f"{LEVEL:.0%}, jackknife of {blocks} blocks"
-    low, high = (max(value - bias + side, least) for side in (-half, half))
+    centre = max(value - bias, least)
+    low, high = max(centre - half, least), centre + half
     return Estimate(float(value), float(low), float(high), counts, float(bias), text)
 
 

@@ -305,6 +305,7 @@ class RunConfig:
     study: study_config.StudySection
     judge: EncoderSection
     evaluate: evaluate_config.EvaluateSection
+    compare: evaluate_config.CompareSection
     report: evaluate_config.ReportSection
 
     def __post_init__(self):

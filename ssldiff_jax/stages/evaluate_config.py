@@ -70,6 +70,14 @@ class EvaluateSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class CompareSection:
+    """Folders of images, or .npy arrays of pixels, for the tool `compare`."""
+
+    real: str
+    drawn: str
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportSection:
     """Work directories of other runs to show beside this one."""
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,9 @@ from jaxtyping import Float
 from ssldiff_jax.core import files, moments
 from ssldiff_jax.data import measures
 from ssldiff_jax.evaluation import (
-    distances,
-    estimate,
+    compared,
     extractors,
-    fidelity,
     images,
-    kernel,
     memorisation,
     statistics,
     stored,
@@ -28,16 +25,22 @@ from ssldiff_jax.stages import generator, labelled, parts, redrawn, runner
 
 _LOG = logging.getLogger(__name__)
 
-_LEAST_KID, _SHOWN = 4, 64
+_SHOWN = 64
+
+OWN = ("judge", "encoder")
+"""Networks of a run itself."""
 
 Networks = Mapping[str, extractors.Extractor]
 Features = Float[np.ndarray, "N D"]
 
 
-def networks(context: runner.Context) -> dict[str, extractors.Extractor]:
-    """The run's judge and, unless embeddings were computed elsewhere, its encoder; then those that
-    `config.evaluate` names."""
-    own = ("judge",) if context.config.embeddings.source else ("judge", "encoder")
+def networks(
+    context: runner.Context, own: Sequence[str] | None = None
+) -> dict[str, extractors.Extractor]:
+    """The run's judge and, unless embeddings were computed elsewhere, its encoder, or those of
+    `own`; then those that `config.evaluate` names."""
+    if own is None:
+        own = OWN[:1] if context.config.embeddings.source else OWN
     found: dict[str, extractors.Extractor] = {
         name: extractors.OfEncoder(name, parts.load_encoder(context, name)) for name in own
     }
@@ -64,7 +67,10 @@ def run(
     seen = {name: pair.features(network) for name, network in by.items()}
     found: dict[str, Any] = {
         "patches": {
-            name: compare(context, network, *seen[name], folder) for name, network in by.items()
+            name: compare(
+                context, extraction_of(context, network), *seen[name], "held-out patches", folder
+            )
+            for name, network in by.items()
         }
     }
     training = labelled.Sample.draw(
@@ -79,10 +85,8 @@ def run(
     found["memorisation"] = _copies(seen["judge"], of_training, pair, training, folder)
     confusion = _confusion(context, seen, pair.held_out, of_training, training)
     if confusion is not None:
-        told = {"labels": list(confusion.names), "counts": confusion.counts.tolist(),
-                "accuracy": confusion.accuracy}  # fmt: skip
-        files.write_json(folder / "confusion.json", told)
-        found["confusion"] = told | {"balanced_accuracy": confusion.balanced_accuracy}
+        files.write_json(folder / "confusion.json", confusion)
+        found["confusion"] = confusion
     return found
 
 
@@ -105,30 +109,22 @@ def redraw(
 
 def compare(
     context: runner.Context,
-    extractor: extractors.Extractor,
+    extraction: statistics.Extraction,
     real: Features,
     drawn: Float[np.ndarray, "M D"],
+    dataset: str,
     folder: pathlib.Path,
 ) -> dict[str, Any]:
-    """Distances and fidelity by one network, with what is needed to repeat them."""
-    extraction = extraction_of(context, extractor)
-    own = statistics.Statistics(extraction, "held-out patches", moments.Moments.of(real))
-    path = folder / "statistics" / f"{extractor.name}.safetensors"
+    """Figures by one network, with what is needed to repeat them; writes the statistics of the real
+    side, which is called `dataset`."""
+    own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
+    path = folder / "statistics" / f"{extraction.extractor}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     sha256 = statistics.write(path, own)
     published = reference(context, extraction)
-    sides = [published.moments] if published else distances.blocks_of(real)
-    frechet = distances.frechet_estimate(distances.blocks_of(drawn), sides)
     told = {"sha256": sha256, "reference": (published or own).dataset}
-    found = {
-        "extraction": dataclasses.asdict(extraction) | told,
-        "frechet": dataclasses.asdict(frechet),
-        "frechet_of_real_halves": distances.frechet_distance(real[::2], real[1::2]),
-        "fidelity": dataclasses.asdict(fidelity.compare(drawn, real)),
-    }
-    if min(len(real), len(drawn)) >= _LEAST_KID:
-        found["kid"] = dataclasses.asdict(kernel.kid(drawn, real, blocks=estimate.BLOCKS))
-    return found
+    found = compared.figures(drawn, real, published.moments if published else None)
+    return {"extraction": dataclasses.asdict(extraction) | told} | found
 
 
 def extraction_of(
@@ -179,17 +175,18 @@ def _confusion(
     held_out: labelled.Sample,
     of_training: Features,
     training: labelled.Sample,
-) -> zero_shot.Confusion | None:
-    """Classes of drawn patches: by a CLIP's prompts, else by the means of real patches of each
-    class; the truth is the class of the real patch that led. None where none are asked for, and
-    (a warning tells) where training patches are of fewer than two."""
+) -> dict[str, Any] | None:
+    """What drawn patches are taken for: by a CLIP's prompts, else by the means of real patches of
+    each class; the truth is the class of the real patch that led. `of_real` is what these
+    themselves are taken for: no drawn ones do better. None where none are asked for, and (a warning
+    tells) where training patches are of fewer than two."""
     section = context.config.evaluate
     if not section.classes:
         return None
     truth = held_out.classes(section.classes)
     if extractors.CLIP in seen and section.prompts:
         classes = _of_prompts(context, sorted(set(truth)))
-        return zero_shot.classify(classes, seen[extractors.CLIP][1], truth)
+        return _told(classes, seen[extractors.CLIP], truth, range(len(truth)))
     labels = training.classes(section.classes)
     known = measures.CLASSES.get(section.classes, tuple(sorted(set(labels))))
     there = tuple(name for name in known if name in labels)
@@ -199,7 +196,20 @@ def _confusion(
         _LOG.warning("two classes of %s are needed to tell, got %s", section.classes, told)
         return None
     classes = zero_shot.from_images(of_training, labels, there)
-    return zero_shot.classify(classes, seen["judge"][1][kept], [truth[i] for i in kept])
+    return _told(classes, seen["judge"], truth, kept)
+
+
+def _told(
+    classes: zero_shot.Classes,
+    features: tuple[Features, Features],
+    truth: list[str],
+    kept: Sequence[int],
+) -> dict[str, Any]:
+    labels = [truth[i] for i in kept]
+    of_real, found = (zero_shot.classify(classes, side[list(kept)], labels) for side in features)
+    scores = lambda c: {"accuracy": c.accuracy, "balanced_accuracy": c.balanced_accuracy}
+    told = {"labels": list(found.names), "counts": found.counts.tolist()}
+    return told | scores(found) | {"of_real": scores(of_real)}
 
 
 def _of_prompts(context: runner.Context, found: list[str]) -> zero_shot.Classes:

@@ -30,13 +30,12 @@ class Redrawn:
         progress = logs.Progress("patches drawn again", len(self.held_out))
         for block, start in enumerate(starts):
             stop = min(start + BLOCK, len(self.held_out))
+            if not (self.real.has(start, stop) and self.drawn.has(start, stop)):
+                pixels = self.held_out.pixels(start, stop)
+                self.real.write(start, pixels)
+                drawn = model.sample_patches(model.encoder(pixels), seed=seed + block)
+                self.drawn.write(start, drawn)
             progress.update(stop - start)
-            if self.real.has(start, stop) and self.drawn.has(start, stop):
-                continue
-            pixels = self.held_out.pixels(start, stop)
-            self.real.write(start, pixels)
-            drawn = model.sample_patches(model.encoder(pixels), seed=seed + block)
-            self.drawn.write(start, drawn)
         progress.close()
 
     def features(

@@ -6,6 +6,7 @@ from typing import Any
 from ssldiff_jax.stages import (
     autoencoder,
     bench,
+    compare,
     compile,
     denoiser,
     draw,
@@ -114,6 +115,7 @@ STAGES: dict[str, runner.Stage] = {
         follows="denoiser",
         tool=True,
     ),
+    "compare": runner.Stage(compare.run, ("compare", "evaluate"), tool=True, always=True),
     "study": runner.Stage(
         study.run,
         ("sample", "study"),

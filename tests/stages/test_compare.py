@@ -1,0 +1,101 @@
+"""The tool compare judges folders of images, whoever drew them."""
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation import distances, extractors
+
+COUNT, PX = 24, 48
+
+
+def write_images(folder, seed, *, level=128, count=COUNT, px=PX, suffix="png"):
+    """Coarse random pictures around a grey level."""
+    folder.mkdir()
+    generator = np.random.default_rng(seed)
+    for number in range(count):
+        coarse = np.clip(generator.normal(level, 40, (6, 6, 3)), 0, 255).astype(np.uint8)
+        image = Image.fromarray(coarse).resize((px, px), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:03d}.{suffix}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    real = write_images(root / "real", 0)
+    return real, write_images(root / "alike", 1), write_images(root / "dark", 2, level=60)
+
+
+@pytest.fixture
+def compare(command, tmp_path, clip_folder):
+    def run(real, drawn, *flags, networks=f"('clip={clip_folder}',)"):
+        done = command(
+            tmp_path / "run", "--config.stages=compare", f"--config.compare.real={real}",
+            f"--config.compare.drawn={drawn}", f"--config.evaluate.extractors={networks}", *flags,
+        )  # fmt: skip
+        return done, tmp_path / "run" / "compare"
+
+    return run
+
+
+def test_figures_are_those_of_the_features(compare, folders, clip_folder):
+    real, alike, dark = folders
+    found = {}
+    for name, drawn in (("alike", alike), ("dark", dark)):
+        done, at = compare(real, drawn)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found[name] = files.read_json(at / "results.json")["clip"]
+    read = lambda folder: [np.asarray(Image.open(p)) for p in sorted(folder.glob("*.png"))]
+    network = extractors.load("clip", clip_folder, 8)
+    wanted = distances.frechet_distance(network(read(dark)), network(read(real)))
+    assert found["dark"]["frechet"]["value"] == pytest.approx(wanted, rel=1e-4)
+    assert found["dark"]["frechet"]["value"] > 2 * found["alike"]["frechet"]["value"]
+    told = found["dark"]["extraction"]
+    assert (told["image_format"], told["image_px"], told["reference"]) == ("PNG", PX, str(real))
+    rows = list(csv.DictReader((at.parent / "results.csv").open()))
+    assert [row["drawn"] for row in rows] == [str(alike), str(dark)]
+
+    # The statistics that were written serve as a published reference.
+    done, at = compare(real, dark, f"--config.evaluate.reference={keep(at)}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    again = files.read_json(at / "results.json")["clip"]["frechet"]
+    assert again["value"] == pytest.approx(wanted, rel=1e-4)
+
+
+def keep(at):
+    """The statistics under another name: the folder is made anew."""
+    return (at / "statistics").rename(at.parent / "published")
+
+
+def test_what_cannot_be_compared_is_one_line(compare, folders, tmp_path):
+    real, alike, _ = folders
+    (tmp_path / "empty").mkdir()
+    mixed = write_images(tmp_path / "mixed", 3)
+    write_images(tmp_path / "large", 3, px=64)
+    Image.new("RGB", (20, 20)).save(mixed / "999.png")
+    few = write_images(tmp_path / "few", 3, count=3)
+    for drawn, message in (
+        (tmp_path / "empty", "expected images"),
+        (tmp_path / "nowhere", "no such folder"),
+        (mixed, r"mixed: expected images of one size, got (48, 48) and, of 999.png, (20, 20)"),
+        (tmp_path / "large", "expected images of (48, 48) px as in"),
+        (few, "expected 4 images or more to compare, got 3"),
+        ("", "config.compare.drawn must name a folder, got ''"),
+    ):
+        done, _ = compare(real, drawn)
+        assert done.returncode == 1
+        assert message in done.stderr.strip().splitlines()[-1]
+    done, _ = compare(real, alike, networks="()")
+    assert done.returncode == 1
+    assert "config.evaluate.extractors must name a network" in done.stderr
+
+
+def test_formats_that_differ_are_told(compare, folders, tmp_path):
+    real, _, _ = folders
+    done, _ = compare(real, write_images(tmp_path / "jpeg", 1, suffix="jpg"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "real images are PNG, drawn ones JPG: a distance sees what a format loses" in done.stderr
