@@ -149,7 +149,8 @@ def test_a_map_of_many_cells_is_an_image(workdir):
 
 
 def test_a_confusion_matrix_is_a_table_with_headers():
-    text = confusion.table(["tumour", HOSTILE], [[3, 1], [0, 0]], accuracy=0.75)
+    text = confusion.table(["tumour", HOSTILE], [[3, 1], [0, 0]], 0.75, 0.9)
+    assert "<b>0.750</b>, of the real ones 0.900" in text
     assert is_whole(text)
     assert HOSTILE not in text
     assert text.count('scope="col"') == text.count('scope="row"') == 2

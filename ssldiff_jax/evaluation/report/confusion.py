@@ -1,7 +1,7 @@
 """What was taken for what, as a table.
 
 `evaluate/confusion.json`, optional: `{"labels": ["stroma", …], "counts": [[30, 2], [1, 27]],
-"accuracy": 0.95}`. A row of `counts` is what is asked for or true, a column what was found.
+"accuracy": 0.95, "of_real": {"accuracy": 0.97}}`; the last is the ceiling. A row of `counts` is what is asked for or true, a column what was found.
 """
 
 import html
@@ -18,11 +18,15 @@ def part(workdir: pathlib.Path) -> str:
     if not path.exists():
         return ""
     found = files.read_json(path)
-    return table(found["labels"], found["counts"], accuracy=found.get("accuracy"))
+    ceiling = found.get("of_real", {}).get("accuracy")
+    return table(found["labels"], found["counts"], found.get("accuracy"), ceiling)
 
 
 def table(
-    labels: Sequence[str], counts: Sequence[Sequence[float]], *, accuracy: float | None = None
+    labels: Sequence[str],
+    counts: Sequence[Sequence[float]],
+    accuracy: float | None = None,
+    ceiling: float | None = None,
 ) -> str:
     """Counts, each tinted by its share of its row.
 
@@ -38,7 +42,8 @@ def table(
     body = "".join(_row(i, str(name), counts[i]) for i, name in enumerate(labels))
     said = "Rows: what was asked for. Columns: what was found. Percentages are of a row."
     if accuracy is not None:
-        said = f"Accuracy <b>{charts.number(accuracy)}</b>. {said}"
+        real = f", of the real ones {charts.number(ceiling)}" if ceiling is not None else ""
+        said = f"Accuracy <b>{charts.number(accuracy)}</b>{real}. {said}"
     return (
         f'<p class="hint">{said}</p>'
         '<div class="wide" tabindex="0" role="region" aria-label="confusion matrix">'

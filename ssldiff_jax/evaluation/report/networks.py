@@ -21,6 +21,7 @@ _ROWS = {
     "density": ("patches", "fidelity", "density"),
     "coverage": ("patches", "fidelity", "coverage"),
     "large images, crops": ("large", "crops"),
+    "the same, real crops of other places": ("large", "crops_floor"),
     "large images, whole": ("large", "whole"),
 }
 _HINT = (
