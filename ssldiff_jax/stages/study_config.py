@@ -5,7 +5,7 @@ from typing import Literal
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import measures
-from ssldiff_jax.evaluation import classifiers, mil
+from ssldiff_jax.evaluation import classifiers, mil_models
 
 TASKS = ("patches", "bags")
 PATCH_MODELS = ("linear", "resnet", "vit")
@@ -69,10 +69,10 @@ class BagStudy:
     count_test: int
     draws: int
     models: tuple[str, ...]
-    network: mil.MilConfig
+    network: mil_models.MilConfig
 
     def __post_init__(self):
-        _require_models("bags", self.models, tuple(mil.MODELS))
+        _require_models("bags", self.models, tuple(mil_models.MODELS))
         _require_counts("bags", self.count, self.count_test, self.draws)
         if min(self.side, self.cells) < 1:
             raise config_lib.ConfigError(

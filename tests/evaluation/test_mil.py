@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from ssldiff_jax.evaluation import fitting, mil, scores
+from ssldiff_jax.evaluation import fitting, mil, mil_models, scores
 
 LENGTH, DIM = 12, 6
 FIT = fitting.FitConfig(200, 16, 3e-3, 0.001)
-CONFIG = mil.MilConfig(32, 16, 0.1, 3, 0.7, FIT)
+CONFIG = mil_models.MilConfig(32, 16, 0.1, 3, 0.7, FIT)
 ATTENDING = ("abmil", "clam", "dsmil")
 
 
@@ -53,7 +53,7 @@ def test_the_mean_cannot_find_it():
     assert auc_of("mean") < 0.65
 
 
-@pytest.mark.parametrize("name", list(mil.MODELS))
+@pytest.mark.parametrize("name", list(mil_models.MODELS))
 def test_attention_sums_to_one_and_knows_no_padding(name):
     bags, _ = planted(np.random.default_rng(2), 20)
     seen = learner(name).see(fitted(name), bags)
@@ -70,7 +70,7 @@ def test_attention_sums_to_one_and_knows_no_padding(name):
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", list(mil.MODELS))
+@pytest.mark.parametrize("name", list(mil_models.MODELS))
 def test_the_order_of_instances_is_nothing(name):
     bags, _ = planted(np.random.default_rng(3), 20)
     order = np.random.default_rng(4).permutation(LENGTH)
@@ -98,7 +98,7 @@ def test_one_trace_and_the_same_again(name):
 
 
 def test_gated_attention_is_equation_9():
-    module = mil.GatedAttention(4)
+    module = mil_models.GatedAttention(4)
     h = np.random.default_rng(0).normal(size=(1, 5, 3)).astype(np.float32)
     known = np.array([[True, True, True, True, False]])
     params = module.init(jax.random.key(0), h, known)["params"]
@@ -111,7 +111,7 @@ def test_gated_attention_is_equation_9():
 
 def test_the_smooth_svm_has_a_margin():
     score = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
-    found = mil.smooth_svm(score, np.array([0, 0, 0]))
+    found = mil_models.smooth_svm(score, np.array([0, 0, 0]))
     np.testing.assert_allclose(found, [np.log(1 + np.e), np.log1p(np.exp(-8)), 10], atol=1e-3)
 
 
@@ -147,4 +147,4 @@ def test_bad_bags_are_one_line():
     with pytest.raises(ValueError, match="the training bags must show two classes"):
         learner("mean").fit(mil.Bags.of([good, good], LENGTH), np.array([0, 0]), seed=0)
     with pytest.raises(ValueError, match="0 ≤ dropout < 1"):
-        mil.MilConfig(32, 16, 1.0, 3, 0.7, FIT)
+        mil_models.MilConfig(32, 16, 1.0, 3, 0.7, FIT)
