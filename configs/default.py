@@ -675,8 +675,10 @@ def _study() -> ConfigDict:
     c.level = 0.95
     c.patches = ConfigDict()
     p = c.patches
-    # What most of a patch's pixels are (stain, landcover), or the class recorded of a list.
+    # What most of a patch's pixels are (stain, landcover); the class recorded of a list; or
+    # clusters of what the judge sees in training patches.
     p.labels = "stain"
+    p.clusters = 5
     # Real patches, at most one of each record; 0 is all.
     p.count = 512
     p.count_test = 512

@@ -24,9 +24,28 @@ Label = Int[np.ndarray, "N"]
 Probability = Float[np.ndarray, "M K"]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scaling:
+    """Features less a mean, over a deviation."""
+
+    mean: Float[np.ndarray, "D"]
+    std: Float[np.ndarray, "D"]
+
+    @classmethod
+    def of(cls, features: Float[np.ndarray, "N D"]) -> "Scaling":
+        """Those of examples that need no label."""
+        return cls(features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6))
+
+    def __call__(self, features: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M D"]:
+        """Standardised."""
+        return (features - self.mean) / self.std
+
+
 @dataclasses.dataclass(frozen=True)
 class LinearProbe:
     """Logistic regression of standardised features: convex, so that no seed changes it.
+
+    It takes them as they are: few examples know their deviation badly, `Scaling` of many does not.
 
     Attributes:
         num_classes: K.
@@ -52,9 +71,8 @@ class LinearProbe:
         for name, features in (("training", train), ("held-out", held_out)):
             require_finite(features, f"{name} embeddings")
         scores.require_classes(label, "the training examples")
-        mean, std = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-6)
-        scale = lambda x: np.column_stack([(x - mean) / std, np.ones(len(x))]).astype(np.float64)
-        x, wanted = scale(train), np.eye(self.num_classes)[label]
+        one_more = lambda x: np.column_stack([x, np.ones(len(x))]).astype(np.float64)
+        x, wanted = one_more(train), np.eye(self.num_classes)[label]
         shape = (x.shape[1], self.num_classes)
 
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -67,7 +85,7 @@ class LinearProbe:
 
         start = np.zeros(shape).ravel()
         found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B")
-        return scipy.special.softmax(scale(held_out) @ found.x.reshape(shape), axis=1)
+        return scipy.special.softmax(one_more(held_out) @ found.x.reshape(shape), axis=1)
 
 
 def require_finite(features: Float[np.ndarray, "N *D"], what: str) -> None:

@@ -56,22 +56,9 @@ class Bags:
         return Bags(both("embedding"), both("known"))
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Fitted:
-    """Weights, and the mean and deviation of instances that they expect."""
-
-    params: Any
-    mean: Float[np.ndarray, "D"]
-    std: Float[np.ndarray, "D"]
-
-    def scaled(self, bags: Bags) -> dict[str, np.ndarray]:
-        """A batch for the network: instances standardised, padding 0."""
-        x = (bags.embedding - self.mean) / self.std * bags.known[..., None]
-        return {"x": x, "known": bags.known}
-
-
 class Learner:
-    """A model of bags of up to L embeddings, fitted from random weights as often as asked."""
+    """A model of bags of up to L standardised embeddings, fitted from random weights as often as
+    asked."""
 
     def __init__(
         self,
@@ -96,19 +83,14 @@ class Learner:
         """Programs that its fits have made."""
         return self._fitter.num_traces
 
-    def fit(self, bags: Bags, label: Int[np.ndarray, "N"], *, seed: int) -> Fitted:
-        """Raises ValueError for bags of one class."""
+    def fit(self, bags: Bags, label: Int[np.ndarray, "N"], *, seed: int) -> Any:
+        """Weights. Raises ValueError for bags of one class."""
         scores.require_classes(label, "the training bags")
-        instances = bags.embedding[bags.known]
-        std = np.maximum(instances.std(axis=0), 1e-6)
-        fitted = Fitted(None, instances.mean(axis=0), std)
-        params = self._fitter.fit(fitted.scaled(bags) | {"label": label}, seed=seed)
-        return dataclasses.replace(fitted, params=params)
+        return self._fitter.fit(_batch(bags) | {"label": label}, seed=seed)
 
-    def see(self, fitted: Fitted, bags: Bags) -> mil_models.Seen:
+    def see(self, params: Any, bags: Bags) -> mil_models.Seen:
         """Probabilities of bags, and attention to their instances, as NumPy arrays."""
-        size = self._fitter.config.batch_size
-        return fitting.in_batches(self._see, fitted.params, fitted.scaled(bags), size)
+        return fitting.in_batches(self._see, params, _batch(bags), self._fitter.config.batch_size)
 
     def __call__(
         self, train: Bags, label: Int[np.ndarray, "N"], held_out: Bags, *, seed: int
@@ -121,3 +103,7 @@ class Learner:
             {"params": params}, batch["x"], batch["known"], batch["label"],
             method="loss", rngs={"dropout": key},
         )  # fmt: skip
+
+
+def _batch(bags: Bags) -> dict[str, np.ndarray]:
+    return {"x": bags.embedding, "known": bags.known}

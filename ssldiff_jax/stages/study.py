@@ -8,24 +8,30 @@ is drawn has the label of the real one. Tests are real and held out.
 import dataclasses
 import functools
 import logging
-import operator
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import classifiers, mil, scores
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import generator, runner, study_config, study_data
+from ssldiff_jax.stages import (
+    generator,
+    runner,
+    study_bags,
+    study_config,
+    study_patches,
+    study_task,
+)
 from ssldiff_jax.train import logs
 
 _LOG = logging.getLogger(__name__)
 
-MIXTURES = ("real", "synthetic", "real + synthetic")
+_TASKS = {"patches": study_patches.task, "bags": study_bags.task}
 _LEAST_CASES = 8
 """With fewer test cases than these, examples are resampled one by one."""
 
@@ -41,17 +47,19 @@ def run(context: runner.Context) -> dict[str, Any]:
             "a study embeds what is drawn: config.embeddings.source must be '', got "
             f"{config.embeddings.source!r}"
         )
-    drawer = study_data.Drawer(generator.Generator.of_run(context), config.seed)
+    drawer = study_task.Drawer(generator.Generator.of_run(context), config.seed)
     rows, facts = [], {}
     for name in section.tasks:
         began = time.monotonic()
-        task = getattr(study_data, name)(context, drawer)
+        task = _TASKS[name](context, drawer)
         drawn_after = time.monotonic() - began
         bootstrap, unit = _bootstrap(task, section, config.seed)
         for model, (seen, classifier) in _classifiers(name, task, config).items():
             rows += _rows((name, model), task, task.inputs[seen], classifier, bootstrap, config)
         facts[name] = {
             "classes": task.counts(),
+            "drawn": len(task.used),
+            "kept": task.kept,
             "resampled": unit,
             "seconds_of_data": round(drawn_after, 1),
             "seconds": round(time.monotonic() - began, 1),
@@ -63,7 +71,7 @@ def run(context: runner.Context) -> dict[str, Any]:
 
 
 def _bootstrap(
-    task: study_data.Task, section: study_config.StudySection, seed: int
+    task: study_task.Task, section: study_config.StudySection, seed: int
 ) -> tuple[scores.Bootstrap, str]:
     """What is resampled, and its name: whole cases where there are enough of them."""
     by_case = len(np.unique(task.test_case)) >= _LEAST_CASES
@@ -76,7 +84,7 @@ def _bootstrap(
 
 
 def _classifiers(
-    name: str, task: study_data.Task, config: run_config.RunConfig
+    name: str, task: study_task.Task, config: run_config.RunConfig
 ) -> dict[str, tuple[str, Classifier]]:
     """By name, what each sees and itself."""
     count, section = len(task.classes), config.study
@@ -99,19 +107,10 @@ def _classifiers(
     return found
 
 
-def subset(label: Int[np.ndarray, "N"], fraction: float, seed: int) -> Int[np.ndarray, "n"]:
-    """A fraction of the examples of every class, one at least; in order."""
-    generator_, found = np.random.default_rng(seed), []
-    for k in np.unique(label):
-        rows = generator_.permutation(np.flatnonzero(label == k))
-        found.append(rows[: max(round(fraction * len(rows)), 1)])
-    return np.sort(np.concatenate(found))
-
-
 def _rows(
     names: tuple[str, str],
-    task: study_data.Task,
-    inputs: study_data.Inputs,
+    task: study_task.Task,
+    inputs: study_task.Inputs,
     classifier: Classifier,
     bootstrap: scores.Bootstrap,
     config: run_config.RunConfig,
@@ -119,19 +118,20 @@ def _rows(
     """Every fraction and mixture of one classifier."""
     section, rows = config.study, []
     progress = logs.Progress(
-        "study " + " ".join(names), len(section.fractions) * len(MIXTURES) * section.seeds
+        "study " + " ".join(names),
+        len(section.fractions) * len(study_task.MIXTURES) * section.seeds,
     )
     for fraction in section.fractions:
         found, counts = {}, {}
-        for mixture in MIXTURES:
+        for mixture in study_task.MIXTURES:
             predicted = []
-            for seed in range(config.seed, config.seed + section.seeds):
-                real = subset(task.label, fraction, seed)
-                train, label, counts[mixture] = mixed(inputs, task.label, real, mixture)
+            for seed in study_task.seeds_of(section, config.seed):
+                real = study_task.subset(task.label, fraction, seed)
+                train, label, counts[mixture] = task.mixed(inputs, real, mixture)
                 predicted.append(classifier(train, label, inputs.test, seed=seed))
                 progress.update()
             found[mixture] = np.stack(predicted).astype(np.float64)
-        for mixture in MIXTURES:
+        for mixture in study_task.MIXTURES:
             row = dict(zip(("task", "model"), names, strict=True))
             row |= {"fraction": fraction, "mixture": mixture, "seeds": section.seeds}
             row |= counts[mixture] | {"test": len(task.test_label)}
@@ -143,23 +143,6 @@ def _rows(
             )  # fmt: skip
     progress.close()
     return rows
-
-
-def mixed(
-    inputs: study_data.Inputs,
-    label: Int[np.ndarray, "N"],
-    real: Int[np.ndarray, "n"],
-    mixture: str,
-) -> tuple[Any, Int[np.ndarray, "m"], dict[str, int]]:
-    """(training examples, their labels, counts) of a mixture of some of the real examples and
-    those drawn from these."""
-    sets = [inputs.train[real]] if mixture != "synthetic" else []
-    drawn = [] if mixture == "real" else [redrawn[real] for redrawn in inputs.drawn]
-    both = [*sets, *drawn]
-    is_array = isinstance(both[0], np.ndarray)
-    train = np.concatenate(both) if is_array else functools.reduce(operator.add, both)
-    counts = {"real": len(real) * len(sets), "synthetic": len(real) * len(drawn)}
-    return train, np.tile(label[real], len(both)), counts
 
 
 def _scored(

@@ -13,10 +13,12 @@ PATCH_MODELS = ("linear", "resnet", "vit")
 
 @dataclasses.dataclass(frozen=True)
 class PatchStudy:
-    """Patches and their classes: what most of their pixels show, or the class recorded with them.
+    """Patches and their classes: what most of their pixels show, the class recorded with them, or
+    the cluster of the judge's embeddings.
 
     Attributes:
         labels: of what.
+        clusters: how many.
         count: real patches of the training split, 0: one of each record.
         count_test: of the held-out split.
         draws: how often each real one is drawn again.
@@ -25,7 +27,8 @@ class PatchStudy:
         network: of the others.
     """
 
-    labels: Literal["stain", "landcover", "recorded"]
+    labels: Literal["stain", "landcover", "recorded", "clusters"]
+    clusters: int
     count: int
     count_test: int
     draws: int
@@ -36,6 +39,10 @@ class PatchStudy:
     def __post_init__(self):
         _require_models("patches", self.models, PATCH_MODELS)
         _require_counts("patches", self.count, self.count_test, self.draws)
+        if self.clusters < 2:
+            raise config_lib.ConfigError(
+                f"config.study.patches.clusters must be ≥ 2, got {self.clusters}"
+            )
         if self.l2 < 0:
             raise config_lib.ConfigError(f"config.study.patches.l2 must be ≥ 0, got {self.l2}")
 

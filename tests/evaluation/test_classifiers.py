@@ -43,13 +43,25 @@ def test_the_probe_is_at_its_optimum_and_needs_no_seed():
     np.testing.assert_allclose(probe(x, y, x).mean(axis=0), np.bincount(y) / 80, atol=1e-3)
 
 
-def test_the_probe_sees_no_scale():
+def test_scaled_features_have_no_scale():
     generator = np.random.default_rng(1)
-    (x, y), (held_out, _) = blobs(generator, 60), blobs(generator, 40)
-    probe, scale = classifiers.LinearProbe(3, 0.01), np.float32([1, 10, 100, 0.1, 5])
-    np.testing.assert_allclose(
-        probe(x, y, held_out), probe(x * scale + 7, y, held_out * scale + 7), atol=1e-3
-    )
+    x, other = (generator.normal(3, 2, size=(50, 4)) for _ in range(2))
+    scaling = classifiers.Scaling.of(x)
+    np.testing.assert_allclose(scaling(x).mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(scaling(x).std(axis=0), 1)
+    factor = np.array([1, 10, 100, 0.1])
+    moved = classifiers.Scaling.of(x * factor + 7)
+    np.testing.assert_allclose(moved(other * factor + 7), scaling(other))
+    assert not classifiers.Scaling.of(np.ones((9, 2)))(np.ones((3, 2))).any()
+
+
+def test_the_probe_takes_features_as_they_are():
+    """Weights are held back by l2, so larger features of the same kind are told apart better."""
+    generator = np.random.default_rng(1)
+    (x, y), (held_out, wanted) = blobs(generator, 60), blobs(generator, 40)
+    probe = classifiers.LinearProbe(3, 1.0)
+    sure = lambda k: probe(k * x, y, k * held_out)[np.arange(40), wanted].mean()
+    assert sure(0.1) < sure(1) - 0.05 < sure(10) - 0.1
 
 
 def test_repeated_examples_are_no_other_problem():

@@ -60,8 +60,8 @@ def test_attention_sums_to_one_and_knows_no_padding(name):
     np.testing.assert_allclose(seen.attention.sum(axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(seen.probability.sum(axis=1), 1, atol=1e-5)
     assert (seen.attention[~bags.known] == 0).all()
-    model, params = learner(name)._module, {"params": fitted(name).params}
-    x = fitted(name).scaled(bags)["x"]
+    model, params = learner(name)._module, {"params": fitted(name)}
+    x = bags.embedding
     noise = np.where(bags.known[..., None], x, 1e3).astype(np.float32)
     again = model.apply(params, noise, bags.known)
     np.testing.assert_allclose(again.probability, seen.probability, atol=1e-5)

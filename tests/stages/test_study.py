@@ -9,7 +9,7 @@ from configs import tiny
 from ssldiff_jax.core import files
 from ssldiff_jax.data import records
 from ssldiff_jax.evaluation import scores
-from ssldiff_jax.stages import labelled, launch, study, study_data
+from ssldiff_jax.stages import labelled, launch, study_task
 
 pytestmark = pytest.mark.e2e
 MADE = ("patches", "encoder", "autoencoder", "latents", "embeddings", "denoiser")
@@ -65,7 +65,7 @@ def test_every_mixture_has_a_row(results, made):
         for task, names in models.items()
         for model in names
         for fraction in (0.2, 1.0)
-        for mixture in study.MIXTURES
+        for mixture in study_task.MIXTURES
     ]
     for row in rows:
         assert row["seeds"] == 2
@@ -95,20 +95,56 @@ def test_the_same_again(results, run_study):
 def test_a_subset_has_some_of_every_class():
     label = np.repeat([0, 1, 2], [100, 40, 3])
     for seed in range(5):
-        rows = study.subset(label, 0.1, seed)
+        rows = study_task.subset(label, 0.1, seed)
         assert np.bincount(label[rows]).tolist() == [10, 4, 1]
         assert len(set(rows.tolist())) == 15
-    assert not np.array_equal(study.subset(label, 0.1, 0), study.subset(label, 0.1, 1))
-    np.testing.assert_array_equal(study.subset(label, 1.0, 7), np.arange(143))
+    assert not np.array_equal(study_task.subset(label, 0.1, 0), study_task.subset(label, 0.1, 1))
+    np.testing.assert_array_equal(study_task.subset(label, 1.0, 7), np.arange(143))
 
 
 def test_what_is_drawn_has_the_label_of_what_led_it():
-    real, drawn = np.arange(5.0)[:, None], [np.arange(5.0)[:, None] + 10 * d for d in (1, 2)]
-    inputs, label = study_data.Inputs(real, drawn, real), np.array([0, 1, 0, 1, 1])
+    """Of seven examples four are used: arrays hold these alone."""
+    label, used = np.array([0, 1, 0, 1, 1, 0, 0]), np.array([1, 2, 4, 6])
+    real, drawn = used[:, None], [used[:, None] + 10 * draw for draw in (1, 2)]
+    task = study_task.Task(("a", "b"), label, label, label, used)
+    inputs = study_task.Inputs(real, drawn, real)
     for mixture, count in (("real", 2), ("synthetic", 4), ("real + synthetic", 6)):
-        train, wanted, told = study.mixed(inputs, label, np.array([1, 2]), mixture)
+        train, wanted, told = task.mixed(inputs, np.array([2, 4]), mixture)
         assert sum(told.values()) == len(train) == count
-        np.testing.assert_array_equal(wanted, label[train[:, 0].astype(int) % 10])
+        assert set(train[:, 0] % 10) == {2, 4}
+        np.testing.assert_array_equal(wanted, label[train[:, 0] % 10])
+
+
+def test_only_what_is_used_is_drawn(run_study, monkeypatch):
+    """Two seeds of a fifth of 40 patches and of 10 regions, each of four cells."""
+    draw, drawn = study_task.Drawer.draw, []
+
+    def counted(self, embedding):
+        drawn.append(len(embedding))
+        return draw(self, embedding)
+
+    monkeypatch.setattr(study_task.Drawer, "draw", counted)
+    few = {"patches.models": ("linear",), "bags.models": ("mean",), "fractions": (0.2,)}
+    results = run_study(**few)
+    told = {name: results["tasks"][name]["drawn"] for name in ("patches", "bags")}
+    of_a_seed = {row["task"]: row["synthetic"] for row in results["rows"][1::3]}
+    for name, count in told.items():
+        assert of_a_seed[name] <= count <= 2 * of_a_seed[name]
+    assert drawn == [told["patches"], 4 * told["bags"]]
+
+
+def test_clusters_are_the_judge_s(run_study, made, workdir):
+    asked = {"tasks": ("patches",), "patches.models": ("linear",), "patches.labels": "clusters",
+             "patches.clusters": 3}  # fmt: skip
+    with pytest.raises(launch.USER_ERRORS, match="labels=clusters needs the stage judge"):
+        run_study(**asked)
+    (made / "judge").symlink_to(workdir / "judge")
+    told = run_study(**asked)["tasks"]["patches"]
+    counts = list(told["classes"]["train"].values())
+    assert sum(counts) == 40
+    assert counts == sorted(counts, reverse=True)
+    assert list(told["classes"]["train"]) == ["cluster 0", "cluster 1", "cluster 2"]
+    assert 0 <= told["kept"] <= 1
 
 
 def test_bags_of_slides_need_labels_of_their_cases(run_study, made):
@@ -138,6 +174,7 @@ def case_name(made):
         ({"tasks": ("patch",)}, r"study\.tasks must be of patches, bags, got 'patch'"),
         ({"seeds": 0}, "seeds and resamples ≥ 1"),
         ({"patches.models": ("svm",)}, r"study\.patches\.models must be of linear, resnet, vit"),
+        ({"patches.clusters": 1}, r"study\.patches\.clusters must be ≥ 2, got 1"),
         ({"patches.draws": 0}, r"study\.patches must have counts ≥ 0 and draws ≥ 1"),
         ({"bags.shows": "water"}, r"shows must be of nuclei, stroma, empty, got 'water'"),
         ({"bags.count": 1}, "count and count_test ≥ 2 of regions, got 1 and 10"),
@@ -153,7 +190,7 @@ def test_what_cannot_be_studied_is_one_line(run_study, changes, message):
 
 
 def test_embeddings_that_are_not_finite_are_one_line(generator):
-    drawer = study_data.Drawer(generator, 0)
+    drawer = study_task.Drawer(generator, 0)
     patches = np.zeros((3, 64, 64, 3), np.uint8)
     moved = generator.encoder.measured_from(np.full(generator.embedding_dim, np.nan))
     drawer._model = type("Model", (), {"encoder": moved})
