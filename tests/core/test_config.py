@@ -96,7 +96,7 @@ def test_digest_is_stable_and_tells_settings_apart():
 
 SHIPPED = [
     "bach_study", "blue_marble", "colorectal", "crc_study", "default", "demo", "eurosat", "naip",
-    "naip_demo", "tcga", "tcga_brca_5x", "tcga_crc", "tcga_study", "tiny",
+    "naip_demo", "naip_study", "tcga", "tcga_brca_5x", "tcga_crc", "tcga_study", "tiny",
 ]  # fmt: skip
 
 
