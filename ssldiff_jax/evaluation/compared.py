@@ -16,21 +16,28 @@ def figures(
     drawn: Float[np.ndarray, "N D"],
     real: Float[np.ndarray, "M D"],
     reference: moments.Moments | None = None,
+    *,
+    paired: bool = False,
 ) -> dict[str, Any]:
     """`frechet` and `kid` with intervals, `fidelity`, and `frechet_of_real_halves`: what a
     distance of half as many real features is, all of one kind.
 
-    Features of one slide should lie side by side. With `reference` the Fréchet distance is to
+    Features of one slide should lie side by side; `paired` where each was drawn from the real one
+    of the same index. With `reference` the Fréchet distance is to
     published moments, which count as known exactly; the rest is to `real`.
     """
     sides = [reference] if reference else distances.blocks_of(real)
     found = {
         "frechet": dataclasses.asdict(
-            distances.frechet_estimate(distances.blocks_of(drawn), sides)
+            distances.frechet_estimate(
+                distances.blocks_of(drawn), sides, paired=paired and not reference
+            )
         ),
         "frechet_of_real_halves": distances.frechet_distance(real[::2], real[1::2]),
         "fidelity": dataclasses.asdict(fidelity.compare(drawn, real)),
     }
     if min(len(real), len(drawn)) >= _LEAST_KID:
-        found["kid"] = dataclasses.asdict(kernel.kid(drawn, real, blocks=estimate.BLOCKS))
+        found["kid"] = dataclasses.asdict(
+            kernel.kid(drawn, real, blocks=estimate.BLOCKS, paired=paired)
+        )
     return found

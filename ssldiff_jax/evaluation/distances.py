@@ -42,17 +42,23 @@ def blocks_of(features: Features, blocks: int = estimate.BLOCKS) -> list[moments
 
 
 def frechet_estimate(
-    a: Sequence[moments_lib.Moments], b: Sequence[moments_lib.Moments]
+    a: Sequence[moments_lib.Moments], b: Sequence[moments_lib.Moments], *, paired: bool = False
 ) -> estimate.Estimate:
     """Fréchet distance with an interval, from the moments of blocks (`blocks_of`, or one block a
     slide) of either side; a side that is one block alone counts as known exactly.
 
     The jackknife leaves out each block once: len(a) + len(b) distances. Percentiles of a bootstrap
     do not serve, because a resample of N has the bias of N a second time; here the bias, linear in
-    1/N (Chong and Forsyth 2020), is what the jackknife takes off.
+    1/N (Chong and Forsyth 2020), is what the jackknife takes off. Where block i of `a` was drawn
+    from block i of `b`, as `paired` says, both are left out together: two samples of the same
+    places share most of what chance there is.
     """
     whole_a, whole_b = (moments_lib.Moments.merged(side) for side in (a, b))
     _check(whole_a, whole_b)
+    counts = whole_a.count, whole_b.count
+    if paired:
+        value, side = _left_out_in_pairs(a, b, whole_a, whole_b)
+        return estimate.jackknife(value, counts, [side], least=0)
     sides, value = [], 0.0
     with blas.one_thread(), futures.ThreadPoolExecutor(machine.cores()) as pool:
         for parts, whole, other in ((a, whole_a, whole_b), (b, whole_b, whole_a)):
@@ -63,7 +69,19 @@ def frechet_estimate(
                 without = list(pool.map(lambda p, w=whole, d=distance: d(w.without(p)), parts))
                 sizes = np.array([float(part.count) for part in parts])
                 sides.append(estimate.LeftOut(np.array(without), sizes))
-    return estimate.jackknife(value, (whole_a.count, whole_b.count), sides, least=0)
+    return estimate.jackknife(value, counts, sides, least=0)
+
+
+def _left_out_in_pairs(a, b, whole_a, whole_b) -> tuple[float, estimate.LeftOut]:
+    """(the distance, what it is without each pair of blocks)."""
+    if len(a) != len(b):
+        raise ValueError(f"expected blocks in pairs, got {len(a)} and {len(b)}")
+    distance = lambda x, y: _frechet(y, _root(y.covariance), x)
+    without = lambda pair: distance(whole_a.without(pair[0]), whole_b.without(pair[1]))
+    with blas.one_thread(), futures.ThreadPoolExecutor(machine.cores()) as pool:
+        value = distance(whole_a, whole_b)
+        values = np.array(list(pool.map(without, zip(a, b, strict=True))))
+    return value, estimate.LeftOut(values, np.array([float(part.count) for part in a]))
 
 
 def _frechet(a: moments_lib.Moments, root_a: np.ndarray, b: moments_lib.Moments) -> float:

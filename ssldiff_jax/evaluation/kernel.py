@@ -34,6 +34,7 @@ def kid(
     real: Float[np.ndarray, "M D"],
     *,
     blocks: int | None = None,
+    paired: bool = False,
 ) -> estimate.Estimate:
     """Squared maximum mean discrepancy under (xᵀy/D + 1)³: the unbiased U-statistic of all pairs,
     negative at times.
@@ -41,14 +42,22 @@ def kid(
     The interval is of the jackknife that leaves out each of some contiguous blocks
     (`estimate.blocks_of`) once, exact from the kernel's row sums; None leaves out each feature
     and takes all as independent. Where features of a block are alike, pairs of them bias the
-    figure, which blocks take off too. At least 3 features on each side, and 2 beside each block.
+    figure, which blocks take off too. Where feature i was generated from real feature i, as
+    `paired` says, both are left out together. At least 3 features on each side, and 2 beside each
+    block.
     """
     stripes.require(generated, real, 3, _NAMES)
     across = _cross_sums(generated, real)
     a, b = _Side(generated, _sums(generated), across[0]), _Side(real, _sums(real), across[1])
     counts = len(generated), len(real)
     value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
-    sides = [_left_out(a, b, blocks), _left_out(b, a, blocks)]
+    if paired:
+        return estimate.jackknife(float(value), counts, [_left_out_in_pairs(a, b, blocks)])
+    sides = []
+    for side, other in ((a, b), (b, a)):
+        within, across, sizes = _without(side, blocks)
+        across /= (len(side.features) - sizes) * len(other.features)
+        sides.append(estimate.LeftOut(within + other.within - 2 * across, sizes))
     return estimate.jackknife(float(value), counts, sides)
 
 
@@ -96,10 +105,10 @@ def _mean_of_pairs(sums: Float[np.ndarray, "N"]) -> float:
     return float(sums.sum() / (len(sums) * (len(sums) - 1)))
 
 
-def _left_out(side: _Side, other: _Side, blocks: int | None) -> estimate.LeftOut:
-    """The distance without each block of one side."""
+def _without(side: _Side, blocks: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean over pairs within, sum over pairs across, size of the block): without each block."""
     n = len(side.features)
-    parts = estimate.blocks_of(n, n if blocks is None else blocks)
+    parts = _parts(n, blocks)
     sizes = estimate.sizes_of(parts)
     left = n - sizes
     if left.min() < 2:
@@ -108,8 +117,23 @@ def _left_out(side: _Side, other: _Side, blocks: int | None) -> estimate.LeftOut
     # A block's own pairs are in two of its rows.
     pairs = np.array([_sums(side.features[p]).sum() if p.stop - p.start > 1 else 0 for p in parts])
     within = (side.own.sum() - 2 * sums(side.own) + pairs) / (left * (left - 1))
-    across = (side.across.sum() - sums(side.across)) / (left * len(other.features))
-    return estimate.LeftOut(within + other.within - 2 * across, sizes)
+    return within, side.across.sum() - sums(side.across), sizes
+
+
+def _left_out_in_pairs(a: _Side, b: _Side, blocks: int | None) -> estimate.LeftOut:
+    """The distance without each block of both sides."""
+    n = len(a.features)
+    if n != len(b.features):
+        raise ValueError(f"expected vectors in pairs, got {n} and {len(b.features)}")
+    (of_a, across_a, sizes), (of_b, across_b, _) = (_without(side, blocks) for side in (a, b))
+    # What both leave out is taken off twice.
+    both = np.array([_cross_sums(a.features[p], b.features[p])[0].sum() for p in _parts(n, blocks)])
+    across = across_a + across_b - a.across.sum() + both
+    return estimate.LeftOut(of_a + of_b - 2 * across / (n - sizes) ** 2, sizes)
+
+
+def _parts(count: int, blocks: int | None) -> list[slice]:
+    return estimate.blocks_of(count, count if blocks is None else blocks)
 
 
 def _sums(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N"]:

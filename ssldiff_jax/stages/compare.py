@@ -83,7 +83,9 @@ def run(context: runner.Context) -> dict[str, Any]:
         ]
         px = real.images.shape(0)[0]
         extraction = statistics.Extraction(name, network.digest, network.dim, real.format, px)
-        results[name] = protocol.compare(context, extraction, *features, real.path, folder)
+        results[name] = protocol.compare(
+            context, extraction, *features, real.path, folder, paired=False
+        )
     files.write_json(folder / "results.json", results)
     rows.add(context, {"real": real.path, "drawn": drawn.path}, results)
     return {name: found["frechet"] for name, found in results.items()}

@@ -36,7 +36,9 @@ def _of(context, pairs: list[similarity.Pair], network: extractors.Extractor) ->
     sides = [published.moments] if published else distances.blocks_of(of_real)
     found: dict[str, Any] = {}
     if min(len(crops), len(of_real)) >= _LEAST:
-        found["crops"] = _told(distances.frechet_estimate(distances.blocks_of(crops), sides))
+        found["crops"] = _told(
+            distances.frechet_estimate(distances.blocks_of(crops), sides, paired=not published)
+        )
         found["crops_floor"] = distances.frechet_distance(cut(real, side // 2), of_real)
     if network.name in extractors.ANY_SIZE and len(pairs) >= _LEAST:
         found["whole"] = _told(_whole(network, through, drawn, real))
@@ -53,7 +55,7 @@ def _whole(
     alone = dataclasses.replace(network, batch_size=1)
     of = lambda found: np.concatenate([alone(through(image[None])) for image in found])
     sides: list[Float[np.ndarray, "N D"]] = [of(drawn), of(real)]
-    return distances.frechet_estimate(*(distances.blocks_of(side) for side in sides))
+    return distances.frechet_estimate(*(distances.blocks_of(side) for side in sides), paired=True)
 
 
 def _told(found: estimate.Estimate) -> dict[str, Any]:

@@ -68,7 +68,12 @@ def run(
     found: dict[str, Any] = {
         "patches": {
             name: compare(
-                context, extraction_of(context, network), *seen[name], "held-out patches", folder
+                context,
+                extraction_of(context, network),
+                *seen[name],
+                "held-out patches",
+                folder,
+                paired=True,
             )
             for name, network in by.items()
         }
@@ -114,16 +119,18 @@ def compare(
     drawn: Float[np.ndarray, "M D"],
     dataset: str,
     folder: pathlib.Path,
+    *,
+    paired: bool,
 ) -> dict[str, Any]:
     """Figures by one network, with what is needed to repeat them; writes the statistics of the real
-    side, which is called `dataset`."""
+    side, called `dataset`. `paired` where each was drawn from the real one of its index."""
     own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
     path = folder / "statistics" / f"{extraction.extractor}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     sha256 = statistics.write(path, own)
     published = reference(context, extraction)
     told = {"sha256": sha256, "reference": (published or own).dataset}
-    found = compared.figures(drawn, real, published.moments if published else None)
+    found = compared.figures(drawn, real, published.moments if published else None, paired=paired)
     return {"extraction": dataclasses.asdict(extraction) | told} | found
 
 

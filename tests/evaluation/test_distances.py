@@ -80,6 +80,23 @@ def test_an_interval_of_slides_is_wider_where_features_of_a_slide_are_alike():
     assert by_slide.interval == "95%, jackknife of 20 blocks"
 
 
+def test_the_interval_of_pairs_covers_and_is_narrower():
+    """What is drawn from a feature shares its chance."""
+    wanted, covered, widths = 4 * 0.25 + 4 * (1.09**0.5 - 1) ** 2, 0, []
+    for seed in range(60):
+        x = normal(seed, 200, 4)
+        drawn = x + 0.5 + 0.3 * normal(1000 + seed, 200, 4)
+        sides = distances.blocks_of(drawn), distances.blocks_of(x)
+        paired, apart = (distances.frechet_estimate(*sides, paired=p) for p in (True, False))
+        assert paired.value == pytest.approx(apart.value, rel=1e-9)
+        covered += paired.low <= wanted <= paired.high
+        widths.append((paired.high - paired.low) / (apart.high - apart.low))
+    assert covered / 60 >= 0.88
+    assert np.median(widths) < 0.4
+    with pytest.raises(ValueError, match="expected blocks in pairs, got 20 and 19"):
+        distances.frechet_estimate(sides[0], sides[1][1:], paired=True)
+
+
 @pytest.mark.parametrize("shift", [0.01, 1.0])
 def test_neither_hosts_nor_batches_change_the_distance(shift):
     """Far from the origin, where sums of squares would lose it."""

@@ -82,6 +82,23 @@ def test_each_block_left_out_is_the_dense_distance_of_the_rest(blocks, monkeypat
     assert found.interval == expected.interval
 
 
+@pytest.mark.parametrize("blocks", [7, 43])
+def test_pairs_are_left_out_together(blocks):
+    a = normal(0, 43, 5)
+    b = a + 0.3 + 0.1 * normal(1, 43, 5)
+    parts = estimate.blocks_of(43, blocks)
+    rest = lambda x, part: np.delete(x, np.arange(43)[part], axis=0)
+    values = np.array([dense(rest(a, part), rest(b, part)) for part in parts])
+    side = estimate.LeftOut(values, estimate.sizes_of(parts))
+    expected = estimate.jackknife(dense(a, b), (43, 43), [side])
+    found = kernel.kid(a, b, blocks=blocks, paired=True)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (expected.value, expected.low, expected.high), rel=1e-8, abs=1e-10
+    )
+    with pytest.raises(ValueError, match="expected vectors in pairs, got 43 and 42"):
+        kernel.kid(a, b[1:], paired=True)
+
+
 def test_blocks_know_that_features_of_a_slide_are_alike():
     """As above, half of the variance being the slide's. Of 600 independent features an interval
     covers 0.935, since cubes are skewed; 0.025 is that rate's standard error."""

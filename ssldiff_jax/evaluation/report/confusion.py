@@ -1,8 +1,8 @@
 """What was taken for what, as a table.
 
 `evaluate/confusion.json`, optional: `{"labels": ["stroma", …], "counts": [[30, 2], [1, 27]],
-"accuracy": 0.95, "of_real": {"accuracy": 0.97}}`; the last is the ceiling. A row of `counts` is what
-is asked for or true, a column what was found.
+"accuracy": 0.95, "of_real": {"accuracy": 0.97}}`; the last is the ceiling. A row of `counts` is
+what is asked for or true, a column what was found.
 """
 
 import html
