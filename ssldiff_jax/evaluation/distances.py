@@ -58,7 +58,7 @@ def frechet_estimate(
     counts = whole_a.count, whole_b.count
     if paired:
         value, side = _left_out_in_pairs(a, b, whole_a, whole_b)
-        return estimate.jackknife(value, counts, [side], least=0)
+        return estimate.jackknife(value, counts, [side], 0, "pairs of blocks")
     sides, value = [], 0.0
     with blas.one_thread(), futures.ThreadPoolExecutor(machine.cores()) as pool:
         for parts, whole, other in ((a, whole_a, whole_b), (b, whole_b, whole_a)):

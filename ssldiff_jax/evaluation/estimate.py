@@ -89,12 +89,16 @@ def sizes_of(parts: list[slice]) -> Float[np.ndarray, "G"]:
 
 
 def jackknife(
-    value: float, counts: tuple[int, int], sides: list[LeftOut], least: float = -np.inf
+    value: float,
+    counts: tuple[int, int],
+    sides: list[LeftOut],
+    least: float = -np.inf,
+    of: str = "blocks",
 ) -> Estimate:
     """The interval of a figure of two independent samples, t-distributed around value − bias, or
     around `least` where that is below it, and nowhere below `least`.
 
-    A side that is not in `sides` counts as known exactly.
+    A side that is not in `sides` counts as known exactly; `of` names what is left out.
     """
     if not sides or min(len(side.values) for side in sides) < 2:
         raise ValueError("expected at least 2 blocks on a side for an interval, got 1")
@@ -106,7 +110,7 @@ def jackknife(
     found = 1 / max(np.sum((variances / total) ** 2 / freedom), 1e-12)
     half = stats.t.ppf((1 + LEVEL) / 2, found) * np.sqrt(variances.sum())
     blocks = " and ".join(str(len(side.values)) for side in sides)
-    text = f"{LEVEL:.0%}, jackknife of {blocks} blocks"
+    text = f"{LEVEL:.0%}, jackknife of {blocks} {of}"
     centre = max(value - bias, least)
     low, high = max(centre - half, least), centre + half
     return Estimate(float(value), float(low), float(high), counts, float(bias), text)

@@ -52,7 +52,8 @@ def kid(
     counts = len(generated), len(real)
     value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
     if paired:
-        return estimate.jackknife(float(value), counts, [_left_out_in_pairs(a, b, blocks)])
+        side = _left_out_in_pairs(a, b, blocks)
+        return estimate.jackknife(float(value), counts, [side], of="pairs of blocks")
     sides = []
     for side, other in ((a, b), (b, a)):
         within, across, sizes = _without(side, blocks)

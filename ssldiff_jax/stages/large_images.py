@@ -33,11 +33,14 @@ def _of(context, pairs: list[similarity.Pair], network: extractors.Extractor) ->
     published = protocol.reference(context, protocol.extraction_of(context, network))
     # Crops of the same places would be compared pixel by pixel: drawn ones lie between real ones.
     crops, of_real = cut(drawn, side // 2), cut(real, 0)
-    sides = [published.moments] if published else distances.blocks_of(of_real)
+    number = min(len(crops), len(of_real), estimate.BLOCKS)
+    sides = [published.moments] if published else distances.blocks_of(of_real, number)
     found: dict[str, Any] = {}
     if min(len(crops), len(of_real)) >= _LEAST:
         found["crops"] = _told(
-            distances.frechet_estimate(distances.blocks_of(crops), sides, paired=not published)
+            distances.frechet_estimate(
+                distances.blocks_of(crops, number), sides, paired=not published
+            )
         )
         found["crops_floor"] = distances.frechet_distance(cut(real, side // 2), of_real)
     if network.name in extractors.ANY_SIZE and len(pairs) >= _LEAST:

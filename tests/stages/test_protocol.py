@@ -33,7 +33,7 @@ def test_every_figure_names_its_network_format_and_counts(results):
         for name in ("precision", "recall", "density", "coverage"):
             estimate = found["fidelity"][name]
             assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"]
-        assert found["kid"]["interval"] == "95%, jackknife of 12 and 12 blocks"
+        assert found["kid"]["interval"] == "95%, jackknife of 12 pairs of blocks"
     digests = {found["extraction"]["digest"] for found in results["patches"].values()}
     assert len(digests) == 2
 
