@@ -6,9 +6,9 @@
 The work directory holds a run of configs/naip_demo.py with --config.data.patch_mpp=5e6 (stages
 patches … denoiser). Data: eight NAIP scenes of one quarter quad in North Dakota, 2009 to 2020, 5 m
 per pixel, from the public repository opengeos/data; the lower 30 % of each is held out.
-Measured (2026-11-26; two shared cores of an Intel Xeon at 2 to 4 times their load, 17 min, of which
-drawing 600 patches and 900 cells of regions 4 min; peak 1.4 GB): AUC of real, synthetic only, real
-+ synthetic, and the gain of the last over real with its interval (3 seeds, cases resampled):
+Measured (2026-11-26; two shared cores of an Intel Xeon at 2 to 4 times their load, 17 min, 4 of
+them drawing 600 patches and 900 cells of regions; 1.4 GB): AUC of real, synthetic only, both, and
+the gain of both over real with its interval (3 seeds, cases resampled):
 
     linear,     6 patches  .604  .588  .595  −.010 (−.061 … .044)
     linear,    60          .788  .775  .801   .013 (−.013 … .041)
