@@ -14,14 +14,14 @@ from ssldiff_jax.autoencoder import loss as loss_lib
 from ssldiff_jax.core import layers
 from ssldiff_jax.data import loader
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
 _NUM_TESTED = 64
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Train on crops, write `reconstructions.png` (real above, reconstructed below)."""
     config, section = context.config, context.config.autoencoder
     task = loss_lib.AutoencoderTask(section.model, section.loss, *_perceptual(context))
@@ -42,7 +42,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     return _measure(context, params["autoencoder"])
 
 
-def _perceptual(context: runner.Context) -> tuple[Callable[..., jax.Array], Any]:
+def _perceptual(context: stage.Context) -> tuple[Callable[..., jax.Array], Any]:
     """The distance (params, x, y) that the config names, and its fixed parameters."""
     section = context.config.autoencoder
     if not section.train.num_steps or not section.loss.perceptual_weight:
@@ -59,7 +59,7 @@ def _perceptual(context: runner.Context) -> tuple[Callable[..., jax.Array], Any]
     return distance, features.params
 
 
-def _measure(context: runner.Context, params: Any) -> dict[str, Any]:
+def _measure(context: stage.Context, params: Any) -> dict[str, Any]:
     model = autoencoder.Autoencoder(context.config.autoencoder.model)
 
     def reconstruct(params, image_uint8):

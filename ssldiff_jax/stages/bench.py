@@ -23,7 +23,7 @@ from ssldiff_jax.stages import (
     bench_sampler,
     bench_train,
     memory,
-    runner,
+    stage,
 )
 from ssldiff_jax.weights import published
 
@@ -49,7 +49,7 @@ class Row:
     hardware: str
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Measure the parts that `bench.parts` names; each figure is told and kept as it comes."""
     measured = {
         "network": _network,
@@ -71,7 +71,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     return {"rows": len(table)}
 
 
-def _network(context: runner.Context) -> Iterator[Figure]:
+def _network(context: stage.Context) -> Iterator[Figure]:
     """Seconds for one window, alone and in a chunk of the sampler's."""
     config = context.config.denoiser.model(_EMBEDDING_DIM)
     model, side = conditioning.Denoiser(config), context.config.window
@@ -87,7 +87,7 @@ def _network(context: runner.Context) -> Iterator[Figure]:
         yield f"unet/compiled_flops_batch_{batch}", [flops], "FLOP/window"
 
 
-def _weights(context: runner.Context) -> Iterator[Figure]:
+def _weights(context: stage.Context) -> Iterator[Figure]:
     """Seconds to read a safetensors file of the denoiser, and memory beside its size."""
     config = context.config.denoiser.model(_EMBEDDING_DIM)
     params = bench_sampler.random_params(published.abstract_denoiser(config))

@@ -10,7 +10,7 @@ import numpy as np
 from ssldiff_jax.data import archive, demo_slide, plan, records, tiling
 from ssldiff_jax.slides import pyramid, tissue
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.stages import memory, runner
+from ssldiff_jax.stages import memory, stage
 
 _SIDE, _PX, _MPP = 8192, 256, 0.5
 _READ = 1024
@@ -19,7 +19,7 @@ Figure = tuple[str, list[float], str]
 """Name, value of every repetition, and unit."""
 
 
-def rows(context: runner.Context, repetitions: int = 3) -> Iterator[Figure]:
+def rows(context: stage.Context, repetitions: int = 3) -> Iterator[Figure]:
     """A pyramid of 8192² px in JPEG, made of real tissue, through the stage `patches` in one
     process: read, masked, cut, compressed, hashed; then checked, decoded, and read at random."""
     folder = context.folder("bench") / "archive"

@@ -13,7 +13,7 @@ import scipy.ndimage
 
 from ssldiff_jax.core import arrays, machine
 from ssldiff_jax.data import loader, records, store
-from ssldiff_jax.stages import runner
+from ssldiff_jax.stages import stage
 
 _LATENTS, _DIM, _COUNT = (64, 64, 3), 384, 8192
 _BATCH = 256
@@ -23,7 +23,7 @@ Figure = tuple[str, list[float], str]
 """Name, value of every repetition, and unit."""
 
 
-def rows(context: runner.Context, repetitions: int = 5) -> Iterator[Figure]:
+def rows(context: stage.Context, repetitions: int = 5) -> Iterator[Figure]:
     """Cached latents with embeddings, and JPEG patches decoded and cropped."""
     folder = context.folder("bench") / "input"
     settings = context.config.data.loader

@@ -14,7 +14,7 @@ from ssldiff_jax.core import machine, moments
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.encoders import vit
 from ssldiff_jax.evaluation import distances, estimate, extractors, fidelity, kernel
-from ssldiff_jax.stages import bench_sampler, memory, parts, runner
+from ssldiff_jax.stages import bench_sampler, memory, parts, stage
 from ssldiff_jax.weights import names
 
 Figure = tuple[str, list[float], str]
@@ -40,7 +40,7 @@ class Sizes:
     repetitions: int = 3
 
 
-def rows(context: runner.Context, sizes: Sizes = Sizes()) -> Iterator[Figure]:
+def rows(context: stage.Context, sizes: Sizes = Sizes()) -> Iterator[Figure]:
     """Patches through the encoder and the judge, then distances of random features.
 
     Names tell whether weights are the run's or random, and how many features there are.
@@ -51,7 +51,7 @@ def rows(context: runner.Context, sizes: Sizes = Sizes()) -> Iterator[Figure]:
     yield from _pairs(sizes)
 
 
-def _extraction(context: runner.Context, name: str, sizes: Sizes) -> Figure:
+def _extraction(context: stage.Context, name: str, sizes: Sizes) -> Figure:
     """Patches a second of noise, as the evaluation takes their features."""
     model, weights = _encoder(context, name)
     extract, px = extractors.OfEncoder(name, model), model.architecture.input_px
@@ -65,7 +65,7 @@ def _extraction(context: runner.Context, name: str, sizes: Sizes) -> Figure:
     return label, [sizes.patches / s / share for s in seconds], "patches/s"
 
 
-def _encoder(context: runner.Context, name: str) -> tuple[encoder_lib.Encoder, str]:
+def _encoder(context: stage.Context, name: str) -> tuple[encoder_lib.Encoder, str]:
     """The run's, or one of its sizes, and which of the two."""
     if (context.folder(name) / "encoder.json").exists():
         return parts.load_encoder(context, name), "own"

@@ -17,7 +17,7 @@ from ssldiff_jax.sampler import decode, windows
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import generator, job, memory, models, runner
+from ssldiff_jax.stages import generator, job, memory, models, stage
 from ssldiff_jax.weights import published
 
 _EMBEDDING_DIM = 96
@@ -27,7 +27,7 @@ Figure = tuple[str, list[float], str]
 """Name, the one value, and unit."""
 
 
-def rows(context: runner.Context) -> Iterator[Figure]:
+def rows(context: stage.Context) -> Iterator[Figure]:
     """Calls, decodes, seconds and memory of every size, drawn into a file; then those of the
     published algorithm at the first size, and how many times more they are."""
     bench, model = context.config.bench, _random_model(context)
@@ -53,7 +53,7 @@ def _units(found: dict[str, float]) -> dict[str, tuple[float, str]]:
     return {name: (value, units.get(name, "B")) for name, value in found.items()}
 
 
-def _ours(context: runner.Context, model: generator.Generator, size: int) -> dict[str, float]:
+def _ours(context: stage.Context, model: generator.Generator, size: int) -> dict[str, float]:
     folder = context.folder("bench") / "sampler"
     scale = pyramid.Scale(context.config.data.patch_mpp)
     large = lambda drawn: job.Job(model, drawn, folder, "image", ("tif",), scale)
@@ -121,7 +121,7 @@ def _drawing(model: generator.Generator, size: int) -> drawing_lib.Drawing:
     return model.from_grid(grid, size=(size, size))
 
 
-def _random_model(context: runner.Context) -> generator.Generator:
+def _random_model(context: stage.Context) -> generator.Generator:
     config = context.config
     denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
     channels = config.autoencoder.model.chosen.latent_channels

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssldiff_jax.stages import abstract, runner
+from ssldiff_jax.stages import abstract, stage
 from ssldiff_jax.train import chips
 
 _STEPS, _REPETITIONS = 8, 5
@@ -18,7 +18,7 @@ Figure = tuple[str, list[float], str]
 """Name, value of every repetition, and unit."""
 
 
-def rows(context: runner.Context) -> Iterator[Figure]:
+def rows(context: stage.Context) -> Iterator[Figure]:
     """Rate, model FLOPs, their part of what the devices can do, and memory of every step that
     `bench.train` and `bench.batch_size` name; first what a plain product reaches here."""
     bench = context.config.bench
@@ -31,7 +31,7 @@ def rows(context: runner.Context) -> Iterator[Figure]:
             yield from _step(context, name, batch_size, statistics.median(reached))
 
 
-def _step(context: runner.Context, name: str, batch_size: int, reached: float) -> Iterator[Figure]:
+def _step(context: stage.Context, name: str, batch_size: int, reached: float) -> Iterator[Figure]:
     program = abstract.program(name, context.config, context.mesh, batch_size)
     count, flops = program.batch_size, abstract.flops_of_one(program)
     label = f"train/{name}/{count}"
@@ -50,7 +50,7 @@ def _step(context: runner.Context, name: str, batch_size: int, reached: float) -
         yield f"{label}/peak_since_start", [memory["peak_bytes_in_use"]], "B"
 
 
-def _seconds(context: runner.Context, program: abstract.Program, label: str) -> list[float]:
+def _seconds(context: stage.Context, program: abstract.Program, label: str) -> list[float]:
     """Of a step, for some steps at a time; then some are traced, if the config says so."""
     compiled = program.function.lower(*program.args).compile()
     state, batch, key = jax.tree.map(_filled, program.args, compiled.input_shardings[0])

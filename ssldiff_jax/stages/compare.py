@@ -11,7 +11,7 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.data import patch_list
 from ssldiff_jax.evaluation import statistics, stored
-from ssldiff_jax.stages import protocol, redrawn, rows, runner
+from ssldiff_jax.stages import protocol, redrawn, rows, stage
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Folder:
         return " and ".join(sorted(suffixes - {""})) or "array"
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `results.json`, by extractor, and `statistics/` of the real folder, and add a row to
     `results.csv`. Networks are those of `config.evaluate.extractors`, and the judge and the encoder
     where the work directory has them.

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import runner
+from ssldiff_jax.stages import stage
 from ssldiff_jax.train import chips
 
 _LOG = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class DoesNotFitError(ValueError):
     """A program that a device of the topology could not hold, or that would gather a batch."""
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Compile every program for every topology; a row each in `results.json`.
 
     Raises DoesNotFitError, after all rows are written, for a program that needs more memory than

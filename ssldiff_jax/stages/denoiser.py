@@ -5,12 +5,12 @@ from typing import Any
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import loss as loss_lib
-from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Train; the checkpoints are the result."""
     config, section = context.config, context.config.denoiser
     embeddings = store.Store(context.folder("embeddings"))

@@ -15,12 +15,12 @@ from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import generator, grid_prior, job, parts, prior_config, runner
+from ssldiff_jax.stages import generator, grid_prior, job, parts, prior_config, stage
 
 _LOG = logging.getLogger(__name__)
 
 
-def run(context: runner.Context) -> dict[str, Any] | None:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `image.tif` and the other formats.
 
     Raises SlideError for a reference that is no image, ValueError for what does not fit it.
@@ -52,7 +52,7 @@ class _Source:
     path: pathlib.Path | None = None
 
     @classmethod
-    def open(cls, context: runner.Context, model: generator.Generator) -> "_Source":
+    def open(cls, context: stage.Context, model: generator.Generator) -> "_Source":
         section, data = context.config.draw, context.config.data
         if section.asked.is_grid:
             return cls._asked_for(context, model)
@@ -77,7 +77,7 @@ class _Source:
         return cls(size, read, None, path)
 
     @classmethod
-    def _asked_for(cls, context: runner.Context, model: generator.Generator) -> "_Source":
+    def _asked_for(cls, context: stage.Context, model: generator.Generator) -> "_Source":
         """A grid that the prior draws; it is written beside the image."""
         section = context.config.draw
         if section.reference or not section.size:

@@ -14,7 +14,7 @@ from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data import store
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder
-from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import hosts, logs
 from ssldiff_jax.weights import features
 
@@ -48,14 +48,14 @@ def records_of(
         progress.update(len(crops))
 
 
-def run(context: runner.Context) -> dict[str, Any] | None:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of embeddings."""
     if context.config.embeddings.source:
         return hosts.first_alone("imported embeddings", lambda: _imported(context))
     return _computed(context)
 
 
-def _computed(context: runner.Context) -> dict[str, Any] | None:
+def _computed(context: stage.Context) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
     model, config = parts.load_encoder(context), context.config.data.crops
     of_batch = _of_cells if config.led_by == "cells" else _of_patches
@@ -104,7 +104,7 @@ def _of_cells(
     return cells.pack(embedding.reshape(len(batch), cells.TOUCHED, -1), place)
 
 
-def _imported(context: runner.Context) -> dict[str, Any]:
+def _imported(context: stage.Context) -> dict[str, Any]:
     """One embedding a record, and `region_N.npy`, the grids of the references."""
     folder, embeddings = context.folder("embeddings"), parts.imported_embeddings(context)
     checked = files.read_json(context.folder("patches") / "stage.json")["config"]["inputs"]

@@ -8,7 +8,7 @@ from typing import Any
 from ssldiff_jax.core import files
 from ssldiff_jax.data import loader
 from ssldiff_jax.encoders import encoder
-from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
@@ -19,7 +19,7 @@ _NUM_TESTED = 256
 _NUM_AVERAGED = 4096
 
 
-def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
+def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     """Train, or take published weights; then write `encoder.json`: sizes, hash, retrieval and
     effective rank."""
     config, section = context.config, getattr(context.config, name)
@@ -52,12 +52,12 @@ def run(context: runner.Context, name: str = "encoder") -> dict[str, Any]:
     return facts
 
 
-def run_judge(context: runner.Context) -> dict[str, Any]:
+def run_judge(context: stage.Context) -> dict[str, Any]:
     """The stage `judge`."""
     return run(context, "judge")
 
 
-def _measure(context: runner.Context, model: encoder.Encoder) -> dict[str, Any]:
+def _measure(context: stage.Context, model: encoder.Encoder) -> dict[str, Any]:
     px = context.config.data.crops.patch_px
     embed = lambda shift: model(parts.patches_at(context, "test", _NUM_TESTED, px, shift))
     slack = context.config.data.records.record_px - px

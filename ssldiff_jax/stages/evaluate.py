@@ -7,7 +7,7 @@ import numpy as np
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import images, similarity
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import generator, large_images, parts, protocol, rows, runner
+from ssldiff_jax.stages import generator, large_images, parts, protocol, rows, stage
 
 _FEATURES = (
     "embedding_similarity",
@@ -20,7 +20,7 @@ _FEATURES = (
 _PIXELS = ("layout_correlation", "variance", "spectrum", "seam_energy", "seam_energy_real")
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `results.json`, and the similarity of every cell as `similarity_N.npy`.
 
     Figures that a run cannot have are None: of large images, where held-out patches lie side by
@@ -56,7 +56,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     return results
 
 
-def _png(context: runner.Context, name: str) -> np.ndarray:
+def _png(context: stage.Context, name: str) -> np.ndarray:
     return pyramid.read_image(context.folder("sample") / f"{name}.png")
 
 
@@ -78,7 +78,7 @@ def _features(
     return found | {"crop_fd": None, "fd_floor": floor}
 
 
-def _pixels(context: runner.Context, pairs, side: int) -> dict[str, Any]:
+def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
     layouts = [images.layout_correlation(p.image, p.reference, side) for p in pairs]
     factor = context.config.downsample_factor
     seam = lambda image: images.seam_energy(image, side, factor)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from ssldiff_jax.stages import parts, runner
+from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.weights import latent_diffusion, published
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `denoiser.safetensors` (UNet, conditioner and first stage in one, as checkpoints of
     learned representation-guided diffusion have them) and `encoder.safetensors` (timm's names).
 

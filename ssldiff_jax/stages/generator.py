@@ -31,7 +31,7 @@ from ssldiff_jax.sampler import (
 )
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import grid_prior, models, runner
+from ssldiff_jax.stages import grid_prior, models, stage
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import reader
 
@@ -73,15 +73,15 @@ class Generator:
             run = config_lib.build(run_config.RunConfig, values)
             return cls(run, models.Models.of_weights(path, run), mesh_lib.make_mesh(run.mesh))
         if not (path / "config.json").exists():
-            raise runner.WorkdirError(
+            raise stage.WorkdirError(
                 f"no run in {source}: expected a config.json; published weights need a config"
             )
         run = config_lib.build(run_config.RunConfig, files.read_json(path / "config.json"))
-        context = runner.Context(run, path, mesh_lib.make_mesh(run.mesh))
+        context = stage.Context(run, path, mesh_lib.make_mesh(run.mesh))
         return cls.of_run(context)
 
     @classmethod
-    def of_run(cls, context: runner.Context) -> "Generator":
+    def of_run(cls, context: stage.Context) -> "Generator":
         """The generator of a run."""
         return cls(context.config, models.Models.of_run(context), context.mesh)
 
@@ -124,7 +124,7 @@ class Generator:
         Raises WorkdirError where none is trained.
         """
         if self._trained.prior is None:
-            raise runner.WorkdirError(
+            raise stage.WorkdirError(
                 "to draw a grid the stages grids and prior must be done, got no prior: "
                 "--config.stages=grids,prior"
             )

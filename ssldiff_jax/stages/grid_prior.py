@@ -16,7 +16,7 @@ from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation import pair_texts
 from ssldiff_jax.prior import conditions, network, whitening
 from ssldiff_jax.sampler import field, sampler, windows
-from ssldiff_jax.stages import parts, prior_config, region_conditions, runner
+from ssldiff_jax.stages import parts, prior_config, region_conditions, stage
 from ssldiff_jax.train import checkpoint
 
 _LOG = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class GridPrior:
     text: text_lib.PhraseEncoder | pair_texts.PairTexts | None
 
     @classmethod
-    def of_run(cls, context: runner.Context) -> "GridPrior":
+    def of_run(cls, context: stage.Context) -> "GridPrior":
         """The prior of a work directory."""
         section, folder = context.config.prior, context.folder("grids")
         told = files.read_json(folder / "spec.json")

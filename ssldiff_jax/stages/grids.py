@@ -12,14 +12,14 @@ from ssldiff_jax.data import captions, mosaic, store
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.evaluation import images
 from ssldiff_jax.prior import conditions, whitening
-from ssldiff_jax.stages import parts, region_conditions, runner
+from ssldiff_jax.stages import parts, region_conditions, stage
 from ssldiff_jax.train import logs
 
 _BATCH = 32
 _SPLITS: dict[str, captions.Phrasing] = {"train": "train", "test": "held_out"}
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write for both splits an array store of white grids with their conditions and the captions,
     `whitening.npz`, and `spec.json`. Patches of a list have no neighbours: grids of one cell."""
     if context.config.embeddings.source:
@@ -44,12 +44,12 @@ def run(context: runner.Context) -> dict[str, Any]:
     return facts | {"grids": counts}
 
 
-def _side(context: runner.Context) -> int:
+def _side(context: stage.Context) -> int:
     alone = parts.are_pages(context)
     return 1 if alone else context.config.prior.grids.side
 
 
-def regions_of(context: runner.Context, split: str) -> mosaic.RegionTable:
+def regions_of(context: stage.Context, split: str) -> mosaic.RegionTable:
     """Regions of a split; held-out parts of slides may hold no more than a grid."""
     config, section = context.config, context.config.prior.grids
     whole = mosaic.Mosaic(parts.records(context, split), config.data.records.record_px)
@@ -65,7 +65,7 @@ def regions_of(context: runner.Context, split: str) -> mosaic.RegionTable:
 
 
 def _embed(
-    context: runner.Context,
+    context: stage.Context,
     split: str,
     model: encoder.Encoder,
     told: region_conditions.RegionConditions,
@@ -116,7 +116,7 @@ def _places(regions: list[mosaic.Region]) -> np.ndarray:
     )
 
 
-def _whiten(context: runner.Context, split: str, white: whitening.Whitening, facts: dict) -> int:
+def _whiten(context: stage.Context, split: str, white: whitening.Whitening, facts: dict) -> int:
     raw = store.Store(context.folder("grids") / f"raw_{split}")
     fields = tuple(dataclasses.replace(f, dtype="float16") for f in raw.fields)
     writer = store.StoreWriter(context.folder("grids") / split, fields)

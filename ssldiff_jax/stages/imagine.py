@@ -14,7 +14,7 @@ from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import generator as generator_lib
 from ssldiff_jax.stages import grids as grids_stage
-from ssldiff_jax.stages import region_conditions, runner
+from ssldiff_jax.stages import region_conditions, stage
 from ssldiff_jax.train import logs
 
 _LOG = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ _SHOWN = 4
 _LEARNT = 64  # regions that the judge of pixels learns from
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `image_N.png`, drawn as held-out grids are told, the captions beside them, and
     `results.json`: correlation of asked and shown parts of classes in quadrants."""
     if not (context.folder("prior") / "results.json").exists():
@@ -68,7 +68,7 @@ def _images(
 
 
 def _judge(
-    context: runner.Context,
+    context: stage.Context,
     model: generator_lib.Generator,
     condition: np.ndarray,
     drawn: list[arrays.ImageUint8],
@@ -97,7 +97,7 @@ def _judge(
     return {"agreement": results}
 
 
-def _pixel_judge(context: runner.Context, told: region_conditions.RegionConditions):
+def _pixel_judge(context: stage.Context, told: region_conditions.RegionConditions):
     """A classifier of real training pixels; and (asked, shown) of real held-out regions."""
     seen = {}
     for split in ("train", "test"):

@@ -14,7 +14,7 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import measures, mosaic, plan
 from ssldiff_jax.data import records as records_lib
-from ssldiff_jax.stages import parts, region_conditions, runner
+from ssldiff_jax.stages import parts, region_conditions, stage
 
 _LOG = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ Patch = tuple[plan.Square, arrays.ImageUint8]
 class Source:
     """Records of a split, and what they say of themselves."""
 
-    context: runner.Context
+    context: stage.Context
     split: str
 
     @functools.cached_property
@@ -115,7 +115,7 @@ class Measure:
     regions: region_conditions.RegionConditions
 
     @classmethod
-    def of_run(cls, context: runner.Context, name: measures.Name) -> "Measure":
+    def of_run(cls, context: stage.Context, name: measures.Name) -> "Measure":
         """That of a name, on the slides of a run."""
         config = context.config
         nothing = dict.fromkeys(("labels", "numbers", "captions", "text_encoder"), "")

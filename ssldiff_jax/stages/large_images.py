@@ -8,14 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.evaluation import distances, estimate, extractors, images, similarity, stored
-from ssldiff_jax.stages import protocol, runner
+from ssldiff_jax.stages import protocol, stage
 
 _LEAST = 3
 """Of features on a side: what is left without one must have a covariance."""
 
 
 def run(
-    context: runner.Context, pairs: list[similarity.Pair], by: protocol.Networks
+    context: stage.Context, pairs: list[similarity.Pair], by: protocol.Networks
 ) -> dict[str, Any]:
     """By extractor: the Fréchet distance of `crops` (Graikos et al. 2024) with that of real crops
     against real ones at other places, `crops_floor`; and of `whole` images by networks that take

@@ -8,13 +8,13 @@ import numpy as np
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers, spread
 from ssldiff_jax.data import store
-from ssldiff_jax.stages import embeddings, parts, runner
+from ssldiff_jax.stages import embeddings, parts, stage
 from ssldiff_jax.train import hosts, logs
 
 _BATCH = 64
 
 
-def run(context: runner.Context) -> dict[str, Any] | None:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of moments, aligned with the embeddings, and their scaling."""
     config, channels = context.config, context.config.autoencoder.model.chosen.latent_channels
     params = parts.load_autoencoder_params(context)
@@ -47,7 +47,7 @@ def run(context: runner.Context) -> dict[str, Any] | None:
     return facts
 
 
-def _encoder(context: runner.Context, params: Any):
+def _encoder(context: stage.Context, params: Any):
     """From crops with their records to batches of moments; this host's devices share a batch."""
     config = context.config
     model = autoencoder.Autoencoder(config.autoencoder.model)

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import patches, runner, table
+from ssldiff_jax.stages import environment, patches, runner, stage, table
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -38,22 +38,22 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     Returns a line about what was quarantined, where patches were made and not all could be used.
     """
     config = config_lib.build(run_config.RunConfig, values)
-    without = runner.MODELS if config.models else ()
+    without = stage.MODELS if config.models else ()
     chosen = runner.parse_names(config.stages, table.STAGES, "stages", without)
     force = set(runner.parse_names(config.force, table.STAGES, "force"))
     if force and any(os.environ.get(name, "0") != "0" for name in _RESTARTS):
         _LOG.info("started again: what force made anew goes on")
         force = set()
-    hosts.require_same("config and code", {"config": values, "versions": runner.versions()})
-    context = runner.Context(config, workdir, _mesh(config, chosen))
+    hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
+    context = stage.Context(config, workdir, _mesh(config, chosen))
     hosts.require_shared(workdir)
     runner.check(table.STAGES, context, chosen, force)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
-    machine = runner.describe_machine()
+    machine = environment.describe_machine()
 
     def write() -> None:
         files.write_json(workdir / "config.json", values)
-        about = {"versions": runner.versions(), "machine": machine}
+        about = {"versions": environment.versions(), "machine": machine}
         files.write_json(workdir / "environment.json", about)
 
     hosts.first_alone("writing to the workdir", write)

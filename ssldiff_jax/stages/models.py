@@ -8,7 +8,7 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import grid_prior, parts, runner
+from ssldiff_jax.stages import grid_prior, parts, stage
 from ssldiff_jax.weights import published
 
 
@@ -23,7 +23,7 @@ class Models:
     prior: grid_prior.GridPrior | None = None
 
     @classmethod
-    def of_run(cls, context: runner.Context, step: int | None = None) -> "Models":
+    def of_run(cls, context: stage.Context, step: int | None = None) -> "Models":
         """The models of a work directory, the denoiser's weights of a step or the latest."""
         denoiser, params = parts.load_denoiser(context, step)
         imported = bool(context.config.embeddings.source)

@@ -20,14 +20,14 @@ from ssldiff_jax.encoders import encoder
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import runner
+from ssldiff_jax.stages import stage
 from ssldiff_jax.train import checkpoint, loop
 from ssldiff_jax.weights import features
 
 _OPEN_FEATURES = 32
 
 
-def training_run(context: runner.Context, name: str) -> loop.Run:
+def training_run(context: stage.Context, name: str) -> loop.Run:
     """The Run of a stage that trains."""
     config = context.config
     return loop.Run(
@@ -40,7 +40,7 @@ def training_run(context: runner.Context, name: str) -> loop.Run:
     )
 
 
-def records(context: runner.Context, split: str) -> records_lib.RecordSource:
+def records(context: stage.Context, split: str) -> records_lib.RecordSource:
     """Records of a split."""
     return records_lib.RecordSource(context.folder("patches") / "records", split)
 
@@ -53,7 +53,7 @@ def crop_table(config: run_config.RunConfig, source: records_lib.RecordSource) -
 
 
 def patches_at(
-    context: runner.Context, split: str, count: int, side: int, shift: int = 0
+    context: stage.Context, split: str, count: int, side: int, shift: int = 0
 ) -> np.ndarray:
     """Squares of `side` px at (shift, shift) of `count` records, in a fixed random order."""
     source = records(context, split)
@@ -75,7 +75,7 @@ class Reference:
 
 
 def references(
-    context: runner.Context,
+    context: stage.Context,
     embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None,
 ) -> list[Reference]:
     """What images are drawn from and held against; `embed` makes the grids of those whose
@@ -91,13 +91,13 @@ def references(
     return found
 
 
-def are_pages(context: runner.Context) -> bool:
+def are_pages(context: stage.Context) -> bool:
     """Whether records are patches of a list, which have no neighbours."""
     told = files.read_json(context.folder("patches") / "regions.json")
     return all(reference["kind"] == "page" for reference in told)
 
 
-def imported_embeddings(context: runner.Context) -> Callable[[int], features.Features]:
+def imported_embeddings(context: stage.Context) -> Callable[[int], features.Features]:
     """From the number of a slide (any, for a list of patches) to its embeddings.
 
     Raises WeightsError for a slide that has none.
@@ -118,7 +118,7 @@ def imported_embeddings(context: runner.Context) -> Callable[[int], features.Fea
     return of_slide
 
 
-def load_encoder(context: runner.Context, name: str = "encoder") -> encoder.Encoder:
+def load_encoder(context: stage.Context, name: str = "encoder") -> encoder.Encoder:
     """The encoder (or the judge) with its averaged weights and measured origin."""
     params = checkpoint.load_params(context.checkpoints(name))["encoder"]
     origin = files.read_json(context.folder(name) / "encoder.json")["origin"]
@@ -139,12 +139,12 @@ def params_digest(params: Any) -> str:
     return found.hexdigest()[:12]
 
 
-def load_autoencoder_params(context: runner.Context) -> Any:
+def load_autoencoder_params(context: stage.Context) -> Any:
     """The autoencoder's averaged weights."""
     return checkpoint.load_params(context.checkpoints("autoencoder"))["autoencoder"]
 
 
-def load_autoencoder(context: runner.Context) -> autoencoder.TrainedAutoencoder:
+def load_autoencoder(context: stage.Context) -> autoencoder.TrainedAutoencoder:
     """The autoencoder with its averaged weights and measured scaling."""
     params = load_autoencoder_params(context)
     scaling = load_scaling(context.folder("latents"))
@@ -164,7 +164,7 @@ def condition_spec(told: Mapping[str, Any]) -> conditions.ConditionSpec:
 
 
 def load_denoiser(
-    context: runner.Context, step: int | None = None
+    context: stage.Context, step: int | None = None
 ) -> tuple[conditioning.Denoiser, Any]:
     """The denoiser and its averaged weights, of a step or the latest."""
     params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)

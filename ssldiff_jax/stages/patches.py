@@ -21,7 +21,7 @@ from ssldiff_jax.evaluation import images
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import imported, list_source, runner, slide_source
+from ssldiff_jax.stages import imported, list_source, slide_source, stage
 from ssldiff_jax.train import hosts, logs
 from ssldiff_jax.weights import features, published
 
@@ -50,7 +50,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     return {"slides": slides, "embeddings": config.embeddings.fingerprint()}
 
 
-def run(context: runner.Context) -> dict[str, Any] | None:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `records/` (TFDS), `region_N.png` with `regions.json`, `quarantine.jsonl`, and what
     slides are made of: `slides.csv`, `overview_N.png`."""
     spec = context.config.data.slides
@@ -61,14 +61,14 @@ def run(context: runner.Context) -> dict[str, Any] | None:
     return hosts.first_alone("patches of a list", lambda: _of_list(context, patches))
 
 
-def archive_folder(context: runner.Context) -> pathlib.Path:
+def archive_folder(context: stage.Context) -> pathlib.Path:
     """Where entries of slides lie."""
     named = context.config.data.archive
     return pathlib.Path(named).expanduser() if named else context.workdir / "archive"
 
 
 def _of_slides(
-    context: runner.Context, listed: patch_list.PatchList | None
+    context: stage.Context, listed: patch_list.PatchList | None
 ) -> dict[str, Any] | None:
     section = context.config.embeddings
     tasks = slide_source.tasks(context.config, archive_folder(context), listed)
@@ -95,7 +95,7 @@ def _of_slides(
 
 
 def _assemble(
-    context: runner.Context, tasks: list[tiling.Task], agreement: dict[str, float] | None
+    context: stage.Context, tasks: list[tiling.Task], agreement: dict[str, float] | None
 ) -> dict[str, Any]:
     data, folder = context.config.data, context.folder("patches")
     section = context.config.embeddings
@@ -122,7 +122,7 @@ def _assemble(
     return facts | {"agreement": agreement}
 
 
-def _of_list(context: runner.Context, patches: patch_list.PatchList) -> dict[str, Any]:
+def _of_list(context: stage.Context, patches: patch_list.PatchList) -> dict[str, Any]:
     section, data = context.config.embeddings, context.config.data
     embeddings = section.of_list() if section.source else None
     source = list_source.read_source(data, patches, embeddings)
@@ -144,7 +144,7 @@ def _of_list(context: runner.Context, patches: patch_list.PatchList) -> dict[str
 
 
 def _list_entry(
-    context: runner.Context, source: plan.Source, patches: patch_list.PatchList
+    context: stage.Context, source: plan.Source, patches: patch_list.PatchList
 ) -> archive.Entry:
     data = context.config.data
     digest = config_lib.digest(fingerprint(context.config), slide_source.tiling_config(data))
@@ -169,7 +169,7 @@ def _list_entry(
 
 
 def _publish(
-    context: runner.Context,
+    context: stage.Context,
     entries: dict[int, archive.Entry],
     references: list[plan.Reference],
     names: dict[int, str],
@@ -195,7 +195,7 @@ def _write_quarantine(folder: pathlib.Path, quarantine: list[dict[str, str]]) ->
         _LOG.warning("quarantined: %s: %s", line["slide"], line["reason"])
 
 
-def _write_references(context: runner.Context, pixels, references: list[plan.Reference]) -> None:
+def _write_references(context: stage.Context, pixels, references: list[plan.Reference]) -> None:
     for i, (reference, cells) in enumerate(zip(references, pixels, strict=True)):
         picture = images.mosaic(np.stack(cells), reference.cols)
         pyramid.write_png(context.folder("patches") / f"region_{i}.png", picture)

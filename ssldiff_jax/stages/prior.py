@@ -12,7 +12,7 @@ from ssldiff_jax.data import loader, store
 from ssldiff_jax.evaluation import grids as judging
 from ssldiff_jax.prior import conditions, network
 from ssldiff_jax.prior import loss as loss_lib
-from ssldiff_jax.stages import grid_prior, parts, prior_config, runner
+from ssldiff_jax.stages import grid_prior, parts, prior_config, stage
 from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def task(section: prior_config.PriorSection, spec: conditions.ConditionSpec) -> 
     return loss_lib.PriorTask(model, section.schedule, section.loss, section.drop)
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Train, then write `results.json`: figures of grids that are drawn as held-out ones are
     told."""
     config, section = context.config, context.config.prior
@@ -52,7 +52,7 @@ def run(context: runner.Context) -> dict[str, Any]:
 
 
 def _judge(
-    context: runner.Context, training: store.Store, spec: conditions.ConditionSpec
+    context: stage.Context, training: store.Store, spec: conditions.ConditionSpec
 ) -> dict[str, dict[str, float]]:
     """Figures of the prior, of cells that are drawn apart, and of the training grid whose
     condition is nearest; `agreement` is that of labels, where there are any."""

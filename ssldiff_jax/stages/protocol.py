@@ -21,7 +21,7 @@ from ssldiff_jax.evaluation import (
     zero_shot,
 )
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import generator, labelled, parts, redrawn, runner
+from ssldiff_jax.stages import generator, labelled, parts, redrawn, stage
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Features = Float[np.ndarray, "N D"]
 
 
 def networks(
-    context: runner.Context, own: Sequence[str] | None = None
+    context: stage.Context, own: Sequence[str] | None = None
 ) -> dict[str, extractors.Extractor]:
     """The run's judge and, unless embeddings were computed elsewhere, its encoder, or those of
     `own`; then those that `config.evaluate` names."""
@@ -50,7 +50,7 @@ def networks(
 
 
 def run(
-    context: runner.Context,
+    context: stage.Context,
     model: generator.Generator,
     by: Networks,
     folder: pathlib.Path,
@@ -96,7 +96,7 @@ def run(
 
 
 def redraw(
-    context: runner.Context, model: generator.Generator, folder: pathlib.Path, shared: pathlib.Path
+    context: stage.Context, model: generator.Generator, folder: pathlib.Path, shared: pathlib.Path
 ) -> redrawn.Redrawn:
     """The held-out patches in `shared`, drawn again in `folder`, and some of these on a page."""
     section = context.config.evaluate
@@ -113,7 +113,7 @@ def redraw(
 
 
 def compare(
-    context: runner.Context,
+    context: stage.Context,
     extraction: statistics.Extraction,
     real: Features,
     drawn: Float[np.ndarray, "M D"],
@@ -134,9 +134,7 @@ def compare(
     return {"extraction": dataclasses.asdict(extraction) | told} | found
 
 
-def extraction_of(
-    context: runner.Context, extractor: extractors.Extractor
-) -> statistics.Extraction:
+def extraction_of(context: stage.Context, extractor: extractors.Extractor) -> statistics.Extraction:
     """How features of patches come about, to be written beside them."""
     kept = stored.Format(context.config.evaluate.jpeg_quality)
     px = context.config.data.crops.patch_px
@@ -144,7 +142,7 @@ def extraction_of(
 
 
 def reference(
-    context: runner.Context, extraction: statistics.Extraction
+    context: stage.Context, extraction: statistics.Extraction
 ) -> statistics.Statistics | None:
     """The published statistics that `config.evaluate.reference` names; None where it does not.
 
@@ -177,7 +175,7 @@ def _copies(
 
 
 def _confusion(
-    context: runner.Context,
+    context: stage.Context,
     seen: Mapping[str, tuple[Features, Features]],
     held_out: labelled.Sample,
     of_training: Features,
@@ -219,7 +217,7 @@ def _told(
     return told | scores(found) | {"of_real": scores(of_real)}
 
 
-def _of_prompts(context: runner.Context, found: list[str]) -> zero_shot.Classes:
+def _of_prompts(context: stage.Context, found: list[str]) -> zero_shot.Classes:
     """Raises ValueError for a class without words, and words for none."""
     section = context.config.evaluate
     names = measures.CLASSES.get(section.classes, tuple(found))

@@ -15,7 +15,7 @@ from ssldiff_jax.evaluation import pair_texts, zero_shot
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import bands as bands_lib
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.stages import case_tables, parts, prior_config, runner, slide_source
+from ssldiff_jax.stages import case_tables, parts, prior_config, slide_source, stage
 from ssldiff_jax.weights import text as text_weights
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Told:
 class RegionConditions:
     """Conditions of the regions of a run."""
 
-    def __init__(self, context: runner.Context):
+    def __init__(self, context: stage.Context):
         config, self._context = context.config, context
         self._data, self._asked = config.data, config.prior.conditions
         asked = self._asked
@@ -162,7 +162,7 @@ class RegionConditions:
         return slide_source.sources(self._data)
 
 
-def _names(context: runner.Context) -> Mapping[int, str]:
+def _names(context: stage.Context) -> Mapping[int, str]:
     """File names by the number of a slide, or of a patch in a list."""
     if parts.are_pages(context):
         patches = patch_list.open_list(context.config.data.slides)

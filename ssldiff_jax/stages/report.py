@@ -6,10 +6,10 @@ from typing import Any
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation.report import figures, page
 from ssldiff_jax.evaluation.report import metrics as metrics_lib
-from ssldiff_jax.stages import runner
+from ssldiff_jax.stages import stage
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `metrics.json`, the figures of the README as `figures.json` and `figures.md`, and
     `index.html` with the pictures it shows."""
     folder = context.folder("report")

@@ -8,10 +8,10 @@ from typing import Any
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import runner
+from ssldiff_jax.stages import stage
 
 
-def add(context: runner.Context, of: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def add(context: stage.Context, of: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Add a line: the date, what was judged (`of`), and every number of the results."""
     flat = {
         key: value

@@ -10,14 +10,14 @@ from ssldiff_jax.evaluation import images
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import generator, job, parts, runner
+from ssldiff_jax.stages import generator, job, parts, stage
 
 _LOG = logging.getLogger(__name__)
 
 _DRAWS = 4
 
 
-def run(context: runner.Context) -> dict[str, Any] | None:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write for every region `image_N.png` and the other formats, for every reference
     `patches_N.png` (each cell drawn alone), and `variations.png` (rows: a real patch, four draws
     of it). A dry run only tells what the regions take."""
@@ -43,7 +43,7 @@ def run(context: runner.Context) -> dict[str, Any] | None:
     return {"large_images": facts}
 
 
-def _job(context: runner.Context, model, reference: parts.Reference, number: int) -> job.Job:
+def _job(context: stage.Context, model, reference: parts.Reference, number: int) -> job.Job:
     # PNG is what the evaluation reads.
     section = context.config.sample.output
     formats = ("png", *(name for name in section.formats if name != "png"))

@@ -21,7 +21,7 @@ from ssldiff_jax.evaluation import classifiers, mil, scores
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import (
     generator,
-    runner,
+    stage,
     study_bags,
     study_config,
     study_patches,
@@ -38,7 +38,7 @@ _LEAST_CASES = 8
 Classifier = Callable[..., Float[np.ndarray, "M K"]]
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `results.json`, a row for every task, classifier, fraction and mixture, and
     `curves.json`, the same as lines over the fraction."""
     config, section = context.config, context.config.study

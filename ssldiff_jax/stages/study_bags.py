@@ -8,7 +8,7 @@ import numpy as np
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import mosaic
 from ssldiff_jax.evaluation import classifiers, images, mil
-from ssldiff_jax.stages import case_tables, labelled, runner, study_task
+from ssldiff_jax.stages import case_tables, labelled, stage, study_task
 from ssldiff_jax.train import logs
 
 
@@ -22,7 +22,7 @@ class _Bag:
     shows: float = 0.0
 
 
-def task(context: runner.Context, drawer: study_task.Drawer) -> study_task.Task:
+def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     """Bags of embeddings, of regions or of slides, and what the run's encoder sees in every cell
     of the training ones drawn again.
 

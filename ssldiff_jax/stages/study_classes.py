@@ -8,7 +8,7 @@ from jaxtyping import Int, UInt8
 
 from ssldiff_jax.data import measures
 from ssldiff_jax.evaluation import clusters
-from ssldiff_jax.stages import labelled, parts, runner
+from ssldiff_jax.stages import labelled, parts, stage
 
 Pixels = UInt8[np.ndarray, "N s s 3"]
 
@@ -56,7 +56,7 @@ class Classes:
     of_pixels: Callable[[Pixels], list[str]] | None
 
     @classmethod
-    def of_run(cls, context: runner.Context, train: Patches) -> "Classes":
+    def of_run(cls, context: stage.Context, train: Patches) -> "Classes":
         """As the config asks; clusters are those of training patches.
 
         Raises WorkdirError for clusters without a judge.
@@ -79,9 +79,9 @@ class Classes:
         return known, [np.array([known.index(name) for name in names]) for names in named]
 
 
-def _clusters(context: runner.Context, train: Patches) -> Classes:
+def _clusters(context: stage.Context, train: Patches) -> Classes:
     if not (context.folder("judge") / "done.json").exists():
-        raise runner.WorkdirError(
+        raise stage.WorkdirError(
             "config.study.patches.labels=clusters needs the stage judge, got "
             f"{context.folder('judge')} without done.json; run --config.stages=judge first"
         )

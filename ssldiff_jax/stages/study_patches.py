@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from ssldiff_jax.evaluation import classifiers
-from ssldiff_jax.stages import labelled, runner, study_classes, study_task
+from ssldiff_jax.stages import labelled, stage, study_classes, study_task
 from ssldiff_jax.train import logs
 
 
-def task(context: runner.Context, drawer: study_task.Drawer) -> study_task.Task:
+def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     """One patch of each record, and what is drawn from the embeddings of the training ones.
 
     Embeddings are standardised by all of these, labelled or not, as the encoder was trained on

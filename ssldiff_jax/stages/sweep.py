@@ -14,12 +14,12 @@ from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import images, similarity
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import generator, parts, runner, sample
+from ssldiff_jax.stages import generator, parts, sample, stage
 
 _LOG = logging.getLogger(__name__)
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `results.json`, a row for each way, `table.md`, and the first region of every way as
     `N.png`. A way that the denoiser was not trained for is left out and said."""
     folder, config = context.folder("sweep"), context.config

@@ -20,8 +20,8 @@ from ssldiff_jax.stages import (
     patches,
     prior,
     report,
-    runner,
     sample,
+    stage,
     study,
     sweep,
     variations,
@@ -39,58 +39,58 @@ def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
 
 _CROPS = ("data.crops", "data.records")
 
-STAGES: dict[str, runner.Stage] = {
-    "patches": runner.Stage(
+STAGES: stage.Table = {
+    "patches": stage.Stage(
         patches.run, ("data", "embeddings"), inputs=patches.fingerprint, on="all"
     ),
-    "encoder": runner.Stage(
+    "encoder": stage.Stage(
         encoder.run,
         ("encoder", "embeddings", *_CROPS),
         ("patches",),
         inputs=_weights("encoder"),
         on="all",
     ),
-    "embeddings": runner.Stage(
+    "embeddings": stage.Stage(
         embeddings.run,
         _CROPS,
         ("patches", "encoder"),
         inputs=lambda config: config.embeddings.fingerprint(),
         on="all",
     ),
-    "autoencoder": runner.Stage(
+    "autoencoder": stage.Stage(
         autoencoder.run,
         ("autoencoder", *_CROPS),
         ("patches", "encoder"),
         inputs=_weights("autoencoder"),
         on="all",
     ),
-    "latents": runner.Stage(latents.run, _CROPS, ("patches", "autoencoder"), on="all"),
-    "denoiser": runner.Stage(
+    "latents": stage.Stage(latents.run, _CROPS, ("patches", "autoencoder"), on="all"),
+    "denoiser": stage.Stage(
         denoiser.run,
         ("denoiser",),
         ("embeddings", "latents"),
         inputs=_weights("denoiser"),
         on="all",
     ),
-    "grids": runner.Stage(
+    "grids": stage.Stage(
         grids.run,
         ("prior.grids", "prior.conditions", *_CROPS),
         ("patches", "encoder"),
         inputs=lambda config: config.prior.conditions.fingerprint(),
     ),
-    "prior": runner.Stage(prior.run, ("prior",), ("grids",), on="all"),
-    "sample": runner.Stage(sample.run, ("sample",), ("patches", "denoiser", "autoencoder")),
-    "imagine": runner.Stage(
+    "prior": stage.Stage(prior.run, ("prior",), ("grids",), on="all"),
+    "sample": stage.Stage(sample.run, ("sample",), ("patches", "denoiser", "autoencoder")),
+    "imagine": stage.Stage(
         imagine.run,
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
     ),
-    "judge": runner.Stage(
+    "judge": stage.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),
-    "evaluate": runner.Stage(evaluate.run, ("evaluate",), ("patches", "sample", "judge")),
-    "report": runner.Stage(report.run, (), ("patches", "sample", "evaluate")),
-    "draw": runner.Stage(
+    "evaluate": stage.Stage(evaluate.run, ("evaluate",), ("patches", "sample", "judge")),
+    "report": stage.Stage(report.run, (), ("patches", "sample", "evaluate")),
+    "draw": stage.Stage(
         draw.run,
         ("sample", "draw", "prior"),
         ("patches", "denoiser", "autoencoder"),
@@ -98,35 +98,35 @@ STAGES: dict[str, runner.Stage] = {
         tool=True,
         on="all",
     ),
-    "variations": runner.Stage(
+    "variations": stage.Stage(
         variations.run,
         ("sample", "variations"),
         ("patches", "denoiser", "autoencoder"),
         tool=True,
         always=True,
     ),
-    "sweep": runner.Stage(
+    "sweep": stage.Stage(
         sweep.run, ("sample", "sweep"), ("patches", "denoiser", "judge"), tool=True, always=True
     ),
-    "watch": runner.Stage(
+    "watch": stage.Stage(
         watch.run,
         ("denoiser", "sample", "evaluate"),
         ("patches", "latents", "judge"),
         follows="denoiser",
         tool=True,
     ),
-    "compare": runner.Stage(compare.run, ("compare", "evaluate"), tool=True, always=True),
-    "study": runner.Stage(
+    "compare": stage.Stage(compare.run, ("compare", "evaluate"), tool=True, always=True),
+    "study": stage.Stage(
         study.run,
         ("sample", "study"),
         ("patches", "denoiser", "autoencoder"),
         tool=True,
         always=True,
     ),
-    "export": runner.Stage(export.run, (), ("denoiser", "autoencoder"), tool=True, always=True),
-    "verify": runner.Stage(verify.run, (), ("patches",), tool=True, always=True),
-    "compile": runner.Stage(compile.run, ("compile",), tool=True, always=True, elsewhere=True),
-    "bench": runner.Stage(
+    "export": stage.Stage(export.run, (), ("denoiser", "autoencoder"), tool=True, always=True),
+    "verify": stage.Stage(verify.run, (), ("patches",), tool=True, always=True),
+    "compile": stage.Stage(compile.run, ("compile",), tool=True, always=True, elsewhere=True),
+    "bench": stage.Stage(
         bench.run, ("denoiser", "sample", "bench", "data.loader"), tool=True, always=True
     ),
 }

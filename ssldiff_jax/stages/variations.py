@@ -5,10 +5,10 @@ from typing import Any
 
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.stages import generator, parts, runner, sample
+from ssldiff_jax.stages import generator, parts, sample, stage
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Write `real.png`, `patches.png` (rows: a real patch, its draws) and, of a region,
     `region_N.png` and `.tif`: its whole cells drawn again."""
     config, folder = context.config, context.folder("variations")
@@ -29,7 +29,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     return {"image": section.image, "height": height, "width": width, "regions": regions}
 
 
-def _reference(context: runner.Context, model: generator.Generator) -> parts.Reference:
+def _reference(context: stage.Context, model: generator.Generator) -> parts.Reference:
     """The image that the config names, or the first reference of the run.
 
     Raises SlideError for a file that is no image, ValueError for one without a whole patch.

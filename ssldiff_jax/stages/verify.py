@@ -7,7 +7,7 @@ from typing import Any
 
 from ssldiff_jax.core import files, machine
 from ssldiff_jax.data import archive, records, store
-from ssldiff_jax.stages import patches, runner
+from ssldiff_jax.stages import patches, stage
 
 _STORES = ("embeddings", "latents", "grids/train", "grids/test")
 
@@ -16,7 +16,7 @@ class DamageError(ValueError):
     """Stored files that are not as they were written."""
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Compare every shard with its hash, decode every record; writes `results.json`.
 
     Raises DamageError naming the shards that are damaged, and what makes them anew.
@@ -45,7 +45,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     return found
 
 
-def _records(context: runner.Context) -> list[tuple[str, str, str]]:
+def _records(context: stage.Context) -> list[tuple[str, str, str]]:
     """Damaged shards of records: the entry has to go before the stage makes it anew."""
     found = []
     for shard, reason in archive.damaged(context.folder("patches") / "records"):

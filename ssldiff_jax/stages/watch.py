@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import generator, models, protocol, rows, runner
+from ssldiff_jax.stages import generator, models, protocol, rows, stage
 from ssldiff_jax.train import checkpoint, hosts
 
 _LOG = logging.getLogger(__name__)
@@ -14,7 +14,7 @@ _LOG = logging.getLogger(__name__)
 _POLL_SECONDS = 5.0
 
 
-def run(context: runner.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any]:
     """Draw the held-out patches again by each checkpoint that is there or comes, and write
     `step_N/results.json`, `results.json` (all steps) and a line of `results.csv`.
 
@@ -24,7 +24,7 @@ def run(context: runner.Context) -> dict[str, Any]:
     """
     section, folder = context.config.evaluate, context.folder("watch")
     if not section.num_patches or context.config.embeddings.source:
-        raise runner.WorkdirError(
+        raise stage.WorkdirError(
             "watch judges held-out patches by an encoder: config.evaluate.num_patches must be 2 or "
             f"more and config.embeddings.source '', got {section.num_patches} and "
             f"{context.config.embeddings.source!r}"
@@ -49,7 +49,7 @@ def run(context: runner.Context) -> dict[str, Any]:
 class _Judged:
     """What is the same for every checkpoint, made when there is a first."""
 
-    def __init__(self, context: runner.Context):
+    def __init__(self, context: stage.Context):
         self._context, self._folder = context, context.folder("watch")
         self._networks = protocol.networks(context)
         self._model: generator.Generator | None = None

@@ -11,7 +11,7 @@ from PIL import Image
 from configs import tiny
 from ssldiff_jax.core import files
 from ssldiff_jax.data import demo_slide, records
-from ssldiff_jax.stages import launch, runner
+from ssldiff_jax.stages import launch, stage
 
 HEIGHT, WIDTH = 600, 640
 
@@ -141,7 +141,7 @@ def test_bad_value_names_its_key(workdir, slide, key, value):
 def test_workdir_of_another_config(workdir, slide):
     patches(workdir, slide)
     before = (workdir / "config.json").read_text()
-    with pytest.raises(runner.WorkdirError, match=r"data\.records\.stride_px: 80 → 40"):
+    with pytest.raises(stage.WorkdirError, match=r"data\.records\.stride_px: 80 → 40"):
         patches(workdir, slide, ("data.records.stride_px", 40))
     # What is refused leaves the run as it was: Generator.load reads this file.
     assert (workdir / "config.json").read_text() == before

@@ -7,7 +7,7 @@ from configs import tiny
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import moments
 from ssldiff_jax.evaluation import distances
-from ssldiff_jax.stages import bench_judgement, runner
+from ssldiff_jax.stages import bench_judgement, stage
 from ssldiff_jax.stages import config as run_config
 
 SIZES = bench_judgement.Sizes(patches=5, gaussian=60, pairs=40, dim=4, repetitions=2)
@@ -22,7 +22,7 @@ def config():
 
 
 def rows(config, workdir):
-    found = list(bench_judgement.rows(runner.Context(config, workdir, None), SIZES))
+    found = list(bench_judgement.rows(stage.Context(config, workdir, None), SIZES))
     assert all(len(values) == 2 for _, values, _ in found)
     assert all(min(values) > 0 for _, values, unit in found if unit != "MB")
     return {name.removeprefix("judgement/"): unit for name, _, unit in found}

@@ -20,7 +20,7 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import draw, job, runner
+from ssldiff_jax.stages import draw, job, stage
 
 pytestmark = pytest.mark.e2e
 PX = 64
@@ -42,7 +42,7 @@ def drawn(workdir, tmp_path):
             for section in sections:
                 part = part[section]
             part[last] = value
-        context = runner.Context(config_lib.build(run_config.RunConfig, config), tmp_path, None)
+        context = stage.Context(config_lib.build(run_config.RunConfig, config), tmp_path, None)
         folder = context.folder("draw")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()

@@ -13,7 +13,7 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import draw, job, runner
+from ssldiff_jax.stages import draw, job, stage
 from ssldiff_jax.train import mesh as mesh_lib
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +29,7 @@ def draw_here(workdir, folder, split):
     values["sample"] |= {"split": split, "conditioning": "dense", "chunk": 4}
     values["sample"]["checkpoint_minutes"] = 0.0
     values["sample"]["output"]["formats"] = ["png"]
-    context = runner.Context(
+    context = stage.Context(
         config_lib.build(run_config.RunConfig, values),
         pathlib.Path(folder),
         mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ())),

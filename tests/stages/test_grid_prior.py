@@ -11,7 +11,7 @@ from ssldiff_jax.data import measures, store
 from ssldiff_jax.evaluation import zero_shot
 from ssldiff_jax.prior import whitening
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import grid_prior, parts, runner
+from ssldiff_jax.stages import grid_prior, parts, stage
 from ssldiff_jax.stages import grids as grids_stage
 from ssldiff_jax.stages import models as models_lib
 from ssldiff_jax.stages.generator import Generator
@@ -133,7 +133,7 @@ def test_without_a_prior_one_line_says_what_to_do(generator):
     alone = models_lib.Models(
         trained.encoder, trained.autoencoder, trained.denoiser, trained.params
     )
-    with pytest.raises(runner.WorkdirError, match=r"--config\.stages=grids,prior"):
+    with pytest.raises(stage.WorkdirError, match=r"--config\.stages=grids,prior"):
         Generator(generator.config, alone, generator.mesh).sample_grid((128, 128))
 
 
@@ -205,7 +205,7 @@ def test_a_prior_that_saw_pictures_draws_from_words(
     told = spec.unpack(grids.read("condition", 40).astype(np.float32))
     assert (told["text_known"] == 1).all()
     pair = zero_shot.open_pair(clip_folder)
-    context = runner.Context(generator.config, workdir, generator.mesh)
+    context = stage.Context(generator.config, workdir, generator.mesh)
     regions = grids_stage.regions_of(context, "train")
     picture = regions.read(regions[3])
     expected = pair.images(picture[None])[0]

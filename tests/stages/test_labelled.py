@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from configs import naip, tiny
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import labelled, launch, runner
+from ssldiff_jax.stages import labelled, launch, stage
 
 COVER = {"water": (60, 90, 80, 20), "vegetation": (60, 90, 60, 200), "bare": (150, 140, 120, 150)}
 
@@ -33,7 +33,7 @@ def scene(tmp_path_factory):
     built = config_lib.build(run_config.RunConfig, config.to_dict())
     import jax
 
-    return runner.Context(built, folder / "run", Mesh(np.array(jax.devices()[:1]), ("data",)))
+    return stage.Context(built, folder / "run", Mesh(np.array(jax.devices()[:1]), ("data",)))
 
 
 def test_patches_are_classed_by_what_most_of_them_shows(scene):

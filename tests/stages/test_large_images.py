@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from ssldiff_jax.evaluation import extractors, similarity
-from ssldiff_jax.stages import large_images, protocol, runner
+from ssldiff_jax.stages import large_images, protocol, stage
 
 
 @pytest.fixture(scope="module")
 def context(workdir, generator):
-    return runner.Context(generator.config, workdir, generator.mesh)
+    return stage.Context(generator.config, workdir, generator.mesh)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import types
 import pytest
 
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.stages import runner
+from ssldiff_jax.stages import runner, stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Section:
 def make_config(**sections):
     stages = {"first": Section(), "second": Section(), "third": Section()}
     runtime = types.SimpleNamespace(checkpoints="")
-    return types.SimpleNamespace(**({"seed": 0, "runtime": runtime} | stages | sections))
+    plain = {"seed": 0, "models": "", "runtime": runtime}
+    return types.SimpleNamespace(**(plain | stages | sections))
 
 
 class Work:
@@ -26,9 +27,9 @@ class Work:
     def __init__(self, workdir):
         self.workdir, self.ran, self.broken, self.inputs = workdir, [], set(), "a.svs"
         self.table = {
-            "first": runner.Stage(self.work("first"), ("first",), inputs=lambda c: self.inputs),
-            "second": runner.Stage(self.work("second"), ("second.size",), ("first",)),
-            "third": runner.Stage(self.work("third"), ("third",), ("second",)),
+            "first": stage.Stage(self.work("first"), ("first",), inputs=lambda c: self.inputs),
+            "second": stage.Stage(self.work("second"), ("second.size",), ("first",)),
+            "third": stage.Stage(self.work("third"), ("third",), ("second",)),
         }
 
     def work(self, name):
@@ -44,7 +45,7 @@ class Work:
 
     def run(self, chosen=("first", "second", "third"), force=(), **sections):
         self.ran.clear()
-        context = runner.Context(make_config(**sections), self.workdir, None)
+        context = stage.Context(make_config(**sections), self.workdir, None)
         runner.run_stages(self.table, context, list(chosen), set(force))
         return list(self.ran)
 
@@ -92,7 +93,7 @@ def test_other_config_is_refused_and_the_key_named(work, broken):
         work.run()
     except KeyboardInterrupt:
         work.broken = set()
-    with pytest.raises(runner.WorkdirError, match=r"first\.size: 3 → 4") as caught:
+    with pytest.raises(stage.WorkdirError, match=r"first\.size: 3 → 4") as caught:
         work.run(first=Section(size=4))
     message = str(caught.value)
     assert "--config.force=first" in message
@@ -104,14 +105,14 @@ def test_other_config_is_refused_and_the_key_named(work, broken):
 def test_only_the_sections_of_a_stage_count(work):
     work.run()
     assert work.run(second=Section(rate=0.9)) == []  # the table names second.size alone
-    with pytest.raises(runner.WorkdirError, match=r"second\.size: 3 → 5"):
+    with pytest.raises(stage.WorkdirError, match=r"second\.size: 3 → 5"):
         work.run(second=Section(size=5))
 
 
 def test_other_inputs_are_refused(work):
     work.run()
     work.inputs = "b.svs"
-    with pytest.raises(runner.WorkdirError, match=r"inputs: 'a\.svs' → 'b\.svs'"):
+    with pytest.raises(stage.WorkdirError, match=r"inputs: 'a\.svs' → 'b\.svs'"):
         work.run()
 
 
@@ -123,7 +124,7 @@ def test_force_makes_anew_from_nothing(work):
 
 
 def test_a_tool_runs_whenever_it_is_named_and_only_then(work):
-    work.table["tool"] = runner.Stage(work.work("tool"), (), tool=True, always=True)
+    work.table["tool"] = stage.Stage(work.work("tool"), (), tool=True, always=True)
     assert runner.parse_names("all", work.table, "stages") == ["first", "second", "third"]
     for _ in range(2):
         assert work.run(chosen=["tool"]) == ["tool"]
@@ -135,14 +136,14 @@ def test_files_that_are_missing_are_missed_before_anything_runs(work):
         raise ValueError("no such file of weights: w.ckpt")
 
     work.table["third"] = dataclasses.replace(work.table["third"], inputs=missing)
-    context = runner.Context(make_config(), work.workdir, None)
+    context = stage.Context(make_config(), work.workdir, None)
     with pytest.raises(ValueError, match=r"no such file of weights: w\.ckpt"):
         runner.check(work.table, context, ["first", "second", "third"], set())
 
 
 def test_changed_upstream_invalidates_what_is_downstream(work):
     work.run()
-    with pytest.raises(runner.WorkdirError, match=r"'second'.*an earlier stage was made anew"):
+    with pytest.raises(stage.WorkdirError, match=r"'second'.*an earlier stage was made anew"):
         work.run(force=["first"], first=Section(size=4))
     assert work.ran == ["first"]
     again = work.run(force=["second", "third"], first=Section(size=4))
@@ -152,12 +153,12 @@ def test_changed_upstream_invalidates_what_is_downstream(work):
 def test_upstream_of_another_config_is_refused(work):
     """What `second` would read is not what its config says."""
     work.run(chosen=["first"])
-    with pytest.raises(runner.WorkdirError, match="first"):
+    with pytest.raises(stage.WorkdirError, match="first"):
         work.run(chosen=["second"], first=Section(size=4))
 
 
 def test_missing_upstream_is_named(work):
-    with pytest.raises(runner.WorkdirError, match=r"'second' reads what stage 'first' writes") as e:
+    with pytest.raises(stage.WorkdirError, match=r"'second' reads what stage 'first' writes") as e:
         work.run(chosen=["second"])
     assert "--config.stages=first" in str(e.value)
     assert not (work.workdir / "second").exists()
@@ -167,7 +168,7 @@ def test_cut_off_upstream_counts_as_missing(work):
     work.broken = {"first"}
     with pytest.raises(KeyboardInterrupt):
         work.run()
-    with pytest.raises(runner.WorkdirError, match="'first'"):
+    with pytest.raises(stage.WorkdirError, match="'first'"):
         work.run(chosen=["second"])
 
 
@@ -191,8 +192,8 @@ def test_name_like_none_lists_them_all(work):
 
 
 def test_force_must_name_chosen_stages(work):
-    context = runner.Context(make_config(), work.workdir, None)
-    with pytest.raises(runner.WorkdirError, match="of the stages third, got second"):
+    context = stage.Context(make_config(), work.workdir, None)
+    with pytest.raises(stage.WorkdirError, match="of the stages third, got second"):
         runner.check(work.table, context, ["third"], {"second"})
 
 
@@ -200,7 +201,7 @@ def test_checkpoints_of_another_run_are_not_gone_on_with(work, tmp_path):
     bucket = tmp_path / "bucket"
     (bucket / "first" / "4").mkdir(parents=True)
     runtime = types.SimpleNamespace(checkpoints=str(bucket))
-    with pytest.raises(runner.WorkdirError, match="must hold no checkpoints before stage 'first'"):
+    with pytest.raises(stage.WorkdirError, match="must hold no checkpoints before stage 'first'"):
         work.run(runtime=runtime)
     assert work.run(runtime=runtime, force=["first"]) == ["first", "second", "third"]
     assert not (bucket / "first").exists()
@@ -208,12 +209,12 @@ def test_checkpoints_of_another_run_are_not_gone_on_with(work, tmp_path):
 
 def test_what_a_forced_stage_would_outdate_is_refused_before_anything_runs(work):
     work.run()
-    context = runner.Context(make_config(first=Section(size=9)), work.workdir, None)
+    context = stage.Context(make_config(first=Section(size=9)), work.workdir, None)
     chosen = ["first", "second", "third"]
-    with pytest.raises(runner.WorkdirError, match=r"'second' .*\(stage 'first'\): add second"):
+    with pytest.raises(stage.WorkdirError, match=r"'second' .*\(stage 'first'\): add second"):
         runner.check(work.table, context, chosen, {"first"})
     # All of them anew is fine, and so is the forced stage alone, or as it was.
     runner.check(work.table, context, chosen, set(chosen))
     runner.check(work.table, context, ["first"], {"first"})
-    same = runner.Context(make_config(), work.workdir, None)
+    same = stage.Context(make_config(), work.workdir, None)
     runner.check(work.table, same, chosen, {"first"})

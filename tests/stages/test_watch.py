@@ -104,9 +104,9 @@ def test_models_of_another_run_are_judged_on_data_they_never_saw(command, workdi
 
 
 def test_patches_that_are_drawn_are_not_drawn_again(generator, workdir, tmp_path):
-    from ssldiff_jax.stages import runner
+    from ssldiff_jax.stages import stage
 
-    context = runner.Context(generator.config, workdir, generator.mesh)
+    context = stage.Context(generator.config, workdir, generator.mesh)
     held_out = labelled.Sample.draw(labelled.Source(context, "test"), 3)
     kept = stored.Format()
     real, drawn = (stored.Files(tmp_path / name, kept) for name in ("real", "drawn"))

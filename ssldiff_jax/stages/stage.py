@@ -1,0 +1,103 @@
+"""A stage of a run, and what it is given."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+from etils import epath
+from jax.sharding import Mesh
+
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import files
+from ssldiff_jax.stages import config as run_config
+
+_SAVED = "checkpoints"
+
+MODELS = ("encoder", "embeddings", "autoencoder", "latents", "denoiser", "grids", "prior",
+          "imagine", "judge")  # fmt: skip
+"""Stages that make models or tell of these alone: `config.models` takes them from another run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a stage is given: the config, the work directory and the devices.
+
+    With `config.models` the models are those of another work directory, and data they never saw
+    are this one's.
+    """
+
+    config: run_config.RunConfig
+    workdir: pathlib.Path
+    mesh: Mesh
+
+    def folder(self, stage: str) -> pathlib.Path:
+        """Where `stage` writes, or wrote."""
+        return (self.models if self.borrows(stage) else self.workdir) / stage
+
+    @property
+    def models(self) -> pathlib.Path:
+        """The work directory of the models."""
+        other = self.config.models
+        return pathlib.Path(other).expanduser() if other else self.workdir
+
+    def borrows(self, stage: str) -> bool:
+        """Whether a stage's outputs are another run's."""
+        return bool(self.config.models) and stage in MODELS
+
+    @property
+    def of_models(self) -> "Context":
+        """That of the run which made the models: its training data are theirs.
+
+        Raises WorkdirError where there is none.
+        """
+        if not self.config.models:
+            return self
+        path = self.models / "config.json"
+        if not path.exists():
+            raise WorkdirError(f"config.models must name a work directory, got none: no {path}")
+        values = files.read_json(path)
+        return Context(config_lib.build(run_config.RunConfig, values), self.models, self.mesh)
+
+    def checkpoints(self, stage: str) -> epath.Path:
+        """Where its checkpoints lie: in its folder, or in a bucket."""
+        if self.borrows(stage):
+            return self.of_models.checkpoints(stage)
+        bucket = self.config.runtime.checkpoints
+        return epath.Path(bucket) / stage if bucket else epath.Path(self.folder(stage)) / _SAVED
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A row of the stage table.
+
+    Attributes:
+        run: does the work; returns facts for done.json, or None where it only told what it would
+            do.
+        sections: the config sections it reads (dotted).
+        needs: the stages whose folders it reads.
+        follows: a stage whose outputs it reads while they are made.
+        inputs: facts about files outside the workdir that its outputs depend on.
+        tool: not a step of the run: it is not among "all".
+        always: runs whenever it is named, and begins anew.
+        elsewhere: is about other devices than those at hand.
+        on: the hosts of a run that do its work: all of them together, or the first alone.
+    """
+
+    run: Callable[[Context], dict[str, Any] | None]
+    sections: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    follows: str = ""
+    inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
+    tool: bool = False
+    always: bool = False
+    elsewhere: bool = False
+    on: Literal["all", "first"] = "first"
+
+
+Table: TypeAlias = Mapping[str, Stage]
+"""The stages of a run by name, in order."""
+
+
+class WorkdirError(ValueError):
+    """A work directory that does not fit the config, or lacks what a stage reads."""
