@@ -3,13 +3,17 @@
 import dataclasses
 import io
 import pathlib
+from collections.abc import Callable
+from concurrent import futures
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from ssldiff_jax.core import arrays, files
+from ssldiff_jax.core import arrays, files, machine
 
+T = TypeVar("T")
 Patches = UInt8[np.ndarray, "N s s 3"]
 
 
@@ -57,13 +61,16 @@ class Files:
 
     def write(self, start: int, patches: Patches) -> None:
         """Write images under the numbers from `start` on, each whole or not at all."""
-        for number, patch in enumerate(patches, start):
-            content = self.format.encode(patch)
-            files.write_atomic(self._path(number), lambda path, c=content: path.write_bytes(c))
+
+        def write(number: int) -> None:
+            content = self.format.encode(patches[number - start])
+            files.write_atomic(self._path(number), lambda path: path.write_bytes(content))
+
+        _in_threads(write, range(start, start + len(patches)))
 
     def read(self, start: int, stop: int) -> Patches:
         """The images from `start` up to `stop`."""
-        return np.stack([self.one(number) for number in range(start, stop)])
+        return np.stack(_in_threads(self.one, range(start, stop)))
 
     def one(self, number: int) -> arrays.ImageUint8:
         """The image of a number."""
@@ -71,6 +78,12 @@ class Files:
 
     def _path(self, number: int) -> pathlib.Path:
         return self.folder / f"{number:06d}{self.format.suffix}"
+
+
+def _in_threads(work: Callable[[int], T], numbers: range) -> list[T]:
+    """What `work` gives of each number: coders let go of the interpreter."""
+    with futures.ThreadPoolExecutor(machine.cores()) as pool:
+        return list(pool.map(work, numbers))
 
 
 def _decode(file: pathlib.Path | io.BytesIO) -> arrays.ImageUint8:

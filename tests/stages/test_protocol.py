@@ -94,11 +94,16 @@ def test_evaluations_are_rows_of_one_table_and_compare_with_published_files(
     assert "judge.safetensors: expected image_format 'JPEG 60', got 'PNG'" in line
 
 
-def test_several_devices_draw_and_judge_the_same(command, workdir, tmp_path):
+def test_several_devices_draw_and_judge_the_same(command, workdir, clip_folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(workdir, run, symlinks=True)
-    done = command(run, "--config.stages=evaluate", "--config.force=evaluate",
-                   "--config.runtime.cpu_devices=3")  # fmt: skip
+    done = command(
+        run, "--config.stages=evaluate", "--config.force=evaluate",
+        "--config.runtime.cpu_devices=3",
+        flags("extractors", f"('clip={clip_folder}',)"),
+        flags("prompts", "('nuclei=a lake','stroma=the field','empty=photo')"),
+        flags("templates", "('a photo of {}',)"),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     drawn = [
         np.asarray(Image.open(path / "evaluate" / "drawn.png"), int) for path in (run, workdir)
@@ -108,6 +113,13 @@ def test_several_devices_draw_and_judge_the_same(command, workdir, tmp_path):
     for name in ("judge", "encoder"):
         real = [np.load(p / "evaluate/real/features" / f"{name}.npy") for p in (run, workdir)]
         np.testing.assert_allclose(real[0], real[1], rtol=0, atol=1e-6 * np.abs(real[1]).max())
+    found = files.read_json(run / "evaluate" / "results.json")
+    assert set(found["patches"]) == {"judge", "encoder", "clip"}
+    # By prompts every class has a vector, also those that no training patch shows.
+    told = found["confusion"]
+    assert told["labels"] == ["nuclei", "stroma", "empty"]
+    assert np.array(told["counts"]).sum() == COUNT
+    assert 0 <= told["of_real"]["balanced_accuracy"] <= 1
 
 
 @pytest.mark.parametrize(
