@@ -6,7 +6,15 @@ import re
 import pytest
 import test_report
 
-from ssldiff_jax.evaluation.report import archive_table, figures, goals, metrics, readme
+from ssldiff_jax.evaluation.report import (
+    archive_table,
+    figures,
+    goals,
+    metrics,
+    readme,
+    study_table,
+    unseen_table,
+)
 
 
 @pytest.fixture
@@ -157,7 +165,7 @@ def test_archives_of_many_slides_take_core_hours(workdir):
 def test_the_readme_is_renewed(workdir, monkeypatch):
     found, _ = collect(workdir)
     monkeypatch.chdir(workdir)
-    with pytest.raises(SystemExit, match=r"report/figures\.json or rows on archives"):
+    with pytest.raises(SystemExit, match=r"report/figures\.json, study/results\.json, or rows on"):
         readme.main(["."])
     text = "before\n" + "".join("between\n".join(readme.marks(name)) for name in readme.BLOCKS)
     path = workdir / "README.md"
@@ -182,3 +190,67 @@ def test_a_readme_without_marks_is_refused(order):
     text = "".join(readme.marks("demo")[i] for i in order)
     with pytest.raises(ValueError, match=r"expected <!-- demo --> and then <!-- /demo --> once"):
         readme.put(text, "demo", "block")
+
+
+def study_rows(gains):
+    """Rows of a study: by classifier and fraction, the interval of the gain of both."""
+    for (model, fraction), (mean, low, high) in gains.items():
+        for mixture in ("real", "synthetic", "real + synthetic"):
+            count = 0 if mixture == "synthetic" else int(100 * fraction)
+            row = {"task": "patches", "model": model, "fraction": fraction, "mixture": mixture}
+            row |= {"seeds": 3, "real": count, "auc": {"mean": 0.5 + len(mixture) / 100}}
+            if mixture != "real":
+                row["gain"] = {"auc": {"mean": mean, "low": low, "high": high}}
+            yield row
+
+
+def test_a_study_shows_its_first_classifier_and_all_that_is_sure(tmp_path):
+    gains = {
+        ("linear", 0.1): (0.01, -0.02, 0.04),
+        ("vit", 0.1): (-0.05, -0.09, -0.01),
+        ("vit", 1.0): (0.00, -0.01, 0.01),
+    }
+    study, labels = tmp_path / "study", {"study": {"patches": {"labels": "stain"}}}
+    results = {"rows": list(study_rows(gains)), "tasks": {"patches": {"kept": 0.9}}}
+    test_report.write(study / "results.json", results)
+    test_report.write(study / "stage.json", {"config": labels})
+    done = {"finished": "2026-01-02T03:04:05", "versions": {"jax": "1.2"}}
+    test_report.write(study / "done.json", done)
+    machine = {"cores": 2, "processor": "any"}
+    test_report.write(tmp_path / "environment.json", {"machine": machine})
+    assert study_table.collect(tmp_path, "clusters") is None
+    found = study_table.collect(tmp_path, "stain")
+    assert [row["examples"] for row in found["rows"]] == [10, 10, 100]
+    text = study_table.markdown(found)
+    assert "3 gains, 0 upwards and 1 downwards clear of zero; chance alone gives 0.1" in text
+    assert "Of drawn patches 0.90 show" in text
+    assert "| patches | linear | 10 | 0.540 | 0.590 | 0.660 | 0.010 (−0.020 … 0.040) |" in text
+    assert "| patches | vit | 10 | 0.540 | 0.590 | 0.660 | **−0.050** (−0.090 … −0.010) |" in text
+    assert "| vit | 100 |" not in text
+
+
+def test_a_model_is_shown_on_data_it_never_saw_beside_its_own(tmp_path):
+    estimate = lambda value: {"value": value, "low": value / 2, "high": 2 * value, "counts": [9, 9]}
+
+    def results(value):
+        judge = {"frechet": estimate(value), "kid": estimate(value / 10)}
+        judge["fidelity"] = {name: estimate(0.4) for name in ("precision", "recall")}
+        cells = {"cell_retrieval_top1": value / 10, "num_cells": 64}
+        return {
+            "patches": {"judge": judge}, "judge": cells, **cells,
+            "memorisation": {"fraction": 0.02, "p_value": 0.25},
+        }  # fmt: skip
+
+    own, other = tmp_path / "own", tmp_path / "other"
+    done = {"finished": "2026-01-02T03:04:05", "versions": {"jax": "1.2"}}
+    for folder, value in ((own, 1.0), (other, 3.0)):
+        test_report.write(folder / "evaluate" / "results.json", results(value))
+        test_report.write(folder / "evaluate" / "done.json", done)
+        test_report.write(folder / "environment.json", {"machine": {"cores": 2, "processor": "x"}})
+        models = "" if folder == own else str(own)
+        test_report.write(folder / "config.json", {"models": models})
+    assert unseen_table.collect(own) is None
+    lines = unseen_table.markdown(unseen_table.collect(other)).splitlines()
+    assert lines[-2].startswith("| of the data of training | 1.00 (0.50 … 2.00) | 0.100 (0.050 …")
+    assert lines[-1].startswith("| of other data | 3.00 (1.50 … 6.00) | 0.300 (0.150 … 0.600) |")
+    assert lines[-1].endswith("| 0.30 / 0.30 | 0.020 (p = 0.2) |")

@@ -17,7 +17,7 @@ def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
     known = {**metrics, **_derived(metrics)}
     figures = []
     for row in goals.ROWS:
-        values = {eye: [_at(known, key) for key in getattr(row, eye)] for eye in goals.EYES}
+        values = {eye: [at(known, key) for key in getattr(row, eye)] for eye in goals.EYES}
         values = {eye: found for eye, found in values.items() if found and found[0] is not None}
         if values:
             missed = [eye for eye, found in values.items() if not row.aim(eye).is_met(found)]
@@ -73,13 +73,14 @@ def _retrieval(found: Mapping[str, Any]) -> dict[str, float] | None:
     return {"value": value, "low": float(interval.low), "high": float(interval.high)}
 
 
-def _at(values: Any, key: str) -> Any:
+def at(values: Any, key: str) -> Any:
+    """What is at "a.b" of nested mappings; None where nothing is."""
     for name in key.split("."):
         values = values.get(name) if isinstance(values, Mapping) else None
     return values
 
 
-class _Shown:
+class Shown:
     """A number, estimate or group of numbers that a format writes by the rules of a number."""
 
     def __init__(self, value: Any):
@@ -88,14 +89,15 @@ class _Shown:
     def __format__(self, spec: str) -> str:
         if self._value is None:
             return "–"
-        said = ", ".join(_number(point, spec) for point in goals.points(self._value))
+        said = ", ".join(number(point, spec) for point in goals.points(self._value))
         if not goals.is_estimate(self._value):
             return said
-        low, high = (_number(self._value[end], spec) for end in ("low", "high"))
+        low, high = (number(self._value[end], spec) for end in ("low", "high"))
         return f"{said} ({low} … {high})"
 
 
-def _number(value: float, spec: str) -> str:
+def number(value: float, spec: str) -> str:
+    """A number in a format, its minus as long as it should be."""
     return format(value, spec).replace("-", "−")
 
 
@@ -115,7 +117,7 @@ def markdown(found: Mapping[str, Any]) -> str:
 def _cell(figure: Mapping[str, Any], eye: str, text: str) -> str:
     if eye not in figure:
         return ""
-    said = text.format(*map(_Shown, figure[eye]))
+    said = text.format(*map(Shown, figure[eye]))
     return f"{goals.MISSED if eye in figure['missed'] else ''}{said}"
 
 

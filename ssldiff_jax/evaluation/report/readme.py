@@ -5,13 +5,14 @@ those of which the run has the results.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import files
-from ssldiff_jax.evaluation.report import archive_table, figures
+from ssldiff_jax.evaluation.report import archive_table, figures, study_table, unseen_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,13 @@ class Block:
 BLOCKS = {
     "demo": Block(figures.of_run, figures.markdown),
     "archive": Block(archive_table.collect, archive_table.markdown),
+    "unseen": Block(unseen_table.collect, unseen_table.markdown),
+    **{
+        f"study_{labels}": Block(
+            functools.partial(study_table.collect, labels=labels), study_table.markdown
+        )
+        for labels in ("clusters", "stain", "landcover")
+    },
 }
 
 
@@ -59,8 +67,8 @@ def main(arguments: Sequence[str]) -> None:
     found = {name: values for name, values in found.items() if values is not None}
     if not found:
         raise SystemExit(
-            f"error: expected {workdir} to have report/figures.json or rows on archives in "
-            "bench/results.json, got neither"
+            f"error: expected {workdir} to have report/figures.json, study/results.json, or rows "
+            "on archives in bench/results.json, got none"
         )
     text = readme.read_text("utf-8")
     for name, values in found.items():
