@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
     config.judge = encoder()
     config.evaluate = _evaluate()
     config.compare = ConfigDict()
-    # Two folders of images, whoever drew them, that the tool compare judges.
+    # Two folders of images, whoever drew them, that the tool compare judges; of JPEGs,
+    # evaluate.jpeg_quality may say how good they are.
     config.compare.real = ""
     config.compare.drawn = ""
     config.report = ConfigDict()

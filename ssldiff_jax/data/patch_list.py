@@ -200,7 +200,8 @@ def open_list(spec: str) -> PatchList:
 def _image_folder(folder: pathlib.Path) -> ImageFiles:
     if not folder.is_dir():
         raise PatchListError(f"expected a folder of images, got {folder}: no such folder")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES)
+    is_image = lambda p: p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith(".")
+    found = sorted(p for p in folder.rglob("*") if is_image(p))
     if not found:
         raise PatchListError(f"{folder}: expected images ({', '.join(_IMAGE_SUFFIXES)}), got none")
     return ImageFiles(folder, [str(p.relative_to(folder)) for p in found])

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from ssldiff_jax.core import moments
 from ssldiff_jax.evaluation import distances, estimate, fidelity, kernel
 
-_LEAST_KID = 4
+LEAST = 6
+"""Features that all figures need, of either kind: more than density has neighbours."""
 
 
 def figures(
@@ -28,16 +29,11 @@ def figures(
     """
     sides = [reference] if reference else distances.blocks_of(real)
     found = {
-        "frechet": dataclasses.asdict(
-            distances.frechet_estimate(
-                distances.blocks_of(drawn), sides, paired=paired and not reference
-            )
+        "frechet": distances.frechet_estimate(
+            distances.blocks_of(drawn), sides, paired=paired and not reference
         ),
-        "frechet_of_real_halves": distances.frechet_distance(real[::2], real[1::2]),
-        "fidelity": dataclasses.asdict(fidelity.compare(drawn, real)),
+        "fidelity": fidelity.compare(drawn, real),
+        "kid": kernel.kid(drawn, real, blocks=estimate.BLOCKS, paired=paired),
     }
-    if min(len(real), len(drawn)) >= _LEAST_KID:
-        found["kid"] = dataclasses.asdict(
-            kernel.kid(drawn, real, blocks=estimate.BLOCKS, paired=paired)
-        )
-    return found
+    told = {name: dataclasses.asdict(figure) for name, figure in found.items()}
+    return told | {"frechet_of_real_halves": distances.frechet_distance(real[::2], real[1::2])}

@@ -105,8 +105,9 @@ class OfEncoder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A 12-digit hash of weights and origin."""
-        return digest_of({"params": self.encoder.params, "origin": self.encoder.origin})
+        """A 12-digit hash of weights, origin and architecture."""
+        weights = digest_of({"params": self.encoder.params, "origin": self.encoder.origin})
+        return config.digest(weights, self.encoder.architecture)
 
 
 def names() -> tuple[str, ...]:

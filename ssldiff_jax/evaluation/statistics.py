@@ -63,6 +63,11 @@ def write(path: pathlib.Path, statistics: Statistics) -> str:
     return digest
 
 
+def sha256_of(path: pathlib.Path) -> str:
+    """The hash that a file says it has; `read` holds it against the content."""
+    return _load(path)[0].get("sha256", "")
+
+
 def read(
     path: pathlib.Path, expected: Extraction | None = None, sha256: str | None = None
 ) -> Statistics:

@@ -10,12 +10,10 @@ import numpy as np
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.data import patch_list
-from ssldiff_jax.evaluation import statistics, stored
+from ssldiff_jax.evaluation import compared, statistics, stored
 from ssldiff_jax.stages import protocol, redrawn, rows, stage
 
 _LOG = logging.getLogger(__name__)
-
-_LEAST = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,19 +22,20 @@ class _Folder:
 
     path: str
     images: patch_list.PatchList
+    jpeg: str
 
     @classmethod
-    def open(cls, key: str, path: str) -> "_Folder":
-        """Raises ConfigError where none is named, PatchListError for a folder of less than four
-        images."""
+    def open(cls, context: stage.Context, key: str) -> "_Folder":
+        """Raises ConfigError where none is named, PatchListError for a folder of too few images."""
+        path, quality = getattr(context.config.compare, key), context.config.evaluate.jpeg_quality
         if not path:
             raise config_lib.ConfigError(f"config.compare.{key} must name a folder, got ''")
         found = patch_list.open_list(path if patch_list.is_list(path) else f"folder:{path}")
-        if len(found) < _LEAST:
+        if len(found) < compared.LEAST:
             raise patch_list.PatchListError(
-                f"{path}: expected {_LEAST} images or more to compare, got {len(found)}"
+                f"{path}: expected {compared.LEAST} images or more to compare, got {len(found)}"
             )
-        return cls(path, found)
+        return cls(path, found, str(stored.Format(quality)) if quality else "JPEG")
 
     def read(self, start: int, stop: int) -> stored.Patches:
         """Raises PatchListError for images of several sizes."""
@@ -52,10 +51,12 @@ class _Folder:
 
     @property
     def format(self) -> str:
-        """Of the files, as names tell: "PNG", "JPG and PNG"."""
-        count = len(self.images)
-        suffixes = {pathlib.Path(self.images.name(i)).suffix[1:].upper() for i in range(count)}
-        return " and ".join(sorted(suffixes - {""})) or "array"
+        """Of the files, as names tell: "PNG", which arrays are too, "JPEG 90 and PNG"."""
+        names = (self.images.name(number) for number in range(len(self.images)))
+        suffixes = {pathlib.Path(name).suffix[1:].upper() for name in names}
+        lossy = {"JPG", "JPEG"}
+        kept = suffixes - lossy - {""} | ({self.jpeg} if suffixes & lossy else set())
+        return " and ".join(sorted(kept)) or str(stored.Format())
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -65,8 +66,8 @@ def run(context: stage.Context) -> dict[str, Any]:
 
     Raises ConfigError where there is no network.
     """
-    section, folder = context.config.compare, context.folder("compare")
-    real, drawn = (_Folder.open(key, getattr(section, key)) for key in ("real", "drawn"))
+    folder = context.folder("compare")
+    real, drawn = (_Folder.open(context, key) for key in ("real", "drawn"))
     _require_alike(real, drawn)
     own = [n for n in protocol.OWN if (context.folder(n) / "done.json").exists()]
     by = protocol.networks(context, own)
@@ -76,9 +77,8 @@ def run(context: stage.Context) -> dict[str, Any]:
         )
     results = {}
     for name, network in by.items():
-        at = folder / "features"
         features = [
-            redrawn.extract(network, side.read, len(side.images), at / f"{name}_{key}.npy")
+            redrawn.extract(network, side.read, len(side.images), folder / "features" / key)
             for key, side in (("real", real), ("drawn", drawn))
         ]
         px = real.images.shape(0)[0]
@@ -87,12 +87,20 @@ def run(context: stage.Context) -> dict[str, Any]:
             context, extraction, *features, real.path, folder, paired=False
         )
     files.write_json(folder / "results.json", results)
-    rows.add(context, {"real": real.path, "drawn": drawn.path}, results)
+    told = {"by": "compare", "real": real.path, "drawn": drawn.path}
+    rows.add(context, told, {"patches": results})
     return {name: found["frechet"] for name, found in results.items()}
 
 
 def _require_alike(real: _Folder, drawn: _Folder) -> None:
-    """Raises PatchListError for images of another size; a warning for files of another format."""
+    """Raises PatchListError for images of another size, and for folders of which one holds the
+    other; a warning for files of another format."""
+    places = [pathlib.Path(s.path.removeprefix(patch_list.FOLDER)).resolve() for s in (real, drawn)]
+    if any(a == b or a in b.parents for a, b in (places, places[::-1])):
+        raise patch_list.PatchListError(
+            f"{drawn.path}: expected images apart from those of {real.path}, got folders of which "
+            "one holds the other"
+        )
     sizes = [side.images.shape(0) for side in (real, drawn)]
     if sizes[0] != sizes[1]:
         raise patch_list.PatchListError(

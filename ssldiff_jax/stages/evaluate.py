@@ -36,6 +36,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     ]
     patches = [_png(context, f"patches_{i}") for i in range(len(pairs))]
     networks = protocol.networks(context)
+    judging = None
+    if context.config.evaluate.num_patches and "encoder" in networks:
+        judging = protocol.Protocol.of_run(context, networks, folder)
     judge, encoder = networks["judge"], networks.get("encoder")
     of = lambda embed: _features(pairs, patches, embed, side, regions=regions)
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
@@ -43,16 +46,16 @@ def run(context: stage.Context) -> dict[str, Any]:
     results["judge"] = of(judge)
     if regions:
         results["large"] = large_images.run(context, pairs, networks)
-    if context.config.evaluate.num_patches and encoder:
+    if judging:
         model = generator.Generator.of_run(context)
-        results |= protocol.run(context, model, networks, folder, folder)
+        results |= judging.run(model, folder)
     for i, pair in enumerate(pairs):
         cosines = np.diagonal(similarity.cell_similarity(pair, encoder or judge, side))
         height = pair.reference.shape[0] // side
         np.save(folder / f"similarity_{i}.npy", cosines.reshape(height, -1))
     files.write_json(folder / "results.json", results)
     sampled = files.read_json(context.folder("sample") / "done.json")["digest"]
-    rows.add(context, {"sample": sampled}, results)
+    rows.add(context, {"by": "evaluate", "sample": sampled}, results)
     return results
 
 

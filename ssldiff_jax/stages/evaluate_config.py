@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 from ssldiff_jax.data import measures
-from ssldiff_jax.evaluation import extractors
+from ssldiff_jax.evaluation import compared, extractors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +39,10 @@ class EvaluateSection:
     patience: float = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
-        if self.num_patches < 0 or self.num_patches == 1 or self.num_training < 1:
+        least = compared.LEAST
+        if self.num_patches < 0 or 0 < self.num_patches < least or self.num_training < 1:
             raise ValueError(
-                "num_patches must be 0 or more than 1 and num_training 1 or more, got "
+                f"num_patches must be 0 or at least {least} and num_training 1 or more, got "
                 f"num_patches={self.num_patches}, num_training={self.num_training}"
             )
         if not 0 <= self.jpeg_quality <= 100:

@@ -89,6 +89,7 @@ class Generator:
         """The same with other weights of the denoiser; nothing is traced again."""
         other = copy.copy(self)
         other.params = layers.cast(params, self.config.sample.compute)
+        other._trained = dataclasses.replace(self._trained, params=params)
         other.__dict__.pop("_placed", None)
         return other
 

@@ -86,7 +86,8 @@ class Sample:
                 "%d of the %d patches of %s wanted are there", len(places), count, source.split
             )
         slides = source.records.places[:, 0]
-        return cls(source, tuple(sorted(places, key=lambda place: slides[place[0]])))
+        # Patches of one record overlap: they leave a jackknife together.
+        return cls(source, tuple(sorted(places, key=lambda place: (slides[place[0]], *place))))
 
     def __len__(self) -> int:
         return len(self.places)

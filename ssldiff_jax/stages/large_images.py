@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ssldiff_jax.core import moments
 from ssldiff_jax.evaluation import distances, estimate, extractors, images, similarity, stored
 from ssldiff_jax.stages import protocol, stage
+
+Features = Float[np.ndarray, "N D"]
 
 _LEAST = 3
 """Of features on a side: what is left without one must have a covariance."""
@@ -26,26 +29,40 @@ def run(
 def _of(context, pairs: list[similarity.Pair], network: extractors.Extractor) -> dict[str, Any]:
     side = context.config.data.crops.patch_px
     through = stored.Format(context.config.evaluate.jpeg_quality).through
-    cut = lambda images_, moved: np.concatenate(
-        [network(through(images.cut_cells(image, side, moved))) for image in images_]
-    )
     drawn, real = [pair.image for pair in pairs], [pair.reference for pair in pairs]
     published = protocol.reference(context, protocol.extraction_of(context, network))
-    # Crops of the same places would be compared pixel by pixel: drawn ones lie between real ones.
-    crops, of_real = cut(drawn, side // 2), cut(real, 0)
-    number = min(len(crops), len(of_real), estimate.BLOCKS)
-    sides = [published.moments] if published else distances.blocks_of(of_real, number)
+
+    def rows(image: np.ndarray, shift: int) -> list[Features]:
+        """Features of every row of cells."""
+        cells = images.cut_cells(image, side, shift)
+        count = (image.shape[0] - shift) // side
+        return np.split(network(through(cells)), count) if len(cells) else []
+
     found: dict[str, Any] = {}
-    if min(len(crops), len(of_real)) >= _LEAST:
-        found["crops"] = _told(
-            distances.frechet_estimate(
-                distances.blocks_of(crops, number), sides, paired=not published
-            )
-        )
-        found["crops_floor"] = distances.frechet_distance(cut(real, side // 2), of_real)
+    # Crops of the same places would be compared pixel by pixel: drawn ones lie between real ones.
+    crops, moved = ([rows(image, side // 2) for image in group] for group in (drawn, real))
+    if sum(len(row) for image in crops for row in image) >= _LEAST:
+        cells = [rows(image, 0) for image in real]
+        sides = [published.moments] if published else _bands([_joined(image) for image in cells])
+        estimate_ = distances.frechet_estimate(_bands(crops), sides, paired=not published)
+        found["crops"] = _told(estimate_)
+        whole = lambda group: np.concatenate([row for image in group for row in image])
+        found["crops_floor"] = distances.frechet_distance(whole(moved), whole(cells))
     if network.name in extractors.ANY_SIZE and len(pairs) >= _LEAST:
         found["whole"] = _told(_whole(network, through, drawn, real))
     return found
+
+
+def _joined(rows: list[Features]) -> list[Features]:
+    """Rows of cells as many as there are of crops between them: the last two are one."""
+    return [*rows[:-2], np.concatenate(rows[-2:])] if len(rows) > 1 else []
+
+
+def _bands(found: list[list[Features]]) -> list[moments.Moments]:
+    """Moments of bands of images, some rows each; those of crops and of cells are of one place."""
+    rows = [row for image in found for row in image]
+    parts = estimate.blocks_of(len(rows))
+    return [moments.Moments.of(np.concatenate(rows[part]), "features") for part in parts]
 
 
 def _whole(
@@ -57,7 +74,7 @@ def _whole(
     """Whole images, each shrunk to what the network takes."""
     alone = dataclasses.replace(network, batch_size=1)
     of = lambda found: np.concatenate([alone(through(image[None])) for image in found])
-    sides: list[Float[np.ndarray, "N D"]] = [of(drawn), of(real)]
+    sides: list[Features] = [of(drawn), of(real)]
     return distances.frechet_estimate(*(distances.blocks_of(side) for side in sides), paired=True)
 
 

@@ -37,10 +37,14 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
 
     Returns a line about what was quarantined, where patches were made and not all could be used.
     """
+    if values.get("models"):
+        # Read again from other folders.
+        models = str(pathlib.Path(values["models"]).expanduser().absolute())
+        values = values | {"models": models}
     config = config_lib.build(run_config.RunConfig, values)
     without = stage.MODELS if config.models else ()
     chosen = runner.parse_names(config.stages, table.STAGES, "stages", without)
-    force = set(runner.parse_names(config.force, table.STAGES, "force"))
+    force = set(runner.parse_names(config.force, table.STAGES, "force", without))
     if force and any(os.environ.get(name, "0") != "0" for name in _RESTARTS):
         _LOG.info("started again: what force made anew goes on")
         force = set()
@@ -51,7 +55,13 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()
 
+    # A tool that reads no stage may run in the folder of any run.
+    is_apart = all(table.STAGES[name].tool and not table.STAGES[name].needs for name in chosen)
+    kept = is_apart and (workdir / "config.json").exists()
+
     def write() -> None:
+        if kept:
+            return
         files.write_json(workdir / "config.json", values)
         about = {"versions": environment.versions(), "machine": machine}
         files.write_json(workdir / "environment.json", about)

@@ -1,7 +1,6 @@
 """Drawn patches against held-out ones, by every network of features."""
 
 import dataclasses
-import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.core import files, moments
-from ssldiff_jax.data import measures
 from ssldiff_jax.evaluation import (
     compared,
     extractors,
@@ -18,12 +16,9 @@ from ssldiff_jax.evaluation import (
     memorisation,
     statistics,
     stored,
-    zero_shot,
 )
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import generator, labelled, parts, redrawn, stage
-
-_LOG = logging.getLogger(__name__)
+from ssldiff_jax.stages import classed, generator, labelled, parts, redrawn, stage
 
 _SHOWN = 64
 
@@ -38,7 +33,10 @@ def networks(
     context: stage.Context, own: Sequence[str] | None = None
 ) -> dict[str, extractors.Extractor]:
     """The run's judge and, unless embeddings were computed elsewhere, its encoder, or those of
-    `own`; then those that `config.evaluate` names."""
+    `own`; then those that `config.evaluate` names.
+
+    Raises WorkdirError for a reference that knows none of them.
+    """
     if own is None:
         own = OWN[:1] if context.config.embeddings.source else OWN
     found: dict[str, extractors.Extractor] = {
@@ -46,70 +44,96 @@ def networks(
     }
     for name, path in context.config.evaluate.networks.items():
         found[name] = extractors.load(name, path)
+    named = context.config.evaluate.reference
+    if named and not any(_reference_path(named, name).exists() for name in found):
+        raise stage.WorkdirError(
+            f"config.evaluate.reference must hold a file of one of {', '.join(found)}, such as "
+            f"{_reference_path(named, next(iter(found), 'clip'))}, got none"
+        )
     return found
 
 
-def run(
-    context: stage.Context,
-    model: generator.Generator,
-    by: Networks,
-    folder: pathlib.Path,
-    shared: pathlib.Path,
-) -> dict[str, Any]:
-    """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into `folder`
-    the drawn patches with their features, `drawn.png`, `nearest.png`, `confusion.json` and
-    `statistics/`, and into `shared` what is the same for all models: real patches, features.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Protocol:
+    """What is the same for every model that is judged.
 
-    Pixels are in memory block by block; features are mapped.
+    Attributes:
+        context: of the run.
+        by: the networks of features.
+        held_out: patches that are drawn again.
+        training: patches among which copies are looked for.
+        classes: what both show; None where no classes are asked for.
+        shared: where real patches and features are kept.
     """
-    section = context.config.evaluate
-    pair = redraw(context, model, folder, shared)
-    seen = {name: pair.features(network) for name, network in by.items()}
-    found: dict[str, Any] = {
-        "patches": {
-            name: compare(
-                context,
-                extraction_of(context, network),
-                *seen[name],
-                "held-out patches",
-                folder,
-                paired=True,
+
+    context: stage.Context
+    by: Networks
+    held_out: labelled.Sample
+    training: labelled.Sample
+    classes: classed.Classed | None
+    shared: pathlib.Path
+
+    @classmethod
+    def of_run(cls, context: stage.Context, by: Networks, shared: pathlib.Path) -> "Protocol":
+        """Read what is needed, so that what cannot be judged is refused before it is drawn.
+
+        Raises ValueError for fewer held-out patches than figures need, and for classes, prompts or
+        statistics that do not fit.
+        """
+        section = context.config.evaluate
+        held_out = labelled.Sample.draw(labelled.Source(context, "test"), section.num_patches)
+        if len(held_out) < compared.LEAST:
+            raise ValueError(
+                f"{compared.LEAST} held-out patches or more are needed, got {len(held_out)}; "
+                "--config.evaluate.num_patches=0 judges large images alone"
             )
-            for name, network in by.items()
-        }
-    }
-    training = labelled.Sample.draw(
-        labelled.Source(context.of_models, "train"), section.num_training
-    )
-    of_training = redrawn.extract(
-        by["judge"],
-        lambda start, stop: pair.real.format.through(training.pixels(start, stop)),
-        len(training),
-        shared / "training" / "judge.npy",
-    )
-    found["memorisation"] = _copies(seen["judge"], of_training, pair, training, folder)
-    confusion = _confusion(context, seen, pair.held_out, of_training, training)
-    if confusion is not None:
-        files.write_json(folder / "confusion.json", confusion)
-        found["confusion"] = confusion
-    return found
+        of_models = labelled.Source(context.of_models, "train")
+        training = labelled.Sample.draw(of_models, section.num_training)
+        for network in by.values():
+            reference(context, extraction_of(context, network))
+        classes = classed.Classed.of_run(context, held_out, training)
+        return cls(context, by, held_out, training, classes, shared)
 
+    def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
+        """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into
+        `folder` the drawn patches with their features, `drawn.png`, `nearest.png`,
+        `confusion.json` and `statistics/`.
 
-def redraw(
-    context: stage.Context, model: generator.Generator, folder: pathlib.Path, shared: pathlib.Path
-) -> redrawn.Redrawn:
-    """The held-out patches in `shared`, drawn again in `folder`, and some of these on a page."""
-    section = context.config.evaluate
-    kept = stored.Format(section.jpeg_quality)
-    held_out = labelled.Sample.draw(labelled.Source(context, "test"), section.num_patches)
-    real, drawn = stored.Files(shared / "real", kept), stored.Files(folder / "drawn", kept)
-    pair = redrawn.Redrawn(held_out, real, drawn)
-    pair.make(model, context.config.seed + 1000)
-    side = int(min(len(held_out), _SHOWN) ** 0.5)
-    shown = np.linspace(0, len(held_out) - 1, side * side).astype(int)
-    page = images.mosaic(np.stack([pair.drawn.one(int(i)) for i in shown]), side)
-    pyramid.write_png(folder / "drawn.png", page)
-    return pair
+        Pixels are in memory block by block; features are mapped.
+        """
+        context = self.context
+        pair = self._redraw(model, folder)
+        seen = {name: pair.features(network) for name, network in self.by.items()}
+        found: dict[str, Any] = {"patches": {}}
+        for name, network in self.by.items():
+            extraction = extraction_of(context, network)
+            found["patches"][name] = compare(
+                context, extraction, *seen[name], "held-out patches", folder, paired=True
+            )
+        of_training = redrawn.extract(
+            self.by["judge"],
+            lambda start, stop: pair.real.format.through(self.training.pixels(start, stop)),
+            len(self.training),
+            self.shared / "training",
+        )
+        found["memorisation"] = _copies(seen["judge"], of_training, pair, self.training, folder)
+        confusion = self.classes and self.classes.confusion(seen, of_training)
+        if confusion:
+            files.write_json(folder / "confusion.json", confusion)
+            found["confusion"] = confusion
+        return found
+
+    def _redraw(self, model: generator.Generator, folder: pathlib.Path) -> redrawn.Redrawn:
+        """The patches, and a page of some."""
+        config, kept = self.context.config, _format(self.context)
+        real, drawn = stored.Files(self.shared / "real", kept), stored.Files(folder / "drawn", kept)
+        pair = redrawn.Redrawn(self.held_out, real, drawn)
+        pair.make(model, config.seed + 1000)
+        side = int(min(len(self.held_out), _SHOWN) ** 0.5)
+        shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
+        page = images.mosaic(np.stack([drawn.one(int(i)) for i in shown]), side)
+        pyramid.write_png(folder / "drawn.png", page)
+        return pair
 
 
 def compare(
@@ -127,32 +151,41 @@ def compare(
     own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
     path = folder / "statistics" / f"{extraction.extractor}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    sha256 = statistics.write(path, own)
+    told = {"sha256": statistics.write(path, own), "reference": dataset}
     published = reference(context, extraction)
-    told = {"sha256": sha256, "reference": (published or own).dataset}
-    found = compared.figures(drawn, real, published.moments if published else None, paired=paired)
+    if published:
+        path = _reference_path(context.config.evaluate.reference, extraction.extractor)
+        told = {"sha256": statistics.sha256_of(path), "reference": f"{published.dataset}, {path}"}
+    of = published.moments if published else None
+    found = compared.figures(drawn, real, of, paired=paired)
     return {"extraction": dataclasses.asdict(extraction) | told} | found
 
 
 def extraction_of(context: stage.Context, extractor: extractors.Extractor) -> statistics.Extraction:
     """How features of patches come about, to be written beside them."""
-    kept = stored.Format(context.config.evaluate.jpeg_quality)
-    px = context.config.data.crops.patch_px
-    return statistics.Extraction(extractor.name, extractor.digest, extractor.dim, str(kept), px)
+    kept, px = str(_format(context)), context.config.data.crops.patch_px
+    return statistics.Extraction(extractor.name, extractor.digest, extractor.dim, kept, px)
 
 
 def reference(
     context: stage.Context, extraction: statistics.Extraction
 ) -> statistics.Statistics | None:
-    """The published statistics that `config.evaluate.reference` names; None where it does not.
+    """The published statistics of a network in `config.evaluate.reference`; None where it has none.
 
     Raises ValueError for statistics of another extraction.
     """
     named = context.config.evaluate.reference
-    if not named:
+    if not named or not (path := _reference_path(named, extraction.extractor)).exists():
         return None
-    path = pathlib.Path(named).expanduser() / f"{extraction.extractor}.safetensors"
     return statistics.read(path, expected=extraction)
+
+
+def _reference_path(folder: str, name: str) -> pathlib.Path:
+    return pathlib.Path(folder).expanduser() / f"{name}.safetensors"
+
+
+def _format(context: stage.Context) -> stored.Format:
+    return stored.Format(context.config.evaluate.jpeg_quality)
 
 
 def _copies(
@@ -172,60 +205,3 @@ def _copies(
     del told["worst"]
     pairs = [{"similarity": 1 - copy.distance} for copy in found.worst]
     return told | {"threshold": 1 - found.threshold, "pairs": pairs}
-
-
-def _confusion(
-    context: stage.Context,
-    seen: Mapping[str, tuple[Features, Features]],
-    held_out: labelled.Sample,
-    of_training: Features,
-    training: labelled.Sample,
-) -> dict[str, Any] | None:
-    """What drawn patches are taken for: by a CLIP's prompts, else by the means of real patches of
-    each class; the truth is the class of the real patch that led. `of_real` is what these
-    themselves are taken for: no drawn ones do better. None where none are asked for, and (a warning
-    tells) where training patches are of fewer than two."""
-    section = context.config.evaluate
-    if not section.classes:
-        return None
-    truth = held_out.classes(section.classes)
-    if extractors.CLIP in seen and section.prompts:
-        classes = _of_prompts(context, sorted(set(truth)))
-        return _told(classes, seen[extractors.CLIP], truth, range(len(truth)))
-    labels = training.classes(section.classes)
-    known = measures.CLASSES.get(section.classes, tuple(sorted(set(labels))))
-    there = tuple(name for name in known if name in labels)
-    kept = [i for i, name in enumerate(truth) if name in there]
-    if len(there) < 2 or not kept:
-        told = f"training patches of {', '.join(there)}, {len(kept)} of them held out"
-        _LOG.warning("two classes of %s are needed to tell, got %s", section.classes, told)
-        return None
-    classes = zero_shot.from_images(of_training, labels, there)
-    return _told(classes, seen["judge"], truth, kept)
-
-
-def _told(
-    classes: zero_shot.Classes,
-    features: tuple[Features, Features],
-    truth: list[str],
-    kept: Sequence[int],
-) -> dict[str, Any]:
-    labels = [truth[i] for i in kept]
-    of_real, found = (zero_shot.classify(classes, side[list(kept)], labels) for side in features)
-    scores = lambda c: {"accuracy": c.accuracy, "balanced_accuracy": c.balanced_accuracy}
-    told = {"labels": list(found.names), "counts": found.counts.tolist()}
-    return told | scores(found) | {"of_real": scores(of_real)}
-
-
-def _of_prompts(context: stage.Context, found: list[str]) -> zero_shot.Classes:
-    """Raises ValueError for a class without words, and words for none."""
-    section = context.config.evaluate
-    names = measures.CLASSES.get(section.classes, tuple(found))
-    prompts = zero_shot.fill(section.templates, section.words)
-    if set(prompts) != set(names):
-        raise ValueError(
-            f"config.evaluate.prompts must be of the classes {', '.join(names)}, got "
-            f"{', '.join(prompts)}"
-        )
-    pair = zero_shot.open_pair(section.networks[extractors.CLIP])
-    return zero_shot.from_prompts(pair.texts, {name: prompts[name] for name in names})

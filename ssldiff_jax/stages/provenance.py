@@ -58,10 +58,10 @@ def require(
     # A job that only reads what was made may run where the slides are not.
     made_from = (stored(context, need) or {"config": {}})["config"].get("inputs")
     refuse_foreign(table, need, context, inputs=made_from)
-    if context.borrows(need):
-        return
     for earlier in table[need].needs:
-        require(table, earlier, context, wanted_by=need)
+        # What another run's models were trained on is not this run's data.
+        if context.borrows(earlier) or not context.borrows(need):
+            require(table, earlier, context, wanted_by=need)
 
 
 def planned(table: stage_lib.Table, name: str, context: stage_lib.Context, force: set[str]) -> str:
@@ -118,7 +118,8 @@ def refuse_foreign(
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not (elsewhere and _is_of_data(key))
     ]
-    if not changed and not elsewhere and before["upstream"] != upstream(table, name, context):
+    whose = context.of_models if elsewhere else context
+    if not changed and before["upstream"] != upstream(table, name, whose):
         changed = ["an earlier stage was made anew"]
     if changed:
         where = context.folder(name).parent

@@ -42,8 +42,8 @@ class Redrawn:
         self, extractor: extractors.Extractor
     ) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
         """(of real, of drawn patches), kept beside the patches and mapped."""
-        count, name = len(self.held_out), f"{extractor.name}.npy"
-        of = lambda kept: extract(extractor, kept.read, count, kept.folder / "features" / name)
+        count = len(self.held_out)
+        of = lambda kept: extract(extractor, kept.read, count, kept.folder / "features")
         return of(self.real), of(self.drawn)
 
 
@@ -51,10 +51,12 @@ def extract(
     extractor: extractors.Extractor,
     read: Callable[[int, int], stored.Patches],
     count: int,
-    path: pathlib.Path,
+    folder: pathlib.Path,
 ) -> Float[np.ndarray, "N D"]:
-    """Features of `count` images, block by block into a file, which is mapped: a file that is
-    there is of the same images and taken as it is."""
+    """Features of `count` images, block by block into a file of `folder`, which is mapped. Its name
+    has the network's digest: one that is there is taken as it is, and images of one folder are the
+    same ones."""
+    path = folder / f"{extractor.name}-{extractor.digest}-{count}.npy"
 
     def write(temporary: pathlib.Path) -> None:
         shape = count, extractor.dim

@@ -36,7 +36,7 @@ def check(
             f"{','.join(sorted(force - set(chosen)))}; choose it with --config.stages"
         )
     borrowed = [name for name in chosen if context.borrows(name)]
-    if borrowed:
+    if context.of_models is not context and borrowed:
         raise stage_lib.WorkdirError(
             f"config.stages must be of what is done with the models of {context.models}, got "
             f"{','.join(borrowed)}, which make them"
@@ -45,12 +45,13 @@ def check(
         for need in table[name].needs:
             if need not in chosen:
                 provenance.require(table, need, context, wanted_by=name)
-        if table[name].follows:
-            provenance.refuse_foreign(table, table[name].follows, context)
+        for followed in table[name].follows:
+            provenance.refuse_foreign(table, followed, context)
         if name not in force and not table[name].always:
             provenance.refuse_foreign(table, name, context)
             provenance.refuse_outdated(table, name, context, force)
-        if not (context.folder(name) / "done.json").exists():
+        done = (context.folder(name) / "done.json").exists()
+        if not done or name in force or table[name].always:
             # Files that are missing are missed now, not after the stages before.
             table[name].inputs(context.config)
 

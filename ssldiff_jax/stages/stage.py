@@ -49,15 +49,30 @@ class Context:
     def of_models(self) -> "Context":
         """That of the run which made the models: its training data are theirs.
 
-        Raises WorkdirError where there is none.
+        Raises WorkdirError where there is none, where it is this one or borrows itself, and where
+        its patches are of another scale.
         """
         if not self.config.models:
             return self
         path = self.models / "config.json"
-        if not path.exists():
-            raise WorkdirError(f"config.models must name a work directory, got none: no {path}")
-        values = files.read_json(path)
-        return Context(config_lib.build(run_config.RunConfig, values), self.models, self.mesh)
+        if not path.exists() or self.models.resolve() == self.workdir.resolve():
+            raise WorkdirError(
+                f"config.models must name another work directory that has a config.json, got "
+                f"{self.models}"
+            )
+        config = config_lib.build(run_config.RunConfig, files.read_json(path))
+        if config.models:
+            raise WorkdirError(
+                f"config.models must name the run that made the models, {config.models}, got "
+                f"{self.models}, which takes them from there"
+            )
+        wanted, found = config.data.patch_mpp, self.config.data.patch_mpp
+        if found != wanted:
+            raise WorkdirError(
+                f"config.data.patch_mpp must be that of the models in {self.models}, {wanted:g}, "
+                f"got {found:g}"
+            )
+        return Context(config, self.models, self.mesh)
 
     def checkpoints(self, stage: str) -> epath.Path:
         """Where its checkpoints lie: in its folder, or in a bucket."""
@@ -76,7 +91,7 @@ class Stage:
             do.
         sections: the config sections it reads (dotted).
         needs: the stages whose folders it reads.
-        follows: a stage whose outputs it reads while they are made.
+        follows: stages whose outputs it reads where there are any, while they are made.
         inputs: facts about files outside the workdir that its outputs depend on.
         tool: not a step of the run: it is not among "all".
         always: runs whenever it is named, and begins anew.
@@ -87,7 +102,7 @@ class Stage:
     run: Callable[[Context], dict[str, Any] | None]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    follows: str = ""
+    follows: tuple[str, ...] = ()
     inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
     tool: bool = False
     always: bool = False

@@ -37,6 +37,13 @@ def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
     return lambda config: published.fingerprint(getattr(config, section).weights)
 
 
+def _networks(config: run_config.RunConfig) -> Any:
+    """Facts about the files that an evaluation reads."""
+    section = config.evaluate
+    named = {name: published.fingerprint(path) for name, path in section.networks.items()}
+    return named | {"reference": published.fingerprint(section.reference)}
+
+
 _CROPS = ("data.crops", "data.records")
 
 STAGES: stage.Table = {
@@ -88,7 +95,9 @@ STAGES: stage.Table = {
     "judge": stage.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),
-    "evaluate": stage.Stage(evaluate.run, ("evaluate",), ("patches", "sample", "judge")),
+    "evaluate": stage.Stage(
+        evaluate.run, ("evaluate",), ("patches", "sample", "judge"), inputs=_networks
+    ),
     "report": stage.Stage(report.run, (), ("patches", "sample", "evaluate")),
     "draw": stage.Stage(
         draw.run,
@@ -111,11 +120,19 @@ STAGES: stage.Table = {
     "watch": stage.Stage(
         watch.run,
         ("denoiser", "sample", "evaluate"),
-        ("patches", "latents", "judge"),
-        follows="denoiser",
+        ("patches", "embeddings", "latents", "judge"),
+        inputs=_networks,
+        follows=("denoiser",),
         tool=True,
     ),
-    "compare": stage.Stage(compare.run, ("compare", "evaluate"), tool=True, always=True),
+    "compare": stage.Stage(
+        compare.run,
+        ("compare", "evaluate"),
+        follows=("judge", "encoder"),
+        inputs=_networks,
+        tool=True,
+        always=True,
+    ),
     "study": stage.Stage(
         study.run,
         ("sample", "study"),

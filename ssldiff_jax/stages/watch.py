@@ -25,8 +25,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     section, folder = context.config.evaluate, context.folder("watch")
     if not section.num_patches or context.config.embeddings.source:
         raise stage.WorkdirError(
-            "watch judges held-out patches by an encoder: config.evaluate.num_patches must be 2 or "
-            f"more and config.embeddings.source '', got {section.num_patches} and "
+            "watch judges held-out patches by an encoder: config.evaluate.num_patches must not "
+            f"be 0 and config.embeddings.source '', got {section.num_patches} and "
             f"{context.config.embeddings.source!r}"
         )
     judged = _Judged(context)
@@ -51,7 +51,8 @@ class _Judged:
 
     def __init__(self, context: stage.Context):
         self._context, self._folder = context, context.folder("watch")
-        self._networks = protocol.networks(context)
+        networks = protocol.networks(context)
+        self._protocol = protocol.Protocol.of_run(context, networks, self._folder)
         self._model: generator.Generator | None = None
 
     def judge(self, step: int) -> None:
@@ -60,18 +61,19 @@ class _Judged:
         try:
             model = self._at(step)
         except (OSError, ValueError):
+            time.sleep(_POLL_SECONDS)  # training deletes a checkpoint file by file
             if step in checkpoint.steps(context.checkpoints("denoiser")):
                 raise
             _LOG.info("checkpoint %d was deleted before it could be read", step)
             return
         working = self._folder / f".step_{step}"
         shutil.rmtree(working, ignore_errors=True)
-        results = protocol.run(context, model, self._networks, working, self._folder)
+        results = self._protocol.run(model, working)
         # They come again from the checkpoint.
         shutil.rmtree(working / "drawn")
         files.write_json(working / "results.json", {"step": step} | results)
         working.rename(folder)
-        rows.add(context, {"step": step}, results)
+        rows.add(context, {"by": "watch", "step": step}, results)
         for name, found in results["patches"].items():
             of = found["frechet"]
             told = step, name, *(of[key] for key in ("value", "low", "high"))

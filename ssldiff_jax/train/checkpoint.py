@@ -183,6 +183,9 @@ def load_params(folder: epath.PathLike, *, ema: bool = True, step: int | None = 
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
     with ocp.StandardCheckpointer(multiprocessing_options=_this_process()) as checkpointer:
         saved = path / str(step) / "state"
-        target = jax.tree.map(place, checkpointer.metadata(saved).item_metadata.tree)
+        found = checkpointer.metadata(saved).item_metadata
+        if found is None:
+            raise FileNotFoundError(f"no whole checkpoint in {saved}")
+        target = jax.tree.map(place, found.tree)
         state = checkpointer.restore(saved, target)
     return state["ema_params" if ema else "params"]

@@ -51,7 +51,7 @@ def fingerprint(path: str) -> dict[str, Any] | None:
     """
     if not path:
         return None
-    found = pathlib.Path(path)
+    found = pathlib.Path(path).expanduser()
     if not found.exists():
         raise reader.WeightsError(f"no such file or folder: {path}")
     stats = [f.stat() for f in (sorted(found.iterdir()) if found.is_dir() else [found])]

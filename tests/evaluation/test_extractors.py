@@ -1,5 +1,7 @@
 """Extractors: batches, what each is built from, and what they refuse."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,6 @@ from safetensors.numpy import save_file
 
 from ssldiff_jax.encoders import encoder, known, vit
 from ssldiff_jax.evaluation import extractors
-from ssldiff_jax.stages import parts
 from ssldiff_jax.weights import names, published, reader
 
 SIZES = vit.ViTConfig(16, 8, 12, 1, 2)
@@ -84,8 +85,11 @@ def test_the_encoder_of_a_run(tiny):
     assert (extract.name, extract.dim) == ("encoder", 12)
     found = images(3)
     np.testing.assert_array_equal(extract(found), model(found))
-    # The digest by which stages know an encoder, so that features can be shared.
-    assert extract.digest == parts.encoder_digest(model)
+    assert extract.digest == extractors.OfEncoder("judge", model).digest
+    # The same weights see something else with other heads.
+    heads = dataclasses.replace(SIZES, num_heads=2 if SIZES.num_heads == 1 else 1)
+    other = encoder.Encoder(encoder.Architecture(heads, 16), model.params, model.origin)
+    assert extractors.OfEncoder("encoder", other).digest != extract.digest
     moved = extractors.OfEncoder("encoder", model.measured_from(np.zeros(12)))
     assert moved.digest != extract.digest
     with pytest.raises(ValueError, match="patches must be 16×16×3"):

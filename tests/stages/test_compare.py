@@ -56,6 +56,7 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
     assert found["dark"]["frechet"]["value"] > 2 * found["alike"]["frechet"]["value"]
     told = found["dark"]["extraction"]
     assert (told["image_format"], told["image_px"], told["reference"]) == ("PNG", PX, str(real))
+    assert told["digest"] == network.digest
     rows = list(csv.DictReader((at.parent / "results.csv").open()))
     assert [row["drawn"] for row in rows] == [str(alike), str(dark)]
 
@@ -77,13 +78,15 @@ def test_what_cannot_be_compared_is_one_line(compare, folders, tmp_path):
     mixed = write_images(tmp_path / "mixed", 3)
     write_images(tmp_path / "large", 3, px=64)
     Image.new("RGB", (20, 20)).save(mixed / "999.png")
-    few = write_images(tmp_path / "few", 3, count=3)
+    few = write_images(tmp_path / "few", 3, count=5)
     for drawn, message in (
         (tmp_path / "empty", "expected images"),
         (tmp_path / "nowhere", "no such folder"),
         (mixed, r"mixed: expected images of one size, got (48, 48) and, of 999.png, (20, 20)"),
         (tmp_path / "large", "expected images of (48, 48) px as in"),
-        (few, "expected 4 images or more to compare, got 3"),
+        (few, "expected 6 images or more to compare, got 5"),
+        (real, "got folders of which one holds the other"),
+        (real.parent, "got folders of which one holds the other"),
         ("", "config.compare.drawn must name a folder, got ''"),
     ):
         done, _ = compare(real, drawn)
@@ -98,4 +101,6 @@ def test_formats_that_differ_are_told(compare, folders, tmp_path):
     real, _, _ = folders
     done, _ = compare(real, write_images(tmp_path / "jpeg", 1, suffix="jpg"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "real images are PNG, drawn ones JPG: a distance sees what a format loses" in done.stderr
+    assert (
+        "real images are PNG, drawn ones JPEG: a distance sees what a format loses" in done.stderr
+    )

@@ -65,6 +65,11 @@ def test_watch_judges_every_checkpoint_and_goes_on(command, workdir, trained):
     )
 
 
+def of_judge(folder):
+    (path,) = folder.glob("judge-*.npy")
+    return np.load(path)
+
+
 def test_watch_refuses_checkpoints_of_another_config(command, trained):
     done = command(trained, "--config.stages=watch", "--config.denoiser.loss.prediction=x0")
     assert done.returncode == 1
@@ -84,11 +89,10 @@ def test_models_of_another_run_are_judged_on_data_they_never_saw(command, workdi
     digest = lambda results: results["patches"]["judge"]["extraction"]["digest"]
     assert digest(found) == digest(theirs)
     # Copies are looked for among the patches that the models were trained on.
-    features = [np.load(path / "evaluate" / "training" / "judge.npy") for path in (run, workdir)]
+    features = [of_judge(path / "evaluate" / "training") for path in (run, workdir)]
     np.testing.assert_allclose(*features, rtol=1e-5, atol=1e-5)
-    assert not np.array_equal(
-        *(np.load(path / "evaluate" / "real" / "features" / "judge.npy") for path in (run, workdir))
-    )
+    real = [of_judge(path / "evaluate" / "real" / "features") for path in (run, workdir)]
+    assert not np.array_equal(*real)
 
     done = command(run, *asked, "--config.stages=encoder")
     assert done.returncode == 1
@@ -98,9 +102,21 @@ def test_models_of_another_run_are_judged_on_data_they_never_saw(command, workdi
     line = done.stderr.strip().splitlines()[-1]
     assert f"{workdir} holds stage 'denoiser' of another config" in line
     assert "choose another config.models" in line
-    done = command(tmp_path / "third", "--config.models=/nowhere")
-    assert done.returncode == 1
-    assert "/nowhere" in done.stderr.strip().splitlines()[-1]
+    for models, message in (
+        ("/nowhere", "must name another work directory that has a config.json, got /nowhere"),
+        (tmp_path / "third", "must name another work directory"),
+        (run, f"must name the run that made the models, {workdir}, got {run}"),
+    ):
+        done = command(tmp_path / "third", f"--config.models={models}")
+        assert done.returncode == 1
+        assert message in done.stderr.strip().splitlines()[-1]
+    for change, message in (
+        ("data.patch_mpp=3.0", "config.data.patch_mpp must be that of the models in"),
+        ("encoder.model.vit.num_heads=1", "holds stage 'encoder' of another config"),
+    ):
+        done = command(run, *asked, "--config.stages=sample", f"--config.{change}")
+        assert done.returncode == 1
+        assert message in done.stderr.strip().splitlines()[-1]
 
 
 def test_patches_that_are_drawn_are_not_drawn_again(generator, workdir, tmp_path):

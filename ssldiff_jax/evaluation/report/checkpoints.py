@@ -20,7 +20,7 @@ def part(workdir: pathlib.Path) -> str:
     for found in steps:
         for name, figures in found["patches"].items():
             of = figures["frechet"]
-            mean = of["value"] - of["bias"]
+            mean = max(of["value"] - of["bias"], 0)  # as the ends of its interval are
             row = curves.Row(found["step"], mean, of["low"], of["high"], "drawn again")
             rows.setdefault(name, []).append(row)
     if not rows:

@@ -18,7 +18,9 @@ _FEATURES = (
 )
 _PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
-_NO_STEPS = ("report", "variations", "export", "bench")  # an earlier report, and tools
+_NO_STEPS = ("report", "draw", "variations", "sweep", "watch", "compare", "study", "export",
+             "verify", "compile", "bench")  # fmt: skip
+"""An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
 _JUDGED = ("patches", "large", "confusion")
 
