@@ -45,6 +45,8 @@ def get_config() -> ConfigDict:
     # evaluate.jpeg_quality may say how good they are.
     config.compare.real = ""
     config.compare.drawn = ""
+    # Whether each was drawn from the real one of its name: intervals know it.
+    config.compare.paired = False
     config.report = ConfigDict()
     # Work directories of other runs to show beside this one.
     config.report.compare = ()

@@ -68,7 +68,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     """
     folder = context.folder("compare")
     real, drawn = (_Folder.open(context, key) for key in ("real", "drawn"))
-    _require_alike(real, drawn)
+    paired = context.config.compare.paired
+    _require_alike(real, drawn, paired=paired)
     own = [n for n in protocol.OWN if (context.folder(n) / "done.json").exists()]
     by = protocol.networks(context, own)
     if not by:
@@ -84,7 +85,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         px = real.images.shape(0)[0]
         extraction = statistics.Extraction(name, network.digest, network.dim, real.format, px)
         results[name] = protocol.compare(
-            context, extraction, *features, real.path, folder, paired=False
+            context, extraction, *features, real.path, folder, paired=paired
         )
     files.write_json(folder / "results.json", results)
     told = {"by": "compare", "real": real.path, "drawn": drawn.path}
@@ -92,9 +93,15 @@ def run(context: stage.Context) -> dict[str, Any]:
     return {name: found["frechet"] for name, found in results.items()}
 
 
-def _require_alike(real: _Folder, drawn: _Folder) -> None:
-    """Raises PatchListError for images of another size, and for folders of which one holds the
-    other; a warning for files of another format."""
+def _require_alike(real: _Folder, drawn: _Folder, *, paired: bool) -> None:
+    """Raises PatchListError for images of another size, pairs that are none, and folders of which
+    one holds the other; a warning for files of another format."""
+    counts = [len(side.images) for side in (real, drawn)]
+    if paired and counts[0] != counts[1]:
+        raise patch_list.PatchListError(
+            f"{drawn.path}: expected {counts[0]} images as in {real.path}, since "
+            f"config.compare.paired=True, got {counts[1]}"
+        )
     places = [pathlib.Path(s.path.removeprefix(patch_list.FOLDER)).resolve() for s in (real, drawn)]
     if any(a == b or a in b.parents for a, b in (places, places[::-1])):
         raise patch_list.PatchListError(

@@ -72,10 +72,12 @@ class EvaluateSection:
 
 @dataclasses.dataclass(frozen=True)
 class CompareSection:
-    """Folders of images, or .npy arrays of pixels, for the tool `compare`."""
+    """Folders of images, or .npy arrays of pixels, for the tool `compare`; `paired` where each was
+    drawn from the real one of the same place in the order of names."""
 
     real: str
     drawn: str
+    paired: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import distances, extractors
 
 COUNT, PX = 24, 48
+PAIRED = "--config.compare.paired=True"
 
 
 def write_images(folder, seed, *, level=128, count=COUNT, px=PX, suffix="png"):
@@ -59,6 +60,15 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
     assert told["digest"] == network.digest
     rows = list(csv.DictReader((at.parent / "results.csv").open()))
     assert [row["drawn"] for row in rows] == [str(alike), str(dark)]
+    key = "patches.clip.extraction"
+    assert [row["by"] for row in rows] == ["compare"] * 2
+    assert {row[f"{key}.digest"] for row in rows} == {network.digest}
+
+    done, at = compare(real, alike, PAIRED)
+    assert done.returncode == 0, done.stderr[-3000:]
+    paired = files.read_json(at / "results.json")["clip"]["frechet"]
+    assert paired["value"] == pytest.approx(found["alike"]["frechet"]["value"], rel=1e-6)
+    assert paired["interval"] == "95%, jackknife of 20 pairs of blocks"
 
     # The statistics that were written serve as a published reference.
     done, at = compare(real, dark, f"--config.evaluate.reference={keep(at)}")
@@ -92,6 +102,9 @@ def test_what_cannot_be_compared_is_one_line(compare, folders, tmp_path):
         done, _ = compare(real, drawn)
         assert done.returncode == 1
         assert message in done.stderr.strip().splitlines()[-1]
+    done, _ = compare(real, write_images(tmp_path / "seven", 3, count=7), PAIRED)
+    assert done.returncode == 1
+    assert "seven: expected 24 images as in" in done.stderr.strip().splitlines()[-1]
     done, _ = compare(real, alike, networks="()")
     assert done.returncode == 1
     assert "config.evaluate.extractors must name a network" in done.stderr
