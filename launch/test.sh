@@ -5,4 +5,5 @@ cd "$(dirname "$0")/.."
 bash launch/setup.sh test
 .venv/bin/ruff check --quiet .
 .venv/bin/ruff format --check --quiet .
-exec .venv/bin/python -m pytest "$@"
+# Two processes, each with the memory of a small run; -n 0 for one.
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

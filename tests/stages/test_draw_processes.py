@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from configs import tiny
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.slides import pyramid
@@ -26,6 +27,8 @@ class StoppedError(Exception):
 def draw_here(workdir, folder, split):
     """By all devices of all processes; returns what was asked of the encoder."""
     values = files.read_json(pathlib.Path(workdir) / "config.json")
+    # Whatever was drawn in that run since.
+    values["draw"] = tiny.get_config().draw.to_dict()
     values["sample"] |= {"split": split, "conditioning": "dense", "chunk": 4}
     values["sample"]["checkpoint_minutes"] = 0.0
     values["sample"]["output"]["formats"] = ["png"]
