@@ -10,6 +10,7 @@ from ssldiff_jax.evaluation.report import (
     archive_table,
     figures,
     goals,
+    judgement_table,
     metrics,
     readme,
     study_table,
@@ -190,6 +191,28 @@ def test_a_readme_without_marks_is_refused(order):
     text = "".join(readme.marks("demo")[i] for i in order)
     with pytest.raises(ValueError, match=r"expected <!-- demo --> and then <!-- /demo --> once"):
         readme.put(text, "demo", "block")
+
+
+def test_judging_is_held_against_its_goals(tmp_path):
+    unit = {"encoder_own_weights/per_core": "patches/s", "frechet_9x4/memory": "MB",
+            "kid_9x4/seconds": "s"}  # fmt: skip
+    value = dict(zip(unit, (99.0, 12.0, 40.0), strict=True))
+    told = {"repetitions": 3, "hardware": "any"}
+    rows = [
+        {"name": f"judgement/{name}", "value": value[name], "unit": unit[name], **told}
+        for name in unit
+    ]
+    folder = tmp_path / "bench"
+    test_report.write(folder / "results.json", [{"name": "unet/step", "value": 1.0}])
+    done = {"finished": "2026-01-02T03:04:05", "versions": {"jax": "1.2"}}
+    test_report.write(folder / "done.json", done)
+    assert judgement_table.collect(tmp_path) is None
+    test_report.write(folder / "results.json", rows)
+    lines = judgement_table.markdown(judgement_table.collect(tmp_path)).splitlines()
+    assert lines[0] == "any; 2026-01-02, jax 1.2; medians of 3."
+    assert lines[-3] == "| encoder own weights, per core | ✗ 99 patches/s | ≥ 100 |"
+    assert lines[-2].startswith("| frechet 9x4, memory | 12 MB | ≤ ")
+    assert lines[-1] == "| kid 9x4, seconds | 40 s | – |"
 
 
 def study_rows(gains):

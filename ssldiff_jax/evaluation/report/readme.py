@@ -12,7 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import files
-from ssldiff_jax.evaluation.report import archive_table, figures, study_table, unseen_table
+from ssldiff_jax.evaluation.report import (
+    archive_table,
+    figures,
+    judgement_table,
+    study_table,
+    unseen_table,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Block:
 BLOCKS = {
     "demo": Block(figures.of_run, figures.markdown),
     "archive": Block(archive_table.collect, archive_table.markdown),
+    "judgement": Block(judgement_table.collect, judgement_table.markdown),
     "unseen": Block(unseen_table.collect, unseen_table.markdown),
     **{
         f"study_{labels}": Block(
@@ -68,7 +75,7 @@ def main(arguments: Sequence[str]) -> None:
     if not found:
         raise SystemExit(
             f"error: expected {workdir} to have report/figures.json, study/results.json, or rows "
-            "on archives in bench/results.json, got none"
+            "on archives or judging in bench/results.json, got none"
         )
     text = readme.read_text("utf-8")
     for name, values in found.items():
