@@ -61,7 +61,7 @@ def test_values_become_text_with_goals(workdir):
     said = f"0.50 ({0.5 - half:.2f} … {0.5 + half:.2f}); 0.167"
     assert row(text, "cell retrieval") == [said, said, "≥ 0.5; judge ≥ 0.3"]
     assert row(text, "KID") == ["", "0.04 (0.04 … 0.05)", "–"]
-    assert row(text, "the same, whole") == ["0.041 (−0.010 … 0.050)", "", "–"]
+    assert row(text, "the same, whole images") == ["0.041 (−0.010 … 0.050)", "", "–"]
     assert row(text, "seam energy") == ["1.10 (1.00)", "", "≤ 1.1"]
     assert row(text, "layout") == ["✗ 0.90 / –", "", "≥ 0.95, 0.4 apart"]
     assert row(text, "all stages") == ["1.2 min", "", "≤ 20 min"]  # 10 + 11 + … + 15 s
@@ -83,7 +83,7 @@ def test_what_a_run_has_not_is_left_out(workdir):
         row.name for row in goals.ROWS
         if row.name.startswith(("embedding", "cell r", "Fréchet", "autoenc", "all st", "peak"))
     }  # fmt: skip
-    assert "encoder" not in by_name["Fréchet distance of cells drawn alone"]
+    assert "encoder" not in by_name["Fréchet distance of cells drawn alone, of unit features"]
     assert row(figures.markdown(found), "embedding similarity")[0] == ""
 
 

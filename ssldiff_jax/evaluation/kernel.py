@@ -43,8 +43,8 @@ def kid(
     (`estimate.blocks_of`) once, exact from the kernel's row sums; None leaves out each feature
     and takes all as independent. Where features of a block are alike, pairs of them bias the
     figure, which blocks take off too. Where feature i was generated from real feature i, as
-    `paired` says, both are left out together. At least 3 features on each side, and 2 beside each
-    block.
+    `paired` says, both are left out together, and that each is near its own is taken off as bias.
+    At least 3 features on each side, and 2 beside each block.
     """
     stripes.require(generated, real, 3, _NAMES)
     across = _cross_sums(generated, real)
