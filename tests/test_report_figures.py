@@ -166,23 +166,28 @@ def test_archives_of_many_slides_take_core_hours(workdir):
 def test_the_readme_is_renewed(workdir, monkeypatch):
     found, _ = collect(workdir)
     monkeypatch.chdir(workdir)
-    with pytest.raises(SystemExit, match=r"report/figures\.json, study/results\.json, or rows on"):
-        readme.main(["."])
+    for arguments, message in (
+        (["demo", "."], "expected . to have results for demo, got none"),
+        (["."], "expected one of demo, archive, .* and a work directory, got ."),
+        (["demos", "."], "got demos ."),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            readme.main(arguments)
     text = "before\n" + "".join("between\n".join(readme.marks(name)) for name in readme.BLOCKS)
     path = workdir / "README.md"
     path.write_text(text)
     test_report.write(workdir / "report" / "figures.json", found)
-    readme.main([str(workdir)])
+    readme.main(["demo", str(workdir)])
     one = readme.put(text, "demo", figures.markdown(found))
     assert path.read_text() == one != text
     assert json.loads((workdir / ".assets" / "demo.json").read_text()) == found
     assert not (workdir / ".assets" / "archive.json").exists()
     add_bench(workdir)
-    readme.main([str(workdir)])
+    readme.main(["archive", str(workdir)])
     benched = json.loads((workdir / ".assets" / "archive.json").read_text())
     both = readme.put(one, "archive", archive_table.markdown(benched))
     assert path.read_text() == both != one
-    readme.main([str(workdir)])
+    readme.main(["demo", str(workdir)])
     assert path.read_text() == both
 
 

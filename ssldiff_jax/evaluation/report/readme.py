@@ -1,7 +1,7 @@
 """Blocks of the README that are made from results of a run, and never written by hand.
 
-`python -m ssldiff_jax.evaluation.report.readme runs/demo`, in the root of the repository, renews
-those of which the run has the results.
+`python -m ssldiff_jax.evaluation.report.readme demo runs/demo`, in the root of the repository,
+renews one of them.
 """
 
 import dataclasses
@@ -66,22 +66,19 @@ def put(text: str, name: str, block: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write what a run has into `.assets` and `README.md`; both stay as they are on an error."""
-    if len(arguments) != 1:
-        raise SystemExit(f"error: expected one work directory, got {len(arguments)} arguments")
-    workdir, readme = pathlib.Path(arguments[0]), pathlib.Path("README.md")
-    found = {name: block.collect(workdir) for name, block in BLOCKS.items()}
-    found = {name: values for name, values in found.items() if values is not None}
-    if not found:
+    """Write what a run has for a block into `.assets` and `README.md`; both stay as they are on an
+    error."""
+    if len(arguments) != 2 or arguments[0] not in BLOCKS:
         raise SystemExit(
-            f"error: expected {workdir} to have report/figures.json, study/results.json, or rows "
-            "on archives or judging in bench/results.json, got none"
+            f"error: expected one of {', '.join(BLOCKS)} and a work directory, got "
+            f"{' '.join(arguments) or 'nothing'}"
         )
-    text = readme.read_text("utf-8")
-    for name, values in found.items():
-        text = put(text, name, BLOCKS[name].markdown(values))
-    for name, values in found.items():
-        files.write_json(pathlib.Path(".assets", f"{name}.json"), values)
+    name, workdir, readme = arguments[0], pathlib.Path(arguments[1]), pathlib.Path("README.md")
+    found = BLOCKS[name].collect(workdir)
+    if found is None:
+        raise SystemExit(f"error: expected {workdir} to have results for {name}, got none")
+    text = put(readme.read_text("utf-8"), name, BLOCKS[name].markdown(found))
+    files.write_json(pathlib.Path(".assets", f"{name}.json"), found)
     files.write_text(readme, text)
 
 
