@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import test_report
@@ -19,8 +20,9 @@ from ssldiff_jax.evaluation.report import (
 
 
 @pytest.fixture
-def workdir(tmp_path):
-    """A run of two regions of 2 × 3 cells."""
+def workdir(tmp_path, monkeypatch):
+    """A run of two regions of 2 × 3 cells, by an interpreter that was not installed for it."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     test_report.make_workdir(tmp_path)
     told = {"backend": "cpu", "devices": ["cpu:0"], "cores": 2, "processor": "Z80"}
     machine = told | {"memory_gb": 25.3}
