@@ -5,6 +5,7 @@ from typing import Any
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import loss as loss_lib
+from ssldiff_jax.evaluation import extractors
 from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
@@ -35,4 +36,4 @@ def run(context: stage.Context) -> dict[str, Any]:
         start = published.load_denoiser(file, model)
     run_ = parts.training_run(context, "denoiser")
     params = loop.fit(task, batches, section.train, run_, start=start)
-    return {"embedding_dim": dim, "denoiser": parts.params_digest(params)}
+    return {"embedding_dim": dim, "denoiser": extractors.digest_of(params)}

@@ -8,6 +8,7 @@ import numpy as np
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers, spread
 from ssldiff_jax.data import store
+from ssldiff_jax.evaluation import extractors
 from ssldiff_jax.stages import embeddings, parts, stage
 from ssldiff_jax.train import hosts, logs
 
@@ -41,7 +42,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     facts = {
         "latent_shift": mean.tolist(),
         "latent_scale": (1 / std).tolist(),
-        "autoencoder": parts.params_digest(params),
+        "autoencoder": extractors.digest_of(params),
     }
     made.close(**facts)
     return facts

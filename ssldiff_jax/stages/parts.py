@@ -2,13 +2,11 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
@@ -17,6 +15,7 @@ from ssldiff_jax.data import crops, patch_list
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.evaluation import extractors
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
@@ -127,16 +126,7 @@ def load_encoder(context: stage.Context, name: str = "encoder") -> encoder.Encod
 
 def encoder_digest(model: encoder.Encoder) -> str:
     """A 12-digit hash of all that decides an encoder's embeddings."""
-    return params_digest({"params": model.params, "origin": model.origin})
-
-
-def params_digest(params: Any) -> str:
-    """A 12-digit hash of weights, by name and value."""
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        found.update(jax.tree_util.keystr(path).encode())
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()[:12]
+    return extractors.digest_of({"params": model.params, "origin": model.origin})
 
 
 def load_autoencoder_params(context: stage.Context) -> Any:

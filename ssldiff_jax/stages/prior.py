@@ -9,6 +9,7 @@ import numpy as np
 
 from ssldiff_jax.core import files
 from ssldiff_jax.data import loader, store
+from ssldiff_jax.evaluation import extractors
 from ssldiff_jax.evaluation import grids as judging
 from ssldiff_jax.prior import conditions, network
 from ssldiff_jax.prior import loss as loss_lib
@@ -48,7 +49,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     for name, figures in results.items():
         told = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
         _LOG.info("prior, %s: %s", name, told)
-    return {"prior": parts.params_digest(params), "results": results}
+    return {"prior": extractors.digest_of(params), "results": results}
 
 
 def _judge(
