@@ -1,20 +1,25 @@
 """ArrayRecord files as parts of something larger: written with their hash, read by any number.
 
 To read one record costs time in proportion to how many its file has (13 us at 4096, 790 us at
-300 000), and an open file 8 bytes of memory for each: files are small, and few are open.
+300 000), and an open file 8 bytes of memory for each: files are small, and a bounded number of
+them is open, over all stores (`open_files`).
 """
 
 import dataclasses
-import functools
+import errno
 import hashlib
+import os
 import pathlib
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 from array_record.python import array_record_module
 
+from ssldiff_jax.data import open_files
+
 SUFFIX = "array_record"
-_OPEN = 512
+_TRIES = 3  # to open a file where the process has too many
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +72,8 @@ class ShardReader:
         self.paths = list(paths)
         self._counts = np.asarray(counts, np.int64)
         self.ends = np.cumsum(self._counts)
-        self._opened = functools.lru_cache(_OPEN)(self._open)
+        self._owner = open_files.new_owner()
+        weakref.finalize(self, open_files.SHARED.forget, self._owner)
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
@@ -91,17 +97,44 @@ class ShardReader:
                 found[place] = record
         return found
 
-    def _open(self, shard: int) -> array_record_module.ArrayRecordReader:
-        path, expected = self.paths[shard], int(self._counts[shard])
+    def _opened(self, shard: int) -> array_record_module.ArrayRecordReader:
+        key, path = (self._owner, shard), self.paths[shard]
+        return open_files.SHARED.get(key, lambda: _open(path, int(self._counts[shard])))
+
+
+def _open(path: pathlib.Path, expected: int) -> array_record_module.ArrayRecordReader:
+    """Raises ValueError for a file that is not what was written, OSError where no more files may
+    be open even after others were let go."""
+    reader = _open_any(path)
+    if (found := reader.num_records()) != expected:
+        raise ValueError(f"expected {expected} records in {path}, got {found}")
+    return reader
+
+
+def _open_any(path: pathlib.Path) -> array_record_module.ArrayRecordReader:
+    for _ in range(_TRIES):
         try:
             reader = array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0")
-            found = reader.num_records()
+            if not reader.ok():
+                reader.read([0])  # raises what opening it did not
+            return reader
         except (ValueError, RuntimeError, OSError) as error:
-            detail = " ".join(str(error).split())
-            raise ValueError(f"expected a file of records, got {path}: {detail:.200}") from error
-        if found != expected:
-            raise ValueError(f"expected {expected} records in {path}, got {found}")
-        return reader
+            reason = " ".join(str(error).split())
+            if not _is_exhausted(reason):
+                raise ValueError(
+                    f"expected a file of records, got {path}: {reason:.200}"
+                ) from error
+            open_files.SHARED.let_go()
+    raise OSError(
+        errno.EMFILE,
+        f"expected room for one more open file, got {open_files.limit()} open, all that this "
+        "process may have (ulimit -n)",
+        str(path),
+    )
+
+
+def _is_exhausted(reason: str) -> bool:
+    return any(os.strerror(code) in reason for code in (errno.EMFILE, errno.ENFILE))
 
 
 def sha256(path: pathlib.Path) -> str:
