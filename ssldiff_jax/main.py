@@ -1,7 +1,6 @@
 """Command line: `python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo`."""
 
 import contextlib
-import importlib.util
 import logging
 import os
 import pathlib
@@ -13,6 +12,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
+from ssldiff_jax.core import machine
 from ssldiff_jax.stages import memory
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in configs/.")
@@ -103,18 +103,11 @@ def _join_hosts(how: str) -> None:
         jax.distributed.initialize(address, int(count), int(number))
 
 
-def _has_accelerator() -> bool:
-    devices = pathlib.Path("/dev")
-    return any(any(devices.glob(name)) for name in ("accel*", "vfio/[0-9]*", "nvidia[0-9]*"))
-
-
 def _set_up_jax(runtime: dict) -> None:
     if runtime.get("keep_freed_memory"):
         # Before jax makes its threads, each of which would get an arena of its own.
         memory.keep_freed()
-    if importlib.util.find_spec("libtpu") and not _has_accelerator():
-        # The TPU compiler alone, for the tool compile: jax would look for a TPU at every start.
-        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    machine.look_for_no_tpu()
     if runtime.get("cpu_devices", 0) > 1:
         # XLA's CPU runtime takes as many threads as cores; a collective that waits holds one.
         os.environ.setdefault("NPROC", str(4 * runtime["cpu_devices"]))
@@ -123,10 +116,7 @@ def _set_up_jax(runtime: dict) -> None:
     if runtime.get("cpu_devices"):
         jax.config.update("jax_num_cpu_devices", runtime["cpu_devices"])
     _join_hosts(runtime.get("distributed", "off"))
-    if runtime.get("compilation_cache"):
-        cache = os.path.expanduser(runtime["compilation_cache"])
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    machine.keep_compiled(runtime.get("compilation_cache", ""))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Letters: B batch, H W pixels, h w latent pixels, C channels, L tokens, D embeddi
 N windows, K windows of one chunk.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -32,3 +32,22 @@ Timestep: TypeAlias = Int[AnyArray, "B"]
 Mask: TypeAlias = Bool[AnyArray, "B"]
 Key: TypeAlias = Shaped[Array, "..."]
 """A typed `jax.random.key`, or a batch of them."""
+
+
+def require_rgb(image: Any, name: str, size: tuple[int, int] | None = None) -> ImageUint8:
+    """The pixels of `image`, an array or whatever NumPy makes one of.
+
+    Raises ValueError, which calls it `name`, for another dtype than uint8, for another shape than
+    (H, W, 3), or, where it is given, for another `size` (height, width).
+    """
+    pixels = np.asarray(image)
+    height, width = size or ("H", "W")
+    fits = pixels.ndim == 3 and pixels.shape[2] == 3 and size in (None, pixels.shape[:2])
+    if pixels.dtype == np.uint8 and fits and 0 not in pixels.shape:
+        return pixels
+    shown = f"{pixels.dtype} of shape {pixels.shape}"
+    if np.issubdtype(pixels.dtype, np.number) and pixels.size:
+        shown += f" with values from {pixels.min():g} to {pixels.max():g}"
+    raise ValueError(
+        f"{name} must be RGB in 0…255, uint8 of shape ({height}, {width}, 3), got {shown}"
+    )

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
-from ssldiff_jax.core import arrays, files, layers, rng
+from ssldiff_jax.core import arrays, files, layers, machine, rng
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.diffusion import cells, guidance, solvers
 from ssldiff_jax.encoders import encoder
@@ -68,15 +68,18 @@ class Generator:
         Raises WorkdirError where there is no run, WeightsError for weights that do not fit.
         """
         path = pathlib.Path(source)
+        machine.look_for_no_tpu()
         if config is not None:
             values = config.to_dict() if hasattr(config, "to_dict") else config
             run = config_lib.build(run_config.RunConfig, values)
+            machine.keep_compiled(run.runtime.compilation_cache)
             return cls(run, models.Models.of_weights(path, run), mesh_lib.make_mesh(run.mesh))
         if not (path / "config.json").exists():
             raise stage.WorkdirError(
                 f"no run in {source}: expected a config.json; published weights need a config"
             )
         run = config_lib.build(run_config.RunConfig, files.read_json(path / "config.json"))
+        machine.keep_compiled(run.runtime.compilation_cache)
         context = stage.Context(run, path, mesh_lib.make_mesh(run.mesh))
         return cls.of_run(context)
 
@@ -119,6 +122,21 @@ class Generator:
         return self.config.data.crops.patch_px
 
     @property
+    def mpp(self) -> float:
+        """Microns per pixel of what it draws."""
+        return self.config.data.patch_mpp
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the labels that `sample_grid` understands; none where no prior is trained."""
+        return self._trained.prior.spec.labels if self._trained.prior else ()
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers that `sample_grid` understands; none where no prior is trained."""
+        return self._trained.prior.spec.numbers if self._trained.prior else ()
+
+    @property
     def prior(self) -> grid_prior.GridPrior:
         """What draws grids.
 
@@ -158,7 +176,11 @@ class Generator:
         return Generator(config, self._trained, self._devices)
 
     def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
-        """The grid of embeddings of an image's whole cells."""
+        """The grid of embeddings of an image's whole cells.
+
+        Raises ValueError for what is not uint8 RGB, or smaller than a cell.
+        """
+        image = arrays.require_rgb(image, "image")
         rows, cols = image.shape[0] // self.patch_px, image.shape[1] // self.patch_px
         if not rows or not cols:
             raise ValueError(
@@ -181,7 +203,11 @@ class Generator:
         self, reference: arrays.ImageUint8, *, seed: int = 0, start: drawing_lib.Start | None = None
     ) -> drawing_lib.LargeImage:
         """Draw an image of the size of `reference`, conditioned on its embeddings as the config
-        says; from noise alone, or from what `start` keeps of an image."""
+        says; from noise alone, or from what `start` keeps of an image.
+
+        Raises ValueError for what is not uint8 RGB.
+        """
+        reference = arrays.require_rgb(reference, "reference")
         read = conditions.array_reader(reference)
         drawing = self.from_reference(read, reference.shape[:2], seed=seed)
         return self.draw(drawing if start is None else self.started(drawing, start))
@@ -197,26 +223,34 @@ class Generator:
 
         Raises ValueError for a grid of another dimension or with values that are not finite.
         """
-        rows, cols, dim = embedding_grid.shape
-        if dim != self.embedding_dim:
-            raise ValueError(f"embeddings must have {self.embedding_dim} dimensions, got {dim}")
-        bad = ~np.isfinite(np.asarray(embedding_grid)).all(axis=-1)
-        if bad.any():
-            at = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"embeddings must be finite, got {int(bad.sum())} cells that are not, first {at}"
-            )
+        embedding_grid = self._require_embeddings(embedding_grid, "embedding_grid", "rows, columns")
+        rows, cols, _ = embedding_grid.shape
         size = size or (rows * self.patch_px, cols * self.patch_px)
         plan, sample = self.plan(size, seed), self.config.sample
         border = sample.windows.border
         lattice = conditions.Lattice(
-            np.asarray(embedding_grid), self._spanned(size), plan.window, border,
-            sample.interpolation,
-        )  # fmt: skip
+            embedding_grid, self._spanned(size), plan.window, border, sample.interpolation
+        )
         told = sample.conditioning
         if self.config.num_cells > 1 and told != "interpolated":
             return drawing_lib.Drawing(size, plan, conditions.Touched(lattice), seed)
         return drawing_lib.Drawing(size, plan, conditions.Interpolated(lattice, self._alone), seed)
+
+    def _require_embeddings(self, embedding: Any, name: str, axes: str) -> np.ndarray:
+        found = np.asarray(embedding)
+        if found.ndim != axes.count(",") + 2 or found.shape[-1] != self.embedding_dim:
+            raise ValueError(
+                f"{name} must be of shape ({axes}, {self.embedding_dim}), got {found.shape}"
+            )
+        if 0 in found.shape:
+            raise ValueError(f"{name} must hold an embedding, got shape {found.shape}")
+        bad = ~np.isfinite(found).all(axis=-1)
+        if bad.any():
+            at = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{name} must be finite, got {int(bad.sum())} embeddings that are not, first {at}"
+            )
+        return found
 
     def from_reference(
         self, read: conditions.ReadFn, size: tuple[int, int], *, seed: int = 0
@@ -248,13 +282,13 @@ class Generator:
 
         Raises ValueError for an image or a mask of another size.
         """
-        for name, array in (("image", start.image), ("keep", start.keep)):
-            if array is not None and array.shape[:2] != tuple(drawing.size):
-                raise ValueError(
-                    f"{name} must be {drawing.size} px like the drawing, got {array.shape[:2]}"
-                )
+        image = arrays.require_rgb(start.image, "start.image", tuple(drawing.size))
+        if start.keep is not None and start.keep.shape != tuple(drawing.size):
+            raise ValueError(
+                f"start.keep must be {drawing.size} px like the drawing, got {start.keep.shape}"
+            )
         canvas = drawing.plan.canvas
-        latents = self._encoder_of_images(self.autoencoder.params, start.image, canvas)
+        latents = self._encoder_of_images(self.autoencoder.params, image, canvas)
         keep = None
         if start.keep is not None:
             keep = encode.keep_of(start.keep, canvas, self.config.downsample_factor)
@@ -269,7 +303,8 @@ class Generator:
         image = np.concatenate(list(self.strips(drawing, state)))
         seconds = time.monotonic() - began
         forwards = self.sampler.unet_forwards(drawing.plan)
-        return drawing_lib.LargeImage(image, forwards, self.decoder_calls(drawing.plan), seconds)
+        decodes = self.decoder_calls(drawing.plan)
+        return drawing_lib.LargeImage(image, self.mpp, forwards, decodes, seconds)
 
     def strips(
         self, drawing: drawing_lib.Drawing, state: programs.State
@@ -312,7 +347,11 @@ class Generator:
     def variations(
         self, patch: arrays.ImageUint8, count: int = 4, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:
-        """`count` patches of the embedding of one real patch, each drawn anew."""
+        """`count` patches of the embedding of one real patch, each drawn anew.
+
+        Raises ValueError for what is not a patch of uint8 RGB.
+        """
+        patch = arrays.require_rgb(patch, "patch", (self.patch_px, self.patch_px))
         embedding = np.repeat(self.encoder(patch[None]), count, axis=0)
         return self.sample_patches(embedding, seed=seed)
 
@@ -320,7 +359,11 @@ class Generator:
         self, embedding: arrays.Embedding, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """One patch for each embedding, each drawn alone; devices share them. Patch i is the same
-        however many are drawn."""
+        however many are drawn.
+
+        Raises ValueError for embeddings of another dimension or with values that are not finite.
+        """
+        embedding = self._require_embeddings(embedding, "embedding", "N")
         count, condition, devices = len(embedding), self._alone(embedding), self._devices.size
         size = -(-self.chunk // devices) * devices
         key, found = rng.stream(seed, "sample/patches"), []

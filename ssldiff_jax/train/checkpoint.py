@@ -181,11 +181,15 @@ def load_params(folder: epath.PathLike, *, ema: bool = True, step: int | None = 
     step = there[-1] if step is None else step
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
-    with ocp.StandardCheckpointer(multiprocessing_options=_this_process()) as checkpointer:
-        saved = path / str(step) / "state"
-        found = checkpointer.metadata(saved).item_metadata
+    saved, who = path / str(step), _this_process()
+    # A checkpoint as a whole: one of its items alone has no metadata of its own to be found.
+    handler = ocp.CompositeCheckpointHandler(
+        state=ocp.StandardCheckpointHandler(multiprocessing_options=who)
+    )
+    with ocp.Checkpointer(handler, multiprocessing_options=who) as checkpointer:
+        found = checkpointer.metadata(saved).item_metadata["state"]
         if found is None:
             raise FileNotFoundError(f"no whole checkpoint in {saved}")
-        target = jax.tree.map(place, found.tree)
-        state = checkpointer.restore(saved, target)
+        target = ocp.args.StandardRestore(jax.tree.map(place, found.tree))
+        state = checkpointer.restore(saved, ocp.args.Composite(state=target))["state"]
     return state["ema_params" if ema else "params"]
