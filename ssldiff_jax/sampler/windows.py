@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 Numbers: TypeAlias = Int[np.ndarray, " N"]
+Borders: TypeAlias = Int[np.ndarray, " L"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,16 @@ class WindowPlan:
         """Row and column shares of windows, likewise."""
         row, col = self._lines(numbers)
         return np.stack([self.row_shares[row], self.col_shares[col]], axis=1)
+
+    def borders(self, step: int) -> tuple[Borders, ...]:
+        """Rows and columns of the canvas, in latent pixels, at which a window of a step begins or
+        ends; its own border is none of them."""
+        return tuple(
+            _borders(starts[step], self.window, field, size)
+            for starts, field, size in zip(
+                (self.rows, self.cols), self.field, self.canvas, strict=True
+            )
+        )
 
     def _lines(self, numbers: Numbers | None) -> tuple[Numbers, Numbers]:
         """The row and the column of the lattice that windows stand in."""
@@ -165,6 +176,12 @@ def covering_starts(size: int, window: int, stride: int) -> np.ndarray:
     """Starts `stride` apart that cover [0, size); the last is moved back to end at `size`."""
     starts = np.arange(0, size - window + 1, stride)
     return starts if starts[-1] == size - window else np.append(starts, size - window)
+
+
+def _borders(starts: Numbers, window: int, field: int, size: int) -> Borders:
+    """Starts and ends of windows on a torus of length `field` that lie inside (0, size)."""
+    found = np.unique(np.concatenate([starts, starts + window]) % field)
+    return found[(found > 0) & (found < size)]
 
 
 def _shares(starts: np.ndarray, window: int, weights: str) -> Float[np.ndarray, "N w"]:

@@ -1,12 +1,15 @@
 """The sampler on a field whose best denoiser is known: Gaussian, stationary, seen one window at a
 time."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ssldiff_jax.diffusion import guidance, schedule, solvers
+from ssldiff_jax.evaluation import seams
 from ssldiff_jax.sampler import field, sampler, windows
 
 SCHEDULE = schedule.Schedule()
@@ -38,11 +41,16 @@ def best_denoiser(covariance):
     return denoise
 
 
+def planned(mode="offset", *, max_offset=0, stride=WINDOW):
+    config = windows.WindowConfig(mode, stride, max_offset, "tapered")
+    return windows.plan_windows(config, CANVAS, WINDOW, STEPS)
+
+
+@functools.cache
 def drawn_field(covariance, mode="offset", *, max_offset=0, stride=WINDOW):
+    plan = planned(mode, max_offset=max_offset, stride=stride)
     table = solvers.solver_table(solvers.SolverConfig("dpmpp_2m", STEPS), SCHEDULE)
     guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0")
-    config = windows.WindowConfig(mode, stride, max_offset, "tapered")
-    plan = windows.plan_windows(config, CANVAS, WINDOW, STEPS)
     canvas = field.CanvasConfig(CHANNELS)
     drawn = sampler.GridSampler(best_denoiser(covariance), guided, table, 42, canvas)
     nothing = lambda corners: np.zeros((len(corners), 1), np.float32)
@@ -54,24 +62,66 @@ def steps_across(canvas, axis):
     return np.mean(np.diff(canvas, axis=axis) ** 2, axis=(1 - axis, 2))
 
 
-def seam_energy(canvas):
+def true_field(covariance):
+    """The field itself, not drawn by windows."""
+    roots = []
+    for size in CANVAS:
+        pixel = np.arange(size)
+        power, basis = np.linalg.eigh(covariance(np.abs(pixel[:, None] - pixel)))
+        roots.append(basis * np.sqrt(power.clip(0)))
+    noise = np.random.default_rng(0).normal(size=(*CANVAS, CHANNELS))
+    return np.einsum("ia,abc,jb->ijc", roots[0], noise, roots[1], optimize=True)
+
+
+def seam_energy(canvas, lines):
+    return seams.step_ratio(canvas, lines, factor=1, reach=WINDOW // 2)
+
+
+def seam_energy_by_hand(canvas, plan, step):
+    """Over all other lines, wherever they lie."""
     at_lines, elsewhere = [], []
-    for axis in (0, 1):
-        step = steps_across(canvas, axis)
-        is_line = np.arange(1, len(step) + 1) % WINDOW == 0
-        at_lines.append(step[is_line])
-        elsewhere.append(step[~is_line])
+    for axis, starts in enumerate((plan.rows[step], plan.cols[step])):
+        energy = steps_across(canvas, axis)
+        is_line = (np.arange(1, len(energy) + 1) - starts[0]) % WINDOW == 0
+        at_lines.append(energy[is_line])
+        elsewhere.append(energy[~is_line])
     return np.concatenate(at_lines).mean() / np.concatenate(elsewhere).mean()
+
+
+@pytest.mark.parametrize(
+    ("covariance", "max_offset", "last"),
+    [(smooth, 0, 19), (smooth, WINDOW // 8, 2.5), (smooth, WINDOW // 2, 2.3), (rough, 16, 1.5)],
+)
+def test_the_last_step_leaves_seams_at_the_borders_of_its_windows(covariance, max_offset, last):
+    """The true field has none there. A grid that moves leaves far fainter ones than one that does
+    not, since the steps before saw what lies across; but not none."""
+    plan = planned(max_offset=max_offset)
+    found = drawn_field(covariance, max_offset=max_offset)
+    lines = seams.of_last_steps(plan, factor=1, size=CANVAS)
+    assert seam_energy_by_hand(found, plan, -1) == pytest.approx(last, rel=0.05)
+    assert seam_energy(found, lines[0]) == pytest.approx(last, rel=0.1)
+    assert seam_energy(true_field(covariance), lines[0]) == pytest.approx(1, abs=0.1)
+    if max_offset:
+        # Smoothed by the last step; and no line is special where no window ended.
+        assert seam_energy(found, lines[1]) < 1.4
+        at_rest = seams.Lines.every(WINDOW, CANVAS)
+        assert seam_energy(found, at_rest) < 1.2
+
+
+def test_overlapping_windows_leave_next_to_no_seams():
+    for covariance in (smooth, rough):
+        plan = planned("overlap", stride=WINDOW // 2)
+        found = drawn_field(covariance, "overlap", stride=WINDOW // 2)
+        lines = seams.Lines.of_step(plan, -1, factor=1, size=CANVAS)
+        assert seam_energy(found, lines) == pytest.approx(1.04, abs=0.04)
 
 
 @pytest.mark.parametrize(
     ("covariance", "max_offset"), [(smooth, WINDOW // 8), (smooth, WINDOW // 2), (rough, 16)]
 )
-def test_a_moving_grid_has_neither_seams_nor_borders(covariance, max_offset):
-    assert seam_energy(drawn_field(covariance)) > 4
+def test_a_moving_grid_has_no_borders_of_the_image(covariance, max_offset):
+    """Half a window along the border is as the rest, and so are its outermost lines."""
     found = drawn_field(covariance, max_offset=max_offset)
-    assert seam_energy(found) < 1.1
-    # Half a window along the border is as the rest, and so are its outermost lines.
     inside = np.zeros(CANVAS, bool)
     inside[16:-16, 16:-16] = True
     assert (found[~inside] ** 2).mean() == pytest.approx((found[inside] ** 2).mean(), rel=0.1)

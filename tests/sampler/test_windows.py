@@ -159,3 +159,19 @@ def test_tapered_shares_are_highest_in_the_middle():
 def test_what_does_not_fit_is_refused(config, canvas, message):
     with pytest.raises(ValueError, match=message):
         windows.plan_windows(config, canvas, 8, 3)
+
+
+@given(drawn=st.one_of(plans("overlap"), plans("paper"), plans("offset"), plans("offset", "wrap")))
+@settings(max_examples=60, deadline=None)
+def test_borders_are_where_pixels_are_seen_by_other_windows(drawn):
+    """Neighbours are on one side of a border where the same windows see both, a pixel apart."""
+    _, plan = drawn
+    for step in range(plan.num_steps):
+        for axis, starts in enumerate((plan.rows[step], plan.cols[step])):
+            seen = [set() for _ in range(plan.field[axis])]
+            for number, start in enumerate(starts):
+                for i in range(plan.window):
+                    seen[(start + i) % plan.field[axis]].add((number, i))
+            follow = lambda pixel: {(number, i + 1) for number, i in pixel}
+            expected = [k for k in range(1, plan.canvas[axis]) if follow(seen[k - 1]) != seen[k]]
+            assert plan.borders(step)[axis].tolist() == expected

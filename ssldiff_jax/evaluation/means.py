@@ -1,0 +1,30 @@
+"""Means over what a figure was measured on, with their standard errors."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Mean:
+    """A mean of independent values.
+
+    Attributes:
+        value: the mean.
+        error: its standard error; None of one value, which tells of none.
+        count: how many values.
+    """
+
+    value: float
+    error: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float | None]) -> "Mean | None":
+        """The mean of the values that are there; None of none."""
+        found = np.array([value for value in values if value is not None], np.float64)
+        if not len(found):
+            return None
+        error = float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None
+        return cls(float(found.mean()), error, len(found))
