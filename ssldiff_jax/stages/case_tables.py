@@ -3,7 +3,7 @@
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -64,7 +64,10 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """Real values of cases, by the mean and deviation of those that are known."""
+    """Real values of cases, by the mean and deviation of those of training cases that are known.
+
+    Held-out cases have no part in either: else a prior would learn something of them.
+    """
 
     names: tuple[str, ...]
     of_case: Mapping[str, Float[np.ndarray, "V"]]
@@ -72,32 +75,50 @@ class Numbers:
     std: Float[np.ndarray, "V"]
 
     @classmethod
-    def read(cls, path: str) -> "Numbers":
-        """Column case, and one for each value; an empty cell is a missing value."""
+    def read(cls, path: str, training: Collection[str]) -> "Numbers":
+        """Column case, and one for each value; an empty cell is a missing value.
+
+        Raises TableError for a column without a value of a `training` case.
+        """
         rows = _read(path)
         names = tuple(name for name in rows[0] if name != "case")
         found = {}
         for number, row in enumerate(rows):
             if row["case"] in found:
                 raise TableError(f"{path}: case {row['case']!r} must have one row, got several")
-            try:
-                values = [float(row[name]) if row[name].strip() else np.nan for name in names]
-            except ValueError as error:
-                raise TableError(f"{path}: row {number + 2} must hold numbers: {error}") from error
-            found[row["case"]] = np.array(values, np.float64)
-        table = np.array(list(found.values())).reshape(len(found), len(names))
-        known = np.isfinite(table)
-        if not names or not known.any(axis=0).all():
-            empty = [n for n, ok in zip(names, known.any(axis=0), strict=True) if not ok]
-            raise TableError(f"{path} must have values in every column, got none in {empty[:3]}")
-        mean, std = np.nanmean(table, axis=0), np.nanstd(table, axis=0)
-        std = np.where(std > 0, std, 1.0)
+            found[row["case"]] = _numbers(path, number, row, names)
+        mean, std = _scale(path, names, [v for case, v in found.items() if case in training])
         scaled = {case: ((row - mean) / std).astype(np.float32) for case, row in found.items()}
         return cls(names, scaled, mean.astype(np.float32), std.astype(np.float32))
 
     def values(self, case: str) -> Float[np.ndarray, "V"]:
         """Standardised; NaN where they are missing."""
         return self.of_case.get(case, np.full(len(self.names), np.nan, np.float32))
+
+
+def _numbers(
+    path: str, number: int, row: Mapping[str, str], names: Sequence[str]
+) -> Float[np.ndarray, "V"]:
+    """The values of a row; NaN where a cell is empty."""
+    try:
+        return np.array([float(row[name]) if row[name].strip() else np.nan for name in names])
+    except ValueError as error:
+        raise TableError(f"{path}: row {number + 2} must hold numbers: {error}") from error
+
+
+def _scale(
+    path: str, names: Sequence[str], rows: Sequence[Float[np.ndarray, "V"]]
+) -> tuple[Float[np.ndarray, "V"], Float[np.ndarray, "V"]]:
+    """(mean, deviation) of every column; a deviation of 0 counts as 1."""
+    table = np.array(rows).reshape(len(rows), len(names))
+    known = np.isfinite(table).any(axis=0)
+    if not names or not known.all():
+        empty = [name for name, is_known in zip(names, known, strict=True) if not is_known]
+        raise TableError(
+            f"{path} must have values of training cases in every column, got none in {empty[:3]}"
+        )
+    std = np.nanstd(table, axis=0)
+    return np.nanmean(table, axis=0), np.where(std > 0, std, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,7 +40,9 @@ class RegionConditions:
         self._data, self._asked = config.data, config.prior.conditions
         asked = self._asked
         self._labels = case_tables.Labels.read(asked.labels) if asked.labels else None
-        self._numbers = case_tables.Numbers.read(asked.numbers) if asked.numbers else None
+        self._numbers = None
+        if asked.numbers:
+            self._numbers = case_tables.Numbers.read(asked.numbers, self._training_cases())
         written = asked.captions if asked.captions not in ("measured", "images") else ""
         self._captions = case_tables.Captions.read(written) if written else None
         self._text = text_encoder(asked)
@@ -65,7 +67,7 @@ class RegionConditions:
 
     @property
     def scales(self) -> dict[str, list[float]]:
-        """Mean and deviation of the numbers."""
+        """Mean and deviation of the numbers of training cases."""
         if self._numbers is None:
             return {"mean": [], "std": []}
         return {"mean": self._numbers.mean.tolist(), "std": self._numbers.std.tolist()}
@@ -106,6 +108,11 @@ class RegionConditions:
             packed["text"] = encoded.tokens
             packed["text_known"] = encoded.known & has[:, None]
         return spec.pack(len(told), **packed)
+
+    def _training_cases(self) -> set[str]:
+        """Those with a record to learn from."""
+        slides = np.unique(parts.records(self._context, "train").places[:, 0])
+        return {self._case(slide) for slide in slides.tolist()}
 
     def _case(self, slide: int) -> str:
         return plan.case_of(self._names[slide], self._data.holdout.case_regex)

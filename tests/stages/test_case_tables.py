@@ -1,7 +1,13 @@
+import dataclasses
+import types
+
 import numpy as np
 import pytest
 
-from ssldiff_jax.stages import case_tables
+from configs import tiny
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.stages import case_tables, parts, region_conditions
+from ssldiff_jax.stages import config as run_config
 
 
 @pytest.fixture
@@ -23,7 +29,8 @@ def test_a_case_may_have_several_labels_or_none(write):
 
 
 def test_numbers_are_standardised_and_missing_ones_stay_missing(write):
-    found = case_tables.Numbers.read(write("case,TP53,MYC\na,1,5\nb,3,\nc,5,7\n"))
+    table = write("case,TP53,MYC\na,1,5\nb,3,\nc,5,7\n")
+    found = case_tables.Numbers.read(table, ("a", "b", "c"))
     assert found.names == ("TP53", "MYC")
     np.testing.assert_allclose(found.mean, [3, 6])
     values = np.stack([found.values(case) for case in "abc"])
@@ -31,6 +38,32 @@ def test_numbers_are_standardised_and_missing_ones_stay_missing(write):
     np.testing.assert_allclose(np.nanstd(values, axis=0), 1, atol=1e-6)
     assert np.isnan(found.values("b")[1])
     assert np.isnan(found.values("d")).all()
+
+
+def test_held_out_cases_do_not_standardise_numbers(write):
+    """The deviation of {1, 3} is 1, whatever the case that is held out has."""
+    path = write("case,TP53\na,1\nb,3\nout,1000\n")
+    found = case_tables.Numbers.read(path, {"a", "b", "of no row"})
+    assert (found.mean, found.std) == ([2], [1])
+    assert [found.values(case).item() for case in ("a", "b", "out")] == [-1, 1, 998]
+    with pytest.raises(case_tables.TableError, match=r"of training cases .* none in \['TP53'\]"):
+        case_tables.Numbers.read(path, {"of no row"})
+
+
+def test_a_run_standardises_numbers_by_the_cases_of_its_training_records(write, monkeypatch):
+    """Slides 0 to 3 are of the cases a, b and c; only 0, 1 and 3 have training records."""
+    numbers = write("case,TP53\nTCGA-AA-000a,1\nTCGA-AA-000b,3\nTCGA-AA-000c,1000\n")
+    names = [f"TCGA-AA-000{case}-{i}.svs" for i, case in enumerate("abca")]
+    places = np.array([[0, 0, 0, -1], [1, 0, 0, -1], [1, 9, 0, -1], [3, 0, 0, -1]])
+    monkeypatch.setattr(region_conditions, "_names", lambda _: dict(enumerate(names)))
+    monkeypatch.setattr(
+        parts, "records", lambda _, split: types.SimpleNamespace(places=places, split=split)
+    )
+    config = config_lib.build(run_config.RunConfig, tiny.get_config().to_dict())
+    asked = dataclasses.replace(config.prior.conditions, measure="none", numbers=numbers)
+    config = dataclasses.replace(config, prior=dataclasses.replace(config.prior, conditions=asked))
+    told = region_conditions.RegionConditions(types.SimpleNamespace(config=config))
+    assert told.scales == {"mean": [2], "std": [1]}
 
 
 def test_any_caption_of_a_case_is_drawn(write):
@@ -53,8 +86,9 @@ def test_any_caption_of_a_case_is_drawn(write):
 )
 def test_a_table_that_cannot_be_used_is_one_line(write, text, read, message):
     path = write(text)
+    of = ("abc",) if read is case_tables.Numbers else ()
     with pytest.raises(case_tables.TableError, match=message) as error:
-        read.read(path)
+        read.read(path, *of)
     assert path in str(error.value)
 
 
