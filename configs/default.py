@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     # prior, sample, imagine, judge, evaluate, report. The tools draw, sweep, variations, watch,
     # compare, study, export, verify, bench and compile run when named.
     config.stages = "all"
-    # Stages to make anew although they are done; what they wrote is deleted.
+    # Stages to make anew although they are done; what they wrote stays until the new is whole.
     config.force = ""
     # Work directory of another run of the same sizes, whose models are used instead of training
     # own ones: data that they never saw, judged by the same figures.

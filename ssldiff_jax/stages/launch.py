@@ -1,7 +1,6 @@
 """From a config tree to a run: check it whole, write it down, run the stages."""
 
 import logging
-import os
 import pathlib
 from typing import Any
 
@@ -19,10 +18,6 @@ _LOG = logging.getLogger(__name__)
 StoppedError = hosts.StoppedError
 USER_ERRORS = (ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError)
 """What a user can cause, and every error of ours is: printed as one line."""
-
-
-_RESTARTS = ("SLURM_RESTART_COUNT", "JOBSET_RESTART_ATTEMPT")
-"""Where SLURM and GKE count how often they started a job again."""
 
 
 def _mesh(config: run_config.RunConfig, chosen: list[str]) -> Mesh:
@@ -45,9 +40,6 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     without = stage.MODELS if config.models else ()
     chosen = runner.parse_names(config.stages, table.STAGES, "stages", without)
     force = set(runner.parse_names(config.force, table.STAGES, "force", without))
-    if force and any(os.environ.get(name, "0") != "0" for name in _RESTARTS):
-        _LOG.info("started again: what force made anew goes on")
-        force = set()
     hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
     context = stage.Context(config, workdir, _mesh(config, chosen))
     hosts.require_shared(workdir)

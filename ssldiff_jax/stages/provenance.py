@@ -39,7 +39,7 @@ def digest(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str
 
 def upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, str]:
     """The digests of what a stage reads."""
-    return {need: digest(table, need, context) for need in table[name].needs}
+    return {need: digest(table, need, context) for need in table[name].reads(context)}
 
 
 def require(
@@ -58,7 +58,7 @@ def require(
     # A job that only reads what was made may run where the slides are not.
     made_from = (stored(context, need) or {"config": {}})["config"].get("inputs")
     refuse_foreign(table, need, context, inputs=made_from)
-    for earlier in table[need].needs:
+    for earlier in table[need].reads(context):
         # What another run's models were trained on is not this run's data.
         if context.borrows(earlier) or not context.borrows(need):
             require(table, earlier, context, wanted_by=need)
@@ -71,7 +71,7 @@ def planned(table: stage_lib.Table, name: str, context: stage_lib.Context, force
         config = values(table[name], context, table[name].inputs(context.config))
     else:
         config = noted["config"]
-    before = {need: planned(table, need, context, force) for need in table[name].needs}
+    before = {need: planned(table, need, context, force) for need in table[name].reads(context)}
     return config_lib.digest(config, before)
 
 
@@ -105,9 +105,31 @@ def refuse_foreign(
 
     Raises WorkdirError that names the keys.
     """
+    changed = changes(table, name, context, inputs)
+    if changed:
+        where = context.folder(name).parent
+        instead = (
+            "choose another config.models, or the config that made it"
+            if context.borrows(name)
+            else f"choose another --workdir, or make it anew with --config.force={name} among "
+            "--config.stages"
+        )
+        raise stage_lib.WorkdirError(
+            f"{where} holds stage {name!r} of another config ({'; '.join(changed[:4])}); {instead}"
+        )
+
+
+def changes(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    inputs: Any = _FRESH,
+) -> list[str]:
+    """What differs between a stage as it was begun and as the config asks for it, "key: old → new";
+    none where it was not begun."""
     before = stored(context, name)
     if before is None:
-        return
+        return []
     if inputs is _FRESH:
         inputs = table[name].inputs(context.config)
     old = config_lib.flatten(before["config"])
@@ -121,17 +143,7 @@ def refuse_foreign(
     whose = context.of_models if elsewhere else context
     if not changed and before["upstream"] != upstream(table, name, whose):
         changed = ["an earlier stage was made anew"]
-    if changed:
-        where = context.folder(name).parent
-        instead = (
-            "choose another config.models, or the config that made it"
-            if elsewhere
-            else f"choose another --workdir, or make it anew with --config.force={name} among "
-            "--config.stages"
-        )
-        raise stage_lib.WorkdirError(
-            f"{where} holds stage {name!r} of another config ({'; '.join(changed[:4])}); {instead}"
-        )
+    return changed
 
 
 def _is_of_data(key: str) -> bool:

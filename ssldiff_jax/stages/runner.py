@@ -2,16 +2,24 @@
 
 import dataclasses
 import logging
-import shutil
+import pathlib
+import tempfile
 import time
 from typing import Any
 
 import jax
-from etils import epath
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import environment, memory, provenance
+from ssldiff_jax.stages import (
+    anew,
+    command,
+    endings,
+    environment,
+    memory,
+    provenance,
+    requests,
+)
 from ssldiff_jax.stages import stage as stage_lib
 from ssldiff_jax.train import hosts
 from ssldiff_jax.train import mesh as mesh_lib
@@ -41,19 +49,35 @@ def check(
             f"config.stages must be of what is done with the models of {context.models}, got "
             f"{','.join(borrowed)}, which make them"
         )
+    anew.recover(table, context)
     for name in chosen:
-        for need in table[name].needs:
-            if need not in chosen:
-                provenance.require(table, need, context, wanted_by=name)
-        for followed in table[name].follows:
-            provenance.refuse_foreign(table, followed, context)
-        if name not in force and not table[name].always:
-            provenance.refuse_foreign(table, name, context)
+        _check_stage(table, name, context, chosen, force)
+
+
+def _check_stage(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    chosen: list[str],
+    force: set[str],
+) -> None:
+    stage = table[name]
+    for need in stage.reads(context):
+        if need not in chosen:
+            provenance.require(table, need, context, wanted_by=name)
+    for followed in stage.follows:
+        provenance.refuse_foreign(table, followed, context)
+    for watched in stage.watches:
+        provenance.refuse_foreign(table, watched, anew.latest(context, watched))
+    forced = name in force or stage.always
+    context = requests.placed(table, name, context, forced=forced)
+    if not forced:
+        provenance.refuse_foreign(table, name, context)
+        if stage.slug is None:  # or else what becomes of the others is another request
             provenance.refuse_outdated(table, name, context, force)
-        done = (context.folder(name) / "done.json").exists()
-        if not done or name in force or table[name].always:
-            # Files that are missing are missed now, not after the stages before.
-            table[name].inputs(context.config)
+    if forced or not (context.folder(name) / "done.json").exists():
+        # Files that are missing are missed now, not after the stages before.
+        stage.inputs(context.config)
 
 
 def run_stages(
@@ -62,12 +86,19 @@ def run_stages(
     chosen: list[str],
     force: set[str],
 ) -> None:
-    """Run the chosen stages in the order of the table."""
+    """Run the chosen stages in the order of the table, and tell what they made and where."""
+    anew.recover(table, context)
+    told = {name for name in chosen if table[name].only_tells(context.config)}
+    this = command.Command.open(table, context, chosen, force.intersection(chosen) - told)
+    made = {}
     for name in table:
         if name in chosen:
-            forced = name in force or table[name].always
-            _run_stage(table, name, context, forced=forced)
+            made[name] = _run_stage(table, name, context, force, this)
             hosts.stop_between(name)
+    this.end()
+    if hosts.is_first():
+        for line in endings.lines(table, {name: at for name, at in made.items() if at}):
+            _LOG.info("%s", line)
 
 
 def parse_names(
@@ -89,65 +120,121 @@ def parse_names(
 
 
 def _run_stage(
-    table: stage_lib.Table, name: str, context: stage_lib.Context, *, forced: bool
-) -> None:
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    force: set[str],
+    this: command.Command,
+) -> stage_lib.Context | None:
+    """Run a stage where it is not done or is made anew; returns the context that has its folder,
+    None where it only told what it would do."""
     stage = table[name]
-    _make_way(table, name, context, forced=forced)
-    if (context.folder(name) / "done.json").exists():
+    _require_upstream(table, name, context)
+    forced = name in force or stage.always
+    context = requests.placed(table, name, context, forced=forced)
+    hosts.require_same(f"folder for stage {name}", context.folder(name).name)
+    if stage.only_tells(context.config):
+        _tell(table, name, context)
+        return None
+    forced = stage.always or (forced and not this.has_made(context, name))
+    working = anew.beside(context, name) if forced else context
+    if forced:
+        _drop_other(table, name, working)
+    provenance.refuse_foreign(table, name, working)
+    if not forced and (context.folder(name) / "done.json").exists():
         _LOG.info("stage %s is done", name)
-        return
-    was_begun = _begin(table, name, context)
+    else:
+        _make(table, name, context, working, this)
+    return context
 
+
+def _require_upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    reads = table[name].reads(context)
+    for need in reads:
+        provenance.require(table, need, context, wanted_by=name)
+    read = {need: files.read_json(context.folder(need) / "done.json") for need in reads}
+    hosts.require_same(f"data for stage {name}", read)
+
+
+def _tell(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Let a stage say what it would do, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        _work(table[name], name, context.at(name, pathlib.Path(folder)))
+    _LOG.info("stage %s only told what it would do; nothing is written", name)
+
+
+def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -> None:
+    """Make way beside a stage where something else was begun to take its place."""
+    changed = provenance.changes(table, name, working)
+    if changed:
+        _LOG.warning("%s was begun otherwise (%s)", working.folder(name), "; ".join(changed[:4]))
+    hosts.meet(f"{name} was looked at beside its place")
+    if changed and hosts.is_first():
+        anew.clear(name, working)
+    hosts.meet(f"{name} may begin beside its place")
+
+
+def _make(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    working: stage_lib.Context,
+    this: command.Command,
+) -> None:
+    """Begin a stage or go on with it, and let it take its place when it is done.
+
+    Raises what the stage raises; a FoundError when the stage is in its place.
+    """
+    _begin(table, name, working)
     memory.reset_peak()
     began = time.monotonic()
-    if stage.on == "all":
-        facts = stage.run(context)
-    else:
-        facts = hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
-    if hosts.is_first():
-        if facts is not None:
-            _finish(table, name, context, facts, time.monotonic() - began)
-        elif not was_begun:
-            shutil.rmtree(context.folder(name))
+
+    def keep(facts: dict[str, Any]) -> None:
+        if hosts.is_first():
+            _finish(table, name, working, facts, time.monotonic() - began, this)
+            anew.settle(table, name, context)
+
+    try:
+        facts = _work(table[name], name, working)
+    except stage_lib.FoundError as found:
+        keep(found.facts)
+        raise
+    keep(facts)
     hosts.meet(f"{name} is done")
 
 
-def _make_way(
-    table: stage_lib.Table, name: str, context: stage_lib.Context, *, forced: bool
-) -> None:
-    """Refuse what does not fit, and delete what is to be made anew."""
-    stage = table[name]
-    for need in stage.needs:
-        provenance.require(table, need, context, wanted_by=name)
-    read = {need: files.read_json(context.folder(need) / "done.json") for need in stage.needs}
-    hosts.require_same(f"data for stage {name}", read)
-    if forced and hosts.is_first():
-        for made in (context.checkpoints(name), epath.Path(context.folder(name))):
-            if made.exists():
-                made.rmtree()
-    hosts.meet(f"{name} is begun anew")
-    provenance.refuse_foreign(table, name, context)
+def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
+    if stage.on == "all":
+        return stage.run(context)
+    return hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
 
 
-def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> bool:
-    """Note what a stage depends on; returns whether it was begun before."""
-    folder, saved = context.folder(name), context.checkpoints(name)
+def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Note what a stage depends on, unless it was begun before."""
+    folder = context.folder(name)
     was_begun = (folder / "stage.json").exists()
     hosts.meet(f"{name} was looked at")
     _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
     if was_begun:
-        return True
+        return
+    if not anew.is_beside(folder):
+        _require_no_checkpoints(name, context)
+    if hosts.is_first():
+        anew.note_bucket(name, context)
+        values = provenance.values(table[name], context, table[name].inputs(context.config))
+        upstream = provenance.upstream(table, name, context)
+        files.write_json(folder / "stage.json", {"config": values, "upstream": upstream})
+    hosts.meet(f"{name} is begun")
+
+
+def _require_no_checkpoints(name: str, context: stage_lib.Context) -> None:
+    saved = context.checkpoints(name)
     if saved.exists() and any(saved.iterdir()):
         raise stage_lib.WorkdirError(
             f"{saved} must hold no checkpoints before stage {name!r} of {context.workdir} starts, "
             "got those of another run; choose another runtime.checkpoints, or "
             f"--config.force={name}"
         )
-    if hosts.is_first():
-        values = provenance.values(table[name], context, table[name].inputs(context.config))
-        upstream = provenance.upstream(table, name, context)
-        files.write_json(folder / "stage.json", {"config": values, "upstream": upstream})
-    return False
 
 
 def _finish(
@@ -156,6 +243,7 @@ def _finish(
     context: stage_lib.Context,
     facts: dict[str, Any],
     seconds: float,
+    this: command.Command,
 ) -> None:
     peak = memory.peak_rss_mb()
     _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
@@ -168,7 +256,8 @@ def _finish(
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": environment.versions(),
             "facts": facts,
-        },
+        }
+        | ({"command": this.token} if this.token else {}),
     )
 
 

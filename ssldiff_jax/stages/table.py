@@ -86,7 +86,12 @@ STAGES: stage.Table = {
         inputs=lambda config: config.prior.conditions.fingerprint(),
     ),
     "prior": stage.Stage(prior.run, ("prior",), ("grids",), on="all"),
-    "sample": stage.Stage(sample.run, ("sample",), ("patches", "denoiser", "autoencoder")),
+    "sample": stage.Stage(
+        sample.run,
+        ("sample",),
+        ("patches", "denoiser", "autoencoder"),
+        only_tells=lambda config: config.sample.dry_run,
+    ),
     "imagine": stage.Stage(
         imagine.run,
         ("imagine", "sample", "prior"),
@@ -104,6 +109,7 @@ STAGES: stage.Table = {
         ("sample", "draw", "prior"),
         ("patches", "denoiser", "autoencoder"),
         inputs=lambda config: published.fingerprint(config.draw.reference),
+        only_tells=lambda config: config.sample.dry_run,
         tool=True,
         on="all",
     ),
@@ -122,7 +128,7 @@ STAGES: stage.Table = {
         ("denoiser", "sample", "evaluate"),
         ("patches", "embeddings", "latents", "judge"),
         inputs=_networks,
-        follows=("denoiser",),
+        watches=("denoiser",),
         tool=True,
     ),
     "compare": stage.Stage(

@@ -7,19 +7,20 @@ from typing import Any
 
 from ssldiff_jax.core import files, machine
 from ssldiff_jax.data import archive, records, store
-from ssldiff_jax.stages import patches, stage
+from ssldiff_jax.stages import patches
+from ssldiff_jax.stages import stage as stage_lib
 
 _STORES = ("embeddings", "latents", "grids/train", "grids/test")
 
 
-class DamageError(ValueError):
+class DamageError(stage_lib.FoundError):
     """Stored files that are not as they were written."""
 
 
-def run(context: stage.Context) -> dict[str, Any]:
+def run(context: stage_lib.Context) -> dict[str, Any]:
     """Compare every shard with its hash, decode every record; writes `results.json`.
 
-    Raises DamageError naming the shards that are damaged, and what makes them anew.
+    Raises DamageError, after that, naming the shards that are damaged and what makes them anew.
     """
     began = time.monotonic()
     harmed = _records(context)
@@ -36,16 +37,18 @@ def run(context: stage.Context) -> dict[str, Any]:
         source = records.RecordSource(folder, split)
         counts[f"records/{split}"] = len(source)
         if not harmed:
-            _decode_all(source)
+            harmed = _decode_all(source)
     found = {"counts": counts, "damaged": harmed, "seconds": time.monotonic() - began}
     files.write_json(context.folder("verify") / "results.json", found)
     if harmed:
         first = "; ".join(f"{path}: {reason} ({cure})" for path, reason, cure in harmed[:3])
-        raise DamageError(f"{len(harmed)} shards are damaged: {first}")
+        raise DamageError(
+            f"{len(harmed)} shards are damaged: {first}", found | {"damaged": len(harmed)}
+        )
     return found
 
 
-def _records(context: stage.Context) -> list[tuple[str, str, str]]:
+def _records(context: stage_lib.Context) -> list[tuple[str, str, str]]:
     """Damaged shards of records: the entry has to go before the stage makes it anew."""
     found = []
     for shard, reason in archive.damaged(context.folder("patches") / "records"):
@@ -55,16 +58,18 @@ def _records(context: stage.Context) -> list[tuple[str, str, str]]:
     return found
 
 
-def _decode_all(source: records.RecordSource) -> None:
-    """Raises DamageError for a record that is no image."""
+def _decode_all(source: records.RecordSource) -> list[tuple[str, str, str]]:
+    """The first record that is no image, if there is one."""
 
-    def look(number: int) -> None:
+    def look(number: int) -> str | None:
         try:
             records.decode(records.encoded_image(source.record(number)))
         except Exception as error:  # Pillow and protobuf each have their own
             reason = " ".join(str(error).split())
-            raise DamageError(f"record {number} of {source} cannot be decoded: {reason}") from error
+            return f"record {number} cannot be decoded: {reason}"
+        return None
 
     with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
-        for _ in pool.map(look, range(len(source)), chunksize=64):
-            pass
+        reasons = pool.map(look, range(len(source)), chunksize=64)
+        first = next((reason for reason in reasons if reason), None)
+    return [(str(source), first, "--config.force=patches")] if first else []

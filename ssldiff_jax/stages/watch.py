@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import generator, models, protocol, rows, stage
+from ssldiff_jax.stages import anew, generator, models, protocol, rows, stage
 from ssldiff_jax.train import checkpoint, hosts
 
 _LOG = logging.getLogger(__name__)
@@ -32,8 +32,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     judged = _Judged(context)
     latest = time.monotonic()
     while True:
-        is_done = (context.folder("denoiser") / "done.json").exists()
-        there = checkpoint.steps(context.checkpoints("denoiser"))
+        denoiser = anew.latest(context, "denoiser")
+        is_done = (denoiser.folder("denoiser") / "done.json").exists()
+        there = checkpoint.steps(denoiser.checkpoints("denoiser"))
         waiting = [step for step in there if not (folder / f"step_{step}").exists()]
         if waiting:
             judged.judge(waiting[0])
@@ -57,9 +58,10 @@ class _Judged:
 
     def judge(self, step: int) -> None:
         """Judge one; one that training deleted meanwhile is passed over."""
-        context, folder = self._context, self._folder / f"step_{step}"
+        folder = self._folder / f"step_{step}"
+        context = anew.latest(self._context, "denoiser")
         try:
-            model = self._at(step)
+            model = self._at(context, step)
         except (OSError, ValueError):
             time.sleep(_POLL_SECONDS)  # training deletes a checkpoint file by file
             if step in checkpoint.steps(context.checkpoints("denoiser")):
@@ -87,9 +89,8 @@ class _Judged:
         files.write_json(self._folder / "results.json", {"steps": found})
         return [results["step"] for results in found]
 
-    def _at(self, step: int) -> generator.Generator:
+    def _at(self, context: stage.Context, step: int) -> generator.Generator:
         """The generator with the weights of a step; programs are traced once."""
-        context = self._context
         if self._model is None:
             self._model = generator.Generator(
                 context.config, models.Models.of_run(context, step), context.mesh
