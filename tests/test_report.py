@@ -20,7 +20,13 @@ _FEATURES = {
     "fd_floor": 0.05,
     "num_cells": 6,
 }
-_PIXELS = {"layout_correlation": {"identity": 0.9}, "seam_energy": 1.1, "seam_energy_real": 1.0}
+_MEAN = {"value": 1.06, "error": 0.02, "count": 2}
+_OVER_REAL = {"generated": _MEAN, "real": {"value": 0.98, "error": None, "count": 1}}
+_PIXELS = {
+    "layout_correlation": {"identity": 0.9},
+    "seams": {"last_step": _OVER_REAL, "worst_phase": _OVER_REAL, "cell_lines": _OVER_REAL},
+    "rings": {"border": _OVER_REAL, "profile": {"generated": [-5.0], "real": [0.1]}},
+}
 _ENCODER = {"dim": 8, "hash": "abc", "retrieval_top1": {"4": 0.9, "11": 0.5}, "effective_rank": 3.5}
 _LARGE = {"height": 32, "width": 48, "unet_forwards": 7, "decoder_calls": 1, "seconds": 2.5}
 HOSTILE = "</script><script>window.hacked=alert('&')</script>.svs"
@@ -131,6 +137,12 @@ def test_every_figure_is_collected(workdir):
     assert found["judge"] == _FEATURES
     assert found["encoder"] == found["judge_encoder"] == _ENCODER
     assert found["large_image"] == _LARGE
+    # What the report draws from is no figure.
+    write(workdir / "sample" / "done.json", {
+        "facts": {"large_images": [_LARGE | {"window_lines": [{"rows": [4], "cols": []}]}]},
+        "seconds": 1, "peak_rss_mb": 1, "finished": "2020-01-01T00:00:00+0000",
+    })  # fmt: skip
+    assert metrics.collect(workdir)["large_image"] == _LARGE
     assert found["stages"]["encoder"] == {"seconds": 11.0, "peak_rss_mb": 100}
     assert list(found["stages"]) == [
         "patches", "encoder", "judge", "embeddings", "autoencoder", "sample",

@@ -133,6 +133,9 @@ def folder(tmp_path_factory):
     config["data"]["crops"]["patch_px"] = 16
     (workdir / "config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0)
+    told = {"window_lines": [{"rows": [8, 24], "cols": [16, 40]}]}
+    for i in range(2):
+        (workdir / "sample" / f"image_{i}.json").write_text(json.dumps(told))
     for name in ("patches/region_1.png", "sample/image_1.png"):
         Image.fromarray(noise.integers(0, 256, (64, WIDE, 3), np.uint8)).save(workdir / name)
     cosines = noise.random((4, WIDE // 16), np.float32)

@@ -64,7 +64,9 @@ def test_values_become_text_with_goals(workdir):
     assert row(text, "cell retrieval") == [said, said, "≥ 0.5; judge ≥ 0.3"]
     assert row(text, "KID") == ["", "0.04 (0.04 … 0.05)", "–"]
     assert row(text, "the same, whole images") == ["0.041 (−0.010 … 0.050)", "", "–"]
-    assert row(text, "seam energy") == ["1.10 (1.00)", "", "≤ 1.1"]
+    assert row(text, "steps across window lines") == ["1.06 ± 0.02 (0.98 ± –)", "", "≤ 1.1"]
+    assert row(text, "the same at the worst phase") == ["1.06 ± 0.02 (0.98 ± –)", "", "–"]
+    assert row(text, "outermost pixels") == ["+1.1 ± 0.0 (+1.0 ± –)", "", "–"]
     assert row(text, "layout") == ["✗ 0.90 / –", "", "≥ 0.95, 0.4 apart"]
     assert row(text, "all stages") == ["1.2 min", "", "≤ 20 min"]  # 10 + 11 + … + 15 s
     assert row(text, "one large image")[0].endswith("7 UNet calls, 1 decodes, 2 s; the next 2 s")

@@ -101,16 +101,11 @@ def run_config(**windows):
     return config
 
 
-def test_lines_are_where_windows_begin_and_end():
-    at_rest = seams.window_lines(run_config(mode="offset"), (128, 200))
-    assert at_rest.rows == (64,)
-    assert at_rest.cols == (64, 128, 192)
-    overlapping = seams.window_lines(run_config(mode="overlap", stride=8), (128, 128))
-    factor = 4  # px a latent
-    assert overlapping.rows == tuple(range(8 * factor, 128, 8 * factor))
-    moved_back = seams.window_lines(run_config(mode="overlap", stride=16), (128, 136))
-    assert moved_back.cols == (64, 72, 128)  # the last window ends with the image
-    assert seams.window_lines({"data": {}}, (128, 128)) is None
+def test_lines_are_those_of_the_last_step():
+    told = [{"rows": [20, 84], "cols": []}, {"rows": [64], "cols": [64]}]
+    found = seams.window_lines({"height": 128, "window_lines": told})
+    assert (found.rows, found.cols) == ((20, 84), ())
+    assert seams.window_lines({"height": 128}) is None
 
 
 def test_inline_json_ends_no_script_and_no_attribute():
@@ -263,7 +258,8 @@ def test_runs_are_compared(workdir, tmp_path_factory):
     config = {"seed": 4, "data": {"crops": {"patch_px": 16}}, "stages": "report", "new": HOSTILE}
     test_report.write(other / "config.json", config)
     results = json.loads((other / "evaluate" / "results.json").read_text())
-    test_report.write(other / "evaluate" / "results.json", results | {"seam_energy": 0.95})
+    nearer = {"last_step": {"generated": {"value": 0.95}}}
+    test_report.write(other / "evaluate" / "results.json", results | {"seams": nearer})
     (other / "autoencoder" / "done.json").unlink()
     text = comparison.comparison([workdir, other])
     assert is_whole(text)
@@ -272,7 +268,8 @@ def test_runs_are_compared(workdir, tmp_path_factory):
         re.sub("<.*?>", "", row[0]): [re.sub("<.*?>", "", cell) for cell in row[1:]]
         for row in (re.split("</th>|</td>", r) for r in re.findall("<tr>(.*?)</tr>", text))
     }
-    assert rows["seam energy →\u00a01"] == ["1.10", "best 0.950", ""]
+    assert rows["steps across the last window lines →\u00a01"] == ["1.06", "best 0.950", ""]
+    assert rows["steps at the worst phase ↓"] == ["1.06", "–", ""]
     assert rows["reconstruction PSNR, dB ↑"] == ["30.0", "–", ""]
     assert rows["seed"] == ["3", "4", ""]
     assert rows["new"][0] == "–"

@@ -47,21 +47,6 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
 
 
-def seam_energy(image: arrays.ImageUint8, window: int, factor: int) -> float:
-    """Mean squared step across window lines over that across the other multiples of `factor`.
-
-    1 is seamless. Lines lie at multiples of `window` px; latents end at multiples of `factor`.
-    """
-    image = image.astype(np.float64)
-    at_lines, elsewhere = [], []
-    for axis in (0, 1):
-        step = np.mean(np.diff(image, axis=axis) ** 2, axis=(1 - axis, 2))
-        line = np.arange(1, len(step) + 1)
-        at_lines.append(step[line % window == 0])
-        elsewhere.append(step[(line % factor == 0) & (line % window != 0)])
-    return float(np.mean(np.concatenate(at_lines)) / np.mean(np.concatenate(elsewhere)))
-
-
 def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> float:
     """Variance of the pixels of each colour over the reference's; contrast was lost below 1."""
     variance = lambda a: a.astype(np.float64).var(axis=(0, 1)).mean()

@@ -7,7 +7,7 @@ import numpy as np
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import images, similarity
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import generator, large_images, parts, protocol, rows, stage
+from ssldiff_jax.stages import generator, large_images, parts, protocol, rows, seam_figures, stage
 
 _FEATURES = (
     "embedding_similarity",
@@ -17,7 +17,7 @@ _FEATURES = (
     "fd_floor",
     "patch_fd",
 )
-_PIXELS = ("layout_correlation", "variance", "spectrum", "seam_energy", "seam_energy_real")
+_PIXELS = ("layout_correlation", "variance", "spectrum", "seams")
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -43,6 +43,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     of = lambda embed: _features(pairs, patches, embed, side, regions=regions)
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
     results |= _pixels(context, pairs, side) if regions else dict.fromkeys(_PIXELS)
+    factor = context.config.downsample_factor
+    results["rings"] = seam_figures.of_patches([p.reference for p in pairs], patches, side, factor)
     results["judge"] = of(judge)
     if regions:
         results["large"] = large_images.run(context, pairs, networks)
@@ -83,8 +85,6 @@ def _features(
 
 def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
     layouts = [images.layout_correlation(p.image, p.reference, side) for p in pairs]
-    factor = context.config.downsample_factor
-    seam = lambda image: images.seam_energy(image, side, factor)
     return {
         "layout_correlation": {
             key: float(np.mean([layout[key] for layout in layouts])) for key in layouts[0]
@@ -93,6 +93,5 @@ def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
         "spectrum": np.mean(
             [images.spectrum_ratio(p.image, p.reference) for p in pairs], axis=0
         ).tolist(),
-        "seam_energy": float(np.mean([seam(p.image) for p in pairs])),
-        "seam_energy_real": float(np.mean([seam(p.reference) for p in pairs])),
+        "seams": seam_figures.of_images(context, pairs),
     }

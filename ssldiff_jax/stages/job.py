@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssldiff_jax.core import files, rng
+from ssldiff_jax.evaluation import seams
 from ssldiff_jax.sampler import chunk, programs, sampler
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import drawing as drawing_lib
@@ -110,11 +111,17 @@ class Job:
                 "height": cost.height, "width": cost.width,
                 "unet_forwards": cost.unet_forwards, "decoder_calls": cost.decoder_calls,
                 "seconds": round(time.monotonic() - began, 2),
+                "window_lines": [dataclasses.asdict(lines) for lines in self._window_lines()],
             }  # fmt: skip
             files.write_json(done, facts)
             shutil.rmtree(self._between)
         hosts.meet(self.name)
         return files.read_json(done)
+
+    def _window_lines(self) -> list[seams.Lines]:
+        """Where a seam may be: the borders of the last steps' windows, px."""
+        factor = self.model.config.downsample_factor
+        return seams.of_last_steps(self.drawing.plan, factor=factor, size=self.drawing.size)
 
     def cost(self, *, timed: bool = False) -> Cost:
         """What it will take; `timed` compiles and runs one chunk to know how long."""

@@ -133,21 +133,6 @@ def test_variance_ratio():
     assert images.variance_ratio(np.full_like(noise, 9), noise) == 0
 
 
-def test_seam_energy():
-    noise = np.random.default_rng(0).integers(60, 180, (256, 256, 3), np.uint8)
-    assert images.seam_energy(noise, window=32, factor=4) == pytest.approx(1, abs=0.06)
-    # A checkerboard of windows: every window line is a step of 40.
-    board = np.indices((8, 8)).sum(axis=0) % 2 * 40
-    seams = (noise + board.repeat(32, axis=0).repeat(32, axis=1)[..., None]).astype(np.uint8)
-    step = np.mean(np.diff(noise.astype(float), axis=1) ** 2)
-    found = images.seam_energy(seams, window=32, factor=4)
-    assert found == pytest.approx(1 + 40**2 / step, rel=0.06)
-    assert found > 1.2
-    # Elsewhere they do not count as seams.
-    moved = np.roll(seams, (6, 6), axis=(0, 1))
-    assert images.seam_energy(moved, window=32, factor=4) == pytest.approx(1, abs=0.06)
-
-
 def test_psnr():
     a = np.full((4, 4, 3), 100, np.uint8)
     assert images.psnr(a, a + 5) == pytest.approx(20 * np.log10(255 / 5))

@@ -97,7 +97,14 @@ def test_metrics_are_complete_and_possible(workdir):
         assert all(found[name] >= -1e-6 for name in ("patch_fd", "crop_fd", "fd_floor"))
     assert metrics["layout_correlation"].keys() == {"identity", "turned", "transposed"}
     assert all(-1 <= value <= 1 for value in metrics["layout_correlation"].values())
-    assert metrics["seam_energy"] > 0
+    for ruler in ("last_step", "worst_phase", "cell_lines"):
+        for of in ("generated", "real"):
+            found = metrics["seams"][ruler][of]
+            assert found["value"] > 0
+            assert found["error"] > 0
+            assert found["count"] == 2
+    assert abs(metrics["rings"]["border"]["real"]["value"]) < 30
+    assert metrics["rings"]["border"]["generated"]["count"] == 2 * CELLS**2
     assert 0 < metrics["reconstruction_psnr"] < 60
     assert set(metrics["stages"]) == set(ALL) - {"report"}
     for cost in metrics["stages"].values():

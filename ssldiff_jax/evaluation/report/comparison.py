@@ -28,6 +28,7 @@ class Figure:
 
 
 _EVALUATED = "evaluate/results.json"
+_of_drawn = lambda ruler: ("seams", ruler, "generated", "value")
 _FIDELITY = ("patches", "judge", "fidelity")
 
 # By the encoder, and a second time by the judge.
@@ -39,7 +40,9 @@ _FEATURES = (
 )
 _OTHERS = (
     Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
-    Figure("seam energy", _EVALUATED, ("seam_energy",), "one"),
+    Figure("steps across the last window lines", _EVALUATED, _of_drawn("last_step"), "one"),
+    Figure("steps at the worst phase", _EVALUATED, _of_drawn("worst_phase"), "lower"),
+    Figure("steps across borders of cells", _EVALUATED, _of_drawn("cell_lines"), "one"),
     Figure("KID, by the judge", _EVALUATED, ("patches", "judge", "kid"), "lower"),
     Figure("precision, by the judge", _EVALUATED, (*_FIDELITY, "precision"), "higher"),
     Figure("recall, by the judge", _EVALUATED, (*_FIDELITY, "recall"), "higher"),

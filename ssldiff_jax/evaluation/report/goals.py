@@ -93,6 +93,15 @@ def _networks(*keys: str) -> dict[str, tuple[str, ...]]:
     return {eye: tuple(key.format(eye) for key in keys) for eye in EYES}
 
 
+def _means(key: str) -> tuple[str, ...]:
+    """A mean and its standard error, of drawn images and of real ones."""
+    sides = ("generated", "real")
+    return tuple(f"{key}.{side}.{what}" for side in sides for what in ("value", "error"))
+
+
+_RATIO = "{:.2f} ± {:.2f} ({:.2f} ± {:.2f})"
+_GREY = "{:+.1f} ± {:.1f} ({:+.1f} ± {:.1f})"
+
 ROWS = (
     Row("embedding similarity, matching / other cells",
         **_both("embedding_similarity.mean", "embedding_similarity.shuffled"),
@@ -110,8 +119,14 @@ ROWS = (
     Row("layout correlation, as is / transposed",
         ("layout_correlation.identity", "layout_correlation.transposed"),
         text="{:.2f} / {:.2f}", goal=Goal(low=0.95, apart=0.4)),
-    Row("seam energy (the real regions' own)", ("seam_energy", "seam_energy_real"),
-        text="{:.2f} ({:.2f})", goal=Goal(high=1.1)),
+    Row("steps across window lines of the last solver step, over those beside (real regions)",
+        _means("seams.last_step"), text=_RATIO, goal=Goal(high=1.1)),
+    Row("the same at the worst phase of all (real regions)", _means("seams.worst_phase"),
+        text=_RATIO),
+    Row("the same across borders of cells (real regions)", _means("seams.cell_lines"),
+        text=_RATIO),
+    Row("outermost pixels of patches drawn alone, grey levels over their middle (real patches)",
+        _means("rings.border"), text=_GREY),
     Row("KID of held-out patches drawn alone (95 %)", **_networks("patches.{}.kid")),
     Row("of those, nearer to training than held-out ones (95 %); expected of none copied",
         judge=("memorisation", "memorisation.expected"), text="{:.2f}; {:.3f}"),

@@ -16,7 +16,7 @@ _FEATURES = (
     "fd_floor",
     "num_cells",
 )
-_PIXELS = ("layout_correlation", "seam_energy", "seam_energy_real")
+_PIXELS = ("layout_correlation", "seams", "rings")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
 _NO_STEPS = ("report", "draw", "variations", "sweep", "watch", "compare", "study", "export",
              "verify", "compile", "bench")  # fmt: skip
@@ -49,12 +49,14 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     models = pathlib.Path(config.get("models") or workdir).expanduser()
     autoencoder = _facts(models, "autoencoder")
     large_images = _facts(workdir, "sample")["large_images"]
+    large_images = [_without(image, "window_lines") for image in large_images]
     encoder = _facts(models, "encoder")
     environment = read(workdir / "environment.json")
     judge = results.get("judge")
     stages = _done(workdir)
     return {
-        **_pick(results, _FEATURES + _PIXELS),
+        **_pick(results, _FEATURES),
+        **{name: results.get(name) for name in _PIXELS},
         "reconstruction_psnr": autoencoder["psnr"],
         "reconstruction_ssim": autoencoder["ssim"],
         "judge": judge and _pick(judge, _FEATURES),

@@ -111,6 +111,7 @@ def _region(
     synthetic = workdir / "sample" / f"{drawn}_{i}.png"
     shown = pictures.zoomable(reference, folder / f"reference_{i}.png")
     similarity = workdir / "evaluate" / f"similarity_{i}.npy"
+    image = _optional(workdir / "sample" / f"image_{i}.json", {})
     return viewer.Region(
         title=_title(i, place),
         reference=shown,
@@ -118,7 +119,7 @@ def _region(
         cell_px=config["data"]["crops"]["patch_px"],
         similarity=np.load(similarity).astype(float) if similarity.exists() else None,
         eye=eye,
-        windows=None if page else seams.window_lines(config, (shown.height, shown.width)),
+        windows=None if page else seams.window_lines(image),
     )
 
 

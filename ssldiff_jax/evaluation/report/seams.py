@@ -1,12 +1,8 @@
-"""Where the windows of the sampler begin and end, as lines over an image."""
+"""Where the windows of the sampler's last step begin and end, as lines over an image."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
-
-from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.sampler import windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,29 +14,14 @@ class Lines:
     title: str
 
 
-def window_lines(config: Mapping[str, Any], size: tuple[int, int]) -> Lines | None:
-    """Borders of windows inside an image of `size` (height, width); None where the config of the
-    run does not tell them.
+def window_lines(image: Mapping[str, Any]) -> Lines | None:
+    """Borders of windows by what stage `sample` wrote of an image; None where it wrote none.
 
-    A grid that moves at every step has no fixed borders: they are shown where it rests.
+    Only the last step's are shown: it alone ends in pixels, and a grid that moves is elsewhere at
+    every other.
     """
-    try:
-        told = config_lib.build(windows.WindowConfig, config["sample"]["windows"])
-        model = config_lib.build(autoencoder.AutoencoderConfig, config["autoencoder"]["model"])
-    except (KeyError, config_lib.ConfigError):
+    told = image.get("window_lines")
+    if not told:
         return None
-    factor = model.chosen.downsample_factor
-    window = config["data"]["crops"]["patch_px"] // factor
-    if told.mode == "offset":
-        side, moved = window * factor, told.max_offset * factor
-        title = f"borders of windows at rest; every step moves them by up to {moved} px"
-        return Lines(*(tuple(range(side, px, side)) for px in size), title)
-    stride = max(window // 4, 1) if told.mode == "paper" else told.stride
-    rows, cols = (_borders(px, factor, window, stride) for px in size)
-    return Lines(rows, cols, f"borders of windows, {stride * factor} px apart")
-
-
-def _borders(px: int, factor: int, window: int, stride: int) -> tuple[int, ...]:
-    starts = windows.covering_starts(max(px // factor, window), window, stride)
-    found = {int(at) * factor for start in starts for at in (start, start + window)}
-    return tuple(sorted(at for at in found if 0 < at < px))
+    title = "borders of the last solver step’s windows"
+    return Lines(tuple(told[0]["rows"]), tuple(told[0]["cols"]), title)

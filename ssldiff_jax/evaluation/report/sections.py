@@ -27,6 +27,12 @@ def key_figures(m: Mapping[str, Any], cells_per_region: int) -> str:
                             ("SSIM", m["reconstruction_ssim"])],
          "what the autoencoder alone can give; SSIM 1 is ideal"),
     ]  # fmt: skip
+    if m["rings"]:
+        border = m["rings"]["border"]
+        cards.append((
+            "Border of patches drawn alone", [("grey levels", border["generated"]["value"])],
+            f"{_spread(border)}; the outermost pixels over the middle; 0 is ideal",
+        ))  # fmt: skip
     if m["large_image"]:
         cards.insert(2, ("Fréchet distance, large image", both(lambda r: r["crop_fd"]), floor))
         cards += _large_figures(m)
@@ -40,12 +46,37 @@ def _large_figures(m: Mapping[str, Any]) -> list[tuple]:
     return [
         ("Layout correlation", [("", layout["identity"])],
          f"transposed {number(layout.get('transposed'))}; chance 0, ideal 1"),
-        ("Seam energy", [("", m["seam_energy"])],
-         f"real regions {number(m['seam_energy_real'])}; 1 is seamless"),
+        *_seams(m["seams"] or {}),
         ("Time of a large image", [("s", image["seconds"])],
          f"{image['height']:,} × {image['width']:,} px; denoiser calls "
          f"{image['unet_forwards']:,}, decoder calls {image['decoder_calls']:,}{later}"),
     ]  # fmt: skip
+
+
+_RULERS = {
+    "last_step": ("Steps across window lines", "the last solver step’s windows; 1 is seamless"),
+    "worst_phase": ("Steps at the worst phase", "of all phases; real ones are above 1 too"),
+    "cell_lines": ("Steps across borders of cells", "1 is seamless"),
+}
+
+
+def _seams(found: Mapping[str, Any]) -> list[tuple]:
+    """A card for each ruler of seams."""
+    told = [(*_RULERS[name], found[name]) for name in _RULERS if name in found]
+    return [
+        (title, [("", both["generated"]["value"])], f"{_spread(both)}; {note}")
+        for title, note, both in told
+        if both["generated"] and both["real"]
+    ]
+
+
+def _spread(both: Mapping[str, Any]) -> str:
+    """Standard error and count of a mean, and real images' own."""
+    drawn, real = both["generated"], both["real"]
+    errors = [f" ± {number(x['error'])}" if x["error"] is not None else "" for x in (drawn, real)]
+    return (
+        f"{errors[0]} (n = {drawn['count']}); real ones {number(real['value'])}{errors[1]}".strip()
+    )
 
 
 def _card(name: str, values: Sequence[tuple[str, float]], note: str) -> str:
