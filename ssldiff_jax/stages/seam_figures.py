@@ -53,7 +53,7 @@ def of_patches(
         patches = np.concatenate([images.cut_cells(page, side) for page in pages])
         rings = seams.ring_profile(patches)
         found["profile"][name] = rings.mean(axis=0).tolist()
-        found["border"][name] = _told(rings[:, :factor].mean(axis=1))
+        found["border"][name] = _told(rings[:, :factor].mean(axis=1).tolist())
     return found
 
 

@@ -1,12 +1,15 @@
 """Rulers of seams: what was planted is found in its place, and nothing where nothing was."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
 from skimage import data
 
+from ssldiff_jax.diffusion import guidance, schedule, solvers
 from ssldiff_jax.evaluation import means, seams
-from ssldiff_jax.sampler import windows
+from ssldiff_jax.sampler import field, sampler, windows
 
 FACTOR, PERIOD = 4, 32
 
@@ -126,6 +129,26 @@ def test_lines_of_the_last_steps():
         assert set(where.rows) == expected
     still = windows.plan_windows(windows.WindowConfig("offset", 1, 0, "uniform"), (8, 8), 8, 1)
     assert seams.of_last_steps(still, factor=4, size=(32, 32)) == [seams.Lines((), ())]
+
+
+@pytest.mark.parametrize(("mode", "max_offset"), [("offset", 0), ("offset", 3), ("overlap", 0)])
+def test_lines_are_where_an_image_has_its_seams(mode, max_offset):
+    """Windows that are of a colour of their place whatever they see: the image steps where the
+    last step's windows end, and nowhere else."""
+    window, size, levels = 8, (77, 94), schedule.Schedule()
+    config = windows.WindowConfig(mode, window, max_offset, "uniform")
+    plan = windows.plan_windows(config, (20, 24), window, 4, seed=1)
+    table = solvers.solver_table(solvers.SolverConfig("dpmpp_2m", 4), levels)
+    colour = lambda params, x, t, condition: jnp.zeros_like(x) + condition[:, None, None]
+    guided = lambda denoise: guidance.GuidedX0(denoise, levels, "x0")
+    draws = sampler.GridSampler(colour, guided, table, 20, field.CanvasConfig(1))
+    of_place = lambda corners: corners @ np.float32([[0.01], [0.037]])
+    canvas = draws(np.float32(1), plan, of_place, jax.random.key(0))
+    image = canvas.repeat(FACTOR, axis=0).repeat(FACTOR, axis=1)[: size[0], : size[1]]
+    found = seams.of_last_steps(plan, factor=FACTOR, size=size, count=1)[0]
+    for axis, told in enumerate((found.rows, found.cols)):
+        step = np.abs(np.diff(image, axis=axis)).max(axis=(1 - axis, 2))
+        assert (np.flatnonzero(step > 1e-3) + 1).tolist() == list(told)
 
 
 def test_rings_are_held_against_the_middle():
