@@ -12,8 +12,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Root of every random stream.
     config.seed = 0
-    # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, grids,
-    # prior, sample, imagine, judge, evaluate, report. The tools draw, sweep, variations, watch,
+    # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, sample,
+    # judge, evaluate, grids, prior, imagine, report. The tools draw, sweep, variations, watch,
     # compare, study, export, verify, bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote stays until the new is whole.

@@ -1,7 +1,9 @@
 """Squares larger than a record, put together from records that lie side by side or overlap."""
 
+import bisect
 import dataclasses
 import functools
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Int
@@ -11,6 +13,7 @@ from ssldiff_jax.data import crops, plan
 from ssldiff_jax.data import records as records_lib
 
 _TRIES = 200
+_LOOKED_AT = 64  # regions, before it is said that there are none
 
 _Part = tuple[slice, slice, tuple[int, int, int]]
 """Rows and columns of a square that a record covers, and its (top, left, number)."""
@@ -37,19 +40,20 @@ class Mosaic:
 
         Raises MosaicError where it has no records.
         """
+        here = self._numbers(slide)
+        return np.column_stack([self.records.places[here.start : here.stop, 1:3], here])
+
+    def _numbers(self, slide: int) -> range:
+        """The records of a slide."""
         numbers, ends = self.records.slides[:, 0], self._ends
         at = int(np.searchsorted(numbers, slide))
         if at == len(numbers) or numbers[at] != slide:
             raise MosaicError(f"expected one of the slides with records, got slide {slide}")
-        start = int(ends[at - 1]) if at else 0
-        here = self.records.places[start : ends[at], 1:3]
-        return np.column_stack([here, np.arange(start, ends[at])])
+        return range(int(ends[at - 1]) if at else 0, int(ends[at]))
 
-    def draw(self, generator: np.random.Generator, side: int) -> plan.Square:
-        """A square of `side` px at a random place that records cover.
-
-        Raises MosaicError where none is found.
-        """
+    def find(self, generator: np.random.Generator, side: int) -> plan.Square | None:
+        """A square of `side` px at a random place that records cover; None where none was found
+        after some tries: records lie scattered, or there are few such places."""
         for _ in range(_TRIES):
             number = int(generator.integers(len(self.records)))
             slide, top, left, _ = self.records.places[number].tolist()
@@ -59,12 +63,7 @@ class Mosaic:
             square = plan.Square(slide, int(top), int(left), side, side)
             if self.covers(square):
                 return square
-        raise MosaicError(
-            f"records must lie side by side to make squares of {side} px, found none after "
-            f"{_TRIES} tries in {len(self.records.slides)} slides: a smaller grid, or records "
-            "closer together (config.data.records.stride_px) or with less tissue (min_tissue), may "
-            "help"
-        )
+        return None
 
     @functools.cached_property
     def _ends(self) -> Int[np.ndarray, "S"]:
@@ -95,10 +94,13 @@ class Mosaic:
     def _cover(self, square: plan.Square) -> list[_Part] | None:
         """A few records that cover a square together, None where all of them do not: for the
         first pixel without one, the record that reaches furthest beyond it."""
-        places, side = self.places(square.slide), self.record_px
-        first = np.searchsorted(places[:, 0], square.top - side, "right")
-        last = np.searchsorted(places[:, 0], square.top + square.height, "left")
-        near = places[first:last] - [square.top, square.left, 0]
+        here, side = self._numbers(square.slide), self.record_px
+        # Searched where they lie: a copy of a slide's places would cost more than all else.
+        tops = self.records.places[here.start : here.stop, 1]
+        first = here.start + bisect.bisect_right(tops, square.top - side)
+        last = here.start + bisect.bisect_left(tops, square.top + square.height)
+        places = np.column_stack([self.records.places[first:last, 1:3], range(first, last)])
+        near = places - [square.top, square.left, 0]
         seen, found = np.zeros((square.height, square.width), bool), []
         while not seen.all():
             row, col = np.unravel_index(np.argmin(seen), seen.shape)
@@ -131,11 +133,11 @@ class Region:
 
 @dataclasses.dataclass(frozen=True)
 class RegionTable:
-    """Region i: a function of the seed and i.
+    """Region i: a function of the seed and i. Where no place was found for it there is none.
 
     Attributes:
         mosaic: what is drawn from.
-        count: how many there are.
+        count: how many are looked for.
         cell_px: side of a cell.
         grid: cells on the side of what is looked at.
         most_cells: on the side of the whole.
@@ -154,14 +156,52 @@ class RegionTable:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, number: int) -> Region:
+    def __getitem__(self, number: int) -> Region | None:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, number]))
         cells = int(generator.integers(self.grid, self.most_cells + 1))
-        square = self.mosaic.draw(generator, cells * self.cell_px)
+        square = self.mosaic.find(generator, cells * self.cell_px)
+        if square is None:
+            return None
         orientation = int(generator.integers(8)) if self.dihedral else 0
         row, col = generator.integers(0, cells - self.grid + 1, 2).tolist()
         return Region(square, orientation, row, col, cells)
 
+    def among(self, numbers: Iterable[int]) -> Iterator[tuple[int, Region]]:
+        """Those of some numbers that there are, with their number."""
+        for number in numbers:
+            if (region := self[number]) is not None:
+                yield number, region
+
+    def require_some(self) -> None:
+        """Look for a few regions; raises MosaicError where there is none."""
+        looked_at = min(_LOOKED_AT, len(self))
+        if next(self.among(range(looked_at)), None) is None:
+            least, most = self.grid * self.cell_px, self.most_cells * self.cell_px
+            raise MosaicError(
+                f"records must lie side by side to make squares of {least} to {most} px, found "
+                f"none after {looked_at * _TRIES} tries in {len(self.mosaic.records.slides)} "
+                "slides: a smaller grid, or records closer together "
+                "(config.data.records.stride_px) or with less tissue (min_tissue), may help"
+            )
+
     def read(self, region: Region) -> arrays.ImageUint8:
         """The pixels of the whole, turned."""
         return crops.orient(self.mosaic.read(region.square), region.orientation)
+
+    def read_grid(self, region: Region) -> arrays.ImageUint8:
+        """The pixels of the cells that are looked at, turned; no others are decoded."""
+        # Where they lie before the whole is turned: turn the numbers of its cells.
+        turned = crops.orient(
+            np.arange(region.cells**2).reshape(region.cells, region.cells), region.orientation
+        )
+        seen = turned[region.row : region.row + self.grid, region.col : region.col + self.grid]
+        row, col = (seen // region.cells).min(), (seen % region.cells).min()
+        px, whole = self.cell_px, region.square
+        square = dataclasses.replace(
+            whole,
+            top=whole.top + int(row) * px,
+            left=whole.left + int(col) * px,
+            height=self.grid * px,
+            width=self.grid * px,
+        )
+        return crops.orient(self.mosaic.read(square), region.orientation)

@@ -69,7 +69,7 @@ class StoreWriter:
 @dataclasses.dataclass(frozen=True)
 class SharedStore:
     """A store that several hosts write, each some of its shards; one that was written whole is
-    not written again, so what is cut off goes on at the shard.
+    not written again, so what is cut off goes on at the shard. A shard may leave some out.
 
     Attributes:
         folder: where all hosts see it.
@@ -102,8 +102,11 @@ class SharedStore:
         number: int,
         batches: Iterable[Batch],
         tally: Callable[[Batch], np.ndarray] | None = None,
+        *,
+        left_out: int = 0,
     ) -> None:
-        """Write a shard from batches of its examples; `tally` of all of them is added up."""
+        """Write a shard from batches of its examples, all but the `left_out` that there are not;
+        `tally` of all of them is added up."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{secrets.token_hex(6)}"
         writer, total = shards_lib.ShardWriter(temporary), None
@@ -114,21 +117,26 @@ class SharedStore:
                 if tally is not None:
                     total = tally(batch) + (0 if total is None else total)
             shard = writer.close()
-            if shard.count != len(self.examples(number)):
+            if shard.count != (expected := len(self.examples(number)) - left_out):
                 raise ValueError(
-                    f"shard {number} of {self.folder} must have {len(self.examples(number))} "
-                    f"examples, got {shard.count}"
+                    f"shard {number} of {self.folder} must have {expected} examples, got "
+                    f"{shard.count}"
                 )
             temporary.replace(self.folder / _file(number))
         finally:
             temporary.unlink(missing_ok=True)
         told = dataclasses.asdict(shard) | {"file": _file(number)}
         tallied = None if total is None else np.asarray(total).tolist()
-        files.write_json(self._note(number), {"shard": told, "tally": tallied})
+        note = {"shard": told, "tally": tallied, "left_out": left_out}
+        files.write_json(self._note(number), note)
 
     def tally(self) -> np.ndarray:
         """The sum over all shards of what was tallied."""
         return sum(np.array(self._read(i)["tally"]) for i in range(self.num_shards))
+
+    def left_out(self) -> int:
+        """How many examples its shards lack."""
+        return sum(self._read(i).get("left_out", 0) for i in range(self.num_shards))
 
     def close(self, **facts: Any) -> None:
         """Write the manifest; one host does, when all shards are there.
@@ -150,7 +158,8 @@ class SharedStore:
             return None
         note, path = files.read_json(self._note(number)), self.folder / _file(number)
         whole = path.exists() and path.stat().st_size == note["shard"]["bytes"]
-        return note if whole and note["shard"]["count"] == len(self.examples(number)) else None
+        expected = len(self.examples(number)) - note.get("left_out", 0)
+        return note if whole and note["shard"]["count"] == expected else None
 
 
 class Store:
@@ -197,6 +206,11 @@ class Store:
             found[field.name] = values.reshape(len(numbers), *field.shape)
             offset += field.num_bytes
         return found
+
+    def of_shard(self, number: int) -> range:
+        """The examples of a shard."""
+        ends = np.cumsum([0, *(shard.count for shard in self.shards)])
+        return range(int(ends[number]), int(ends[number + 1]))
 
     def read(self, name: str, count: int) -> np.ndarray:
         """The first `count` values of a field, stacked."""

@@ -1,6 +1,14 @@
-"""Stage `grids`: grids of embeddings of neighbouring cells, white, and what they are told to be."""
+"""Stage `grids`: grids of embeddings of neighbouring cells, white, and what they are told to be.
+
+All hosts share it, each some of the shards, and what is cut off goes on at the shard. What makes
+embeddings white is measured on the first grids of training, which are kept as the encoder gives
+them (`raw_train`) until they are stored white.
+"""
 
 import dataclasses
+import functools
+import logging
+import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -10,28 +18,39 @@ import numpy as np
 from ssldiff_jax.core import files, moments
 from ssldiff_jax.data import captions, mosaic, store
 from ssldiff_jax.encoders import encoder
-from ssldiff_jax.evaluation import images
-from ssldiff_jax.prior import conditions, whitening
-from ssldiff_jax.stages import parts, region_conditions, stage
-from ssldiff_jax.train import logs
+from ssldiff_jax.prior import whitening
+from ssldiff_jax.stages import embeddings, parts, region_conditions, region_reader, stage
+from ssldiff_jax.train import hosts, logs
 
+_LOG = logging.getLogger(__name__)
+
+SHARD_SIZE = 1024
+"""Grids of a shard: fewer than examples of other stores, as a grid has many embeddings."""
+
+_MEASURED = 16  # shards that whitening is measured on: 260 000 embeddings of 4 × 4 cells
 _BATCH = 32
 _SPLITS: dict[str, captions.Phrasing] = {"train": "train", "test": "held_out"}
 
 
-def run(context: stage.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write for both splits an array store of white grids with their conditions and the captions,
-    `whitening.npz`, and `spec.json`. Patches of a list have no neighbours: grids of one cell."""
+    `whitening.npz`, and `spec.json`. Patches of a list have no neighbours: grids of one cell.
+
+    Raises MosaicError where no records lie side by side.
+    """
     if context.config.embeddings.source:
         # There is no encoder to embed neighbours with.
         return {"imported": context.config.embeddings.source}
     folder, model = context.folder("grids"), parts.load_encoder(context)
     told = region_conditions.RegionConditions(context)
-    sums = moments.Moments(model.dim)
-    for split in _SPLITS:
-        _embed(context, split, model, told, sums)
-    white = whitening.Whitening.of(sums)
-    white.save(folder / "whitening.npz")
+    work = {split: _Work(context, split, model, told) for split in _SPLITS}
+    for split in work.values():
+        split.table.require_some()
+    white = _whitening(work["train"])
+    for split in work.values():
+        split.write(white)
+    if not hosts.is_first():
+        return None
     facts = {
         "dim": model.dim,
         "side": _side(context),
@@ -39,8 +58,9 @@ def run(context: stage.Context) -> dict[str, Any]:
         "spec": dataclasses.asdict(told.spec),
         "scales": told.scales,
     }
-    counts = {split: _whiten(context, split, white, facts) for split in _SPLITS}
+    counts = {split: each.close(facts) for split, each in work.items()}
     files.write_json(folder / "spec.json", facts)
+    shutil.rmtree(work["train"].raw.folder, ignore_errors=True)
     return facts | {"grids": counts}
 
 
@@ -64,65 +84,141 @@ def regions_of(context: stage.Context, split: str) -> mosaic.RegionTable:
     )
 
 
-def _embed(
-    context: stage.Context,
-    split: str,
-    model: encoder.Encoder,
-    told: region_conditions.RegionConditions,
-    sums: moments.Moments,
-) -> None:
-    """Write `raw_SPLIT`; the embeddings of training add to `sums`."""
-    side = _side(context)
-    fields = (
-        store.Field("grid", (side, side, model.dim), "float32"),
-        store.Field("condition", (told.spec.dim,), "float16"),
-    )
-    writer, said = store.StoreWriter(context.folder("grids") / f"raw_{split}", fields), []
-    table = regions_of(context, split)
-    progress = logs.Progress(f"grids {split}", len(table))
-    for regions in _batched(table):
-        pixels = [table.read(region) for region in regions]
-        cells = [_cells(p, r, table) for p, r in zip(pixels, regions, strict=True)]
-        grid = model(np.concatenate(cells)).reshape(len(regions), side, side, -1)
-        if split == "train":
-            sums.add(grid.reshape(-1, model.dim))
-        found = [
-            told.of(r, p, np.random.default_rng([table.seed, len(said) + i]), _SPLITS[split])
-            for i, (r, p) in enumerate(zip(regions, pixels, strict=True))
-        ]
-        said += [t.caption for t in found]
-        writer.append(grid=grid, condition=told.pack(found, _places(regions)))
-        progress.update(len(regions))
-    progress.close()
-    writer.close()
-    files.write_json(context.folder("grids") / f"captions_{split}.json", said)
+@dataclasses.dataclass(frozen=True)
+class _Work:
+    """The grids of a split, and what it takes to make them."""
+
+    context: stage.Context
+    split: str
+    model: encoder.Encoder
+    told: region_conditions.RegionConditions
+
+    @functools.cached_property
+    def table(self) -> mosaic.RegionTable:
+        """Where they lie."""
+        return regions_of(self.context, self.split)
+
+    @functools.cached_property
+    def made(self) -> store.SharedStore:
+        """All of them, white."""
+        return self._store(self.split, len(self.table), "float16")
+
+    @functools.cached_property
+    def raw(self) -> store.SharedStore:
+        """The first ones, as the encoder gives them."""
+        count = min(len(self.table), _MEASURED * SHARD_SIZE)
+        return self._store(f"raw_{self.split}", count, "float32")
+
+    def _store(self, name: str, count: int, dtype: str) -> store.SharedStore:
+        side = self.table.grid
+        fields = (
+            store.Field("grid", (side, side, self.model.dim), dtype),
+            store.Field("condition", (self.told.spec.dim,), "float16"),
+        )
+        return store.SharedStore(self.context.folder("grids") / name, fields, count, SHARD_SIZE)
+
+    def write(self, white: whitening.Whitening) -> None:
+        """Write this host's shards of `made`; those that are in `raw` are not embedded again."""
+        kept = self.raw.folder / "manifest.json"
+        raw = store.Store(self.raw.folder) if kept.exists() else None
+
+        def write(number: int, progress: logs.Progress) -> None:
+            if raw is not None and number < self.raw.num_shards:
+                batches, count = _of_shard(raw, number), len(raw.of_shard(number))
+            else:
+                regions = list(self.table.among(self.made.examples(number)))
+                batches, count = self.embedded(number, regions), len(regions)
+            left_out = len(self.made.examples(number)) - count
+            self.made.write(number, _white(batches, white, progress), left_out=left_out)
+
+        embeddings.each_shard(self.made, f"grids {self.split}", write)
+
+    def write_raw(self, number: int, progress: logs.Progress) -> None:
+        """Write a shard of `raw`, and beside it the moments of its embeddings."""
+        regions = list(self.table.among(self.raw.examples(number)))
+        sums = moments.Moments(self.model.dim)
+
+        def batches() -> Iterator[store.Batch]:
+            for batch in self.embedded(number, regions):
+                sums.add(batch["grid"].reshape(-1, self.model.dim), "embeddings")
+                progress.update(len(batch["grid"]))
+                yield batch
+            # Before the shard: where that is there, so are these.
+            files.write_atomic(self.sums(number), lambda path: np.save(path, sums.pack()))
+
+        left_out = len(self.raw.examples(number)) - len(regions)
+        self.raw.write(number, batches(), left_out=left_out)
+
+    def sums(self, number: int) -> pathlib.Path:
+        """Where the moments of a shard of `raw` lie."""
+        return self.raw.folder / f"{number:05d}.npy"
+
+    def captions(self, number: int) -> pathlib.Path:
+        """Where the captions of a shard lie until all are there."""
+        return self.context.folder("grids") / f".captions_{self.split}" / f"{number:05d}.json"
+
+    def embedded(
+        self, number: int, regions: list[tuple[int, mosaic.Region]]
+    ) -> Iterator[store.Batch]:
+        """Batches of a shard's grids as the encoder gives them; its captions are written."""
+        said, side = [], self.table.grid
+        reader = region_reader.RegionReader(self.table, self.told, _SPLITS[self.split])
+        threads = self.context.config.data.loader.num_threads
+        for seen in reader.batches(regions, _BATCH, threads):
+            grid = self.model(np.concatenate([one.cells for one in seen]))
+            found = [one.told for one in seen]
+            said += [told.caption for told in found]
+            condition = self.told.pack(found, np.concatenate([one.place for one in seen]))
+            yield {"grid": grid.reshape(len(seen), side, side, -1), "condition": condition}
+        files.write_json(self.captions(number), said)
+
+    def close(self, facts: dict[str, Any]) -> int:
+        """Write what tells of the whole; returns how many grids there are."""
+        left_out = self.made.left_out()
+        if left_out:
+            _LOG.warning(
+                "%d of %d grids of %s are left out: no records lie side by side where they were "
+                "looked for", left_out, len(self.table), self.split,
+            )  # fmt: skip
+        paths = [self.captions(number) for number in range(self.made.num_shards)]
+        if paths[0].exists():  # else they were put together before
+            said = [caption for path in paths for caption in files.read_json(path)]
+            files.write_json(self.context.folder("grids") / f"captions_{self.split}.json", said)
+            shutil.rmtree(paths[0].parent)
+        self.made.close(**facts, left_out=left_out)
+        return len(self.table) - left_out
 
 
-def _batched(table: mosaic.RegionTable) -> Iterator[list[mosaic.Region]]:
-    for start in range(0, len(table), _BATCH):
-        yield [table[i] for i in range(start, min(start + _BATCH, len(table)))]
+def _whitening(work: _Work) -> whitening.Whitening:
+    """What makes embeddings white, measured where it was not before."""
+    path = work.context.folder("grids") / "whitening.npz"
+    if not hosts.agreed(path.exists()):
+        embeddings.each_shard(work.raw, "grids to measure", work.write_raw)
+        hosts.first_alone("measuring what makes grids white", lambda: _measure(work, path))
+    return whitening.Whitening.load(path)
 
 
-def _cells(pixels: np.ndarray, region: mosaic.Region, table: mosaic.RegionTable) -> np.ndarray:
-    """The cells of a region that are looked at, in reading order."""
-    px, side = table.cell_px, table.grid
-    top, left = region.row * px, region.col * px
-    return images.cut_cells(pixels[top : top + side * px, left : left + side * px], px)
+def _measure(work: _Work, path: pathlib.Path) -> None:
+    numbers = range(work.raw.num_shards)
+    packed = (np.load(work.sums(number), allow_pickle=False) for number in numbers)
+    sums = moments.Moments.merged(map(moments.Moments.unpack, packed))
+    if not sums.count:
+        raise mosaic.MosaicError(
+            f"expected regions among the first {work.raw.count} of {work.split}, got none"
+        )
+    work.raw.close()
+    files.write_atomic(path, whitening.Whitening.of(sums).save)
 
 
-def _places(regions: list[mosaic.Region]) -> np.ndarray:
-    return np.concatenate(
-        [conditions.Place.of_cells(np.array([[r.row, r.col]]), (r.cells, r.cells)) for r in regions]
-    )
+def _of_shard(raw: store.Store, number: int) -> Iterator[store.Batch]:
+    examples = raw.of_shard(number)
+    for start in range(examples.start, examples.stop, _BATCH):
+        yield raw.batch(range(start, min(start + _BATCH, examples.stop)))
 
 
-def _whiten(context: stage.Context, split: str, white: whitening.Whitening, facts: dict) -> int:
-    raw = store.Store(context.folder("grids") / f"raw_{split}")
-    fields = tuple(dataclasses.replace(f, dtype="float16") for f in raw.fields)
-    writer = store.StoreWriter(context.folder("grids") / split, fields)
-    for start in range(0, len(raw), _BATCH):
-        batch = raw.batch(range(start, min(start + _BATCH, len(raw))))
-        writer.append(grid=white.apply(batch["grid"]), condition=batch["condition"])
-    writer.close(**facts)
-    shutil.rmtree(context.folder("grids") / f"raw_{split}")
-    return len(raw)
+def _white(
+    batches: Iterator[store.Batch], white: whitening.Whitening, progress: logs.Progress
+) -> Iterator[store.Batch]:
+    for batch in batches:
+        yield {**batch, "grid": white.apply(batch["grid"])}
+        progress.update(len(batch["grid"]))

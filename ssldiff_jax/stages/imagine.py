@@ -102,7 +102,7 @@ def _pixel_judge(context: stage.Context, told: region_conditions.RegionCondition
     seen = {}
     for split in ("train", "test"):
         table = grids_stage.regions_of(context, split)
-        regions = [table[i] for i in range(min(_LEARNT, len(table)))]
+        regions = [region for _, region in table.among(range(min(_LEARNT, len(table))))]
         images = [table.read(region) for region in regions]
         maps = [told.classes(r, image) for r, image in zip(regions, images, strict=True)]
         seen[split] = images, maps

@@ -72,14 +72,20 @@ class RegionConditions:
             return {"mean": [], "std": []}
         return {"mean": self._numbers.mean.tolist(), "std": self._numbers.std.tolist()}
 
+    @property
+    def see_pixels(self) -> bool:
+        """Whether anything is told by the pixels of records."""
+        return self._asked.measure == "stain" or self._asked.captions == "images"
+
     def of(
         self,
         region: mosaic.Region,
-        pixels: arrays.ImageUint8,
+        pixels: arrays.ImageUint8 | None,
         generator: np.random.Generator,
         phrasing: captions.Phrasing,
     ) -> Told:
-        """What one region is told to be."""
+        """What one region is told to be; `pixels` may be None where none are needed
+        (`see_pixels`)."""
         case = self._case(region.square.slide)
         labels = self._labels.values(case) if self._labels else np.zeros(0, np.float32)
         numbers = self._numbers.values(case) if self._numbers else np.zeros(0, np.float32)
@@ -129,13 +135,13 @@ class RegionConditions:
             _LOG.warning("%s: the file lacks %d of %d cases, first %s: nothing is said of them",
                          name, len(missing), len(cases), missing[0])  # fmt: skip
 
-    def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8) -> measures.ClassMap:
+    def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> measures.ClassMap:
         """The measured class of every pixel of a region."""
         name = self._asked.measure
         seen = pixels if name == "stain" else self._bands(region)
         return measures.MEASURES[name](seen)
 
-    def _measured(self, region: mosaic.Region, pixels: arrays.ImageUint8) -> np.ndarray:
+    def _measured(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> np.ndarray:
         count = len(measures.CLASSES[self._asked.measure])
         return measures.quadrant_parts(self.classes(region, pixels), count)
 

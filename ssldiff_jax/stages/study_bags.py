@@ -93,7 +93,8 @@ def _regions(source: labelled.Source) -> list[_Bag]:
         whole, count, px, section.side, section.side, False, config.seed + (not is_train)
     )
     which = measure.names.index(section.shows)
-    for region in (table[number] for number in range(count)):
+    table.require_some()
+    for _, region in table.among(range(count)):
         square = region.square
         shows = measure.shown(square, whole.read(square))[which]
         case = source.told(int(whole.places(square.slide)[0, 2]), "case")

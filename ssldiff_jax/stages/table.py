@@ -79,29 +79,30 @@ STAGES: stage.Table = {
         inputs=_weights("denoiser"),
         on="all",
     ),
-    "grids": stage.Stage(
-        grids.run,
-        ("prior.grids", "prior.conditions", *_CROPS),
-        ("patches", "encoder"),
-        inputs=lambda config: config.prior.conditions.fingerprint(),
-    ),
-    "prior": stage.Stage(prior.run, ("prior",), ("grids",), on="all"),
     "sample": stage.Stage(
         sample.run,
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
         only_tells=lambda config: config.sample.dry_run,
     ),
-    "imagine": stage.Stage(
-        imagine.run,
-        ("imagine", "sample", "prior"),
-        ("patches", "prior", "denoiser", "autoencoder"),
-    ),
     "judge": stage.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),
     "evaluate": stage.Stage(
         evaluate.run, ("evaluate",), ("patches", "sample", "judge"), inputs=_networks
+    ),
+    "grids": stage.Stage(
+        grids.run,
+        ("prior.grids", "prior.conditions", *_CROPS),
+        ("patches", "encoder"),
+        inputs=lambda config: config.prior.conditions.fingerprint(),
+        on="all",
+    ),
+    "prior": stage.Stage(prior.run, ("prior",), ("grids",), on="all"),
+    "imagine": stage.Stage(
+        imagine.run,
+        ("imagine", "sample", "prior"),
+        ("patches", "prior", "denoiser", "autoencoder"),
     ),
     "report": stage.Stage(report.run, (), ("patches", "sample", "evaluate")),
     "draw": stage.Stage(

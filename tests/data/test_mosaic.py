@@ -53,15 +53,45 @@ def test_what_no_record_covers_is_known(whole):
 
 def test_drawn_squares_are_covered_and_reach_every_slide(whole):
     generator = np.random.default_rng(0)
-    drawn = [whole.draw(generator, 24) for _ in range(60)]
+    drawn = [whole.find(generator, 24) for _ in range(60)]
     assert {s.slide for s in drawn} == {3, 5}
     assert all(whole.covers(s) for s in drawn)
     assert len({(s.slide, s.top, s.left) for s in drawn}) > 30
 
 
-def test_squares_that_are_too_large_are_one_line(whole):
-    with pytest.raises(mosaic.MosaicError, match="squares of 40 px"):
-        whole.draw(np.random.default_rng(0), 40)
+def test_where_nothing_is_covered_there_is_no_region_and_one_line_tells(whole):
+    assert whole.find(np.random.default_rng(0), 40) is None
+    table = mosaic.RegionTable(whole, 5, 10, 4, 4, True, seed=1)
+    assert list(table.among(range(5))) == []
+    with pytest.raises(mosaic.MosaicError, match=r"squares of 40 to 40 px, found none.*2 slides"):
+        table.require_some()
+
+
+class Islands(Records):
+    """2 × 2 records side by side, and many that lie alone."""
+
+    def __init__(self):
+        block = [(0, t, left) for t in (0, SIDE) for left in (0, SIDE)]
+        self._squares = [*block, *[(1, t, 0) for t in range(0, 4000, 40)]]
+
+
+def test_islands_give_no_region_and_the_others_stay_what_they_are():
+    table = mosaic.RegionTable(mosaic.Mosaic(Islands(), SIDE), 40, 10, 2, 2, True, seed=0)
+    table.require_some()
+    found = dict(table.among(range(40)))
+    assert 0 < len(found) < 40
+    # Nothing but the block is as large as a region.
+    assert {r.square.slide for r in found.values()} == {0}
+    assert dict(table.among([39, *found])) == found | dict(table.among([39]))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_only_the_cells_that_are_looked_at_are_read(whole, seed):
+    table = mosaic.RegionTable(whole, 60, 6, 2, 4, True, seed=seed)
+    for _, region in table.among(range(60)):
+        top, left = 6 * region.row, 6 * region.col
+        expected = table.read(region)[top : top + 12, left : left + 12]
+        np.testing.assert_array_equal(table.read_grid(region), expected)
 
 
 def test_a_region_is_decided_by_its_number(whole):

@@ -202,3 +202,18 @@ def test_damage_is_named(tmp_path):
     ((named, reason),) = found.damaged()
     assert named == path
     assert reason.startswith("expected sha256")
+
+
+def test_a_shard_may_leave_examples_out_and_counts_them(tmp_path):
+    batch, made = examples(11), shared(tmp_path)
+    kept = {0: [0, 1, 2, 3], 1: [], 2: [9]}
+    for number, numbers in kept.items():
+        values = {name: value[numbers] for name, value in batch.items()}
+        made.write(number, [values], left_out=len(made.examples(number)) - len(numbers))
+    assert (made.missing(), made.left_out()) == ([], 6)
+    made.close()
+    found = store.Store(tmp_path)
+    assert [found.of_shard(i) for i in range(3)] == [range(4), range(4, 4), range(4, 5)]
+    np.testing.assert_array_equal(found.read("label", 11), batch["label"][[0, 1, 2, 3, 9]])
+    with pytest.raises(ValueError, match="must have 3 examples, got 4"):
+        made.write(1, parts(batch, made.examples(1)), left_out=1)

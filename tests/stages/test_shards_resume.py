@@ -1,4 +1,4 @@
-"""Embeddings and latents go on at the shard where they were cut off."""
+"""Embeddings, latents and grids go on at the shard where they were cut off."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from configs import tiny
 from ssldiff_jax.data import store
-from ssldiff_jax.stages import launch
+from ssldiff_jax.stages import grids, launch
 
 
 def run(workdir, stages):
@@ -68,3 +68,49 @@ def test_a_stage_that_is_cut_off_goes_on_at_the_shard(trained, name, monkeypatch
     for key in ("latent_scale", "effective_rank"):
         if key in facts:
             np.testing.assert_allclose(facts[key], again[key], rtol=1e-5)
+
+
+def grids_of(folder):
+    found = store.Store(folder / "train")
+    white = {"whitening": np.load(folder / "whitening.npz")["matrix"]}
+    return found.batch(range(len(found))) | white
+
+
+def test_grids_that_are_cut_off_go_on_at_the_shard(trained, monkeypatch):
+    """Cut off once while whitening is measured, and once while grids are stored white."""
+    monkeypatch.setattr(grids, "SHARD_SIZE", 8)  # of 40 grids, and 8 held-out ones
+    monkeypatch.setattr(grids, "_MEASURED", 3)
+    write, written = store.SharedStore.write, []
+
+    def dies_at(*places):
+        def dies(made, number, *args, **kwargs):
+            if (made.folder.name, number) in places:
+                raise KeyboardInterrupt
+            written.append((made.folder.name, number))
+            write(made, number, *args, **kwargs)
+
+        monkeypatch.setattr(store.SharedStore, "write", dies)
+
+    for place in (("raw_train", 1), ("train", 4), ("test", 0)):
+        dies_at(place)
+        with pytest.raises(KeyboardInterrupt):
+            run(trained, "grids")
+        # Nothing goes before what takes its place is there.
+        assert (trained / "grids" / "raw_train").exists()
+    dies_at()
+    run(trained, "grids")
+    raw, white = [("raw_train", i) for i in range(3)], [("train", i) for i in range(5)]
+    assert written == [*raw, *white, ("test", 0)]
+    assert not (trained / "grids" / "raw_train").exists()
+    cut = grids_of(trained / "grids")
+    assert len(cut["grid"]) == 40
+    said = json.loads((trained / "grids" / "captions_train.json").read_text())
+    assert len(said) == 40
+
+    # Shards that were kept raw are those that are embedded when they are stored.
+    config = tiny.get_config()
+    config.stages = config.force = "grids"
+    launch.launch(config.to_dict(), trained)
+    again = grids_of(trained / "grids")
+    for field, expected in again.items():
+        np.testing.assert_allclose(cut[field], expected, atol=2e-3, err_msg=field)

@@ -1,0 +1,81 @@
+"""Regions as a prior learns them: pixels of cells, and what the whole is told to be."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ssldiff_jax.data import captions, mosaic
+from ssldiff_jax.evaluation import images
+from ssldiff_jax.prior import conditions
+from ssldiff_jax.stages import region_conditions
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A region.
+
+    Attributes:
+        cells: those that are looked at, in reading order.
+        place: where they lie in the whole.
+        told: what the whole is told to be.
+    """
+
+    cells: UInt8[np.ndarray, "N s s 3"]
+    place: Float[np.ndarray, "1 4"]
+    told: region_conditions.Told
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionReader:
+    """Reads regions of a table."""
+
+    table: mosaic.RegionTable
+    conditions: region_conditions.RegionConditions
+    phrasing: captions.Phrasing
+
+    def batches(
+        self, regions: Iterable[tuple[int, mosaic.Region]], size: int, threads: int
+    ) -> Iterator[list[Seen]]:
+        """Regions, each with its number, `size` at a time; threads read the next ones while these
+        are used."""
+        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+            seen = ahead(pool, lambda item: self.read(*item), regions, size)
+            while batch := list(itertools.islice(seen, size)):
+                yield batch
+
+    def read(self, number: int, region: mosaic.Region) -> Seen:
+        """One region; only where what it is told depends on its pixels is all of it decoded."""
+        table, whole = self.table, None
+        px, side = table.cell_px, table.grid
+        if self.conditions.see_pixels:
+            whole = table.read(region)
+            top, left = region.row * px, region.col * px
+            grid = whole[top : top + side * px, left : left + side * px]
+        else:
+            grid = table.read_grid(region)
+        generator = np.random.default_rng([table.seed, number])
+        told = self.conditions.of(region, whole, generator, self.phrasing)
+        corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
+        place = conditions.Place.of_cells(corner, size)
+        return Seen(images.cut_cells(grid, px), place, told)
+
+
+def ahead(
+    pool: concurrent.futures.Executor, work: Callable[[T], R], items: Iterable[T], count: int
+) -> Iterator[R]:
+    """What `work` makes of items, in their order; up to `count` more are at work or done."""
+    waiting: collections.deque[concurrent.futures.Future[R]] = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > count:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
