@@ -1,4 +1,4 @@
-"""A batch computed by all devices of a mesh."""
+"""A batch computed by all devices of a mesh, and parameters that are brought there once."""
 
 import dataclasses
 import functools
@@ -7,7 +7,32 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+
+class Placed:
+    """Parameters on devices, brought there when others are asked for than the last time."""
+
+    def __init__(self):
+        self._asked: tuple[Any, Sharding | None] | None = None
+        self._placed: Any = None
+
+    def __call__(self, params: Any, sharding: Sharding | None) -> Any:
+        """They as `sharding` has it, on the default device for None; arrays that lie there
+        already are taken as they are."""
+        asked = self._asked
+        if asked is None or asked[0] is not params or asked[1] != sharding:
+            self._placed = jax.tree.map(lambda leaf: _held(leaf, sharding), params)
+            self._asked = params, sharding
+        return self._placed
+
+
+def _held(leaf: Any, sharding: Sharding | None) -> jax.Array:
+    if sharding is None:
+        return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf)
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+        return leaf
+    return _put(np.asarray(leaf), sharding)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +53,10 @@ class Spread:
     def __call__(self, params: Any, batch: np.ndarray) -> np.ndarray:
         """The program's result; the batch may have any length."""
         if self.mesh is None:
-            return np.asarray(self._jit(params, batch))
+            return np.asarray(self._jit(self._placed(params, None), batch))
         count = self.multiple_of(len(batch))
         padded = np.pad(batch, ((0, count - len(batch)), *((0, 0),) * (batch.ndim - 1)))
-        found = self._jit(self._placed(params), _put(padded, self._split))
+        found = self._jit(self._placed(params, self._whole), _put(padded, self._split))
         return np.asarray(found)[: len(batch)]
 
     def multiple_of(self, count: int) -> int:
@@ -39,17 +64,9 @@ class Spread:
         devices = self.mesh.size if self.mesh else 1
         return -(-count // devices) * devices
 
-    def _placed(self, params: Any) -> Any:
-        """Parameters on every device, brought there once."""
-        held = self._held
-        if held.get("of") is not params:
-            put = lambda a: _put(np.asarray(a), self._whole)
-            held.update(of=params, placed=jax.tree.map(put, params))
-        return held["placed"]
-
     @functools.cached_property
-    def _held(self) -> dict[str, Any]:
-        return {}
+    def _placed(self) -> Placed:
+        return Placed()
 
     @functools.cached_property
     def _jit(self) -> Callable[..., jax.Array]:
@@ -74,5 +91,5 @@ def local_mesh() -> Mesh | None:
     return Mesh(np.array(devices), ("data",)) if len(devices) > 1 else None
 
 
-def _put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+def _put(array: np.ndarray, sharding: Sharding) -> jax.Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

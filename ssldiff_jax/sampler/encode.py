@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import arrays, layers, spread
 from ssldiff_jax.sampler import conditions
 
 
@@ -34,6 +34,7 @@ class TiledEncoder:
     ) -> arrays.Canvas:
         """The canvas of an image, mirrored beyond its border."""
         tile, side = self.tile, self.tile + 2 * self.context
+        params = self._placed(params, None)
         whole, latents = tuple(-(-size // tile) * tile for size in canvas), None
         for top in range(0, whole[0], tile):
             for left in range(0, whole[1], tile):
@@ -48,6 +49,10 @@ class TiledEncoder:
                     latents = np.zeros((*whole, kept.shape[-1]), np.float32)
                 latents[top : top + tile, left : left + tile] = kept
         return latents[: canvas[0], : canvas[1]]
+
+    @functools.cached_property
+    def _placed(self) -> spread.Placed:
+        return spread.Placed()
 
     @functools.cached_property
     def _jit(self) -> Callable[..., jax.Array]:

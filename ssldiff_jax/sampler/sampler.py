@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, spread
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.sampler import conditions, windows
 from ssldiff_jax.sampler import field as field_lib
@@ -129,10 +129,8 @@ class GridSampler:
             )
         layout, columns = self.layout(plan), self.table.columns()
         programs, key_data = self.programs(plan), _data(key)
-        # Put once, not with every chunk.
-        params = self._put(layout, params, split=False)
-        if self.canvas.mesh is None:
-            params = jax.device_put(params)
+        # Once for all canvases, not with every one of them or of their chunks.
+        params = self._placed(params, layout.sharding(split=False))
         for step in range(place.step, plan.num_steps):
             row = {name: column[step] for name, column in columns.items()}
             chunks = self._chunks(layout, plan, step)
@@ -238,8 +236,11 @@ class GridSampler:
         if sharding is None:
             return tree
         place = lambda a: jax.make_array_from_callback(a.shape, sharding, lambda i: a[i])
-        held = lambda a: isinstance(a, jax.Array) and a.sharding == sharding
-        return jax.tree.map(lambda a: a if held(a) else place(np.asarray(a)), tree)
+        return jax.tree.map(lambda a: place(np.asarray(a)), tree)
+
+    @functools.cached_property
+    def _placed(self) -> spread.Placed:
+        return spread.Placed()
 
     def adopt(self, plan: windows.WindowPlan, programs: Any) -> None:
         """Run canvases of this size by programs that were exported (jax.export) from `programs`:

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
-from ssldiff_jax.core import arrays, files, layers, machine, rng
+from ssldiff_jax.core import arrays, files, layers, machine, rng, spread
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.diffusion import cells, guidance, solvers
 from ssldiff_jax.encoders import encoder
@@ -93,7 +93,7 @@ class Generator:
         other = copy.copy(self)
         other.params = layers.cast(params, self.config.sample.compute)
         other._trained = dataclasses.replace(self._trained, params=params)
-        other.__dict__.pop("_placed", None)
+        other.__dict__.pop("placed", None)
         return other
 
     @property
@@ -299,7 +299,8 @@ class Generator:
         """The image of a drawing, in memory."""
         began = time.monotonic()
         key = rng.stream(drawing.seed, "sample/canvas")
-        state = self.sampler.run(self.params, drawing.plan, drawing.condition, key, drawing.given)
+        params, _ = self.placed
+        state = self.sampler.run(params, drawing.plan, drawing.condition, key, drawing.given)
         image = np.concatenate(list(self.strips(drawing, state)))
         seconds = time.monotonic() - began
         forwards = self.sampler.unet_forwards(drawing.plan)
@@ -314,7 +315,8 @@ class Generator:
         beyond, done = self._beyond(plan), 0
         first = beyond * self.config.downsample_factor
         rows = lambda top, count: self.sampler.rows(plan, state, top - beyond, count, beyond)
-        for strip in self.decoder.strips(self.autoencoder.params, rows, self._decoded(plan)):
+        _, params = self.placed
+        for strip in self.decoder.strips(params, rows, self._decoded(plan)):
             kept = strip[max(first - done, 0) : first + height - done, first : first + width]
             done += len(strip)
             if len(kept):
@@ -370,7 +372,7 @@ class Generator:
         for start in range(0, count, size):
             batch = condition[start : start + size]
             batch = np.pad(batch, ((0, size - len(batch)), (0, 0)), mode="edge")
-            found.append(np.asarray(self._patches(*self._placed, batch, key, start)))
+            found.append(np.asarray(self._patches(*self.placed, batch, key, start)))
         return np.concatenate(found)[:count]
 
     def plan(self, size: tuple[int, int], seed: int = 0) -> windows.WindowPlan:
@@ -472,12 +474,10 @@ class Generator:
         return jax.jit(draw, in_shardings=(whole, whole, split, whole, whole), out_shardings=split)
 
     @functools.cached_property
-    def _placed(self) -> tuple[Any, Any]:
-        """Weights of the denoiser and of the decoder, on every device."""
-        pair = self.params, self.autoencoder.params
-        if self._mesh is None:
-            return pair
-        return jax.device_put(pair, NamedSharding(self._mesh, PartitionSpec()))
+    def placed(self) -> tuple[Any, Any]:
+        """Weights of the denoiser and of the decoder, on every device; brought there once."""
+        sharding = None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
+        return spread.Placed()((self.params, self.autoencoder.params), sharding)
 
     @functools.cached_property
     def decoder(self) -> decode.TiledDecoder:

@@ -155,7 +155,7 @@ class Job:
         start = model.sampler.chunks_before(plan, place)
         progress = logs.Progress(self.name, total, start=start)
         last = time.monotonic()
-        walk = model.sampler.walk(model.params, plan, self.drawing.condition, key, state, place)
+        walk = model.sampler.walk(model.placed[0], plan, self.drawing.condition, key, state, place)
         for state, place in walk:
             jax.block_until_ready(state.x0)
             progress.update()

@@ -431,3 +431,23 @@ def test_conditions_must_be_one_a_window():
 def test_a_chunk_holds_windows(chunk):
     with pytest.raises(ValueError, match=f"chunk={chunk}"):
         sampler_of(paint, chunk=chunk)
+
+
+@pytest.mark.parametrize("mesh", [None, Mesh(np.array(jax.devices()[:1]), (field.AXIS,))])
+def test_canvases_bring_no_parameters_again(mesh):
+    drawn, seen = sampler_of(pixelwise, mesh=mesh), []
+    plan, params = plan_of((11, 23)), np.float32(0.5)
+    programs = drawn.programs(plan)
+
+    def denoise(params, *inputs):
+        seen.append(params)
+        return programs.denoise(params, *inputs)
+
+    names = ("start", "advance", "fetch")
+    parts = {name: getattr(programs, name) for name in names}
+    drawn.adopt(plan, types.SimpleNamespace(**parts, denoise=denoise))
+    for seed in (0, 1):
+        drawn(params, plan, by_place, jax.random.key(seed))
+    assert len(seen) > plan.num_steps
+    assert isinstance(seen[0], jax.Array)
+    assert all(one is seen[0] for one in seen)
