@@ -187,6 +187,7 @@ def _data() -> ConfigDict:
 
 def _train(*, steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
     c = ConfigDict()
+    # More than a finished training has done let it go on from its last checkpoint.
     c.num_steps = steps
     # Over all devices and hosts.
     c.batch_size = batch_size

@@ -5,14 +5,14 @@ numbers do not depend on how many hosts or devices share a batch.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, changes
 from ssldiff_jax.data import crops, shuffle, store
 from ssldiff_jax.data import records as records_lib
 
@@ -21,8 +21,8 @@ from ssldiff_jax.data import records as records_lib
 class LoaderConfig:
     """Threads that decode, and examples they keep ready; neither changes what is read."""
 
-    num_threads: int = dataclasses.field(metadata={"digest": False})
-    prefetch: int = dataclasses.field(metadata={"digest": False})
+    num_threads: int = dataclasses.field(metadata=changes.free("the same examples in one order"))
+    prefetch: int = dataclasses.field(metadata=changes.free("the same examples in one order"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Batches:
     """Batches without end; each is decided by its number alone."""
 
     dataset: grain.IterDataset
+    later: Callable[[int], "Batches"] | None = None
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self.since(0)
@@ -39,6 +40,10 @@ class Batches:
         iterator = iter(self.dataset)
         iterator.set_state({"next_index": number})
         return iterator
+
+    def shifted(self, count: int) -> "Batches":
+        """The same number of every batch, with examples that lie `count` later in the stream."""
+        return self.later(count) if count else self
 
 
 def _share(batch_size: int) -> int:
@@ -60,13 +65,14 @@ class _Stream:
     count: int
     batch_size: int
     seed: int
+    shift: int = 0
 
     def __len__(self) -> int:
         return np.iinfo(np.int64).max // self.batch_size
 
     def places(self, number: int) -> range:
         """This host's places of a batch."""
-        start = number * self.batch_size
+        start = number * self.batch_size + self.shift
         return range(start + jax.process_index(), start + self.batch_size, jax.process_count())
 
     def numbers(self, places: range) -> list[int]:
@@ -80,7 +86,12 @@ class _Stream:
             num_threads=config.num_threads,
             prefetch_buffer_size=max(config.num_threads, config.prefetch // self.batch_size),
         )
-        return Batches(grain.MapDataset.source(source).to_iter_dataset(options))
+
+        def later(count: int) -> Batches:
+            moved = dataclasses.replace(self, shift=self.shift + count)
+            return moved.batches(dataclasses.replace(source, stream=moved), config)
+
+        return Batches(grain.MapDataset.source(source).to_iter_dataset(options), later)
 
 
 def _index(places: range) -> np.ndarray:

@@ -19,7 +19,7 @@ from ssldiff_jax.evaluation import extractors
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import stage
+from ssldiff_jax.stages import provenance, stage
 from ssldiff_jax.train import checkpoint, loop
 from ssldiff_jax.weights import features
 
@@ -36,6 +36,7 @@ def training_run(context: stage.Context, name: str) -> loop.Run:
         context.mesh,
         config.mesh.rules,
         config.seed,
+        provenance.past(context, name),
     )
 
 

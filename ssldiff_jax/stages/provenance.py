@@ -1,12 +1,16 @@
 """What a stage's outputs were made from: they are never mixed with those of another config."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+from ssldiff_jax.core import changes as changes_lib
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.stages import stage as stage_lib
+from ssldiff_jax.stages import trainings
+from ssldiff_jax.train import stretches
 
 _FRESH = object()
 _SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.led_by")
@@ -15,16 +19,13 @@ _SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.led_by")
 def values(stage: stage_lib.Stage, context: stage_lib.Context, inputs: Any) -> dict[str, Any]:
     """What a stage's outputs depend on, itself alone, as JSON gives it back."""
     found: dict[str, Any] = {"seed": context.config.seed, "inputs": inputs}
-    for section in stage.sections:
-        part: Any = context.config
-        for key in section.split("."):
-            part = getattr(part, key)
-        found[section] = part
-    return _plain(found)
+    found |= {section: section_of(context, section) for section in stage.sections}
+    return plain(found)
 
 
 def stored(context: stage_lib.Context, name: str) -> dict[str, Any] | None:
-    """What a stage noted when it started: its config, and the digests of what it reads."""
+    """What a stage noted when it started: its config, and the digests of what it reads; of a
+    training also what was changed on the way."""
     path = context.folder(name) / "stage.json"
     return files.read_json(path) if path.exists() else None
 
@@ -34,7 +35,24 @@ def digest(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str
     if context.borrows(name):
         return files.read_json(context.folder(name) / "done.json")["digest"]
     noted = stored(context, name) or {}
-    return config_lib.digest(noted.get("config"), upstream(table, name, context))
+    return digest_of(noted.get("config"), upstream(table, name, context), changed(noted))
+
+
+def digest_of(config: Any, before: dict[str, str], found: list[trainings.Change]) -> str:
+    """A hash of a stage's config, of what it reads, and of what was changed on the way: a training
+    that was changed is another than one that began so."""
+    return config_lib.digest(config, before, *([found] if found else []))
+
+
+def changed(noted: Mapping[str, Any]) -> list[trainings.Change]:
+    """What `stage.json` says was changed of a training, and decides its results."""
+    return [trainings.Change(**change) for change in noted.get("changes", ())]
+
+
+def past(context: stage_lib.Context, name: str) -> tuple[stretches.Stretch, ...]:
+    """The stretches of a training before its config last changed."""
+    noted = stored(context, name) or {"config": {}}
+    return trainings.past(config_lib.flatten(noted["config"]), name, changed(noted))
 
 
 def upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, str]:
@@ -64,36 +82,6 @@ def require(
             require(table, earlier, context, wanted_by=need)
 
 
-def planned(table: stage_lib.Table, name: str, context: stage_lib.Context, force: set[str]) -> str:
-    """The digest that a stage will have once those of `force` are made anew."""
-    noted = stored(context, name)
-    if noted is None or name in force:
-        config = values(table[name], context, table[name].inputs(context.config))
-    else:
-        config = noted["config"]
-    before = {need: planned(table, need, context, force) for need in table[name].reads(context)}
-    return config_lib.digest(config, before)
-
-
-def refuse_outdated(
-    table: stage_lib.Table, name: str, context: stage_lib.Context, force: set[str]
-) -> None:
-    """Refuse a stage that was begun, if one before it is to be made anew and differently.
-
-    Raises WorkdirError.
-    """
-    before = stored(context, name)
-    if before is None or not force:
-        return
-    for need, was in before["upstream"].items():
-        if planned(table, need, context, force) != was:
-            raise stage_lib.WorkdirError(
-                f"stage {name!r} of {context.workdir} was made from what --config.force="
-                f"{','.join(sorted(force))} will change (stage {need!r}): add {name} to "
-                "config.force, or leave it out of config.stages"
-            )
-
-
 def refuse_foreign(
     table: stage_lib.Table,
     name: str,
@@ -105,45 +93,104 @@ def refuse_foreign(
 
     Raises WorkdirError that names the keys.
     """
-    changed = changes(table, name, context, inputs)
-    if changed:
-        where = context.folder(name).parent
-        instead = (
-            "choose another config.models, or the config that made it"
-            if context.borrows(name)
-            else f"choose another --workdir, or make it anew with --config.force={name} among "
-            "--config.stages"
-        )
-        raise stage_lib.WorkdirError(
-            f"{where} holds stage {name!r} of another config ({'; '.join(changed[:4])}); {instead}"
-        )
+    if stored(context, name) is not None:
+        refuse(name, context, differences(table, name, context, inputs))
+        refuse_outdated(table, name, context)
 
 
-def changes(
-    table: stage_lib.Table,
-    name: str,
-    context: stage_lib.Context,
-    inputs: Any = _FRESH,
-) -> list[str]:
-    """What differs between a stage as it was begun and as the config asks for it, "key: old → new";
-    none where it was not begun."""
-    before = stored(context, name)
-    if before is None:
-        return []
+def differences(
+    table: stage_lib.Table, name: str, context: stage_lib.Context, inputs: Any = _FRESH
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted key → (old, new) of what decides the results of a stage that was begun."""
     if inputs is _FRESH:
         inputs = table[name].inputs(context.config)
-    old = config_lib.flatten(before["config"])
+    old = config_lib.flatten(stored(context, name)["config"])
     new = config_lib.flatten(values(table[name], context, inputs))
-    elsewhere = context.borrows(name)
-    changed = [
-        f"{key}: {old.get(key)!r} → {new.get(key)!r}"
+    elsewhere, free = context.borrows(name), _free(table[name], context)
+    return {
+        key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not (elsewhere and _is_of_data(key))
-    ]
-    whose = context.of_models if elsewhere else context
-    if not changed and before["upstream"] != upstream(table, name, whose):
-        changed = ["an earlier stage was made anew"]
-    return changed
+        if old.get(key) != new.get(key)
+        and not (elsewhere and _is_of_data(key))
+        and not any(key == one or key.startswith(f"{one}.") for one in free)
+    }
+
+
+def changes(table: stage_lib.Table, name: str, context: stage_lib.Context) -> list[str]:
+    """What differs between a stage as it was begun and as the config asks for it, "key: old → new";
+    none where it was not begun."""
+    if stored(context, name) is None:
+        return []
+    found = _lines(differences(table, name, context))
+    if not found and is_outdated(table, name, context):
+        found = ["an earlier stage was made anew"]
+    return found
+
+
+def _lines(differ: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    return [f"{key}: {old!r} → {new!r}" for key, (old, new) in differ.items()]
+
+
+def refuse(name: str, context: stage_lib.Context, differ: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse a stage that was begun, if its config differs.
+
+    Raises WorkdirError that names the keys.
+    """
+    if not differ:
+        return
+    can_follow = not differ.keys() - trainings.onward_keys(context, name)
+    line = "; ".join(_lines(differ)[:4])
+    raise _foreign(name, context, line, can_follow and not context.borrows(name))
+
+
+def refuse_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Refuse a stage that was begun, if what it reads was made anew since.
+
+    Raises WorkdirError.
+    """
+    if is_outdated(table, name, context):
+        raise _foreign(name, context, "an earlier stage was made anew", False)
+
+
+def is_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> bool:
+    """Whether what a stage that was begun reads was made anew since."""
+    noted = stored(context, name)
+    whose = context.of_models if context.borrows(name) else context
+    return noted is not None and noted["upstream"] != upstream(table, name, whose)
+
+
+def _foreign(
+    name: str, context: stage_lib.Context, found: str, can_follow: bool
+) -> stage_lib.WorkdirError:
+    instead = (
+        "choose another config.models, or the config that made it"
+        if context.borrows(name)
+        else f"choose another --workdir, or make it anew with --config.force={name} among "
+        "--config.stages"
+    )
+    on = f"train on with --config.stages={name}, " if can_follow else ""
+    return stage_lib.WorkdirError(
+        f"{context.folder(name).parent} holds stage {name!r} of another config ({found}); "
+        f"{on}{instead}"
+    )
+
+
+def _free(stage: stage_lib.Stage, context: stage_lib.Context) -> set[str]:
+    """Dotted keys of what changes no results: a record made when they were thought to may have
+    them."""
+    sections = {name: section_of(context, name) for name in stage.sections}
+    return {
+        f"{name}.{key}"
+        for name, section in sections.items()
+        if dataclasses.is_dataclass(section)
+        for key, kind in changes_lib.kinds(section).items()
+        if kind == "free"
+    }
+
+
+def section_of(context: stage_lib.Context, name: str) -> Any:
+    """A section of the config by its dotted name."""
+    return functools.reduce(getattr, name.split("."), context.config)
 
 
 def _is_of_data(key: str) -> bool:
@@ -151,13 +198,14 @@ def _is_of_data(key: str) -> bool:
     return key.startswith("data.") and key not in _SHOWN
 
 
-def _plain(values: Any) -> Any:
+def plain(values: Any) -> Any:
+    """As JSON gives it back, without fields that change no results."""
     if dataclasses.is_dataclass(values):
         # Fields that are marked so change no results.
         kept = [f.name for f in dataclasses.fields(values) if f.metadata.get("digest", True)]
-        return {name: _plain(getattr(values, name)) for name in kept}
+        return {name: plain(getattr(values, name)) for name in kept}
     if isinstance(values, Mapping):
-        return {str(k): _plain(v) for k, v in values.items()}
+        return {str(k): plain(v) for k, v in values.items()}
     if isinstance(values, list | tuple):
-        return [_plain(v) for v in values]
+        return [plain(v) for v in values]
     return values

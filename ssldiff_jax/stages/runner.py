@@ -17,7 +17,9 @@ from ssldiff_jax.stages import (
     endings,
     environment,
     memory,
+    outdated,
     provenance,
+    record,
     requests,
 )
 from ssldiff_jax.stages import stage as stage_lib
@@ -52,6 +54,7 @@ def check(
     anew.recover(table, context)
     for name in chosen:
         _check_stage(table, name, context, chosen, force)
+    outdated.refuse(table, chosen, context, force)
 
 
 def _check_stage(
@@ -72,9 +75,7 @@ def _check_stage(
     forced = name in force or stage.always
     context = requests.placed(table, name, context, forced=forced)
     if not forced:
-        provenance.refuse_foreign(table, name, context)
-        if stage.slug is None:  # or else what becomes of the others is another request
-            provenance.refuse_outdated(table, name, context, force)
+        record.changes(table, name, context)
     if forced or not (context.folder(name) / "done.json").exists():
         # Files that are missing are missed now, not after the stages before.
         stage.inputs(context.config)
@@ -140,7 +141,7 @@ def _run_stage(
     working = anew.beside(context, name) if forced else context
     if forced:
         _drop_other(table, name, working)
-    provenance.refuse_foreign(table, name, working)
+    record.adopt(table, name, working)
     if not forced and (context.folder(name) / "done.json").exists():
         _LOG.info("stage %s is done", name)
     else:
@@ -165,9 +166,9 @@ def _tell(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
 
 def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -> None:
     """Make way beside a stage where something else was begun to take its place."""
-    changed = provenance.changes(table, name, working)
+    changed = record.is_other(table, name, working)
     if changed:
-        _LOG.warning("%s was begun otherwise (%s)", working.folder(name), "; ".join(changed[:4]))
+        _LOG.warning("%s was begun otherwise: %s", working.folder(name), changed)
     hosts.meet(f"{name} was looked at beside its place")
     if changed and hosts.is_first():
         anew.clear(name, working)
@@ -221,9 +222,7 @@ def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> Non
         _require_no_checkpoints(name, context)
     if hosts.is_first():
         anew.note_bucket(name, context)
-        values = provenance.values(table[name], context, table[name].inputs(context.config))
-        upstream = provenance.upstream(table, name, context)
-        files.write_json(folder / "stage.json", {"config": values, "upstream": upstream})
+        record.begin(table, name, context)
     hosts.meet(f"{name} is begun")
 
 

@@ -20,6 +20,10 @@ class Batches(Protocol):
     def since(self, number: int) -> Iterator[Mapping[str, Any]]:
         """Those from a number on."""
 
+    def shifted(self, count: int) -> "Batches":
+        """With examples that lie `count` later in the stream: batches before were of another
+        size."""
+
 
 class Feed:
     """Batches as global arrays from the first step's on, transferred before they are asked for."""

@@ -9,8 +9,8 @@ import clu.parameter_overview
 from etils import epath
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import rng
-from ssldiff_jax.train import checkpoint, feed, hosts, logs, meter, parallel
+from ssldiff_jax.core import changes, rng
+from ssldiff_jax.train import checkpoint, feed, hosts, logs, meter, parallel, stretches
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer as optimizer_lib
 from ssldiff_jax.train import step as step_lib
@@ -21,18 +21,25 @@ class TrainConfig:
     """How long, how wide, and how often something is written down.
 
     More than `max_skipped` non-finite updates stop the run. `method` is `jit` over the mesh, or
-    `pmap`. `profile_steps` steps after the tenth are traced, for TensorBoard or Perfetto.
+    `pmap`. `profile_steps` steps after the tenth are traced, for TensorBoard or Perfetto. What of
+    it may change once a training has begun is in each field's metadata (`core.changes`).
     """
 
-    num_steps: int
-    batch_size: int
+    num_steps: int = dataclasses.field(
+        metadata=changes.onward("the end may move, never before the steps that were done")
+    )
+    batch_size: int = dataclasses.field(
+        metadata=changes.onward("the stream of examples goes on where the last batch ended")
+    )
     optimizer: optimizer_lib.OptimizerConfig
     compute: step_lib.ComputeConfig
-    log_every: int
-    checkpoint_every: int
-    max_skipped: int
-    method: Literal["jit", "pmap"]
-    profile_steps: int = dataclasses.field(default=0, metadata={"digest": False})
+    log_every: int = dataclasses.field(metadata=changes.free("only written down"))
+    checkpoint_every: int = dataclasses.field(metadata=changes.free("only written down"))
+    max_skipped: int = dataclasses.field(metadata=changes.free("stops a run, changes no update"))
+    method: Literal["jit", "pmap"] = dataclasses.field(
+        metadata=changes.free("the same sums on the same examples, in another order")
+    )
+    profile_steps: int = dataclasses.field(default=0, metadata=changes.free("only written down"))
 
     def __post_init__(self):
         least = {"num_steps": 0, "batch_size": 1, "log_every": 1, "checkpoint_every": 1}
@@ -46,7 +53,7 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class Run:
     """Where a training runs: its folder, where its checkpoints lie (in a bucket, if they must),
-    mesh, sharding rules and seed."""
+    mesh, sharding rules and seed; and what it was configured as before, if that changed."""
 
     name: str
     folder: pathlib.Path
@@ -54,6 +61,7 @@ class Run:
     mesh: Mesh
     rules: tuple[str, ...]
     seed: int
+    past: tuple[stretches.Stretch, ...] = ()
 
 
 class NonFiniteError(RuntimeError):
@@ -72,24 +80,26 @@ def fit(
 
     `start` are parameters to begin with, of the whole model or of parts at the top of its tree;
     with no steps to train they are the result. A killed run that is started again ends with the
-    same bits as one that was not.
+    same bits as one that was not. Raises ValueError where more steps were done than are asked for.
     """
     if config.num_steps == 0:
         checkpoint.save_params(run.checkpoints, start)
         return start
     mesh_lib.require_divides(config.batch_size, run.mesh, config.compute.accumulate)
     optimizer = config.optimizer
-    tx = optimizer.transform(config.num_steps)
+    tx = optimizer.transform(config.num_steps, run.past)
+    data = data.shifted(stretches.shift(run.past, config.batch_size))
     update = step_lib.Update(task, tx, optimizer.ema_decay, config.compute)
     init_key, key = (rng.stream(run.seed, f"{run.name}/{what}") for what in ("init", "step"))
     state, shardings = parallel.born_sharded(
-        task, tx, init_key, next(data.since(0)), run.mesh, run.rules
+        task, tx, init_key, next(data.since(_done(run))), run.mesh, run.rules
     )
     if start is not None:
         state = parallel.start_from(start, state, shardings)
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
     if checkpoints.latest is not None:
         state = checkpoints.restore(state)
+    _require_not_past(int(state.step), config, run)
 
     batches = feed.Feed(data, run.mesh, int(state.step))
     step_fn = parallel.compile_step(update, config.method, shardings, run.mesh)
@@ -112,6 +122,19 @@ def fit(
             "the same command goes on"
         )
     return hosts.whole(state.ema_params)
+
+
+def _done(run: Run) -> int:
+    """Steps that were done before its config last changed."""
+    return run.past[-1].until if run.past else 0
+
+
+def _require_not_past(done: int, config: TrainConfig, run: Run) -> None:
+    if done > config.num_steps:
+        raise ValueError(
+            f"{run.name}.train.num_steps must be at least the {done} steps that were done, got "
+            f"{config.num_steps}"
+        )
 
 
 class _Record:

@@ -9,46 +9,61 @@ import jax
 import optax
 from optax import contrib
 
+from ssldiff_jax.core import changes
+from ssldiff_jax.train import stretches
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """An optimiser with warm-up; `cosine` decays to zero over the steps that are planned.
 
     `groups` multiply the learning rate and the weight decay of some parameters, the first match
-    winning: `"unet/conv_in/.* = 0.5, 0"`. Vectors (biases, norms) never decay.
+    winning: `"unet/conv_in/.* = 0.5, 0"`. Vectors (biases, norms) never decay. What may change
+    once a training has begun is in each field's metadata (`core.changes`); what then becomes of
+    the rate, in `train.stretches`.
     """
 
-    name: Literal["adamw", "adafactor", "muon"]
-    learning_rate: float
-    warmup_steps: int
-    decay: Literal["constant", "cosine"]
-    weight_decay: float
-    groups: tuple[str, ...]
-    b2: float
-    clip_norm: float
-    ema_decay: float
+    name: Literal["adamw", "adafactor", "muon"] = dataclasses.field(
+        metadata=changes.fixed("each has moments of its own")
+    )
+    learning_rate: float = dataclasses.field(metadata=changes.onward("no state depends on it"))
+    warmup_steps: int = dataclasses.field(metadata=changes.onward("no state depends on it"))
+    decay: Literal["constant", "cosine"] = dataclasses.field(
+        metadata=changes.onward("no state depends on it")
+    )
+    weight_decay: float = dataclasses.field(metadata=changes.onward("no state depends on it"))
+    groups: tuple[str, ...] = dataclasses.field(metadata=changes.onward("no state depends on them"))
+    b2: float = dataclasses.field(
+        metadata=changes.fixed("second moments are corrected as if it had always been the same")
+    )
+    clip_norm: float = dataclasses.field(metadata=changes.onward("no state depends on it"))
+    ema_decay: float = dataclasses.field(
+        metadata=changes.onward("the average so far is kept and weighted anew")
+    )
 
     def __post_init__(self):
         for group in self.groups:
             _parse(group)
 
-    def transform(self, num_steps: int) -> optax.GradientTransformation:
+    def transform(
+        self, num_steps: int, past: tuple[stretches.Stretch, ...] = ()
+    ) -> optax.GradientTransformation:
         """Clip, direction, decay by group, rate.
 
-        Raises ValueError, once it sees the parameters, for a group that names none of them.
+        Raises ValueError for more steps after a decay that is over, and, once it sees the
+        parameters, for a group that names none of them.
         """
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
             self._direction(),
             optax.stateless(self._decay_and_scale),
-            optax.scale_by_learning_rate(self._rate(num_steps)),
+            optax.scale_by_learning_rate(self.rate(num_steps, past)),
         )
 
-    def _rate(self, num_steps: int) -> optax.Schedule:
-        if self.decay == "constant":
-            return optax.linear_schedule(0.0, self.learning_rate, max(self.warmup_steps, 1))
-        end = max(num_steps, self.warmup_steps + 1)
-        return optax.warmup_cosine_decay_schedule(0.0, self.learning_rate, self.warmup_steps, end)
+    def rate(self, num_steps: int, past: tuple[stretches.Stretch, ...] = ()) -> optax.Schedule:
+        """The learning rate of the update after so many."""
+        plan = stretches.Plan(self.learning_rate, self.warmup_steps, self.decay, num_steps)
+        return stretches.rate(past, plan)
 
     def _direction(self) -> optax.GradientTransformation:
         match self.name:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import arrays, changes, layers
 from ssldiff_jax.core import batch as batch_lib
 
 
@@ -44,9 +44,15 @@ class ComputeConfig:
             sees only the negatives of its part, and a dead code starts again between latents.
     """
 
-    dtype: Literal["float32", "bfloat16"]
-    remat: Literal["none", "products", "blocks"]
-    accumulate: int
+    dtype: Literal["float32", "bfloat16"] = dataclasses.field(
+        metadata=changes.onward("the state is float32 in both")
+    )
+    remat: Literal["none", "products", "blocks"] = dataclasses.field(
+        metadata=changes.free("the same numbers, kept or computed twice")
+    )
+    accumulate: int = dataclasses.field(
+        metadata=changes.onward("no state, but other negatives and starts of codes")
+    )
 
     def __post_init__(self):
         if self.accumulate < 1:
