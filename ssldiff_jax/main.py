@@ -1,64 +1,61 @@
-"""Command line: `python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo`."""
+"""Command line: `python -m ssldiff_jax.main --config=configs/demo.py`; `--list` shows the rest."""
 
-import contextlib
 import logging
 import os
 import pathlib
 import signal
 import sys
+import tempfile
 import traceback
 
-from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
-from ssldiff_jax.core import machine
-from ssldiff_jax.stages import memory
+from ssldiff_jax.core import interrupt, machine
+from ssldiff_jax.stages import command_line, memory
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The config: a file in configs/.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is written.")
 # As of a process that the signal ended: what starts runs again sees that this one is not done.
 _STOPPED = 128 + signal.SIGTERM
 _QUARANTINED = 3
 
-flags.mark_flags_as_required(["config", "workdir"])
-
 
 def main(argv: list[str]) -> None:
     """Set up jax for the config, then run its stages."""
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    command = command_line.main(argv)
+    interrupt.install()
     _set_up_logs()
-    values, workdir = _CONFIG.value.to_dict(), pathlib.Path(_WORKDIR.value)
-    _set_up_jax(values.get("runtime", {}))
+    log = logging.getLogger("ssldiff_jax")
+    _set_up_jax(command.values.get("runtime", {}))
 
     # Only now: this imports what asks jax for its devices.
     from ssldiff_jax.stages import launch
+    from ssldiff_jax.train import hosts
 
+    hosts.pass_on_interrupts()
+    log.info("workdir: %s", command.workdir)
     try:
-        quarantined = launch.launch(values, workdir)
+        quarantined = launch.launch(command.values, command.workdir)
         if quarantined:
-            logging.getLogger("ssldiff_jax").warning("%s", quarantined)
+            log.warning("%s", quarantined)
             sys.exit(_QUARANTINED)
     except launch.StoppedError as error:
-        logging.getLogger("ssldiff_jax").info("%s", error)
-        sys.exit(_STOPPED)
+        log.info("%s", error)
+        sys.exit(interrupt.STATUS if interrupt.came() else _STOPPED)
     except launch.USER_ERRORS as error:
-        trace = workdir / "traceback.txt"
-        with contextlib.suppress(OSError):
-            workdir.mkdir(parents=True, exist_ok=True)
-            trace.write_text(traceback.format_exc())
-        sys.exit(f"error: {error} [details in {trace}]")
+        told = "\n".join(f"error: {line}" for line in str(error).splitlines())
+        sys.exit(f"{told} [details in {_write_traceback(command.workdir)}]")
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with one line for a config key that does not exist."""
+def _write_traceback(workdir: pathlib.Path) -> pathlib.Path:
+    """Where the traceback of the error at hand lies: in the workdir, if there is one."""
+    path = workdir / "traceback.txt"
     try:
-        return app.parse_flags_with_usage(argv)
-    except (KeyError, AttributeError, TypeError) as error:
-        # ml_collections quotes its own message again, newline and all.
-        reason = " ".join(str(error).replace("\\n", " ").replace("\\", "").strip("\"'").split())
-        sys.exit(f"error: a --config flag names no config key: {reason}")
+        path.write_text(traceback.format_exc())
+    except OSError:
+        handle, name = tempfile.mkstemp(prefix="ssldiff_jax_", suffix=".txt")
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        return pathlib.Path(name)
+    return path
 
 
 def _set_up_logs() -> None:
@@ -120,4 +117,4 @@ def _set_up_jax(runtime: dict) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    main(sys.argv)

@@ -5,10 +5,12 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import process
+from multiprocessing import resource_tracker
 from typing import Literal, TypeVar
 
 from ssldiff_jax.core import machine
@@ -63,7 +65,7 @@ def _by_processes(
         for task in (yield from _until_broken(work, waiting, processes)):
             with _pool(1) as pool:
                 try:
-                    pool.submit(work, task).result()
+                    _submit(pool, work, task).result()
                 except process.BrokenProcessPool:
                     died(task)
             yield
@@ -78,7 +80,7 @@ def _until_broken(
         try:
             while waiting or at_work:
                 while waiting and len(at_work) < processes:
-                    future = pool.submit(work, waiting[0])
+                    future = _submit(pool, work, waiting[0])
                     at_work[future] = waiting.popleft()
                 done, _ = concurrent.futures.wait(
                     at_work, return_when=concurrent.futures.FIRST_COMPLETED
@@ -100,6 +102,20 @@ def _pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
     return concurrent.futures.ProcessPoolExecutor(
         processes, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
     )
+
+
+def _submit(
+    pool: concurrent.futures.ProcessPoolExecutor, work: Callable[[T], None], task: T
+) -> concurrent.futures.Future:
+    """Processes that this starts never hear Ctrl-C, which a terminal sends to them too: their
+    parent hears it, and they end with it."""
+    # Started in between, it would let the signal through again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(work, task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_parent(parent: int) -> None:

@@ -1,6 +1,7 @@
 """Tool `compile`: what the TPU or GPU compiler says of a run's programs for devices that are not
 here."""
 
+import dataclasses
 import importlib.util
 import json
 import logging
@@ -29,7 +30,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     section, folder = context.config.compile, context.folder("compile")
     for topology in section.topology:
         require_compiler(chips.Slice.named(topology).platform)
-    values = files.read_json(context.workdir / "config.json")
+    values = dataclasses.asdict(context.config)
     rows, faults = [], []
     for topology in section.topology:
         for batch_size in section.batch_size:

@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
+from ssldiff_jax.stages import catalog, environment, patches, runner, stage, table
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import environment, patches, runner, stage, table
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -47,9 +47,8 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()
 
-    # A tool that reads no stage may run in the folder of any run.
-    is_apart = all(table.STAGES[name].tool and not table.STAGES[name].needs for name in chosen)
-    kept = is_apart and (workdir / "config.json").exists()
+    # What a tool is told is not the run's: others read what it was made with.
+    kept = catalog.are_tools(chosen) and (workdir / "config.json").exists()
 
     def write() -> None:
         if kept:

@@ -1,7 +1,9 @@
 """What the hosts of one run agree on: that they run the same, and when they stop."""
 
+import contextlib
 import itertools
 import json
+import os
 import pathlib
 import secrets
 import signal
@@ -12,6 +14,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+
+from ssldiff_jax.core import interrupt
 
 T = TypeVar("T")
 
@@ -99,16 +103,13 @@ def whole(tree: Any) -> Any:
 
 
 class StopSignal:
-    """Whether SIGTERM came, to this host or to any: all hosts learn of it at the same step."""
+    """Whether SIGTERM or Ctrl-C came, to this host or to any: all hosts learn of it at the same
+    step."""
 
     def __init__(self):
         self._came = False
         self._alone = jax.process_count() == 1
-        if self._alone:
-            try:
-                self._before = signal.signal(signal.SIGTERM, self._note)
-            except ValueError:  # not in the main thread: whoever runs it there stops it
-                self._before = None
+        self._restore = contextlib.ExitStack()
 
     def _note(self, *_) -> None:
         self._came = True
@@ -121,19 +122,35 @@ class StopSignal:
         return multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
     def __enter__(self) -> "StopSignal":
+        # Of several, jax itself waits for SIGTERM.
+        if self._alone:
+            self._restore.enter_context(interrupt.saving(self._note))
+            with contextlib.suppress(ValueError):  # not in the main thread: who runs it stops it
+                before = signal.signal(signal.SIGTERM, self._note)
+                self._restore.callback(signal.signal, signal.SIGTERM, before)
         return self
 
     def __exit__(self, *_) -> None:
-        if self._alone and self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+        self._restore.close()
+
+
+def pass_on_interrupts() -> None:
+    """Let Ctrl-C do what SIGTERM does to a process of several: all hosts stop together."""
+    if jax.process_count() > 1:
+        interrupt.always(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def stop_between(what: str) -> None:
-    """Stop after a stage where a signal came to any host; alone, the signal itself does.
+    """Stop after a stage where a signal came to any host; alone, the signal itself does, but for
+    one that came when a training had just been saved.
 
     Raises StoppedError on every host.
     """
-    if together() and multihost_utils.reached_preemption_sync_point(next(_ASKED)):
+    if together():
+        asked = multihost_utils.reached_preemption_sync_point(next(_ASKED))
+    else:
+        asked = interrupt.came()
+    if asked:
         raise StoppedError(f"stopped after stage {what}; the same command goes on")
 
 

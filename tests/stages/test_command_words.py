@@ -1,0 +1,167 @@
+"""What a command says: its config, its work directory, and one line for what is misspelt."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from configs import default, tiny
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import config_source
+from ssldiff_jax.stages import catalog, command_line, listing, table
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def parse(*words):
+    return command_line.parse(["main", *words])
+
+
+def refusal(*words):
+    with pytest.raises((command_line.CommandError, config_lib.ConfigError)) as caught:
+        parse(*words)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run whose config is that of tiny, but for a tuple, a number and what it forced."""
+    config = tiny.get_config()
+    config.seed, config.force, config.stages = 7, "encoder", "patches,encoder"
+    config.draw.size = (3, 4)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    return folder
+
+
+def test_the_catalog_is_the_table():
+    assert list(catalog.ROWS) == list(table.STAGES)
+    for name, row in catalog.ROWS.items():
+        assert row.tool == table.STAGES[name].tool, name
+        assert row.reads == bool(table.STAGES[name].needs), name
+
+
+@pytest.mark.parametrize(
+    ("config", "folder"),
+    [("configs/tcga.py", "runs/tcga"), ("configs/tcga.py:paper", "runs/tcga_paper"),
+     ("./configs/naip_demo.py", "runs/naip_demo")],
+)  # fmt: skip
+def test_a_config_has_a_workdir_of_its_name(config, folder):
+    assert parse(f"--config={config}").workdir == pathlib.Path(folder)
+    assert parse("--config", config).workdir == pathlib.Path(folder)
+    assert parse(f"--config={config}", "--workdir=other").workdir == pathlib.Path("other")
+    found = parse("--config.seed=1", "--config", config, "--config.seed", "2")
+    assert (found.workdir, found.values["seed"]) == (pathlib.Path(folder), 2)
+
+
+def test_a_runs_own_config_is_taken_and_changed(run):
+    found = parse(f"--workdir={run}", "--config.data.patch_mpp=2", "--config.draw.grow=64")
+    wanted = json.loads((run / "config.json").read_text())
+    changed = {"force": "", "data.patch_mpp": 2.0, "draw.grow": 64}
+    flat = config_lib.flatten(wanted) | changed
+    as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
+    assert config_lib.flatten(found.values) == as_tuples
+    assert found.workdir == run
+
+
+def test_a_config_beside_a_run_is_taken_instead(run):
+    found = parse(f"--workdir={run}", "--config=configs/tiny.py")
+    assert found.values["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "--list"),
+        (["--config=configs/tcag.py"], "did you mean configs/tcga.py"),
+        (["--config=tcga"], "did you mean configs/tcga.py"),
+        (["--config=nowhere/demo.py"], "did you mean configs/demo.py"),
+        (["--config=configs/tcga.py:papr"], "no mode or paper, got 'papr'"),
+        (["--config=README.md"], "README.md must be a config, got SyntaxError"),
+        (["--confg=configs/tcga.py"], "did you mean --config?"),
+        (["--config=configs/tiny.py", "demo"], "got demo"),
+        (["--config=configs/tiny.py", "--config.seed=x"], "'x'"),
+        (["--config=configs/tiny.py", "--config.denoiser.train.num_step=3"], '"num_steps"'),
+        (["--config=configs/tiny.py", "--config.stages=sampel"], "did you mean 'sample'?"),
+        (["--config=configs/tiny.py", "--config.force=denoizer"], "did you mean 'denoiser'?"),
+        (["--list=data.holdot"], "data.holdout"),
+    ],
+)
+def test_what_is_misspelt_gets_a_line(words, told):
+    assert told in refusal(*words)
+
+
+@pytest.mark.parametrize("stages", ["draw", "evaluate,report", "denoiser"])
+def test_a_mistyped_workdir_is_told_and_not_made(run, stages):
+    words = [f"--workdir={run.parent}/mime", f"--config.stages={stages}"]
+    for config in ([], ["--config=configs/tiny.py"]):
+        line = refusal(*words, *config)
+        assert f"did you mean {run}?" in line
+    assert os.listdir(run.parent) == ["mine"]
+    assert parse("--config=configs/tiny.py", words[0], "--config.stages=patches,encoder")
+
+
+def test_no_stages_lists_them():
+    with pytest.raises(ValueError, match="must name stages") as caught:
+        parse("--config=configs/tiny.py", "--config.stages=")
+    for name in table.STAGES:
+        assert f"\n  {name} " in str(caught.value)
+
+
+def test_every_key_is_listed_with_its_value_and_comment():
+    """Values by running the file, comments by looking at its text."""
+    flat = config_lib.flatten(default.get_config().to_dict())
+    comments = config_source.comments(ROOT / "configs" / "default.py")
+    assert flat.keys() <= comments.keys()
+    text = parse("--list")
+    for key, value in flat.items():
+        assert f"\n  {key} = {value!r}\n" in f"{text}\n", key
+    for key, words in {
+        "seed": "Root of every random stream.",
+        "judge.train.batch_size": "Over all devices and hosts.",  # a function within a function
+        "study.patches.l2": "Of linear: half of it",  # a local name of a section
+        "data.reading.high": "",  # below another key's comment
+        "autoencoder.model.conv": "Of kl and vq.",  # a section
+        "denoiser.train.compute.remat": "recomputes nothing; products keeps the outputs of blocks\n"
+        "and of matrix products",
+    }.items():
+        assert comments[key] == words or (words and words in comments[key]), key
+    assert "data.holdout.by" in parse("--list=data.holdout")
+    assert "data.crops" not in parse("--list=data.holdout")
+    assert "mesh.data = -1" in parse("--list=config.mesh")
+
+
+def test_listed_values_are_those_of_the_config():
+    assert "\n  data.mpp = 0.495\n" in parse("--list=data", "--config=configs/colorectal.py")
+
+
+def test_configs_are_listed_with_what_they_are():
+    text = parse("--list=configs")
+    for path in (ROOT / "configs").glob("*.py"):
+        assert f"configs/{path.name} " in text
+    assert listing.lines("stages")[0] == "stages:"
+
+
+def test_refusals_come_before_jax_is_imported(tmp_path):
+    """What costs seconds is never imported for a typing error."""
+    program = (
+        "import sys\nfrom ssldiff_jax import main\n"
+        "try:\n    main.main(['main', *sys.argv[1:]])\n"
+        "except SystemExit as end:\n    print(end.code, 'jax' in sys.modules)\n"
+    )
+    for words in (["--list"], ["--config=configs/tiny.py", "--config.stages=sampel"]):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True,
+            check=True,
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1].endswith("False")
