@@ -20,8 +20,8 @@ _QUARANTINED = 3
 
 def main(argv: list[str]) -> None:
     """Set up jax for the config, then run its stages."""
-    command = command_line.main(argv)
     interrupt.install()
+    command = command_line.main(argv)
     _set_up_logs()
     log = logging.getLogger("ssldiff_jax")
     _set_up_jax(command.values.get("runtime", {}))
@@ -31,7 +31,6 @@ def main(argv: list[str]) -> None:
     from ssldiff_jax.train import hosts
 
     hosts.pass_on_interrupts()
-    log.info("workdir: %s", command.workdir)
     try:
         quarantined = launch.launch(command.values, command.workdir)
         if quarantined:

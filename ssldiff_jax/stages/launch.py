@@ -44,6 +44,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     context = stage.Context(config, workdir, _mesh(config, chosen))
     hosts.require_shared(workdir)
     runner.check(table.STAGES, context, chosen, force)
+    _LOG.info("workdir: %s", workdir)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()
 
