@@ -36,7 +36,8 @@ class Lattice:
 
     Attributes:
         grid: of the canvas's cells.
-        canvas: height and width in latent pixels.
+        canvas: height and width of what the grid spans, in latent pixels; it may reach beyond what
+            is drawn.
         window: side of a window.
         border: beyond the canvas lies its outer row of cells again, or its other side.
         interpolation: between the centres of cells.

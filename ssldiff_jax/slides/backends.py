@@ -4,14 +4,14 @@ georeferenced rasters."""
 import contextlib
 import pathlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import openslide
 from PIL import Image
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import colour, pixels, protocol, raster, reading
+from ssldiff_jax.slides import colour, pixels, protocol, raster, reading, scale
 from ssldiff_jax.slides.protocol import Backend, SlideError
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
 MAX_DECODED_PIXELS = 2**30
 """Largest plain image, 32768² px: it is decoded whole, at 3 bytes a pixel (twice at the peak)."""
 
-_TIFF_XRESOLUTION, _TIFF_RESOLUTION_UNIT, _TIFF_CENTIMETRE = 282, 296, 3
-_MICROSCOPIC = (0.05, 10)  # µm/px that a scanner may have
 _pillow_limit_lock = threading.Lock()
 
 
@@ -41,7 +39,7 @@ class OpenSlideBackend:
         except openslide.OpenSlideError as error:
             raise SlideError.because(path, "a readable slide", error) from error
         self.level_shapes = tuple((h, w) for w, h in self._handle.level_dimensions)
-        self.mpp, self.mpp_error = _openslide_mpp(self._handle.properties)
+        self.pixel_size = scale.of_openslide(self._handle.properties)
         try:
             self._to_srgb = self._conversion() if config.colour == "srgb" else None
             protocol.probe(self)
@@ -73,8 +71,8 @@ class OpenSlideBackend:
 class PixelBackend:
     """Pixels that are in memory already: one level."""
 
-    def __init__(self, image_uint8: arrays.ImageUint8, mpp: float | None):
-        self._image_uint8, self.mpp, self.mpp_error = image_uint8, mpp, protocol.NO_MPP
+    def __init__(self, image_uint8: arrays.ImageUint8, pixel_size: protocol.PixelSize):
+        self._image_uint8, self.pixel_size = image_uint8, pixel_size
         self.level_shapes = (image_uint8.shape[:2],)
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
@@ -92,11 +90,11 @@ class PillowBackend(PixelBackend):
         try:
             with _without_pillow_limit(), Image.open(path) as image:
                 _check_decodable(image)
-                mpp = _tiff_mpp(image)
+                pixel_size = scale.of_tiff(getattr(image, "tag_v2", {}))
                 image.load()
                 profile = image.info.get("icc_profile") if config.colour == "srgb" else None
                 to_srgb = colour.ToSrgb.from_bytes(profile) if profile else None
-                super().__init__(pixels.to_rgb(image, to_srgb), mpp)
+                super().__init__(pixels.to_rgb(image, to_srgb), pixel_size)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types
             raise SlideError.because(path, "a readable slide or image", error) from error
 
@@ -116,35 +114,6 @@ def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
     if openslide.OpenSlide.detect_format(str(path)) is not None:
         return OpenSlideBackend(path, config)
     return PillowBackend(path, config)
-
-
-def _openslide_mpp(properties: Mapping[str, str]) -> tuple[float | None, str]:
-    """Microns per pixel as the file tells them; else None and why."""
-    try:
-        values = [float(properties[name]) for name in ("openslide.mpp-x", "openslide.mpp-y")]
-    except (KeyError, ValueError):
-        return None, protocol.NO_MPP
-    mpp = sum(values) / 2
-    if _is_microscopic(mpp):
-        return mpp, ""
-    if properties.get("openslide.vendor") == "generic-tiff":  # a printer's resolution
-        return None, protocol.NO_MPP
-    low, high = _MICROSCOPIC
-    return None, f"expected {low}…{high} microns per pixel, got {mpp:g}"
-
-
-def _tiff_mpp(image: Image.Image) -> float | None:
-    """Trust centimetres only: a resolution in inches is nearly always a printer's."""
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(_TIFF_RESOLUTION_UNIT) != _TIFF_CENTIMETRE or not tags.get(_TIFF_XRESOLUTION):
-        return None
-    mpp = 1e4 / float(tags[_TIFF_XRESOLUTION])
-    return mpp if _is_microscopic(mpp) else None
-
-
-def _is_microscopic(mpp: float) -> bool:
-    low, high = _MICROSCOPIC
-    return low <= mpp <= high
 
 
 def _check_decodable(image: Image.Image) -> None:

@@ -1,5 +1,6 @@
 """What every reader behind a slide offers, and the error all of them raise."""
 
+import dataclasses
 import pathlib
 from typing import Protocol, runtime_checkable
 
@@ -20,15 +21,32 @@ class SlideError(ValueError):
         return cls(f"expected {expected}, got {path}: {detail}")
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """Pixels of every stored level; level 0 is the finest. Reads are always inside the level.
+@dataclasses.dataclass(frozen=True)
+class PixelSize:
+    """What a file tells of its scale: microns per pixel, or in words why it has none.
 
-    `mpp_error` tells in words why `mpp` is None.
+    Attributes:
+        mpp: above 0.
+        absent: where the file says nothing, or nothing that can be: another scale may be assumed.
+        wrong: where it says that no single number is right (pixels that are not square, records
+            that contradict each other): only the user can say one.
     """
 
-    mpp: float | None
-    mpp_error: str
+    mpp: float | None = None
+    absent: str = ""
+    wrong: str = ""
+
+    @property
+    def problem(self) -> str:
+        """Why there is no mpp."""
+        return self.wrong or self.absent
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Pixels of every stored level; level 0 is the finest. Reads are always inside the level."""
+
+    pixel_size: PixelSize
     level_shapes: tuple[tuple[int, int], ...]
 
     def read(

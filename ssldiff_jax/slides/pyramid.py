@@ -19,6 +19,8 @@ import tifffile
 from rasterio import windows as raster_windows
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import ground, raster, slide
+from ssldiff_jax.slides.ground import Georeference
 
 _TILE = 256  # px
 _COARSEST_VIPS = 1e6  # µm per px
@@ -41,19 +43,6 @@ class RawImage:
 
 
 Pixels: TypeAlias = arrays.ImageUint8 | RawImage
-
-
-@dataclasses.dataclass(frozen=True)
-class Georeference:
-    """Where a raster lies: its coordinate system, and the six numbers from (column, row) there."""
-
-    crs: str
-    transform: tuple[float, ...]
-
-    def moved(self, rows: int, cols: int) -> "Georeference":
-        """From another pixel on."""
-        moved = rasterio.Affine(*self.transform) * rasterio.Affine.translation(cols, rows)
-        return Georeference(self.crs, tuple(moved)[:6])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +91,11 @@ def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
         "interleave": "pixel", "photometric": "RGB",
     }  # fmt: skip
     with _replacing(path) as temporary, _beside(temporary) as plain:
-        with rasterio.open(plain, "w", **profile) as raster:
+        with rasterio.open(plain, "w", **profile) as file:
             for top in range(0, height, _STRIP):
                 strip = source(top, _STRIP)
                 at = raster_windows.Window(0, top, width, len(strip))
-                raster.write(np.moveaxis(strip, -1, 0), window=at)
+                file.write(np.moveaxis(strip, -1, 0), window=at)
         rasterio.shutil.copy(
             plain, temporary, driver="COG", compress="JPEG", quality=scale.quality,
             blocksize=512, bigtiff="YES", overview_resampling="average",
@@ -155,19 +144,20 @@ FORMATS: dict[str, WriteFn] = {
 """By what a file's name ends with."""
 
 
-def georeference(path: pathlib.Path, mpp: float) -> Georeference | None:
-    """Where a raster lies, for pixels of `mpp` from its top left corner; None for a file that
-    does not say."""
-    try:
-        with rasterio.open(path) as raster:
-            if raster.crs is None:
-                return None
-            fine = raster.transform
-            factor = mpp * 1e-6 / abs(fine.a) if raster.crs.is_projected else 1.0
-            scaled = fine * rasterio.Affine.scale(factor)
-            return Georeference(raster.crs.to_wkt(), tuple(scaled)[:6])
-    except rasterio.errors.RasterioIOError:
+def georeference(
+    path: pathlib.Path, mpp: float, *, native_mpp: float | None = None
+) -> Georeference | None:
+    """Where a raster lies, for pixels of `mpp` from its top left corner, as `Slide.read_region`
+    gives them; None for a file that does not say. `native_mpp` is that of the raster, where
+    something else than the file tells it."""
+    if not raster.is_geotiff(path):
         return None
+    with rasterio.open(path) as file:
+        native, where = native_mpp or ground.pixel_size(file).mpp, ground.georeference(file)
+    if native is None or where is None:
+        return None
+    factor = slide.native_pixels(native, mpp)
+    return where.scaled(factor, factor)
 
 
 def _write_tiff(path: pathlib.Path, source: pyvips.Image, scale: Scale, **more) -> None:

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import math
 import pathlib
 import struct
 import threading
@@ -17,11 +16,9 @@ from rasterio import windows
 from rasterio.enums import MaskFlags
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import colour, pixels, protocol, reading
+from ssldiff_jax.slides import colour, ground, pixels, protocol, reading
 
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag
-_EARTH_RADIUS = 6_371_008.8  # m, the mean one
-_SQUARE = 0.01  # sides of a pixel may differ by this part
 _STRIP_PIXELS = 2**22  # read at once: 100 MB of three bands as float64
 _LOOK, _LOOK_SIDE = 512, 4096  # values looked at a side, and the px they are taken from
 
@@ -47,7 +44,7 @@ class RasterBackend:
             self._nodata = [file.nodatavals[band - 1] for band in self._bands]
             flags = file.mask_flag_enums[self._bands[0] - 1]
             self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
-            self.mpp, self.mpp_error = _mpp(file)
+            self.pixel_size = ground.pixel_size(file)
             self._to_srgb = _to_srgb(file) if config.colour == "srgb" else None
             self._check_depth(file)
             protocol.probe(self)
@@ -193,28 +190,6 @@ def _bands(
             f"expected config.data.reading.bands in 1…{file.count} for {path}, got {bands}"
         )
     return list(bands)
-
-
-def _mpp(file: rasterio.DatasetReader) -> tuple[float | None, str]:
-    """Microns per pixel by the coordinate system; else None and why.
-
-    Degrees are those of a sphere, at the middle latitude of the raster.
-    """
-    crs, transform = file.crs, file.transform
-    if crs is None or transform.is_identity or not (crs.is_projected or crs.is_geographic):
-        return None, protocol.NO_MPP
-    if crs.is_projected:
-        x = y = crs.linear_units_factor[1]  # metres per unit
-    else:
-        radians = crs.units_factor[1]
-        latitude = transform.f + (transform.d * file.width + transform.e * file.height) / 2
-        y = radians * _EARTH_RADIUS
-        x = y * math.cos(latitude * radians)
-    width = math.hypot(transform.a * x, transform.d * y)
-    height = math.hypot(transform.b * x, transform.e * y)
-    if not (0 < width < math.inf and abs(width - height) <= _SQUARE * max(width, height)):
-        return None, f"expected square pixels, got {height:.6g} × {width:.6g} m"
-    return (width + height) / 2 * 1e6, ""
 
 
 def _to_srgb(file: rasterio.DatasetReader) -> colour.ToSrgb | None:

@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import logging
 import math
 import os
 import pathlib
@@ -14,9 +15,11 @@ import numpy as np
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import backends, pixels, resample
 from ssldiff_jax.slides import reading as reading_lib
-from ssldiff_jax.slides.protocol import SlideError
+from ssldiff_jax.slides.protocol import PixelSize, SlideError
 
 __all__ = ["Slide", "SlideError", "find_slides", "open_slide", "slide_of"]
+
+_LOG = logging.getLogger(__name__)
 
 MPP_TOLERANCE = 0.01
 """0.499 and 0.5 µm/px are the same magnification: no resampling for that."""
@@ -65,8 +68,9 @@ def open_slide(
 ) -> Slide:
     """Open a whole-slide image, a GeoTIFF or a plain image (png, jpg, tif, webp …).
 
-    `mpp` is microns per pixel of level 0 and overrides the file's; `otherwise_mpp` is taken where
-    the file has none, or none that can be: a scanner's of 5000 µm/px, pixels that are not square.
+    `mpp` is microns per pixel of level 0 and overrides the file's; `otherwise_mpp` is taken, with a
+    warning, where the file tells none, or none that can be (a scanner's of 5000 µm/px), and never
+    where it tells that pixels are not square or contradicts itself.
     Plain images are decoded whole in memory; the dpi of a photograph is not taken for an mpp.
     Raises SlideError for a file that is missing, damaged or truncated, and where no mpp is known.
     """
@@ -75,18 +79,33 @@ def open_slide(
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SlideError(f"expected mpp above 0 for {path}, got mpp={mpp}")
     backend = backends.open_backend(path, reading)
-    native_mpp = mpp or backend.mpp or otherwise_mpp
-    if native_mpp is None:
+    try:
+        native_mpp = mpp or _native_mpp(path, backend.pixel_size, otherwise_mpp)
+    except SlideError:
         backend.close()
-        raise SlideError(
-            f"{backend.mpp_error} in {path}: pass --config.data.mpp=<microns per pixel>"
-        )
+        raise
     return LeveledSlide(path, native_mpp, backend)
+
+
+def _native_mpp(path: pathlib.Path, size: PixelSize, otherwise_mpp: float | None) -> float:
+    if size.mpp is not None:
+        return size.mpp
+    if otherwise_mpp is None or size.wrong:
+        raise SlideError(f"{size.problem} in {path}: pass --config.data.mpp=<microns per pixel>")
+    _LOG.warning("%s in %s: taken for one of %g", size.absent, path, otherwise_mpp)
+    return otherwise_mpp
+
+
+def native_pixels(native_mpp: float, mpp: float) -> float:
+    """Native pixels for one of `mpp`: a power of two where it is one within `MPP_TOLERANCE`."""
+    power = 2.0 ** round(math.log2(mpp / native_mpp))
+    return power if abs(mpp / native_mpp / power - 1) <= MPP_TOLERANCE else mpp / native_mpp
 
 
 def slide_of(name: str, image_uint8: arrays.ImageUint8, *, mpp: float) -> Slide:
     """A slide of pixels that no file of ours holds; `name` stands for its path."""
-    return LeveledSlide(pathlib.Path(name), mpp, backends.PixelBackend(image_uint8, mpp))
+    backend = backends.PixelBackend(image_uint8, PixelSize(mpp))
+    return LeveledSlide(pathlib.Path(name), mpp, backend)
 
 
 def find_slides(pattern: str) -> list[pathlib.Path]:
@@ -150,8 +169,7 @@ class LeveledSlide:
                 f"expected mpp of at least half the native {self.mpp:g} of {self.path}, "
                 f"got mpp={mpp:g}"
             )
-        power = 2.0 ** round(math.log2(mpp / self.mpp))
-        return power if abs(mpp / self.mpp / power - 1) <= MPP_TOLERANCE else mpp / self.mpp
+        return native_pixels(self.mpp, mpp)
 
     def shape_at(self, mpp: float) -> tuple[int, int]:
         """Return (height, width) in whole pixels at that mpp, at least 1 × 1."""

@@ -11,11 +11,18 @@ import numpy as np
 from ssldiff_jax.core import arrays
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.sampler import grid as grid_lib
-from ssldiff_jax.slides import pyramid
-from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.slides import ground, pyramid
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import generator, grid_prior, job, parts, prior_config, stage
+from ssldiff_jax.stages import (
+    generator,
+    grid_prior,
+    job,
+    parts,
+    prior_config,
+    stage,
+    user_images,
+)
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,11 +37,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     model = _at_strength(generator.Generator.of_run(context), section.strength)
     source = _Source.open(context, model)
     drawing = _drawing(section, model, source, seed=config.seed)
-    mpp = config.data.patch_mpp
-    where = pyramid.georeference(source.path, mpp) if source.path else None
-    if where and section.grow:
-        where = where.moved(-section.grow, -section.grow)
-    scale = pyramid.Scale(mpp, output.quality, where)
+    place = _place(source, drawing.size, grow=section.grow)
+    scale = pyramid.Scale(config.data.patch_mpp, output.quality, place)
     large = job.Job(model, drawing, folder, "image", output.formats, scale)
     if config.sample.dry_run:
         _LOG.info("%s would be %s", large.name, large.cost(timed=True))
@@ -44,37 +48,28 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """What is drawn from: pixels that are read as they are needed, or a grid alone."""
+    """What is drawn from: pixels that are read as they are needed, and where they lie if anywhere;
+    or a grid alone."""
 
     size: tuple[int, int]
     read: conditions.ReadFn | None
     grid: arrays.EmbeddingGrid | None
-    path: pathlib.Path | None = None
+    place: ground.Georeference | None = None
 
     @classmethod
     def open(cls, context: stage.Context, model: generator.Generator) -> "_Source":
-        section, data = context.config.draw, context.config.data
+        section = context.config.draw
         if section.asked.is_grid:
             return cls._asked_for(context, model)
         if not section.reference:
             first = parts.references(context, model.embed)[0]
             image = first.image
             return cls(image.shape[:2], conditions.array_reader(image), first.grid)
-        path = pathlib.Path(section.reference).expanduser()
-        if path.suffix == ".npy":
-            grid = _load_grid(path)
+        if section.reference.endswith(".npy"):
+            grid = _load_grid(section.reference)
             return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
-        slide = slide_lib.open_slide(path, mpp=section.mpp or None, otherwise_mpp=data.patch_mpp)
-        size = slide.shape_at(data.patch_mpp)
-        if min(size) < model.patch_px:
-            raise ValueError(
-                f"{path} must hold a cell of {model.patch_px} px at {data.patch_mpp:g} µm/px, got "
-                f"{size[0]} × {size[1]} px"
-            )
-        read = lambda top, left, height, width: slide.read_region(
-            top, left, height, width, mpp=data.patch_mpp
-        )
-        return cls(size, read, None, path)
+        found = user_images.UserImage.open(context.config.data, section.reference, mpp=section.mpp)
+        return cls(found.size, found.read, None, found.place)
 
     @classmethod
     def _asked_for(cls, context: stage.Context, model: generator.Generator) -> "_Source":
@@ -105,6 +100,22 @@ class _Source:
         return self.read(0, 0, *self.size)
 
 
+def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Georeference | None:
+    """The ground of an image: that of its reference, which it may outgrow, or be spread over."""
+    if source.place is None:
+        return None
+    if grow:
+        return source.place.moved(-grow, -grow)
+    rows, cols = (old / new for old, new in zip(source.size, size, strict=True))
+    if (rows, cols) != (1, 1):
+        _LOG.info(
+            "the image covers the ground of its reference: %d × %d px that were %d × %d, so that "
+            "what it shows is drawn larger or smaller than it is",
+            *size, *source.size,
+        )  # fmt: skip
+    return source.place.scaled(rows, cols)
+
+
 def _drawing(
     section: run_config.DrawSection, model: generator.Generator, source: _Source, *, seed: int
 ) -> drawing_lib.Drawing:
@@ -124,7 +135,7 @@ def _drawing(
 def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed: int):
     grid = source.grid if source.grid is not None else model.embed_all(source.read, source.size)
     if section.mix:
-        other = _other_grid(section, model)
+        other = _other_grid(section.mix, model)
         if other.shape != grid.shape:
             raise ValueError(
                 f"draw.mix must have the cells of the reference, {grid.shape}, got {other.shape}"
@@ -143,7 +154,10 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
         keep = np.pad(keep, cells, constant_values=section.asked.beyond == "edge")
     if not keep.all():
         grid = _completed(section.asked, model, grid, keep, seed=seed)
-    return model.from_grid(grid, size=size, seed=seed)
+    # Cells that cross the border of the reference end beyond that of the image.
+    spread = (new / (old + 2 * section.grow) for new, old in zip(size, source.size, strict=True))
+    spans = tuple(n * model.patch_px * s for n, s in zip(grid.shape[:2], spread, strict=True))
+    return model.from_grid(grid, size=size, spans=spans, seed=seed)
 
 
 def _completed(
@@ -179,7 +193,7 @@ def _edited(
     elif other is None:
         grid[numbers[0], numbers[1]] = grid[numbers[2], numbers[3]]
     else:
-        grid[numbers[0], numbers[1]] = model.embed(_image(other))[0, 0]
+        grid[numbers[0], numbers[1]] = _first_cell(other, model)
     return grid, keep
 
 
@@ -188,7 +202,7 @@ def _start(section: run_config.DrawSection, source: _Source, size) -> drawing_li
     image, grow = source.pixels(why), section.grow
     keep = None
     if section.keep:
-        keep = _image(section.keep)[..., 0] / np.float32(255)
+        keep = user_images.read_mask(section.keep)[..., 0] / np.float32(255)
         if keep.shape != tuple(source.size):
             raise ValueError(
                 f"draw.keep must be {source.size} px like the reference, got {keep.shape}"
@@ -215,14 +229,21 @@ def _at_strength(model: generator.Generator, strength: float) -> generator.Gener
     return model.with_sample(dataclasses.replace(sample, solver=solver))
 
 
-def _other_grid(section: run_config.DrawSection, model: generator.Generator):
-    path = pathlib.Path(section.mix)
-    return _load_grid(path) if path.suffix == ".npy" else model.embed(_image(section.mix))
+def _other_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
+    if path.endswith(".npy"):
+        return _load_grid(path)
+    image = user_images.UserImage.open(model.config.data, path)
+    return model.embed_all(image.read, image.size)
 
 
-def _load_grid(path: pathlib.Path) -> arrays.EmbeddingGrid:
+def _first_cell(path: str, model: generator.Generator) -> np.ndarray:
+    image = user_images.UserImage.open(model.config.data, path)
+    return model.embed(image.read(0, 0, model.patch_px, model.patch_px))[0, 0]
+
+
+def _load_grid(path: str) -> arrays.EmbeddingGrid:
     try:
-        grid = np.load(path, allow_pickle=False)
+        grid = np.load(pathlib.Path(path).expanduser(), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} must be an array of embeddings (.npy), got: {error}") from error
     if grid.ndim != 3 or not np.issubdtype(grid.dtype, np.floating):
@@ -230,8 +251,3 @@ def _load_grid(path: pathlib.Path) -> arrays.EmbeddingGrid:
             f"{path} must hold (rows, columns, D) floats, got {grid.shape} and {grid.dtype}"
         )
     return grid.astype(np.float32)
-
-
-def _image(path: str) -> arrays.ImageUint8:
-    slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), otherwise_mpp=1.0)
-    return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)

@@ -217,19 +217,22 @@ class Generator:
         embedding_grid: arrays.EmbeddingGrid,
         *,
         size: tuple[int, int] | None = None,
+        spans: tuple[float, float] | None = None,
         seed: int = 0,
     ) -> drawing_lib.Drawing:
-        """What `generate` draws.
+        """What `generate` draws. The grid's cells cover `spans` px from the top left corner, which
+        may lie beyond the image; by default its `size`.
 
         Raises ValueError for a grid of another dimension or with values that are not finite.
         """
         embedding_grid = self._require_embeddings(embedding_grid, "embedding_grid", "rows, columns")
         rows, cols, _ = embedding_grid.shape
         size = size or (rows * self.patch_px, cols * self.patch_px)
+        spans = size if spans is None or self._wraps else spans
         plan, sample = self.plan(size, seed), self.config.sample
         border = sample.windows.border
         lattice = conditions.Lattice(
-            embedding_grid, self._spanned(size), plan.window, border, sample.interpolation
+            embedding_grid, self._spanned(spans), plan.window, border, sample.interpolation
         )
         told = sample.conditioning
         if self.config.num_cells > 1 and told != "interpolated":
@@ -257,7 +260,9 @@ class Generator:
     ) -> drawing_lib.Drawing:
         """What `redraw` draws, of a reference that may be larger than memory."""
         if self.config.sample.conditioning != "dense":
-            return self.from_grid(self.embed_all(read, size), size=size, seed=seed)
+            grid = self.embed_all(read, size)
+            spans = tuple(n * self.patch_px for n in grid.shape[:2])
+            return self.from_grid(grid, size=size, spans=spans, seed=seed)
         plan, border = self.plan(size, seed), self.config.sample.windows.border
         embed = self.encoder.in_batches(self.chunk)
         condition = conditions.Dense(
@@ -338,8 +343,8 @@ class Generator:
     def _wraps(self) -> bool:
         return self.config.sample.windows.border == "wrap"
 
-    def _spanned(self, size: tuple[int, int]) -> tuple[float, float]:
-        """Latent pixels of an image of `size` px."""
+    def _spanned(self, size: tuple[float, float]) -> tuple[float, float]:
+        """Latent pixels of an area of `size` px."""
         return tuple(px / self.config.downsample_factor for px in size)
 
     def _alone(self, embedding: np.ndarray) -> np.ndarray:

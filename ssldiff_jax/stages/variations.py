@@ -1,11 +1,9 @@
 """Tool `variations`: a real patch or region drawn again, from its embeddings."""
 
-import pathlib
 from typing import Any
 
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.stages import generator, parts, sample, stage
+from ssldiff_jax.stages import generator, parts, sample, stage, user_images
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -37,14 +35,7 @@ def _reference(context: stage.Context, model: generator.Generator) -> parts.Refe
     data, section = context.config.data, context.config.variations
     if not section.image:
         return parts.references(context, model.embed)[0]
-    slide = slide_lib.open_slide(
-        pathlib.Path(section.image).expanduser(),
-        mpp=section.mpp or None,
-        otherwise_mpp=data.patch_mpp,
-    )
-    height, width = slide.shape_at(data.patch_mpp)
-    # Whole cells, so that a grid spans what it is drawn for; at least what `embed` can refuse.
-    height, width = (size - size % model.patch_px or size for size in (height, width))
-    pixels = slide.read_region(0, 0, height, width, mpp=data.patch_mpp)
-    slide.close()
+    image = user_images.UserImage.open(data, section.image, mpp=section.mpp)
+    # Whole cells, so that a grid spans what it is drawn for.
+    pixels = image.read(0, 0, *(size - size % model.patch_px for size in image.size))
     return parts.Reference(pixels, "region", model.embed(pixels))

@@ -1,0 +1,147 @@
+"""Where a georeferenced raster lies, and how large its pixels are on the ground."""
+
+import dataclasses
+import math
+
+import numpy as np
+import rasterio
+import rasterio.warp
+from jaxtyping import Float
+
+from ssldiff_jax.slides import protocol
+
+EARTH_RADIUS = 6_371_008.8
+"""Metres, the mean one: on this sphere a metre is off by 0.6 % at the most."""
+
+_SQUARE = 0.01  # sides of a pixel may differ by this part, and a map's metre from one on the ground
+_DISTORTED = 0.05  # a map may squeeze the ground, or change its scale within a raster, by this part
+_STEP = 10.0  # m: long beside what a float resolves, short beside what a projection bends
+
+Vectors = Float[np.ndarray, "D 2"]
+"""A pixel's two sides as columns, in metres: on a map, or in space."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Georeference:
+    """Where a raster lies: its coordinate system, and the six numbers from (column, row) there."""
+
+    crs: str
+    transform: tuple[float, ...]
+
+    def moved(self, rows: float, cols: float) -> "Georeference":
+        """From another pixel on."""
+        a, b, c, d, e, f = self.transform
+        x, y = c + a * cols + b * rows, f + d * cols + e * rows
+        return Georeference(self.crs, (a, b, x, d, e, y))
+
+    def scaled(self, rows: float, cols: float) -> "Georeference":
+        """From the same corner, in pixels of which each is `rows` × `cols` of these."""
+        a, b, c, d, e, f = self.transform
+        return Georeference(self.crs, (a * cols, b * rows, c, d * cols, e * rows, f))
+
+
+def georeference(file: rasterio.DatasetReader) -> Georeference | None:
+    """Where the pixels of a raster lie as they are stored; None for one that does not say."""
+    if file.crs is None or file.transform.is_identity:
+        return None
+    return Georeference(file.crs.to_wkt(), tuple(file.transform)[:6])
+
+
+def pixel_size(file: rasterio.DatasetReader) -> protocol.PixelSize:
+    """Microns per pixel on the ground, at the centre of a raster.
+
+    The coordinate system's own unit counts where it is true to 1 % there: a metre of a UTM zone is
+    a metre. Elsewhere (degrees, Web Mercator away from the equator) it is the mean of the two sides
+    on the ground. What is not square, or not of one scale, has none.
+    """
+    crs = file.crs
+    if crs is None or file.transform.is_identity or not (crs.is_projected or crs.is_geographic):
+        return protocol.PixelSize(absent=protocol.NO_MPP)
+    places = _on_the_ground(file)
+    centre = places[_CENTRE]
+    nominal = _sides(file) * crs.linear_units_factor[1] if crs.is_projected else centre
+    if not np.isfinite(places).all():
+        problem = f"expected a raster on the earth, got one beyond the bounds of {_name(crs)}"
+    else:
+        problem = _not_square(nominal, centre) or _not_even(places)
+    if problem:
+        return protocol.PixelSize(wrong=problem)
+    is_true = abs(_side(centre) / _side(nominal) - 1) <= _SQUARE
+    width, height = np.linalg.norm(nominal if is_true else centre, axis=0)
+    return protocol.PixelSize(float(width + height) / 2 * 1e6)
+
+
+_PLACES = np.array([(x, y) for y in (0, 0.5, 1) for x in (0, 0.5, 1)])
+_CENTRE = 4
+
+
+def _name(crs: rasterio.crs.CRS) -> str:
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else "its coordinate system"
+
+
+def _sides(file: rasterio.DatasetReader) -> Vectors:
+    """Of a pixel, in units of the coordinate system."""
+    a, b, _, d, e, _ = tuple(file.transform)[:6]
+    return np.array([[a, b], [d, e]])
+
+
+def _on_the_ground(file: rasterio.DatasetReader) -> Float[np.ndarray, "9 D 2"]:
+    """A pixel's sides at the corners, the middles of the borders and the centre; not finite where
+    one of them lies nowhere."""
+    corner, sides = np.array([file.transform.c, file.transform.f]), _sides(file)
+    points = corner + (_PLACES * [file.width, file.height]) @ sides.T
+    if file.crs.is_projected:
+        return _jacobian(file.crs, points) @ sides
+    radians = file.crs.units_factor[1]
+    shrunk = np.stack([np.cos(points[:, 1] * radians), np.ones(len(points))], -1)
+    return EARTH_RADIUS * radians * shrunk[:, :, None] * sides
+
+
+def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.ndarray:
+    """Metres in space for a unit of each axis of a map, (P, 3, 2)."""
+    step = _STEP / crs.linear_units_factor[1]
+    around = step / 2 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    asked = (points[:, None] + around).reshape(-1, 2)
+    try:
+        found = rasterio.warp.transform(crs, "EPSG:4326", asked[:, 0], asked[:, 1])
+    except Exception:  # GDAL's classes, rasterio's and Python's: there is no way to the earth
+        return np.full((len(points), 3, 2), np.nan)
+    longitude, latitude = np.radians(np.where(np.isfinite(found), found, np.nan))
+    x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
+    space = EARTH_RADIUS * np.stack([x, y, np.sin(latitude)], -1).reshape(len(points), 4, 3)
+    return np.stack([space[:, 0] - space[:, 1], space[:, 2] - space[:, 3]], -1) / step
+
+
+def _not_square(nominal: Vectors, centre: Vectors) -> str:
+    """Squares on the ground, or squares of a map that does not squeeze them too much."""
+    if _skew(centre) <= _SQUARE or (_skew(nominal) <= _SQUARE and _skew(centre) <= _DISTORTED):
+        return ""
+    wrong = nominal if _skew(nominal) > _SQUARE else centre
+    width, height = np.linalg.norm(wrong, axis=0)
+    return f"expected square pixels, got {height:.6g} × {width:.6g} m"
+
+
+def _not_even(places: Float[np.ndarray, "9 D 2"]) -> str:
+    sizes = np.array([_side(vectors) for vectors in places])
+    if np.abs(sizes / sizes[_CENTRE] - 1).max() <= _DISTORTED:
+        return ""
+    return (
+        f"expected pixels of one size on the ground, within {_DISTORTED:.0%}, got "
+        f"{sizes.min():.6g}…{sizes.max():.6g} m"
+    )
+
+
+def _skew(vectors: Vectors) -> float:
+    """How far a pixel is from a square: the part by which its sides differ, or the cosine between
+    them, whichever is more."""
+    width, height = np.linalg.norm(vectors, axis=0)
+    if not (0 < width < math.inf and 0 < height < math.inf):
+        return math.inf
+    cosine = abs(vectors[:, 0] @ vectors[:, 1]) / (width * height)
+    return max(abs(width - height) / max(width, height), cosine)
+
+
+def _side(vectors: Vectors) -> float:
+    """The side of a square as large as a pixel."""
+    return math.sqrt(math.sqrt(max(np.linalg.det(vectors.T @ vectors), 0.0)))

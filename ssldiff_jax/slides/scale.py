@@ -1,0 +1,108 @@
+"""What the files of scanners and microscopes tell of their scale, and whether to believe it."""
+
+import contextlib
+import re
+from collections.abc import Mapping
+from xml.etree import ElementTree
+
+from ssldiff_jax.slides import protocol
+from ssldiff_jax.slides.protocol import PixelSize
+
+_MICROSCOPIC = (0.05, 10)  # µm per pixel that a scanner may have
+_TOLERANCE = 0.01  # sides of a pixel, and two records of them, may differ by this part
+_TAGS, _OME, _SCANNER = "the resolution tags", "OME-XML", "the scanner"
+_MICRONS = {
+    "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4,
+    "m": 1e6,
+}  # fmt: skip
+_DESCRIPTION, _X, _Y, _UNIT, _CENTIMETRE = 270, 282, 283, 296, 3  # of a TIFF
+
+_Record = tuple[float, float]  # µm per pixel, across and down
+
+
+def of_openslide(properties: Mapping[str, str]) -> PixelSize:
+    """By what OpenSlide reads from a file, and what the file describes beside it."""
+    records = {}
+    vendor = properties.get("openslide.vendor")
+    if vendor != "generic-tiff":
+        records[_SCANNER] = _record(*(properties.get(f"openslide.mpp-{axis}") for axis in "xy"))
+    if vendor in ("generic-tiff", "aperio"):
+        is_metric = properties.get("tiff.ResolutionUnit") == "centimeter"
+        sides = (properties.get(f"tiff.{axis}Resolution") for axis in "XY")
+        records[_TAGS] = _record(*sides, per=1e4) if is_metric else None
+    if vendor == "generic-tiff":
+        records = _described(properties.get("tiff.ImageDescription", "")) | records
+    return agreed(records)
+
+
+def of_tiff(tags: Mapping[int, object]) -> PixelSize:
+    """By the tags of a TIFF's first page."""
+    is_metric = tags.get(_UNIT) == _CENTIMETRE
+    tagged = _record(tags.get(_X), tags.get(_Y), per=1e4) if is_metric else None
+    described = str(tags.get(_DESCRIPTION, ""))
+    with contextlib.suppress(UnicodeError):
+        described = described.encode("latin-1").decode()  # Pillow takes UTF-8 for Latin-1
+    return agreed(_described(described) | {_TAGS: tagged})
+
+
+def agreed(records: Mapping[str, _Record | None]) -> PixelSize:
+    """The one size that all records tell, by the name of each.
+
+    Resolution tags that no scanner has are a printer's, and tell nothing; those in inches are
+    nearly always, and are not taken for a record.
+    """
+    found = {name: record for name, record in records.items() if record is not None}
+    sizes = {name: sum(record) / 2 for name, record in found.items()}
+    low, high = _MICROSCOPIC
+    believed = {name: size for name, size in sizes.items() if low <= size <= high}
+    for name in believed:
+        x, y = found[name]
+        if abs(x - y) > _TOLERANCE * max(x, y):
+            return PixelSize(wrong=f"expected square pixels, got {y:g} × {x:g} µm by {name}")
+    if not believed:
+        absurd = [size for name, size in sizes.items() if name != _TAGS]
+        told = f"expected {low}…{high} microns per pixel, got {absurd[0]:g}" if absurd else ""
+        return PixelSize(absent=told or protocol.NO_MPP)
+    if max(believed.values()) > (1 + _TOLERANCE) * min(believed.values()):
+        told = " and ".join(f"{size:g} by {name}" for name, size in believed.items())
+        return PixelSize(wrong=f"expected one number of microns per pixel, got {told}")
+    return PixelSize(next(iter(believed.values())))
+
+
+def _record(x: object, y: object, *, per: float = 0.0) -> _Record | None:
+    """Two numbers; with `per`, pixels within that many microns."""
+    try:
+        sides = float(x), float(y)
+        return (per / sides[0], per / sides[1]) if per else sides
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _described(text: str) -> dict[str, _Record | None]:
+    """What the description of a TIFF tells."""
+    if text.startswith("Aperio"):
+        told = re.search(r"\bMPP\s*=\s*([^|\s]+)", text)
+        side = told.group(1).replace(",", ".") if told else None
+        return {_SCANNER: _record(side, side)}
+    return {_OME: _of_ome(text)}
+
+
+def _of_ome(text: str) -> _Record | None:
+    """Physical size of the first image of OME-XML."""
+    if "OME" not in text or "<!DOCTYPE" in text or "<!ENTITY" in text:
+        return None
+    try:
+        elements = ElementTree.fromstring(text.strip().rstrip("\0").encode()).iter()
+    except ElementTree.ParseError:
+        return None
+    for element in elements:
+        if element.tag.rpartition("}")[2] == "Pixels":
+            return _record(*(_microns(element, f"PhysicalSize{axis}") for axis in "XY"))
+    return None
+
+
+def _microns(element: ElementTree.Element, name: str) -> float | None:
+    try:
+        return float(element.get(name)) * _MICRONS[element.get(f"{name}Unit", "µm")]
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,77 @@
+"""Images that a user names beside the slides of a run, read as the run reads its slides."""
+
+import dataclasses
+import logging
+import pathlib
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.sampler import conditions
+from ssldiff_jax.slides import ground, pyramid, remote
+from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages import config as run_config
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class UserImage:
+    """A slide, a raster or an image at the scale of a run's patches.
+
+    Attributes:
+        size: height and width, px.
+        read: its pixels, as they are needed.
+        place: where they lie on the earth, if anywhere.
+    """
+
+    size: tuple[int, int]
+    read: conditions.ReadFn
+    place: ground.Georeference | None
+
+    @classmethod
+    def open(cls, data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> "UserImage":
+        """Open a path or an address by `data.reading`.
+
+        Its microns per pixel are `mpp`, else `data.mpp`, else what the file says, else those of
+        patches. Raises SlideError for a file that is no image or has no one scale, ValueError for
+        one without a whole patch.
+        """
+        slide = open_slide(data, path, mpp=mpp)
+        _LOG.info("%s is read at %g µm per pixel of its own", path, slide.mpp)
+        size, px = slide.shape_at(data.patch_mpp), data.crops.patch_px
+        if min(size) < px:
+            raise ValueError(
+                f"{path} must hold a cell of {px} px at {data.patch_mpp:g} µm/px, got "
+                f"{size[0]} × {size[1]} px"
+            )
+        read = lambda top, left, height, width: slide.read_region(
+            top, left, height, width, mpp=data.patch_mpp
+        )
+        place = pyramid.georeference(slide.path, data.patch_mpp, native_mpp=slide.mpp)
+        return cls(size, read, place)
+
+    @property
+    def pixels(self) -> arrays.ImageUint8:
+        """All of them, in memory."""
+        return self.read(0, 0, *self.size)
+
+
+def open_slide(data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> slide_lib.Slide:
+    """The slide of a path or an address. Raises SlideError."""
+    options = {
+        "mpp": mpp or data.mpp or None, "otherwise_mpp": data.patch_mpp, "reading": data.reading
+    }  # fmt: skip
+    if remote.is_remote(path):
+        return remote.open_remote(path, **options)
+    return slide_lib.open_slide(pathlib.Path(path).expanduser(), **options)
+
+
+def read_mask(path: str) -> arrays.ImageUint8:
+    """The stored pixels of an image that is no picture of anything: no reading applies, no scale.
+
+    Raises SlideError for a file that is no image.
+    """
+    slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), mpp=1.0)
+    try:
+        return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+    finally:
+        slide.close()
