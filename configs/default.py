@@ -37,6 +37,9 @@ def get_config() -> ConfigDict:
     config.compile = _compile()
     config.variations = _variations()
     config.study = _study()
+    config.export = ConfigDict()
+    # Licence of the models, as written into every file that the tool export makes.
+    config.export.licence = ""
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder()
     config.evaluate = _evaluate()

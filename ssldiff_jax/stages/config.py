@@ -280,6 +280,13 @@ class VariationsSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportSection:
+    """What the tool `export` says of the models: their licence, "" where none is stated."""
+
+    licence: str
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """One run."""
 
@@ -303,6 +310,7 @@ class RunConfig:
     compile: CompileSection
     variations: VariationsSection
     study: study_config.StudySection
+    export: ExportSection
     judge: EncoderSection
     evaluate: evaluate_config.EvaluateSection
     compare: evaluate_config.CompareSection

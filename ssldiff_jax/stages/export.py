@@ -2,36 +2,24 @@
 
 from typing import Any
 
-from ssldiff_jax.stages import parts, stage
-from ssldiff_jax.weights import latent_diffusion, published
+from ssldiff_jax.core import files
+from ssldiff_jax.stages import exported, models, stage
 
 
 def run(context: stage.Context) -> dict[str, Any]:
     """Write `denoiser.safetensors` (UNet, conditioner and first stage in one, as checkpoints of
-    learned representation-guided diffusion have them) and `encoder.safetensors` (timm's names).
+    learned representation-guided diffusion have them), `encoder.safetensors` (timm's names) and,
+    where one is trained, `prior.safetensors` (names of our own).
 
-    Beside the published names they hold what is ours: `latent_scale` and `latent_shift`, and the
-    encoder's `origin`; Generator.load takes them from there. What nobody publishes has no names
-    and is left out: the light autoencoder, and an encoder whose embeddings were computed
-    elsewhere. A published encoder that was used as it is stays where it is.
+    `Generator.load` takes the folder, or the denoiser's file, without a config: the head of every
+    file has it, with the scale, the encoder and the licence. Beside published names the files hold
+    what is ours: `latent_scale` and `latent_shift`, the encoder's `origin`, and the light
+    autoencoder, which has no published names. A published encoder that was used as it is, and a
+    prior's text encoder, stay where they are; laid into the folder under their old names they are
+    found.
     """
-    config, folder = context.config, context.folder("export")
-    folder.mkdir(parents=True, exist_ok=True)
-    denoiser, params = parts.load_denoiser(context)
-    parts_ = published.denoiser_parts(denoiser.config, params)
-    if config.autoencoder.model.kind != "light":
-        table = latent_diffusion.first_stage_names(config.autoencoder.model.conv)
-        parts_ += ((table, parts.load_autoencoder_params(context)),)
-    scaling = parts.load_scaling(context.folder("latents"))
-    published.export(
-        folder / "denoiser.safetensors",
-        *parts_,
-        latent_scale=scaling.latent_scale,
-        latent_shift=scaling.latent_shift,
-    )
-    if not config.embeddings.source and config.encoder.train.num_steps:
-        encoder = parts.load_encoder(context)
-        table = published.encoder_names(encoder.architecture.vit, "timm")
-        whole = (table, encoder.params)
-        published.export(folder / "encoder.safetensors", whole, origin=encoder.origin)
-    return {"files": sorted(path.name for path in folder.glob("*.safetensors"))}
+    trained = models.Models.of_run(context)
+    made = files.read_json(context.folder("denoiser") / "done.json")["versions"]
+    card = exported.Card.of(context.config, trained, made)
+    written = exported.write(context.folder("export"), trained, card)
+    return {"files": [path.name for path in written]}

@@ -31,7 +31,7 @@ from ssldiff_jax.sampler import (
 )
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import grid_prior, models, stage
+from ssldiff_jax.stages import exported, grid_prior, models, stage
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import reader
 
@@ -62,8 +62,8 @@ class Generator:
     def load(
         cls, source: str | pathlib.Path, config: Mapping[str, Any] | None = None
     ) -> "Generator":
-        """Load a run whose stages up to `denoiser` are done; or, with the `config` of its sizes
-        (a file of configs/), a published checkpoint.
+        """Load a run whose stages up to `denoiser` are done; what the tool `export` wrote of one;
+        or, with the `config` of its sizes (a file of configs/), a published checkpoint.
 
         Raises WorkdirError where there is no run, WeightsError for weights that do not fit.
         """
@@ -75,13 +75,22 @@ class Generator:
             machine.keep_compiled(run.runtime.compilation_cache)
             return cls(run, models.Models.of_weights(path, run), mesh_lib.make_mesh(run.mesh))
         if not (path / "config.json").exists():
-            raise stage.WorkdirError(
-                f"no run in {source}: expected a config.json; published weights need a config"
-            )
+            return cls._of_export(path)
         run = config_lib.build(run_config.RunConfig, files.read_json(path / "config.json"))
         machine.keep_compiled(run.runtime.compilation_cache)
         context = stage.Context(run, path, mesh_lib.make_mesh(run.mesh))
         return cls.of_run(context)
+
+    @classmethod
+    def _of_export(cls, path: pathlib.Path) -> "Generator":
+        file = exported.find(path)
+        if file is None:
+            raise stage.WorkdirError(
+                f"no run in {path}: expected a config.json; published weights need a config"
+            )
+        run, trained = exported.load(file)
+        machine.keep_compiled(run.runtime.compilation_cache)
+        return cls(run, trained, mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ())))
 
     @classmethod
     def of_run(cls, context: stage.Context) -> "Generator":

@@ -89,6 +89,12 @@ class GridPrior:
             values = spec.number_values(asked.numbers)
             packed["numbers"] = (values - self.scales["mean"]) / self.scales["std"]
         if asked.text:
+            if self.text is None and spec.text_phrases:
+                raise ValueError(
+                    "to read a text, the folder of the text encoder "
+                    f"{self.section.conditions.text_encoder} must lie beside the prior's file, got "
+                    "none there"
+                )
             if self.text is None:
                 raise ValueError(
                     "this prior has learnt no texts (config.prior.conditions.captions), got "

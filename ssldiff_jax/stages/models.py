@@ -36,27 +36,38 @@ class Models:
     def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":
         """The models of a published checkpoint; the encoder of `config.encoder.weights`, and the
         first stage of `config.autoencoder.weights` where it is not in the checkpoint itself."""
-        section = config.denoiser
-        file = published.ModelFile.read(path)
-        sizes = published.conditioner_sizes(file)
-        denoiser = dataclasses.replace(section, region_dim=sizes.region).model(sizes.patch)
-        first_stage = config.autoencoder.model
-        scaling = published.latent_scaling(file, first_stage)
-        own = config.autoencoder.weights
-        params = published.load_autoencoder(
-            published.ModelFile.read(own) if own else file, first_stage
+        file, own = published.ModelFile.read(path), config.autoencoder.weights
+        found = cls.of_file(file, config, published.ModelFile.read(own) if own else file)
+        if not config.encoder.weights:
+            return found
+        embeds = encoder_of(config.encoder.weights, config.encoder)
+        return dataclasses.replace(found, encoder=embeds)
+
+    @classmethod
+    def of_file(
+        cls,
+        file: published.ModelFile,
+        config: run_config.RunConfig,
+        first_stage: published.ModelFile,
+    ) -> "Models":
+        """The denoiser of a file and the autoencoder of `first_stage`, without an encoder."""
+        sizes, section = published.conditioner_sizes(file), config.denoiser
+        denoiser = dataclasses.replace(section, region_dim=sizes.region).model(
+            sizes.patch, config.num_cells
         )
+        model = config.autoencoder.model
+        params = published.load_autoencoder(first_stage, model)
+        scaling = published.latent_scaling(file, model)
         return cls(
-            _published_encoder(config.encoder),
-            autoencoder.TrainedAutoencoder(first_stage, params, scaling),
+            None,
+            autoencoder.TrainedAutoencoder(model, params, scaling),
             conditioning.Denoiser(denoiser),
             published.load_denoiser(file, denoiser),
         )
 
 
-def _published_encoder(section: run_config.EncoderSection) -> encoder.Encoder | None:
-    if not section.weights:
-        return None
-    file = published.ModelFile.read(section.weights)
+def encoder_of(path: str, section: run_config.EncoderSection) -> encoder.Encoder:
+    """The encoder of a file of weights, with the architecture that a config names."""
+    file = published.ModelFile.read(path)
     params = published.load_encoder(file, section.name, section.architecture)
     return encoder.Encoder(section.architecture, params, file.tensors.get("origin", 0.0))

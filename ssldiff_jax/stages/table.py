@@ -147,7 +147,14 @@ STAGES: stage.Table = {
         tool=True,
         always=True,
     ),
-    "export": stage.Stage(export.run, (), ("denoiser", "autoencoder"), tool=True, always=True),
+    "export": stage.Stage(
+        export.run,
+        ("export",),
+        ("denoiser", "autoencoder"),
+        follows=("prior",),
+        tool=True,
+        always=True,
+    ),
     "verify": stage.Stage(verify.run, (), ("patches",), tool=True, always=True),
     "compile": stage.Stage(compile.run, ("compile",), tool=True, always=True, elsewhere=True),
     "bench": stage.Stage(

@@ -47,8 +47,9 @@ _UNET_ENDS = {
     "conv_in": "input_blocks.0.0",
     "norm_out": "out.0",
     "conv_out": "out.2",
-    # Ours alone: the embedding beside the timestep, of the scale_shift variant.
+    # Ours alone: the embedding and the places of cells beside the timestep.
     "token_in": "token_embed",
+    "place_in": "place_embed",
 }
 
 
@@ -83,8 +84,9 @@ def unet_names(config: unet.UNetConfig) -> NameMap:
 
 
 def conditioner_names(sources: tuple[str, ...] = ("patch",)) -> NameMap:
-    """The linear layers from embeddings to tokens: of the patch, and of a region around it."""
-    ours = {"patch": "token", "region": "token_region"}
+    """The linear layers to tokens: from embeddings of the patch and of a region around it, and,
+    ours alone, from the place of a cell."""
+    ours = {"patch": "token", "region": "token_region", "place": "place"}
     return NameMap(
         entries=tuple(Entry(ours[source], f"{source}_fc") for source in sources),
         prefixes=("cond_stage_model.",),

@@ -140,6 +140,13 @@ class NameMap:
         return lines[0]
 
 
+def own_names(like: Any, under: str) -> NameMap:
+    """The table of a model that nobody else has names for: our own, with dots, behind `under`."""
+    paths = flax.traverse_util.flatten_dict(like, sep="/")
+    lines = tuple(Entry(path, path.replace("/", "."), "tensor") for path in paths)
+    return NameMap(lines, (f"{under}.",), f"{under}.")
+
+
 def abstract(model: Any, *args: Any, **kwargs: Any) -> Any:
     """Shapes of a Flax model's parameters, without making them."""
     init = lambda: model.init(jax.random.key(0), *args, **kwargs)["params"]

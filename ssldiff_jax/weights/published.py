@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 
 from ssldiff_jax.autoencoder import autoencoder, lpips
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, files
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known, vit
 from ssldiff_jax.weights import diffusers_vae, latent_diffusion, names, reader
@@ -21,6 +21,7 @@ from ssldiff_jax.weights import vit as vit_tables
 _SECTIONS = ("state_dict.", "teacher.")
 
 _SOURCES = ("patch", "region")
+_OWN_AUTOENCODER = "autoencoder"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +79,13 @@ def encoder_names(sizes: vit.ViTConfig, family: known.Names) -> names.NameMap:
 
 
 def load_autoencoder(file: ModelFile, config: autoencoder.AutoencoderConfig) -> Any:
-    """Parameters of a KL or VQ autoencoder from a file of latent diffusion or diffusers.
+    """Parameters of a KL or VQ autoencoder from a file of latent diffusion or diffusers, or of the
+    light one from an export of ours.
 
-    Raises WeightsError for the light autoencoder, which nobody publishes.
+    Raises WeightsError for the light autoencoder in any other file: nobody publishes one.
     """
-    if config.kind == "light":
+    own = any(name.startswith(f"{_OWN_AUTOENCODER}.") for name in file.tensors)
+    if config.kind == "light" and not own:
         raise reader.WeightsError(f"{file.path}: autoencoder.kind must be kl or vq, got light")
     table = autoencoder_names(file.tensors, config)
     return table.load(file.tensors, abstract_autoencoder(config), file.path)
@@ -91,7 +94,9 @@ def load_autoencoder(file: ModelFile, config: autoencoder.AutoencoderConfig) -> 
 def autoencoder_names(
     tensors: Mapping[str, np.ndarray], config: autoencoder.AutoencoderConfig
 ) -> names.NameMap:
-    """The table that a file's names ask for."""
+    """The table that a file's names ask for; with no tensors, the one that is written."""
+    if config.kind == "light":
+        return names.own_names(abstract_autoencoder(config), _OWN_AUTOENCODER)
     if any(name.startswith("encoder.down_blocks.") for name in tensors):
         return diffusers_vae.vae_names(config.conv)
     return latent_diffusion.first_stage_names(config.conv)
@@ -123,10 +128,9 @@ def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
 def load_denoiser(file: ModelFile, config: conditioning.DenoiserConfig) -> Any:
     """Parameters of the UNet and its conditioner; averaged ones where the file has them."""
     tensors, like = averaged(file.tensors), abstract_denoiser(config)
-    sources = _SOURCES if config.region_dim else _SOURCES[:1]
     tables = {
         "unet": latent_diffusion.unet_names(config.unet),
-        "conditioner": latent_diffusion.conditioner_names(sources),
+        "conditioner": latent_diffusion.conditioner_names(_sources(config)),
     }
     return {name: table.load(tensors, like[name], file.path) for name, table in tables.items()}
 
@@ -181,11 +185,17 @@ def denoiser_parts(
     config: conditioning.DenoiserConfig, params: Any
 ) -> tuple[tuple[names.NameMap, Any], ...]:
     """A denoiser's tables with the parameters each of them names, to export."""
-    sources = _SOURCES if config.region_dim else _SOURCES[:1]
     return (
         (latent_diffusion.unet_names(config.unet), params["unet"]),
-        (latent_diffusion.conditioner_names(sources), params["conditioner"]),
+        (latent_diffusion.conditioner_names(_sources(config)), params["conditioner"]),
     )
+
+
+def _sources(config: conditioning.DenoiserConfig) -> tuple[str, ...]:
+    """What the conditioner has a linear layer for."""
+    if config.num_cells > 1:
+        return ("patch", "place")
+    return _SOURCES if config.region_dim else _SOURCES[:1]
 
 
 def load_lpips(paths: str) -> Any:
@@ -207,11 +217,22 @@ def load_lpips(paths: str) -> Any:
 
 
 def export(
-    path: str | pathlib.Path, *parts: tuple[names.NameMap, Any], **ours: arrays.AnyArray
+    path: str | pathlib.Path,
+    *parts: tuple[names.NameMap, Any],
+    metadata: Mapping[str, str] | None = None,
+    **ours: arrays.AnyArray,
 ) -> None:
     """Write models under the names of their tables into one safetensors file, and beside them
-    what no table names: `latent_scale`, `latent_shift`, `origin`."""
-    tensors = {name: np.asarray(value, np.float32) for name, value in ours.items()}
+    what no table names: `latent_scale`, `latent_shift`, `origin`; and `metadata` in its head.
+
+    The file appears whole or not at all. Raises OSError where it cannot be written.
+    """
+    # safetensors writes memory as it lies: of another order than C it would be another tensor.
+    plain = lambda value: np.asarray(value, np.float32, order="C")
+    tensors = {name: plain(value) for name, value in ours.items()}
     for table, params in parts:
         tensors |= table.save(params)
-    safetensors.numpy.save_file(tensors, path)
+    head = dict(metadata or {})
+    files.write_atomic(
+        pathlib.Path(path), lambda p: safetensors.numpy.save_file(tensors, p, metadata=head)
+    )

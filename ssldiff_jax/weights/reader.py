@@ -40,6 +40,22 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     raise WeightsError(f"{path}: expected safetensors or a torch file, got neither")
 
 
+def metadata(path: str | pathlib.Path) -> dict[str, str]:
+    """What a safetensors file says beside its tensors; nothing for any other file."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        return {}
+    with path.open("rb") as file:
+        head = file.read(9)
+    if head[8:9] != b"{":
+        return {}
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path}: expected safetensors, got {error!s:.200}") from error
+
+
 def _within(folder: pathlib.Path) -> pathlib.Path:
     whole = [folder / name for name in _WHOLE if (folder / name).is_file()]
     found = sorted(folder.glob("*.index.json")) + whole

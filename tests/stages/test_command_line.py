@@ -1,13 +1,11 @@
 import json
 
-import jax
 import numpy as np
 import openslide
 import pytest
 from PIL import Image
 
 from ssldiff_jax.stages import runner, table
-from ssldiff_jax.weights import published
 
 pytestmark = pytest.mark.e2e
 
@@ -147,23 +145,6 @@ def test_a_patch_and_a_region_are_varied(command, workdir, region):
     np.testing.assert_array_equal(page[:, :PATCH_PX], region[:PATCH_PX, :PATCH_PX])
     # What a later call asks of the run is unchanged.
     assert read(workdir / "config.json")["denoiser"]["train"]["num_steps"] == 4
-
-
-def test_exported_models_are_the_runs_own(command, workdir, generator):
-    done = command(workdir, "--config.stages=export")
-    assert done.returncode == 0, done.stderr[-3000:]
-    folder = workdir / "export"
-    found = published.load_denoiser(
-        published.ModelFile.read(folder / "denoiser.safetensors"), generator.denoiser.config
-    )
-    jax.tree.map(np.testing.assert_array_equal, found, generator.params)
-    file, model = published.ModelFile.read(folder / "encoder.safetensors"), generator.encoder
-    assert "blocks.0.attn.qkv.weight" in file.tensors
-    found = published.load_encoder(file, "own", model.architecture)
-    jax.tree.map(np.testing.assert_array_equal, found, model.params)
-    np.testing.assert_array_equal(file.tensors["origin"], np.float32(model.origin))
-    scale = published.ModelFile.read(folder / "denoiser.safetensors").tensors["latent_scale"]
-    np.testing.assert_array_equal(scale, np.float32(generator.autoencoder.scaling.latent_scale))
 
 
 def test_pyramid_carries_its_mpp_and_the_image(workdir):
