@@ -262,6 +262,7 @@ def test_numbers_have_three_digits():
              12.34: "12.3", 2.5e-7: "2.50e−07", float("nan"): "–"}  # fmt: skip
     assert [charts.number(v) for v in shown] == list(shown.values())
     assert [sections.duration(s) for s in (5.25, 600, 9000)] == ["5.25 s", "10.0 min", "2 h 30 min"]
+    assert sections.duration(416 * 86_400 + 20 * 3600) == "416 d 20 h"
 
 
 def test_map_colours_rise_in_lightness():

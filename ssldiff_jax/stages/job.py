@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssldiff_jax.core import files, rng
+from ssldiff_jax.core import durations, files, rng, stopwatch
 from ssldiff_jax.evaluation import seams
 from ssldiff_jax.sampler import chunk, programs, sampler
 from ssldiff_jax.slides import pyramid
@@ -68,7 +68,7 @@ class Cost:
             f"disk up to {self.disk_bytes / 1e6:.1f} MB",
         ]
         if self.seconds is not None:
-            parts.append(f"about {time.strftime('%H:%M:%S', time.gmtime(self.seconds))}")
+            parts.append(f"about {durations.clock(self.seconds)}")
         return ", ".join(parts)
 
 
@@ -99,24 +99,27 @@ class Job:
         cost = self.cost()
         _LOG.info("%s: %s", self.name, cost)
         self._require_room(cost)
-        began = time.monotonic()
-        state = self._drawn()
-        self._write_pixels(state)
-        del state
-        if jax.process_index() == 0:
-            raw = pyramid.RawImage(self._raw, *self.drawing.size)
-            for name in self.formats:
-                pyramid.FORMATS[name](self.folder / f"{self.name}.{name}", raw, self.scale)
+        is_first = jax.process_index() == 0
+        with stopwatch.Stopwatch(self._between / "seconds.json" if is_first else None) as watch:
+            self._write_pixels(self._drawn())
+            if is_first:
+                self._write_files()
+        if is_first:
             facts = {
                 "height": cost.height, "width": cost.width,
                 "unet_forwards": cost.unet_forwards, "decoder_calls": cost.decoder_calls,
-                "seconds": round(time.monotonic() - began, 2),
+                "seconds": round(watch.seconds, 2),
                 "window_lines": [dataclasses.asdict(lines) for lines in self._window_lines()],
             }  # fmt: skip
             files.write_json(done, facts)
             shutil.rmtree(self._between)
         hosts.meet(self.name)
         return files.read_json(done)
+
+    def _write_files(self) -> None:
+        raw = pyramid.RawImage(self._raw, *self.drawing.size)
+        for name in self.formats:
+            pyramid.FORMATS[name](self.folder / f"{self.name}.{name}", raw, self.scale)
 
     def _window_lines(self) -> list[seams.Lines]:
         """Where a seam may be: the borders of the last steps' windows, px."""

@@ -7,6 +7,7 @@ changes no results, and when that was changed.
 
 import dataclasses
 import logging
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,9 @@ from ssldiff_jax.stages import stage as stage_lib
 from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
+
+STOPWATCH = ".seconds.json"
+"""In a stage's folder, the seconds that all processes worked on it."""
 
 
 def begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
@@ -99,8 +103,16 @@ def _note(
         _LOG.info("stage %s: from step %d on, %s", name, change.step, change)
     if record != noted:
         files.write_json(context.folder(name) / "stage.json", record)
-    if found:
-        done.unlink(missing_ok=True)
+    if found and done.exists():
+        _keep_seconds(context.folder(name))
+        done.unlink()
+
+
+def _keep_seconds(folder: pathlib.Path) -> None:
+    """Let what goes on count from what was counted, in a folder that holds no stopwatch yet."""
+    path = folder / STOPWATCH
+    if not path.exists():
+        files.write_json(path, {"seconds": files.read_json(folder / "done.json")["seconds"]})
 
 
 def _values(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, Any]:

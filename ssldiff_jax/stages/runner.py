@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import files
+from ssldiff_jax.core import files, stopwatch
 from ssldiff_jax.stages import (
     anew,
     command,
@@ -188,15 +188,17 @@ def _make(
     """
     _begin(table, name, working)
     memory.reset_peak()
-    began = time.monotonic()
+    path = working.folder(name) / record.STOPWATCH
+    watch = stopwatch.Stopwatch(path if hosts.is_first() else None)
 
     def keep(facts: dict[str, Any]) -> None:
         if hosts.is_first():
-            _finish(table, name, working, facts, time.monotonic() - began, this)
+            _finish(table, name, working, facts, watch.seconds, this)
             anew.settle(table, name, context)
 
     try:
-        facts = _work(table[name], name, working)
+        with watch:
+            facts = _work(table[name], name, working)
     except stage_lib.FoundError as found:
         keep(found.facts)
         raise

@@ -1,17 +1,22 @@
 """What a run leaves to read: JSON lines always, TensorBoard files beside, progress on screen."""
 
+import collections
 import json
 import logging
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import tensorboardX
 import tqdm
 
+from ssldiff_jax.core import durations
+
 _LOG = logging.getLogger(__name__)
+
+_WINDOW = 600.0  # seconds that a rate is taken over
 
 
 class MetricsWriter:
@@ -63,33 +68,64 @@ class Profile:
 
 
 class Progress:
-    """A bar on a terminal, a log line every `interval` seconds otherwise; rate and time left."""
+    """A bar on a terminal, a log line every `interval` seconds otherwise; rate and time left.
 
-    def __init__(self, name: str, total: int, *, start: int = 0, interval: float = 20.0):
-        self._name, self._total, self._start, self._interval = name, total, start, interval
-        self._done, self._began, self._last = start, time.monotonic(), time.monotonic()
+    Both are of the last ten minutes, and of this process alone: the first update, before which
+    programs are compiled, only starts the clock.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: int,
+        *,
+        start: int = 0,
+        interval: float = 20.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._name, self._total, self._done = name, total, start
+        self._interval, self._clock = interval, clock
+        self._last, self._note = clock(), ""
+        # (time, done) of the last ten minutes, at most one a second.
+        self._samples: collections.deque[tuple[float, int]] = collections.deque()
         self._bar = None
         if sys.stderr.isatty() and jax.process_index() == 0:
-            self._bar = tqdm.tqdm(total=total, initial=start, desc=name, dynamic_ncols=True)
+            self._bar = tqdm.tqdm(
+                total=total, initial=start, desc=name, dynamic_ncols=True,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
+            )  # fmt: skip
 
     def update(self, count: int = 1, note: str = "") -> None:
         """Advance by `count`; `note` is shown beside the rate."""
         self._done += count
+        self._note = note or self._note
+        now = self._clock()
+        self._sample(now, count)
         if self._bar is not None:
+            self._bar.set_postfix_str(self._told(now), refresh=False)
             self._bar.update(count)
-            if note:
-                self._bar.set_postfix_str(note)
             return
-        now = time.monotonic()
         if now - self._last < self._interval and self._done < self._total:
             return
         self._last = now
-        rate = (self._done - self._start) / max(now - self._began, 1e-9)
-        left = (self._total - self._done) / max(rate, 1e-9)
-        _LOG.info(
-            "%s %d/%d  %.3g/s  %s left  %s", self._name, self._done, self._total, rate,
-            time.strftime("%H:%M:%S", time.gmtime(left)), note,
-        )  # fmt: skip
+        _LOG.info("%s %d/%d  %s", self._name, self._done, self._total, self._told(now))
+
+    def _sample(self, now: float, count: int) -> None:
+        samples = self._samples
+        if count and (not samples or now - samples[-1][0] >= 1):
+            samples.append((now, self._done))
+        while len(samples) > 1 and samples[1][0] <= now - _WINDOW:
+            samples.popleft()
+
+    def _told(self, now: float) -> str:
+        """Rate and time left, once they are known, and the note."""
+        parts = [self._note] if self._note else []
+        began, before = self._samples[0] if self._samples else (now, self._done)
+        if now > began and self._done > before:
+            rate = (self._done - before) / (now - began)
+            left = durations.clock(max(self._total - self._done, 0) / rate)
+            parts = [f"{rate:.3g}/s", f"{left} left", *parts]
+        return "  ".join(parts)
 
     def close(self) -> None:
         """End the bar."""

@@ -2,14 +2,13 @@
 
 import dataclasses
 import pathlib
-import time
 from typing import Any, Literal
 
 import clu.parameter_overview
 from etils import epath
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import changes, rng
+from ssldiff_jax.core import changes, rng, stopwatch
 from ssldiff_jax.train import checkpoint, feed, hosts, logs, meter, parallel, stretches
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer as optimizer_lib
@@ -151,12 +150,15 @@ class _Record:
         self._progress = logs.Progress(run.name, config.num_steps, start=done)
         self._profile = logs.Profile(run.folder / "profile", done + 10, config.profile_steps)
         self._meter = meter.Meter(config.batch_size)
-        self._began = time.monotonic()
+        seconds = run.folder / ".training_seconds.json"
+        self._watch = stopwatch.Stopwatch(seconds if hosts.is_first() else None)
 
     def __enter__(self) -> "_Record":
+        self._watch.__enter__()
         return self
 
     def __exit__(self, *_) -> None:
+        self._watch.__exit__()
         for part in (self._profile, self._progress, self._writer):
             part.close()
 
@@ -170,7 +172,7 @@ class _Record:
         self._meter.step()
         if step % config.log_every == 0 or step == config.num_steps:
             scalars = {name: float(value) for name, value in metrics.items()}
-            scalars |= {"skipped": int(state.skipped), "seconds": time.monotonic() - self._began}
+            scalars |= {"skipped": int(state.skipped), "seconds": self._watch.seconds}
             self._writer.write(step, scalars | self._meter.read(flops, waited))
             _check_finite(scalars, config, step)
             self._progress.update(0, f"loss {scalars['loss']:.4g}")

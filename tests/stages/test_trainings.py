@@ -304,6 +304,24 @@ def test_the_tool_that_judges_a_training_follows_it(work):
         work.run(other, chosen=["watch"])
 
 
+def test_seconds_are_of_all_processes_that_worked(work):
+    done = lambda: json.loads((work.workdir / "model" / "done.json").read_text())["seconds"]
+    lines = lambda: (work.workdir / "model" / "metrics.jsonl").read_text().splitlines()
+    work.cut_off(4)
+    folder = work.workdir / "model"
+    for name, seconds in ((record.STOPWATCH, 5000), (".training_seconds.json", 3000)):
+        assert 0 < json.loads((folder / name).read_text())["seconds"] < 1000
+        (folder / name).write_text(json.dumps({"seconds": seconds}))
+    work.run(chosen=["model"])
+    assert 5000 < done() < 6000
+    seconds = [json.loads(line)["seconds"] for line in lines()]
+    assert seconds[3] < 1000 < 3000 < seconds[4] < seconds[5] < 4000
+    # A run that was made without a stopwatch goes on from what it noted when it was done.
+    (folder / record.STOPWATCH).unlink()
+    work.run(replaced(num_steps=7), chosen=["model"])
+    assert 5000 < done() < 7000
+
+
 def test_a_record_from_when_intervals_were_part_of_it_is_still_good(work):
     work.run()
     path = work.workdir / "model" / "stage.json"

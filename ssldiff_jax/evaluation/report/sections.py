@@ -107,13 +107,16 @@ def stage_table(stages: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes; tenths of minutes, or hours and minutes, above."""
+    """Seconds below two minutes; tenths of minutes, hours and minutes, or days and hours, above."""
     if seconds < 120:
         return f"{number(seconds)} s"
     minutes = round(seconds / 60)
     if minutes < 120:
         return f"{seconds / 60:.1f} min"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24:02d} h"
 
 
 def encoder_table(encoders: Mapping[str, Mapping[str, Any]]) -> str:
