@@ -423,10 +423,11 @@ def _solver(*, steps: int) -> ConfigDict:
     # dpmpp_2m, ddim, ddpm, plms; paper: DDIM as the published code for large images has it.
     c.name = "dpmpp_2m"
     c.num_solver_steps = steps
-    # Of ddim: 0 deterministic, 1 ddpm.
+    # Of ddim: 0 deterministic … 1 ddpm.
     c.eta = 0.0
     c.t_start = 999
-    # trailing: begins at t_start; leading: ends at 1, as latent diffusion spaces timesteps.
+    # trailing: begins at t_start; leading: ends at 1, as latent diffusion spaces timesteps, of
+    # which it has one fewer than trailing at most.
     c.spacing = "trailing"
     return c
 

@@ -24,6 +24,15 @@ class Schedule:
     beta_start: float = 0.0015
     beta_end: float = 0.0195
 
+    def __post_init__(self):
+        if self.num_timesteps < 1:
+            raise ValueError(f"num_timesteps must be at least 1, got {self.num_timesteps}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(
+                "betas must have 0 < beta_start ≤ beta_end < 1, got "
+                f"beta_start={self.beta_start}, beta_end={self.beta_end}"
+            )
+
     @functools.cached_property
     def alpha_bar(self) -> np.ndarray:
         """The cumulative product of 1 − beta, float64, `(num_timesteps,)`."""

@@ -26,10 +26,11 @@ from ssldiff_jax.diffusion import schedule as schedule_lib
 class SolverConfig:
     """Which update, in how many steps, from which timestep down.
 
-    `eta` is DDIM's stochasticity: 0 deterministic, 1 is DDPM over the same timesteps. `paper` is
-    DDIM as the published code for large images has it: its noise has the variance of single
-    timesteps although it strides over many, and the network is told t + 1. `trailing` timesteps
-    begin at t_start, `leading` ones end at 1, as latent diffusion spaces them.
+    `eta` is DDIM's stochasticity: 0 deterministic, 1 is DDPM over the same timesteps; beyond 1 a
+    step would add more noise than there is where it ends. `paper` is DDIM as the published code for
+    large images has it: its noise has the variance of single timesteps although it strides over
+    many, and the network is told t + 1. `trailing` timesteps begin at t_start, `leading` ones end
+    at 1, as latent diffusion spaces them where their number divides t_start + 1.
     """
 
     name: Literal["ddim", "ddpm", "dpmpp_2m", "plms", "paper"] = "dpmpp_2m"
@@ -37,6 +38,26 @@ class SolverConfig:
     eta: float = 0.0
     t_start: int = 999
     spacing: Literal["trailing", "leading"] = "trailing"
+
+    def __post_init__(self):
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got eta={self.eta}")
+        if self.eta and self.name != "ddim":
+            raise ValueError(f"eta must be 0 but for ddim, got eta={self.eta}, name={self.name}")
+
+    def require_within(self, schedule: schedule_lib.Schedule) -> None:
+        """Raise ValueError where the steps cannot be told apart or lie outside the schedule."""
+        if not 0 <= self.t_start < schedule.num_timesteps:
+            raise ValueError(
+                f"t_start must lie in [0, {schedule.num_timesteps}), got t_start={self.t_start}"
+            )
+        # Leading timesteps are none of them 0.
+        most = self.t_start + (self.spacing == "trailing")
+        if not 1 <= self.num_solver_steps <= most:
+            raise ValueError(
+                f"num_solver_steps must lie in [1, {most}] with spacing={self.spacing}, got "
+                f"num_solver_steps={self.num_solver_steps}, t_start={self.t_start}"
+            )
 
     @property
     def time_offset(self) -> int:
@@ -91,17 +112,8 @@ def solver_table(config: SolverConfig, schedule: schedule_lib.Schedule) -> Solve
 
     Raises ValueError where the steps cannot be told apart or start outside the schedule.
     """
-    steps = config.num_solver_steps
-    if not 0 <= config.t_start < schedule.num_timesteps:
-        raise ValueError(
-            f"t_start must lie in [0, {schedule.num_timesteps}), got t_start={config.t_start}"
-        )
-    if not 1 <= steps <= config.t_start + 1:
-        raise ValueError(
-            f"num_solver_steps must lie in [1, t_start + 1], got num_solver_steps={steps}, "
-            f"t_start={config.t_start}"
-        )
-    t = _timesteps(config, schedule)
+    config.require_within(schedule)
+    t = _timesteps(config)
     levels = _Levels.between(t, schedule, config.spacing)
     if config.name == "dpmpp_2m":
         columns = _dpmpp_2m(levels)
@@ -128,11 +140,10 @@ def solver_table(config: SolverConfig, schedule: schedule_lib.Schedule) -> Solve
     )
 
 
-def _timesteps(config: SolverConfig, schedule: schedule_lib.Schedule) -> np.ndarray:
+def _timesteps(config: SolverConfig) -> np.ndarray:
     steps = config.num_solver_steps
     if config.spacing == "leading":
-        stride = (config.t_start + 1) // steps
-        return np.arange(steps)[::-1] * stride + 1
+        return np.arange(steps)[::-1] * (config.t_start + 1) // steps + 1
     # Begins at t_start, and the last step spans as much as the others.
     return np.round((config.t_start + 1) * np.arange(steps, 0, -1) / steps).astype(int) - 1
 

@@ -354,6 +354,10 @@ class RunConfig:
                 "config.sample.conditioning=cells must come with data.crops.led_by=cells, got "
                 f"{self.data.crops.led_by}"
             )
+        try:
+            self.sample.solver.require_within(self.denoiser.schedule)
+        except ValueError as error:
+            raise config_lib.ConfigError(f"config.sample.solver: {error}") from None
         if self.embeddings.source:
             self._check_imported()
 

@@ -161,3 +161,4 @@ class PriorSection:
                 "config.prior.loss.cond_drop_rate must be 0: config.prior.drop says what is left "
                 f"out, got {self.loss.cond_drop_rate}"
             )
+        self.solver.require_within(self.schedule)

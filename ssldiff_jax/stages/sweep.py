@@ -29,8 +29,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     if not config.embeddings.source:
         judges["encoder"] = parts.load_encoder(context)
     rows, alone = [], {}
-    for way in config.sweep.ways:
-        section = sample_section(config, way)
+    sections = {way: sample_section(config, way) for way in config.sweep.ways}
+    for way, section in sections.items():
         if section.conditioning == "cells" and config.num_cells == 1:
             _LOG.info("%s is left out: the denoiser was not trained on cells", way)
             continue
@@ -66,7 +66,12 @@ def sample_section(config: run_config.RunConfig, way: str) -> run_config.SampleS
             hint = config_lib.nearest_path(key, part)
             raise config_lib.ConfigError(f"config.sweep.ways: no key in {change!r}{hint}")
         part[key] = _value(text, config.window)
-    return config_lib.build(run_config.SampleSection, values, "config.sample")
+    section = config_lib.build(run_config.SampleSection, values, "config.sample")
+    try:
+        section.solver.require_within(config.denoiser.schedule)
+    except ValueError as error:
+        raise config_lib.ConfigError(f"config.sweep.ways: {error}, in {way!r}") from None
+    return section
 
 
 def _value(text: str, window: int) -> Any:

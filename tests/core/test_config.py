@@ -163,3 +163,16 @@ def test_sections_that_do_not_go_together_are_refused(path, value, message):
             config[name].model.vit.update(image_px=value, patch_px=8)
     with pytest.raises(config_lib.ConfigError, match=message):
         config_lib.build(stages_config.RunConfig, config.to_dict())
+
+
+@pytest.mark.parametrize("section", ["sample", "prior"])
+def test_a_solver_fits_its_schedule_before_anything_runs(section):
+    config = importlib.import_module("configs.tiny").get_config().to_dict()
+    solver = config[section]["solver"]
+    for wrong, message in (
+        ({"t_start": 1000}, r"\[0, 1000\), got t_start=1000"),
+        ({"num_solver_steps": 1000, "t_start": 999, "spacing": "leading"}, r"\[1, 999\]"),
+    ):
+        values = config | {section: config[section] | {"solver": solver | wrong}}
+        with pytest.raises(config_lib.ConfigError, match=f"config.{section}.*{message}"):
+            config_lib.build(stages_config.RunConfig, values)

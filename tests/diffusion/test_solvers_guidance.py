@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import rng
 from ssldiff_jax.diffusion import guidance, prediction, schedule, solvers
 
@@ -191,6 +192,40 @@ def test_the_last_step_returns_x0_hat(name, eta, steps):
     assert (table.alpha_next[-1], table.sigma_next[-1]) == (1, 0)
 
 
+@pytest.mark.parametrize("plan", [SCHEDULE, schedule.Schedule("cosine")], ids=lambda p: p.name)
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+@pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m", "plms", "paper"])
+def test_every_number_of_steps_has_a_table_or_is_refused(name, spacing, plan):
+    """All timesteps once and in order, inside the schedule; coefficients are numbers, and of a
+    clean x0 that is known every step keeps the mean."""
+    for steps in (1, 2, 3, 501, 999, 1000):
+        config = solvers.SolverConfig(name, steps, spacing=spacing)
+        if (spacing, steps) == ("leading", 1000):
+            with pytest.raises(ValueError, match=r"in \[1, 999\] .* got num_solver_steps=1000"):
+                solvers.solver_table(config, plan)
+            continue
+        table = solvers.solver_table(config, plan)
+        t = np.delete(table.t, 1) if name == "plms" else table.t
+        assert len(t) == steps
+        assert np.all(np.diff(t) < 0)
+        assert (t[0] == 999) if spacing == "trailing" else (t[-1] == 1)
+        assert 0 <= t[-1] <= t[0] <= 999
+        assert all(np.isfinite(column).all() for column in table.columns().values())
+        if name in ("ddim", "ddpm", "paper"):
+            mean = table.x * plan.alphas[table.t] + table.x0
+            np.testing.assert_allclose(mean, table.alpha_next, atol=1e-5)
+
+
+def test_leading_timesteps_span_the_schedule_whatever_their_number():
+    """Those that divide it are latent diffusion's; none leaves a gap of a stride before t_start."""
+    for steps in (10, 50, 250, 30, 600, 999):
+        t = solvers.solver_table(solvers.SolverConfig("ddim", steps, spacing="leading"), SCHEDULE).t
+        if 1000 % steps == 0:
+            np.testing.assert_array_equal(t, np.arange(0, 1000, 1000 // steps)[::-1] + 1)
+        assert np.all(np.abs(-np.diff(t) - 1000 / steps) < 1)
+        assert 1000 - t[0] <= 1000 / steps + 1
+
+
 @pytest.mark.parametrize(("steps", "t_start"), [(1, 0), (20, 999), (7, 500), (300, 299)])
 def test_timesteps_fall_from_t_start_in_equal_steps(steps, t_start):
     t = table_of("ddim", steps, t_start=t_start).t
@@ -307,3 +342,38 @@ def test_rescaling_brings_back_the_spread(rescale):
 def test_guidance_that_means_nothing_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         guidance.GuidanceConfig(2.0, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "eta", "message"),
+    [
+        ("ddim", 2.0, r"eta must lie in \[0, 1\], got eta=2.0"),
+        ("ddim", -0.5, "got eta=-0.5"),
+        ("ddim", float("nan"), "got eta=nan"),
+        ("dpmpp_2m", 0.5, "eta must be 0 but for ddim, got eta=0.5, name=dpmpp_2m"),
+    ],
+)
+def test_noise_that_no_step_can_have_is_refused(name, eta, message):
+    """Song et al. 2021: noise² ≤ sigma_next² everywhere exactly where eta ≤ 1."""
+    with pytest.raises(ValueError, match=message):
+        solvers.SolverConfig(name, eta=eta)
+    values = {"name": name, "eta": eta}
+    with pytest.raises(config_lib.ConfigError, match=f"config.sample.solver: .*{message}"):
+        config_lib.build(solvers.SolverConfig, values, "config.sample.solver")
+
+
+def test_eta_one_is_the_most_that_every_schedule_allows():
+    """A timestep of nearly no signal to one of nearly none less: its noise is all there is."""
+    alpha, sigma = SCHEDULE.alphas, SCHEDULE.sigmas
+    share = (1 - (alpha[1:] / alpha[:-1]) ** 2) / sigma[1:] ** 2  # of eta = 1, over sigma_next²
+    assert share.max() < 1
+    from_noise = (1 - alpha[-1] ** 2) / sigma[-1] ** 2  # in one step to the clean image
+    assert from_noise == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "values", [{"num_timesteps": 0}, {"beta_start": 0.0}, {"beta_start": 0.02}, {"beta_end": 1.0}]
+)
+def test_a_schedule_that_is_none_is_refused(values):
+    with pytest.raises(ValueError, match=f"{next(iter(values))}|betas"):
+        schedule.Schedule(**values)
