@@ -32,6 +32,12 @@ class AutoencoderConfig:
         """The sizes of the chosen kind."""
         return self.light if self.kind == "light" else self.conv
 
+    @property
+    def num_stored(self) -> int:
+        """Channels of what is stored of latents: mean and log-variance, or, of a VQ autoencoder,
+        which has no variance, the mean alone."""
+        return self.chosen.latent_channels * (1 if self.kind == "vq" else 2)
+
 
 class Reconstruction(flax.struct.PyTreeNode):
     """An image through its latents, what the latents cost, and the codes of a VQ one.
@@ -103,6 +109,11 @@ def sample_moments(moments: Moments, noise: arrays.Latents) -> jax.Array:
     """mean + std·noise, log-variance clipped as in latent diffusion."""
     mean, logvar = jnp.split(moments, 2, axis=-1)
     return mean + jnp.exp(0.5 * jnp.clip(logvar, *_LOGVAR_RANGE)) * noise
+
+
+def sample_stored(stored: Float[arrays.AnyArray, "B h w Cs"], noise: arrays.Latents) -> jax.Array:
+    """z of stored moments, or of means that were stored alone."""
+    return jnp.asarray(stored) if stored.shape == noise.shape else sample_moments(stored, noise)
 
 
 def kl_divergence(moments: Moments) -> Float[jax.Array, ""]:

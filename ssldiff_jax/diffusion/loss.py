@@ -70,16 +70,21 @@ def denoising_loss(
 
 @dataclasses.dataclass(frozen=True)
 class DenoisingTask:
-    """Learn p(latents | embedding) from batches of cached `moments` and `embedding`."""
+    """Learn p(latents | embedding) from batches of cached `moments`, or means alone in their place,
+    and `embedding`."""
 
     denoiser: conditioning.Denoiser
     scaling: autoencoder.LatentScaling
     schedule: schedule_lib.Schedule
     config: LossConfig
 
+    @property
+    def _num_channels(self) -> int:
+        return len(self.scaling.latent_scale)
+
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Parameters, and no further state."""
-        mean, _ = jnp.split(batch["moments"].astype(jnp.float32), 2, axis=-1)
+        mean = batch["moments"][..., : self._num_channels].astype(jnp.float32)
         t = jnp.zeros(mean.shape[0], jnp.int32)
         return self.denoiser.init(key, mean, t, batch["embedding"])["params"], {}
 
@@ -92,9 +97,9 @@ class DenoisingTask:
 
         # latents
         moments = moments.astype(jnp.float32)
-        shape = (*moments.shape[1:-1], moments.shape[-1] // 2)
+        shape = (*moments.shape[1:-1], self._num_channels)
         noise = rng.per_example(key_z, index, jax.random.normal, shape)
-        x0 = self.scaling.apply(autoencoder.sample_moments(moments, noise))
+        x0 = self.scaling.apply(autoencoder.sample_stored(moments, noise))
 
         # condition
         drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.config.cond_drop_rate)

@@ -103,7 +103,7 @@ def _denoiser(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
         conditioning.Denoiser(model), scaling, section.schedule, section.loss
     )
     return task, {
-        "moments": ((side, side, 2 * channels), jnp.bfloat16),
+        "moments": ((side, side, config.autoencoder.model.num_stored), jnp.bfloat16),
         "embedding": ((model.condition_dim,), jnp.float32),
         "index": ((), jnp.int32),
     }

@@ -22,14 +22,16 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     source = parts.records(context, "train")
     table = parts.crop_table(config, source)
     # Moments of a few hundred are far outside; half precision keeps three digits of the rest.
-    field = store.Field("moments", (config.window, config.window, 2 * channels), "float16")
+    shape = (config.window, config.window, config.autoencoder.model.num_stored)
+    field = store.Field("moments", shape, "float16")
     made = store.SharedStore(context.folder("latents"), (field,), len(table), store.SHARD_SIZE)
     encode = _encoder(context, params)
 
     def write(number: int, progress: logs.Progress) -> None:
         found = embeddings.records_of(source, table, made.examples(number), progress)
         moments = (m for batch in found for m in encode(batch))
-        made.write(number, ({"moments": m} for m in moments), lambda b: _sums(b["moments"]))
+        sums = lambda batch: _sums(batch["moments"], channels)
+        made.write(number, ({"moments": m} for m in moments), sums)
 
     embeddings.each_shard(made, "latents", write)
     if not hosts.is_first():
@@ -56,7 +58,8 @@ def _encoder(context: stage.Context, params: Any):
 
     def program(params, image_uint8):
         moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
-        return moments[:, margin : margin + side, margin : margin + side]
+        kept = moments[..., : config.autoencoder.model.num_stored]
+        return kept[:, margin : margin + side, margin : margin + side]
 
     encode = spread.Spread(program, spread.local_mesh())
 
@@ -70,9 +73,10 @@ def _encoder(context: stage.Context, params: Any):
     return batches
 
 
-def _sums(moments: np.ndarray) -> np.ndarray:
-    """Count, sum and sum of squares of z ~ N(mean, var), for each channel."""
-    mean, logvar = np.split(moments.astype(np.float64), 2, axis=-1)
-    square = mean**2 + np.exp(np.clip(logvar, -30, 20))
-    count = np.full(mean.shape[-1], mean[..., 0].size)
+def _sums(moments: np.ndarray, channels: int) -> np.ndarray:
+    """Count, sum and sum of squares of z ~ N(mean, var), for each channel; without log-variance
+    there is no variance."""
+    mean, logvar = np.split(moments.astype(np.float64), [channels], axis=-1)
+    square = mean**2 + (np.exp(np.clip(logvar, -30, 20)) if logvar.size else 0)
+    count = np.full(channels, mean[..., 0].size)
     return np.stack([count, mean.sum(axis=(0, 1, 2)), square.sum(axis=(0, 1, 2))])

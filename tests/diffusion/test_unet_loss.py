@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -189,6 +190,17 @@ def test_loss_is_the_weighted_error(prediction, gamma):
     weight = {"eps": 1 / snr, "x0": 1, "v": 1 / (snr + 1)}[prediction] * np.minimum(snr, gamma)
     expected = np.mean((weight if gamma else 1.0) * target**2)
     assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+def test_means_stored_alone_are_moments_without_variance(prediction):
+    """Stores of a VQ autoencoder's latents have no log-variance; older ones have it, −30."""
+    batch, task = batch_of(8), task_of(prediction, gain=0.1)
+    alone = batch | {"moments": batch["moments"][..., :2]}
+    assert value_of(task, alone) == pytest.approx(value_of(task, batch), rel=1e-5)
+    task = dataclasses.replace(task, denoiser=denoiser_of(TINY))
+    begin = lambda batch: jax.eval_shape(task.init, jax.random.key(0), batch)[0]
+    assert begin(alone) == begin(batch)
 
 
 @pytest.mark.parametrize("t", [5, 300, 900])
