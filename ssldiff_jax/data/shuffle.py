@@ -26,6 +26,12 @@ def examples_at(places: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.n
     return found.astype(np.int64)
 
 
+def first(wanted: int, count: int, seed: int) -> Int[np.ndarray, "N"]:
+    """The first `wanted` of `count` examples in a random order, all where there are no more; time
+    and memory are those of what is wanted."""
+    return examples_at(np.arange(min(wanted, count)), count, seed)
+
+
 def _network(
     value: UInt64[np.ndarray, "N"], key: UInt64[np.ndarray, "N"], half: int
 ) -> UInt64[np.ndarray, "N"]:

@@ -120,13 +120,13 @@ def _imported(context: stage.Context) -> dict[str, Any]:
         rows, cols = reference["height"] // px, reference["width"] // px
         grid = _rows(np.array(reference["cells"]), embeddings).reshape(rows, cols, -1)
         files.write_atomic(folder / f"region_{i}.npy", lambda path, grid=grid: np.save(path, grid))
-    places = parts.records(context, "train").places[:, [0, 3]]
+    places = parts.records(context, "train").places
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
     progress, rank = logs.Progress("embeddings", len(places)), 0.0
     for start in range(0, len(places), _BATCH):
         # Records are in the order of their slides, so every file is read once.
-        embedding = _rows(places[start : start + _BATCH], embeddings)
+        embedding = _rows(places[start : start + _BATCH, [0, 3]], embeddings)
         rank = rank or encoder.effective_rank(embedding)
         writer.append(embedding=embedding)
         progress.update(len(embedding))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import plan
+from ssldiff_jax.data import plan, shuffle
 from ssldiff_jax.weights import alignment, features, published
 
 _LOG = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def check_alignment(
     Raises WeightsError where another order would agree better. None where the patches are too
     few to tell.
     """
-    chosen = np.random.default_rng(0).permutation(count)[:NUM_COMPARED].tolist()
+    chosen = shuffle.first(NUM_COMPARED, count, seed=0).tolist()
     if len(chosen) < alignment.LEAST:
         return None
     chosen = sorted(chosen, key=lambda i: (square(i).slide, square(i).row))

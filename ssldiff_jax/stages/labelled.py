@@ -12,7 +12,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.data import measures, mosaic, plan
+from ssldiff_jax.data import measures, mosaic, plan, shuffle
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.stages import parts, region_conditions, stage
 
@@ -60,7 +60,7 @@ def told(record: bytes, name: str) -> str:
     return features.feature[name].bytes_list.value[0].decode()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Sample:
     """Some patches of a split, those of one slide side by side.
 
@@ -70,7 +70,7 @@ class Sample:
     """
 
     source: Source
-    places: tuple[tuple[int, int], ...]
+    places: Int[np.ndarray, "N 2"]
 
     @classmethod
     def draw(cls, source: Source, count: int) -> "Sample":
@@ -78,23 +78,26 @@ class Sample:
         them too, and fewer where there are no more (a warning tells)."""
         data = source.context.config.data
         room = data.records.record_px - data.crops.patch_px
-        order = np.random.default_rng(0).permutation(len(source.records)).tolist()
+        order = shuffle.first(count, len(source.records), seed=0)
         shifts = dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4))
-        places = [(number, shift) for shift in shifts for number in order][:count]
-        if len(places) < count:
+        taken = [order[: max(count - i * len(order), 0)] for i in range(len(shifts))]
+        numbers = np.concatenate(taken)
+        shift = np.repeat(list(shifts), [len(part) for part in taken])
+        if len(numbers) < count:
             _LOG.warning(
-                "%d of the %d patches of %s wanted are there", len(places), count, source.split
+                "%d of the %d patches of %s wanted are there", len(numbers), count, source.split
             )
-        slides = source.records.places[:, 0]
         # Patches of one record overlap: they leave a jackknife together.
-        return cls(source, tuple(sorted(places, key=lambda place: (slides[place[0]], *place))))
+        slides = source.records.places[numbers, 0]
+        together = np.lexsort((shift, numbers, slides))
+        return cls(source, np.stack([numbers, shift], axis=1)[together])
 
     def __len__(self) -> int:
         return len(self.places)
 
     def patch(self, index: int) -> Patch:
         """One of them."""
-        return self.source.patch(*self.places[index])
+        return self.source.patch(*self.places[index].tolist())
 
     def pixels(self, start: int, stop: int) -> UInt8[np.ndarray, "N s s 3"]:
         """Those from `start` up to `stop`."""
@@ -103,7 +106,7 @@ class Sample:
     def classes(self, labels: Labels) -> list[str]:
         """What each shows, or was recorded as. Raises ConfigError where records hold nothing."""
         if labels == "recorded":
-            return recorded(self.source, (number for number, _ in self.places))
+            return recorded(self.source, self.places[:, 0].tolist())
         measure = Measure.of_run(self.source.context, labels)
         return [measure.most(self.patch(index)) for index in range(len(self))]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, files
-from ssldiff_jax.data import crops, patch_list
+from ssldiff_jax.data import crops, patch_list, shuffle
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
@@ -57,7 +57,7 @@ def patches_at(
 ) -> np.ndarray:
     """Squares of `side` px at (shift, shift) of `count` records, in a fixed random order."""
     source = records(context, split)
-    order = np.random.default_rng(0).permutation(len(source))[:count]
+    order = shuffle.first(count, len(source), seed=0)
     at = np.s_[shift : shift + side, shift : shift + side]
     return np.stack([source[int(i)][at] for i in order])
 

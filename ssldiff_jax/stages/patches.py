@@ -46,7 +46,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
         file = published.fingerprint(str(path)) if path.exists() else None
         slides = [[patches.source, len(patches), file]]
     else:
-        slides = [slide_source.fingerprint(s) for s in slide_source.sources(config.data)]
+        slides = slide_source.fingerprints(slide_source.sources(config.data))
     return {"slides": slides, "embeddings": config.embeddings.fingerprint()}
 
 

@@ -117,7 +117,7 @@ class RegionConditions:
 
     def _training_cases(self) -> set[str]:
         """Those with a record to learn from."""
-        slides = np.unique(parts.records(self._context, "train").places[:, 0])
+        slides = parts.records(self._context, "train").slides[:, 0]
         return {self._case(slide) for slide in slides.tolist()}
 
     def _case(self, slide: int) -> str:

@@ -1,12 +1,13 @@
 """Slides that a config names, as tasks for the archive, and what became of them."""
 
+import concurrent.futures
 import csv
 import dataclasses
 import functools
 import io
 import logging
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from ssldiff_jax.stages import imported
 from ssldiff_jax.weights import features
 
 _LOG = logging.getLogger(__name__)
+
+_ASKED_TOGETHER = 32  # slides: more would be turned away by some servers
 
 
 def sources(data: run_config.DataConfig) -> list[str]:
@@ -47,6 +50,13 @@ def fingerprint(source: str) -> list[Any]:
         return [path.name, path.stat().st_size]
     except (OSError, slide_lib.SlideError):
         return [remote.name_of(source), -1]
+
+
+def fingerprints(found: Sequence[str]) -> list[list[Any]]:
+    """Those of slides, in their order; remote ones are asked several at a time, as each answer
+    takes a while."""
+    with concurrent.futures.ThreadPoolExecutor(_ASKED_TOGETHER) as pool:
+        return list(pool.map(fingerprint, found))
 
 
 def tiling_config(data: run_config.DataConfig) -> tiling.TilingConfig:
@@ -87,7 +97,8 @@ def tasks(
     opener = lambda s: functools.partial(
         remote.open_remote if remote.is_remote(s) else slide_lib.open_slide, s, **options
     )
-    return [make(source, opener(source), fingerprint(source)) for source in found]
+    told = zip(found, fingerprints(found), strict=True)
+    return [make(source, opener(source), facts) for source, facts in told]
 
 
 def _open_image(spec: str, number: int, mpp: float) -> slide_lib.Slide:

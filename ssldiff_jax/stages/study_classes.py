@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from ssldiff_jax.data import measures
+from ssldiff_jax.data import measures, shuffle
 from ssldiff_jax.evaluation import clusters
 from ssldiff_jax.stages import labelled, parts, stage
 
@@ -34,8 +34,8 @@ class Patches:
     @classmethod
     def some(cls, source: labelled.Source, count: int) -> "Patches":
         """One of each of `count` records, in a random order of the run's seed; 0 is all."""
-        order = np.random.default_rng(source.context.config.seed).permutation(len(source.records))
-        numbers = order[: count or len(order)].tolist()
+        records, seed = len(source.records), source.context.config.seed
+        numbers = shuffle.first(count or records, records, seed).tolist()
         read = [source.patch(number) for number in numbers]
         cases = labelled.numbered(source.told(number, "case") for number in numbers)
         return cls(source, numbers, read, np.stack([pixels for _, pixels in read]), cases)

@@ -28,6 +28,14 @@ def test_neighbours_come_from_anywhere():
     assert abs(turns.mean() - 2 / 3) < 0.02
 
 
+@pytest.mark.parametrize(("wanted", "there"), [(0, 5), (5, 5), (9, 5), (300, 300_000_000)])
+def test_the_first_of_a_random_order_are_different_ones(wanted, there):
+    found = shuffle.first(wanted, there, seed=4)
+    assert len(set(found.tolist())) == len(found) == min(wanted, there)
+    np.testing.assert_array_equal(found[:3], shuffle.first(3, there, seed=4)[:wanted])
+    assert wanted < 300 or np.median(found) == pytest.approx(there / 2, rel=0.3)
+
+
 def test_places_far_away_cost_the_same_and_are_the_same():
     count = 300_000_000
     places = np.array([0, count - 1, count, 5 * count + 17])

@@ -1,5 +1,8 @@
 """What patches show: land cover is measured in bands that records do not have."""
 
+import tracemalloc
+import types
+
 import numpy as np
 import pytest
 import rasterio
@@ -59,12 +62,37 @@ def test_what_was_not_recorded_is_refused(scene):
         sample.classes("recorded")
 
 
+def test_a_sample_of_270_million_records_takes_the_memory_of_the_sample(tmp_path):
+    count = 270_000_000
+    places = np.lib.format.open_memmap(tmp_path / "places.npy", "w+", np.int32, (count, 4))
+
+    class Records:
+        def __init__(self, places):
+            self.places = places
+
+        def __len__(self):
+            return len(self.places)
+
+    data = types.SimpleNamespace(
+        records=types.SimpleNamespace(record_px=96), crops=types.SimpleNamespace(patch_px=64)
+    )
+    context = types.SimpleNamespace(config=types.SimpleNamespace(data=data))
+    source = types.SimpleNamespace(context=context, split="train", records=Records(places))
+    tracemalloc.start()
+    sample = labelled.Sample.draw(source, 1000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e6
+    assert len(set(sample.places[:, 0].tolist())) == 1000
+    assert set(sample.places[:, 1].tolist()) == {16}
+
+
 def test_samples_are_of_different_places_and_slides_lie_together(scene):
     source = labelled.Source(scene, "train")
     count = len(source.records)
     sample = labelled.Sample.draw(source, count + 5)
-    assert len(set(sample.places)) == count + 5
-    numbers = [number for number, _ in sample.places]
+    assert len({tuple(place) for place in sample.places.tolist()}) == count + 5
+    numbers = sample.places[:, 0].tolist()
     slides = source.records.places[numbers, 0]
     assert (np.diff(slides) >= 0).all()
     assert set(numbers) == set(range(count))
