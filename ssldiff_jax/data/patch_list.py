@@ -1,16 +1,32 @@
 """Lists of patches that are already cut: image files, one array of pixels, a TFDS data set."""
 
+import contextlib
+import io
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ssldiff_jax.core import arrays, pickles
-from ssldiff_jax.slides import pixels
+from ssldiff_jax.core import arrays
+from ssldiff_jax.data.npy_list import PatchListError, read_array
+from ssldiff_jax.slides import backends, colour, pixels
+from ssldiff_jax.slides import reading as reading_lib
+
+__all__ = [
+    "FOLDER",
+    "TFDS",
+    "ImageFiles",
+    "PatchList",
+    "PatchListError",
+    "PixelArray",
+    "TfdsImages",
+    "is_list",
+    "open_list",
+]
 
 TFDS = "tfds:"
 """What stands before the name of a TFDS data set."""
@@ -19,11 +35,11 @@ FOLDER = "folder:"
 """What stands before a folder of images, each of them a patch."""
 
 _IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_READ_AS_SLIDES = (".tif", ".tiff", ".jp2")  # they have pages, bands and depths
 _NAMES_IN_ERROR = 3
 
-
-class PatchListError(ValueError):
-    """A list of patches that cannot be used; the message is one line and names it."""
+Pictures = Literal["alike", "as stored"]
+"""How pictures of 8 bits are read by a reading that is of rasters."""
 
 
 class PatchList(Protocol):
@@ -54,9 +70,15 @@ class ImageFiles:
     """Image files by the names in a list, relative to the list's folder, or to the one folder
     beside the list that has the first of them."""
 
-    def __init__(self, path: pathlib.Path, names: list[str]):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        names: list[str],
+        reading: reading_lib.ReadingConfig = reading_lib.AS_STORED,
+        pictures: Pictures = "alike",
+    ):
         self.source = str(path)
-        self._names = names
+        self._names, self._reading, self._pictures = names, reading, pictures
         self._folder = _folder_of(path, names[0])
 
     def __len__(self) -> int:
@@ -69,19 +91,30 @@ class ImageFiles:
         return pathlib.PurePath(self._names[number]).parent.name
 
     def shape(self, number: int) -> tuple[int, int]:
-        return self._with_image(number, lambda image: (image.height, image.width))
-
-    def read(self, number: int) -> arrays.ImageUint8:
-        return self._with_image(number, pixels.to_rgb)
-
-    def _with_image(self, number: int, look: Callable[[Image.Image], Any]) -> Any:
         path = self._folder / self._names[number]
+        if self._reading.is_of_rasters or path.suffix.lower() in _READ_AS_SLIDES:
+            return self._opened(path, lambda backend: backend.level_shapes[0])
         try:
             with Image.open(path) as image:
-                return look(image)
+                return pixels.upright_shape(image)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types
             detail = " ".join(str(error).split())
             raise PatchListError(f"expected an image, got {path}: {detail:.200}") from error
+
+    def read(self, number: int) -> arrays.ImageUint8:
+        path = self._folder / self._names[number]
+        return self._opened(path, lambda b: b.read(0, 0, 0, *b.level_shapes[0]))
+
+    def _opened(self, path: pathlib.Path, look: Callable[[backends.Backend], Any]) -> Any:
+        """What is seen in a file, which is read as a slide is."""
+        reading = self._reading
+        if self._pictures == "as stored":
+            reading = reading.of_picture(path)
+        try:
+            with contextlib.closing(backends.open_backend(path, reading)) as backend:
+                return look(backend)
+        except backends.SlideError as error:
+            raise PatchListError(f"expected an image, got {path}: {error}") from error
 
 
 class PixelArray:
@@ -118,8 +151,8 @@ class TfdsImages:
     What is not prepared yet is downloaded; most data sets need TensorFlow for that, once.
     """
 
-    def __init__(self, name: str):
-        self.source = TFDS + name
+    def __init__(self, name: str, reading: reading_lib.ReadingConfig = reading_lib.AS_STORED):
+        self.source, self._reading = TFDS + name, reading
         try:
             builder = tfds.builder(name, file_format="array_record")
             tfds.disable_progress_bar()
@@ -161,7 +194,10 @@ class TfdsImages:
         return self.read(number).shape[:2]
 
     def read(self, number: int) -> arrays.ImageUint8:
-        image = np.asarray(self._decode(self._example(number)["image"]))
+        encoded = self._example(number)["image"]
+        if self._reading.colour == "srgb":
+            return _as_srgb(encoded, f"{self.source}: {self.name(number)}")
+        image = np.asarray(self._decode(encoded))
         return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
     def _example(self, number: int) -> dict[str, Any]:
@@ -176,16 +212,25 @@ def is_list(spec: str) -> bool:
     return spec.startswith((TFDS, FOLDER)) or spec.endswith(".npy")
 
 
-def open_list(spec: str) -> PatchList:
+def open_list(
+    spec: str,
+    reading: reading_lib.ReadingConfig = reading_lib.AS_STORED,
+    *,
+    pictures: Pictures = "alike",
+) -> PatchList:
     """Open `tfds:NAME`, `folder:PATH` (all images in it, in folders named by their classes if any),
     or a .npy file of pixels or of names of image files.
 
-    Raises PatchListError for anything else, and for a list of nothing.
+    Files are read as slides are, by `reading`; `pictures` of 8 bits may be taken as they are stored
+    instead. Raises PatchListError for anything else, for a list of nothing, and for bands or a
+    range of what are no files.
     """
-    if spec.startswith(TFDS):
-        return TfdsImages(spec.removeprefix(TFDS))
     if spec.startswith(FOLDER):
-        return _image_folder(pathlib.Path(os.path.expanduser(spec.removeprefix(FOLDER))))
+        folder = pathlib.Path(os.path.expanduser(spec.removeprefix(FOLDER)))
+        return ImageFiles(folder, _names_in(folder), reading, pictures)
+    if spec.startswith(TFDS):
+        _require_no_bands(spec, reading)
+        return TfdsImages(spec.removeprefix(TFDS), reading)
     path = pathlib.Path(os.path.expanduser(spec))
     if not path.is_file():
         raise PatchListError(f"expected a .npy list of patches, got {path}: no such file")
@@ -193,76 +238,27 @@ def open_list(spec: str) -> PatchList:
     if not len(array):
         raise PatchListError(f"{path}: expected patches, got an empty list")
     if isinstance(array, list):
-        return ImageFiles(path, array)
+        return ImageFiles(path, array, reading, pictures)
+    _require_no_bands(spec, reading)
     return PixelArray(path, array)
 
 
-def _image_folder(folder: pathlib.Path) -> ImageFiles:
+def _require_no_bands(spec: str, reading: reading_lib.ReadingConfig) -> None:
+    if reading.is_of_rasters:
+        raise PatchListError(
+            f"{spec}: expected rasters for config.data.reading.bands, low and high, got pixels of "
+            "8 bits"
+        )
+
+
+def _names_in(folder: pathlib.Path) -> list[str]:
     if not folder.is_dir():
         raise PatchListError(f"expected a folder of images, got {folder}: no such folder")
     is_image = lambda p: p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith(".")
     found = sorted(p for p in folder.rglob("*") if is_image(p))
     if not found:
         raise PatchListError(f"{folder}: expected images ({', '.join(_IMAGE_SUFFIXES)}), got none")
-    return ImageFiles(folder, [str(p.relative_to(folder)) for p in found])
-
-
-def read_array(path: pathlib.Path) -> np.ndarray | list[str]:
-    """A .npy file: numbers as a mapped array, strings as a list. Nothing in it is executed.
-
-    Raises PatchListError for a damaged file, and for objects that are no names.
-    """
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, _, dtype = read(file)
-            rest = file.read() if dtype.hasobject else b""
-        if dtype.hasobject:
-            return _names(rest, shape)
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except PatchListError as error:
-        raise PatchListError(f"{path}: {error}") from None
-    except Exception as error:
-        # Whatever a damaged file trips over, the file is what is wrong.
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise PatchListError(f"{path}: expected a .npy array, got {detail:.200}") from error
-    return [str(name) for name in array] if array.dtype.kind == "U" and array.ndim == 1 else array
-
-
-class _ObjectArray:
-    """An array of Python objects, its items as a list."""
-
-    def __init__(self, *args: Any):
-        self.items: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        *_, self.items = state
-
-
-class _NamesUnpickler(pickles.Unpickler):
-    """Rebuilds an array of strings or paths."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith("numpy") and name == "_reconstruct":
-            return _ObjectArray
-        if module.startswith("pathlib") and name in ("PosixPath", "PurePosixPath"):
-            return lambda *parts: "/".join(parts)
-        return super().find_class(module, name)
-
-
-def _names(data: bytes, shape: tuple[int, ...]) -> list[str]:
-    found = _NamesUnpickler(data).load()
-    items = found.items if isinstance(found, _ObjectArray) else None
-    if len(shape) != 1 or not isinstance(items, list) or len(items) != shape[0]:
-        raise PatchListError(f"expected one row of names, got objects of shape {shape}")
-    wrong = [item for item in items if not isinstance(item, str)]
-    if wrong:
-        raise PatchListError(f"expected names of files, got {type(wrong[0]).__name__}")
-    return items
+    return [str(p.relative_to(folder)) for p in found]
 
 
 def _folder_of(path: pathlib.Path, first: str) -> pathlib.Path:
@@ -277,6 +273,16 @@ def _folder_of(path: pathlib.Path, first: str) -> pathlib.Path:
             + (f" ({looked})" if looked else "")
         )
     return found[0]
+
+
+def _as_srgb(encoded: bytes, name: str) -> arrays.ImageUint8:
+    """An encoded image by the ICC profile that it has, if any."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            profile = image.info.get("icc_profile")
+            return pixels.to_rgb(image, colour.ToSrgb.from_bytes(profile) if profile else None)
+    except Exception as error:  # Pillow's decoders raise a dozen unrelated types
+        raise PatchListError(f"{name}: expected an image, got: {_reason(error):.200}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -10,6 +10,8 @@ from ssldiff_jax.core import arrays
 
 WHITE = 255
 
+_ORIENTATION, _QUARTER_TURNS = 274, (5, 6, 7, 8)  # of EXIF
+
 
 def to_rgb(
     image: Image.Image, convert: Callable[[Image.Image], Image.Image] | None = None
@@ -32,6 +34,12 @@ def to_rgb(
     if image.has_transparency_data:
         return composite_on_white(image.convert("RGBA"))
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def upright_shape(image: Image.Image) -> tuple[int, int]:
+    """Height and width of what `to_rgb` gives, without decoding it."""
+    is_turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+    return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
 def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:

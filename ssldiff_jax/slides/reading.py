@@ -2,7 +2,11 @@
 
 import dataclasses
 import math
+import pathlib
 from typing import Literal
+
+_PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
+_PNG_DEPTH = 24  # where a PNG tells its bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +39,29 @@ class ReadingConfig:
     def is_scaled(self) -> bool:
         """Whether values are mapped, or taken as stored."""
         return self.low != 0 or self.high != 0
+
+    @property
+    def is_of_rasters(self) -> bool:
+        """Whether it says something that no picture has: other bands, or another range."""
+        return bool(self.bands) or self.is_scaled
+
+    def of_picture(self, path: pathlib.Path) -> "ReadingConfig":
+        """The same without bands and range for a picture of 8 bits (PNG, JPEG, WebP, BMP), as tools
+        write them: it holds colours already."""
+        if not (self.is_of_rasters and _is_picture(path)):
+            return self
+        return dataclasses.replace(self, bands=(), low=0.0, high=0.0)
+
+
+def _is_picture(path: pathlib.Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except OSError:
+        return False
+    if head.startswith(_PNG):
+        return head[_PNG_DEPTH : _PNG_DEPTH + 1] != b"\x10"
+    return head.startswith((_JPEG, _BMP)) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
 AS_STORED = ReadingConfig()

@@ -30,7 +30,10 @@ class _Folder:
         path, quality = getattr(context.config.compare, key), context.config.evaluate.jpeg_quality
         if not path:
             raise config_lib.ConfigError(f"config.compare.{key} must name a folder, got ''")
-        found = patch_list.open_list(path if patch_list.is_list(path) else f"folder:{path}")
+        named = path if patch_list.is_list(path) else f"folder:{path}"
+        reading = context.config.data.reading
+        # Of a run on rasters, drawn images are pictures all the same.
+        found = patch_list.open_list(named, reading, pictures="as stored")
         if len(found) < compared.LEAST:
             raise patch_list.PatchListError(
                 f"{path}: expected {compared.LEAST} images or more to compare, got {len(found)}"

@@ -41,7 +41,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     """Name and size of every slide or list, and of embeddings computed elsewhere."""
     spec = config.data.slides
     if patch_list.is_list(spec):
-        patches = patch_list.open_list(spec)
+        patches = patch_list.open_list(spec, config.data.reading)
         path = pathlib.Path(patches.source)
         file = published.fingerprint(str(path)) if path.exists() else None
         slides = [[patches.source, len(patches), file]]
@@ -54,7 +54,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `records/` (TFDS), `region_N.png` with `regions.json`, `quarantine.jsonl`, and what
     slides are made of: `slides.csv`, `overview_N.png`."""
     spec = context.config.data.slides
-    patches = patch_list.open_list(spec) if patch_list.is_list(spec) else None
+    data = context.config.data
+    patches = patch_list.open_list(spec, data.reading) if patch_list.is_list(spec) else None
     is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
     if not is_small:
         return _of_slides(context, patches)

@@ -178,7 +178,8 @@ class RegionConditions:
 def _names(context: stage.Context) -> Mapping[int, str]:
     """File names by the number of a slide, or of a patch in a list."""
     if parts.are_pages(context):
-        patches = patch_list.open_list(context.config.data.slides)
+        data = context.config.data
+        patches = patch_list.open_list(data.slides, data.reading)
         return {number: patches.name(number) for number in range(len(patches))}
     done = files.read_json(context.folder("patches") / "done.json")
     return {int(number): name for number, name in done["facts"]["slides"].items()}

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import archive, demo_slide, patch_list, plan, tiling
 from ssldiff_jax.slides import pyramid, remote, tissue
+from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import imported
@@ -87,7 +88,7 @@ def tasks(
             raise slide_lib.SlideError(
                 f"expected microns per pixel of {images.source}: pass --config.data.mpp=<number>"
             )
-        opener = lambda i: functools.partial(_open_image, data.slides, i, data.mpp)
+        opener = lambda i: functools.partial(_open_image, data.slides, data.reading, i, data.mpp)
         names = [images.name(i) for i in range(len(images))]
         return [make(name, opener(i), [images.source, i]) for i, name in enumerate(names)]
     found = sources(data)
@@ -101,8 +102,10 @@ def tasks(
     return [make(source, opener(source), facts) for source, facts in told]
 
 
-def _open_image(spec: str, number: int, mpp: float) -> slide_lib.Slide:
-    images = _open_list(spec)
+def _open_image(
+    spec: str, reading: reading_lib.ReadingConfig, number: int, mpp: float
+) -> slide_lib.Slide:
+    images = _open_list(spec, reading)
     return slide_lib.slide_of(images.name(number), images.read(number), mpp=mpp)
 
 

@@ -57,12 +57,14 @@ class UserImage:
 
 def open_slide(data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> slide_lib.Slide:
     """The slide of a path or an address. Raises SlideError."""
-    options = {
-        "mpp": mpp or data.mpp or None, "otherwise_mpp": data.patch_mpp, "reading": data.reading
-    }  # fmt: skip
+    options = {"mpp": mpp or data.mpp or None, "otherwise_mpp": data.patch_mpp}
     if remote.is_remote(path):
-        return remote.open_remote(path, **options)
-    return slide_lib.open_slide(pathlib.Path(path).expanduser(), **options)
+        return remote.open_remote(path, reading=data.reading, **options)
+    file = pathlib.Path(path).expanduser()
+    reading = data.reading.of_picture(file)
+    if reading != data.reading:
+        _LOG.info("%s is a picture: config.data.reading.bands, low and high are of rasters", path)
+    return slide_lib.open_slide(file, reading=reading, **options)
 
 
 def read_mask(path: str) -> arrays.ImageUint8:

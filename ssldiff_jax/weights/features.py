@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssldiff_jax.data import patch_list
+from ssldiff_jax.data import npy_list
 from ssldiff_jax.weights import reader
 from ssldiff_jax.weights.torch_file import WeightsError
 
@@ -129,8 +129,8 @@ def with_corners(features: Features, told: Features) -> Features:
 
 def _npy(path: pathlib.Path) -> np.ndarray:
     try:
-        found = patch_list.read_array(path)
-    except patch_list.PatchListError as error:
+        found = npy_list.read_array(path)
+    except npy_list.PatchListError as error:
         raise WeightsError(str(error)) from error
     if isinstance(found, list):
         raise WeightsError(f"{path}: expected embeddings, got names")

@@ -1,0 +1,178 @@
+"""Whatever opens a user's image reads it by the run's `data.reading`, as its slides are read."""
+
+import ast
+import logging
+import pathlib
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio import Affine
+
+import ssldiff_jax
+from configs import tiny
+from ssldiff_jax import slides
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.data import patch_list
+from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import user_images
+
+PX = 64
+
+
+def data_config(mpp=0.0, **reading):
+    values = tiny.get_config().to_dict()
+    values["data"]["patch_mpp"], values["data"]["mpp"] = 1e6, mpp
+    values["data"]["reading"] |= reading
+    return config_lib.build(run_config.RunConfig, values).data
+
+
+def write_raster(path, values):
+    height, width, count = values.shape
+    profile = {
+        "driver": "GTiff", "height": height, "width": width, "count": count,
+        "dtype": values.dtype, "crs": "EPSG:32618", "transform": Affine(1, 0, 4e5, 0, -1, 4.4e6),
+    }  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.moveaxis(values, -1, 0))
+    return path
+
+
+VALUES = np.random.default_rng(0).integers(0, 200, (PX, PX, 4), np.uint8)
+READINGS = {
+    "bands": (VALUES, {"bands": (3, 2, 1)}, VALUES[..., [2, 1, 0]]),
+    "one band": (VALUES, {"bands": (4,)}, VALUES[..., [3, 3, 3]]),
+    "range": (VALUES.astype(np.uint16) * 10, {"low": 0.0, "high": 2550.0}, VALUES[..., :3]),
+    "both": (
+        VALUES.astype(np.uint16) * 10, {"bands": (4, 1, 2), "high": 2550.0}, VALUES[..., [3, 0, 1]],
+    ),
+}  # fmt: skip
+
+
+def by_slides(data, path):
+    slide = slides.open_slide(path, reading=data.reading)
+    return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+
+
+def by_tools(data, path):
+    return user_images.UserImage.open(data, str(path)).pixels
+
+
+def by_folder(data, path):
+    return patch_list.open_list(f"folder:{path.parent}", data.reading).read(0)
+
+
+def by_compare(data, path):
+    return patch_list.open_list(f"folder:{path.parent}", data.reading, pictures="as stored").read(0)
+
+
+def by_list(data, path):
+    np.save(path.parent / "list.npy", np.array([path.name]))
+    found = patch_list.open_list(str(path.parent / "list.npy"), data.reading)
+    assert found.shape(0) == (PX, PX)
+    return found.read(0)
+
+
+WAYS = [by_slides, by_tools, by_folder, by_compare, by_list]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", READINGS)
+def test_a_raster_is_read_alike(tmp_path, way, name):
+    stored, reading, expected = READINGS[name]
+    path = write_raster(tmp_path / "scene.tif", stored)
+    np.testing.assert_array_equal(way(data_config(**reading), path), expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_raster_of_sixteen_bits_without_a_range_is_refused_alike(tmp_path, way):
+    path = write_raster(tmp_path / "scene.tif", VALUES.astype(np.uint16))
+    with pytest.raises(ValueError, match=r"bands of 8 bits, got uint16 with values .*scene\.tif"):
+        way(data_config(), path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_profile_counts_alike(tmp_path, way, monkeypatch):
+    """What the profile does is another test's: here, that it is asked everywhere, and only then."""
+    monkeypatch.setattr(
+        "ssldiff_jax.slides.colour.ToSrgb.from_bytes",
+        lambda profile: lambda image: Image.eval(image, lambda value: 255 - value),
+    )
+    path = tmp_path / "image.png"
+    Image.fromarray(VALUES[..., :3]).save(path, icc_profile=b"a profile")
+    data = data_config(mpp=1e6, colour="srgb")
+    if way is by_slides:
+        slide = slides.open_slide(path, mpp=1e6, reading=data.reading)
+        found = slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+    else:
+        found = way(data, path)
+    np.testing.assert_array_equal(found, 255 - VALUES[..., :3])
+    stored = patch_list.open_list(f"folder:{tmp_path}").read(0)
+    np.testing.assert_array_equal(stored, VALUES[..., :3])
+
+
+def test_pictures_have_no_bands_but_are_no_slides_of_such_a_run(tmp_path, caplog):
+    """What tools write and are given back is in colours; a training on it would be a mistake."""
+    path, data = tmp_path / "drawn.png", data_config(bands=(3, 2, 1))
+    Image.fromarray(VALUES[..., :3]).save(path)
+    with caplog.at_level(logging.INFO, "ssldiff_jax"):
+        found = user_images.UserImage.open(data, str(path)).pixels
+    np.testing.assert_array_equal(found, VALUES[..., :3])
+    assert f"{path} is a picture" in caplog.text
+    np.testing.assert_array_equal(by_compare(data, path), VALUES[..., :3])
+    for way in (by_slides, by_folder, by_list):
+        with pytest.raises(ValueError, match=r"config\.data\.reading\.bands.*drawn\.png"):
+            way(data, path)
+
+
+@pytest.mark.parametrize("values", [VALUES[None, ..., :3]])
+def test_pixels_have_no_bands_to_choose(tmp_path, values):
+    np.save(tmp_path / "pixels.npy", values)
+    with pytest.raises(patch_list.PatchListError, match=r"pixels\.npy: expected rasters for"):
+        patch_list.open_list(str(tmp_path / "pixels.npy"), reading_lib.ReadingConfig(bands=(1,)))
+
+
+def test_the_scale_of_a_run_is_that_of_its_tools(tmp_path):
+    """Named for the tool, else for the run, else the file's, else that of patches."""
+    path = write_raster(tmp_path / "scene.tif", np.zeros((4 * PX, 4 * PX, 3), np.uint8))
+    size = lambda data, **options: user_images.UserImage.open(data, str(path), **options).size
+    assert size(data_config()) == (4 * PX, 4 * PX)
+    assert size(data_config(mpp=0.5e6)) == (2 * PX, 2 * PX)
+    assert size(data_config(mpp=0.5e6), mpp=0.25e6) == (PX, PX)
+    plain = tmp_path / "plain.png"
+    Image.new("RGB", (PX, 2 * PX)).save(plain)
+    assert user_images.UserImage.open(data_config(), str(plain)).size == (2 * PX, PX)
+
+
+def test_a_mask_is_read_as_it_is_stored(tmp_path):
+    Image.new("L", (8, 4), 200).save(tmp_path / "mask.png")
+    found = user_images.read_mask(str(tmp_path / "mask.png"))
+    np.testing.assert_array_equal(found, np.full((4, 8, 3), 200, np.uint8))
+
+
+OPENERS = {"open_slide", "open_remote", "open_backend", "open_list"}
+"""Functions to which a reading is passed."""
+OWN = {
+    "stages/bench_archive.py",  # slides that it makes
+    "stages/user_images.py",  # masks
+    "slides/slide.py",
+    "slides/remote.py",
+    "data/patch_list.py",
+}
+
+
+def test_no_other_code_opens_an_image_without_a_reading():
+    root = pathlib.Path(ssldiff_jax.__file__).parent
+    without = []
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or name in OWN:
+                continue
+            called = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            passed = [ast.unparse(a) for a in (*call.args, *(k.value for k in call.keywords))]
+            if called in OPENERS and not any("reading" in argument for argument in passed):
+                without.append(f"{name}:{call.lineno}")
+    assert without == []
