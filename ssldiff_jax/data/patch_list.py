@@ -34,7 +34,7 @@ TFDS = "tfds:"
 FOLDER = "folder:"
 """What stands before a folder of images, each of them a patch."""
 
-_IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2")
 _READ_AS_SLIDES = (".tif", ".tiff", ".jp2")  # they have pages, bands and depths
 _NAMES_IN_ERROR = 3
 

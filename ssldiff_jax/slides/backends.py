@@ -11,7 +11,17 @@ import openslide
 from PIL import Image
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import colour, pixels, protocol, raster, reading, scale
+from ssldiff_jax.slides import (
+    colour,
+    levels,
+    pixels,
+    protocol,
+    raster,
+    reading,
+    scale,
+    tiff,
+    turned,
+)
 from ssldiff_jax.slides.protocol import Backend, SlideError
 
 __all__ = [
@@ -26,6 +36,7 @@ __all__ = [
 MAX_DECODED_PIXELS = 2**30
 """Largest plain image, 32768² px: it is decoded whole, at 3 bytes a pixel (twice at the peak)."""
 
+_GENERIC = "generic-tiff"  # OpenSlide's word for a tiled TIFF of no scanner
 _pillow_limit_lock = threading.Lock()
 
 
@@ -39,9 +50,13 @@ class OpenSlideBackend:
         except openslide.OpenSlideError as error:
             raise SlideError.because(path, "a readable slide", error) from error
         self.level_shapes = tuple((h, w) for w, h in self._handle.level_dimensions)
+        self._levels = list(range(len(self.level_shapes)))
         self.pixel_size = scale.of_openslide(self._handle.properties)
         try:
             self._to_srgb = self._conversion() if config.colour == "srgb" else None
+            if self._handle.properties.get("openslide.vendor") == _GENERIC:
+                self._levels = levels.agreeing(path, self)
+                self.level_shapes = tuple(self.level_shapes[i] for i in self._levels)
             protocol.probe(self)
         except SlideError:
             self.close()
@@ -49,6 +64,7 @@ class OpenSlideBackend:
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
         """Return (height, width, 3) level pixels. Raises SlideError where the file is damaged."""
+        level = self._levels[level]
         scale = self._handle.level_downsamples[level]
         corner = (round(left * scale), round(top * scale))  # OpenSlide wants level-0 pixels
         try:
@@ -105,15 +121,42 @@ def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
     A GeoTIFF is not OpenSlide's, which takes a fourth band for transparency. Raises SlideError.
     """
     if raster.is_geotiff(path):
+        _check_upright(path)
         return raster.RasterBackend(path, config)
+    vendor = openslide.OpenSlide.detect_format(str(path))
+    if vendor in (None, _GENERIC):
+        if tiff.is_tiff(path):
+            return _open_tiff(path, config, vendor)
+        if raster.is_jpeg2000(path):
+            return raster.open_jpeg2000(path, config)
     if config.bands or config.is_scaled:
         raise SlideError(
-            "expected a georeferenced raster for config.data.reading.bands, low and high, got "
-            f"{path}"
+            "expected a georeferenced raster for config.data.reading.bands, low and high, or "
+            f"another TIFF or JPEG 2000, got {path}"
         )
-    if openslide.OpenSlide.detect_format(str(path)) is not None:
-        return OpenSlideBackend(path, config)
-    return PillowBackend(path, config)
+    return OpenSlideBackend(path, config) if vendor else PillowBackend(path, config)
+
+
+def _open_tiff(path: pathlib.Path, config: reading.ReadingConfig, vendor: str | None) -> Backend:
+    """A TIFF of no scanner: by the reader that takes its pixels for what they are."""
+    layout = tiff.layout(path)
+    if layout.is_plain and not config.bands and not config.is_scaled:
+        return OpenSlideBackend(path, config) if vendor else PillowBackend(path, config)
+    backend = raster.RasterBackend(path, config, layout)
+    backend.pixel_size = scale.of_tiff(layout.tags)
+    if layout.orientation == 1:
+        return backend
+    return turned.TurnedBackend(backend, layout.orientation)
+
+
+def _check_upright(path: pathlib.Path) -> None:
+    """Raise SlideError for a georeferenced raster that has several images, or is turned."""
+    layout = tiff.layout(path)
+    if layout.page or layout.orientation != 1:
+        raise SlideError(
+            f"expected a georeferenced raster whose image is its first page, upright, got page "
+            f"{layout.page} with orientation {layout.orientation} in {path}"
+        )
 
 
 def _check_decodable(image: Image.Image) -> None:

@@ -12,6 +12,9 @@ WHITE = 255
 
 _ORIENTATION, _QUARTER_TURNS = 274, (5, 6, 7, 8)  # of EXIF
 
+SIXTEEN_BITS = 65535
+_USED = 2**15  # 16 bits that never reach their last bit hold 12 or 14
+
 
 def to_rgb(
     image: Image.Image, convert: Callable[[Image.Image], Image.Image] | None = None
@@ -20,8 +23,12 @@ def to_rgb(
 
     `convert` changes the colours of the decoded image, to RGB or RGBA.
     Sixteen-bit gray maps 65535 to 255 whatever values occur, so that two images stay comparable.
-    Raises ValueError for pixels without a known range (float, or integers outside 0…65535).
+    Raises ValueError for pixels without a known range (float, or integers outside 0…65535), and
+    for an animation.
     """
+    # Of a phone's photographs (MPO) the first is the picture; pages of a TIFF have their own rules.
+    if image.format not in ("MPO", "TIFF") and getattr(image, "is_animated", False):
+        raise ValueError(f"expected one image, got {image.n_frames} frames")
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = Image.fromarray(_from_integers(np.asarray(image)))
@@ -51,10 +58,20 @@ def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
     return np.asarray(Image.alpha_composite(background, rgba).convert("RGB"))
 
 
+def uses_sixteen_bits(values: np.ndarray) -> bool:
+    """Whether 65535 can be white: the brightest thousandth reaches the upper half."""
+    return bool(np.percentile(values, 99.9) >= _USED)
+
+
 def _from_integers(gray: np.ndarray) -> UInt8[np.ndarray, "H W"]:
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
         raise ValueError(
             f"expected gray values in 0…65535, got values from {gray.min()} to {gray.max()}"
+        )
+    if gray.any() and not uses_sixteen_bits(gray):
+        raise ValueError(
+            f"expected 16 bits of which 65535 is white, got values {gray.min()}…{gray.max()}: "
+            "bring it to 8 bits, or to a TIFF, which is read by config.data.reading.low and high"
         )
     # 65535 = 257 × 255: the division rounds to the nearest.
     return ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -2,9 +2,11 @@
 
 import base64
 import contextlib
+import dataclasses
 import pathlib
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -16,37 +18,66 @@ from rasterio import windows
 from rasterio.enums import MaskFlags
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import colour, ground, pixels, protocol, reading
+from ssldiff_jax.slides import (
+    colour,
+    ground,
+    levels,
+    pixels,
+    protocol,
+    reading,
+    samples,
+    tiff,
+)
+
+# Images that lie nowhere are read here on purpose.
+warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
 
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag
 _STRIP_PIXELS = 2**22  # read at once: 100 MB of three bands as float64
+_JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+_JPEG_2000_IMAGE = tiff.Layout(
+    0, (), 1, is_plain=False, names_colours=False, alpha="straight", tags={}
+)
 _LOOK, _LOOK_SIDE = 512, 4096  # values looked at a side, and the px they are taken from
 
 
 class RasterBackend:
-    """A GeoTIFF: three bands of it as RGB, white where it says that it has no data.
+    """A GeoTIFF, or an image that GDAL reads: one or three bands as RGB, white where it says that
+    it has no data.
 
-    That is: nodata in all chosen bands, NaN in one, or zero in a mask of the whole dataset. Its
-    fourth band is what a sensor saw (infrared), whatever the file calls it: no transparency.
+    That is: nodata in all chosen bands, NaN in one, zero in a mask of the whole dataset or in a
+    band that is called alpha and looks like a mask. Any other fourth band of a GeoTIFF is what a
+    sensor saw (infrared), whatever the file calls it: no transparency. `layout` is of an image that
+    lies nowhere.
     """
 
-    def __init__(self, path: pathlib.Path, config: reading.ReadingConfig):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        config: reading.ReadingConfig,
+        layout: tiff.Layout | None = None,
+    ):
         self._path, self._config, self._lock = path, config, threading.Lock()
+        self._is_image = layout is not None
         with _as_slide_error(path), contextlib.ExitStack() as on_error:
-            file = _open(path)
+            # Name and number of the overview by level; None is the image itself.
+            self._levels = _pages(path, layout)
+            file = _open(*self._levels[0])
             self._files = {0: file}
             on_error.callback(self.close)
-            # Number of the overview by level; level 0 is none.
-            overviews = _overviews(path, file)
-            self._overviews = (None, *overviews)
-            self.level_shapes = (file.shape, *overviews.values())
-            self._bands = _bands(path, file, config)
+            self.level_shapes = (file.shape, *(_shape(*level) for level in self._levels[1:]))
+            overviews = _overviews(path, file) if len(self._levels) == 1 else {}
+            self._levels += [(self._levels[0][0], number) for number in overviews]
+            self.level_shapes += tuple(overviews.values())
+            self._samples = samples.of(path, file, config, layout)
+            self._bands = self._samples.bands
             self._nodata = [file.nodatavals[band - 1] for band in self._bands]
             flags = file.mask_flag_enums[self._bands[0] - 1]
             self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
             self.pixel_size = ground.pixel_size(file)
             self._to_srgb = _to_srgb(file) if config.colour == "srgb" else None
             self._check_depth(file)
+            self._keep_levels()
             protocol.probe(self)
             on_error.pop_all()
 
@@ -68,7 +99,7 @@ class RasterBackend:
     def _file(self, level: int) -> rasterio.DatasetReader:
         """The dataset of a level, opened when it is first read."""
         if level not in self._files and not self._files[0].closed:
-            self._files[level] = _open(self._path, self._overviews[level])
+            self._files[level] = _open(*self._levels[level])
         return self._files.get(level, self._files[0])  # a closed one says so when it is read
 
     def _rgb(self, file: rasterio.DatasetReader, window: windows.Window) -> arrays.ImageUint8:
@@ -76,14 +107,15 @@ class RasterBackend:
         missing = self._missing(values)
         if self._has_mask:
             missing |= file.read_masks(self._bands[0], window=window) == 0
-        if self._config.is_scaled:
-            low, high = self._config.low, self._config.high
-            values = np.where(missing, low, values).astype(np.float64)
-            values = np.floor((values - low) * 255 / (high - low) + 0.5).clip(0, 255)
-        rgb = np.empty((*missing.shape, 3), np.uint8)
-        rgb[:] = np.moveaxis(values, 0, -1)  # one band is repeated
+        rgb = self._samples.rgb(values, missing, self._config)
         if self._to_srgb:
             rgb = np.array(self._to_srgb(Image.fromarray(rgb)))
+        if self._samples.alpha:
+            alpha = file.read(self._samples.alpha, window=window)
+            if self._samples.alpha_kind == "mask":
+                missing |= alpha == 0
+            else:
+                rgb = self._samples.on_white(rgb, alpha, self._config)
         rgb[missing] = pixels.WHITE
         return rgb
 
@@ -95,6 +127,8 @@ class RasterBackend:
                 missing |= np.all([band == nodata for band, nodata in pairs], axis=0)
         if values.dtype.kind == "f":
             missing |= np.isnan(values).any(axis=0)
+        if self._samples.table is not None:
+            missing |= self._samples.is_transparent(values)
         return missing
 
     def _check_depth(self, file: rasterio.DatasetReader) -> None:
@@ -104,15 +138,33 @@ class RasterBackend:
             raise protocol.SlideError(
                 f"expected bands of real numbers, got {dtype} in {self._path}"
             )
-        if dtype != "uint8" and not self._config.is_scaled:
-            raise protocol.SlideError(
-                f"expected bands of 8 bits, got {dtype} with {self._found_values()} in "
-                f"{self._path}: pass --config.data.reading.low and --config.data.reading.high, the "
-                "values that become 0 and 255"
-            )
+        if dtype == "uint8" or self._config.is_scaled or self._samples.table is not None:
+            return
+        if self._is_image and dtype == "uint16":
+            values = self._look()
+            if values.size and pixels.uses_sixteen_bits(values):
+                self._samples = dataclasses.replace(self._samples, top=pixels.SIXTEEN_BITS)
+                return
+        raise protocol.SlideError(
+            f"expected bands of 8 bits, got {dtype} with {self._found_values()} in {self._path}: "
+            "pass --config.data.reading.low and --config.data.reading.high, the values that become "
+            "0 and 255"
+        )
+
+    def _keep_levels(self) -> None:
+        """Of an image, leave out pages that have the shape of a level and other pixels."""
+        if self._is_image:
+            kept = levels.agreeing(self._path, self)
+            self._levels = [self._levels[i] for i in kept]
+            self._files = {kept.index(i): f for i, f in self._files.items() if i in kept}
+            self.level_shapes = tuple(self.level_shapes[i] for i in kept)
 
     def _found_values(self) -> str:
-        """The range of some of the coarsest level's values, around its centre."""
+        values = self._look()
+        return f"values {values.min():.10g}…{values.max():.10g}" if values.size else "no data"
+
+    def _look(self) -> Shaped[np.ndarray, "C N"]:
+        """Some of the coarsest level's values, around its centre."""
         file = self._file(len(self.level_shapes) - 1)
         height, width = (min(n, _LOOK_SIDE) for n in file.shape)
         top, left = (file.height - height) // 2, (file.width - width) // 2
@@ -121,8 +173,7 @@ class RasterBackend:
             window=windows.Window(left, top, width, height),
             out_shape=(len(self._bands), min(height, _LOOK), min(width, _LOOK)),
         )
-        values = values[:, ~self._missing(values)]
-        return f"values {values.min():.10g}…{values.max():.10g}" if values.size else "no data"
+        return values[:, ~self._missing(values)]
 
 
 def is_geotiff(path: pathlib.Path) -> bool:
@@ -132,6 +183,19 @@ def is_geotiff(path: pathlib.Path) -> bool:
             return _GEO_KEYS in _first_tags(file)
     except (OSError, OverflowError, KeyError, struct.error):
         return False
+
+
+def is_jpeg2000(path: pathlib.Path) -> bool:
+    """Whether a file begins as a JP2 or a bare JPEG 2000 code stream does."""
+    with path.open("rb") as file:
+        return file.read(12).startswith(_JPEG_2000)
+
+
+def open_jpeg2000(path: pathlib.Path, config: reading.ReadingConfig) -> RasterBackend:
+    """A JPEG 2000, which lies somewhere or is an image. Raises SlideError."""
+    with _as_slide_error(path), _open(path) as file:
+        lies_nowhere = file.crs is None
+    return RasterBackend(path, config, _JPEG_2000_IMAGE if lies_nowhere else None)
 
 
 def _first_tags(file: BinaryIO) -> set[int]:
@@ -146,9 +210,25 @@ def _first_tags(file: BinaryIO) -> set[int]:
     return {struct.unpack_from(f"{order}H", entries, at)[0] for at in range(0, len(entries), entry)}
 
 
-def _open(path: pathlib.Path, overview: int | None = None) -> rasterio.DatasetReader:
+def _open(path: pathlib.Path | str, overview: int | None = None) -> rasterio.DatasetReader:
     which = {} if overview is None else {"overview_level": overview}
-    return rasterio.open(path, driver="GTiff", **which)
+    is_tiff = isinstance(path, str) or not is_jpeg2000(path)
+    return rasterio.open(path, driver="GTiff" if is_tiff else "JP2OpenJPEG", **which)
+
+
+def _pages(
+    path: pathlib.Path, layout: tiff.Layout | None
+) -> list[tuple[pathlib.Path | str, int | None]]:
+    """What is opened for the image, and for levels that are pages after an image that is none of
+    the first."""
+    if layout is None or layout.page == 0:
+        return [(path, None)]
+    return [(f"GTIFF_DIR:{page + 1}:{path}", None) for page in (layout.page, *layout.levels)]
+
+
+def _shape(path: pathlib.Path | str, overview: int | None) -> tuple[int, int]:
+    with _open(path, overview) as file:
+        return file.shape
 
 
 @contextlib.contextmanager
@@ -169,8 +249,7 @@ def _overviews(path: pathlib.Path, file: rasterio.DatasetReader) -> dict[int, tu
     """
     shapes = {}
     for number in range(len(file.overviews(1))):
-        with _open(path, number) as overview:
-            shapes[number] = overview.shape
+        shapes[number] = _shape(path, number)
     found, last = {}, file.shape
     for number, shape in sorted(shapes.items(), key=lambda item: max(item[1]), reverse=True):
         ratio = max(file.shape) / max(shape)
@@ -178,18 +257,6 @@ def _overviews(path: pathlib.Path, file: rasterio.DatasetReader) -> dict[int, tu
         if is_whole and max(shape) < max(last):
             found[number] = last = shape
     return found
-
-
-def _bands(
-    path: pathlib.Path, file: rasterio.DatasetReader, config: reading.ReadingConfig
-) -> list[int]:
-    """One or three bands. Raises SlideError where the file lacks one."""
-    bands = config.bands or ((1, 2, 3) if file.count >= 3 else (1,))
-    if max(bands) > file.count:
-        raise protocol.SlideError(
-            f"expected config.data.reading.bands in 1…{file.count} for {path}, got {bands}"
-        )
-    return list(bands)
 
 
 def _to_srgb(file: rasterio.DatasetReader) -> colour.ToSrgb | None:

@@ -160,7 +160,6 @@ def test_empty_region_is_refused(real):
         ("YCbCr", (128, 128, 128), [128, 128, 128]),
         ("I;16", 32768, [128, 128, 128]),
         ("I;16B", 65535, [255, 255, 255]),
-        ("I", 257, [1, 1, 1]),
     ],
 )
 def test_every_mode_becomes_rgb(save, mode, pixel, expected):
@@ -196,7 +195,9 @@ def test_sixteen_bits_scale_by_the_full_range(save, name):
 
 def test_float_pixels_are_refused(save):
     path = save(Image.new("F", (4, 4), 0.5), "float.tif")
-    with pytest.raises(slides.SlideError, match=r"float.tif: .*mode F"):
+    with pytest.raises(
+        slides.SlideError, match=r"got float32 with values 0\.5…0\.5 in .*float\.tif: .*low"
+    ):
         slides.open_slide(path, mpp=1.0)
 
 

@@ -1,0 +1,58 @@
+"""Which of the stored levels show the image: some files mark a picture of the glass as one."""
+
+import itertools
+import logging
+import pathlib
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.slides import tiff
+from ssldiff_jax.slides.protocol import Backend
+
+_LOG = logging.getLogger(__name__)
+
+_WINDOWS, _WINDOW = 4, 32  # compared a side of the image, and their side, px of the level
+_ALIKE = 16  # mean difference of their mean colours, of 255
+
+
+def agreeing(path: pathlib.Path, backend: Backend) -> list[int]:
+    """Numbers of the levels that are level 0 made smaller, finest first; others are told.
+
+    A level has the shape of level 0 up to rounding, and the colours of the last one that agrees.
+    """
+    kept = [0]
+    for level, shape in enumerate(backend.level_shapes[1:], 1):
+        if tiff.is_level(backend.level_shapes[0], shape) and _is_alike(backend, kept[-1], level):
+            kept.append(level)
+        else:
+            _LOG.warning("%s: a page of %d × %d px is no level of %d × %d px and left out",
+                         path, *shape, *backend.level_shapes[0])  # fmt: skip
+    return kept
+
+
+def _is_alike(backend: Backend, fine: int, coarse: int) -> bool:
+    height, width = (min(n, _WINDOW) for n in backend.level_shapes[coarse])
+    tops, lefts = (
+        np.unique(np.linspace(0, n - size, _WINDOWS).astype(int)).tolist()
+        for n, size in zip(backend.level_shapes[coarse], (height, width), strict=True)
+    )
+    differences = [
+        np.abs(_mean(backend, coarse, coarse, *place) - _mean(backend, fine, coarse, *place)).mean()
+        for place in itertools.product(tops, lefts, (height,), (width,))
+    ]
+    return float(np.mean(differences)) < _ALIKE
+
+
+def _mean(
+    backend: Backend, level: int, of: int, top: int, left: int, height: int, width: int
+) -> Float[np.ndarray, "3"]:
+    """The mean colour, at one level, of a window of another."""
+    y, x = (
+        a / b for a, b in zip(backend.level_shapes[level], backend.level_shapes[of], strict=True)
+    )
+    full_height, full_width = backend.level_shapes[level]
+    top, left = min(round(top * y), full_height - 1), min(round(left * x), full_width - 1)
+    height = min(max(round(height * y), 1), full_height - top)
+    width = min(max(round(width * x), 1), full_width - left)
+    return backend.read(level, top, left, height, width).mean(axis=(0, 1))

@@ -1,0 +1,219 @@
+"""What the numbers in a raster mean: which bands are colours, tables of them, transparency."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Literal
+
+import numpy as np
+import rasterio
+from jaxtyping import Bool, Shaped, UInt8
+from rasterio import windows
+from rasterio.enums import ColorInterp
+
+from ssldiff_jax.slides import pixels, reading, tiff
+from ssldiff_jax.slides.protocol import SlideError
+
+_LOG = logging.getLogger(__name__)
+
+_COLOURS = ("red", "green", "blue")
+_LOOKS, _LOOK = 8, 64  # windows looked at a side of the image, and their side, px
+_OPAQUE = 0.95  # part of what is not 0 in a mask that is full
+
+Alpha = Literal["mask", "straight", "premultiplied"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """How values of a file become RGB.
+
+    Attributes:
+        bands: the one or three that are read.
+        table: RGBA by value, for a band of indices.
+        is_inverted: whether 0 is white.
+        top: the value that is white.
+        alpha: number of a band that tells what is transparent; 0: none.
+        alpha_kind: a mask (0 is no data), or transparency that colours are multiplied with or not.
+    """
+
+    bands: list[int]
+    table: UInt8[np.ndarray, "N 4"] | None = None
+    is_inverted: bool = False
+    top: float = 255
+    alpha: int = 0
+    alpha_kind: Alpha = "mask"
+
+    def rgb(
+        self,
+        values: Shaped[np.ndarray, "C H W"],
+        missing: Bool[np.ndarray, "H W"],
+        config: reading.ReadingConfig,
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """Colours of values; what is `missing` has any."""
+        if self.table is not None:
+            return self.table[np.minimum(values[0], len(self.table) - 1)][..., :3]
+        if config.is_scaled:
+            low, high = config.low, config.high
+            values = np.where(missing, low, values).astype(np.float64)
+            values = np.floor((values - low) * 255 / (high - low) + 0.5).clip(0, 255)
+        elif self.top != 255:
+            values = np.floor(values.astype(np.float64) * 255 / self.top + 0.5)
+        rgb = np.empty((*missing.shape, 3), np.uint8)
+        rgb[:] = np.moveaxis(values, 0, -1)  # one band is repeated
+        return 255 - rgb if self.is_inverted else rgb
+
+    def is_transparent(self, values: Shaped[np.ndarray, "C H W"]) -> Bool[np.ndarray, "H W"]:
+        """Where the table of colours says that there is nothing."""
+        return self.table[np.minimum(values[0], len(self.table) - 1)][..., 3] == 0
+
+    def on_white(
+        self,
+        rgb: UInt8[np.ndarray, "H W 3"],
+        alpha: Shaped[np.ndarray, "H W"],
+        config: reading.ReadingConfig,
+    ) -> UInt8[np.ndarray, "H W 3"]:
+        """Blend colours over white by transparency."""
+        full = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
+        if config.is_scaled and alpha.dtype != np.uint8:
+            full = min(full, config.high)
+        part = (alpha / full).clip(0, 1)[..., None]
+        seen = rgb if self.alpha_kind == "premultiplied" else rgb * part
+        return np.floor(seen + pixels.WHITE * (1 - part) + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def of(
+    path: pathlib.Path,
+    file: rasterio.DatasetReader,
+    config: reading.ReadingConfig,
+    layout: tiff.Layout | None,
+) -> Samples:
+    """What the bands of a file mean; `layout` is None for a georeferenced one.
+
+    Raises SlideError where that cannot be told, or the config asks for what is not there.
+    """
+    bands = _bands(path, file, config, layout)
+    structure = file.tags(ns="IMAGE_STRUCTURE")
+    is_inverted = structure.get("MINISWHITE") == "YES"
+    table = None if is_inverted else _table(path, file, bands, config)
+    bits = int(file.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
+    top = 2**bits - 1 if bits < 8 else 255.0
+    alpha, kind = _alpha(path, file, bands, layout)
+    return Samples(bands, table, is_inverted, top, alpha, kind)
+
+
+def _bands(
+    path: pathlib.Path,
+    file: rasterio.DatasetReader,
+    config: reading.ReadingConfig,
+    layout: tiff.Layout | None,
+) -> list[int]:
+    """One or three bands."""
+    if config.bands:
+        if max(config.bands) > file.count:
+            raise SlideError(
+                f"expected config.data.reading.bands in 1…{file.count} for {path}, got "
+                f"{config.bands}"
+            )
+        return list(config.bands)
+    named = _by_name(path, file)
+    if named:
+        return named
+    colours = sum(c is not ColorInterp.alpha for c in file.colorinterp)
+    if layout is not None and (colours == 2 or (colours > 1 and layout.names_colours)):
+        raise SlideError(
+            f"expected one channel, or red, green and blue, got {colours} channels in {path}: pass "
+            "--config.data.reading.bands=(<numbers of three, or one>)"
+        )
+    return [1, 2, 3] if file.count >= 3 else [1]
+
+
+def _by_name(path: pathlib.Path, file: rasterio.DatasetReader) -> list[int]:
+    """The bands called red, green and blue; none where no band has such a name.
+
+    Raises SlideError where names contradict the order that is taken without them.
+    """
+    described = [(text or "").strip().lower() for text in file.descriptions]
+    interpreted = [c.name for c in file.colorinterp]
+    for names in (described, interpreted):
+        if all(names.count(colour) == 1 for colour in _COLOURS):
+            found = [names.index(colour) + 1 for colour in _COLOURS]
+            if names is described and set(_COLOURS) <= set(interpreted):
+                others = [interpreted.index(colour) + 1 for colour in _COLOURS]
+                if others != found:
+                    _LOG.warning(
+                        "%s: bands %s are described as red, green and blue, and marked as bands %s:"
+                        " the description is taken", path, found, others)  # fmt: skip
+            return found
+    for names in (described, interpreted):
+        wrong = [
+            f"{number} is {name}"
+            for number, name in enumerate(names, 1)
+            if name in _COLOURS and file.count >= 3 and _COLOURS.index(name) + 1 != number
+        ]
+        if wrong:
+            raise SlideError(
+                f"expected bands called red, green and blue in {path}, got {', '.join(wrong)}: "
+                "pass --config.data.reading.bands=(<red>,<green>,<blue>)"
+            )
+    return []
+
+
+def _table(
+    path: pathlib.Path,
+    file: rasterio.DatasetReader,
+    bands: list[int],
+    config: reading.ReadingConfig,
+) -> UInt8[np.ndarray, "N 4"] | None:
+    try:
+        colours = file.colormap(bands[0]) if len(bands) == 1 else None
+    except ValueError:  # it has none
+        colours = None
+    if colours is None:
+        return None
+    if config.is_scaled:
+        raise SlideError(
+            f"expected no config.data.reading.low and high for {path}, whose values are indices of "
+            f"a table of colours, got {config.low:g} and {config.high:g}"
+        )
+    table = np.zeros((max(colours) + 1, 4), np.uint8)
+    for value, rgba in colours.items():
+        table[value] = rgba
+    return table
+
+
+def _alpha(
+    path: pathlib.Path,
+    file: rasterio.DatasetReader,
+    bands: list[int],
+    layout: tiff.Layout | None,
+) -> tuple[int, Alpha]:
+    """Which band is transparency, and of which kind.
+
+    Of a georeferenced raster only if it looks like a mask: what sensors see beyond red is often
+    called alpha.
+    """
+    names = list(file.colorinterp)
+    number = names.index(ColorInterp.alpha) + 1 if ColorInterp.alpha in names else 0
+    if not number or number in bands:
+        return 0, "mask"
+    if layout is not None:
+        return number, layout.alpha or "straight"
+    found = _some(file, number)
+    seen, full = found[found != 0], np.iinfo(found.dtype).max if found.dtype.kind in "iu" else 1
+    if found.all() or not len(seen):
+        return 0, "mask"
+    is_mask = np.isin(seen, (255, full)).mean() >= _OPAQUE
+    _LOG.warning("%s: band %d, called alpha, is %s", path, number,
+                 "a mask: white where it is 0" if is_mask else "no mask: data")  # fmt: skip
+    return (number if is_mask else 0), "mask"
+
+
+def _some(file: rasterio.DatasetReader, band: int) -> Shaped[np.ndarray, "N"]:
+    """Values of a band from all over the image."""
+    height, width = (min(n, _LOOK) for n in file.shape)
+    tops, lefts = (
+        np.unique(np.linspace(0, n - size, _LOOKS).astype(int)).tolist()
+        for n, size in zip(file.shape, (height, width), strict=True)
+    )
+    places = [windows.Window(left, top, width, height) for top in tops for left in lefts]
+    return np.concatenate([file.read(band, window=place).ravel() for place in places])

@@ -1,0 +1,186 @@
+"""Which page of a TIFF is the image, and what its tags say of the pixels."""
+
+import dataclasses
+import functools
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tifffile
+
+from ssldiff_jax.slides.protocol import SlideError
+
+_LOG = logging.getLogger(__name__)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is told by our errors
+
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 1, 2, 3, 5, 6
+_SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
+_REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_OLD_REDUCED = 2  # of SubfileType
+_OLD_SUBFILE, _ORIENTATION, _DEPTH = 255, 274, 32997
+_SCALE = (270, 282, 283, 296)  # description, resolutions, their unit
+_ALPHA = {1: "premultiplied", 2: "straight"}
+_LARGER = 2  # times the area: the image, of several that are no levels of each other
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """A directory of a TIFF.
+
+    Attributes:
+        number: its place in the file, from 0.
+        shape: height and width.
+        is_reduced: whether it calls itself a smaller version of another.
+        is_mask: whether it calls itself a mask.
+    """
+
+    number: int
+    shape: tuple[int, int]
+    is_reduced: bool
+    is_mask: bool
+
+    @property
+    def area(self) -> int:
+        """Pixels."""
+        return self.shape[0] * self.shape[1]
+
+    def is_level_of(self, full: "Page") -> bool:
+        """Whether it has the shape that `full` has when it is made smaller."""
+        return is_level(full.shape, self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The image of a TIFF.
+
+    Attributes:
+        page: its directory, from 0.
+        levels: directories of smaller versions, where the image is not the first page; readers
+            find those of a first page themselves.
+        orientation: 1…8, as in EXIF.
+        is_plain: whether OpenSlide and Pillow take its pixels for what they are.
+        names_colours: whether the format says which samples are red, green and blue, if any are.
+        alpha: what the sample after the colours is, where it is transparency.
+        tags: those that tell its scale, by number.
+    """
+
+    page: int
+    levels: tuple[int, ...]
+    orientation: int
+    is_plain: bool
+    names_colours: bool
+    alpha: str | None
+    tags: Mapping[int, Any]
+
+
+def is_tiff(path: pathlib.Path) -> bool:
+    """Whether a file begins as a TIFF does."""
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC
+
+
+def is_level(full: tuple[int, int], shape: tuple[int, int]) -> bool:
+    """Whether a shape is that of an image made smaller, up to rounding."""
+    ratio = max(full) / max(shape)
+    return ratio > 1 and all(abs(f / ratio - n) < 1 for f, n in zip(full, shape, strict=True))
+
+
+def layout(path: pathlib.Path) -> Layout:
+    """Find the image of a TIFF: the largest page.
+
+    Raises SlideError for a file that cannot be read, and for one of several images of which none
+    is much larger than the others: stacks, channels in pages of their own, series of photographs.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            pages = [_page(number, page) for number, page in enumerate(file.pages)]
+            image = _image(path, pages)
+            _check_single(path, file)
+            page = file.pages[image.number]
+            is_pyramid = all(p.is_level_of(image) for p in pages if p.is_reduced or p.is_mask)
+            levels = [p.number for p in pages if p.is_level_of(image) and not p.is_mask]
+            return Layout(
+                page=image.number,
+                levels=tuple(sorted(levels, key=lambda n: -pages[n].area)) if image.number else (),
+                orientation=int(_tag(page, _ORIENTATION, 1)),
+                is_plain=image.number == 0 and is_pyramid and _is_plain(page),
+                names_colours=True,
+                alpha=_alpha(page),
+                tags={code: _number(page.tags[code].value) for code in _SCALE if code in page.tags},
+            )
+    except SlideError:
+        raise
+    except Exception as error:  # a damaged file makes tifffile raise whatever it trips over
+        raise SlideError.because(path, "a readable TIFF", error) from error
+
+
+def _page(number: int, page: tifffile.TiffPage) -> Page:
+    kind = int(page.subfiletype)
+    is_reduced = bool(kind & _REDUCED) or _tag(page, _OLD_SUBFILE, 0) == _OLD_REDUCED
+    return Page(number, (page.imagelength, page.imagewidth), is_reduced, bool(kind & _MASK))
+
+
+def _tag(page: tifffile.TiffPage, code: int, default: Any) -> Any:
+    return page.tags[code].value if code in page.tags else default
+
+
+def _number(value: Any) -> Any:
+    """A fraction as one number; others as they are."""
+    return value[0] / value[1] if isinstance(value, tuple) and value[1] else value
+
+
+def _image(path: pathlib.Path, pages: list[Page]) -> Page:
+    """The page that is the image; pages that are neither it nor its levels are told."""
+    whole = [p for p in pages if not p.is_reduced and not p.is_mask] or pages[:1]
+    if not whole:
+        raise SlideError(f"expected an image in {path}, got a TIFF without pages")
+    image = max(whole, key=lambda p: p.area)
+    others = [p for p in whole if p is not image and not p.is_level_of(image)]
+    rivals = [p for p in others if p.area * _LARGER > image.area]
+    if rivals:
+        shapes = ", ".join(f"{h} × {w}" for h, w in (p.shape for p in (image, *rivals)[:4]))
+        raise SlideError(
+            f"expected one image in {path}, got {len(rivals) + 1} pages that are no levels of each "
+            f"other ({shapes} px): write the one that is meant, or all channels of it in one page"
+        )
+    strange = [p for p in pages if p.is_reduced and not p.is_level_of(image)]
+    _tell(path, image, tuple(sorted((*others, *strange), key=lambda p: p.number)))
+    return image
+
+
+@functools.lru_cache(4096)  # slides are opened again and again
+def _tell(path: pathlib.Path, image: Page, left_out: tuple[Page, ...]) -> None:
+    if left_out:
+        shapes = ", ".join(f"{p.number} ({p.shape[0]} × {p.shape[1]} px)" for p in left_out)
+        _LOG.warning("%s: page %d of %d × %d px is the image; left out, as no level of it: page %s",
+                     path, image.number, *image.shape, shapes)  # fmt: skip
+
+
+def _check_single(path: pathlib.Path, file: tifffile.TiffFile) -> None:
+    """Raise SlideError where one directory stands for several images."""
+    first = file.pages[0]
+    count = int(_tag(first, _DEPTH, 1))
+    if len(file.pages) == 1 and (file.is_imagej or file.is_shaped):
+        count = max(count, *(len(series.pages) for series in file.series))
+    if count > 1:
+        raise SlideError(f"expected one image in {path}, got a stack of {count}")
+
+
+def _is_plain(page: tifffile.TiffPage) -> bool:
+    kind, samples = int(page.photometric), page.samplesperpixel
+    has_alpha = kind == _RGB and samples == 4 and _alpha(page) is not None
+    bits = page.bitspersample
+    return (
+        int(_tag(page, _ORIENTATION, 1)) == 1
+        and (bits if isinstance(bits, int) else max(bits)) == 8
+        and int(page.sampleformat or 1) == 1
+        and (samples == _SAMPLES.get(kind) or has_alpha)
+    )
+
+
+def _alpha(page: tifffile.TiffPage) -> str | None:
+    """What the first sample after the colours is, if it is transparency."""
+    extra = [int(kind) for kind in page.extrasamples or ()]
+    return _ALPHA.get(extra[0]) if extra else None
