@@ -519,7 +519,7 @@ def _sample() -> ConfigDict:
     c.output = ConfigDict()
     # Files of a large image: png, tif (pyramidal BigTIFF), ome.tif, cog.tif, dzi.
     c.output.formats = ("png", "tif")
-    # JPEG quality inside them.
+    # JPEG quality inside them; from 90 on colour keeps its full resolution.
     c.output.quality = 90
     # A canvas that is being drawn is saved this often.
     c.checkpoint_minutes = 10.0
@@ -543,9 +543,10 @@ def _draw() -> ConfigDict:
     # What the tool draws from: a slide or an image, or embeddings (rows, columns, D) in a .npy
     # file; "": the first held-out reference.
     c.reference = ""
-    # Its microns per pixel; 0 takes what the file says, or else that of patches.
+    # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
     c.mpp = 0.0
-    # (height, width) in px that the reference's cells are spread over; () is its own size.
+    # (height, width) in px that the reference's cells are spread over, on its ground; () is its own
+    # size.
     c.size = ()
     # 1 draws from noise; below, from the reference at that part of the noise.
     c.strength = 1.0
@@ -660,7 +661,7 @@ def _variations() -> ConfigDict:
     c = ConfigDict()
     # Image of a patch or of a region that the tool draws again; "": the first held-out one.
     c.image = ""
-    # Its microns per pixel; 0 takes what the file says, or else that of patches.
+    # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
     c.mpp = 0.0
     # Patches of it that are drawn alone, and how often each.
     c.num_patches = 6

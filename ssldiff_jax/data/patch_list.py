@@ -96,6 +96,7 @@ class ImageFiles:
             return self._opened(path, lambda backend: backend.level_shapes[0])
         try:
             with Image.open(path) as image:
+                pixels.require_still(image)
                 return pixels.upright_shape(image)
         except Exception as error:  # Pillow's decoders raise a dozen unrelated types
             detail = " ".join(str(error).split())
@@ -221,9 +222,8 @@ def open_list(
     """Open `tfds:NAME`, `folder:PATH` (all images in it, in folders named by their classes if any),
     or a .npy file of pixels or of names of image files.
 
-    Files are read as slides are, by `reading`; `pictures` of 8 bits may be taken as they are stored
-    instead. Raises PatchListError for anything else, for a list of nothing, and for bands or a
-    range of what are no files.
+    Files are read as slides are, by `reading`; `pictures` of 8 bits may be taken as stored. Raises
+    PatchListError for anything else, a list of nothing, and bands or a range of what is no file.
     """
     if spec.startswith(FOLDER):
         folder = pathlib.Path(os.path.expanduser(spec.removeprefix(FOLDER)))

@@ -106,6 +106,7 @@ class PillowBackend(PixelBackend):
         try:
             with _without_pillow_limit(), Image.open(path) as image:
                 _check_decodable(image)
+                pixels.require_still(image)
                 pixel_size = scale.of_tiff(getattr(image, "tag_v2", {}))
                 image.load()
                 profile = image.info.get("icc_profile") if config.colour == "srgb" else None

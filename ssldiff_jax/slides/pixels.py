@@ -43,6 +43,14 @@ def to_rgb(
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def require_still(image: Image.Image) -> None:
+    """Raise ValueError for an animation (GIF, WebP, PNG), of which no frame is the image. The
+    further pictures of a photograph (MPO) are previews of it."""
+    frames = getattr(image, "n_frames", 1)
+    if image.format in ("GIF", "WEBP", "PNG") and frames > 1:
+        raise ValueError(f"expected one image, got an animation of {frames} frames")
+
+
 def upright_shape(image: Image.Image) -> tuple[int, int]:
     """Height and width of what `to_rgb` gives, without decoding it."""
     is_turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS

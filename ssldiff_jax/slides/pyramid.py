@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fractions
+import math
 import os
 import pathlib
 import secrets
@@ -17,12 +18,14 @@ import rasterio
 import rasterio.shutil
 import tifffile
 from rasterio import windows as raster_windows
+from rasterio.enums import Resampling
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import ground, raster, slide
 from ssldiff_jax.slides.ground import Georeference
 
-_TILE = 256  # px
+_TILE, _COG_TILE = 256, 512  # px
+_FULL_COLOUR = 90  # JPEG of this quality and above keeps the resolution of colour, as vips does
 _COARSEST_VIPS = 1e6  # µm per px
 _STRIP = 1024  # rows that are copied at a time
 
@@ -79,27 +82,37 @@ def write_ome_tiff(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
 def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """Write a Cloud-Optimised GeoTIFF (JPEG) with the coordinate system and transform of `scale`,
     or, without one, those of pixels of `mpp` from the top left corner."""
-    source = _array_rows(pixels)
-    height, width = _shape(pixels)
-    where = scale.georeference
-    metres = scale.mpp * 1e-6
+    with _replacing(path) as temporary, _beside(temporary) as plain:
+        _write_plain(plain, pixels, scale)
+        # Not by GDAL's COG driver, which halves the resolution of colour at every quality.
+        with rasterio.Env(JPEG_QUALITY_OVERVIEW=scale.quality):
+            rasterio.shutil.copy(
+                plain, temporary, driver="GTiff", copy_src_overviews=True, tiled=True,
+                blockxsize=_COG_TILE, blockysize=_COG_TILE, interleave="pixel", compress="JPEG",
+                jpeg_quality=scale.quality, bigtiff="YES",
+                photometric="RGB" if scale.quality >= _FULL_COLOUR else "YCBCR",
+            )  # fmt: skip
+
+
+def _write_plain(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
+    """The same, uncompressed, with its overviews."""
+    source, (height, width) = _array_rows(pixels), _shape(pixels)
+    where, metres = scale.georeference, scale.mpp * 1e-6
     transform = where.transform if where else (metres, 0, 0, 0, -metres, 0)
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8",
-        "crs": where.crs if where else None, "transform": rasterio.Affine(*transform[:6]),
-        "tiled": True, "blockxsize": 512, "blockysize": 512, "bigtiff": "yes",
+        "crs": where.crs if where else None, "transform": rasterio.Affine(*transform),
+        "tiled": True, "blockxsize": _COG_TILE, "blockysize": _COG_TILE, "bigtiff": "yes",
         "interleave": "pixel", "photometric": "RGB",
     }  # fmt: skip
-    with _replacing(path) as temporary, _beside(temporary) as plain:
-        with rasterio.open(plain, "w", **profile) as file:
-            for top in range(0, height, _STRIP):
-                strip = source(top, _STRIP)
-                at = raster_windows.Window(0, top, width, len(strip))
-                file.write(np.moveaxis(strip, -1, 0), window=at)
-        rasterio.shutil.copy(
-            plain, temporary, driver="COG", compress="JPEG", quality=scale.quality,
-            blocksize=512, bigtiff="YES", overview_resampling="average",
-        )  # fmt: skip
+    halvings = max(math.ceil(math.log2(max(height, width) / _COG_TILE)), 0)
+    with rasterio.open(path, "w", **profile) as file:
+        for top in range(0, height, _STRIP):
+            strip = source(top, _STRIP)
+            window = raster_windows.Window(0, top, width, len(strip))
+            file.write(np.moveaxis(strip, -1, 0), window=window)
+        if halvings:
+            file.build_overviews([2**n for n in range(1, halvings + 1)], Resampling.average)
 
 
 def write_deepzoom(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:

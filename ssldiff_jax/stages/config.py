@@ -146,6 +146,10 @@ class OutputConfig:
                     f"config.sample.output.formats must be of {', '.join(pyramid.FORMATS)}, "
                     f"got {name!r}"
                 )
+        if not 1 <= self.quality <= 100:
+            raise config_lib.ConfigError(
+                f"config.sample.output.quality must be 1…100, got {self.quality}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ssldiff_jax.train import checkpoint, hosts, logs
 _LOG = logging.getLogger(__name__)
 
 # Compressed files beside the raw pixels, bytes per pixel at the most.
-_FILE_BYTES = {"png": 3.2, "tif": 1.6, "ome.tif": 1.6, "cog.tif": 4.6, "dzi": 1.6}
+_FILE_BYTES = {"png": 3.2, "tif": 1.6, "ome.tif": 1.6, "cog.tif": 5.6, "dzi": 1.6}
 
 
 @dataclasses.dataclass(frozen=True)

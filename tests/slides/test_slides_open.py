@@ -178,6 +178,20 @@ def test_the_fourth_band_of_a_geotiff_is_no_transparency(save):
     np.testing.assert_array_equal(image, np.broadcast_to(np.uint8([10, 20, 30]), (300, 300, 3)))
 
 
+@pytest.mark.parametrize("name", ["image.png", "image.webp", "image.gif"])
+def test_an_animation_is_no_image(save, name):
+    frames = [Image.fromarray(noise(8, 8, seed)) for seed in range(3)]
+    path = save(frames[0], name, save_all=True, append_images=frames[1:])
+    with pytest.raises(slides.SlideError, match=rf"{name}: .*got an animation of 3 frames"):
+        slides.open_slide(path, mpp=1.0)
+
+
+def test_previews_in_a_photograph_are_left_alone(save):
+    photograph, preview = Image.fromarray(noise(16, 16)), Image.fromarray(noise(8, 8))
+    path = save(photograph, "image.jpg", format="MPO", save_all=True, append_images=[preview])
+    assert slides.open_slide(path, mpp=1.0).shape == (16, 16)
+
+
 def test_palette_with_transparency(save):
     image = Image.new("P", (4, 4), 1)
     image.putpalette([0, 0, 0, 10, 20, 30])

@@ -1,4 +1,5 @@
 import importlib.util
+import io
 import pathlib
 import resource
 import subprocess
@@ -201,6 +202,58 @@ def test_cog_lies_where_the_reference_does(tmp_path, image_uint8):
         assert len(raster.overviews(1)) >= 1
         found = np.moveaxis(raster.read(), 0, -1)
     assert np.abs(found.astype(int) - image_uint8).mean() < 5
+
+
+def from_deepzoom(path):
+    """The finest level, joined from its tiles without what they overlap by."""
+    tiles = path.with_name(f"{path.stem}_files")
+    finest = max((int(p.name), p) for p in tiles.iterdir())[1]
+    at = {tuple(map(int, p.stem.split("_"))): p for p in finest.iterdir()}
+    columns, rows = (max(place) + 1 for place in zip(*at, strict=True))
+    cut = lambda row, col: np.asarray(Image.open(at[col, row]))[row > 0 :, col > 0 :][:254, :254]
+    return np.concatenate(
+        [np.concatenate([cut(r, c) for c in range(columns)], axis=1) for r in range(rows)]
+    )
+
+
+@pytest.mark.parametrize("quality", [80, 90])
+def test_files_of_one_quality_are_alike(tmp_path, quality):
+    """Mean distance from what was written. Colour keeps its resolution from 90 on, or nowhere; the
+    tiles of DeepZoom are YCbCr all the same, whose colour is rounded somewhat more."""
+    pixels = slides.open_slide(REAL).read_region(200, 100, 600, 700, mpp=1.3)
+    read = dict.fromkeys(("tif", "ome.tif", "cog.tif"), pyramid.read_image)
+    errors = {}
+    for name, back in (read | {"dzi": from_deepzoom}).items():
+        path = tmp_path / f"out.{name}"
+        pyramid.FORMATS[name](path, pixels, pyramid.Scale(0.5, quality))
+        errors[name] = np.abs(back(path).astype(int) - pixels).mean()
+    halved, file = io.BytesIO(), Image.fromarray(pixels)
+    file.save(halved, "jpeg", quality=quality, subsampling=2)
+    reduced = np.abs(np.asarray(Image.open(halved)).astype(int) - pixels).mean()
+    assert errors["cog.tif"] == pytest.approx(errors["tif"], rel=0.02)
+    assert errors["ome.tif"] == errors["tif"]
+    if quality < 90:
+        assert errors["tif"] == pytest.approx(reduced, rel=0.02)
+        assert errors["dzi"] == pytest.approx(reduced, rel=0.02)
+    else:
+        assert errors["tif"] < 0.6 * reduced
+        assert errors["dzi"] < 0.9 * reduced
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (512, 512), (513, 40), (1500, 1025)])
+def test_a_cog_of_any_size_is_one(tmp_path, shape):
+    """Overviews down to one tile, of the quality of the whole."""
+    pixels = np.zeros((*shape, 3), np.uint8)
+    pixels[::2] = 200
+    pyramid.write_cog(tmp_path / "out.cog.tif", pixels, pyramid.Scale(0.5))
+    with rasterio.open(tmp_path / "out.cog.tif") as raster:
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        overviews = raster.overviews(1)
+        assert raster.shape == shape
+    assert overviews == [factor for factor in (2, 4) if max(shape) > 512 * factor / 2]
+    for number in range(len(overviews)):
+        with rasterio.open(tmp_path / "out.cog.tif", overview_level=number) as raster:
+            assert np.abs(raster.read()[:, :-1].astype(int) - 100).max() <= 2
 
 
 def test_what_is_no_raster_lies_nowhere(tmp_path, image_uint8):
