@@ -1,6 +1,7 @@
 """Small networks fitted to small sets of examples, as often as a study asks, traced once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -45,6 +46,10 @@ class FitConfig:
         )
 
 
+_EXACT = functools.partial(jax.default_matmul_precision, "highest")
+"""Products exact to float32 on all kinds of devices: a figure must not depend on which it was."""
+
+
 class Fitter:
     """Fits parameters to examples.
 
@@ -80,7 +85,8 @@ class Fitter:
         for step, rows in enumerate(_order(count, c.num_steps, c.batch_size, seed)):
             batch = {name: values[rows] for name, values in examples.items()}
             step_key = jax.random.fold_in(key, step)
-            params, opt_state = self._step(params, opt_state, batch, step_key)
+            with _EXACT():
+                params, opt_state = self._step(params, opt_state, batch, step_key)
         return params
 
     @property
@@ -104,6 +110,8 @@ def in_batches(
     count, found = len(next(iter(examples.values()))), []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
-        out = program(params, {name: values[rows] for name, values in examples.items()})
+        batch = {name: values[rows] for name, values in examples.items()}
+        with _EXACT():
+            out = program(params, batch)
         found.append(jax.tree.map(np.asarray, out))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)

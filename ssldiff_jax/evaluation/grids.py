@@ -88,6 +88,7 @@ def _nearest(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"])
 
 
 def _distances(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
+    a, b = a.astype(np.float64), b.astype(np.float64)  # near ones are small differences
     square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return np.sqrt(np.maximum(square, 0))
 

@@ -70,7 +70,9 @@ def _measure(context: stage.Context, params: Any) -> dict[str, Any]:
     side = context.config.data.records.record_px
     side -= side % context.config.downsample_factor
     real = parts.patches_at(context, "test", _NUM_TESTED, side)
-    found = np.concatenate([np.asarray(jax.jit(reconstruct)(params, x[None])) for x in real])
+    # A figure of the weights, not of the device that measured it.
+    with jax.default_matmul_precision("highest"):
+        found = np.concatenate([np.asarray(jax.jit(reconstruct)(params, x[None])) for x in real])
     rows = [np.concatenate(list(images[:6]), axis=1) for images in (real, found)]
     pyramid.write_png(context.folder("autoencoder") / "reconstructions.png", np.concatenate(rows))
     measure = lambda f, **kwargs: float(

@@ -8,6 +8,7 @@ from typing import Any
 from ssldiff_jax.core import files
 from ssldiff_jax.data import loader
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.evaluation import extractors
 from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
@@ -44,7 +45,8 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     model = encoder.Encoder(section.architecture, params["encoder"])
     if section.model.origin == "mean":
         seen = parts.patches_at(context, "train", _NUM_AVERAGED, px)
-        model = model.measured_from(model(seen).mean(axis=0))
+        exact = extractors.OfEncoder(name, model)
+        model = model.measured_from(exact(seen).mean(axis=0))
     facts = _measure(context, model)
     files.write_json(context.folder(name) / "encoder.json", facts)
     _LOG.info("%s: retrieval %s, effective rank %.1f of %d", name, facts["retrieval_top1"],
@@ -59,7 +61,8 @@ def run_judge(context: stage.Context) -> dict[str, Any]:
 
 def _measure(context: stage.Context, model: encoder.Encoder) -> dict[str, Any]:
     px = context.config.data.crops.patch_px
-    embed = lambda shift: model(parts.patches_at(context, "test", _NUM_TESTED, px, shift))
+    exact = extractors.OfEncoder("measured", model)
+    embed = lambda shift: exact(parts.patches_at(context, "test", _NUM_TESTED, px, shift))
     slack = context.config.data.records.record_px - px
     centre = embed(0)
     return {

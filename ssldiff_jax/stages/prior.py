@@ -101,6 +101,6 @@ def _nearest(asked: np.ndarray, told: np.ndarray, spec: conditions.ConditionSpec
         parts_ = spec.unpack(condition)
         return np.concatenate([parts_[kind] for kind in kinds], axis=1)
 
-    a, b = said(asked), said(told)
+    a, b = (said(condition).astype(np.float64) for condition in (asked, told))
     square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return square.argmin(axis=1)

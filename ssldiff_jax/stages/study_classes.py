@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from ssldiff_jax.data import measures, shuffle
-from ssldiff_jax.evaluation import clusters
+from ssldiff_jax.evaluation import clusters, extractors
 from ssldiff_jax.stages import labelled, parts, stage
 
 Pixels = UInt8[np.ndarray, "N s s 3"]
@@ -85,7 +85,8 @@ def _clusters(context: stage.Context, train: Patches) -> Classes:
             "config.study.patches.labels=clusters needs the stage judge, got "
             f"{context.folder('judge')} without done.json; run --config.stages=judge first"
         )
-    judge, count = parts.load_encoder(context, "judge"), context.config.study.patches.clusters
+    judge = extractors.OfEncoder("judge", parts.load_encoder(context, "judge"))
+    count = context.config.study.patches.clusters
     found = clusters.Clusters.of(judge(train.pixels), count, seed=context.config.seed)
     names = tuple(f"cluster {number}" for number in range(count))
     of_pixels = lambda pixels: [names[number] for number in found.nearest(judge(pixels))]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssldiff_jax.evaluation import classifiers, scores
+from ssldiff_jax.evaluation import classifiers, extractors, scores
 from ssldiff_jax.stages import generator, study_config
 
 SPLITS = ("train", "test")
@@ -111,7 +111,7 @@ class Drawer:
 
     def embed(self, patches: np.ndarray) -> Float[np.ndarray, "N D"]:
         """By the run's encoder. Raises ValueError for embeddings that are not finite."""
-        embedding = self._model.encoder(patches)
+        embedding = extractors.OfEncoder("encoder", self._model.encoder)(patches)
         classifiers.require_finite(embedding, "embeddings of the run's encoder")
         return embedding
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssldiff_jax.core import arrays, files
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.evaluation import images, means, seams, similarity
+from ssldiff_jax.evaluation import extractors, images, means, seams, similarity
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import generator, parts, sample, stage
@@ -25,9 +25,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     folder, config = context.folder("sweep"), context.config
     model = generator.Generator.of_run(context)
     regions = [r for r in parts.references(context, model.embed) if r.kind == "region"]
-    judges = {"judge": parts.load_encoder(context, "judge")}
-    if not config.embeddings.source:
-        judges["encoder"] = parts.load_encoder(context)
+    names = ("judge",) if config.embeddings.source else ("judge", "encoder")
+    judges = {n: extractors.OfEncoder(n, parts.load_encoder(context, n)) for n in names}
     rows, alone = [], {}
     sections = {way: sample_section(config, way) for way in config.sweep.ways}
     for way, section in sections.items():
