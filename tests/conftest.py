@@ -5,11 +5,11 @@ import dataclasses
 import json
 import os
 import pathlib
-import subprocess
 import sys
 
 import beartype
 import numpy as np
+import patience
 import pytest
 from jaxtyping import install_import_hook
 
@@ -133,16 +133,12 @@ def text_folder(golden, tmp_path_factory):
     return folder
 
 
-def run_command(workdir, *flags, timeout=600):
+def run_command(workdir, *flags):
     words = [sys.executable, "-m", "ssldiff_jax.main", "--config=configs/tiny.py"]
-    return subprocess.run(
+    return patience.run(
         [*words, f"--workdir={workdir}", *flags],
         cwd=pathlib.Path(__file__).parents[1],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
     )
 
 

@@ -1,5 +1,6 @@
 """The scripts of launch/."""
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -28,6 +29,23 @@ def test_scripts_say_what_they_lack(name):
     )  # fmt: skip
     assert found.returncode != 0
     assert "expected" in found.stderr.splitlines()[-1]
+
+
+def test_an_interpreter_that_is_too_old_is_told_before_anything_is_made(tmp_path):
+    (tmp_path / "launch").mkdir()
+    shutil.copy(LAUNCH / "setup.sh", tmp_path / "launch")
+    old = tmp_path / "python3.9"
+    pretend = "import sys; sys.version_info = (3, 9, 18); exec(sys.argv[2])"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{pretend}" "$@"\n')
+    old.chmod(0o755)
+    found = subprocess.run(
+        ["bash", "launch/setup.sh"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHON": str(old)},
+    )  # fmt: skip
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("expected Python 3.11 or newer, got 3.9 ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["launch", "python3.9"]
 
 
 def stand_in(folder, name):

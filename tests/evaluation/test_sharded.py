@@ -2,12 +2,12 @@
 
 import os
 import pathlib
-import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import patience
 import pytest
 
 from ssldiff_jax.encoders import encoder, inception, vit
@@ -69,12 +69,9 @@ def by_several(clip_folder, tmp_path_factory):
     environment = os.environ | {
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": f"{here.parent}:{here.parents[2]}",
+        "PYTHONPATH": f"{here.parent}:{here.parents[1]}:{here.parents[2]}",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, text=True,
-        capture_output=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = patience.run([sys.executable, "-c", code], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     with np.load(path) as found:
         return dict(found)

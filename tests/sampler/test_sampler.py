@@ -11,6 +11,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+import patience
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -174,7 +175,7 @@ def start_process(code, devices):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         "NPROC": "16",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": f"{here.parent}:{here.parents[2]}",
+        "PYTHONPATH": f"{here.parent}:{here.parents[1]}:{here.parents[2]}",
     }
     return subprocess.Popen(
         [sys.executable, "-c", code], env=environment, text=True,
@@ -193,7 +194,7 @@ def test_devices_do_not_change_the_picture(tmp_path):
     """Windows of a chunk, or rows of the canvas, over eight devices: more than it has rows of
     windows."""
     run = start_process(f"import test_sampler as t; t.save_splits({str(tmp_path)!r})", 8)
-    out, err = run.communicate(timeout=300)
+    out, err = patience.communicate(run)
     assert run.returncode == 0, err
     said = json.loads(out.splitlines()[-1])
     assert said["devices"] == 8
@@ -215,7 +216,7 @@ def test_processes_do_not_change_the_picture(tmp_path):
         for number in range(2)
     ]
     for run in runs:
-        out, err = run.communicate(timeout=300)
+        out, err = patience.communicate(run)
         assert run.returncode == 0, err
         assert json.loads(out.splitlines()[-1])["devices"] == 8
     require_the_same(tmp_path)

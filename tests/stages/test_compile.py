@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import patience
 import pytest
 
 from ssldiff_jax.stages import compile as compile_stage
@@ -39,7 +40,7 @@ def rows(tmp_path_factory):
                (("whole", whole), ("split", split))}  # fmt: skip
     found = {}
     for name, process in running.items():
-        _, errors = process.communicate(timeout=600)
+        _, errors = patience.communicate(process)
         assert process.returncode == 0, errors[-3000:]
         told = json.loads((folder / name / "compile" / "results.json").read_text())
         found |= {(name, row["program"]): row for row in told}

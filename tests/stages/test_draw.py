@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import openslide
+import patience
 import pytest
 import rasterio
 
@@ -273,17 +273,13 @@ def test_a_killed_run_goes_on_to_the_identical_file(workdir, tmp_path):
         shutil.copytree(workdir, folder)
         process = start(folder)
         if name == "killed":
-            saved = folder / "draw" / ".image" / "canvas"
-            deadline = time.monotonic() + 300
-            while not (saved.exists() and any(p.name.isdigit() for p in saved.iterdir())):
-                assert process.poll() is None, process.stderr.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+            saved = (folder / "draw" / ".image" / "canvas").glob
+            patience.until(lambda glob=saved: any(p.name.isdigit() for p in glob("*")), process)
             process.send_signal(signal.SIGKILL)
             process.communicate()
             assert not (folder / "draw" / "image.tif").exists()
             process = start(folder)
-        _, told = process.communicate(timeout=300)
+        _, told = patience.communicate(process)
         assert process.returncode == 0, told
         assert ("goes on at step" in told) == (name == "killed")
         found.append((folder / "draw" / "image.tif").read_bytes())

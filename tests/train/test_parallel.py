@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import patience
 import pytest
 
 from ssldiff_jax.autoencoder import autoencoder, conv, discriminator, light, vq
@@ -171,7 +172,7 @@ def run_process(folder, number, port):
 
 def launch(devices, *args):
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{ROOT}/tests",
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "NPROC": "16",  # XLA's threads: its collectives wait for one another
@@ -187,7 +188,7 @@ def launch(devices, *args):
 def finish(*processes):
     try:
         for process in processes:
-            _, errors = process.communicate(timeout=300)
+            _, errors = patience.communicate(process)
             assert process.returncode == 0, errors[-3000:]
     finally:
         for process in processes:

@@ -1,8 +1,6 @@
 """A run that was killed and one that was not end with the same bits.
 
-This file is also the script that gets killed, and one that kills as often as it is told:
-
-    python tests/train/test_resume.py 20
+This file is also the script that gets killed; `tests/resume_often.py` kills it at random places.
 """
 
 import json
@@ -10,7 +8,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import patience
 import pytest
 
 from ssldiff_jax.core import batch as batch_lib
@@ -85,7 +83,7 @@ def fit_until_killed(stores, folder, killed_at):
         seen.append(batch)
         if len(seen) == killed_at:
             # A save runs in the background; it takes its name when it is whole.
-            until, whole = time.monotonic() + 60, folder / "checkpoints" / str(saved)
+            until, whole = time.monotonic() + 600, folder / "checkpoints" / str(saved)
             while saved and not whole.exists() and time.monotonic() < until:
                 time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -98,11 +96,9 @@ def fit_until_killed(stores, folder, killed_at):
 def kill(folder, killed_at):
     """Kill a run after so many batches; returns its folder."""
     killed = folder / f"killed_{killed_at}"
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, __file__, str(folder), str(killed), str(killed_at)]
-    result = subprocess.run(
-        command, env=environment, timeout=120, capture_output=True, text=True, check=False
-    )
+    result = patience.run(command, env=environment)
     assert result.returncode == -signal.SIGKILL, result.stderr
     return killed
 
@@ -197,7 +193,4 @@ def kill_often(count):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        kill_often(int(sys.argv[1]))
-    else:
-        fit_until_killed(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]))
+    fit_until_killed(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), int(sys.argv[3]))
