@@ -4,7 +4,8 @@ georeferenced rasters."""
 import contextlib
 import pathlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import openslide
@@ -122,8 +123,11 @@ def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
     A GeoTIFF is not OpenSlide's, which takes a fourth band for transparency. Raises SlideError.
     """
     if raster.is_geotiff(path):
-        _check_upright(path)
-        return raster.RasterBackend(path, config)
+        tags = _upright_tags(path)
+        backend = raster.RasterBackend(path, config)
+        if backend.pixel_size.absent:  # it lies nowhere on the earth
+            backend.pixel_size = scale.of_tiff(tags)
+        return backend
     vendor = openslide.OpenSlide.detect_format(str(path))
     if vendor in (None, _GENERIC):
         if tiff.is_tiff(path):
@@ -150,14 +154,18 @@ def _open_tiff(path: pathlib.Path, config: reading.ReadingConfig, vendor: str | 
     return turned.TurnedBackend(backend, layout.orientation)
 
 
-def _check_upright(path: pathlib.Path) -> None:
-    """Raise SlideError for a georeferenced raster that has several images, or is turned."""
+def _upright_tags(path: pathlib.Path) -> Mapping[int, Any]:
+    """Tags of the scale of a georeferenced raster.
+
+    Raises SlideError for one that has several images, or is turned.
+    """
     layout = tiff.layout(path)
     if layout.page or layout.orientation != 1:
         raise SlideError(
             f"expected a georeferenced raster whose image is its first page, upright, got page "
             f"{layout.page} with orientation {layout.orientation} in {path}"
         )
+    return layout.tags
 
 
 def _check_decodable(image: Image.Image) -> None:

@@ -7,21 +7,34 @@ import rasterio
 from jaxtyping import UInt8
 from rasterio import windows
 
-from ssldiff_jax.slides import resample
+from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.slides import resample, samples
 from ssldiff_jax.slides.protocol import SlideError
 
 
 def read(
-    path: pathlib.Path, top: int, left: int, height: int, width: int, *, factor: float = 1.0
+    path: pathlib.Path,
+    top: int,
+    left: int,
+    height: int,
+    width: int,
+    *,
+    factor: float = 1.0,
+    reading: reading_lib.ReadingConfig = reading_lib.AS_STORED,
 ) -> UInt8[np.ndarray, "H W C"]:
     """Every band of a window; the numbers are pixels of which each is `factor` native ones a side.
 
+    Red, green and blue come first where names of bands or `reading.bands` say that they are in
+    another order; values are brought to 8 bits by its range.
     Raises SlideError for a file that is no raster of 8 bits, and for a window beyond its border.
     """
     try:
         with rasterio.open(path) as file:
-            if set(file.dtypes) != {"uint8"}:
-                raise SlideError(f"expected bands of 8 bits, got {file.dtypes[0]} in {path}")
+            if set(file.dtypes) != {"uint8"} and not reading.is_scaled:
+                raise SlideError(
+                    f"expected bands of 8 bits, got {file.dtypes[0]} in {path}: pass "
+                    "--config.data.reading.low and --config.data.reading.high"
+                )
             first, last = (top * factor, left * factor), (top + height, left + width)
             over = [b * factor - n for b, n in zip(last, file.shape, strict=True)]
             if min(first) < 0 or max(over) > factor - 1 + 1e-6:
@@ -37,7 +50,17 @@ def read(
             window = windows.Window.from_slices(
                 (rows.start, rows.stop), (columns.start, columns.stop)
             )
-            found = np.moveaxis(file.read(window=window), 0, -1)
+            values = file.read(_order(path, file, reading), window=window)
     except rasterio.errors.RasterioError as error:
         raise SlideError.because(path, "a raster", error) from error
-    return resample.apply(np.ascontiguousarray(found), rows, columns)
+    found = np.ascontiguousarray(np.moveaxis(reading.to_8_bits(values), 0, -1))
+    return resample.apply(found, rows, columns)
+
+
+def _order(
+    path: pathlib.Path, file: rasterio.DatasetReader, reading: reading_lib.ReadingConfig
+) -> list[int]:
+    """All bands: the colours, then the others as they are stored."""
+    colours = reading.bands if set(reading.bands) == {1, 2, 3} else ()
+    colours = list(colours or samples.named_bands(path, file))
+    return colours + [n for n in range(1, file.count + 1) if n not in colours]

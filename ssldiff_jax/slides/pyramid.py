@@ -81,7 +81,8 @@ def write_ome_tiff(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
 
 def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """Write a Cloud-Optimised GeoTIFF (JPEG) with the coordinate system and transform of `scale`,
-    or, without one, those of pixels of `mpp` from the top left corner."""
+    or, without one, those of pixels of `mpp` from the top left corner and the resolution tags of
+    `write_pyramid`."""
     with _replacing(path) as temporary, _beside(temporary) as plain:
         _write_plain(plain, pixels, scale)
         # Not by GDAL's COG driver, which halves the resolution of colour at every quality.
@@ -111,6 +112,13 @@ def _write_plain(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
             strip = source(top, _STRIP)
             window = raster_windows.Window(0, top, width, len(strip))
             file.write(np.moveaxis(strip, -1, 0), window=window)
+        if not where:
+            per_cm = 1e4 / scale.mpp
+            file.update_tags(
+                TIFFTAG_RESOLUTIONUNIT="3 (pixels/cm)",
+                TIFFTAG_XRESOLUTION=f"{per_cm:.9g}",
+                TIFFTAG_YRESOLUTION=f"{per_cm:.9g}",
+            )
         if halvings:
             file.build_overviews([2**n for n in range(1, halvings + 1)], Resampling.average)
 
@@ -163,7 +171,7 @@ def georeference(
     """Where a raster lies, for pixels of `mpp` from its top left corner, as `Slide.read_region`
     gives them; None for a file that does not say. `native_mpp` is that of the raster, where
     something else than the file tells it."""
-    if not raster.is_geotiff(path):
+    if not (raster.is_geotiff(path) or raster.is_jpeg2000(path)):
         return None
     with rasterio.open(path) as file:
         native, where = native_mpp or ground.pixel_size(file).mpp, ground.georeference(file)

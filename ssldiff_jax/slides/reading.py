@@ -5,6 +5,9 @@ import math
 import pathlib
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Shaped, UInt8
+
 _PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 _PNG_DEPTH = 24  # where a PNG tells its bits
 
@@ -39,6 +42,14 @@ class ReadingConfig:
     def is_scaled(self) -> bool:
         """Whether values are mapped, or taken as stored."""
         return self.low != 0 or self.high != 0
+
+    def to_8_bits(self, values: Shaped[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
+        """Values between `low` and `high` as 0…255, rounded; 8 bits as they are without a range.
+        What is no number becomes 0."""
+        if not self.is_scaled:
+            return values
+        scaled = (values.astype(np.float64) - self.low) * 255 / (self.high - self.low)
+        return np.nan_to_num(np.floor(scaled + 0.5).clip(0, 255)).astype(np.uint8)
 
     @property
     def is_of_rasters(self) -> bool:

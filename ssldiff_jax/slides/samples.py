@@ -53,9 +53,7 @@ class Samples:
         if self.table is not None:
             return self.table[np.minimum(values[0], len(self.table) - 1)][..., :3]
         if config.is_scaled:
-            low, high = config.low, config.high
-            values = np.where(missing, low, values).astype(np.float64)
-            values = np.floor((values - low) * 255 / (high - low) + 0.5).clip(0, 255)
+            values = config.to_8_bits(np.where(missing, config.low, values))
         elif self.top != 255:
             values = np.floor(values.astype(np.float64) * 255 / self.top + 0.5)
         rgb = np.empty((*missing.shape, 3), np.uint8)
@@ -115,7 +113,7 @@ def _bands(
                 f"{config.bands}"
             )
         return list(config.bands)
-    named = _by_name(path, file)
+    named = named_bands(path, file)
     if named:
         return named
     colours = sum(c is not ColorInterp.alpha for c in file.colorinterp)
@@ -127,7 +125,7 @@ def _bands(
     return [1, 2, 3] if file.count >= 3 else [1]
 
 
-def _by_name(path: pathlib.Path, file: rasterio.DatasetReader) -> list[int]:
+def named_bands(path: pathlib.Path, file: rasterio.DatasetReader) -> list[int]:
     """The bands called red, green and blue; none where no band has such a name.
 
     Raises SlideError where names contradict the order that is taken without them.

@@ -150,7 +150,8 @@ class RegionConditions:
         square = region.square
         path = pathlib.Path(self._paths[square.slide])
         place = (square.top, square.left, square.height, square.width)
-        found = bands_lib.read(path, *place, factor=self._factor(path))
+        reading = self._data.reading
+        found = bands_lib.read(path, *place, factor=self._factor(path), reading=reading)
         return crops.orient(found, region.orientation)
 
     def _factor(self, path: pathlib.Path) -> float:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from ssldiff_jax.slides import bands
+from ssldiff_jax.slides import bands, reading
 from ssldiff_jax.slides.backends import SlideError
 
 
@@ -28,6 +28,40 @@ def test_coarser_pixels_are_means_of_native_ones(raster):
     found = bands.read(path, 2, 1, 8, 14, factor=2)
     means = values[4:20, 2:30].reshape(8, 2, 14, 2, 4).mean(axis=(1, 3))
     assert np.abs(found - means).max() <= 0.51
+
+
+def deep_scene(path, values, names=()):
+    height, width, count = values.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=count, dtype=values.dtype
+    ) as file:
+        file.write(np.moveaxis(values, -1, 0))
+        for number, name in enumerate(names, 1):
+            file.set_band_description(number, name)
+    return path
+
+
+def test_all_bands_are_brought_to_eight_bits_by_the_range_of_a_run(tmp_path, raster):
+    values = raster[1].astype(np.uint16) * 10
+    path = deep_scene(tmp_path / "deep.tif", values)
+    found = bands.read(path, 0, 0, 20, 30, reading=reading.ReadingConfig(high=2550.0))
+    np.testing.assert_array_equal(found, raster[1])
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen", "order"),
+    [
+        ((), (), [0, 1, 2, 3]),
+        ((), (3, 2, 1), [2, 1, 0, 3]),
+        ((), (4, 1, 2), [0, 1, 2, 3]),  # infrared shown as red tells nothing of what is red
+        (("blue", "green", "red", "nir"), (), [2, 1, 0, 3]),
+        (("nir", "red", "green", "blue"), (1, 2, 3), [0, 1, 2, 3]),
+    ],
+)
+def test_colours_come_first_where_something_tells_them(tmp_path, raster, names, chosen, order):
+    path = deep_scene(tmp_path / "named.tif", raster[1], names)
+    found = bands.read(path, 0, 0, 20, 30, reading=reading.ReadingConfig(bands=chosen))
+    np.testing.assert_array_equal(found, raster[1][..., order])
 
 
 def test_a_window_beyond_the_border_is_one_line(raster):

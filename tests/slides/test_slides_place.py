@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio import Affine
 
 from ssldiff_jax import slides
@@ -93,6 +94,19 @@ def test_within_the_tolerance_pixels_are_native_ones(raster_at, native, wanted):
     where = pyramid.georeference(path, wanted)
     expected = 4.4e6 - height * round(wanted / native) * side
     assert corner(where.transform, height, 0)[1] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("place", ["metres", "US survey feet", "Web Mercator"])
+def test_a_jpeg_2000_has_a_place(raster_at, tmp_path, place):
+    crs, transform, mpp = PLACES[place]
+    rasterio.shutil.copy(
+        raster_at(crs, transform), tmp_path / "scene.jp2", driver="JP2OpenJPEG", reversible=True
+    )
+    assert slides.open_slide(tmp_path / "scene.jp2").mpp == pytest.approx(mpp, rel=1e-6)
+    where = pyramid.georeference(tmp_path / "scene.jp2", 2 * mpp)
+    np.testing.assert_allclose(
+        corner(where.transform, 30, 20), corner(transform, 60, 40), rtol=0, atol=1e-5
+    )
 
 
 def test_one_pixel_has_a_place(raster_at):

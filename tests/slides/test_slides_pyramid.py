@@ -237,6 +237,13 @@ def test_files_of_one_quality_are_alike(tmp_path, quality):
         assert errors["dzi"] < 0.9 * reduced
 
 
+@pytest.mark.parametrize("name", ["tif", "ome.tif", "cog.tif"])
+def test_the_scale_of_a_scanner_comes_back_from_every_tiff(tmp_path, image_uint8, name):
+    path = tmp_path / f"out.{name}"
+    pyramid.FORMATS[name](path, image_uint8[:300, :400], pyramid.Scale(0.4321))
+    assert slides.open_slide(path).mpp == pytest.approx(0.4321, rel=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (512, 512), (513, 40), (1500, 1025)])
 def test_a_cog_of_any_size_is_one(tmp_path, shape):
     """Overviews down to one tile, of the quality of the whole."""
