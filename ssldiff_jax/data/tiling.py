@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import files
+from ssldiff_jax.core import exhausted, files
 from ssldiff_jax.data import archive, plan
 from ssldiff_jax.slides import pyramid, quality, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
@@ -115,6 +115,9 @@ def tile(task: Task) -> None:
         finally:
             slide.close()
     except (slide_lib.SlideError, OSError, MemoryError) as error:
+        found = exhausted.shortage(error)
+        if found is not None and found.of == "disk":
+            raise  # no fault of the slide's
         reason = " ".join(str(error).split()) or type(error).__name__
         task.fail(reason)
     else:

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import catalog, environment, patches, runner, stage, table
+from ssldiff_jax.stages import catalog, environment, patches, runner, shortage, stage, table
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
@@ -16,7 +16,9 @@ from ssldiff_jax.train import mesh as mesh_lib
 _LOG = logging.getLogger(__name__)
 
 StoppedError = hosts.StoppedError
-USER_ERRORS = (ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError)
+USER_ERRORS = (
+    ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, shortage.ShortageError,
+)  # fmt: skip
 """What a user can cause, and every error of ours is: printed as one line."""
 
 

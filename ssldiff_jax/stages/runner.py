@@ -21,6 +21,7 @@ from ssldiff_jax.stages import (
     provenance,
     record,
     requests,
+    shortage,
 )
 from ssldiff_jax.stages import stage as stage_lib
 from ssldiff_jax.train import hosts
@@ -207,9 +208,10 @@ def _make(
 
 
 def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
-    if stage.on == "all":
-        return stage.run(context)
-    return hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
+    with shortage.told(name, stage, context):
+        if stage.on == "all":
+            return stage.run(context)
+        return hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
 
 
 def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:

@@ -1,12 +1,16 @@
 """Orbax checkpoints of a training's state and of a canvas on its way."""
 
+import contextlib
+import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from ssldiff_jax.core import exhausted
 from ssldiff_jax.train import hosts
 from ssldiff_jax.train import step as step_lib
 
@@ -14,11 +18,19 @@ _CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
 
 
 class Checkpoints:
-    """Saves asynchronously, keeps the last `keep`; a save cut off by a kill is never restored."""
+    """Saves asynchronously, keeps the last `keep`; a save cut off by a kill or a full disk is never
+    restored, and makes room when the next process begins.
+
+    Each method raises DiskFullError for a save that did not fit.
+    """
 
     def __init__(self, folder: epath.Path, *, keep: int = 2):
         _require_writable(folder)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        logging.getLogger("absl").addFilter(_is_told_once)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+        )
+        self._folder, self._bytes = folder, 0
         self._manager = ocp.CheckpointManager(_absolute(folder), options=options)
 
     @property
@@ -30,7 +42,14 @@ class Checkpoints:
         """Save in the background; the caller may go on to change `state`."""
         if step == self.latest:
             return
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+        self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        with self._counted():
+            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+
+    def check(self) -> None:
+        """Whether the save in the background goes well."""
+        with self._counted():
+            self._manager.check_for_errors()
 
     def restore(self, state: step_lib.TrainState) -> step_lib.TrainState:
         """The state of the latest step at the shardings of `state`, whatever mesh it was saved
@@ -61,8 +80,26 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for the last save."""
-        self._manager.wait_until_finished()
+        with self._counted():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Tell how large the checkpoint is that did not fit."""
+        try:
+            yield
+        except Exception as error:
+            found = exhausted.shortage(error)
+            if found is None or found.of != "disk":
+                raise
+            what = f"a checkpoint in {self._folder}"
+            raise exhausted.DiskFullError(what, self._bytes) from error
+
+
+def _is_told_once(record: logging.LogRecord) -> bool:
+    """Whether to log: not the tracebacks of errors that Orbax hands to its caller too."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

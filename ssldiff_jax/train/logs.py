@@ -1,6 +1,7 @@
 """What a run leaves to read: JSON lines always, TensorBoard files beside, progress on screen."""
 
 import collections
+import contextlib
 import json
 import logging
 import pathlib
@@ -16,6 +17,7 @@ from ssldiff_jax.core import durations
 
 _LOG = logging.getLogger(__name__)
 
+_MOST_QUEUED = 1000
 _WINDOW = 600.0  # seconds that a rate is taken over
 
 
@@ -26,8 +28,11 @@ class MetricsWriter:
         self._first = jax.process_index() == 0
         if self._first:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lines = (folder / "metrics.jsonl").open("a")
-            self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard"))
+            self._lines = _whole_lines(folder / "metrics.jsonl").open("a")
+            # A thread writes them, and what fills its queue once a full disk has ended it, waits.
+            self._board = tensorboardX.SummaryWriter(
+                str(folder / "tensorboard"), max_queue=_MOST_QUEUED
+            )
 
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         """One line, one point a scalar."""
@@ -35,14 +40,24 @@ class MetricsWriter:
             return
         self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
         self._lines.flush()
+        self._board.flush()
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flush both."""
         if self._first:
-            self._lines.close()
-            self._board.close()
+            with contextlib.closing(self._board):
+                self._lines.close()
+
+
+def _whole_lines(path: pathlib.Path) -> pathlib.Path:
+    """A file of lines without the end of one that a full disk or a kill cut off."""
+    if path.exists():
+        text = path.read_bytes()
+        if text and not text.endswith(b"\n"):
+            path.write_bytes(text[: text.rfind(b"\n") + 1])
+    return path
 
 
 class Profile:

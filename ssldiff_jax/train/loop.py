@@ -1,5 +1,6 @@
 """The training loop, in the order of time. Every model is trained by it."""
 
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any, Literal
@@ -109,6 +110,7 @@ def fit(
             if not last:
                 batches.fill()
             record.note(step, state, metrics, step_fn.flops, batches.waited)
+            checkpoints.check()
             if step % config.checkpoint_every == 0 or last or stopped:
                 checkpoints.save(step, state)
             if stopped and not last:
@@ -159,8 +161,9 @@ class _Record:
 
     def __exit__(self, *_) -> None:
         self._watch.__exit__()
-        for part in (self._profile, self._progress, self._writer):
-            part.close()
+        with contextlib.ExitStack() as stack:
+            for part in (self._writer, self._progress, self._profile):
+                stack.callback(part.close)
 
     def note(self, step: int, state: step_lib.TrainState, metrics, flops, waited: float) -> None:
         """A step was started; its numbers are waited for only where they are written.

@@ -75,3 +75,12 @@ def test_the_last_note_is_kept(run):
     training.progress.update(0, "loss 3")
     training.steps(1, 1.0)
     assert training.steps(1, 1.0) == "x 2/10  1/s  00:00:08 left  loss 3"
+
+
+def test_a_line_that_was_cut_off_is_not_gone_on_with(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    writer = logs.MetricsWriter(tmp_path)
+    writer.write(2, {"loss": 1.5})
+    writer.close()
+    assert path.read_text() == '{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.5}\n'

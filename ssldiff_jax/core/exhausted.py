@@ -1,0 +1,85 @@
+"""Errors that mean that memory or a disk is full, whichever library raises them."""
+
+import dataclasses
+import errno
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Rust and C++ tell it in words alone; numpy counts what it could not write.
+_DISK = re.compile(
+    r"ENOSPC|EDQUOT|EFBIG|No space left on device|[Dd]isk quota exceeded|File too large|"
+    r"\d+ requested and \d+ written"
+)
+_MEMORY = re.compile(
+    r"RESOURCE_EXHAUSTED|[Oo]ut of memory|bad_alloc|Cannot allocate memory|Unable to allocate"
+)
+# XLA: allocating 40000000000 bytes, allocate 1.50GiB; TPU: Used 20.5G of; numpy: allocate 7 TiB.
+_AMOUNT = re.compile(r"(?:allocat(?:e|ing)|Used) ([\d.]+) ?(bytes|[KMGTPE]?i?B?)\b", re.IGNORECASE)
+_PREFIXES = "KMGTPE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shortage:
+    """What is full, and how many bytes were needed, where that is known."""
+
+    of: Literal["memory", "disk"]
+    needed: int | None
+
+
+class DiskFullError(OSError):
+    """A file of `needed` bytes did not fit."""
+
+    def __init__(self, what: str, needed: int | None):
+        super().__init__(errno.ENOSPC, f"no room for {what}")
+        self.needed = needed
+
+
+def shortage(error: BaseException) -> Shortage | None:
+    """What was short, where an error or any that led to it says so."""
+    chain = list(_chain(error))
+    needed = [e.needed for e in chain if isinstance(e, DiskFullError) and e.needed]
+    # A full disk is RESOURCE_EXHAUSTED too.
+    if any(_is_of_disk(e) for e in chain):
+        return Shortage("disk", needed[0] if needed else None)
+    short = [e for e in chain if _is_of_memory(e)]
+    if not short:
+        return None
+    amounts = [amount for e in short if (amount := _amount(str(e)))]
+    return Shortage("memory", amounts[0] if amounts else None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, those it holds and those it came from."""
+    todo, seen = [error], set()
+    while todo:
+        this = todo.pop(0)
+        if this is None or id(this) in seen:
+            continue
+        seen.add(id(this))
+        yield this
+        todo += [*getattr(this, "exceptions", ()), this.__cause__, this.__context__]
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    return (isinstance(error, OSError) and error.errno in _FULL) or bool(_DISK.search(str(error)))
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    ):
+        return True
+    # Of other kinds only what a runtime raises: a text may speak of memory for any reason.
+    return isinstance(error, RuntimeError | ValueError) and bool(_MEMORY.search(str(error)))
+
+
+def _amount(text: str) -> int | None:
+    """The first number of bytes in a message."""
+    found = _AMOUNT.search(text)
+    if not found:
+        return None
+    number, unit = float(found[1]), found[2].upper()
+    power = _PREFIXES.find(unit[0]) + 1 if unit and unit != "BYTES" else 0
+    return int(number * 1024**power)
