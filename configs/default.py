@@ -540,6 +540,9 @@ def _imagine() -> ConfigDict:
 
 def _draw() -> ConfigDict:
     c = ConfigDict()
+    # Folder in draw/ of the image: every request has its own, and none is overwritten. "" makes a
+    # name of the reference or of what is asked for, the size and the seed.
+    c.name = ""
     # What the tool draws from: a slide or an image, or embeddings (rows, columns, D) in a .npy
     # file; "": the first held-out reference.
     c.reference = ""

@@ -17,7 +17,7 @@ from ssldiff_jax.train import chips
 _LOG = logging.getLogger(__name__)
 
 
-class DoesNotFitError(ValueError):
+class DoesNotFitError(stage.FoundError):
     """A program that a device of the topology could not hold, or that would gather a batch."""
 
 
@@ -43,7 +43,7 @@ def run(context: stage.Context) -> dict[str, Any]:
                 _LOG.info("%s", line(row))
                 faults += _faults(row)
     if faults:
-        raise DoesNotFitError("; ".join(faults))
+        raise DoesNotFitError("; ".join(faults), {"rows": len(rows)})
     return {"rows": len(rows)}
 
 

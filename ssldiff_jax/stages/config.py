@@ -6,6 +6,7 @@ from typing import Literal
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import names
 from ssldiff_jax.data import crops, loader, plan
 from ssldiff_jax.data import engine as engine_lib
 from ssldiff_jax.diffusion import cells, conditioning, guidance, schedule, solvers, unet
@@ -174,7 +175,7 @@ class SampleSection:
 
 @dataclasses.dataclass(frozen=True)
 class DrawSection:
-    """What the tool `draw` draws, and what it begins from."""
+    """What the tool `draw` draws, what it begins from, and the name of its folder."""
 
     reference: str
     mpp: float
@@ -186,8 +187,11 @@ class DrawSection:
     mix: str
     mix_amount: float
     edits: tuple[str, ...]
+    # Work directories of before it was a key hold none.
+    name: str = dataclasses.field(default="", metadata=_ASIDE)
 
     def __post_init__(self):
+        names.require("draw.name", self.name)
         if len(self.size) not in (0, 2) or any(px < 1 for px in self.size):
             raise config_lib.ConfigError(
                 f"config.draw.size must be (height, width) of at least 1 px, or (), got {self.size}"

@@ -4,11 +4,12 @@ import dataclasses
 import logging
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, names
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.sampler import grid as grid_lib
 from ssldiff_jax.slides import ground, pyramid
@@ -26,9 +27,11 @@ from ssldiff_jax.stages import (
 
 _LOG = logging.getLogger(__name__)
 
+_EDIT = re.compile(r"(\d+),(\d+)=(?:(\d+),(\d+)|(?P<source>.+))")
+
 
 def run(context: stage.Context) -> dict[str, Any] | None:
-    """Write `image.tif` and the other formats.
+    """Write `image.tif` and the other formats, and `grid.npy` where the prior draws the grid.
 
     Raises SlideError for a reference that is no image, ValueError for what does not fit it.
     """
@@ -44,6 +47,39 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         _LOG.info("%s would be %s", large.name, large.cost(timed=True))
         return None
     return large.run()
+
+
+def slug(config: run_config.RunConfig) -> str:
+    """The name of a drawing by default: its reference or what is asked for, size and seed."""
+    section = config.draw
+    asked = " ".join((section.asked.text, *section.asked.labels, *section.asked.numbers))
+    words = asked.strip() or "anything" if section.asked.is_grid else "held-out"
+    if section.reference:
+        words = pathlib.Path(section.reference).stem
+    size = "x".join(map(str, section.size))
+    grown = f"grow{section.grow}" if section.grow else ""
+    return names.slug(words, size, grown, f"seed{config.seed}")
+
+
+def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
+    """Size and time of every file that is drawn from.
+
+    Raises WeightsError for one that is not there.
+    """
+    section = config.draw
+    found = {key: getattr(section, key) for key in ("reference", "keep", "mix")}
+    for edit in section.edits:
+        match = _EDIT.fullmatch(edit)
+        if match and match["source"] not in (None, "prior"):
+            found[edit] = match["source"]
+    return {key: user_images.fingerprint(path) for key, path in found.items() if path}
+
+
+def ending(context: stage.Context, facts: Mapping[str, Any]) -> list[str]:
+    """Size and path of the image, in every format."""
+    size = f"{facts['height']} × {facts['width']} px"
+    formats = context.config.sample.output.formats
+    return [f"{size} in {context.folder('draw') / f'image.{name}'}" for name in formats]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +98,7 @@ class _Source:
         if section.asked.is_grid:
             return cls._asked_for(context, model)
         if not section.reference:
-            first = parts.references(context, model.embed)[0]
+            first = parts.references(parts.with_references(context), model.embed)[0]
             image = first.image
             return cls(image.shape[:2], conditions.array_reader(image), first.grid)
         if section.reference.endswith(".npy"):
@@ -177,7 +213,7 @@ def _edited(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The grid with one cell replaced, "row,col=row,col" by another, "row,col=file" by that of
     an image; and what stays of it: not that of "row,col=prior"."""
-    found = re.fullmatch(r"(\d+),(\d+)=(?:(\d+),(\d+)|(.+))", edit)
+    found = _EDIT.fullmatch(edit)
     if not found:
         raise ValueError(f"draw.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}")
     numbers = [int(n) for n in found.groups()[:4] if n is not None]
@@ -187,7 +223,7 @@ def _edited(
                 f"draw.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
             )
     grid, keep = grid.copy(), keep.copy()
-    other = found.group(5)
+    other = found["source"]
     if other == "prior":
         keep[numbers[0], numbers[1]] = False
     elif other is None:

@@ -91,6 +91,12 @@ def references(
     return found
 
 
+def with_references(context: stage.Context) -> stage.Context:
+    """The run itself, or that of its models where it has no patches of its own."""
+    own = (context.folder("patches") / "done.json").exists()
+    return context if own else context.of_models
+
+
 def are_pages(context: stage.Context) -> bool:
     """Whether records are patches of a list, which have no neighbours."""
     told = files.read_json(context.folder("patches") / "regions.json")

@@ -2,29 +2,10 @@
 
 import itertools
 import pathlib
-import re
 from collections.abc import Iterator
 
-from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.stages import provenance
 from ssldiff_jax.stages import stage as stage_lib
-
-_LONGEST = 48
-
-
-def slug(*parts: str) -> str:
-    """Words and numbers as a file name: "A lake, west" and "512x512" → "a-lake-west-512x512"."""
-    words = "-".join(parts).casefold()
-    return re.sub(r"[^\w.]+", "-", words).strip("-._")[:_LONGEST].rstrip("-._") or "image"
-
-
-def require_name(key: str, name: str) -> None:
-    """Raises ConfigError for a name that is no name of a folder; "" is none."""
-    if name and not re.fullmatch(r"\w[\w.-]*", name):
-        raise config_lib.ConfigError(
-            f"config.{key} must be letters, digits, '.', '_' and '-', and begin with no '.' or "
-            f"'-', got {name!r}"
-        )
 
 
 def placed(

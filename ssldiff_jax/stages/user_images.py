@@ -3,12 +3,14 @@
 import dataclasses
 import logging
 import pathlib
+from typing import Any
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import ground, pyramid, remote
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,3 +79,11 @@ def read_mask(path: str) -> arrays.ImageUint8:
         return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
     finally:
         slide.close()
+
+
+def fingerprint(path: str) -> Any:
+    """What tells a file or an address from others of its name; None for no path.
+
+    Raises WeightsError for a file that is not there.
+    """
+    return remote.fingerprint(path) if remote.is_remote(path) else published.fingerprint(path)

@@ -34,7 +34,7 @@ def _reference(context: stage.Context, model: generator.Generator) -> parts.Refe
     """
     data, section = context.config.data, context.config.variations
     if not section.image:
-        return parts.references(context, model.embed)[0]
+        return parts.references(parts.with_references(context), model.embed)[0]
     image = user_images.UserImage.open(data, section.image, mpp=section.mpp)
     # Whole cells, so that a grid spans what it is drawn for.
     pixels = image.read(0, 0, *(size - size % model.patch_px for size in image.size))

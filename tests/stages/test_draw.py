@@ -255,6 +255,7 @@ def test_cost_is_what_is_drawn(generator, region, tmp_path):
 def start(workdir):
     flags = (
         "--config.stages=draw",
+        "--config.draw.name=mine",
         "--config.sample.checkpoint_minutes=0.0",
         "--config.sample.chunk=1",
     )
@@ -273,14 +274,14 @@ def test_a_killed_run_goes_on_to_the_identical_file(workdir, tmp_path):
         shutil.copytree(workdir, folder)
         process = start(folder)
         if name == "killed":
-            saved = (folder / "draw" / ".image" / "canvas").glob
+            saved = (folder / "draw" / "mine" / ".image" / "canvas").glob
             patience.until(lambda glob=saved: any(p.name.isdigit() for p in glob("*")), process)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            assert not (folder / "draw" / "image.tif").exists()
+            assert not (folder / "draw" / "mine" / "image.tif").exists()
             process = start(folder)
         _, told = patience.communicate(process)
         assert process.returncode == 0, told
         assert ("goes on at step" in told) == (name == "killed")
-        found.append((folder / "draw" / "image.tif").read_bytes())
+        found.append((folder / "draw" / "mine" / "image.tif").read_bytes())
     assert found[0] == found[1]

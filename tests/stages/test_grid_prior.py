@@ -142,8 +142,9 @@ def test_an_image_is_drawn_as_asked_by_one_command(command, workdir):
     done = command(workdir, "--config.stages=draw", asked, "--config.draw.size=(128,192)",
                    "--config.sample.output.formats=('png',)")  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert np.load(workdir / "draw" / "grid.npy").shape[:2] == (2, 3)
-    told = files.read_json(workdir / "draw" / "done.json")["facts"]
+    name = "nuclei-0.4-stroma-south-east-1-128x192-seed0"
+    assert np.load(workdir / "draw" / name / "grid.npy").shape[:2] == (2, 3)
+    told = files.read_json(workdir / "draw" / name / "done.json")["facts"]
     assert json.dumps(told)
 
 
@@ -184,7 +185,7 @@ def test_a_prior_that_was_told_in_words_draws_from_words(command, workdir, text_
     assert (spec.text_phrases, spec.text_dim) == (4, 32)
     told = spec.unpack(grids.read("condition", 40).astype(np.float32))
     assert (told["text_known"].sum(axis=1) == 3).all()  # a phrase a class
-    assert (tmp_path / "draw" / "image.png").exists()
+    assert (tmp_path / "draw" / "lake-in-the-west-128x128-seed0" / "image.png").exists()
 
 
 def test_a_prior_that_saw_pictures_draws_from_words(
@@ -213,4 +214,4 @@ def test_a_prior_that_saw_pictures_draws_from_words(
     cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
     assert cosine > 0.999
     np.testing.assert_allclose(np.linalg.norm(found) / spec.text_dim**0.5, 1, rtol=1e-2)
-    assert (tmp_path / "draw" / "image.png").exists()
+    assert (tmp_path / "draw" / "a-photo-of-the-lake-128x128-seed0" / "image.png").exists()

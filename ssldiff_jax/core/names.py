@@ -1,0 +1,24 @@
+"""Names of folders: made of what is asked for, or given."""
+
+import re
+
+from ssldiff_jax.core import config as config_lib
+
+_LONGEST = 40
+
+
+def slug(words: str, *more: str) -> str:
+    """A file name of words, cut short, and of what follows them:
+    ("a large lake", "512x768", "seed0") → "a-large-lake-512x768-seed0"."""
+    plain = lambda text: re.sub(r"[^\w.]+", "-", text).strip("-._")
+    parts = (plain(words)[:_LONGEST].rstrip("-._"), *map(plain, more))
+    return "-".join(part for part in parts if part)
+
+
+def require(key: str, name: str) -> None:
+    """Raises ConfigError for a name that cannot be a folder's; "" is none."""
+    if name and not re.fullmatch(r"\w[\w.-]*", name):
+        raise config_lib.ConfigError(
+            f"config.{key} must be letters, digits, '_', '-' and '.', the first none of the last "
+            f"two, got {name!r}"
+        )
