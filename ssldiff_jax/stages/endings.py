@@ -1,11 +1,15 @@
 """What a command tells last: what it made, and where that is."""
 
-import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import files
+from ssldiff_jax.evaluation.report import figures
 from ssldiff_jax.stages import stage as stage_lib
+
+_HEADLINES = 3
+
+Facts = Mapping[str, Any]
 
 
 def lines(table: stage_lib.Table, made: Mapping[str, stage_lib.Context]) -> list[str]:
@@ -20,10 +24,38 @@ def lines(table: stage_lib.Table, made: Mapping[str, stage_lib.Context]) -> list
     return told or [f"{name}: {context.folder(name)}" for name, context in made.items()]
 
 
-def _facts(context: stage_lib.Context, name: str) -> Any:
+def _facts(context: stage_lib.Context, name: str) -> Facts:
     return files.read_json(context.folder(name) / "done.json")["facts"]
 
 
-def files_in(folder: pathlib.Path, *patterns: str) -> list[str]:
-    """Paths of what `patterns` find in a folder, sorted."""
-    return sorted(str(path) for pattern in patterns for path in folder.glob(pattern))
+def paths(name: str, *patterns: str) -> Callable[[stage_lib.Context, Facts], Sequence[str]]:
+    """An ending that tells the files of the stage `name` that the patterns find."""
+
+    def ending(context: stage_lib.Context, facts: Facts) -> list[str]:
+        folder = context.folder(name)
+        return [str(path) for pattern in patterns for path in sorted(folder.glob(pattern))]
+
+    return ending
+
+
+def of_report(context: stage_lib.Context, facts: Facts) -> list[str]:
+    """The first figures of the report, and its page."""
+    folder = context.folder("report")
+    found = figures.lines(files.read_json(folder / "figures.json"), _HEADLINES)
+    return [*found, str(folder / "index.html")]
+
+
+def of_compare(context: stage_lib.Context, facts: Facts) -> list[str]:
+    """The Fréchet distance by every network, and where the rest is."""
+    distances = [
+        f"Fréchet distance by {name} {found['value']:.4g} "
+        f"({found['low']:.4g} … {found['high']:.4g})"
+        for name, found in facts.items()
+    ]
+    return [*distances, str(context.folder("compare") / "results.json")]
+
+
+def of_verify(context: stage_lib.Context, facts: Facts) -> list[str]:
+    """How much was read again."""
+    counts = ", ".join(f"{count} of {name}" for name, count in facts["counts"].items())
+    return [f"all is as it was written ({counts})", str(context.folder("verify") / "results.json")]

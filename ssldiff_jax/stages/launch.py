@@ -54,7 +54,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     kept = catalog.are_tools(chosen) and (workdir / "config.json").exists()
 
     def write() -> None:
-        if kept:
+        if kept or runner.only_tell(table.STAGES, config, chosen):
             return
         files.write_json(workdir / "config.json", values)
         about = {"versions": environment.versions(), "machine": machine}

@@ -23,6 +23,7 @@ from ssldiff_jax.stages import (
     requests,
     shortage,
 )
+from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import stage as stage_lib
 from ssldiff_jax.train import hosts
 from ssldiff_jax.train import mesh as mesh_lib
@@ -80,6 +81,11 @@ def _check_stage(
     if forced or not (context.folder(name) / "done.json").exists():
         # Files that are missing are missed now, not after the stages before.
         stage.inputs(context.config)
+
+
+def only_tell(table: stage_lib.Table, config: run_config.RunConfig, chosen: list[str]) -> bool:
+    """Whether the chosen stages are only to tell what they would do."""
+    return all(table[name].only_tells(config) for name in chosen)
 
 
 def run_stages(

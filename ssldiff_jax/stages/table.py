@@ -12,6 +12,7 @@ from ssldiff_jax.stages import (
     draw,
     embeddings,
     encoder,
+    endings,
     evaluate,
     export,
     grids,
@@ -85,12 +86,17 @@ STAGES: stage.Table = {
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
         only_tells=lambda config: config.sample.dry_run,
+        ending=endings.paths("sample", "image_*.png", "image_*.tif"),
     ),
     "judge": stage.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
     ),
     "evaluate": stage.Stage(
-        evaluate.run, ("evaluate",), ("patches", "sample", "judge"), inputs=_networks
+        evaluate.run,
+        ("evaluate",),
+        ("patches", "sample", "judge"),
+        inputs=_networks,
+        ending=endings.paths("evaluate", "results.json"),
     ),
     "grids": stage.Stage(
         grids.run,
@@ -104,8 +110,14 @@ STAGES: stage.Table = {
         imagine.run,
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
+        ending=endings.paths("imagine", "image_*.png", "results.json"),
     ),
-    "report": stage.Stage(report.run, (), ("patches", "sample", "evaluate")),
+    "report": stage.Stage(
+        report.run,
+        (),
+        ("patches", "sample", "evaluate"),
+        ending=endings.of_report,
+    ),
     "draw": stage.Stage(
         draw.run,
         ("sample", "draw", "prior"),
@@ -126,9 +138,15 @@ STAGES: stage.Table = {
         inputs=lambda config: user_images.fingerprint(config.variations.image),
         tool=True,
         always=True,
+        ending=endings.paths("variations", "*.png", "*.tif"),
     ),
     "sweep": stage.Stage(
-        sweep.run, ("sample", "sweep"), ("patches", "denoiser", "judge"), tool=True, always=True
+        sweep.run,
+        ("sample", "sweep"),
+        ("patches", "denoiser", "judge"),
+        tool=True,
+        always=True,
+        ending=endings.paths("sweep", "table.md", "results.json"),
     ),
     "watch": stage.Stage(
         watch.run,
@@ -137,6 +155,7 @@ STAGES: stage.Table = {
         inputs=_networks,
         watches=("denoiser",),
         tool=True,
+        ending=endings.paths("watch", "results.json"),
     ),
     "compare": stage.Stage(
         compare.run,
@@ -145,6 +164,7 @@ STAGES: stage.Table = {
         inputs=_networks,
         tool=True,
         always=True,
+        ending=endings.of_compare,
     ),
     "study": stage.Stage(
         study.run,
@@ -152,6 +172,7 @@ STAGES: stage.Table = {
         ("patches", "denoiser", "autoencoder"),
         tool=True,
         always=True,
+        ending=endings.paths("study", "results.json", "curves.json"),
     ),
     "export": stage.Stage(
         export.run,
@@ -160,10 +181,24 @@ STAGES: stage.Table = {
         follows=("prior",),
         tool=True,
         always=True,
+        ending=endings.paths("export", "*"),
     ),
-    "verify": stage.Stage(verify.run, (), ("patches",), tool=True, always=True),
-    "compile": stage.Stage(compile.run, ("compile",), tool=True, always=True, elsewhere=True),
+    "verify": stage.Stage(
+        verify.run, (), ("patches",), tool=True, always=True, ending=endings.of_verify
+    ),
+    "compile": stage.Stage(
+        compile.run,
+        ("compile",),
+        tool=True,
+        always=True,
+        elsewhere=True,
+        ending=endings.paths("compile", "results.json"),
+    ),
     "bench": stage.Stage(
-        bench.run, ("denoiser", "sample", "bench", "data.loader"), tool=True, always=True
+        bench.run,
+        ("denoiser", "sample", "bench", "data.loader"),
+        tool=True,
+        always=True,
+        ending=endings.paths("bench", "results.json"),
     ),
 }

@@ -4,6 +4,7 @@ import csv
 import functools
 import http.server
 import json
+import logging
 import pathlib
 import shutil
 import struct
@@ -371,20 +372,24 @@ def test_a_folder_behind_an_address(tmp_path, folder):
     assert len(entries(tmp_path / "glob")) == 2
 
 
-def test_verify_names_a_damaged_shard(tmp_path, folder):
+def test_verify_names_a_damaged_shard(tmp_path, folder, caplog):
     launch.launch(config(folder), tmp_path)
     verify = config(folder, ("stages", "verify"))
-    launch.launch(verify, tmp_path)
+    with caplog.at_level(logging.INFO, "ssldiff_jax"):
+        launch.launch(verify, tmp_path)
     counts = json.loads((tmp_path / "verify/results.json").read_text())["counts"]
     assert counts["records/train"] == len(
         records.RecordSource(tmp_path / "patches/records", "train")
     )
+    assert f"verify: all is as it was written ({counts['records/train']} of" in caplog.text
     shard = sorted((tmp_path / "archive").glob("TCGA-BB*/train-*.array_record"))[0]
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 255
     shard.write_bytes(data)
     with pytest.raises(ValueError, match=r"1 shards are damaged: TCGA-BB.*--config.force=patches"):
         launch.launch(verify, tmp_path)
+    # What was found is kept.
+    assert json.loads((tmp_path / "verify/results.json").read_text())["damaged"]
     # What it says to do mends it.
     shutil.rmtree(shard.parent)
     launch.launch(config(folder, ("force", "patches")), tmp_path)

@@ -127,6 +127,7 @@ def test_a_patch_and_a_region_are_varied(command, workdir, region):
     done = command(workdir, "--config.stages=variations", "--config.variations.num_regions=1")
     assert done.returncode == 0, done.stderr[-3000:]
     sizes = {path.name: Image.open(path).size for path in folder.glob("*.png")}
+    assert all(f"variations: {folder / name}\n" in done.stderr for name in sizes)
     side = CELLS * PATCH_PX
     assert sizes == {
         "real.png": (side, side),
@@ -168,6 +169,13 @@ def test_second_call_skips_everything(command, workdir):
     assert result.returncode == 0
     for name in ALL:
         assert f"stage {name} is done" in result.stderr
+    *figures, page = [line.split(" ", 1)[1] for line in result.stderr.splitlines()[-4:]]
+    assert page == f"report: {workdir / 'report' / 'index.html'}"
+    shown = read(workdir / "report" / "figures.json")["figures"][:3]
+    similarity = read(workdir / "evaluate" / "results.json")["embedding_similarity"]["mean"]
+    assert f"{similarity:.2f}".replace("-", "−") in figures[0]
+    for line, figure in zip(figures, shown, strict=True):
+        assert line.startswith(f"report: {figure['name']}: ")
     assert before == {name: (workdir / name / "done.json").read_bytes() for name in ALL}
 
 

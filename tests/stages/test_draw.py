@@ -16,11 +16,12 @@ import patience
 import pytest
 import rasterio
 
+from configs import tiny
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import draw, job, stage
+from ssldiff_jax.stages import draw, job, launch, stage
 
 pytestmark = pytest.mark.e2e
 PX = 64
@@ -250,6 +251,46 @@ def test_cost_is_what_is_drawn(generator, region, tmp_path):
     assert cost.flops > 1e6
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert size < cost.disk_bytes
+
+
+@pytest.fixture
+def asked(workdir, tmp_path, caplog):
+    """(**draw) → the lines told by the tool in a work directory that has only the models' name."""
+
+    def run(*, force="", dry_run=False, **settings):
+        values = tiny.get_config()
+        values.stages, values.force, values.models = "draw", force, str(workdir)
+        values.sample.dry_run = dry_run
+        values.sample.output.formats = ("png",)
+        values.draw.update(settings)
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "ssldiff_jax"):
+            launch.launch(values.to_dict(), tmp_path / "pictures")
+        return caplog.messages
+
+    return run
+
+
+def test_no_request_harms_the_image_of_another(asked, tmp_path, generator, region):
+    """Not a second one, nor force that only tells, or whose reference cannot be read."""
+    np.save(tmp_path / "grid.npy", generator.embed(region))
+    folder = tmp_path / "pictures"
+    asked(dry_run=True)
+    assert not list(folder.rglob("*.json"))
+    first = folder / "draw" / "held-out-seed0"
+    assert asked()[-1] == f"draw: 128 × 128 px in {first / 'image.png'}"
+    before = {path: path.read_bytes() for path in first.iterdir()}
+    second = folder / "draw" / "grid-96x150-seed0" / "image.png"
+    told = asked(reference=str(tmp_path / "grid.npy"), size=(96, 150))
+    assert told[-1] == f"draw: 96 × 150 px in {second}"
+    assert pyramid.read_image(second).shape == (96, 150, 3)
+    assert "stage draw is done" in asked()
+    asked(force="draw", dry_run=True)
+    (tmp_path / "broken.svs").write_bytes(b"no slide")
+    for name in ("broken.svs", "missing.svs"):
+        with pytest.raises(ValueError, match=name):
+            asked(name=first.name, force="draw", reference=str(tmp_path / name))
+    assert {path: path.read_bytes() for path in first.iterdir()} == before
 
 
 def start(workdir):

@@ -143,6 +143,7 @@ def test_an_image_is_drawn_as_asked_by_one_command(command, workdir):
                    "--config.sample.output.formats=('png',)")  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     name = "nuclei-0.4-stroma-south-east-1-128x192-seed0"
+    assert f"draw: 128 × 192 px in {workdir / 'draw' / name / 'image.png'}\n" in done.stderr
     assert np.load(workdir / "draw" / name / "grid.npy").shape[:2] == (2, 3)
     told = files.read_json(workdir / "draw" / name / "done.json")["facts"]
     assert json.dumps(told)

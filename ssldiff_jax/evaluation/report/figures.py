@@ -114,6 +114,21 @@ def markdown(found: Mapping[str, Any]) -> str:
     return f"{_origin(found)}\n\n{table}\n\n{costs}\n"
 
 
+def lines(found: Mapping[str, Any], count: int) -> list[str]:
+    """The first figures of what `collect` found, each as a line with its columns and its goal."""
+    texts = {row.name: row.text for row in goals.ROWS}
+    said = []
+    for figure in found["figures"][:count]:
+        cells = [
+            f"{cell} by the {eye}"
+            for eye in goals.EYES
+            if (cell := _cell(figure, eye, texts[figure["name"]]))
+        ]
+        aim = "" if figure["goal"] == str(goals.Goal()) else f" (goal {figure['goal']})"
+        said.append(f"{figure['name']}: {', '.join(cells)}{aim}")
+    return said
+
+
 def _cell(figure: Mapping[str, Any], eye: str, text: str) -> str:
     if eye not in figure:
         return ""
