@@ -19,6 +19,7 @@ from ssldiff_jax.stages import catalog, listing
 USAGE = """\
 python -m ssldiff_jax.main --config=configs/NAME.py [--workdir=FOLDER] [--config.KEY=VALUE …]
 python -m ssldiff_jax.main --workdir=FOLDER [--config.KEY=VALUE …]    # with the config of that run
+python -m ssldiff_jax.main --workdir=NEW --config.models=RUN --config.stages=draw    # or of RUN
 python -m ssldiff_jax.main --list[=stages|configs|keys|KEY]"""
 
 
@@ -38,8 +39,9 @@ class Command:
 def parse(argv: list[str]) -> Command | str:
     """The command that `argv` gives, its first word the program's; or a text that it asks for.
 
-    Without --workdir a config runs in `runs/NAME`; without --config a run's own is taken, whose
-    stages are those of the last command, and nothing is forced. Raises CommandError.
+    Without --workdir a config runs in `runs/NAME`; without --config a run's own is taken, or in a
+    new work directory that of the run which --config.models names; its stages are those of the last
+    command, and nothing is forced. Raises CommandError.
     """
     if {"-h", "--help", "--helpshort", "--helpfull"} & set(argv[1:]):
         return "\n".join((USAGE, "", *listing.lines("stages"), *listing.lines("configs")))
@@ -52,7 +54,9 @@ def parse(argv: list[str]) -> Command | str:
         folder = pathlib.Path(workdir or default_workdir(path))
     elif workdir:
         folder = pathlib.Path(workdir)
-        values = _read(argv, None, _of_run(folder))
+        models = _value(argv, "config.models")
+        is_new = models and not (folder / "config.json").exists()
+        values = _read(argv, None, _of_run(pathlib.Path(models).expanduser() if is_new else folder))
     else:
         raise CommandError(
             "--config must name a config, such as configs/demo.py, or --workdir a run, got "
@@ -200,7 +204,7 @@ def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
     if not catalog.split(values["stages"]):
         raise CommandError("\n".join(("config.stages must name stages, got none; there are",
                                       *catalog.lines())))  # fmt: skip
-    if catalog.reads_alone(values) and not folder.is_dir():
+    if catalog.reads_alone(values) and not values["models"] and not folder.is_dir():
         raise CommandError(
             f"--workdir must be a run that {values['stages']} can read, got {folder}: no such "
             f"folder{_beside(folder)}"

@@ -74,6 +74,20 @@ def test_a_runs_own_config_is_taken_and_changed(run):
     assert found.workdir == run
 
 
+def test_a_new_workdir_takes_the_config_of_the_models(run, tmp_path):
+    for folder in (tmp_path / "pictures", tmp_path):
+        found = parse(f"--workdir={folder}", f"--config.models={run}", "--config.stages=draw")
+        assert (found.workdir, found.values["seed"]) == (folder, 7)
+        assert (found.values["models"], found.values["stages"]) == (str(run), "draw")
+    # With a config of its own it is a run of its own.
+    (tmp_path / "config.json").write_text(json.dumps(tiny.get_config().to_dict()))
+    assert parse(f"--workdir={tmp_path}", f"--config.models={run}").values["seed"] == 0
+    words = [f"--workdir={tmp_path / 'pictures'}", "--config=configs/tiny.py"]
+    assert parse(*words, f"--config.models={run}", "--config.stages=draw")
+    line = refusal(f"--workdir={tmp_path / 'x'}", f"--config.models={tmp_path / 'mime'}")
+    assert f"did you mean {run}?" in line
+
+
 def test_a_config_beside_a_run_is_taken_instead(run):
     found = parse(f"--workdir={run}", "--config=configs/tiny.py")
     assert found.values["seed"] == 0
