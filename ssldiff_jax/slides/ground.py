@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import rasterio
@@ -12,6 +13,9 @@ from ssldiff_jax.slides import protocol
 
 EARTH_RADIUS = 6_371_008.8
 """Metres, the mean one: on this sphere a metre is off by 0.6 % at the most."""
+
+_EQUATOR = 6_378_137.0  # m, the radius there
+_ELLIPSOID = re.compile(r'(?:SPHEROID|ELLIPSOID)\["[^"]*",([\d.]+),([\d.]+)')
 
 _SQUARE = 0.01  # sides of a pixel may differ by this part, and a map's metre from one on the ground
 _DISTORTED = 0.05  # a map may squeeze the ground, or change its scale within a raster, by this part
@@ -61,7 +65,7 @@ def pixel_size(file: rasterio.DatasetReader) -> protocol.PixelSize:
     centre = places[_CENTRE]
     nominal = _sides(file) * crs.linear_units_factor[1] if crs.is_projected else centre
     if not np.isfinite(places).all():
-        problem = f"expected a raster on the earth, got one beyond the bounds of {_name(crs)}"
+        problem = f"expected a raster on the ground, got one beyond the bounds of {_name(crs)}"
     else:
         problem = _not_square(nominal, centre) or _not_even(places)
     if problem:
@@ -95,7 +99,7 @@ def _on_the_ground(file: rasterio.DatasetReader) -> Float[np.ndarray, "9 D 2"]:
         return _jacobian(file.crs, points) @ sides
     radians = file.crs.units_factor[1]
     shrunk = np.stack([np.cos(points[:, 1] * radians), np.ones(len(points))], -1)
-    return EARTH_RADIUS * radians * shrunk[:, :, None] * sides
+    return _radius(file.crs) * radians * shrunk[:, :, None] * sides
 
 
 def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.ndarray:
@@ -104,13 +108,29 @@ def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.nda
     around = step / 2 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
     asked = (points[:, None] + around).reshape(-1, 2)
     try:
-        found = rasterio.warp.transform(crs, "EPSG:4326", asked[:, 0], asked[:, 1])
-    except Exception:  # GDAL's classes, rasterio's and Python's: there is no way to the earth
+        found = rasterio.warp.transform(crs, _degrees(crs), asked[:, 0], asked[:, 1])
+    except Exception:  # GDAL's classes, rasterio's and Python's: there is no way to the ground
         return np.full((len(points), 3, 2), np.nan)
     longitude, latitude = np.radians(np.where(np.isfinite(found), found, np.nan))
     x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
-    space = EARTH_RADIUS * np.stack([x, y, np.sin(latitude)], -1).reshape(len(points), 4, 3)
+    space = _radius(crs) * np.stack([x, y, np.sin(latitude)], -1).reshape(len(points), 4, 3)
     return np.stack([space[:, 0] - space[:, 1], space[:, 2] - space[:, 3]], -1) / step
+
+
+def _radius(crs: rasterio.crs.CRS) -> float:
+    """Of a sphere as large as the body that a coordinate system is of, mostly the earth."""
+    found = _ELLIPSOID.search(crs.to_wkt())
+    part = float(found[1]) / _EQUATOR if found else 1.0
+    return EARTH_RADIUS * (1 if abs(part - 1) < _SQUARE else part)
+
+
+def _degrees(crs: rasterio.crs.CRS) -> str:
+    """Latitude and longitude on the same body."""
+    if _radius(crs) == EARTH_RADIUS:
+        return "EPSG:4326"
+    axis, flattening = _ELLIPSOID.search(crs.to_wkt()).groups()
+    shape = f"+rf={flattening}" if float(flattening) else f"+b={axis}"
+    return f"+proj=longlat +a={axis} {shape} +no_defs"
 
 
 def _not_square(nominal: Vectors, centre: Vectors) -> str:

@@ -189,7 +189,7 @@ def test_a_metre_of_a_map_that_is_true_is_a_metre(raster_at, crs, east, north):
         ("EPSG:3857", Affine(1, 0, 1e6, 0, -1.04, 8e6), (60, 40), "square pixels"),
         ("EPSG:3857", mercator(60, 2000, 600), (600, 40), "one size on the ground, within 5%"),
         ("EPSG:4326", Affine(0.02, 0, 5, 0, -0.01, 65), (1000, 40), "one size on the ground"),
-        ("EPSG:32618", Affine(1, 0, 4e8, 0, -1, 4.4e9), (60, 40), "on the earth, got one beyond"),
+        ("EPSG:32618", Affine(1, 0, 4e8, 0, -1, 4.4e9), (60, 40), "on the ground, got one beyond"),
     ],
 )  # fmt: skip
 def test_what_has_no_one_size_on_the_ground_is_refused(raster_at, crs, transform, shape, message):
@@ -205,6 +205,33 @@ def test_squares_on_the_ground_may_be_none_of_the_map(raster_at):
     north = math.radians(60) * WGS84
     path = raster_at("EPSG:4087", Affine(2, 0, 0, 0, -1, north + 30))
     assert slides.open_slide(path).mpp == pytest.approx(1e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("crs", "side"),
+    [
+        ("+proj=longlat +a=3396190 +b=3396190 +no_defs", math.degrees(1 / 3_396_190)),
+        ("+proj=eqc +a=3396190 +b=3396190 +no_defs", 1.0),
+        ("+proj=merc +a=1737400 +b=1737400 +no_defs", 1.0),
+    ],
+)
+def test_a_degree_is_as_long_as_its_body_is_large(raster_at, crs, side):
+    """Mars and the moon; the earth's ratio of mean to equatorial radius is taken for all."""
+    path = raster_at(crs, Affine(side, 0, 0, 0, -side, 30 * side))
+    assert slides.open_slide(path).mpp == pytest.approx(1e6, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("crs", "transform", "metres"),
+    [
+        ("EPSG:32618+5773", Affine(1, 0, 4e5, 0, -1, 4.4e6), 1),  # with heights
+        ("EPSG:2193", Affine(1, 0, 1.75e6, 0, -1, 5.4e6), 1),  # north before east
+        ("EPSG:2053", Affine(-1, 0, 1e4, 0, -1, 2.9e6), 1),  # to the west and south
+        ("+proj=utm +zone=18 +datum=WGS84 +units=km", Affine(1e-3, 0, 400, 0, -1e-3, 4400), 1),
+    ],
+)
+def test_axes_and_units_of_any_kind_are_understood(raster_at, crs, transform, metres):
+    assert slides.open_slide(raster_at(crs, transform)).mpp == pytest.approx(metres * 1e6)
 
 
 def test_a_raster_may_cross_the_last_meridian(raster_at):

@@ -19,6 +19,7 @@ import rasterio
 from configs import tiny
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
+from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import draw, job, launch, stage
@@ -110,6 +111,20 @@ def test_a_grid_may_have_any_size_and_less_than_a_window(
         found = drawn(PNG, reference=str(tmp_path / "grid.npy"), size=(37, 150))
     assert image_of(found).shape == (37, 150, 3)
     assert "37 × 150 px are drawn as 64 × 152 and cut off" in caplog.text
+
+
+def test_cells_stay_in_place_where_a_reference_ends_within_one(generator, region):
+    """A window over a whole cell is told that cell, though the last ones are cut off."""
+    reference = region[:96, :112]
+    sample = dataclasses.replace(generator.config.sample, conditioning="interpolated")
+    model = generator.with_sample(sample)
+    drawing = model.from_reference(conditions.array_reader(reference), (96, 112))
+    grid = model.embed_all(conditions.array_reader(reference), (96, 112))
+    alone = conditions.Lattice(grid, (16, 16), 8)
+    corners = np.array([[0, 0], [0, 8], [8, 0], [8, 8]])
+    np.testing.assert_allclose(drawing.condition.lattice.interpolated(corners),
+                               alone.interpolated(corners), atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(alone.interpolated(corners), grid.reshape(4, -1), atol=1e-5)
 
 
 def test_a_dry_run_tells_and_writes_nothing(drawn, caplog):
