@@ -7,9 +7,13 @@ import pytest
 import tifffile
 
 from ssldiff_jax import slides
-from ssldiff_jax.slides import backends, scale
+from ssldiff_jax.slides import backends, raster, scale
 
-READERS = {"strips": backends.PillowBackend, "tiles": backends.OpenSlideBackend}
+READERS = {
+    "strips": backends.PillowBackend,
+    "tiles": backends.OpenSlideBackend,
+    "deep": raster.RasterBackend,
+}
 
 
 @pytest.fixture(params=READERS)
@@ -18,7 +22,8 @@ def tiff(request, tmp_path):
     layout = {"tile": (64, 64)} if request.param == "tiles" else {}
 
     def write(**options):
-        pixels = np.full((128, 192, 3), 128, np.uint8)
+        dtype = np.uint16 if request.param == "deep" else np.uint8
+        pixels = np.full((128, 192, 3), np.iinfo(dtype).max, dtype)
         told = {"metadata": None} | options
         tifffile.imwrite(tmp_path / "it.tif", pixels, photometric="rgb", **layout, **told)
         slide = slides.open_slide(tmp_path / "it.tif", mpp=1.0)
