@@ -84,9 +84,14 @@ class EntryWriter:
         self, split: str, square: plan.Square, pixels: np.ndarray, quality: int, **about: Any
     ) -> None:
         """One more record, after all that lie above it."""
-        self.declare(split)
         encoded = records.encode(pixels, quality)
-        record = records.serialize(encoded, square, **{**self._about, **about})
+        self.add_record(
+            split, square, records.serialize(encoded, square, **{**self._about, **about})
+        )
+
+    def add_record(self, split: str, square: plan.Square, record: bytes) -> None:
+        """One more that is serialised already."""
+        self.declare(split)
         if split not in self._open:
             name = f"{split}-{len(self._shards[split]):05d}.{_SUFFIX}"
             self._open[split] = shards_lib.ShardWriter(self._folder / name)

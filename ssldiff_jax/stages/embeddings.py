@@ -1,6 +1,7 @@
 """Stage `embeddings`: the embedding of every crop, at the orientation of that crop; or those that
 were computed elsewhere, in the order of our records."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ssldiff_jax.core import files
+from ssldiff_jax.data import ahead, store
 from ssldiff_jax.data import crops as crops_lib
 from ssldiff_jax.data import records as records_lib
-from ssldiff_jax.data import store
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.stages import parts, stage
@@ -19,6 +20,7 @@ from ssldiff_jax.train import hosts, logs
 from ssldiff_jax.weights import features
 
 _BATCH = 256
+_READ = 32  # records that a thread reads together
 _RANKED = 256
 """Embeddings whose effective rank is told."""
 
@@ -40,12 +42,21 @@ def records_of(
     table: crops_lib.CropTable,
     numbers: range,
     progress: logs.Progress,
+    threads: int,
 ) -> Iterator[list[tuple[crops_lib.Crop, np.ndarray]]]:
-    """Batches of training crops, each with its record, in the order of the table."""
-    for start in range(numbers.start, numbers.stop, _BATCH):
-        crops = [table[i] for i in range(start, min(start + _BATCH, numbers.stop))]
-        yield [(crop, source[crop.record]) for crop in crops]
-        progress.update(len(crops))
+    """Batches of training crops, each with its record, in the order of the table; threads read
+    the next ones."""
+
+    def read(part: range) -> list[tuple[crops_lib.Crop, np.ndarray]]:
+        crops = [table[i] for i in part]
+        return list(zip(crops, source.batch([crop.record for crop in crops]), strict=True))
+
+    parts_ = (numbers[i : i + _READ] for i in range(0, len(numbers), _READ))
+    found = ahead.ahead(read, parts_, threads=threads, count=2 * max(threads, _BATCH // _READ))
+    while some := list(itertools.islice(found, _BATCH // _READ)):
+        batch = [pair for part in some for pair in part]
+        yield batch
+        progress.update(len(batch))
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -67,7 +78,8 @@ def _computed(context: stage.Context) -> dict[str, Any] | None:
     made = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
 
     def write(number: int, progress: logs.Progress) -> None:
-        found = records_of(source, table, made.examples(number), progress)
+        threads = context.config.data.loader.num_threads
+        found = records_of(source, table, made.examples(number), progress, threads)
         made.write(number, ({"embedding": of_batch(b, model, config)} for b in found))
 
     each_shard(made, "embeddings", write)

@@ -28,7 +28,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     encode = _encoder(context, params)
 
     def write(number: int, progress: logs.Progress) -> None:
-        found = embeddings.records_of(source, table, made.examples(number), progress)
+        threads = config.data.loader.num_threads
+        found = embeddings.records_of(source, table, made.examples(number), progress, threads)
         moments = (m for batch in found for m in encode(batch))
         sums = lambda batch: _sums(batch["moments"], channels)
         made.write(number, ({"moments": m} for m in moments), sums)

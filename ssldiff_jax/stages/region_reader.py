@@ -1,21 +1,16 @@
 """Regions as a prior learns them: pixels of cells, and what the whole is told to be."""
 
-import collections
-import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.data import captions, mosaic
+from ssldiff_jax.data import ahead, captions, mosaic
 from ssldiff_jax.evaluation import images
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.stages import region_conditions
-
-T, R = TypeVar("T"), TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +41,10 @@ class RegionReader:
     ) -> Iterator[list[Seen]]:
         """Regions, each with its number, `size` at a time; threads read the next ones while these
         are used."""
-        with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-            seen = ahead(pool, lambda item: self.read(*item), regions, size)
-            while batch := list(itertools.islice(seen, size)):
-                yield batch
+        read = lambda item: self.read(*item)
+        seen = ahead.ahead(read, regions, threads=threads, count=size)
+        while batch := list(itertools.islice(seen, size)):
+            yield batch
 
     def read(self, number: int, region: mosaic.Region) -> Seen:
         """One region; only where what it is told depends on its pixels is all of it decoded."""
@@ -66,16 +61,3 @@ class RegionReader:
         corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
         place = conditions.Place.of_cells(corner, size)
         return Seen(images.cut_cells(grid, px), place, told)
-
-
-def ahead(
-    pool: concurrent.futures.Executor, work: Callable[[T], R], items: Iterable[T], count: int
-) -> Iterator[R]:
-    """What `work` makes of items, in their order; up to `count` more are at work or done."""
-    waiting: collections.deque[concurrent.futures.Future[R]] = collections.deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > count:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
