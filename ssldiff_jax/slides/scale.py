@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 from ssldiff_jax.slides import protocol
 from ssldiff_jax.slides.protocol import PixelSize
 
+_INCH_MICRONS = 25_400
 _MICROSCOPIC = (0.05, 10)  # µm per pixel that a scanner may have
 _TOLERANCE = 0.01  # sides of a pixel, and two records of them, may differ by this part
 _TAGS, _OME, _SCANNER = "the resolution tags", "OME-XML", "the scanner"
@@ -15,7 +16,7 @@ _MICRONS = {
     "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4,
     "m": 1e6,
 }  # fmt: skip
-_DESCRIPTION, _X, _Y, _UNIT, _CENTIMETRE = 270, 282, 283, 296, 3  # of a TIFF
+_DESCRIPTION, _X, _Y, _UNIT, _INCH, _CENTIMETRE = 270, 282, 283, 296, 2, 3  # of a TIFF
 
 _Record = tuple[float, float]  # µm per pixel, across and down
 
@@ -26,30 +27,46 @@ def of_openslide(properties: Mapping[str, str]) -> PixelSize:
     vendor = properties.get("openslide.vendor")
     if vendor != "generic-tiff":
         records[_SCANNER] = _record(*(properties.get(f"openslide.mpp-{axis}") for axis in "xy"))
+    sides = [properties.get(f"tiff.{axis}Resolution") for axis in "XY"]
+    unit = properties.get("tiff.ResolutionUnit")
     if vendor in ("generic-tiff", "aperio"):
-        is_metric = properties.get("tiff.ResolutionUnit") == "centimeter"
-        sides = (properties.get(f"tiff.{axis}Resolution") for axis in "XY")
-        records[_TAGS] = _record(*sides, per=1e4) if is_metric else None
-    if vendor == "generic-tiff":
-        records = _described(properties.get("tiff.ImageDescription", "")) | records
-    return agreed(records)
+        records[_TAGS] = _record(*sides, per=1e4) if unit == "centimeter" else None
+    if vendor != "generic-tiff":
+        return agreed(records)
+    records = _described(properties.get("tiff.ImageDescription", "")) | records
+    return _with_inches(agreed(records), sides[0] if unit == "inch" else None)
 
 
 def of_tiff(tags: Mapping[int, object]) -> PixelSize:
     """By the tags of a TIFF's first page."""
-    is_metric = tags.get(_UNIT) == _CENTIMETRE
-    tagged = _record(tags.get(_X), tags.get(_Y), per=1e4) if is_metric else None
+    unit, sides = tags.get(_UNIT), (tags.get(_X), tags.get(_Y))
+    tagged = _record(*sides, per=1e4) if unit == _CENTIMETRE else None
     described = str(tags.get(_DESCRIPTION, ""))
     with contextlib.suppress(UnicodeError):
         described = described.encode("latin-1").decode()  # Pillow takes UTF-8 for Latin-1
-    return agreed(_described(described) | {_TAGS: tagged})
+    size = agreed(_described(described) | {_TAGS: tagged})
+    return _with_inches(size, sides[0] if unit == _INCH else None)
+
+
+def _with_inches(size: PixelSize, per_inch: object) -> PixelSize:
+    """The same, telling a resolution in inches that a scanner could have: it is nearly always a
+    printer's, and is not believed."""
+    told = _record(per_inch, per_inch, per=_INCH_MICRONS)
+    if (
+        size.absent != protocol.NO_MPP
+        or not told
+        or not _MICROSCOPIC[0] <= told[0] < _MICROSCOPIC[1]
+    ):
+        return size
+    return PixelSize(
+        absent=f"{size.absent} but {float(per_inch):g} dots per inch, a printer's unit"
+    )
 
 
 def agreed(records: Mapping[str, _Record | None]) -> PixelSize:
     """The one size that all records tell, by the name of each.
 
-    Resolution tags that no scanner has are a printer's, and tell nothing; those in inches are
-    nearly always, and are not taken for a record.
+    Resolution tags that no scanner has are a printer's, and tell nothing.
     """
     found = {name: record for name, record in records.items() if record is not None}
     sizes = {name: sum(record) / 2 for name, record in found.items()}

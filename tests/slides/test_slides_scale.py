@@ -88,7 +88,10 @@ def test_records_without_one_size_are_refused_unless_the_user_tells(tiff, option
     [
         ({}, "expected microns per pixel, got none"),
         (per_cm(85, 85), "expected microns per pixel, got none"),
-        ({"resolution": (50_800, 50_800), "resolutionunit": "INCH"}, "got none"),
+        (
+            {"resolution": (50_800, 50_800), "resolutionunit": "INCH"},
+            "got none but 50800 dots per inch",
+        ),
         (ome(0.5, 0.5, "pixel"), "got none"),
         (ome(1e6, 1e6), r"expected 0\.05…10 microns per pixel, got 1e\+06"),
     ],
