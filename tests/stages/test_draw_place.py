@@ -1,4 +1,4 @@
-"""A drawn raster covers the ground of its reference; the models are left out."""
+"""What `draw` reads, and the ground of what it writes; the models are left out."""
 
 import types
 
@@ -31,8 +31,13 @@ PLACES = {
 class Model(types.SimpleNamespace):
     """What draw asks of a generator."""
 
+    def embed(self, image):
+        self.seen.append(image)
+        return np.ones((1, 1, 4), np.float32)
+
     def embed_all(self, read, size):
-        assert read(0, 0, *size).shape == (*size, 3)
+        self.seen.append(read(0, 0, *size))
+        assert self.seen[-1].shape == (*size, 3)
         return np.zeros((*(-(-px // PX) for px in size), 4), np.float32)
 
     def from_grid(self, grid, *, size, spans, seed):
@@ -76,7 +81,7 @@ def drawn(tmp_path, monkeypatch):
         values["draw"] |= {"reference": str(tmp_path / "scene.tif")} | settings
         values["data"]["patch_mpp"] = patch_mpp
         config = config_lib.build(run_config.RunConfig, values)
-        model = Model(patch_px=PX, config=config)
+        model = Model(patch_px=PX, config=config, seen=[])
         monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
         context = stage.Context(config, tmp_path, None)
         context.folder("draw").mkdir(exist_ok=True)
@@ -139,3 +144,32 @@ def test_a_scale_of_the_user_s_own_moves_nothing(drawn):
     found, transform, size, _ = drawn(2e6, (200, 256), "metres", mpp=1e6)
     assert size == (100, 128)
     assert_same_ground(found, corners(transform, (200, 256)), transform)
+
+
+def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypatch):
+    """The reference, the other one that it is mixed with, and the image of a cell."""
+    monkeypatch.setattr(job, "Job", Job)
+    values = np.random.default_rng(0).integers(0, 2550, (3, PX, PX), np.uint16) // 10 * 10
+    profile = {
+        "driver": "GTiff", "height": PX, "width": PX, "count": 3, "dtype": "uint16",
+        "crs": "EPSG:32618", "transform": PLACES["metres"][1],
+    }  # fmt: skip
+    for name in ("reference", "mix", "cell"):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(values)
+    named = lambda name: str(tmp_path / f"{name}.tif")
+    told = tiny.get_config().to_dict()
+    told["draw"] |= {
+        "reference": named("reference"), "mix": named("mix"), "edits": (f"0,0={named('cell')}",),
+    }  # fmt: skip
+    told["data"]["patch_mpp"] = 0.5e6
+    told["data"]["reading"] |= {"bands": (3, 2, 1), "high": 2550.0}
+    config = config_lib.build(run_config.RunConfig, told)
+    model = Model(patch_px=PX, config=config, seen=[])
+    monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
+    context = stage.Context(config, tmp_path, None)
+    context.folder("draw").mkdir()
+    draw.run(context)
+    assert len(model.seen) == 3
+    for seen in model.seen:
+        np.testing.assert_array_equal(seen, np.moveaxis(values[::-1] // 10, 0, -1))
