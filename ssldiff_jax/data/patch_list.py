@@ -229,7 +229,7 @@ def open_list(
         folder = pathlib.Path(os.path.expanduser(spec.removeprefix(FOLDER)))
         return ImageFiles(folder, _names_in(folder), reading, pictures)
     if spec.startswith(TFDS):
-        _require_no_bands(spec, reading)
+        _require_no_bands(spec, reading, pictures)
         return TfdsImages(spec.removeprefix(TFDS), reading)
     path = pathlib.Path(os.path.expanduser(spec))
     if not path.is_file():
@@ -239,12 +239,12 @@ def open_list(
         raise PatchListError(f"{path}: expected patches, got an empty list")
     if isinstance(array, list):
         return ImageFiles(path, array, reading, pictures)
-    _require_no_bands(spec, reading)
+    _require_no_bands(spec, reading, pictures)
     return PixelArray(path, array)
 
 
-def _require_no_bands(spec: str, reading: reading_lib.ReadingConfig) -> None:
-    if reading.is_of_rasters:
+def _require_no_bands(spec: str, reading: reading_lib.ReadingConfig, pictures: Pictures) -> None:
+    if reading.is_of_rasters and pictures == "alike":
         raise PatchListError(
             f"{spec}: expected rasters for config.data.reading.bands, low and high, got pixels of "
             "8 bits"

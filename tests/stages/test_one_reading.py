@@ -127,11 +127,13 @@ def test_pictures_have_no_bands_but_are_no_slides_of_such_a_run(tmp_path, caplog
             way(data, path)
 
 
-@pytest.mark.parametrize("values", [VALUES[None, ..., :3]])
-def test_pixels_have_no_bands_to_choose(tmp_path, values):
-    np.save(tmp_path / "pixels.npy", values)
+def test_pixels_have_no_bands_to_choose_but_can_be_compared(tmp_path):
+    path, chosen = tmp_path / "pixels.npy", reading_lib.ReadingConfig(bands=(1,))
+    np.save(path, VALUES[None, ..., :3])
     with pytest.raises(patch_list.PatchListError, match=r"pixels\.npy: expected rasters for"):
-        patch_list.open_list(str(tmp_path / "pixels.npy"), reading_lib.ReadingConfig(bands=(1,)))
+        patch_list.open_list(str(path), chosen)
+    found = patch_list.open_list(str(path), chosen, pictures="as stored").read(0)
+    np.testing.assert_array_equal(found, VALUES[..., :3])
 
 
 def test_the_scale_of_a_run_is_that_of_its_tools(tmp_path):
