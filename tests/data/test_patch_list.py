@@ -13,6 +13,7 @@ from PIL import Image
 from configs import default
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import patch_list
+from ssldiff_jax.slides import reading
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import list_source
 
@@ -142,7 +143,8 @@ class Tiles(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, numbers):
         for i in numbers:
             buffer = io.BytesIO()
-            Image.fromarray(PIXELS[i]).save(buffer, "PNG")
+            profile = {"icc_profile": b"a profile"} if i == 2 else {}
+            Image.fromarray(PIXELS[i]).save(buffer, "PNG", **profile)
             buffer.seek(0)
             yield i, {"image": buffer, "filename": NAMES[i]}
 
@@ -159,6 +161,16 @@ def test_a_data_set_gives_all_its_splits(tmp_path, monkeypatch):
     for name, pixels in zip(NAMES, PIXELS, strict=True):
         np.testing.assert_array_equal(by_name[name], pixels)
     assert found.shape(4) == (8, 8)
+    # By its profile, the one image that has one; what the profile does is another test's.
+    invert = lambda image: Image.eval(image, lambda value: 255 - value)
+    monkeypatch.setattr(patch_list.colour.ToSrgb, "from_bytes", lambda profile: invert)
+    found = patch_list.open_list("tfds:tiles", reading.ReadingConfig(colour="srgb"))
+    for i in range(5):
+        stored = by_name[found.name(i)]
+        expected = 255 - stored if found.name(i) == NAMES[2] else stored
+        np.testing.assert_array_equal(found.read(i), expected)
+    with pytest.raises(patch_list.PatchListError, match="tfds:tiles: expected rasters for"):
+        patch_list.open_list("tfds:tiles", reading.ReadingConfig(bands=(1,)))
 
 
 def test_an_unknown_data_set_is_one_line():
