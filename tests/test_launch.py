@@ -76,23 +76,25 @@ def test_pods_are_told_the_command_once_quoted(tmp_path):
 
 @pytest.mark.e2e
 @pytest.mark.parametrize(
-    ("stages", "last"),
+    ("stages", "last", "force"),
     [
-        ("patches,encoder", "encoder"),
-        pytest.param("all", "report", marks=pytest.mark.slow),
+        ("patches,encoder", "encoder", "patches,encoder"),
+        pytest.param("all", "report", "", marks=pytest.mark.slow),
     ],
 )
-def test_two_local_processes_run_as_one(tmp_path, stages, last):
+def test_two_local_processes_run_as_one(tmp_path, stages, last, force):
+    """Also what they make beside its place, which the first one lets take it."""
     found = subprocess.run(
         [
             "bash", "launch/local_multiprocess.sh", "2", "--config=configs/tiny.py",
             f"--workdir={tmp_path}", f"--config.stages={stages}",
-            "--config.encoder.train.num_steps=2",
+            f"--config.force={force}", "--config.encoder.train.num_steps=2",
         ],
         cwd=LAUNCH.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
     for stage in ("patches", "encoder", last):
         assert (tmp_path / stage / "done.json").exists()
+        assert not (tmp_path / f".{stage}.new").exists()
     lines = (tmp_path / "encoder" / "metrics.jsonl").read_text().splitlines()
     assert [line.startswith('{"step": 2') for line in lines] == [True]

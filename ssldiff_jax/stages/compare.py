@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
 from typing import Any
 
@@ -11,9 +12,23 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.data import patch_list
 from ssldiff_jax.evaluation import compared, statistics, stored
+from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import protocol, redrawn, rows, stage
 
 _LOG = logging.getLogger(__name__)
+
+
+def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
+    """How many files both folders hold, their bytes and the time of the latest: features that were
+    kept on the way are of these images."""
+    found = {}
+    for key in ("real", "drawn"):
+        named = getattr(config.compare, key).removeprefix(patch_list.FOLDER)
+        folder = pathlib.Path(named or os.devnull).expanduser()
+        stats = [path.stat() for path in (folder, *folder.rglob("*")) if path.is_file()]
+        times = max((stat.st_mtime_ns for stat in stats), default=0)
+        found[key] = [len(stats), sum(stat.st_size for stat in stats), times]
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,7 +161,7 @@ STAGES: stage.Table = {
         compare.run,
         ("compare", "evaluate"),
         follows=("judge", "encoder"),
-        inputs=_networks,
+        inputs=lambda config: _networks(config) | compare.fingerprint(config),
         tool=True,
         always=True,
         ending=endings.of_compare,

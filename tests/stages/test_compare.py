@@ -1,6 +1,8 @@
 """The tool compare judges folders of images, whoever drew them."""
 
 import csv
+import os
+import types
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from ssldiff_jax.core import files
 from ssldiff_jax.evaluation import distances, extractors
+from ssldiff_jax.stages import compare as compare_stage
 
 COUNT, PX = 24, 48
 PAIRED = "--config.compare.paired=True"
@@ -120,3 +123,19 @@ def test_formats_that_differ_are_told(compare, folders, tmp_path):
     assert (
         "real images are PNG, drawn ones JPEG: a distance sees what a format loses" in done.stderr
     )
+
+
+def test_images_that_changed_are_another_comparison(tmp_path):
+    """Also where their number and sizes are the same."""
+    (tmp_path / "a").mkdir()
+    image = tmp_path / "a" / "0.png"
+    image.write_bytes(b"12")
+    asked = types.SimpleNamespace(real=f"folder:{tmp_path}", drawn="")
+    config = types.SimpleNamespace(compare=asked)
+    before = compare_stage.fingerprint(config)
+    assert before["real"][:2] == [1, 2]
+    assert before["drawn"] == [0, 0, 0]
+    assert compare_stage.fingerprint(config) == before
+    image.write_bytes(b"34")
+    os.utime(image, ns=(0, before["real"][2] + 1))
+    assert compare_stage.fingerprint(config)["real"] != before["real"]
