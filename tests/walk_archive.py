@@ -59,12 +59,9 @@ def get_config():
         section.model.vit.image_px, section.model.vit.patch_px = {px}, 4
         section.model.vit.width, section.model.vit.num_heads = 16, 2
         section.model.shift_px = 0
-    c.autoencoder.model.kind = "vq"
-    conv = c.autoencoder.model.conv
-    conv.latent_channels, conv.channels, conv.channel_mult = 3, 32, (1, 1)
-    conv.num_res_blocks = 1
-    c.autoencoder.model.vq.num_codes = 64
-    c.denoiser.unet.latent_channels = 3
+    c.autoencoder.model.kind = "light"
+    c.autoencoder.model.light.channels = 8
+    c.autoencoder.loss.perceptual_weight = 0.0
     c.prior.conditions.measure = "none"
     c.prior.grids.count, c.prior.grids.count_test = {grids}, 256
     c.evaluate.classes = ""

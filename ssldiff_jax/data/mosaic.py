@@ -94,25 +94,41 @@ class Mosaic:
     def _cover(self, square: plan.Square) -> list[_Part] | None:
         """A few records that cover a square together, None where all of them do not: for the
         first pixel without one, the record that reaches furthest beyond it."""
+        near, side = self._near(square), self.record_px
+        # Between borders of records all pixels are alike: one of each such block is looked at.
+        rows, cols = (
+            np.unique(np.clip([0, size, *starts, *(starts + side)], 0, size))
+            for starts, size in ((near[:, 0], square.height), (near[:, 1], square.width))
+        )
+        seen, found = np.zeros((len(rows) - 1, len(cols) - 1), bool), []
+        starts = [(top, left, number) for top, left, number in near.tolist()]
+        while not seen.all():
+            at_row, at_col = divmod(int(seen.argmin()), seen.shape[1])
+            row, col = int(rows[at_row]), int(cols[at_col])
+            over = [p for p in starts if p[0] <= row < p[0] + side and p[1] <= col < p[1] + side]
+            if not over:
+                return None
+            top, left, number = max(over)
+            part = _overlap(top, side, square.height), _overlap(left, side, square.width)
+            blocks = (
+                slice(*np.searchsorted(borders, (over.start, over.stop)))
+                for borders, over in zip((rows, cols), part, strict=True)
+            )
+            seen[tuple(blocks)] = True
+            found.append((*part, (top + square.top, left + square.left, number)))
+        return found
+
+    def _near(self, square: plan.Square) -> Int[np.ndarray, "N 3"]:
+        """(top, left, number) of the records that a square touches, from its corner."""
         here, side = self._numbers(square.slide), self.record_px
         # Searched where they lie: a copy of a slide's places would cost more than all else.
         tops = self.records.places[here.start : here.stop, 1]
         first = here.start + bisect.bisect_right(tops, square.top - side)
         last = here.start + bisect.bisect_left(tops, square.top + square.height)
-        places = np.column_stack([self.records.places[first:last, 1:3], range(first, last)])
-        near = places - [square.top, square.left, 0]
-        seen, found = np.zeros((square.height, square.width), bool), []
-        while not seen.all():
-            row, col = np.unravel_index(np.argmin(seen), seen.shape)
-            tops, lefts, _ = near.T
-            over = (tops <= row) & (row < tops + side) & (lefts <= col) & (col < lefts + side)
-            if not over.any():
-                return None
-            top, left, number = max(near[over].tolist())
-            rows, cols = _overlap(top, side, square.height), _overlap(left, side, square.width)
-            seen[rows, cols] = True
-            found.append((rows, cols, (top + square.top, left + square.left, number)))
-        return found
+        corners = np.asarray(self.records.places[first:last, 1:3], np.int64)
+        near = np.empty((last - first, 3), np.int64)
+        near[:, :2], near[:, 2] = corners - [square.top, square.left], range(first, last)
+        return near[(near[:, 1] > -side) & (near[:, 1] < square.width)]
 
 
 def _overlap(start: int, side: int, size: int) -> slice:

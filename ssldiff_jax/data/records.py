@@ -96,7 +96,9 @@ class RecordSource:
         )
         self.slides: Int[np.ndarray, "S 2"] = np.load(folder / f"slides-{split}.npy")
         """Number of a slide, and how many records it has."""
-        self.places: Int[np.ndarray, "N 4"] = np.load(folder / f"places-{split}.npy", mmap_mode="r")
+        mapped = np.load(folder / f"places-{split}.npy", mmap_mode="r")
+        # As a plain array: each look into numpy's memmap makes an object of that class.
+        self.places: Int[np.ndarray, "N 4"] = np.asarray(mapped)
         """(slide, top, left, row) of every record."""
         self._pixels = functools.lru_cache(_DECODED)(self._decode)
 
@@ -108,7 +110,11 @@ class RecordSource:
 
     def batch(self, numbers: Sequence[int]) -> list[arrays.ImageUint8]:
         """Records by their numbers; none of them is kept decoded."""
-        return [decode(encoded_image(record)) for record in self._reader.read_many(numbers)]
+        return [decode(encoded_image(record)) for record in self.encoded(numbers)]
+
+    def encoded(self, numbers: Sequence[int]) -> list[bytes]:
+        """Records by their numbers as they are stored."""
+        return self._reader.read_many(numbers)
 
     def record(self, number: int) -> bytes:
         """A record as it is stored."""

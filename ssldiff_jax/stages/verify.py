@@ -1,15 +1,15 @@
 """Tool `verify`: read everything again that was stored, and name what is damaged."""
 
-import concurrent.futures
 import pathlib
 import time
 from typing import Any
 
 from ssldiff_jax.core import files, machine
-from ssldiff_jax.data import archive, records, store
+from ssldiff_jax.data import ahead, archive, records, store
 from ssldiff_jax.stages import patches
 from ssldiff_jax.stages import stage as stage_lib
 
+_READ = 64  # records that a thread reads together
 _STORES = ("embeddings", "latents", "grids/train", "grids/test")
 
 
@@ -60,16 +60,20 @@ def _records(context: stage_lib.Context) -> list[tuple[str, str, str]]:
 
 def _decode_all(source: records.RecordSource) -> list[tuple[str, str, str]]:
     """The first record that is no image, if there is one."""
+    count, cores = len(source), machine.cores()
+    parts = (range(i, min(i + _READ, count)) for i in range(0, count, _READ))
+    look = lambda part: _first_damaged(source, part)
+    reasons = ahead.ahead(look, parts, threads=cores, count=2 * cores)
+    first = next((reason for reason in reasons if reason), None)
+    return [(str(source), first, "--config.force=patches")] if first else []
 
-    def look(number: int) -> str | None:
+
+def _first_damaged(source: records.RecordSource, part: range) -> str | None:
+    """Why the first record of a part that is no image cannot be decoded."""
+    for number, record in zip(part, source.encoded(part), strict=True):
         try:
-            records.decode(records.encoded_image(source.record(number)))
+            records.decode(records.encoded_image(record))
         except Exception as error:  # Pillow and protobuf each have their own
             reason = " ".join(str(error).split())
             return f"record {number} cannot be decoded: {reason}"
-        return None
-
-    with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:
-        reasons = pool.map(look, range(len(source)), chunksize=64)
-        first = next((reason for reason in reasons if reason), None)
-    return [(str(source), first, "--config.force=patches")] if first else []
+    return None

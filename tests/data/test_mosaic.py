@@ -51,6 +51,26 @@ def test_what_no_record_covers_is_known(whole):
     assert not whole.covers(plan.Square(3, -1, 0, 8, 8))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_squares_are_covered_where_every_pixel_is(seed):
+    """Held against a map of all pixels, on records that lie anywhere."""
+    generator = np.random.default_rng(seed)
+    records = Records()
+    places = sorted(generator.integers(0, 60, (25, 2)).tolist())
+    records._squares = [(2, top, left) for top, left in places]
+    there = np.zeros((80, 80), bool)
+    for top, left in places:
+        there[top : top + SIDE, left : left + SIDE] = True
+    scattered, covered = mosaic.Mosaic(records, SIDE), 0
+    for _ in range(300):
+        top, left = generator.integers(0, 60, 2).tolist()
+        height, width = generator.integers(1, 20, 2).tolist()
+        expected = bool(there[top : top + height, left : left + width].all())
+        assert scattered.covers(plan.Square(2, top, left, height, width)) == expected
+        covered += expected
+    assert 30 < covered < 270
+
+
 def test_drawn_squares_are_covered_and_reach_every_slide(whole):
     generator = np.random.default_rng(0)
     drawn = [whole.find(generator, 24) for _ in range(60)]
