@@ -15,9 +15,9 @@ from ssldiff_jax.evaluation.report import charts, metrics, page, sections
 _FEATURES = {
     "embedding_similarity": {"mean": 0.8, "shuffled": 0.3},
     "cell_retrieval_top1": 0.5,
-    "crop_fd": 0.2,
-    "patch_fd": 0.1,
-    "fd_floor": 0.05,
+    "crop_fd_uncorrected": 0.2,
+    "patch_fd_uncorrected": 0.1,
+    "fd_floor_uncorrected": 0.05,
     "num_cells": 6,
 }
 _MEAN = {"value": 1.06, "error": 0.02, "count": 2}
@@ -273,9 +273,24 @@ def test_map_colours_rise_in_lightness():
     assert "row 1, column 3: 0.750" in drawn
 
 
+ESTIMATE = {
+    "corrected": 1.5, "low": 1.25, "high": 1.75, "uncorrected": 2.5, "counts": [40, 40],
+    "interval": "95%",
+}  # fmt: skip
+FEW = ESTIMATE | dict.fromkeys(("corrected", "low", "high")) | {
+    "interval": "too few: 40 vectors of 96 numbers, 203 needed"
+}  # fmt: skip
+
+
 def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     assert "Imagined" not in _build(workdir)
-    figures = {"cell_fd": 1.5, "neighbours": 0.9, "agreement": 0.7}
+    figures = {
+        "frechet_of_cells": ESTIMATE,
+        "frechet_of_grids": FEW,
+        "precision": None,
+        "neighbours": 0.9,
+        "agreement": 0.7,
+    }
     write(workdir / "prior" / "results.json", {"prior": figures, "real": {"agreement": 0.8}})
     agreement = {"everything": {"water": 0.61, "bare": 0.52}}
     told = {"asked": [HOSTILE, "a lake in the west"], "agreement": agreement}
@@ -290,3 +305,5 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     assert HOSTILE not in text
     assert "0.61" in text
     assert "recall" not in text  # no way has that figure
+    assert "<td>1.50 <small>1.25 … 1.75</small></td>" in text
+    assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text

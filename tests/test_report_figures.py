@@ -50,7 +50,8 @@ def row(text, name):
 
 
 def test_values_become_text_with_goals(workdir):
-    kid = {"value": 0.041, "low": 0.035, "high": 0.05, "counts": [64, 64]}
+    kid = {"corrected": 0.041, "low": 0.035, "high": 0.05, "uncorrected": 0.05, "counts": [64, 64],
+           "interval": "95%"}  # fmt: skip
     large = {"crops": kid, "whole": kid | {"low": -0.01}}
     add(workdir, patches={"judge": {"kid": kid}, "encoder": {}}, large={"encoder": large})
     found, _ = collect(workdir)
@@ -87,7 +88,10 @@ def test_what_a_run_has_not_is_left_out(workdir):
         row.name for row in goals.ROWS
         if row.name.startswith(("embedding", "cell r", "Fréchet", "autoenc", "all st", "peak"))
     }  # fmt: skip
-    assert "encoder" not in by_name["Fréchet distance of cells drawn alone, of unit features"]
+    assert (
+        "encoder"
+        not in by_name["Fréchet distance of cells drawn alone, of unit features, uncorrected"]
+    )
     assert row(figures.markdown(found), "embedding similarity")[0] == ""
 
 
@@ -110,11 +114,19 @@ def test_a_group_meets_a_goal_with_its_worst(workdir):
         (goals.Goal(apart=0.5), [0.75, 0.26], False, "0.5 apart"),
         (goals.Goal(low=0.95, apart=0.4), [0.96, None], True, "≥ 0.95, 0.4 apart"),
         (goals.Goal(), [-1.0], True, "–"),
+        (goals.Goal(high=1), [test_report.ESTIMATE], False, "≤ 1"),
+        (goals.Goal(high=1), [test_report.FEW], True, "≤ 1"),
     ],
 )
 def test_goals(goal, values, is_met, said):
     assert goal.is_met(values) == is_met
     assert str(goal) == said
+
+
+def test_an_estimate_is_written_with_its_interval_or_why_it_has_none():
+    said = "2.5 uncorrected; too few: 40 vectors of 96 numbers, 203 needed"
+    assert format(figures.Shown(test_report.FEW), ".1f") == said
+    assert format(figures.Shown(test_report.ESTIMATE), ".2f") == "1.50 (1.25 … 1.75)"
 
 
 @pytest.mark.parametrize("row", goals.ROWS, ids=lambda row: row.name)
@@ -262,7 +274,10 @@ def test_a_study_shows_its_first_classifier_and_all_that_is_sure(tmp_path):
 
 
 def test_a_model_is_shown_on_data_it_never_saw_beside_its_own(tmp_path):
-    estimate = lambda value: {"value": value, "low": value / 2, "high": 2 * value, "counts": [9, 9]}
+    estimate = lambda value: {
+        "corrected": value, "low": value / 2, "high": 2 * value, "uncorrected": 3 * value,
+        "counts": [9, 9], "interval": "95%",
+    }  # fmt: skip
 
     def results(value):
         judge = {"frechet": estimate(value), "kid": estimate(value / 10)}

@@ -202,7 +202,7 @@ def test_a_study_has_a_chart_for_every_task_and_model(tmp_path):
 
 def test_checkpoints_have_a_curve_for_every_network(tmp_path):
     assert checkpoints.part(tmp_path) == ""
-    frechet = {"value": 0.5, "bias": 0.1, "low": 0.3, "high": 0.45}
+    frechet = {"corrected": 0.4, "low": 0.3, "high": 0.45, "uncorrected": 0.5, "interval": "95%"}
     steps = [
         {"step": step, "patches": {name: {"frechet": frechet} for name in ("judge", HOSTILE)}}
         for step in (100, 200)
@@ -290,8 +290,32 @@ def test_a_run_without_a_config_is_named(workdir, tmp_path):
         comparison.comparison([workdir, tmp_path / "absent"])
 
 
+def test_figures_of_too_few_vectors_say_so():
+    none = dict.fromkeys(("value", "low", "high")) | {"interval": "too few: 40 vectors, 150 needed"}
+    judged = {
+        "extraction": {"dim": 96}, "frechet": test_report.FEW, "fidelity": {"precision": none},
+        "frechet_real_against_real": test_report.ESTIMATE | {"parted": "by case: 2 and 3 cases"},
+    }  # fmt: skip
+    text = networks.part({"patches": {"judge": judged}, "large": None})
+    assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text
+    assert "<td>too few: 40 vectors, 150 needed</td>" in text
+    assert "1.50 <small>1.25 … 1.75</small> <small>by case: 2 and 3 cases</small>" in text
+    assert "None" not in text
+
+
+def test_a_curve_of_too_few_patches_is_uncorrected_and_says_so(tmp_path):
+    steps = [
+        {"step": step, "patches": {"judge": {"frechet": test_report.FEW}}} for step in (100, 200)
+    ]
+    test_report.write(tmp_path / "watch" / "results.json", {"steps": steps})
+    text = checkpoints.part(tmp_path)
+    assert is_whole(text)
+    assert "2.50 <small>at step 200" in text
+    assert "uncorrected; too few: 40 vectors of 96 numbers" in text
+
+
 def test_figures_by_network_have_their_intervals():
-    kid = {"value": 0.041, "low": -0.0123, "high": 0.05}
+    kid = {"corrected": 0.041, "low": -0.0123, "high": 0.05, "uncorrected": 0.1, "interval": "95%"}
     judged = {"extraction": {"dim": 1024}, "kid": kid, "fidelity": {"precision": kid}}
     other = {"extraction": {"dim": 96}, "fidelity": {"precision": 0.75}}
     found = {"patches": {"judge": judged, HOSTILE: other}, "large": {"clip": {"crops": kid}}}

@@ -10,28 +10,59 @@ from scipy import stats
 LEVEL = 0.95
 BLOCKS = 20
 """That intervals leave out one by one: Student's t is 5 % wider than with any number."""
+TOO_FEW = "too few: "
+"""How a reason begins where there is no interval."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A figure of a sample, and where that of the population lies.
+    """A distance of two samples, and where that of the populations lies.
 
     Attributes:
-        value: as others report it.
-        low: the lower end of the interval.
-        high: the upper end; below `value` where most of that is bias.
+        corrected: the distance less the bias that samples give it for being finite; the interval
+            is around it. None where there are too few vectors to tell the bias.
+        low: the lower end of the interval, at most `corrected`; None likewise.
+        high: the upper end, at least `corrected`; None likewise.
+        uncorrected: the distance of these very samples, as others report it.
         counts: how many vectors, generated and real.
-        bias: by how much `value` is expected to exceed the population's, because samples are
-            finite; the interval is around value − bias.
-        interval: level and method in words.
+        interval: its level and method in words, or why there is none: "too few: …".
     """
 
-    value: float
-    low: float
-    high: float
+    corrected: float | None
+    low: float | None
+    high: float | None
+    uncorrected: float
     counts: tuple[int, int]
-    bias: float
     interval: str
+
+    @classmethod
+    def too_few(cls, uncorrected: float, counts: tuple[int, int], reason: str) -> "Estimate":
+        """A distance of samples that tell no more: `reason` says how many there are."""
+        return cls(None, None, None, float(uncorrected), counts, f"{TOO_FEW}{reason}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """A part of vectors, or a mean over vectors, and its interval, which holds it.
+
+    Attributes:
+        value: the part; None where vectors are too few for it to mean anything.
+        low: the lower end of the interval; None likewise.
+        high: the upper end; None likewise.
+        counts: how many vectors, generated and real.
+        interval: its level and method in words, or why there is none: "too few: …".
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    counts: tuple[int, int]
+    interval: str
+
+    @classmethod
+    def too_few(cls, counts: tuple[int, int], reason: str) -> "Share":
+        """No figure; `reason` says how many vectors there are."""
+        return cls(None, None, None, counts, f"{TOO_FEW}{reason}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,13 +123,17 @@ def jackknife(
     value: float,
     counts: tuple[int, int],
     sides: list[LeftOut],
+    *,
     least: float = -np.inf,
+    further: float = 0.0,
     of: str = "blocks",
 ) -> Estimate:
-    """The interval of a figure of two independent samples, t-distributed around value − bias, or
+    """The interval of a distance of two independent samples, t-distributed around value − bias, or
     around `least` where that is below it, and nowhere below `least`.
 
-    A side that is not in `sides` counts as known exactly; `of` names what is left out.
+    A side that is not in `sides` counts as known exactly; `of` names what is left out. `further` is
+    what a correction of higher order adds to value − bias: either may be the better one, so the
+    interval has both in it with the same room, and is around their middle.
     """
     if not sides or min(len(side.values) for side in sides) < 2:
         raise ValueError("expected at least 2 blocks on a side for an interval, got 1")
@@ -108,15 +143,21 @@ def jackknife(
     total = max(variances.sum(), np.finfo(np.float64).tiny)
     # Welch and Satterthwaite's degrees of freedom.
     found = 1 / max(np.sum((variances / total) ** 2 / freedom), 1e-12)
-    half = stats.t.ppf((1 + LEVEL) / 2, found) * np.sqrt(variances.sum())
+    half = stats.t.ppf((1 + LEVEL) / 2, found) * np.sqrt(variances.sum()) + abs(further) / 2
     blocks = " and ".join(str(len(side.values)) for side in sides)
     text = f"{LEVEL:.0%}, jackknife of {blocks} {of}"
-    centre = max(value - bias, least)
+    centre = max(value - bias + further / 2, least)
     low, high = max(centre - half, least), centre + half
-    return Estimate(float(value), float(low), float(high), counts, float(bias), text)
+    return Estimate(float(centre), float(low), float(high), float(value), counts, text)
 
 
-def share(value: float, total: int, counts: tuple[int, int], side: LeftOut) -> Estimate:
+def mean(value: float, counts: tuple[int, int], side: LeftOut) -> Share:
+    """The interval of a mean of one number a vector, 0 or more: it has no bias to take off."""
+    found = jackknife(value, counts, [side], least=0)
+    return Share(float(value), found.low, found.high, counts, found.interval)
+
+
+def share(value: float, total: int, counts: tuple[int, int], side: LeftOut) -> Share:
     """The part of `total` that is counted, by Wilson's interval (1927), which has a width at 0
     and 1 too.
 
@@ -131,4 +172,4 @@ def share(value: float, total: int, counts: tuple[int, int], side: LeftOut) -> E
     # At 0 and 1 an end is the value itself, beyond rounding.
     low, high = max(min(centre - half, value), 0.0), min(max(centre + half, value), 1.0)
     text = f"{LEVEL:.0%}, Wilson with the variance of {len(side.values)} blocks left out"
-    return Estimate(value, float(low), float(high), counts, 0.0, text)
+    return Share(value, float(low), float(high), counts, text)

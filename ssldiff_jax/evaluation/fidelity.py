@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float
 from ssldiff_jax.evaluation import estimate, stripes
 
 _NAMES = ("generated", "real")
+PER_NEIGHBOUR = 50
+"""Vectors of either set for each neighbour that a ball reaches to: it then holds 2 % of its set at
+most. Balls that hold much of all there is tell nothing of where it lies."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,10 @@ class Fidelity:
         counts: how many features, generated and real; all four figures change with them.
     """
 
-    precision: estimate.Estimate
-    recall: estimate.Estimate
-    density: estimate.Estimate
-    coverage: estimate.Estimate
+    precision: estimate.Share
+    recall: estimate.Share
+    density: estimate.Share
+    coverage: estimate.Share
     neighbours: tuple[int, int]
     counts: tuple[int, int]
 
@@ -44,11 +47,12 @@ def compare(
     k_recall: int = 3,
     k_density: int = 5,
     blocks: int = estimate.BLOCKS,
+    per_neighbour: int = PER_NEIGHBOUR,
 ) -> Fidelity:
     """All four figures; a border belongs to its ball. Memory does not grow with N·M.
 
     Intervals come from contiguous blocks of either set: features of one slide should lie side by
-    side.
+    side. A set of fewer than `per_neighbour` vectors for each neighbour is too few for a figure.
     """
     stripes.require(generated, real, 2, _NAMES)
     origin = real.mean(axis=0)
@@ -69,26 +73,38 @@ def compare(
     counts = (len(generated), len(real))
     inside /= k_density
     density = estimate.LeftOut.of_mean(inside, blocks)
-    return Fidelity(
+    found = Fidelity(
         _share(is_precise, counts, blocks),
         _share(is_recalled, counts, blocks),
-        estimate.jackknife(float(inside.mean()), counts, [density], least=0),
+        estimate.mean(float(inside.mean()), counts, density),
         _coverage(holds, parts, counts),
         (k_recall, k_density),
         counts,
     )
+    return _without_few(found, per_neighbour)
+
+
+def _without_few(found: Fidelity, per_neighbour: int) -> Fidelity:
+    """The figures that there are vectors enough for."""
+    count, few = min(found.counts), {}
+    for names, k in zip((("precision", "recall"), ("density", "coverage")), found.neighbours,
+                        strict=True):  # fmt: skip
+        if count < per_neighbour * k:
+            reason = f"{count} vectors, {per_neighbour * k} needed"
+            few |= dict.fromkeys(names, estimate.Share.too_few(found.counts, reason))
+    return dataclasses.replace(found, **few)
 
 
 def _share(
     is_counted: Bool[np.ndarray, "N"], counts: tuple[int, int], blocks: int
-) -> estimate.Estimate:
+) -> estimate.Share:
     without = estimate.LeftOut.of_mean(is_counted.astype(np.float64), blocks)
     return estimate.share(float(is_counted.mean()), len(is_counted), counts, without)
 
 
 def _coverage(
     holds: Bool[np.ndarray, "M G"], parts: list[slice], counts: tuple[int, int]
-) -> estimate.Estimate:
+) -> estimate.Share:
     """The part of balls that hold anything; without a block, those it alone is in are empty."""
     blocks = holds.sum(axis=1)
     value = float(np.mean(blocks > 0))

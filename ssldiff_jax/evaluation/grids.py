@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.evaluation import distances, fidelity
+from ssldiff_jax.core import moments
+from ssldiff_jax.evaluation import estimate, fidelity, frechet_interval
 
 Grids = Float[np.ndarray, "_ k k D"]
 
@@ -15,19 +16,20 @@ class GridFigures:
     """Figures of drawn grids; embeddings are white, so that distances count in deviations.
 
     Attributes:
-        cell_fd: Fréchet distance of cells.
-        grid_fd: Fréchet distance of whole grids, each seen by its first principal parts.
-        precision: the part of drawn grids that lie among real ones (Kynkäänniemi et al. 2019).
-        recall: the part of real grids that lie among drawn ones.
+        frechet_of_cells: Fréchet distance of cells; blocks of its interval are whole grids.
+        frechet_of_grids: that of whole grids, each seen by its first principal parts.
+        precision: the part of drawn grids that lie among real ones (Kynkäänniemi et al. 2019); None
+            of too few grids (`fidelity.PER_NEIGHBOUR`).
+        recall: the part of real grids that lie among drawn ones; None likewise.
         neighbours: correlation of cells side by side, over that of real grids.
         nearest: distance to the nearest training grid, over that of real held-out grids; near 0
             are copies.
     """
 
-    cell_fd: float
-    grid_fd: float
-    precision: float
-    recall: float
+    frechet_of_cells: estimate.Estimate
+    frechet_of_grids: estimate.Estimate
+    precision: float | None
+    recall: float | None
     neighbours: float
     nearest: float
 
@@ -38,16 +40,27 @@ _NEIGHBOURS = 3
 
 def compare(drawn: Grids, real: Grids, training: Grids) -> GridFigures:
     """Figures of `drawn` against held-out `real` grids."""
-    cells = lambda g: g.reshape(-1, g.shape[-1])
     of_drawn, of_real, of_training = (principal(g, training) for g in (drawn, real, training))
     return GridFigures(
-        distances.frechet_distance(cells(drawn), cells(real)),
-        distances.frechet_distance(of_drawn, of_real),
+        frechet(drawn, real),
+        frechet(of_drawn, of_real),
         _precision(of_drawn, of_real),
         _precision(of_real, of_drawn),
         _neighbours(drawn) / _neighbours(real),
         float(_nearest(of_drawn, of_training).mean() / _nearest(of_real, of_training).mean()),
     )
+
+
+def frechet(
+    drawn: Float[np.ndarray, "N *k D"], real: Float[np.ndarray, "M *l D"]
+) -> estimate.Estimate:
+    """Fréchet distance of the vectors of grids, or of one vector each; blocks are whole grids."""
+
+    def blocks(grids: np.ndarray) -> list[moments.Moments]:
+        parts = estimate.blocks_of(len(grids))
+        return [moments.Moments.of(grids[part].reshape(-1, grids.shape[-1])) for part in parts]
+
+    return frechet_interval.frechet_estimate(blocks(drawn), blocks(real))
 
 
 def principal(grids: Grids, training: Grids) -> Float[np.ndarray, "N P"]:
@@ -79,8 +92,10 @@ def agreement(
     return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]))
 
 
-def _precision(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> float:
-    return fidelity.precision(points, others, k=min(_NEIGHBOURS, len(others) - 1))
+def _precision(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> float | None:
+    if min(len(points), len(others)) < fidelity.PER_NEIGHBOUR * _NEIGHBOURS:
+        return None
+    return fidelity.precision(points, others, k=_NEIGHBOURS)
 
 
 def _nearest(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> np.ndarray:

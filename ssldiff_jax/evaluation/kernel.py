@@ -8,6 +8,8 @@ from jaxtyping import Float
 from ssldiff_jax.evaluation import estimate, stripes
 
 _NAMES = ("generated", "real")
+LEAST = 40
+"""Features on either side that an interval needs: cubes of fewer are too skewed for Student's t."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,7 @@ def kid(
     *,
     blocks: int | None = None,
     paired: bool = False,
+    least: int = LEAST,
 ) -> estimate.Estimate:
     """Squared maximum mean discrepancy under (xᵀy/D + 1)³: the unbiased U-statistic of all pairs,
     negative at times.
@@ -44,13 +47,16 @@ def kid(
     and takes all as independent. Where features of a block are alike, pairs of them bias the
     figure, which blocks take off too. Where feature i was generated from real feature i, as
     `paired` says, both are left out together, and that each is near its own is taken off as bias.
-    At least 3 features on each side, and 2 beside each block.
+    At least 3 features on each side, and 2 beside each block; fewer than `least` have no interval.
     """
     stripes.require(generated, real, 3, _NAMES)
     across = _cross_sums(generated, real)
     a, b = _Side(generated, _sums(generated), across[0]), _Side(real, _sums(real), across[1])
     counts = len(generated), len(real)
     value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
+    if min(counts) < least:
+        reason = f"{min(counts)} vectors, {least} needed"
+        return estimate.Estimate.too_few(float(value), counts, reason)
     if paired:
         side = _left_out_in_pairs(a, b, blocks)
         return estimate.jackknife(float(value), counts, [side], of="pairs of blocks")

@@ -42,22 +42,24 @@ def cells(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
 
 
 def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
-    """crop_fd and fd_floor: both compare a lattice of real cells with one moved by half a cell, of
-    the same places; crop_fd's is synthetic, the floor's is real. Images are pooled before."""
+    """Uncorrected Fréchet distances: `crop_fd_uncorrected` and `fd_floor_uncorrected` both compare
+    a lattice of real cells with one moved by half a cell, of the same places; that of the former is
+    synthetic, that of the floor real. Images are pooled before.
+    """
     pool = lambda found: encoder_lib.unit(embed(np.concatenate(found)))
     real = pool([images.cut_cells(p.reference, side) for p in pairs])
     real_moved = pool([images.cut_cells(p.reference, side, side // 2) for p in pairs])
     synthetic = pool([images.cut_cells(p.image, side, side // 2) for p in pairs])
     return {
-        "crop_fd": distances.frechet_distance(real, synthetic),
-        "fd_floor": distances.frechet_distance(real, real_moved),
+        "crop_fd_uncorrected": distances.frechet_distance(real, synthetic),
+        "fd_floor_uncorrected": distances.frechet_distance(real, real_moved),
     }
 
 
 def patch_distance(
     real: list[arrays.ImageUint8], drawn: list[arrays.ImageUint8], embed: EmbedFn, side: int
 ) -> float:
-    """Fréchet distance between the pooled cells of two lists of images."""
+    """Fréchet distance between the pooled cells of two lists of images, uncorrected."""
     pool = lambda pages: encoder_lib.unit(
         embed(np.concatenate([images.cut_cells(page, side) for page in pages]))
     )

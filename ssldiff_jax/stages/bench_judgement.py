@@ -13,7 +13,14 @@ import numpy as np
 from ssldiff_jax.core import machine, moments
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.encoders import vit
-from ssldiff_jax.evaluation import distances, estimate, extractors, fidelity, kernel
+from ssldiff_jax.evaluation import (
+    distances,
+    estimate,
+    extractors,
+    fidelity,
+    frechet_interval,
+    kernel,
+)
 from ssldiff_jax.stages import bench_sampler, memory, parts, stage
 from ssldiff_jax.weights import names
 
@@ -78,7 +85,7 @@ def _encoder(context: stage.Context, name: str) -> tuple[encoder_lib.Encoder, st
 def _gaussian(sizes: Sizes) -> Iterator[Figure]:
     """The Fréchet distance of random features, which are drawn and added up block by block."""
     repeat = lambda call: [_measured(call) for _ in range(sizes.repetitions)]
-    found = repeat(lambda: distances.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
+    found = repeat(lambda: frechet_interval.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
     label = f"judgement/frechet_{sizes.gaussian}x{sizes.dim}"
     yield f"{label}/from_features_to_interval", [m.seconds for m in found], "s"
     yield f"{label}/memory", [m.megabytes for m in found], "MB"

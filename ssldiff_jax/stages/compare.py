@@ -10,7 +10,7 @@ import numpy as np
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.data import patch_list
+from ssldiff_jax.data import patch_list, plan
 from ssldiff_jax.evaluation import compared, statistics, stored
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import protocol, redrawn, rows, stage
@@ -67,6 +67,11 @@ class _Folder:
                 )
         return np.stack(found)
 
+    def cases(self, case_regex: str) -> list[str]:
+        """Of the images, as their names tell; an image whose name tells none is its own."""
+        names = (self.images.name(number) for number in range(len(self.images)))
+        return [plan.case_of(name, case_regex) for name in names]
+
     @property
     def format(self) -> str:
         """Of the files, as names tell: "PNG", which arrays are too, "JPEG 90 and PNG"."""
@@ -94,7 +99,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         raise config_lib.ConfigError(
             "config.evaluate.extractors must name a network where no judge is trained, got none"
         )
-    results = {}
+    results, cases = {}, real.cases(context.config.data.holdout.case_regex)
     for name, network in by.items():
         features = [
             redrawn.extract(network, side.read, len(side.images), folder / "features" / key)
@@ -103,7 +108,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         px = real.images.shape(0)[0]
         extraction = statistics.Extraction(name, network.digest, network.dim, real.format, px)
         results[name] = protocol.compare(
-            context, extraction, *features, real.path, folder, paired=paired
+            context, extraction, *features, real.path, folder, cases=cases, paired=paired
         )
     files.write_json(folder / "results.json", results)
     told = {"by": "compare", "real": real.path, "drawn": drawn.path}

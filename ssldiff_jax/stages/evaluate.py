@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import files
+from ssldiff_jax.core import arrays, files
 from ssldiff_jax.evaluation import images, similarity
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import generator, large_images, parts, protocol, rows, seam_figures, stage
@@ -13,9 +13,9 @@ _FEATURES = (
     "embedding_similarity",
     "cell_retrieval_top1",
     "num_cells",
-    "crop_fd",
-    "fd_floor",
-    "patch_fd",
+    "crop_fd_uncorrected",
+    "fd_floor_uncorrected",
+    "patch_fd_uncorrected",
 )
 _PIXELS = ("layout_correlation", "variance", "spectrum", "seams")
 
@@ -75,12 +75,21 @@ def _features(
 ) -> dict[str, Any]:
     real = [pair.reference for pair in pairs]
     found = similarity.cells(pairs, embed, side)
-    found["patch_fd"] = similarity.patch_distance(real, patches, embed, side)
+    found["patch_fd_uncorrected"] = similarity.patch_distance(real, patches, embed, side)
     if regions:
         return found | similarity.crops(pairs, embed, side)
-    halves = [np.concatenate([images.cut_cells(r, side)[i::2] for r in real]) for i in (0, 1)]
-    floor = similarity.patch_distance(*([images.mosaic(h, 1)] for h in halves), embed, side)
-    return found | {"crop_fd": None, "fd_floor": floor}
+    floor = similarity.patch_distance(*_halves(real, side), embed, side)
+    return found | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
+
+
+def _halves(
+    pages: list[arrays.ImageUint8], side: int
+) -> tuple[list[arrays.ImageUint8], list[arrays.ImageUint8]]:
+    """The first and the second half of the cells of all pages, one after the other: neighbours in
+    a list may be alike, so that every second cell would be no sample of its own."""
+    cells = np.concatenate([images.cut_cells(page, side) for page in pages])
+    first, second = np.array_split(cells, 2)
+    return [images.mosaic(first, 1)], [images.mosaic(second, 1)]
 
 
 def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:

@@ -103,6 +103,13 @@ class Sample:
         """Those from `start` up to `stop`."""
         return np.stack([self.patch(index)[1] for index in range(start, min(stop, len(self)))])
 
+    def cases(self) -> list[str]:
+        """The case of each, as its slide's records tell."""
+        slides = self.source.records.places[[number for number, _ in self.places], 0]
+        first = dict(zip(slides.tolist()[::-1], [n for n, _ in self.places][::-1], strict=True))
+        of_slide = {slide: self.source.told(number, "case") for slide, number in first.items()}
+        return [of_slide[slide] for slide in slides.tolist()]
+
     def classes(self, labels: Labels) -> list[str]:
         """What each shows, or was recorded as. Raises ConfigError where records hold nothing."""
         if labels == "recorded":

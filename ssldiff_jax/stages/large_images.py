@@ -8,7 +8,14 @@ import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.core import moments
-from ssldiff_jax.evaluation import distances, estimate, extractors, images, similarity, stored
+from ssldiff_jax.evaluation import (
+    estimate,
+    extractors,
+    frechet_interval,
+    images,
+    similarity,
+    stored,
+)
 from ssldiff_jax.stages import protocol, stage
 
 Features = Float[np.ndarray, "N D"]
@@ -20,9 +27,10 @@ _LEAST = 3
 def run(
     context: stage.Context, pairs: list[similarity.Pair], by: protocol.Networks
 ) -> dict[str, Any]:
-    """By extractor: the Fréchet distance of `crops` (Graikos et al. 2024) with that of real crops
-    against real ones at other places, `crops_floor`; and of `whole` images by networks that take
-    any size. Figures of fewer than three crops or images are left out."""
+    """By extractor: the Fréchet distance of `crops` (Graikos et al. 2024) to real ones half a cell
+    away; that of the real crops themselves, `crops_real_moved`, which a true image would have; and
+    of `whole` images by networks that take any size. Figures of fewer than three crops or images
+    are left out."""
     return {name: _of(context, pairs, network) for name, network in by.items()}
 
 
@@ -43,11 +51,11 @@ def _of(context, pairs: list[similarity.Pair], network: extractors.Extractor) ->
     crops, moved = ([rows(image, side // 2) for image in group] for group in (drawn, real))
     if sum(len(row) for image in crops for row in image) >= _LEAST:
         cells = [rows(image, 0) for image in real]
-        sides = [published.moments] if published else _bands([_joined(image) for image in cells])
-        estimate_ = distances.frechet_estimate(_bands(crops), sides, paired=not published)
-        found["crops"] = _told(estimate_)
-        whole = lambda group: np.concatenate([row for image in group for row in image])
-        found["crops_floor"] = distances.frechet_distance(whole(moved), whole(cells))
+        own = _bands([_joined(image) for image in cells])
+        sides = [published.moments] if published else own
+        distance = frechet_interval.frechet_estimate
+        found["crops"] = _told(distance(_bands(crops), sides, paired=not published))
+        found["crops_real_moved"] = _told(distance(_bands(moved), own, paired=True))
     if network.name in extractors.ANY_SIZE and len(pairs) >= _LEAST:
         found["whole"] = _told(_whole(network, through, drawn, real))
     return found
@@ -75,7 +83,8 @@ def _whole(
     alone = dataclasses.replace(network, batch_size=1)
     of = lambda found: np.concatenate([alone(through(image[None])) for image in found])
     sides: list[Features] = [of(drawn), of(real)]
-    return distances.frechet_estimate(*(distances.blocks_of(side) for side in sides), paired=True)
+    blocks = (frechet_interval.blocks_of(side) for side in sides)
+    return frechet_interval.frechet_estimate(*blocks, paired=True)
 
 
 def _told(found: estimate.Estimate) -> dict[str, Any]:

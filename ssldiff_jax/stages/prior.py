@@ -3,6 +3,7 @@ and against two simpler ways."""
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,14 +48,25 @@ def run(context: stage.Context) -> dict[str, Any]:
     if hosts.is_first():
         files.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
-        told = ", ".join(f"{key} {value:.3g}" for key, value in figures.items())
+        told = ", ".join(f"{key} {_said(value)}" for key, value in figures.items())
         _LOG.info("prior, %s: %s", name, told)
     return {"prior": extractors.digest_of(params), "results": results}
 
 
+def _said(figure: float | Mapping[str, Any] | None) -> str:
+    """A number; of a distance that with its bias taken off, or what there is."""
+    if figure is None:
+        return "of too few"
+    if isinstance(figure, float):
+        return f"{figure:.3g}"
+    if figure["corrected"] is None:
+        return f"{figure['uncorrected']:.3g} (uncorrected)"
+    return f"{figure['corrected']:.3g} ({figure['low']:.3g} … {figure['high']:.3g})"
+
+
 def _judge(
     context: stage.Context, training: store.Store, spec: conditions.ConditionSpec
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Figures of the prior, of cells that are drawn apart, and of the training grid whose
     condition is nearest; `agreement` is that of labels, where there are any."""
     held_out = store.Store(context.folder("grids") / "test")

@@ -108,8 +108,9 @@ class Protocol:
         for name, network in self.by.items():
             extraction = extraction_of(context, network)
             found["patches"][name] = compare(
-                context, extraction, *seen[name], "held-out patches", folder, paired=True
-            )
+                context, extraction, *seen[name], "held-out patches", folder,
+                cases=self.held_out.cases(), paired=True,
+            )  # fmt: skip
         of_training = redrawn.extract(
             self.by["judge"],
             lambda start, stop: pair.real.format.through(self.training.pixels(start, stop)),
@@ -144,10 +145,12 @@ def compare(
     dataset: str,
     folder: pathlib.Path,
     *,
+    cases: Sequence[str],
     paired: bool,
 ) -> dict[str, Any]:
     """Figures by one network, with what is needed to repeat them; writes the statistics of the real
-    side, called `dataset`. `paired` where each was drawn from the real one of its index."""
+    side, called `dataset`, whose vectors are of `cases`. `paired` where each was drawn from the
+    real one of its index."""
     own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
     path = folder / "statistics" / f"{extraction.extractor}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +160,7 @@ def compare(
         path = _reference_path(context.config.evaluate.reference, extraction.extractor)
         told = {"sha256": statistics.sha256_of(path), "reference": f"{published.dataset}, {path}"}
     of = published.moments if published else None
-    found = compared.figures(drawn, real, of, paired=paired)
+    found = compared.figures(drawn, real, of, cases=cases, paired=paired)
     return {"extraction": dataclasses.asdict(extraction) | told} | found
 
 

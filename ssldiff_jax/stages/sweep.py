@@ -119,8 +119,10 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
         cells = similarity.cells(pairs, embed, side)
         row[f"{name}/similarity"] = float(cells["embedding_similarity"]["mean"])
         row[f"{name}/retrieval"] = float(cells["cell_retrieval_top1"])
-        row[f"{name}/crop_fd"] = similarity.crops(pairs, embed, side)["crop_fd"]
-        row[f"{name}/patch_fd"] = similarity.patch_distance(real, pages, embed, side)
+        row[f"{name}/crop_fd_uncorrected"] = similarity.crops(pairs, embed, side)[
+            "crop_fd_uncorrected"
+        ]
+        row[f"{name}/patch_fd_uncorrected"] = similarity.patch_distance(real, pages, embed, side)
     return row, drawn[0].image
 
 

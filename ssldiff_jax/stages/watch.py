@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ssldiff_jax.core import files
@@ -77,9 +78,7 @@ class _Judged:
         working.rename(folder)
         rows.add(context, {"by": "watch", "step": step}, results)
         for name, found in results["patches"].items():
-            of = found["frechet"]
-            told = step, name, *(of[key] for key in ("value", "low", "high"))
-            _LOG.info("step %d, Fréchet distance by %s %.4g (%.4g … %.4g)", *told)
+            _LOG.info("step %d, Fréchet distance by %s %s", step, name, _said(found["frechet"]))
         self.write()
 
     def write(self) -> list[int]:
@@ -97,3 +96,10 @@ class _Judged:
             )
         params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)
         return self._model.with_params(params)
+
+
+def _said(found: Mapping[str, Any]) -> str:
+    """A distance with its interval, or why it has none."""
+    if found["corrected"] is None:
+        return f"{found['uncorrected']:.4g} uncorrected, no interval: {found['interval']}"
+    return "{corrected:.4g} ({low:.4g} … {high:.4g})".format_map(found)

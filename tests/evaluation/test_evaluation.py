@@ -163,7 +163,7 @@ def test_a_perfect_copy_is_at_the_floor():
     assert found["cell_retrieval_top1"] == 1
     assert found["embedding_similarity"]["mean"] == pytest.approx(1, abs=1e-5)
     assert found["embedding_similarity"]["shuffled"] < 0.3
-    assert found["crop_fd"] == found["fd_floor"] > 0
+    assert found["crop_fd_uncorrected"] == found["fd_floor_uncorrected"] > 0
     assert found["num_cells"] == 40
 
 
@@ -178,7 +178,7 @@ def test_a_copy_in_the_wrong_place_is_found_out():
 def test_another_distribution_is_above_the_floor():
     tinted = (region(0) // 8 + np.array([200, 20, 60])).astype(np.uint8)
     found = fidelity([similarity.Pair(tinted, region(0))])
-    assert found["crop_fd"] > 1.5 * found["fd_floor"]
+    assert found["crop_fd_uncorrected"] > 1.5 * found["fd_floor_uncorrected"]
 
 
 def test_similarity_is_synthetic_by_reference():

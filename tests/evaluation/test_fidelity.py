@@ -12,7 +12,7 @@ def on_a_line(*places):
 def test_points_made_by_hand():
     """Real at 0, 1, 3, 7: balls of radius 1, 1, 2, 4 at k = 1. Generated at 2, 2.5, 20."""
     real, generated = on_a_line(0, 1, 3, 7), on_a_line(2, 2.5, 20)
-    found = fidelity.compare(generated, real, k_recall=1, k_density=1)
+    found = fidelity.compare(generated, real, k_recall=1, k_density=1, per_neighbour=1)
     # 2 is on the border of 1's ball, and in 3's; 2.5 in 3's; 20 in none, and 7's ends at 11.
     assert found.precision.value == pytest.approx(2 / 3)
     assert found.density.value == pytest.approx(3 / 3)
@@ -37,7 +37,7 @@ def test_the_references_precision_and_recall(golden):
 def test_stripes_are_the_dense_figures(monkeypatch):
     generator = np.random.default_rng(0)
     generated, real = generator.normal(size=(61, 3)), 1.2 * generator.normal(size=(47, 3))
-    whole = fidelity.compare(generated, real)
+    whole = fidelity.compare(generated, real, per_neighbour=1)
     apart = lambda a, b: np.linalg.norm(a[:, None] - b, axis=-1)
     across = apart(generated, real)
     radius = lambda x, k: np.sort(apart(x, x), axis=1)[:, k]
@@ -60,7 +60,7 @@ def test_stripes_are_the_dense_figures(monkeypatch):
 
     monkeypatch.setattr(stripes, "ENTRIES", 200)
     monkeypatch.setattr(stripes, "squared_distances", seen)
-    found = fidelity.compare(generated, real)
+    found = fidelity.compare(generated, real, per_neighbour=1)
     assert figures(found) == pytest.approx(figures(whole))
     assert max(sizes) <= 200
     assert sum(sizes) == 61**2 + 47**2 + 61 * 47
@@ -93,10 +93,10 @@ def test_intervals_cover_what_other_draws_have_in_the_same_balls(count, shift, a
     found = {"precision": [], "recall": [], "density": [], "coverage": []}
     for seed in range(draws):
         points = drawn(seed, 20, count, shift, alike)
-        figures = fidelity.compare(points, balls)
+        figures = fidelity.compare(points, balls, per_neighbour=1)
         for name in ("precision", "density", "coverage"):
             found[name].append(getattr(figures, name))
-        found["recall"].append(fidelity.compare(balls, points).recall)
+        found["recall"].append(fidelity.compare(balls, points, per_neighbour=1).recall)
     many = drawn(draws, 20_000, 100_000, shift, alike)
     truth = {name: np.mean([e.value for e in each]) for name, each in found.items()}
     share = fidelity.precision(many, balls)
@@ -113,7 +113,7 @@ def test_leaving_out_single_features_of_slides_is_too_sure():
     for seed in range(20):
         points = drawn(seed, 20, 300, 0.7, 0.3)
         for blocks, found in widths.items():
-            density = fidelity.compare(points, balls, blocks=blocks).density
+            density = fidelity.compare(points, balls, blocks=blocks, per_neighbour=1).density
             found.append(density.high - density.low)
     assert np.median(widths[20]) > 1.3 * np.median(widths[300])
 
@@ -139,11 +139,26 @@ def test_coverage_without_a_block_is_that_of_the_others_in_the_same_balls():
     parts = np.split(np.arange(40), 4)
     without = [np.delete(inside, part, axis=1).any(axis=1).mean() for part in parts]
     side = estimate.LeftOut(np.array(without), np.full(4, 10.0))
-    found = fidelity.compare(generated, real, blocks=4).coverage
+    found = fidelity.compare(generated, real, blocks=4, per_neighbour=1).coverage
     expected = estimate.share(inside.any(axis=1).mean(), 40, (40, 40), side)
     assert (found.value, found.low, found.high) == pytest.approx(
         (expected.value, expected.low, expected.high)
     )
+
+
+def test_of_few_features_there_is_no_figure_but_a_reason():
+    """A ball of k of N neighbours holds k/N of a set: 2 % at most."""
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    found = fidelity.compare(x[:64], x)
+    for name, least in (("precision", 150), ("recall", 150), ("density", 250), ("coverage", 250)):
+        share = getattr(found, name)
+        assert (share.value, share.low, share.high) == (None, None, None)
+        assert share.interval == f"too few: 64 vectors, {least} needed"
+    assert found.counts == (64, 300)
+    found = fidelity.compare(x, x[:200] + 0.1)
+    assert found.precision.low <= found.precision.value <= found.precision.high
+    assert found.coverage.value is None
+    assert fidelity.compare(x, x + 0.1).coverage.value is not None
 
 
 def test_what_figures_cannot_be_of_is_refused():

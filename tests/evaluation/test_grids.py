@@ -23,7 +23,8 @@ def training():
 
 def test_grids_of_the_same_kind_are_near_and_as_new(real, training):
     found = grids.compare(smooth(400, 2), real, training)
-    assert found.cell_fd < 0.05
+    assert found.frechet_of_cells.low == 0
+    assert found.frechet_of_cells.uncorrected < 0.05
     assert 0.9 < found.neighbours < 1.1
     assert 0.95 < found.nearest < 1.05
     assert min(found.precision, found.recall) > 0.6
@@ -32,9 +33,29 @@ def test_grids_of_the_same_kind_are_near_and_as_new(real, training):
 def test_cells_drawn_apart_have_no_neighbours(real, training):
     apart = training.reshape(-1, 4)[np.random.default_rng(3).permutation(800 * 9)]
     found = grids.compare(apart.reshape(800, 3, 3, 4)[:400], real, training)
-    assert found.cell_fd < 0.05  # each of them is real
+    assert found.frechet_of_cells.uncorrected < 0.05  # each of them is real
     assert abs(found.neighbours) < 0.1
-    assert found.grid_fd > 5 * grids.compare(smooth(400, 2), real, training).grid_fd
+    alike = grids.compare(smooth(400, 2), real, training).frechet_of_grids
+    assert found.frechet_of_grids.low > 5 * alike.high
+
+
+def test_the_distance_of_cells_covers_that_of_all_grids():
+    """Grids half as wide: a cell is of deviation 1 and 1/2, in 4 dimensions. Cells of a grid are
+    alike, so that blocks of cells would be too sure."""
+    found = [grids.frechet(smooth(60, [6, i]) / 2, smooth(60, [7, i])) for i in range(40)]
+    assert np.mean([f.low <= 4 * 0.5**2 <= f.high for f in found]) >= 0.85
+    assert all(f.low <= f.corrected <= f.high for f in found)
+    assert found[0].counts == (540, 540)
+
+
+def test_of_few_grids_no_more_is_told_than_they_tell(real, training):
+    found = grids.compare(smooth(140, 2), real, training)
+    assert found.precision is found.recall is None
+    assert found.frechet_of_grids.corrected is not None
+    found = grids.compare(smooth(60, 2), real, training)
+    told = "too few: 60 vectors of 32 numbers, 68 needed"
+    assert found.frechet_of_grids.interval == told
+    assert found.frechet_of_grids.corrected is None
 
 
 def test_copies_are_found(real, training):

@@ -20,11 +20,11 @@ def test_the_references_distances(golden):
     a, b = recorded.inputs["features1"], recorded.inputs["features2"]
     value = lambda name: float(recorded.outputs[f"kid_{name}"][0])
     unequal = kernel.kid(a, b)
-    assert unequal.value == pytest.approx(value("unbiased_600_vs_500"), rel=1e-6)
+    assert unequal.uncorrected == pytest.approx(value("unbiased_600_vs_500"), rel=1e-6)
     assert unequal.counts == (600, 500)
-    assert unequal.low < unequal.value < unequal.high
+    assert unequal.low < unequal.corrected < unequal.high
     expected = pytest.approx(value("unbiased_first500_vs_500_torch_fidelity_mmd2"), rel=1e-6)
-    assert kernel.kid(a[:500], b).value == expected
+    assert kernel.kid(a[:500], b).uncorrected == expected
     subset = kernel.kid_of_subsets(a[:500], b, subsets=1, size=500)
     assert subset.mean == expected
     assert subset.std == 0
@@ -33,9 +33,9 @@ def test_the_references_distances(golden):
 def test_stripes_are_the_dense_distance_and_each_jackknife_value_too(monkeypatch):
     monkeypatch.setattr(stripes, "ENTRIES", 100)
     a, b = normal(0, 43, 5), normal(1, 29, 5) + 0.3
-    found = kernel.kid(a, b)
-    assert found.value == pytest.approx(dense(a, b), rel=1e-10)
-    assert found.bias == pytest.approx(0, abs=1e-10)
+    found = kernel.kid(a, b, least=3)
+    assert found.uncorrected == pytest.approx(dense(a, b), rel=1e-10)
+    assert found.corrected == pytest.approx(found.uncorrected, abs=1e-10)
     without_a = np.array([dense(np.delete(a, i, axis=0), b) for i in range(43)])
     without_b = np.array([dense(a, np.delete(b, i, axis=0)) for i in range(29)])
     variance = 42 * without_a.var() + 28 * without_b.var()
@@ -44,7 +44,7 @@ def test_stripes_are_the_dense_distance_and_each_jackknife_value_too(monkeypatch
 
 def test_of_the_same_distribution_it_is_0_on_average():
     found = [kernel.kid(normal([s, 0], 60, 4), normal([s, 1], 40, 4)) for s in range(300)]
-    values = np.array([f.value for f in found])
+    values = np.array([f.corrected for f in found])
     assert abs(values.mean()) < 3 * values.std() / np.sqrt(300)
     assert (values < 0).any()
     assert np.mean([f.low <= 0 <= f.high for f in found]) > 0.93
@@ -57,16 +57,57 @@ def test_the_interval_covers_the_populations_distance():
     truth = 3 * mean**2 + 3 * (second - 1) ** 2 + third**2
     draw = lambda s: kernel.kid(normal([s, 0], 800, 1), mean + std * normal([s, 1], 700, 1))
     found = [draw(s) for s in range(150)]
-    values = np.array([f.value for f in found])
+    values = np.array([f.corrected for f in found])
     assert values.mean() == pytest.approx(truth, abs=3 * values.std() / np.sqrt(150))
     assert 0.9 < np.mean([f.low <= truth <= f.high for f in found]) <= 0.99
+
+
+def moments(mean, variance):
+    """E x, E xxᵀ and E x⊗x⊗x of a Gaussian along axes."""
+    second = np.diag(variance) + np.outer(mean, mean)
+    mixed = np.einsum("i,jk->ijk", mean, np.diag(variance))
+    third = np.einsum("i,j,k->ijk", mean, mean, mean)
+    return mean, second, third + mixed + mixed.transpose(1, 0, 2) + mixed.transpose(1, 2, 0)
+
+
+@pytest.mark.parametrize(("count", "dim"), [(40, 64), (64, 96), (100, 16)])
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("stretch", [1.0, 1.5])
+def test_the_interval_of_blocks_covers_it_in_many_dimensions(paired, stretch, count, dim):
+    """Σ C(3, k) |E x^⊗k − E y^⊗k|²/Dᵏ, with fewer features than dimensions too; paired ones are
+    real ones with noise, of which the uncorrected figure is below 0."""
+    std, mean = np.linspace(1, stretch, dim), np.full(dim, 0.1)
+    noise = 0.5 if paired else 0.0
+    ours = moments(mean, std**2 + noise**2)
+    theirs = moments(np.zeros(dim), std**2 if paired else np.ones(dim))
+    terms = zip((1, 2, 3), (3, 3, 1), ours, theirs, strict=True)
+    truth = sum(times * np.sum((a - b) ** 2) / dim**k for k, times, a, b in terms)
+    found = []
+    for seed in range(60):
+        a, b = normal([seed, 0], count, dim), normal([seed, 1], count, dim)
+        real = a * std if paired else b
+        drawn = a * std + mean + noise * b
+        found.append(kernel.kid(drawn, real, blocks=20, paired=paired))
+    assert all(f.low <= f.corrected <= f.high for f in found)
+    assert np.mean([f.low <= truth <= f.high for f in found]) >= 0.87
+    values = np.array([f.corrected for f in found])
+    assert values.mean() == pytest.approx(truth, abs=4 * values.std() / np.sqrt(60))
+    if paired and count <= dim:
+        assert np.mean([f.uncorrected for f in found]) < 0
+
+
+def test_few_features_have_the_uncorrected_distance_alone():
+    found = kernel.kid(normal(0, 39, 8), normal(1, 60, 8), blocks=20)
+    assert (found.corrected, found.low, found.high) == (None, None, None)
+    assert found.uncorrected == pytest.approx(dense(normal(0, 39, 8), normal(1, 60, 8)))
+    assert found.interval == "too few: 39 vectors, 40 needed"
 
 
 @pytest.mark.parametrize("blocks", [2, 7, 29, 43])
 def test_each_block_left_out_is_the_dense_distance_of_the_rest(blocks, monkeypatch):
     monkeypatch.setattr(stripes, "ENTRIES", 100)
     a, b = normal(0, 43, 5), normal(1, 29, 5) + 0.3
-    found = kernel.kid(a, b, blocks=blocks)
+    found = kernel.kid(a, b, blocks=blocks, least=3)
     sides, rest = [], lambda x, part: np.delete(x, np.arange(len(x))[part], axis=0)
     for x, distance in ((a, lambda x: dense(x, b)), (b, lambda x: dense(a, x))):
         parts = estimate.blocks_of(len(x), blocks)
@@ -77,7 +118,7 @@ def test_each_block_left_out_is_the_dense_distance_of_the_rest(blocks, monkeypat
         assert sizes.max() - sizes.min() <= 1
         sides.append(estimate.LeftOut(np.array([distance(rest(x, p)) for p in parts]), sizes))
     expected = estimate.jackknife(dense(a, b), (43, 29), sides)
-    numbers = lambda e: (e.value, e.low, e.high, e.bias)
+    numbers = lambda e: (e.uncorrected, e.low, e.high, e.corrected)
     assert numbers(found) == pytest.approx(numbers(expected), rel=1e-8, abs=1e-10)
     assert found.interval == expected.interval
 
@@ -92,8 +133,8 @@ def test_pairs_are_left_out_together(blocks):
     side = estimate.LeftOut(values, estimate.sizes_of(parts))
     expected = estimate.jackknife(dense(a, b), (43, 43), [side])
     found = kernel.kid(a, b, blocks=blocks, paired=True)
-    assert (found.value, found.low, found.high) == pytest.approx(
-        (expected.value, expected.low, expected.high), rel=1e-8, abs=1e-10
+    assert (found.corrected, found.low, found.high) == pytest.approx(
+        (expected.corrected, expected.low, expected.high), rel=1e-8, abs=1e-10
     )
     with pytest.raises(ValueError, match="expected vectors in pairs, got 43 and 42"):
         kernel.kid(a, b[1:], paired=True)
@@ -115,14 +156,14 @@ def test_blocks_know_that_features_of_a_slide_are_alike():
     assert covered[20] > 0.85
     assert covered[None] < 0.8
     # Pairs of one slide are nearer to each other than others are.
-    bias = np.array([e.bias for e in found[20]])
+    bias = np.array([e.uncorrected - e.corrected for e in found[20]])
     assert bias.mean() > 3 * bias.std() / np.sqrt(draws)
 
 
 def test_subsets_are_around_the_distance_of_all():
     a, b = normal(0, 400, 6), normal(1, 300, 6) + 0.5
     found = kernel.kid_of_subsets(a, b, subsets=60, size=100)
-    assert found.mean == pytest.approx(kernel.kid(a, b).value, abs=4 * found.std / np.sqrt(60))
+    assert found.mean == pytest.approx(kernel.kid(a, b).corrected, abs=4 * found.std / np.sqrt(60))
     assert found == kernel.kid_of_subsets(a, b, subsets=60, size=100)
     with pytest.raises(ValueError, match="subsets of 2 to 300 features, got size=301"):
         kernel.kid_of_subsets(a, b, size=301)
@@ -139,4 +180,4 @@ def test_sets_that_cannot_be_compared_are_refused():
     with pytest.raises(ValueError, match=r"one dimension, got 4 \(here\) and 3 \(there\)"):
         stripes.require(x, x[:, :3], 1, ("here", "there"))
     with pytest.raises(ValueError, match="blocks that leave 2 of 3 vectors, got 2 blocks"):
-        kernel.kid(x[:3], x, blocks=2)
+        kernel.kid(x[:3], x, blocks=2, least=3)

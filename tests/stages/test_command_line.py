@@ -92,7 +92,10 @@ def test_metrics_are_complete_and_possible(workdir):
             assert -1 <= value <= 1
         assert found["embedding_similarity"].keys() >= {"mean", "shuffled"}
         assert 0 <= found["cell_retrieval_top1"] <= 1
-        assert all(found[name] >= -1e-6 for name in ("patch_fd", "crop_fd", "fd_floor"))
+        assert all(
+            found[name] >= -1e-6
+            for name in ("patch_fd_uncorrected", "crop_fd_uncorrected", "fd_floor_uncorrected")
+        )
     assert metrics["layout_correlation"].keys() == {"identity", "turned", "transposed"}
     assert all(-1 <= value <= 1 for value in metrics["layout_correlation"].values())
     for ruler in ("last_step", "worst_phase", "cell_lines"):

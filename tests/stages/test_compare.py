@@ -59,8 +59,8 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
     read = lambda folder: [np.asarray(Image.open(p)) for p in sorted(folder.glob("*.png"))]
     network = extractors.load("clip", clip_folder, 8)
     wanted = distances.frechet_distance(network(read(dark)), network(read(real)))
-    assert found["dark"]["frechet"]["value"] == pytest.approx(wanted, rel=1e-4)
-    assert found["dark"]["frechet"]["value"] > 2 * found["alike"]["frechet"]["value"]
+    assert found["dark"]["frechet"]["uncorrected"] == pytest.approx(wanted, rel=1e-4)
+    assert found["dark"]["frechet"]["uncorrected"] > 2 * found["alike"]["frechet"]["uncorrected"]
     told = found["dark"]["extraction"]
     assert (told["image_format"], told["image_px"], told["reference"]) == ("PNG", PX, str(real))
     assert told["digest"] == network.digest
@@ -73,14 +73,20 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
     done, at = compare(real, alike, PAIRED)
     assert done.returncode == 0, done.stderr[-3000:]
     paired = files.read_json(at / "results.json")["clip"]["frechet"]
-    assert paired["value"] == pytest.approx(found["alike"]["frechet"]["value"], rel=1e-6)
-    assert paired["interval"] == "95%, jackknife of 20 pairs of blocks"
+    assert paired["uncorrected"] == pytest.approx(
+        found["alike"]["frechet"]["uncorrected"], rel=1e-6
+    )
+    dim = found["alike"]["extraction"]["dim"]
+    assert paired["interval"].startswith(f"too few: {COUNT} vectors of {dim} numbers, ")
+    real_alone = found["alike"]["frechet_real_against_real"]
+    assert real_alone["parted"] == "by order: no cases are told"
+    assert real_alone["counts"] == [COUNT // 2, COUNT // 2]
 
     # The statistics that were written serve as a published reference.
     done, at = compare(real, dark, f"--config.evaluate.reference={keep(at)}")
     assert done.returncode == 0, done.stderr[-3000:]
     again = files.read_json(at / "results.json")["clip"]["frechet"]
-    assert again["value"] == pytest.approx(wanted, rel=1e-4)
+    assert again["uncorrected"] == pytest.approx(wanted, rel=1e-4)
 
 
 def keep(at):

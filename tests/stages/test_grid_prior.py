@@ -57,7 +57,9 @@ def test_the_prior_is_held_against_simpler_ways(workdir):
     assert results["nearest training grid"]["nearest"] < 1e-3
     assert results["prior"]["nearest"] > 0.1
     for figures in results.values():
-        assert all(np.isfinite(value) for value in figures.values())
+        assert all(np.isfinite(value) for value in figures.values() if isinstance(value, float))
+        for name in ("frechet_of_cells", "frechet_of_grids"):
+            assert name not in figures or figures[name]["interval"].startswith("too few: ")
 
 
 def parts_patches(workdir, generator):

@@ -202,10 +202,10 @@ def test_a_run_on_a_list_of_patches(tmp_path, listed, tiles):
     launch.launch(list_config(listed, ("stages", "all")), tmp_path)
     metrics = json.loads((tmp_path / "report/metrics.json").read_text())
     assert metrics["embedding_dim"] == DIM
-    assert metrics["encoder"] is metrics["large_image"] is metrics["crop_fd"] is None
+    assert metrics["encoder"] is metrics["large_image"] is metrics["crop_fd_uncorrected"] is None
     judge = metrics["judge"]
     assert judge["num_cells"] == 8
-    assert min(judge["patch_fd"], judge["fd_floor"]) > 0
+    assert min(judge["patch_fd_uncorrected"], judge["fd_floor_uncorrected"]) > 0
     assert -1 <= judge["embedding_similarity"]["mean"] <= 1
     page = (tmp_path / "report/index.html").read_text()
     assert "held-out patches of" in page

@@ -30,16 +30,18 @@ def test_true_images_are_at_the_floor_and_others_above(context, networks):
     same = large_images.run(context, [similarity.Pair(r, r) for r in real], networks)
     assert set(same) == {"judge", "encoder", "clip"}
     for found in same.values():
-        assert found["crops"]["value"] == pytest.approx(found["crops_floor"], rel=1e-5)
+        ours, real_own = (found[key]["uncorrected"] for key in ("crops", "crops_real_moved"))
+        assert ours == pytest.approx(real_own, rel=1e-5)
+        assert found["crops"]["interval"].startswith("too few: 36 vectors of ")
         assert found["crops"]["counts"] == (4 * 9, 4 * 16)
-    assert same["clip"]["whole"]["value"] == pytest.approx(0, abs=1e-4)
+    assert same["clip"]["whole"]["uncorrected"] == pytest.approx(0, abs=1e-4)
     assert same["clip"]["whole"]["counts"] == (4, 4)
     assert "whole" not in same["judge"]
 
     dark = [similarity.Pair(r // 3, r) for r in real]
     found = large_images.run(context, dark, networks)
-    assert found["clip"]["whole"]["value"] > 10 * same["clip"]["whole"]["value"] + 1e-6
-    assert all(found[n]["crops"]["value"] > same[n]["crops"]["value"] for n in networks)
+    assert found["clip"]["whole"]["uncorrected"] > 10 * same["clip"]["whole"]["uncorrected"] + 1e-6
+    assert all(found[n]["crops"]["uncorrected"] > same[n]["crops"]["uncorrected"] for n in networks)
 
 
 def test_two_images_are_too_few_to_compare_whole(context, networks):

@@ -29,11 +29,16 @@ def test_every_figure_names_its_network_format_and_counts(results):
         told = found["extraction"]
         assert (told["extractor"], told["image_format"], told["image_px"]) == (name, "PNG", 64)
         assert found["frechet"]["counts"] == found["kid"]["counts"] == [COUNT, COUNT]
-        assert found["frechet"]["value"] > 0
+        assert found["frechet"]["uncorrected"] > 0
+        assert found["frechet"]["interval"].startswith(f"too few: {COUNT} vectors of 32 numbers, ")
         for name in ("precision", "recall", "density", "coverage"):
-            estimate = found["fidelity"][name]
-            assert 0 <= estimate["low"] <= estimate["value"] <= estimate["high"]
-        assert found["kid"]["interval"] == "95%, jackknife of 12 pairs of blocks"
+            share = found["fidelity"][name]
+            assert share["value"] is share["low"] is share["high"] is None
+            assert share["interval"].startswith(f"too few: {COUNT} vectors, ")
+        assert found["kid"]["interval"] == f"too few: {COUNT} vectors, 40 needed"
+        real_alone = found["frechet_real_against_real"]
+        assert real_alone["parted"] == "by area: halves of one case"
+        assert real_alone["counts"] == [COUNT // 2, COUNT // 2]
     digests = {found["extraction"]["digest"] for found in results["patches"].values()}
     assert len(digests) == 2
 
@@ -83,7 +88,7 @@ def test_evaluations_are_rows_of_one_table_and_compare_with_published_files(
     assert done.returncode == 0, done.stderr[-3000:]
     rows = list(csv.DictReader((run / "results.csv").open()))
     assert len(rows) == 2
-    name = "patches.judge.frechet.value"
+    name = "patches.judge.frechet.uncorrected"
     # The file holds the moments of the very patches that it is compared with.
     assert float(rows[0][name]) == pytest.approx(float(rows[1][name]), rel=1e-5)
     assert rows[0]["sample"] == rows[1]["sample"]

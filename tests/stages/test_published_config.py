@@ -68,7 +68,7 @@ def test_every_stage_of_the_published_config_runs(slides, tmp_path):
     assert image.shape == (192, 192, 3)
     # Windows of 16 latents, 8 apart, over 48 × 48: 5 × 5, in chunks of 4, guided, 2 steps.
     assert metrics["large_image"]["unet_forwards"] == 28 * 2 * 2
-    assert np.isfinite(metrics["crop_fd"])
+    assert np.isfinite(metrics["crop_fd_uncorrected"])
     facts = files.read_json(tmp_path / "patches" / "done.json")["facts"]
     assert facts["records"]["train"] > 0
     assert facts["records"]["test"] > 0

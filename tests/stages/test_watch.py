@@ -57,11 +57,11 @@ def test_watch_judges_every_checkpoint_and_goes_on(command, workdir, trained):
     assert [int(row["step"]) for row in rows] == steps
     # The last checkpoint is what the evaluation drew with, from the same seed.
     evaluated = files.read_json(workdir / "evaluate" / "results.json")["patches"]["judge"]
-    assert told[-1]["patches"]["judge"]["frechet"]["value"] == pytest.approx(
-        evaluated["frechet"]["value"], rel=1e-6
+    assert told[-1]["patches"]["judge"]["frechet"]["uncorrected"] == pytest.approx(
+        evaluated["frechet"]["uncorrected"], rel=1e-6
     )
-    assert told[0]["patches"]["judge"]["frechet"]["value"] != pytest.approx(
-        evaluated["frechet"]["value"], rel=1e-6
+    assert told[0]["patches"]["judge"]["frechet"]["uncorrected"] != pytest.approx(
+        evaluated["frechet"]["uncorrected"], rel=1e-6
     )
 
 

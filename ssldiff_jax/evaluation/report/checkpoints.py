@@ -1,15 +1,17 @@
 """Curves of a training's checkpoints, as the tool `watch` judged them.
 
-`watch/results.json`, optional: `{"steps": [{"step": 100, "patches": {"judge": {"frechet": {"value":
-0.05, "bias": 0.01, "low": 0.03, "high": 0.05}}}}]}`; `low` and `high` end the interval around value
-− bias.
+`watch/results.json`, optional: `{"steps": [{"step": 100, "patches": {"judge": {"frechet":
+{"corrected": 0.04, "low": 0.03, "high": 0.05, "uncorrected": 0.06, "interval": …}}}}]}`; of too few
+patches for an interval the curve is that of the uncorrected distance.
 """
 
 import html
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from ssldiff_jax.core import files
-from ssldiff_jax.evaluation.report import charts, curves
+from ssldiff_jax.evaluation.report import charts, curves, goals
 
 
 def part(workdir: pathlib.Path) -> str:
@@ -19,17 +21,23 @@ def part(workdir: pathlib.Path) -> str:
     rows: dict[str, list[curves.Row]] = {}
     for found in steps:
         for name, figures in found["patches"].items():
-            of = figures["frechet"]
-            mean = max(of["value"] - of["bias"], 0)  # as the ends of its interval are
-            row = curves.Row(found["step"], mean, of["low"], of["high"], "drawn again")
-            rows.setdefault(name, []).append(row)
+            rows.setdefault(name, []).append(_row(found["step"], figures["frechet"]))
     if not rows:
         return ""
     figures = "".join(_figure(name, found) for name, found in rows.items())
     return (
         '<p class="hint">Fréchet distance of held-out patches drawn again by every checkpoint, its '
-        f'bias taken off, with 95 % intervals.</p><div class="studies">{figures}</div>'
+        "bias taken off, with 95 % intervals; uncorrected and without one where patches are too "
+        f'few.</p><div class="studies">{figures}</div>'
     )
+
+
+def _row(step: int, frechet: Mapping[str, Any]) -> curves.Row:
+    value = goals.point(frechet)
+    if value is None:
+        value = frechet["uncorrected"]
+        return curves.Row(step, value, value, value, f"uncorrected; {frechet['interval']}")
+    return curves.Row(step, value, frechet["low"], frechet["high"], "drawn again")
 
 
 def _figure(name: str, rows: list[curves.Row]) -> str:

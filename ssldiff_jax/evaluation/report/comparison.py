@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.evaluation.report import charts
+from ssldiff_jax.evaluation.report import charts, goals
 from ssldiff_jax.evaluation.report import metrics as metrics_lib
 
 
@@ -35,8 +35,12 @@ _FIDELITY = ("patches", "judge", "fidelity")
 _FEATURES = (
     Figure("embedding similarity", _EVALUATED, ("embedding_similarity", "mean"), "higher"),
     Figure("cell retrieval, top 1", _EVALUATED, ("cell_retrieval_top1",), "higher"),
-    Figure("Fréchet distance, large image", _EVALUATED, ("crop_fd",), "lower"),
-    Figure("Fréchet distance, cells alone", _EVALUATED, ("patch_fd",), "lower"),
+    Figure(
+        "Fréchet distance, large image, uncorrected", _EVALUATED, ("crop_fd_uncorrected",), "lower"
+    ),
+    Figure(
+        "Fréchet distance, cells alone, uncorrected", _EVALUATED, ("patch_fd_uncorrected",), "lower"
+    ),
 )
 _OTHERS = (
     Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
@@ -49,12 +53,17 @@ _OTHERS = (
     Figure("large images, crops, by the judge", _EVALUATED, ("large", "judge", "crops"), "lower"),
     Figure("large images, whole, by the judge", _EVALUATED, ("large", "judge", "whole"), "lower"),
     Figure("memorised patches", _EVALUATED, ("memorisation", "fraction"), "lower"),
-    Figure("prior: Fréchet distance of cells", "prior/results.json", ("prior", "cell_fd"), "lower"),
+    Figure(
+        "prior: Fréchet distance of cells",
+        "prior/results.json",
+        ("prior", "frechet_of_cells"),
+        "lower",
+    ),
     Figure("reconstruction PSNR, dB", "autoencoder/done.json", ("facts", "psnr"), "higher"),
     Figure("reconstruction SSIM", "autoencoder/done.json", ("facts", "ssim"), "higher"),
     Figure("seconds of denoiser training", "denoiser/done.json", ("seconds",), "lower"),
     Figure("seconds of sampling", "sample/done.json", ("seconds",), "lower"),
-)
+)  # fmt: skip
 
 
 def _judged(figure: Figure) -> Figure:
@@ -107,7 +116,7 @@ def _value(workdir: pathlib.Path, figure: Figure) -> float | None:
     found = files.read_json(path) if path.exists() else None
     for key in figure.keys:
         found = found.get(key) if isinstance(found, Mapping) else None
-    found = found.get("value") if isinstance(found, Mapping) else found  # with an interval
+    found = goals.point(found) if goals.is_estimate(found) else found
     return float(found) if isinstance(found, int | float) else None
 
 

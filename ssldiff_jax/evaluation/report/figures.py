@@ -2,7 +2,7 @@
 
 import pathlib
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from scipy import stats
@@ -89,11 +89,23 @@ class Shown:
     def __format__(self, spec: str) -> str:
         if self._value is None:
             return "–"
-        said = ", ".join(number(point, spec) for point in goals.points(self._value))
-        if not goals.is_estimate(self._value):
-            return said
-        low, high = (number(self._value[end], spec) for end in ("low", "high"))
-        return f"{said} ({low} … {high})"
+        if goals.is_estimate(self._value):
+            return said_estimate(self._value, lambda value: number(value, spec))
+        return ", ".join(number(point, spec) for point in goals.points(self._value))
+
+
+def said_estimate(
+    estimate: Mapping[str, Any], number: Callable[[float], str], between: str = "({} … {})"
+) -> str:
+    """A figure and its interval, or, of too few vectors, what there is and why it is no more."""
+    point = goals.point(estimate)
+    if point is not None:
+        return (
+            f"{number(point)} {between.format(number(estimate['low']), number(estimate['high']))}"
+        )
+    uncorrected = estimate.get("uncorrected")
+    had = "" if uncorrected is None else f"{number(uncorrected)} uncorrected; "
+    return f"{had}{estimate['interval']}"
 
 
 def number(value: float, spec: str) -> str:

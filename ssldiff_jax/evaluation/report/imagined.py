@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssldiff_jax.evaluation.report import charts, metrics, pictures
+from ssldiff_jax.evaluation.report import figures as figures_lib
 
 _FIGURES = {
-    "cell_fd": "Fréchet distance of cells",
-    "grid_fd": "Fréchet distance of grids",
+    "frechet_of_cells": "Fréchet distance of cells",
+    "frechet_of_grids": "Fréchet distance of grids",
     "precision": "precision",
     "recall": "recall",
     "neighbours": "neighbours’ correlation, over real",
@@ -79,11 +80,14 @@ def _asked(text: str) -> str:
     )
 
 
-def _prior(results: Mapping[str, Mapping[str, float]]) -> str:
+def _prior(results: Mapping[str, Mapping[str, Any]]) -> str:
     """One row a way of making grids."""
     names = [name for name in _FIGURES if any(name in row for row in results.values())]
     table = _table("grids", {name: _FIGURES[name] for name in names}, results)
-    hint = "White embeddings, held out. Distances: 0 is ideal; the others: 1."
+    hint = (
+        "White embeddings, held out. Distances: 0 is ideal; the others: 1. In small print 95 % "
+        "intervals; a dash where grids are too few."
+    )
     return f'{table}<p class="hint">{hint}</p>'
 
 
@@ -96,14 +100,16 @@ def _agreement(found: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _figure(value: float | None) -> str:
+def _figure(value: float | Mapping[str, Any] | None) -> str:
     """Three decimals where three digits would be more: correlations near 0 are noise."""
+    if isinstance(value, Mapping):
+        return figures_lib.said_estimate(value, charts.number, "<small>{} … {}</small>")
     if value is None or not abs(value) < 1:
         return charts.number(value)
     return f"{round(value, 3) + 0.0:.3f}".replace("-", "−")  # and no minus before zero
 
 
-def _table(what: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, float]]) -> str:
+def _table(what: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows by name, under the titles of their figures; a dash for what a row has not."""
     head = "".join(f"<td>{html.escape(title)}</td>" for title in columns.values())
     cells = lambda row: "".join(f"<td>{_figure(row.get(name))}</td>" for name in columns)

@@ -11,9 +11,9 @@ from ssldiff_jax.core import files
 _FEATURES = (
     "embedding_similarity",
     "cell_retrieval_top1",
-    "crop_fd",
-    "patch_fd",
-    "fd_floor",
+    "crop_fd_uncorrected",
+    "patch_fd_uncorrected",
+    "fd_floor_uncorrected",
     "num_cells",
 )
 _PIXELS = ("layout_correlation", "seams", "rings")

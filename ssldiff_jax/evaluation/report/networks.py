@@ -1,33 +1,37 @@
 """Drawn patches and large images against real ones, by every network of features, as a table.
 
 Keys of `evaluate/results.json`, each optional: `patches`, by network `{"extraction": …, "frechet":
-estimate, "frechet_of_real_halves": 1.2, "fidelity": {"precision": …}, "kid": estimate}`, and
-`large`, by network `{"crops": estimate, "whole": estimate}`. An estimate has `value`, `low` and
-`high`; a number alone will do.
+estimate, "frechet_real_against_real": estimate, "fidelity": {"precision": …}, "kid": estimate}`,
+and `large`, by network `{"crops": estimate, "whole": estimate}`. An estimate has `low`, `high` and
+`corrected` or `value`; where these are None, `interval` says why. A number alone will do.
 """
 
 import html
 from collections.abc import Mapping
 from typing import Any
 
-from ssldiff_jax.evaluation.report import charts
+from ssldiff_jax.evaluation.report import charts, figures
 
 _ROWS = {
     "Fréchet distance": ("patches", "frechet"),
-    "the same, halves of the real patches": ("patches", "frechet_of_real_halves"),
+    "the same, one half of the real patches against the other": (
+        "patches",
+        "frechet_real_against_real",
+    ),
     "KID": ("patches", "kid"),
     "precision": ("patches", "fidelity", "precision"),
     "recall": ("patches", "fidelity", "recall"),
     "density": ("patches", "fidelity", "density"),
     "coverage": ("patches", "fidelity", "coverage"),
     "large images, crops": ("large", "crops"),
-    "the same, real crops of other places": ("large", "crops_floor"),
+    "the same, the real crops of these places": ("large", "crops_real_moved"),
     "large images, whole": ("large", "whole"),
 }
 _HINT = (
     "Patches drawn alone, and large images, against held-out ones. Of distances 0 is ideal, of "
-    "the others 1. In small print 95 % intervals: those of distances are around the figure less "
-    "its bias of finite samples, and need not hold it."
+    "the others 1. In small print 95 % intervals. Distances are less the bias that samples of "
+    "finite size give them; where there are too few vectors to tell it, they are said to be "
+    "uncorrected, and differ by no more than chance from those of as few real ones."
 )
 
 
@@ -64,8 +68,9 @@ def _head(name: str, patches: Mapping[str, Any] | None) -> str:
 
 
 def _estimate(value: Any) -> str:
-    """A figure, and its interval in small print if it has one."""
+    """A figure, and its interval in small print or why it has none."""
     if not isinstance(value, Mapping):
         return charts.number(value)
-    low, high = charts.number(value["low"]), charts.number(value["high"])
-    return f"{charts.number(value['value'])} <small>{low} … {high}</small>"
+    said = figures.said_estimate(value, charts.number, "<small>{} … {}</small>")
+    parted = f" <small>{html.escape(value['parted'])}</small>" if "parted" in value else ""
+    return f"{said}{parted}"

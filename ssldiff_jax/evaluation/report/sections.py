@@ -16,13 +16,14 @@ def key_figures(m: Mapping[str, Any], cells_per_region: int) -> str:
     eyes = [(who, found) for who, found in eyes if found and found["embedding_similarity"]]
     both = lambda get: tuple((who, get(found)) for who, found in eyes)
     versus = lambda get: " · ".join(number(v) for _, v in both(get))
-    floor = f"real against real {versus(lambda r: r['fd_floor'])}; 0 is ideal"
+    floor = f"real against real {versus(lambda r: r['fd_floor_uncorrected'])}; 0 is ideal"
     cards = [
         ("Embedding similarity", both(lambda r: r["embedding_similarity"]["mean"]),
          f"unrelated cells {versus(lambda r: r['embedding_similarity']['shuffled'])}; 1 is ideal"),
         ("Cell retrieval, top 1", both(lambda r: r["cell_retrieval_top1"]),
          f"chance {number(1 / cells_per_region)}; 1 is ideal; {eyes[0][1]['num_cells']:,} cells"),
-        ("Fréchet distance, cells alone", both(lambda r: r["patch_fd"]), floor),
+        ("Fréchet distance, cells alone, uncorrected",
+         both(lambda r: r["patch_fd_uncorrected"]), floor),
         ("Reconstruction", [("dB PSNR", m["reconstruction_psnr"]),
                             ("SSIM", m["reconstruction_ssim"])],
          "what the autoencoder alone can give; SSIM 1 is ideal"),
@@ -34,7 +35,14 @@ def key_figures(m: Mapping[str, Any], cells_per_region: int) -> str:
             f"{_spread(border)}; the outermost pixels over the middle; 0 is ideal",
         ))  # fmt: skip
     if m["large_image"]:
-        cards.insert(2, ("Fréchet distance, large image", both(lambda r: r["crop_fd"]), floor))
+        cards.insert(
+            2,
+            (
+                "Fréchet distance, large image, uncorrected",
+                both(lambda r: r["crop_fd_uncorrected"]),
+                floor,
+            ),
+        )
         cards += _large_figures(m)
     return "".join(_card(*card) for card in cards)
 
