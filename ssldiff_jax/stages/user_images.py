@@ -22,7 +22,7 @@ class UserImage:
     Attributes:
         size: height and width, px.
         read: its pixels, as they are needed.
-        place: where they lie on the earth, if anywhere.
+        place: where they lie on the ground, if anywhere.
     """
 
     size: tuple[int, int]
@@ -38,7 +38,7 @@ class UserImage:
         one without a whole patch.
         """
         slide = open_slide(data, path, mpp=mpp)
-        _LOG.info("%s is read at %g µm per pixel of its own", path, slide.mpp)
+        _LOG.info("%s has %g µm per pixel, read at %g", path, slide.mpp, data.patch_mpp)
         size, px = slide.shape_at(data.patch_mpp), data.crops.patch_px
         if min(size) < px:
             raise ValueError(
