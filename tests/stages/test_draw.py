@@ -118,13 +118,11 @@ def test_cells_stay_in_place_where_a_reference_ends_within_one(generator, region
     reference = region[:96, :112]
     sample = dataclasses.replace(generator.config.sample, conditioning="interpolated")
     model = generator.with_sample(sample)
-    drawing = model.from_reference(conditions.array_reader(reference), (96, 112))
-    grid = model.embed_all(conditions.array_reader(reference), (96, 112))
-    alone = conditions.Lattice(grid, (16, 16), 8)
-    corners = np.array([[0, 0], [0, 8], [8, 0], [8, 8]])
-    np.testing.assert_allclose(drawing.condition.lattice.interpolated(corners),
-                               alone.interpolated(corners), atol=1e-6)  # fmt: skip
-    np.testing.assert_allclose(alone.interpolated(corners), grid.reshape(4, -1), atol=1e-5)
+    read = conditions.array_reader(reference)
+    found = model.from_reference(read, (96, 112)).condition.lattice
+    corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * generator.config.window
+    cells = model.embed_all(read, (96, 112)).reshape(4, -1)
+    np.testing.assert_allclose(found.interpolated(corners), cells, atol=1e-5)
 
 
 def test_a_dry_run_tells_and_writes_nothing(drawn, caplog):
