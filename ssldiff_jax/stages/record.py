@@ -112,7 +112,8 @@ def _keep_seconds(folder: pathlib.Path) -> None:
     """Let what goes on count from what was counted, in a folder that holds no stopwatch yet."""
     path = folder / STOPWATCH
     if not path.exists():
-        files.write_json(path, {"seconds": files.read_json(folder / "done.json")["seconds"]})
+        done = files.read_json(folder / "done.json")
+        files.write_json(path, {"seconds": done["seconds"], "peak": done["peak_rss_mb"]})
 
 
 def _values(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, Any]:

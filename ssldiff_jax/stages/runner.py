@@ -196,11 +196,11 @@ def _make(
     _begin(table, name, working)
     memory.reset_peak()
     path = working.folder(name) / record.STOPWATCH
-    watch = stopwatch.Stopwatch(path if hosts.is_first() else None)
+    watch = stopwatch.Stopwatch(path if hosts.is_first() else None, peak=memory.peak_rss_mb)
 
     def keep(facts: dict[str, Any]) -> None:
         if hosts.is_first():
-            _finish(table, name, working, facts, watch.seconds, this)
+            _finish(table, name, working, facts, watch, this)
             anew.settle(table, name, context)
 
     try:
@@ -252,10 +252,10 @@ def _finish(
     name: str,
     context: stage_lib.Context,
     facts: dict[str, Any],
-    seconds: float,
+    watch: stopwatch.Stopwatch,
     this: command.Command,
 ) -> None:
-    peak = memory.peak_rss_mb()
+    seconds, peak = watch.seconds, watch.peak
     _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
     files.write_json(
         context.folder(name) / "done.json",

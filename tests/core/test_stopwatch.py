@@ -28,7 +28,15 @@ def test_seconds_add_up_over_processes_and_not_over_the_time_between(tmp_path, c
             assert watch.seconds == total
         clock.time += 10_000
         assert watch.seconds == total
-        assert json.loads(path.read_text()) == {"seconds": total}
+        assert json.loads(path.read_text())["seconds"] == total
+
+
+def test_the_largest_value_of_any_process_is_kept(tmp_path, clock):
+    for value, largest in ((300, 300), (200, 300), (450, 450), (1, 450)):
+        peak = lambda value=value: value
+        with stopwatch.Stopwatch(tmp_path / "s.json", now=clock, peak=peak) as watch:
+            assert watch.peak == largest
+        assert watch.peak == largest
 
 
 def test_a_killed_process_leaves_what_it_wrote_last(tmp_path, clock):
