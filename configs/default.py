@@ -91,8 +91,9 @@ def _data() -> ConfigDict:
     c = ConfigDict()
     # Slides: globs, files or folders, comma-separated, here or behind an address (gs://bucket/*.svs;
     # pip install gcsfs); "demo" is a CC0 slide, "blue_marble" the Earth. Patches already cut:
-    # folder:PATH of images; a .npy file of pixels or of names of image files; tfds:NAME.
-    c.slides = "demo"
+    # folder:PATH of images; a .npy file of pixels or of names of image files; tfds:NAME. "" asks
+    # for them.
+    c.slides = ""
     # Where what became of every slide is kept; many runs can share it. "" is workdir/archive.
     c.archive = ""
 

@@ -28,6 +28,7 @@ def get_config():
 
 
 def _data(c):
+    c.slides = "demo"
     c.holdout.by = "area"
     c.holdout.fraction = 0.3
     c.records.record_px = 160

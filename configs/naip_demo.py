@@ -16,6 +16,7 @@ from configs import demo, naip
 def get_config():
     """The demo's data, encoder and autoencoder, and 48 channels in the UNet instead of 32."""
     config = demo.get_config()
+    config.data.slides = ""
     naip.every_square_counts(config.data)
     config.data.records.stride_px = 40
     config.data.regions.count = 4

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Several processes on this machine, as if they were hosts; flags go on to main:
 #   bash launch/local_multiprocess.sh 2 --config=configs/tiny.py --workdir=runs/tiny
-# SIGTERM goes to all of them: they save, stop, and the same command goes on.
+# SIGTERM or Ctrl-C goes to all of them: they save, stop, and the same command goes on. A second
+# Ctrl-C ends them at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +16,7 @@ for ((i = 0; i < count; i++)); do
   JAX_PROCESS_ID=$i .venv/bin/python -m ssldiff_jax.main "$@" --config.runtime.distributed=given &
   children+=($!)
 done
-trap 'kill -TERM "${children[@]}" 2>/dev/null || true' TERM INT
+trap 'kill -TERM "${children[@]}" 2>/dev/null || true; trap "kill -KILL ${children[*]}" INT' TERM INT
 
 status=0
 for child in "${children[@]}"; do

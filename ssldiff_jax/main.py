@@ -39,9 +39,14 @@ def main(argv: list[str]) -> None:
     except launch.StoppedError as error:
         log.info("%s", error)
         sys.exit(interrupt.STATUS if interrupt.came() else _STOPPED)
+    except launch.REFUSALS as error:
+        sys.exit(_lines(error))
     except launch.USER_ERRORS as error:
-        told = "\n".join(f"error: {line}" for line in str(error).splitlines())
-        sys.exit(f"{told} [details in {_write_traceback(command.workdir)}]")
+        sys.exit(f"{_lines(error)} [details in {_write_traceback(command.workdir)}]")
+
+
+def _lines(error: Exception) -> str:
+    return "\n".join(f"error: {line}" for line in str(error).splitlines())
 
 
 def _write_traceback(workdir: pathlib.Path) -> pathlib.Path:

@@ -6,18 +6,15 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
-from absl import flags
-from ml_collections import config_flags
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
 from ssldiff_jax.encoders import known
 from ssldiff_jax.evaluation.report import goals, readme
+from ssldiff_jax.stages import checks, command_line, generator, runner, table
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import generator, runner, table
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -34,19 +31,43 @@ MAIN = [c for c in _commands() if c[:3] == ["python", "-m", "ssldiff_jax.main"]]
 SCRIPTS = [c for c in _commands() if c[0] == "bash"]
 
 
-@pytest.mark.parametrize("command", MAIN, ids=" ".join)
-def test_main_commands_name_real_configs_keys_and_stages(command, monkeypatch):
+def _parsed(command, monkeypatch) -> run_config.RunConfig:
+    """The config of a command; one without --config has that of the command which made its run."""
     monkeypatch.chdir(ROOT)
-    # config_flags looks for overrides here.
-    monkeypatch.setattr(sys, "argv", command[2:])
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
-    values(command[2:])
+    workdir = [word for word in command if word.startswith("--workdir=")]
+    if not any(word.startswith("--config=") for word in command):
+        makers = [c for c in STARTED if workdir[0] in c and any("--config=" in w for w in c)]
+        own = [w for w in (makers[0] if makers else DEMO) if w.startswith("--config")]
+        command = [*command[:3], *(w for w in own if "stages" not in w), *command[3:]]
+    # Where runs would be is no matter here, and slides are those of another command.
+    words = [w for w in command[3:] if not w.startswith("--workdir=")]
+    values = command_line.parse(["main", "--config.data.slides=any", *words]).values
+    return config_lib.build(run_config.RunConfig, values)
 
-    config = config_lib.build(run_config.RunConfig, values.config.to_dict())
+
+STARTED = [c for c in MAIN if any(w.startswith("--config=") for w in c)]
+DEMO = ["--config=configs/demo.py"]  # launch/demo.sh
+
+
+@pytest.mark.parametrize("command", [c for c in MAIN if "--list" not in c], ids=" ".join)
+def test_main_commands_name_real_configs_keys_and_stages(command, monkeypatch):
+    monkeypatch.setattr(command_line.catalog, "reads_alone", lambda values: False)
+    config = _parsed(command, monkeypatch)
     assert runner.parse_names(config.stages, table.STAGES, "stages")
-    assert values.workdir
+
+
+DEVICES = r"^(.*ssldiff_jax\.main|.*launch/\S+)((?:[^`#]|\n)*?)# (\d+) devices"
+
+
+def test_commands_for_many_devices_divide_their_batches(monkeypatch):
+    section = README.partition("\n## Training on many devices\n")[2]
+    found = re.findall(DEVICES, section, re.M)
+    assert [int(count) for *_, count in found] == [8, 2, 16, 256, 32]
+    for _, flags, count in found:
+        words = [w for w in shlex.split(flags.replace("\\\n", " ")) if w.startswith("--config")]
+        config = _parsed(["", "", "", *words], monkeypatch)
+        trainings = {name: getattr(config, name).train for name in checks.TRAINED}
+        assert list(checks.batches(trainings, int(count))) == []
 
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=" ".join)

@@ -52,16 +52,10 @@ def program(name: str, config: run_config.RunConfig, mesh: Mesh, batch_size: int
     """
     if name == "sampler":
         return _sampler(config, mesh)
-    build = {
-        "denoiser": _denoiser,
-        "autoencoder": _autoencoder,
-        "encoder": _encoder,
-        "prior": _prior,
-    }[name]
     train = getattr(config, name).train
     if batch_size:
         train = dataclasses.replace(train, batch_size=batch_size)
-    task, example = build(config)
+    task, example = _TASKS[name](config)
     return _training(task, example, train, config, mesh)
 
 
@@ -72,13 +66,11 @@ def _training(
     config: run_config.RunConfig,
     mesh: Mesh,
 ) -> Program:
-    def batch(count: int) -> dict[str, jax.ShapeDtypeStruct]:
-        return {n: jax.ShapeDtypeStruct((count, *s), d) for n, (s, d) in example.items()}
-
+    batch = lambda count: _batch(example, count)
     mesh_lib.require_divides(train.batch_size, mesh, train.compute.accumulate)
     tx = train.optimizer.transform(train.num_steps or 1)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda k, b: step_lib.init_state(task, tx, k, b), key, batch(1))
+    state = _state(task, example, train)
     shardings = mesh_lib.tree_shardings(state, mesh, config.mesh.rules)
     update = step_lib.Update(task, tx, train.optimizer.ema_decay, train.compute)
 
@@ -92,6 +84,29 @@ def _training(
         train.batch_size,
         (gradient, (state.params, state.extra, batch(_COUNTED), key)),
     )
+
+
+def state(name: str, config: run_config.RunConfig) -> step_lib.TrainState:
+    """The shapes of what the training of a stage reads and writes at every step; where nothing
+    tells the embeddings' dimension yet, as if it were 384."""
+    if name == "judge":
+        config, name = dataclasses.replace(config, encoder=config.judge), "encoder"
+    return _state(*_TASKS[name](config), getattr(config, name).train)
+
+
+def _state(
+    task: step_lib.Task, example: dict[str, tuple[tuple[int, ...], Any]], train: loop.TrainConfig
+) -> step_lib.TrainState:
+    tx = train.optimizer.transform(train.num_steps or 1)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    init = lambda k, b: step_lib.init_state(task, tx, k, b)
+    return jax.eval_shape(init, key, _batch(example, 1))
+
+
+def _batch(
+    example: dict[str, tuple[tuple[int, ...], Any]], count: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    return {n: jax.ShapeDtypeStruct((count, *s), d) for n, (s, d) in example.items()}
 
 
 def _denoiser(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
@@ -159,6 +174,14 @@ def _prior(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
         "condition": ((spec.dim,), jnp.float16),
         "index": ((), jnp.int32),
     }
+
+
+_TASKS = {
+    "denoiser": _denoiser,
+    "autoencoder": _autoencoder,
+    "encoder": _encoder,
+    "prior": _prior,
+}
 
 
 def _images(px: int) -> dict:

@@ -36,6 +36,11 @@ def _read(path: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     return rows
 
 
+def require_columns(path: str, columns: Sequence[str]) -> None:
+    """Raises TableError for a file without rows, the column `case`, or these."""
+    _read(path, columns)
+
+
 @dataclasses.dataclass(frozen=True)
 class Labels:
     """Classes of cases; a case may have several rows."""

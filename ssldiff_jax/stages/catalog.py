@@ -45,6 +45,12 @@ ROWS = {
 """In the order of the table."""
 
 
+NO_SLIDES = (
+    "config.data.slides must name slides or patches, got ''; say --config.data.slides="
+    "'/data/*.svs', or =demo for the slide of the demo"
+)
+
+
 def require_known(names: list[str], what: str) -> None:
     """Raises ConfigError for a name that is no stage; "all" alone is none either, but may stand."""
     for name in names if names != ["all"] else []:
@@ -68,6 +74,11 @@ def lines() -> list[str]:
     text = lambda tool: [f"  {n:<12} {r.about}" for n, r in ROWS.items() if r.tool == tool]
     return ["all, or some of these, in this order:", *text(False),
             "tools, which run when they are named:", *text(True)]  # fmt: skip
+
+
+def asks_for(values: dict[str, Any], name: str) -> bool:
+    """Whether a stage that is no tool is among those of a config."""
+    return bool({"all", name} & set(split(values["stages"])))
 
 
 def reads_alone(values: dict[str, Any]) -> bool:

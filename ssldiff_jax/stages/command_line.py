@@ -204,6 +204,9 @@ def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
     if not catalog.split(values["stages"]):
         raise CommandError("\n".join(("config.stages must name stages, got none; there are",
                                       *catalog.lines())))  # fmt: skip
+    is_cut = (folder / "patches" / "done.json").exists()
+    if catalog.asks_for(values, "patches") and not values["data"]["slides"] and not is_cut:
+        raise CommandError(catalog.NO_SLIDES)
     if catalog.reads_alone(values) and not values["models"] and not folder.is_dir():
         raise CommandError(
             f"--workdir must be a run that {values['stages']} can read, got {folder}: no such "

@@ -8,7 +8,16 @@ from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import catalog, environment, patches, runner, shortage, stage, table
+from ssldiff_jax.stages import (
+    catalog,
+    checks,
+    environment,
+    patches,
+    runner,
+    shortage,
+    stage,
+    table,
+)
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
@@ -20,6 +29,9 @@ USER_ERRORS = (
     ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, shortage.ShortageError,
 )  # fmt: skip
 """What a user can cause, and every error of ours is: printed as one line."""
+
+REFUSALS = (config_lib.ConfigError, stage.WorkdirError, checks.RefusedError)
+"""Those of what a command asks for: their lines say all there is to say."""
 
 
 def _mesh(config: run_config.RunConfig, chosen: list[str]) -> Mesh:
@@ -45,7 +57,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
     context = stage.Context(config, workdir, _mesh(config, chosen))
     hosts.require_shared(workdir)
-    runner.check(table.STAGES, context, chosen, force)
+    checks.check(table.STAGES, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()

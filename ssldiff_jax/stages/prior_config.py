@@ -68,7 +68,7 @@ class AskedConfig:
         """Facts about the files it names."""
         files = {name: getattr(self, name) for name in ("labels", "numbers", "captions")}
         found = {
-            name: published.fingerprint(path)
+            name: published.fingerprint(path, f"prior.conditions.{name}")
             for name, path in files.items()
             if path and path not in ("measured", "images")
         }

@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import archive, demo_slide, patch_list, plan, tiling
 from ssldiff_jax.slides import pyramid, remote, tissue
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages import catalog, imported
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import imported
 from ssldiff_jax.weights import features
 
 _LOG = logging.getLogger(__name__)
@@ -30,8 +31,10 @@ _ASKED_TOGETHER = 32  # slides: more would be turned away by some servers
 def sources(data: run_config.DataConfig) -> list[str]:
     """Paths and addresses of the slides that a config names, sorted by kind and name.
 
-    Raises SlideError when there is none.
+    Raises SlideError when there is none, ConfigError where none are named.
     """
+    if not data.slides:
+        raise config_lib.ConfigError(catalog.NO_SLIDES)
     if data.slides in demo_slide.PACKAGED:
         return [str(demo_slide.packaged(data.slides))]
     if not remote.is_remote(data.slides):

@@ -36,14 +36,17 @@ from ssldiff_jax.weights import published
 
 def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
     """Facts about the file of weights that a section names."""
-    return lambda config: published.fingerprint(getattr(config, section).weights)
+    return lambda config: published.fingerprint(
+        getattr(config, section).weights, f"{section}.weights"
+    )
 
 
 def _networks(config: run_config.RunConfig) -> Any:
     """Facts about the files that an evaluation reads."""
     section = config.evaluate
-    named = {name: published.fingerprint(path) for name, path in section.networks.items()}
-    return named | {"reference": published.fingerprint(section.reference)}
+    of = lambda path: published.fingerprint(path, "evaluate.extractors")
+    named = {name: of(path) for name, path in section.networks.items()}
+    return named | {"reference": published.fingerprint(section.reference, "evaluate.reference")}
 
 
 _CROPS = ("data.crops", "data.records")

@@ -45,8 +45,9 @@ class ModelFile:
         return cls(str(path), tensors)
 
 
-def fingerprint(path: str) -> dict[str, Any] | None:
-    """Size and time of a file of weights, or of all files of a folder; None for no path.
+def fingerprint(path: str, key: str = "") -> dict[str, Any] | None:
+    """Size and time of a file of weights, or of all files of a folder; None for no path. `key` is
+    what names it.
 
     Raises WeightsError where there is no such file.
     """
@@ -54,7 +55,8 @@ def fingerprint(path: str) -> dict[str, Any] | None:
         return None
     found = pathlib.Path(path).expanduser()
     if not found.exists():
-        raise reader.WeightsError(f"no such file or folder: {path}")
+        told = f"config.{key} must be a file or folder, got " if key else ""
+        raise reader.WeightsError(f"{told}no such file or folder: {path}")
     stats = [f.stat() for f in (sorted(found.iterdir()) if found.is_dir() else [found])]
     return {
         "bytes": sum(s.st_size for s in stats),

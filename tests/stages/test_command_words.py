@@ -57,10 +57,11 @@ def test_the_catalog_is_the_table():
      ("./configs/naip_demo.py", "runs/naip_demo")],
 )  # fmt: skip
 def test_a_config_has_a_workdir_of_its_name(config, folder):
-    assert parse(f"--config={config}").workdir == pathlib.Path(folder)
-    assert parse("--config", config).workdir == pathlib.Path(folder)
-    assert parse(f"--config={config}", "--workdir=other").workdir == pathlib.Path("other")
-    found = parse("--config.seed=1", "--config", config, "--config.seed", "2")
+    mine = "--config.data.slides=mine"
+    assert parse(f"--config={config}", mine).workdir == pathlib.Path(folder)
+    assert parse("--config", config, mine).workdir == pathlib.Path(folder)
+    assert parse(f"--config={config}", "--workdir=other", mine).workdir == pathlib.Path("other")
+    found = parse("--config.seed=1", mine, "--config", config, "--config.seed", "2")
     assert (found.workdir, found.values["seed"]) == (pathlib.Path(folder), 2)
 
 
@@ -109,6 +110,8 @@ def test_a_config_beside_a_run_is_taken_instead(run):
         (["--config=configs/tiny.py", "--config.stages=sampel"], "did you mean 'sample'?"),
         (["--config=configs/tiny.py", "--config.force=denoizer"], "did you mean 'denoiser'?"),
         (["--list=data.holdot"], "data.holdout"),
+        (["--config=configs/tcga.py"], "--config.data.slides='/data/*.svs'"),
+        (["--config=configs/naip_demo.py", "--config.stages=patches"], "--config.data.slides="),
     ],
 )
 def test_what_is_misspelt_gets_a_line(words, told):
