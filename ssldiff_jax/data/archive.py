@@ -61,6 +61,11 @@ class Entry:
                 return None
         return cls(folder, told["name"], shards, told["facts"])
 
+    @property
+    def count(self) -> int:
+        """Records, of all splits."""
+        return sum(shard.count for found in self.shards.values() for shard in found)
+
     def places(self, split: str) -> Int[np.ndarray, "N 4"]:
         """(image, top, left, row) of its records; `image` is 0 but in a list of images."""
         return np.load(self.folder / f"{split}.npy", mmap_mode="r")

@@ -1,6 +1,7 @@
 """Lists of patches that are already cut: image files, one array of pixels, a TFDS data set."""
 
 import contextlib
+import hashlib
 import io
 import os
 import pathlib
@@ -12,8 +13,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.data import image_folder
 from ssldiff_jax.data.npy_list import PatchListError, read_array
-from ssldiff_jax.slides import backends, colour, pixels
+from ssldiff_jax.slides import backends, colour, pixels, remote
 from ssldiff_jax.slides import reading as reading_lib
 
 __all__ = [
@@ -34,9 +36,7 @@ TFDS = "tfds:"
 FOLDER = "folder:"
 """What stands before a folder of images, each of them a patch."""
 
-_IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".jp2")
 _READ_AS_SLIDES = (".tif", ".tiff", ".jp2")  # they have pages, bands and depths
-_NAMES_IN_ERROR = 3
 
 Pictures = Literal["alike", "as stored"]
 """How pictures of 8 bits are read by a reading that is of rasters."""
@@ -68,7 +68,10 @@ class PatchList(Protocol):
 
 class ImageFiles:
     """Image files by the names in a list, relative to the list's folder, or to the one folder
-    beside the list that has the first of them."""
+    beside the list that has the first of them.
+
+    `left_out` are names of images in a folder that are of no suffix that patches have.
+    """
 
     def __init__(
         self,
@@ -79,13 +82,26 @@ class ImageFiles:
     ):
         self.source = str(path)
         self._names, self._reading, self._pictures = names, reading, pictures
-        self._folder = _folder_of(path, names[0])
+        self._folder = image_folder.folder_of(path, names[0])
+        self.left_out = image_folder.left_out(path) if path.is_dir() else []
 
     def __len__(self) -> int:
         return len(self._names)
 
     def name(self, number: int) -> str:
-        return self._names[number]
+        return remote.printable(self._names[number])
+
+    def fingerprint(self) -> str:
+        """A hash of names, sizes and times of all files."""
+        found = hashlib.sha256()
+        for name in self._names:
+            try:
+                stat = (self._folder / name).stat()
+                facts = (name, stat.st_size, stat.st_mtime_ns)
+            except OSError:
+                facts = (name, -1, 0)
+            found.update(repr(facts).encode())
+        return found.hexdigest()[:32]
 
     def label(self, number: int) -> str:
         return pathlib.PurePath(self._names[number]).parent.name
@@ -129,6 +145,11 @@ class PixelArray:
             )
         self.source = str(path)
         self._values = values
+
+    def fingerprint(self) -> str:
+        """Changes when the file does."""
+        stat = pathlib.Path(self.source).stat()
+        return f"{stat.st_size}-{stat.st_mtime_ns}"
 
     def __len__(self) -> int:
         return len(self._values)
@@ -227,7 +248,7 @@ def open_list(
     """
     if spec.startswith(FOLDER):
         folder = pathlib.Path(os.path.expanduser(spec.removeprefix(FOLDER)))
-        return ImageFiles(folder, _names_in(folder), reading, pictures)
+        return ImageFiles(folder, image_folder.names_in(folder), reading, pictures)
     if spec.startswith(TFDS):
         _require_no_bands(spec, reading, pictures)
         return TfdsImages(spec.removeprefix(TFDS), reading)
@@ -249,30 +270,6 @@ def _require_no_bands(spec: str, reading: reading_lib.ReadingConfig, pictures: P
             f"{spec}: expected rasters for config.data.reading.bands, low and high, got pixels of "
             "8 bits"
         )
-
-
-def _names_in(folder: pathlib.Path) -> list[str]:
-    if not folder.is_dir():
-        raise PatchListError(f"expected a folder of images, got {folder}: no such folder")
-    is_image = lambda p: p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith(".")
-    found = sorted(p for p in folder.rglob("*") if is_image(p))
-    if not found:
-        raise PatchListError(f"{folder}: expected images ({', '.join(_IMAGE_SUFFIXES)}), got none")
-    return [str(p.relative_to(folder)) for p in found]
-
-
-def _folder_of(path: pathlib.Path, first: str) -> pathlib.Path:
-    if path.is_dir():
-        return path
-    beside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
-    found = [folder for folder in (path.parent, *beside) if (folder / first).is_file()]
-    if not found:
-        looked = ", ".join(p.name for p in beside[:_NAMES_IN_ERROR])
-        raise PatchListError(
-            f"{path} names {first}, which is neither beside it nor in a folder there"
-            + (f" ({looked})" if looked else "")
-        )
-    return found[0]
 
 
 def _as_srgb(encoded: bytes, name: str) -> arrays.ImageUint8:

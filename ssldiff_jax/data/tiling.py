@@ -4,6 +4,8 @@ Runs in a process of its own, or in a worker of Beam: nothing here knows the oth
 """
 
 import dataclasses
+import hashlib
+import logging
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,6 +18,8 @@ from ssldiff_jax.core import exhausted, files
 from ssldiff_jax.data import archive, plan
 from ssldiff_jax.slides import pyramid, quality, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
+
+_LOG = logging.getLogger(__name__)
 
 _OVERVIEW_MPP, _OVERVIEW_PX = 4.0, 1024
 _NAME_CHARS = 40  # of a slide's name in that of its folder: 160 bytes in any script
@@ -79,7 +83,7 @@ class Task:
     @property
     def name(self) -> str:
         """File name of the slide."""
-        return remote.name_of(self.source)
+        return remote.printable(remote.name_of(self.source))
 
     @property
     def folder(self) -> pathlib.Path:
@@ -102,7 +106,8 @@ class Task:
 
     def fail(self, reason: str) -> None:
         """Say why there is no entry."""
-        files.write_json(self.failure, {"slide": self.source, "reason": reason})
+        source, reason = remote.printable(self.source), remote.printable(reason)
+        files.write_json(self.failure, {"slide": source, "reason": reason})
 
 
 def tile(task: Task) -> None:
@@ -114,12 +119,13 @@ def tile(task: Task) -> None:
             _tile(task, slide)
         finally:
             slide.close()
-    except (slide_lib.SlideError, OSError, MemoryError) as error:
+    except Exception as error:  # whatever a file trips over costs that file
         found = exhausted.shortage(error)
         if found is not None and found.of == "disk":
             raise  # no fault of the slide's
-        reason = " ".join(str(error).split()) or type(error).__name__
-        task.fail(reason)
+        if not isinstance(error, ValueError | OSError | MemoryError):
+            _LOG.exception("%s", remote.printable(task.source))
+        task.fail(" ".join(str(error).split()) or type(error).__name__)
     else:
         task.failure.unlink(missing_ok=True)
 
@@ -147,10 +153,18 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
             native_mpp=slide.mpp,
             shape=list(slide.shape),
             identity=slide_lib.identity(slide),
+            look=_look(slide, examined),
             tissue=examined.parts,
             parts={split: list(rows) for split, rows in parts.items()},
             regions=_regions(slide, parts, examined.mask, known, config),
         )
+
+
+def _look(slide: slide_lib.Slide, examined: tissue.Examined) -> str:
+    """A hash of its size and of it small: copies share it, though their files say other things."""
+    thumbnail = np.ascontiguousarray(examined.thumbnail)
+    facts = repr((slide.shape, slide.mpp, thumbnail.shape)).encode()
+    return hashlib.sha256(facts + thumbnail.tobytes()).hexdigest()
 
 
 def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:

@@ -23,12 +23,8 @@ def to_rgb(
 
     `convert` changes the colours of the decoded image, to RGB or RGBA.
     Sixteen-bit gray maps 65535 to 255 whatever values occur, so that two images stay comparable.
-    Raises ValueError for pixels without a known range (float, or integers outside 0…65535), and
-    for an animation.
+    Raises ValueError for pixels without a known range (float, or integers outside 0…65535).
     """
-    # Of a phone's photographs (MPO) the first is the picture; pages of a TIFF have their own rules.
-    if image.format not in ("MPO", "TIFF") and getattr(image, "is_animated", False):
-        raise ValueError(f"expected one image, got {image.n_frames} frames")
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = Image.fromarray(_from_integers(np.asarray(image)))

@@ -1,16 +1,23 @@
 """Slides behind an address (`gs://`, `s3://`, `https://` … whatever fsspec opens)."""
 
 import dataclasses
+import hashlib
 import pathlib
 import tempfile
 from typing import Any
 
 import fsspec
 
+from ssldiff_jax.slides import dicom
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
 
 _GLOB = frozenset("*?[")
+_CONTENT = (
+    "md5Hash", "ETag", "etag", "Content-MD5", "content_md5", "Digest", "checksum", "mtime",
+    "LastModified", "Last-Modified", "last_modified", "updated", "modified",
+)  # fmt: skip
+"""What file systems call a check sum, or the time of the last change, best first."""
 
 
 def is_remote(source: str) -> bool:
@@ -21,6 +28,11 @@ def is_remote(source: str) -> bool:
 def name_of(source: str) -> str:
     """The file name at the end of a path or address."""
     return source.rstrip("/").rpartition("/")[2]
+
+
+def printable(name: str) -> str:
+    """A name as text: bytes of one that is no UTF-8 are written out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def find(pattern: str) -> list[str]:
@@ -37,6 +49,7 @@ def find(pattern: str) -> list[str]:
             found = [p for p in inside if pathlib.PurePath(p).suffix.lower() in slide_lib.SUFFIXES]
         else:
             found = [path] if system.exists(path) else []
+        found = _without_parts(system, sorted(found))
     except Exception as error:  # every file system has its own
         raise SlideError.because(pattern, "an address that opens", error) from error
     if not found:
@@ -45,21 +58,60 @@ def find(pattern: str) -> list[str]:
 
 
 def fingerprint(source: str) -> list[Any]:
-    """Name and size of a file, and its check sum where the file system knows one."""
+    """Name and size of a slide and what tells its content: a check sum or time where the file
+    system knows one, else a hash of its first MiB; of a series or an MRXS, of all files."""
     try:
         system, path = fsspec.core.url_to_fs(source)
-        told = system.info(path)
+        told = [_facts(system, part) for part in (path, *_parts(system, path))]
     except Exception as error:
         raise SlideError.because(source, "an address that opens", error) from error
-    known = [told[key] for key in ("md5Hash", "ETag", "etag", "mtime") if key in told]
-    return [name_of(source), told.get("size"), *known[:1]]
+    (size, *known), *others = told
+    return [name_of(source), size, *known, *others]
+
+
+def _facts(system: fsspec.AbstractFileSystem, path: str) -> list[Any]:
+    told = system.info(path)
+    known = [str(told[key]) for key in _CONTENT if told.get(key)][:1]
+    if not known:
+        with system.open(path) as file:
+            known = [hashlib.sha256(file.read(2**20)).hexdigest()[:32]]
+    return [told.get("size"), *known]
+
+
+def _parts(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
+    """The other files of a slide: the folder beside an MRXS, instances of a DICOM series."""
+    suffix = pathlib.PurePath(path).suffix
+    if suffix.lower() == ".mrxs" and system.isdir(path.removesuffix(suffix)):
+        return sorted(system.find(path.removesuffix(suffix)))
+    if suffix.lower() != ".dcm":
+        return []
+    folder, uid = path.rpartition("/")[0], _series(system, path)
+    inside = (p for p in system.ls(folder, detail=False) if p.lower().endswith(".dcm"))
+    return sorted(p for p in inside if uid and p != path and _series(system, p) == uid)
+
+
+def _series(system: fsspec.AbstractFileSystem, path: str) -> str | None:
+    with system.open(path) as file:
+        return dicom.series_uid(file)
+
+
+def _without_parts(system: fsspec.AbstractFileSystem, paths: list[str]) -> list[str]:
+    """One file for each DICOM series: the first."""
+    found, seen = [], set()
+    for path in paths:
+        is_dicom = path.lower().endswith(".dcm")
+        series = (path.rpartition("/")[0], _series(system, path)) if is_dicom else (path, None)
+        if series[1] is None or series not in seen:
+            found.append(path)
+            seen.add(series)
+    return found
 
 
 def open_remote(source: str, **options: Any) -> slide_lib.Slide:
     """Copy a slide to this machine and open it; closing it deletes the copy. `options` are those
     of `open_slide`.
 
-    Of formats of several files, MRXS with its folder is understood.
+    Of formats of several files, MRXS with its folder and DICOM series are understood.
     Raises SlideError where it cannot be copied or opened.
     """
     folder = tempfile.TemporaryDirectory(prefix="slide-")
@@ -68,9 +120,11 @@ def open_remote(source: str, **options: Any) -> slide_lib.Slide:
         try:
             system, path = fsspec.core.url_to_fs(source)
             system.get_file(path, str(copy))
-            beside = path.removesuffix(copy.suffix)
-            if copy.suffix.lower() == ".mrxs" and system.isdir(beside):
-                system.get(beside, str(copy.with_suffix("")), recursive=True)
+            for part in _parts(system, path):
+                inside = part.removeprefix(path.rpartition("/")[0]).lstrip("/")
+                target = copy.parent / inside
+                target.parent.mkdir(parents=True, exist_ok=True)
+                system.get_file(part, str(target))
         except Exception as error:
             problem = SlideError.because(source, "a file to copy", error)
             raise problem from error

@@ -7,13 +7,12 @@ import math
 import os
 import pathlib
 import stat
-from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import backends, pixels, resample
+from ssldiff_jax.slides import backends, content, pixels, resample
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides.protocol import PixelSize, SlideError
 
@@ -24,9 +23,17 @@ _LOG = logging.getLogger(__name__)
 MPP_TOLERANCE = 0.01
 """0.499 and 0.5 µm/px are the same magnification: no resampling for that."""
 
-_SCANNER_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm"}
-_IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".jp2"}
-SUFFIXES = frozenset(_SCANNER_SUFFIXES | _IMAGE_SUFFIXES)
+_SCANNER_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm",
+                     ".czi", ".btf", ".tf2", ".tf8", ".qptiff"}  # fmt: skip
+_IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp",
+                   ".jp2", ".j2k"}  # fmt: skip
+# Nothing here reads them: they are found so that they are named among what could not be used.
+_FOREIGN_SUFFIXES = {
+    ".vsi", ".isyntax", ".i2syntax", ".lif", ".nd2", ".zvi", ".oib", ".oif", ".kfb", ".sdpc",
+    ".tmap", ".mds", ".mdsx", ".ims", ".gif", ".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm",
+    ".pnm", ".tga", ".psd",
+}  # fmt: skip
+SUFFIXES = frozenset(_SCANNER_SUFFIXES | _IMAGE_SUFFIXES | _FOREIGN_SUFFIXES)
 """What counts as a slide when a directory is searched."""
 
 _MAX_SOURCE_PIXELS = 2**24  # held at once while a region is read: 200 MB as float32 RGB
@@ -112,7 +119,8 @@ def find_slides(pattern: str) -> list[pathlib.Path]:
     """List the files of comma-separated paths, globs (`**` recurses) and directories, sorted.
 
     A directory means the files directly in it that have a known suffix (`SUFFIXES`). A file named
-    twice is listed once. Raises SlideError where a part of the pattern matches nothing.
+    twice is listed once, and so is a slide of several files (DICOM series, VMS). Raises SlideError
+    where a part of the pattern matches nothing.
     """
     is_one_path = os.path.exists(os.path.expanduser(pattern))  # it may have commas in its name
     found = {}
@@ -124,26 +132,17 @@ def find_slides(pattern: str) -> list[pathlib.Path]:
                 "'slides/*.svs', or a directory of slides"
             )
         found.update((os.path.realpath(match), match) for match in sorted(matches, reverse=True))
-    return sorted(found.values())
+    return content.without_parts(sorted(found.values()))
 
 
 def identity(slide: Slide) -> str:
-    """A hash that copies of a file share: its size, first and last MiB; without a file, pixels."""
-    if not slide.path.is_file():
-        height, width = slide.shape
-        rows = (slide.read_region(y, 0, 1, width, mpp=slide.mpp) for y in range(height))
-        return _hash(rows)
-    with slide.path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        first = file.read(2**20)
-        file.seek(max(size - 2**20, 0))
-        return _hash([str(size).encode(), first, file.read()])
-
-
-def _hash(parts: Iterable[bytes | np.ndarray]) -> str:
-    found = hashlib.sha256()
-    for part in parts:
-        found.update(part)
+    """A hash that copies of a slide share: of all its files, or of its pixels where it has none."""
+    if slide.path.is_file():
+        return content.whole_digest(slide.path)
+    height, width = slide.shape
+    found = hashlib.sha256(repr(slide.shape).encode())
+    for row in range(height):
+        found.update(slide.read_region(row, 0, 1, width, mpp=slide.mpp))
     return found.hexdigest()
 
 

@@ -49,6 +49,10 @@ class _Folder:
         reading = context.config.data.reading
         # Of a run on rasters, drawn images are pictures all the same.
         found = patch_list.open_list(named, reading, pictures="as stored")
+        left_out = getattr(found, "left_out", [])
+        if left_out:
+            _LOG.warning("%s: %d images of other kinds are left out: %s",
+                         path, len(left_out), ", ".join(left_out[:4]))  # fmt: skip
         if len(found) < compared.LEAST:
             raise patch_list.PatchListError(
                 f"{path}: expected {compared.LEAST} images or more to compare, got {len(found)}"

@@ -4,11 +4,12 @@ What every slide becomes lies in the archive and outlives the stage: made anew, 
 slides that are new or changed.
 """
 
+import collections
 import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,9 +22,9 @@ from ssldiff_jax.evaluation import images
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import imported, list_source, slide_source, stage
+from ssldiff_jax.stages import imported, imported_cells, list_source, slide_source, stage
 from ssldiff_jax.train import hosts, logs
-from ssldiff_jax.weights import features, published
+from ssldiff_jax.weights import features
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,13 +39,13 @@ QUARANTINE = "quarantine.jsonl"
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
-    """Name and size of every slide or list, and of embeddings computed elsewhere."""
+    """What every slide or list is known by, and embeddings computed elsewhere."""
     spec = config.data.slides
     if patch_list.is_list(spec):
         patches = patch_list.open_list(spec, config.data.reading)
-        path = pathlib.Path(patches.source)
-        file = published.fingerprint(str(path)) if path.exists() else None
-        slides = [[patches.source, len(patches), file]]
+        # A data set of TFDS has a version.
+        files = patches.fingerprint() if hasattr(patches, "fingerprint") else None
+        slides = [[patches.source, len(patches), files]]
     else:
         slides = slide_source.fingerprints(slide_source.sources(config.data))
     return {"slides": slides, "embeddings": config.embeddings.fingerprint()}
@@ -101,26 +102,43 @@ def _assemble(
     data, folder = context.config.data, context.folder("patches")
     section = context.config.embeddings
     found = slide_source.Tiled.of(tasks)
+    if section.source:
+        found = found.without(_of_other_dims(found, section))
+    found, references = _readable(context, found)
     _write_quarantine(folder, found.quarantine)
     if not found.entries:
         raise slide_lib.SlideError(
             f"no slide could be used; the first: {found.quarantine[0]['reason']}"
         )
     config = slide_source.tiling_config(data)
-    references = found.references(config)
     counts = {
         split: sum(s.count for e in found.entries.values() for s in e.shards.get(split, ()))
         for split in ("train", "test")
     }
     _check_splits(counts, references, data)
     facts = _publish(context, found.entries, references, found.names, found.quarantine)
-    _write_references(context, found.pixels(references, data.patch_mpp), references)
     files.write_text(folder / "slides.csv", found.as_csv())
     for number, overview in found.overviews(references, config):
         pyramid.write_png(folder / f"overview_{number}.png", overview)
-    if section.source:
-        _check_dims(lambda number: section.of_slide(found.names[number]), list(found.entries))
-    return facts | {"agreement": agreement}
+    empty = [entry.name for entry in found.entries.values() if not entry.count]
+    for name in empty:
+        _LOG.warning("no record of %s: no square of it is tissue", name)
+    return facts | {"agreement": agreement, "without_records": empty}
+
+
+def _readable(
+    context: stage.Context, found: slide_source.Tiled
+) -> tuple[slide_source.Tiled, list[plan.Reference]]:
+    """Write the references; slides whose held-out part cannot be read are left out."""
+    data = context.config.data
+    while True:
+        references = found.references(slide_source.tiling_config(data))
+        try:
+            _write_references(context, found.pixels(references, data.patch_mpp), references)
+        except slide_source.UnreadableSlide as error:
+            found = found.without({error.number: str(error)})
+        else:
+            return found, references
 
 
 def _of_list(context: stage.Context, patches: patch_list.PatchList) -> dict[str, Any]:
@@ -148,7 +166,8 @@ def _list_entry(
     context: stage.Context, source: plan.Source, patches: patch_list.PatchList
 ) -> archive.Entry:
     data = context.config.data
-    digest = config_lib.digest(fingerprint(context.config), slide_source.tiling_config(data))
+    how = slide_source.tiling_config(data)
+    digest = config_lib.digest(fingerprint(context.config), how, dataclasses.astuple(data.reading))
     folder = archive_folder(context) / f"list-{digest}"
     if (entry := archive.Entry.read(folder)) is not None:
         return entry
@@ -207,12 +226,14 @@ def _agreement(
 ) -> dict[str, float] | None:
     """Whether rows of embeddings are those of their patches, seen in a few slides before hours are
     spent on all."""
-    squares, pixels = [], []
     looked_at = np.unique(np.linspace(0, len(tasks) - 1, _LOOKED_AT).astype(int)).tolist()
-    for number in looked_at:
-        found = slide_source.some_cells(tasks[number], imported.NUM_COMPARED // len(looked_at))
-        squares += [dataclasses.replace(square, slide=number) for square, _ in found]
-        pixels += [image for _, image in found]
+    count = imported.NUM_COMPARED // len(looked_at)
+    cells = {number: imported_cells.some_cells(tasks[number], count) for number in looked_at}
+    seen = {number: section.of_slide(tasks[number].name) for number in looked_at if cells[number]}
+    odd = _odd_dims(seen)
+    known = [(n, *cell) for n, found in cells.items() if n not in odd for cell in found]
+    squares = [dataclasses.replace(square, slide=number) for number, square, _ in known]
+    pixels = [image for *_, image in known]
     found = imported.check_alignment(
         len(squares), squares.__getitem__, pixels.__getitem__,
         lambda number: section.of_slide(tasks[number].name),
@@ -220,14 +241,21 @@ def _agreement(
     return found and dataclasses.asdict(found)
 
 
-def _check_dims(embeddings: Callable[[int], features.Features], numbers: list[int]) -> None:
-    first = embeddings(numbers[0])
-    for number in numbers[1:]:
-        other = embeddings(number)
-        if other.dim != first.dim:
-            raise features.WeightsError(
-                f"{other} must have {first.dim} dimensions as {first}, got {other.dim}"
-            )
+def _of_other_dims(
+    found: slide_source.Tiled, section: imported.EmbeddingsSection
+) -> dict[int, str]:
+    """Slides whose embeddings have another length than most, and what it is."""
+    return _odd_dims({n: section.of_slide(found.names[n]) for n in found.entries})
+
+
+def _odd_dims(files: Mapping[int, features.Features]) -> dict[int, str]:
+    counts = collections.Counter(file.dim for file in files.values())
+    most = max(counts, key=counts.__getitem__, default=0)
+    return {
+        number: f"{file} must have {most} dimensions as most have, got {file.dim}"
+        for number, file in files.items()
+        if file.dim != most
+    }
 
 
 def _told(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:

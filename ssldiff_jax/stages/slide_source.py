@@ -1,11 +1,12 @@
 """Slides that a config names, as tasks for the archive, and what became of them."""
 
+import collections
 import concurrent.futures
+import contextlib
 import csv
 import dataclasses
 import functools
 import io
-import logging
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,14 +17,11 @@ from PIL import Image, ImageDraw
 from ssldiff_jax.core import arrays
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import archive, demo_slide, patch_list, plan, tiling
-from ssldiff_jax.slides import pyramid, remote, tissue
+from ssldiff_jax.slides import content, pyramid, remote, tissue
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.stages import catalog, imported
+from ssldiff_jax.stages import catalog, imported_cells
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.weights import features
-
-_LOG = logging.getLogger(__name__)
 
 _ASKED_TOGETHER = 32  # slides: more would be turned away by some servers
 
@@ -46,12 +44,12 @@ def sources(data: run_config.DataConfig) -> list[str]:
 
 
 def fingerprint(source: str) -> list[Any]:
-    """Name and size of a slide; size −1 where it cannot be asked."""
+    """Name, size and a hash of the content of a slide; size −1 where it cannot be asked."""
     try:
         if remote.is_remote(source):
             return remote.fingerprint(source)
         path = pathlib.Path(source)
-        return [path.name, path.stat().st_size]
+        return [path.name, path.stat().st_size, content.digest(path)]
     except (OSError, slide_lib.SlideError):
         return [remote.name_of(source), -1]
 
@@ -76,11 +74,11 @@ def tasks(
 ) -> list[tiling.Task]:
     """A task for every slide, or for every image of a list.
 
-    Raises SlideError where the config does not tell the microns per pixel of images, WeightsError
-    for slides of one name whose embeddings are found by it.
+    Slides of one name whose embeddings are found by it cannot be opened. Raises SlideError where
+    the config does not tell the microns per pixel of images.
     """
     data, section = config.data, config.embeddings
-    cells = ImportedCells(section, data) if section.source else None
+    cells = imported_cells.ImportedCells(section, data) if section.source else None
     how = tiling_config(data)
     make = lambda source, opener, facts: tiling.Task(
         source, opener, [facts, data.mpp, dataclasses.astuple(data.reading)], how, folder, cells,
@@ -95,14 +93,21 @@ def tasks(
         names = [images.name(i) for i in range(len(images))]
         return [make(name, opener(i), [images.source, i]) for i, name in enumerate(names)]
     found = sources(data)
-    if cells:
-        _require_own_names(found)
+    shared = _shared_names(found) if cells else set()
     options = {"mpp": data.mpp or None, "reading": data.reading}
-    opener = lambda s: functools.partial(
-        remote.open_remote if remote.is_remote(s) else slide_lib.open_slide, s, **options
+    is_shared = lambda s: pathlib.PurePath(s).stem in shared
+    opener = lambda s: (
+        functools.partial(_refuse_shared_name, s)
+        if is_shared(s)
+        else functools.partial(
+            remote.open_remote if remote.is_remote(s) else slide_lib.open_slide, s, **options
+        )
     )
     told = zip(found, fingerprints(found), strict=True)
-    return [make(source, opener(source), facts) for source, facts in told]
+    return [
+        make(source, opener(source), [*facts, "shared name"] if is_shared(source) else facts)
+        for source, facts in told
+    ]
 
 
 def _open_image(
@@ -115,92 +120,30 @@ def _open_image(
 _open_list = functools.lru_cache(1)(patch_list.open_list)
 
 
-def _require_own_names(found: list[str]) -> None:
-    stems = [pathlib.PurePath(source).stem for source in found]
-    twice = {stem for stem in stems if stems.count(stem) > 1}
-    if twice:
-        raise features.WeightsError(
-            f"slides must have names of their own to find their embeddings, got several called "
-            f"{min(twice)}"
-        )
+def _shared_names(found: list[str]) -> set[str]:
+    stems = collections.Counter(pathlib.PurePath(source).stem for source in found)
+    return {stem for stem, count in stems.items() if count > 1}
 
 
-@dataclasses.dataclass(frozen=True)
-class ImportedCells:
-    """Finds the patches of a slide that embeddings computed elsewhere tell of."""
-
-    section: imported.EmbeddingsSection
-    data: run_config.DataConfig
-
-    def __call__(
-        self, slide: slide_lib.Slide, parts: Mapping[str, tuple[int, int]]
-    ) -> tiling.Cells:
-        """Patches that lie, with context, within the rows of a split.
-
-        Raises SlideError for a slide without embeddings, WeightsError for those that do not fit.
-        """
-        values = self.section.of_slide(slide.path.name)
-        if values is None:
-            raise slide_lib.SlideError(
-                "expected files of embeddings named as the slides are, got none for "
-                f"{slide.path.name}"
-            )
-        data = self.data
-        scale = slide.downsample(data.patch_mpp)
-        px, context = data.crops.patch_px, data.crops.context_px
-        width = slide.shape_at(data.patch_mpp)[1]
-        _check_corners(values, slide, px * scale)
-        lefts, tops = np.round(values.corners / scale).astype(int).T
-        within = (lefts - context >= 0) & (lefts + px + context <= width)
-        found = {}
-        for split, (first, last) in parts.items():
-            here = within & (tops - context >= first) & (tops + px + context <= last)
-            found[split] = [
-                plan.Square(0, int(tops[i]), int(lefts[i]), px, px, int(i))
-                for i in np.flatnonzero(here)
-            ]
-        used = sum(map(len, found.values()))
-        if used < len(values):
-            _LOG.warning("%s: %d of %d patches cross a border and are left out",
-                         values.path, len(values) - used, len(values))  # fmt: skip
-        return found
+def _refuse_shared_name(source: str) -> slide_lib.Slide:
+    raise slide_lib.SlideError(
+        "slides must have names of their own to find their embeddings, got several called "
+        f"{pathlib.PurePath(source).stem}"
+    )
 
 
-def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.ImageUint8]]:
-    """Some of the training patches of a slide that are known already, and their pixels; of a slide
-    that cannot be used, none."""
-    config, mpp = task.config, task.config.patch_mpp
-    try:
-        slide = task.open()
-        try:
-            parts = plan.parts(slide, config.holdout, mpp)
-            cells = task.find_cells(slide, parts).get("train", [])
-            chosen = np.random.default_rng(0).permutation(len(cells))[:count]
-            squares = [plan.grown(cells[i], config.context_px) for i in chosen]
-            read = lambda s: slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
-            return [(square, read(square)) for square in squares]
-        finally:
-            slide.close()
-    except slide_lib.SlideError:
-        return []
+class UnreadableSlide(slide_lib.SlideError):
+    """A slide that was tiled, and of which a held-out region cannot be read."""
+
+    def __init__(self, number: int, reason: str):
+        super().__init__(reason)
+        self.number = number
 
 
-def _check_corners(values: features.Features, slide: slide_lib.Slide, wanted: float) -> None:
-    height, width = slide.shape
-    x, y = values.corners.T
-    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
-    if outside.any():
-        row = int(np.flatnonzero(outside)[0])
-        raise features.WeightsError(
-            f"{values.path}: coords must lie inside {slide.path.name} ({width} × {height} px, x "
-            f"first), got {values.corners[row].tolist()} in row {row}"
-        )
-    if values.patch_px and abs(values.patch_px / wanted - 1) > slide_lib.MPP_TOLERANCE:
-        raise features.WeightsError(
-            f"{values.path}: patches must have {wanted:g} px of {slide.path.name}'s full "
-            "resolution (config.data.crops.patch_px at config.data.patch_mpp), got "
-            f"{values.patch_px}"
-        )
+def _marks(entry: archive.Entry) -> list[str]:
+    """What copies of a slide share: its files, or how it looks where there is something to see."""
+    look = entry.facts.get("look", "") if entry.count else ""
+    return [entry.facts["identity"], *([look] if look else [])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,16 +159,27 @@ class Tiled:
         """The outcomes; of files that are the same only the first is used."""
         entries, quarantine, seen = {}, [], {}
         for number, task in enumerate(found):
-            outcome = task.outcome()
+            outcome, name = task.outcome(), remote.printable(task.source)
             if isinstance(outcome, archive.Entry):
-                first = seen.setdefault(outcome.facts["identity"], task.source)
-                if first == task.source:
+                marks = _marks(outcome)
+                first = next((seen[mark] for mark in marks if mark in seen), name)
+                seen |= dict.fromkeys(marks, first)
+                if first == name:
                     entries[number] = outcome
                     continue
                 outcome = f"the same pixels as {first}, which is used"
             reason = outcome or "its process ended without a word"
-            quarantine.append({"slide": task.source, "reason": reason})
+            quarantine.append({"slide": name, "reason": reason})
         return cls(found, entries, quarantine)
+
+    def without(self, reasons: Mapping[int, str]) -> "Tiled":
+        """The same, of which these slides are left out."""
+        entries = {n: entry for n, entry in self.entries.items() if n not in reasons}
+        lines = [
+            {"slide": remote.printable(self.tasks[n].source), "reason": remote.printable(reason)}
+            for n, reason in reasons.items()
+        ]
+        return Tiled(self.tasks, entries, self.quarantine + lines)
 
     @property
     def names(self) -> dict[int, str]:
@@ -267,16 +221,18 @@ class Tiled:
     def pixels(
         self, references: list[plan.Reference], mpp: float
     ) -> Iterator[list[arrays.ImageUint8]]:
-        """The cells of every reference."""
+        """The cells of every reference. Raises UnreadableSlide."""
         for reference in references:
-            slide = self.tasks[reference.cells[0].slide].open()
+            number = reference.cells[0].slide
             try:
-                yield [
-                    slide.read_region(c.top, c.left, c.height, c.width, mpp=mpp)
-                    for c in reference.cells
-                ]
-            finally:
-                slide.close()
+                with contextlib.closing(self.tasks[number].open()) as slide:
+                    cells = [
+                        slide.read_region(c.top, c.left, c.height, c.width, mpp=mpp)
+                        for c in reference.cells
+                    ]
+            except (slide_lib.SlideError, OSError) as error:
+                raise UnreadableSlide(number, " ".join(str(error).split())) from error
+            yield cells
 
     def overviews(
         self, references: list[plan.Reference], config: tiling.TilingConfig
@@ -301,9 +257,17 @@ def _outlined(
     scale = image.height / height * config.patch_mpp / entry.facts["native_mpp"]
     if "test" in entry.facts["parts"]:
         top, bottom = (row * scale for row in entry.facts["parts"]["test"])
-        draw.rectangle((1, top, image.width - 2, bottom - 2), outline=(20, 90, 200), width=2)
+        _outline(draw, (1, top, image.width - 2, bottom - 2), (20, 90, 200))
     for reference in references:
         first, last, px = reference.cells[0], reference.cells[-1], config.cell_px
         box = (first.left, first.top, last.left + px, last.top + px)
-        draw.rectangle([value * scale for value in box], outline=(200, 30, 30), width=2)
+        _outline(draw, tuple(value * scale for value in box), (200, 30, 30))
     return np.asarray(image)
+
+
+def _outline(
+    draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], colour: tuple[int, int, int]
+) -> None:
+    left, top, right, bottom = box
+    if right >= left and bottom >= top:  # a slide may be a line
+        draw.rectangle(box, outline=colour, width=2)

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -18,6 +18,8 @@ SUFFIXES = (".h5", ".hdf5", ".npy", ".pt", ".pth", ".safetensors")
 _USUAL = ("features", "feats", "embeddings", "embedding")
 _COORDS = "coords"
 _DEFLATE_RATIO = 1100
+_MICRONS = ("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers")
+_PIXELS = ("px", "pixel", "pixels", "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,15 +30,17 @@ class Features:
         path: the file.
         name: of the array in it.
         values: (N, D), read by rows.
-        corners: (x, y) of each patch's top left corner, level-0 px, where the file tells.
-        patch_px: level-0 px on the side of a patch, where the file tells; else 0.
+        corners: (x, y) of each patch's top left corner, in `unit`, where the file tells.
+        patch_px: the side of a patch in `unit`, where the file tells; else 0.
+        unit: "px" of level 0, or "um".
     """
 
     path: pathlib.Path
     name: str
     values: Any
-    corners: Int[np.ndarray, "N 2"] | None = None
-    patch_px: int = 0
+    corners: Float[np.ndarray, "N 2"] | Int[np.ndarray, "N 2"] | None = None
+    patch_px: float = 0
+    unit: Literal["px", "um"] = "px"
 
     def __post_init__(self):
         shape, kind = self.values.shape, np.dtype(self.values.dtype)
@@ -59,6 +63,14 @@ class Features:
     def dim(self) -> int:
         """Length of an embedding."""
         return self.values.shape[1]
+
+    def at_level_0(self, mpp: float) -> "Features":
+        """The same with corners in whole px of a slide of that mpp."""
+        if self.unit == "px" or self.corners is None:
+            return self
+        corners = np.round(self.corners / mpp).astype(np.int64)
+        patch_px = self.patch_px / mpp
+        return dataclasses.replace(self, corners=corners, patch_px=patch_px, unit="px")
 
     def rows(self, index: Int[np.ndarray, "M"]) -> Float[np.ndarray, "M D"]:
         """Some of them in any order, float32. Raises WeightsError for a value not finite."""
@@ -100,10 +112,10 @@ def open_corners(path: pathlib.Path) -> Features:
     are the corners themselves."""
     with _reading(path):
         file = _Hdf5(path)
-        corners, patch_px = file.corners()
-        if corners is None:
+        places = file.places()
+        if places.corners is None:
             raise WeightsError(f"{path}: expected {_COORDS} (N, 2), got {', '.join(file.names())}")
-        return Features(path, _COORDS, corners.astype(np.float32), corners, patch_px)
+        return Features(path, _COORDS, places.corners.astype(np.float32), *places)
 
 
 def with_corners(features: Features, told: Features) -> Features:
@@ -117,14 +129,14 @@ def with_corners(features: Features, told: Features) -> Features:
             f"rows and {len(told)} patches"
         )
     own = features.corners
-    if own is not None and not np.array_equal(own, told.corners):
+    if own is not None and features.unit == told.unit and not np.array_equal(own, told.corners):
         row = int(np.flatnonzero((own != told.corners).any(axis=1))[0])
         raise WeightsError(
             f"{features.path}: {_COORDS} must be those of {told.path} in the same order, got "
             f"{own[row].tolist()} and {told.corners[row].tolist()} in row {row}"
         )
-    patch_px = told.patch_px or features.patch_px
-    return dataclasses.replace(features, corners=told.corners, patch_px=patch_px)
+    patch_px = told.patch_px or (features.patch_px if features.unit == told.unit else 0)
+    return dataclasses.replace(features, corners=told.corners, patch_px=patch_px, unit=told.unit)
 
 
 def _npy(path: pathlib.Path) -> np.ndarray:
@@ -140,9 +152,9 @@ def _npy(path: pathlib.Path) -> np.ndarray:
 def _hdf5(path: pathlib.Path, dataset: str) -> Features:
     # Left open: rows are read as they are needed.
     file = _Hdf5(path)
-    corners, patch_px = file.corners()
+    places = file.places()
     name = _choose(path, [n for n in file.names() if n != _COORDS], dataset)
-    return Features(path, name, file[name], corners, patch_px)
+    return Features(path, name, file[name], *places)
 
 
 def _choose(path: pathlib.Path, names: list[str], wanted: str) -> str:
@@ -155,6 +167,14 @@ def _choose(path: pathlib.Path, names: list[str], wanted: str) -> str:
         told = ", ".join(names[:8]) or "none"
         raise WeightsError(f"{path}: expected an array of embeddings {asked}, got {told}")
     return found[0]
+
+
+class _Places(NamedTuple):
+    """Corners of patches, the side of one, and the unit of both."""
+
+    corners: np.ndarray | None = None
+    side: float = 0
+    unit: Literal["px", "um"] = "px"
 
 
 class _Hdf5:
@@ -179,19 +199,32 @@ class _Hdf5:
             raise WeightsError(f"{self._path}: {name} promises more than the file can hold")
         return found
 
-    def corners(self) -> tuple[np.ndarray | None, int]:
-        """Corners and level-0 px of a patch, where the file tells."""
+    def places(self) -> _Places:
+        """Where patches lie, where the file tells. Raises WeightsError for an unknown unit."""
         if _COORDS not in self._file:
-            return None, 0
+            return _Places()
         told = self[_COORDS]
         if getattr(told, "ndim", 0) != 2 or told.shape[1] != 2:
             raise WeightsError(f"{self._path}: {_COORDS} must be (N, 2), got {told}")
+        attributes = dict(self._file.attrs) | dict(told.attrs)
+        unit = _text(attributes.get("unit", attributes.get("units", "px"))).lower()
+        if unit in _MICRONS:  # as STAMP has them
+            side = attributes.get("tile_size_um", attributes.get("tile_size", 0))
+            return _Places(np.asarray(told, np.float64), float(np.ravel(side)[0]), "um")
+        if unit not in _PIXELS:
+            raise WeightsError(f"{self._path}: {_COORDS} must be in px or um, got unit={unit!r}")
         attributes = dict(told.attrs)
         patch_px = attributes.get("patch_size_level0")
         if patch_px is None:
             scale = np.ravel(attributes.get("downsample", 1))[0]
             patch_px = attributes.get("patch_size", 0) * scale
-        return np.round(told).astype(np.int64), round(float(patch_px))
+        return _Places(np.round(told).astype(np.int64), round(float(patch_px)))
+
+
+def _text(value: Any) -> str:
+    """An attribute as text: h5py gives bytes, strings, or arrays of one."""
+    value = np.ravel(value)[0] if np.size(value) else ""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 @contextlib.contextmanager

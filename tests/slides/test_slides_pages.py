@@ -145,8 +145,10 @@ def test_animations_are_refused(tmp_path, suffix):
     frames = [Image.fromarray(picture(64, 64, seed)) for seed in range(3)]
     path = tmp_path / f"moving.{suffix}"
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    assert "expected one image, got 3" in refusal(path)
-    with pytest.raises(patch_list.PatchListError, match="expected one image, got 3"):
+    assert "expected one image, got an animation of 3" in refusal(path)
+    with pytest.raises(
+        patch_list.PatchListError, match="expected one image, got an animation of 3"
+    ):
         patch_list.open_list(f"folder:{tmp_path}").read(0)
 
 

@@ -1,0 +1,55 @@
+"""Folders of patches: which of their files are patches, and which are images of another kind."""
+
+import pathlib
+
+from ssldiff_jax.data.npy_list import PatchListError
+from ssldiff_jax.slides import remote
+from ssldiff_jax.slides import slide as slide_lib
+
+_IMAGE_SUFFIXES = (
+    ".jpeg",
+    ".jpg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".bmp",
+    ".jp2",
+)
+_NAMES_IN_ERROR = 3
+
+
+def names_in(folder: pathlib.Path) -> list[str]:
+    """Patches of a folder and those in it, sorted. Raises PatchListError where there are none."""
+    if not folder.is_dir():
+        raise PatchListError(f"expected a folder of images, got {folder}: no such folder")
+    is_image = lambda p: p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith(".")
+    found = sorted(p for p in folder.rglob("*") if is_image(p))
+    if not found:
+        raise PatchListError(f"{folder}: expected images ({', '.join(_IMAGE_SUFFIXES)}), got none")
+    return [str(p.relative_to(folder)) for p in found]
+
+
+def left_out(folder: pathlib.Path) -> list[str]:
+    """Images of a folder that end as slides do, and not as patches."""
+    known = slide_lib.SUFFIXES - set(_IMAGE_SUFFIXES)
+    is_image = lambda p: p.suffix.lower() in known and not p.name.startswith(".") and p.is_file()
+    found = sorted(p for p in folder.rglob("*") if is_image(p))
+    return [remote.printable(str(p.relative_to(folder))) for p in found]
+
+
+def folder_of(path: pathlib.Path, first: str) -> pathlib.Path:
+    """The folder that names of a list are relative to: the one that has the first of them."""
+    if path.is_dir():
+        return path
+    beside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
+    found = [folder for folder in (path.parent, *beside) if (folder / first).is_file()]
+    if not found:
+        looked = ", ".join(p.name for p in beside[:_NAMES_IN_ERROR])
+        raise PatchListError(
+            f"{path} names {first}, which is neither beside it nor in a folder there"
+            + (f" ({looked})" if looked else "")
+        )
+    return found[0]

@@ -1,0 +1,94 @@
+"""What a slide is known by: the content of all its files, never their names and sizes."""
+
+import functools
+import hashlib
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+from ssldiff_jax.slides import dicom
+
+_MIB = 2**20
+_WHOLE = 16 * _MIB  # larger files are known by samples: a scanner's has a GB
+_SAMPLES, _SAMPLE = 1024, 4096  # spread evenly between the first and the last MiB, bytes
+_BESIDE = (".msk", ".ovr", ".aux.xml")  # GDAL reads them with a raster
+_KEY_FILES = (".vms", ".vmu")  # of Hamamatsu: text that names the images
+
+
+def files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    """All files of a slide, itself first: the folder beside an MRXS, a series of DICOM instances,
+    what a Hamamatsu key file names, masks and overviews beside a raster."""
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        more = sorted(p for p in path.with_suffix("").rglob("*") if p.is_file())
+    elif suffix == ".dcm":
+        more = dicom.series_of(path)
+    elif suffix in _KEY_FILES:
+        more = _named_in(path)
+    else:
+        beside = (path.with_name(path.name + end) for end in _BESIDE)
+        more = [p for p in beside if p.is_file()]
+    return [path, *(p for p in more if p != path)]
+
+
+def without_parts(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
+    """Slides in their order, without files that are parts of one before or behind them."""
+    parts, slides = set(), []
+    for path in paths:
+        if path not in parts:
+            slides.append(path)
+            parts.update(files_of(path)[1:])
+    return [path for path in slides if path not in parts]
+
+
+def digest(path: pathlib.Path) -> str:
+    """A hash of a slide's files: of the whole of those up to 16 MiB, and of the size, both ends and
+    1024 places between them of others.
+
+    What writes a slide anew changes it nearly everywhere; a change of less than a thousandth of a
+    large file in place may be missed. Raises OSError for files that cannot be read.
+    """
+    stats = [(str(p), p.stat()) for p in files_of(path)]
+    return _digest(tuple((name, s.st_size, (s.st_mtime_ns, s.st_ctime_ns)) for name, s in stats))
+
+
+@functools.lru_cache(2**16)  # a launch asks several times
+def _digest(stats: tuple[tuple[str, int, tuple[int, int]], ...]) -> str:
+    found = hashlib.sha256()
+    for name, size, _ in stats:
+        with open(name, "rb", buffering=0) as file:
+            found.update(size.to_bytes(8, "big"))
+            for start, length in _places(size):
+                file.seek(start)
+                found.update(file.read(length))
+    return found.hexdigest()[:32]
+
+
+def _places(size: int) -> Iterator[tuple[int, int]]:
+    if size <= _WHOLE:
+        yield 0, size
+        return
+    yield 0, _MIB
+    step = (size - 2 * _MIB) // _SAMPLES
+    yield from ((_MIB + number * step, _SAMPLE) for number in range(_SAMPLES))
+    yield size - _MIB, _MIB
+
+
+def whole_digest(path: pathlib.Path) -> str:
+    """A hash of all that is in a slide's files, which copies share whatever they are called."""
+    hashes = []
+    for part in files_of(path):
+        with part.open("rb") as file:
+            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
+    first, *others = hashes
+    # Instances of a series, and parts of a folder, may be called anything.
+    named = [first, *others] if path.suffix.lower() != ".dcm" else sorted(hashes)
+    return hashlib.sha256("".join(named).encode()).hexdigest()
+
+
+def _named_in(path: pathlib.Path) -> list[pathlib.Path]:
+    text = path.read_text("utf-8", "replace") if path.stat().st_size < _MIB else ""
+    values = (line.partition("=")[2].strip() for line in text.splitlines())
+    folder = path.parent
+    named = (folder / value for value in values if value and os.sep not in value)
+    return sorted({p for p in named if p.is_file()})
