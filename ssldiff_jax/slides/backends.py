@@ -38,6 +38,8 @@ MAX_DECODED_PIXELS = 2**30
 """Largest plain image, 32768² px: it is decoded whole, at 3 bytes a pixel (twice at the peak)."""
 
 _GENERIC = "generic-tiff"  # OpenSlide's word for a tiled TIFF of no scanner
+# Of the formats that OpenSlide reads, those whose tiled pages it takes for levels unseen.
+_ANY_PAGE_IS_A_LEVEL = (_GENERIC, "aperio")
 _pillow_limit_lock = threading.Lock()
 
 
@@ -55,7 +57,7 @@ class OpenSlideBackend:
         self.pixel_size = scale.of_openslide(self._handle.properties)
         try:
             self._to_srgb = self._conversion() if config.colour == "srgb" else None
-            if self._handle.properties.get("openslide.vendor") == _GENERIC:
+            if self._handle.properties.get("openslide.vendor") in _ANY_PAGE_IS_A_LEVEL:
                 self._levels = levels.agreeing(path, self)
                 self.level_shapes = tuple(self.level_shapes[i] for i in self._levels)
             protocol.probe(self)
@@ -109,7 +111,10 @@ class PillowBackend(PixelBackend):
                 _check_decodable(image)
                 pixels.require_still(image)
                 pixel_size = scale.of_tiff(getattr(image, "tag_v2", {}))
+                is_deep = any(";16" in str(tile.args) for tile in image.tile)
                 image.load()
+                if is_deep:
+                    pixels.require_used(image)
                 profile = image.info.get("icc_profile") if config.colour == "srgb" else None
                 to_srgb = colour.ToSrgb.from_bytes(profile) if profile else None
                 super().__init__(pixels.to_rgb(image, to_srgb), pixel_size)
@@ -132,8 +137,8 @@ def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
     if vendor in (None, _GENERIC):
         if tiff.is_tiff(path):
             return _open_tiff(path, config, vendor)
-        if raster.is_jpeg2000(path):
-            return raster.open_jpeg2000(path, config)
+        if raster.is_jpeg2000(path) or (config.is_of_rasters and raster.is_deep_png(path)):
+            return raster.open_image(path, config)
     if config.bands or config.is_scaled:
         raise SlideError(
             "expected a georeferenced raster for config.data.reading.bands, low and high, or "

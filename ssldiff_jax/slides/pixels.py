@@ -13,6 +13,11 @@ WHITE = 255
 _ORIENTATION, _QUARTER_TURNS = 274, (5, 6, 7, 8)  # of EXIF
 
 SIXTEEN_BITS = 65535
+_OF_EIGHT = ("RGB", "RGBA", "LA")
+_UNUSED = (
+    "expected 16 bits of which 65535 is white, got values {}: pass --config.data.reading.low and "
+    "--config.data.reading.high, the values that become 0 and 255"
+)
 _USED = 2**15  # 16 bits that never reach their last bit hold 12 or 14
 
 
@@ -67,15 +72,20 @@ def uses_sixteen_bits(values: np.ndarray) -> bool:
     return bool(np.percentile(values, 99.9) >= _USED)
 
 
+def require_used(image: Image.Image) -> None:
+    """Raise ValueError where the upper half of 16 bits, of which Pillow keeps the upper eight, is
+    not used: they hold 12 or 14."""
+    colours = np.asarray(image.convert("RGB"))
+    if image.mode in _OF_EIGHT and colours.any() and np.percentile(colours, 99.9) < 128:
+        raise ValueError(_UNUSED.format(f"…{int(colours.max()) * 256 + 255}"))
+
+
 def _from_integers(gray: np.ndarray) -> UInt8[np.ndarray, "H W"]:
     if gray.size and (gray.min() < 0 or gray.max() > 65535):
         raise ValueError(
             f"expected gray values in 0…65535, got values from {gray.min()} to {gray.max()}"
         )
     if gray.any() and not uses_sixteen_bits(gray):
-        raise ValueError(
-            f"expected 16 bits of which 65535 is white, got values {gray.min()}…{gray.max()}: "
-            "bring it to 8 bits, or to a TIFF, which is read by config.data.reading.low and high"
-        )
+        raise ValueError(_UNUSED.format(f"{gray.min()}…{gray.max()}"))
     # 65535 = 257 × 255: the division rounds to the nearest.
     return ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)

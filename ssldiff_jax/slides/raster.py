@@ -35,9 +35,8 @@ warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarni
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag
 _STRIP_PIXELS = 2**22  # read at once: 100 MB of three bands as float64
 _JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
-_JPEG_2000_IMAGE = tiff.Layout(
-    0, (), 1, is_plain=False, names_colours=False, alpha="straight", tags={}
-)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_IMAGE = tiff.Layout(0, (), 1, is_plain=False, names_colours=False, alpha="straight", tags={})
 _LOOK, _LOOK_SIDE = 512, 4096  # values looked at a side, and the px they are taken from
 
 
@@ -191,11 +190,18 @@ def is_jpeg2000(path: pathlib.Path) -> bool:
         return file.read(12).startswith(_JPEG_2000)
 
 
-def open_jpeg2000(path: pathlib.Path, config: reading.ReadingConfig) -> RasterBackend:
-    """A JPEG 2000, which lies somewhere or is an image. Raises SlideError."""
+def is_deep_png(path: pathlib.Path) -> bool:
+    """Whether a file begins as a PNG of 16 bits does."""
+    with path.open("rb") as file:
+        head = file.read(25)
+    return head.startswith(_PNG) and head[24:] == b"\x10"
+
+
+def open_image(path: pathlib.Path, config: reading.ReadingConfig) -> RasterBackend:
+    """A JPEG 2000 or a deep PNG, which lies somewhere or is an image. Raises SlideError."""
     with _as_slide_error(path), _open(path) as file:
         lies_nowhere = file.crs is None
-    return RasterBackend(path, config, _JPEG_2000_IMAGE if lies_nowhere else None)
+    return RasterBackend(path, config, _IMAGE if lies_nowhere else None)
 
 
 def _first_tags(file: BinaryIO) -> set[int]:
@@ -212,8 +218,15 @@ def _first_tags(file: BinaryIO) -> set[int]:
 
 def _open(path: pathlib.Path | str, overview: int | None = None) -> rasterio.DatasetReader:
     which = {} if overview is None else {"overview_level": overview}
-    is_tiff = isinstance(path, str) or not is_jpeg2000(path)
-    return rasterio.open(path, driver="GTiff" if is_tiff else "JP2OpenJPEG", **which)
+    driver = "GTiff" if isinstance(path, str) else _driver(path)
+    return rasterio.open(path, driver=driver, **which)
+
+
+def _driver(path: pathlib.Path) -> str:
+    """Of GDAL's many, the one for how a file begins."""
+    if is_jpeg2000(path):
+        return "JP2OpenJPEG"
+    return "PNG" if is_deep_png(path) else "GTiff"
 
 
 def _pages(

@@ -7,11 +7,10 @@ import pytest
 import pyvips
 import rasterio
 import tifffile
-from PIL import Image
 from rasterio.enums import ColorInterp
 
 from ssldiff_jax import slides
-from ssldiff_jax.slides import pixels, reading
+from ssldiff_jax.slides import reading
 
 HEIGHT, WIDTH = 300, 410  # no multiples of a tile
 FORMS = {"strips": {}, "tiles": {"tile": (128, 128)}}
@@ -199,11 +198,27 @@ def test_sixteen_bits_that_are_used_are_mapped_alike(tmp_path, form):
     np.testing.assert_array_equal(image_of(path), (values.astype(int) + 128) // 257)
 
 
-def test_a_png_of_twelve_bits_in_sixteen_is_refused(tmp_path):
-    Image.fromarray(noise(1, np.uint16, high=4095)).save(tmp_path / "dapi.png")
-    assert "16 bits of which 65535 is white, got values 0…4095" in refusal(tmp_path / "dapi.png")
-    with pytest.raises(ValueError, match="got values 0…4095"):
-        pixels.to_rgb(Image.open(tmp_path / "dapi.png"))
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_png_of_twelve_bits_in_sixteen_asks_for_its_range(tmp_path, count):
+    values, path = noise(count, np.uint16, high=4095), tmp_path / "dapi.png"
+    kind = "grey16" if count == 1 else "rgb16"
+    pyvips.Image.new_from_array(values).copy(interpretation=kind).write_to_file(str(path))
+    assert "16 bits of which 65535 is white, got values" in refusal(path)
+    assert "…4095: pass --config.data.reading.low" in refusal(path)
+    expected = np.floor(values.reshape(HEIGHT, WIDTH, -1) / 4095 * 255 + 0.5)
+    found = image_of(path, high=4095.0)
+    np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_png_that_uses_sixteen_bits_is_a_picture(tmp_path, count):
+    values, path = noise(count, np.uint16), tmp_path / "deep.png"
+    kind = "grey16" if count == 1 else "rgb16"
+    pyvips.Image.new_from_array(values).copy(interpretation=kind).write_to_file(str(path))
+    expected = values.reshape(HEIGHT, WIDTH, -1) / 257
+    np.testing.assert_allclose(
+        image_of(path), np.broadcast_to(expected, (HEIGHT, WIDTH, 3)), atol=1
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
