@@ -37,11 +37,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     embeddings.each_shard(made, "latents", write)
     if not hosts.is_first():
         return None
-    sums = made.tally()
-    mean = sums[1] / sums[0]
-    std = np.sqrt(sums[2] / sums[0] - mean**2)
-    if config.autoencoder.latent_scaling == "none":
-        mean, std = np.zeros(channels), np.ones(channels)
+    mean, std = np.zeros(channels), np.ones(channels)
+    if config.autoencoder.latent_scaling != "none":
+        mean, std = _mean_and_std(made.tally())
     facts = {
         "latent_shift": mean.tolist(),
         "latent_scale": (1 / std).tolist(),
@@ -81,3 +79,21 @@ def _sums(moments: np.ndarray, channels: int) -> np.ndarray:
     square = mean**2 + (np.exp(np.clip(logvar, -30, 20)) if logvar.size else 0)
     count = np.full(channels, mean[..., 0].size)
     return np.stack([count, mean.sum(axis=(0, 1, 2)), square.sum(axis=(0, 1, 2))])
+
+
+def _mean_and_std(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each channel, from `_sums`. Their difference is safe here: half precision, in which
+    latents are stored, tells none apart whose mean is 2000 deviations or more, and float64 keeps
+    nine digits of a variance there.
+
+    Raises ValueError for a channel that no scale brings to unit variance.
+    """
+    mean, square = sums[1:] / sums[0]
+    variance = square - mean**2
+    wrong = np.flatnonzero(~(np.isfinite(variance) & (variance > 1e-12 * square)))
+    if len(wrong):
+        raise ValueError(
+            "latents must be finite and vary in every channel, got variances "
+            f"{variance[wrong].tolist()} in channels {wrong.tolist()}"
+        )
+    return mean, np.sqrt(variance)

@@ -107,3 +107,40 @@ def test_attention_to_one_token_is_its_value():
     q, k, v = normal(0, 2, 5, 12), normal(1, 2, 1, 12), normal(2, 2, 1, 12)
     found = jax.jit(attention.attend, static_argnums=3)(q, k, v, 3)
     np.testing.assert_array_equal(found, np.broadcast_to(v, (2, 5, 12)))
+
+
+def centred(x, groups, epsilon):
+    """Group norm in float64, from differences."""
+    rows = x.astype(np.float64).reshape(len(x), -1, groups, x.shape[-1] // groups)
+    rows = rows - rows.mean(axis=(1, 3), keepdims=True)
+    return (rows / np.sqrt(rows.var(axis=(1, 3), keepdims=True) + epsilon)).reshape(x.shape)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("mean", [0, 100, 1000, 10000])
+def test_group_norm_knows_deviations_far_below_the_mean(mean, groups):
+    """And its gradient, which is of the same differences."""
+    x = (mean + normal(0, 2, 16, 16, 8)).astype(np.float32)
+    norm = layers.GroupNorm(groups, epsilon=1e-5)
+    params = norm.init(jax.random.key(0), x)
+    weight = normal(1, 2, 16, 16, 8)
+    rounding = mean * 2.0**-22  # of values themselves
+    found, pull = jax.vjp(lambda x: norm.apply(params, x), x)
+    np.testing.assert_allclose(found, centred(x, groups, 1e-5), atol=1e-5 + rounding)
+
+    step = 1e-3 * normal(2, 2, 16, 16, 8)
+    moved = [centred(x.astype(np.float64) + s * step, groups, 1e-5) for s in (1, -1)]
+    expected = np.sum((moved[0] - moved[1]) * weight) / 2
+    assert np.sum(np.asarray(pull(weight)[0]) * step) == pytest.approx(
+        expected, rel=0.01, abs=0.01 * (1e-3 + rounding)
+    )
+
+
+def test_group_norm_of_flat_channels_is_their_bias():
+    """Groups of one channel of a blank image: nothing but rounding is left, and stays small."""
+    x = np.broadcast_to(np.float32([0.1, 30.3, -7.7, 1234.5]), (1, 64, 64, 4))
+    found = layers.GroupNorm(4, epsilon=1e-6).init_with_output(jax.random.key(0), x)[0]
+    assert np.abs(np.asarray(found)[..., :3]).max() < 0.01
+    faint = x + np.float32(0.01) * normal(3, 1, 64, 64, 4)
+    found = layers.GroupNorm(4, epsilon=1e-6).init_with_output(jax.random.key(0), faint)[0]
+    np.testing.assert_allclose(np.asarray(found).std(axis=(1, 2)), 1, atol=0.02)
