@@ -15,6 +15,7 @@ from ssldiff_jax.stages import (
     patches,
     runner,
     shortage,
+    slide_source,
     stage,
     table,
 )
@@ -57,6 +58,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
     context = stage.Context(config, workdir, _mesh(config, chosen))
     hosts.require_shared(workdir)
+    slide_source.ask_again()
     checks.check(table.STAGES, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())

@@ -47,11 +47,22 @@ def fingerprint(source: str) -> list[Any]:
     """Name, size and a hash of the content of a slide; size −1 where it cannot be asked."""
     try:
         if remote.is_remote(source):
-            return remote.fingerprint(source)
+            return list(_answer(source))
         path = pathlib.Path(source)
         return [path.name, path.stat().st_size, content.digest(path)]
     except (OSError, slide_lib.SlideError):
         return [remote.name_of(source), -1]
+
+
+@functools.cache
+def _answer(source: str) -> tuple[Any, ...]:
+    """Kept for a command: several of its checks ask."""
+    return tuple(remote.fingerprint(source))
+
+
+def ask_again() -> None:
+    """Ask remote slides anew: a command begins."""
+    _answer.cache_clear()
 
 
 def fingerprints(found: Sequence[str]) -> list[list[Any]]:

@@ -16,6 +16,7 @@ def bucket():
     names = [f"memory://bucket/slide_{number:03d}.svs" for number in range(200)]
     for number, name in enumerate(names):
         system.pipe(name, b"x" * (number + 1))
+    slide_source.ask_again()
     yield names
     system.rm("memory://bucket", recursive=True)
 
@@ -43,3 +44,14 @@ def test_one_that_does_not_answer_is_known_by_its_size_of_minus_one(bucket):
     missing = "memory://bucket/none.svs"
     found = slide_source.fingerprints([bucket[0], missing, bucket[1]])
     assert [facts[1] for facts in found] == [1, -1, 2]
+
+
+def test_a_command_asks_each_slide_once(bucket, monkeypatch):
+    asked, ask = [], remote.fingerprint
+    monkeypatch.setattr(remote, "fingerprint", lambda s: asked.append(s) or ask(s))
+    first = slide_source.fingerprints(bucket)
+    assert slide_source.fingerprints(bucket) == first
+    assert sorted(asked) == bucket
+    fsspec.filesystem("memory").pipe(bucket[3], b"mended")
+    slide_source.ask_again()
+    assert slide_source.fingerprints(bucket[3:4])[0][1] == len(b"mended")
