@@ -145,9 +145,9 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
     rows, cols = (old / new for old, new in zip(source.size, size, strict=True))
     if (rows, cols) != (1, 1):
         _LOG.info(
-            "the image covers the ground of its reference: %d × %d px that were %d × %d, so that "
-            "what it shows is drawn larger or smaller than it is",
-            *size, *source.size,
+            "a reference of %d × %d px is drawn as %d × %d on the same ground: its cells are "
+            "larger or smaller there, what they show is as large as in patches",
+            *source.size, *size,
         )  # fmt: skip
     return source.place.scaled(rows, cols)
 
