@@ -1,6 +1,5 @@
 """Records from patches that are already cut."""
 
-import concurrent.futures
 import dataclasses
 import functools
 import hashlib
@@ -9,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.data import patch_list, plan
+from ssldiff_jax.data import ahead, patch_list, plan
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.weights import features
 
@@ -74,8 +73,8 @@ def _used(patches: patch_list.PatchList, side: int) -> _Used:
     """Every patch of the right size that can be read, and each picture once, in whatever file and
     however turned: copies would stand on both sides of a split."""
     look = functools.partial(_look, patches, side)
-    with concurrent.futures.ThreadPoolExecutor(_READ_TOGETHER) as pool:
-        looks = list(pool.map(look, range(len(patches))))
+    numbers = range(len(patches))
+    looks = list(ahead.ahead(look, numbers, threads=_READ_TOGETHER, count=8 * _READ_TOGETHER))
     left_out = getattr(patches, "left_out", [])
     reason = "expected a file that ends as patches do (.png, .jpg, .tif, .bmp …), got another"
     numbers, first = [], {}
