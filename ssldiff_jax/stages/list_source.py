@@ -73,8 +73,8 @@ def _used(patches: patch_list.PatchList, side: int) -> _Used:
     """Every patch of the right size that can be read, and each picture once, in whatever file and
     however turned: copies would stand on both sides of a split."""
     look = functools.partial(_look, patches, side)
-    numbers = range(len(patches))
-    looks = list(ahead.ahead(look, numbers, threads=_READ_TOGETHER, count=8 * _READ_TOGETHER))
+    waiting = 8 * _READ_TOGETHER
+    looks = list(ahead.ahead(look, range(len(patches)), threads=_READ_TOGETHER, count=waiting))
     left_out = getattr(patches, "left_out", [])
     reason = "expected a file that ends as patches do (.png, .jpg, .tif, .bmp …), got another"
     numbers, first = [], {}
