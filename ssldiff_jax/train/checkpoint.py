@@ -1,7 +1,6 @@
 """Orbax checkpoints of a training's state and of a canvas on its way."""
 
 import contextlib
-import logging
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ssldiff_jax.core import exhausted
-from ssldiff_jax.train import hosts
+from ssldiff_jax.train import hosts, save_noise
 from ssldiff_jax.train import step as step_lib
 
 _CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
@@ -26,7 +25,7 @@ class Checkpoints:
 
     def __init__(self, folder: epath.Path, *, keep: int = 2):
         _require_writable(folder)
-        logging.getLogger("absl").addFilter(_is_told_once)
+        save_noise.silence()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
         )
@@ -97,11 +96,6 @@ class Checkpoints:
             raise exhausted.DiskFullError(what, self._bytes) from error
 
 
-def _is_told_once(record: logging.LogRecord) -> bool:
-    """Whether to log: not the tracebacks of errors that Orbax hands to its caller too."""
-    return not (record.exc_info and "orbax" in record.pathname)
-
-
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
@@ -124,6 +118,7 @@ class CanvasCheckpoints:
             multiprocessing_options=who,
         )
         place = ocp.JsonCheckpointHandler(multiprocessing_options=who)
+        save_noise.silence()
         folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, create=False, multiprocessing_options=who
