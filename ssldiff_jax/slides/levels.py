@@ -1,16 +1,13 @@
 """Which of the stored levels show the image: some files mark a picture of the glass as one."""
 
 import itertools
-import logging
 import pathlib
 
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.slides import tiff
+from ssldiff_jax.slides import tiff, told
 from ssldiff_jax.slides.protocol import Backend
-
-_LOG = logging.getLogger(__name__)
 
 _WINDOWS, _WINDOW = 4, 32  # compared a side of the image, and their side, px of the level
 _ALIKE = 16  # mean difference of their mean colours, of 255
@@ -26,8 +23,10 @@ def agreeing(path: pathlib.Path, backend: Backend) -> list[int]:
         if tiff.is_level(backend.level_shapes[0], shape) and _is_alike(backend, kept[-1], level):
             kept.append(level)
         else:
-            _LOG.warning("%s: a page of %d × %d px is no level of %d × %d px and left out",
-                         path, *shape, *backend.level_shapes[0])  # fmt: skip
+            full = "{} × {} px".format(*backend.level_shapes[0])
+            told.once(
+                f"{path}: a page of {shape[0]} × {shape[1]} px is no level of {full} and left out"
+            )
     return kept
 
 

@@ -1,7 +1,6 @@
 """What the numbers in a raster mean: which bands are colours, tables of them, transparency."""
 
 import dataclasses
-import logging
 import pathlib
 from typing import Literal
 
@@ -11,10 +10,8 @@ from jaxtyping import Bool, Shaped, UInt8
 from rasterio import windows
 from rasterio.enums import ColorInterp
 
-from ssldiff_jax.slides import pixels, reading, tiff
+from ssldiff_jax.slides import pixels, reading, tiff, told
 from ssldiff_jax.slides.protocol import SlideError
-
-_LOG = logging.getLogger(__name__)
 
 _COLOURS = ("red", "green", "blue")
 _LOOKS, _LOOK = 8, 64  # windows looked at a side of the image, and their side, px
@@ -122,6 +119,8 @@ def _bands(
             f"expected one channel, or red, green and blue, got {colours} channels in {path}: pass "
             "--config.data.reading.bands=(<numbers of three, or one>)"
         )
+    if file.count > 3:
+        told.once(f"{path}: bands 1, 2 and 3 of {file.count} are taken for red, green and blue")
     return [1, 2, 3] if file.count >= 3 else [1]
 
 
@@ -131,29 +130,36 @@ def named_bands(path: pathlib.Path, file: rasterio.DatasetReader) -> list[int]:
     Raises SlideError where names contradict the order that is taken without them.
     """
     described = [(text or "").strip().lower() for text in file.descriptions]
-    interpreted = [c.name for c in file.colorinterp]
-    for names in (described, interpreted):
-        if all(names.count(colour) == 1 for colour in _COLOURS):
-            found = [names.index(colour) + 1 for colour in _COLOURS]
-            if names is described and set(_COLOURS) <= set(interpreted):
-                others = [interpreted.index(colour) + 1 for colour in _COLOURS]
-                if others != found:
-                    _LOG.warning(
-                        "%s: bands %s are described as red, green and blue, and marked as bands %s:"
-                        " the description is taken", path, found, others)  # fmt: skip
-            return found
-    for names in (described, interpreted):
-        wrong = [
-            f"{number} is {name}"
-            for number, name in enumerate(names, 1)
-            if name in _COLOURS and file.count >= 3 and _COLOURS.index(name) + 1 != number
-        ]
-        if wrong:
-            raise SlideError(
-                f"expected bands called red, green and blue in {path}, got {', '.join(wrong)}: "
-                "pass --config.data.reading.bands=(<red>,<green>,<blue>)"
-            )
-    return []
+    marked = [c.name for c in file.colorinterp]
+    found, others = _numbers(described), _numbers(marked)
+    if found and others and found != others:
+        told.once(
+            f"{path}: bands {found} are described as red, green and blue, and marked as bands "
+            f"{others}: the description is taken"
+        )
+    if not (found or others):
+        _require_order(path, described)
+        _require_order(path, marked)
+    return found or others
+
+
+def _numbers(names: list[str]) -> list[int]:
+    """The bands called red, green and blue, where each is called so once."""
+    is_whole = all(names.count(colour) == 1 for colour in _COLOURS)
+    return [names.index(colour) + 1 for colour in _COLOURS] if is_whole else []
+
+
+def _require_order(path: pathlib.Path, names: list[str]) -> None:
+    wrong = [
+        f"{number} is {name}"
+        for number, name in enumerate(names, 1)
+        if name in _COLOURS and len(names) >= 3 and _COLOURS.index(name) + 1 != number
+    ]
+    if wrong:
+        raise SlideError(
+            f"expected bands called red, green and blue in {path}, got {', '.join(wrong)}: "
+            "pass --config.data.reading.bands=(<red>,<green>,<blue>)"
+        )
 
 
 def _table(
@@ -201,8 +207,8 @@ def _alpha(
     if found.all() or not len(seen):
         return 0, "mask"
     is_mask = np.isin(seen, (255, full)).mean() >= _OPAQUE
-    _LOG.warning("%s: band %d, called alpha, is %s", path, number,
-                 "a mask: white where it is 0" if is_mask else "no mask: data")  # fmt: skip
+    kind = "a mask: white where it is 0" if is_mask else "no mask: data"
+    told.once(f"{path}: band {number}, called alpha, is {kind}")
     return (number if is_mask else 0), "mask"
 
 

@@ -1,7 +1,6 @@
 """Which page of a TIFF is the image, and what its tags say of the pixels."""
 
 import dataclasses
-import functools
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -9,9 +8,9 @@ from typing import Any
 
 import tifffile
 
+from ssldiff_jax.slides import told
 from ssldiff_jax.slides.protocol import SlideError
 
-_LOG = logging.getLogger(__name__)
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is told by our errors
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -22,6 +21,8 @@ _OLD_REDUCED = 2  # of SubfileType
 _OLD_SUBFILE, _ORIENTATION, _DEPTH = 255, 274, 32997
 _SCALE = (270, 282, 283, 296)  # description, resolutions, their unit
 _ALPHA = {1: "premultiplied", 2: "straight"}
+# None, CCITT, LZW, JPEG, deflate, packbits, JPEG 2000: what OpenSlide and Pillow both decode.
+_COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32946, 32773, 33003, 33005, 34712))
 _LARGER = 2  # times the area: the image, of several that are no levels of each other
 
 
@@ -150,12 +151,14 @@ def _image(path: pathlib.Path, pages: list[Page]) -> Page:
     return image
 
 
-@functools.lru_cache(4096)  # slides are opened again and again
 def _tell(path: pathlib.Path, image: Page, left_out: tuple[Page, ...]) -> None:
     if left_out:
-        shapes = ", ".join(f"{p.number} ({p.shape[0]} × {p.shape[1]} px)" for p in left_out)
-        _LOG.warning("%s: page %d of %d × %d px is the image; left out, as no level of it: page %s",
-                     path, image.number, *image.shape, shapes)  # fmt: skip
+        shape = "{0[0]} × {0[1]} px".format
+        others = ", ".join(f"{p.number} ({shape(p.shape)})" for p in left_out)
+        told.once(
+            f"{path}: page {image.number} of {shape(image.shape)} is the image; left out, as no "
+            f"level of it: page {others}"
+        )
 
 
 def _check_single(path: pathlib.Path, file: tifffile.TiffFile) -> None:
@@ -176,6 +179,7 @@ def _is_plain(page: tifffile.TiffPage) -> bool:
         int(_tag(page, _ORIENTATION, 1)) == 1
         and (bits if isinstance(bits, int) else max(bits)) == 8
         and int(page.sampleformat or 1) == 1
+        and int(page.compression) in _COMPRESSIONS
         and (samples == _SAMPLES.get(kind) or has_alpha)
     )
 

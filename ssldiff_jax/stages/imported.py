@@ -1,6 +1,7 @@
 """Embeddings computed elsewhere, as a run's config names them."""
 
 import dataclasses
+import hashlib
 import logging
 import pathlib
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class EmbeddingsSection:
         if not self.source:
             return None
         corners = pathlib.Path(self.corners).expanduser() if self.corners else ""
-        return [published.fingerprint(str(path)) for path in (self.path, corners)]
+        return [_known_by(path) if path else None for path in (self.path, corners)]
 
     def of_list(self) -> features.Features:
         """The embeddings of a list of patches.
@@ -75,6 +76,14 @@ class EmbeddingsSection:
                 "folder of .h5 files that do"
             )
         return found
+
+
+def _known_by(path: pathlib.Path) -> str:
+    """A hash of names, sizes and times: of files that change places, sums of sizes tell nothing."""
+    published.fingerprint(str(path))  # raises where there is nothing
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()[:32]
 
 
 def check_alignment(

@@ -115,6 +115,18 @@ def test_colours_in_planes_or_pixels(tmp_path, form, planar, compression):
     np.testing.assert_array_equal(image_of(path), image)
 
 
+@pytest.mark.parametrize("compression", ["lzw", "packbits", "zstd", "webp", "lzma"])
+@pytest.mark.parametrize("form", FORMS)
+def test_however_it_is_compressed(tmp_path, compression, form):
+    values, path = noise(), tmp_path / "image.tif"
+    tiles = {"tiled": True, "blockxsize": 128, "blockysize": 128} if form == "tiles" else {}
+    try:
+        gdal(path, values, compress=compression, photometric="RGB", webp_lossless=True, **tiles)
+    except (rasterio.errors.RasterioError, ValueError) as error:
+        pytest.skip(str(error))
+    np.testing.assert_array_equal(image_of(path), values)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("white", ["MINISBLACK", "MINISWHITE"])

@@ -349,6 +349,17 @@ def test_bad_features_cost_their_slide(tmp_path, harm, reason, check):
     assert reason in found["2.tif"]
 
 
+def test_features_that_changed_places_are_others(tmp_path):
+    """Of one size and time, as a renaming leaves them."""
+    paths = [with_features(tmp_path, name, tissue(int(name))) for name in ("1", "2")]
+    features_of(tmp_path)
+    os.rename(paths[0], tmp_path / "aside")
+    os.rename(paths[1], paths[0])
+    os.rename(tmp_path / "aside", paths[1])
+    with pytest.raises(ValueError, match=r"inputs\.embeddings"):
+        features_of(tmp_path)
+
+
 def test_slides_that_share_the_name_of_their_features_are_left_out(tmp_path):
     for name in ("1", "2"):
         with_features(tmp_path, name, tissue(int(name)))
