@@ -143,11 +143,13 @@ def _data() -> ConfigDict:
     c.tissue.smooth_radius_um = 16.0
 
     c.holdout = ConfigDict()
-    # case: whole cases by a hash of their name; area: the lowest rows of every slide.
+    # case: whole cases by a hash of their name, of two or more at least one; area: the lowest rows
+    # of every slide.
     c.holdout.by = "case"
     # How much is held out, of cases or of rows.
     c.holdout.fraction = 0.1
-    # What in a file's name is its case; names without a match are their own case.
+    # What in a file's name is its case. Names without a match are their own case, and refused where
+    # they look like parts of one; '.+' says that each is one.
     c.holdout.case_regex = r"TCGA-\w{2}-\w{4}"
 
     c.records = ConfigDict()

@@ -6,7 +6,7 @@ import itertools
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -14,12 +14,14 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides import tissue
 
+Side: TypeAlias = Literal["train", "test"]
+
 
 @dataclasses.dataclass(frozen=True)
 class HoldoutConfig:
-    """`case` holds out whole cases (stable when slides are added), `area` the lowest rows of
-    every slide; `fraction` says how much. `case_regex` finds the case in a file name; names
-    without one are their own case."""
+    """`case` holds out whole cases (stable when slides are added, and of two or more never none),
+    `area` the lowest rows of every slide; `fraction` says how much. `case_regex` finds the case in
+    a file name; names without one are their own case."""
 
     by: Literal["case", "area"]
     fraction: float
@@ -28,6 +30,12 @@ class HoldoutConfig:
     def __post_init__(self):
         if not 0 < self.fraction < 1:
             raise ValueError(f"fraction must lie in (0, 1), got fraction={self.fraction}")
+        try:
+            re.compile(self.case_regex)
+        except re.error as error:
+            raise ValueError(
+                f"case_regex must be a regular expression, got {self.case_regex!r}: {error}"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,17 +144,31 @@ class Source:
     skipped: list[dict[str, str]]
 
 
+def match_of(name: str, case_regex: str) -> str:
+    """What the pattern finds in a file name, "" for nothing."""
+    found = re.search(case_regex, name)
+    return found.group(0) if found else ""
+
+
+def stem_of(name: str) -> str:
+    """A name without folder and suffix."""
+    return pathlib.PurePath(name).stem
+
+
 def case_of(name: str, case_regex: str) -> str:
     """The case that a slide or patch of that file name belongs to: what the pattern finds in it,
     else the name without folder and suffix."""
-    found = re.search(case_regex, name)
-    return found.group(0) if found else pathlib.PurePath(name).stem
+    return match_of(name, case_regex) or stem_of(name)
+
+
+def hash_of(case: str) -> float:
+    """A number in [0, 1) that depends on nothing but the name."""
+    return int(hashlib.sha256(case.encode()).hexdigest()[:12], 16) / 16**12
 
 
 def is_held_out(case: str, fraction: float) -> bool:
-    """Whether a case is in the held-out part; depends on nothing but its name."""
-    value = int(hashlib.sha256(case.encode()).hexdigest()[:12], 16)
-    return value / 16**12 < fraction
+    """Whether a case is in the held-out part by its name alone, whatever other cases there are."""
+    return hash_of(case) < fraction
 
 
 def split_at(split: str, scale: float) -> str:
@@ -159,14 +181,17 @@ def count_held_out(count: int, fraction: float) -> int:
     return count - round(count * (1 - fraction))
 
 
-def parts(slide: slide_lib.Slide, holdout: HoldoutConfig, mpp: float) -> dict[str, tuple[int, int]]:
-    """Rows [top, bottom) of a slide that belong to "train" and "test", at `mpp`."""
+def parts(
+    slide: slide_lib.Slide, holdout: HoldoutConfig, mpp: float, side: Side | None = None
+) -> dict[str, tuple[int, int]]:
+    """Rows [top, bottom) of a slide that belong to "train" and "test", at `mpp`; `side` is that of
+    its case where it isn't the one that its name alone gives."""
     height, _ = slide.shape_at(mpp)
     if holdout.by == "area":
         line = height - count_held_out(height, holdout.fraction)
         return {"train": (0, line), "test": (line, height)}
     held_out = is_held_out(case_of(slide.path.name, holdout.case_regex), holdout.fraction)
-    return {"test" if held_out else "train": (0, height)}
+    return {side or ("test" if held_out else "train"): (0, height)}
 
 
 def squares(

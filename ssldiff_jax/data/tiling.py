@@ -70,6 +70,7 @@ class Task:
         archive: where entries lie.
         find_cells: the patches that are known already, if any.
         known: changes when those do.
+        side: the split of its case, where it is another than that of the name alone.
     """
 
     source: str
@@ -79,6 +80,7 @@ class Task:
     archive: pathlib.Path
     find_cells: FindCells | None = None
     known: Any = None
+    side: plan.Side | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +91,8 @@ class Task:
     def folder(self) -> pathlib.Path:
         """Where its entry will lie."""
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
-        digest = config_lib.digest(self.name, self.fingerprint, self.config, self.known)
+        facts = [self.name, self.fingerprint, self.config, self.known]
+        digest = config_lib.digest(*facts, *([self.side] if self.side else []))
         return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
 
     @property
@@ -132,7 +135,7 @@ def tile(task: Task) -> None:
 
 def _tile(task: Task, slide: slide_lib.Slide) -> None:
     config = task.config
-    parts = plan.parts(slide, config.holdout, config.patch_mpp)
+    parts = plan.parts(slide, config.holdout, config.patch_mpp, task.side)
     known = task.find_cells(slide, parts) if task.find_cells else None
     examined = tissue.examine(slide, config.tissue)
     about = {

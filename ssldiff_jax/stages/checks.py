@@ -10,8 +10,10 @@ import jax
 import psutil
 from jax.sharding import Mesh
 
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.data import patch_list
 from ssldiff_jax.slides import remote
-from ssldiff_jax.stages import abstract, case_tables, runner, stage
+from ssldiff_jax.stages import abstract, case_tables, runner, slide_source, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
@@ -32,7 +34,7 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
     errors: list[Exception] = []
     _note(errors, lambda: runner.check(table, context, chosen, force))
     plan = Plan.of(table, context, chosen, force)
-    for find in (_batches, _method, _files, _tables, _memory, _disk):
+    for find in (_cases, _batches, _method, _files, _tables, _memory, _disk):
         for reason in find(plan):
             errors.append(RefusedError(reason))
     reasons = list(dict.fromkeys(str(error) for error in errors))
@@ -93,6 +95,19 @@ def _reasons(checks: Iterator[Callable[[], object]]) -> Iterator[str]:
     for check_ in checks:
         _note(errors, check_)
     yield from map(str, errors)
+
+
+def _cases(plan: Plan) -> Iterator[str]:
+    """Names of slides that tell no cases to hold out."""
+    data = plan.context.config.data
+    if "patches" not in plan.stages or not data.slides or patch_list.is_list(data.slides):
+        return  # lists are small, and cut first
+    try:
+        slide_source.cases_of(data)
+    except config_lib.ConfigError as error:
+        yield str(error)
+    except (ValueError, OSError):
+        return  # slides that cannot be found, of which the runner tells
 
 
 def batches(trainings: Mapping[str, loop.TrainConfig], devices: int) -> Iterator[str]:

@@ -74,6 +74,9 @@ def _of_slides(
 ) -> dict[str, Any] | None:
     section = context.config.embeddings
     tasks = slide_source.tasks(context.config, archive_folder(context), listed)
+    split = slide_source.cases_of(context.config.data, listed)
+    if split:
+        _LOG.info("%s", split)
     agreement = None
     if section.source and section.check == "pixels":
         agreement = hosts.first_alone(

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.data import archive, demo_slide, patch_list, plan, tiling
+from ssldiff_jax.data import archive, cases, demo_slide, patch_list, plan, tiling
 from ssldiff_jax.slides import content, pyramid, remote, tissue
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
@@ -80,20 +80,36 @@ def tiling_config(data: run_config.DataConfig) -> tiling.TilingConfig:
     )  # fmt: skip
 
 
+def cases_of(
+    data: run_config.DataConfig, images: patch_list.PatchList | None = None
+) -> cases.Cases | None:
+    """The cases of all slides, or of a list's images; None where rows are held out.
+
+    Raises ConfigError where names tell no cases to hold out.
+    """
+    if data.holdout.by != "case":
+        return None
+    if images is not None:
+        return cases.Cases.of([images.name(i) for i in range(len(images))], data.holdout)
+    return cases.Cases.of(list(map(remote.name_of, sources(data))), data.holdout)
+
+
 def tasks(
     config: run_config.RunConfig, folder: pathlib.Path, images: patch_list.PatchList | None = None
 ) -> list[tiling.Task]:
     """A task for every slide, or for every image of a list.
 
     Slides of one name whose embeddings are found by it cannot be opened. Raises SlideError where
-    the config does not tell the microns per pixel of images.
+    the config does not tell the microns per pixel of images, ConfigError for names that tell no
+    cases to hold out.
     """
     data, section = config.data, config.embeddings
-    cells = imported_cells.ImportedCells(section, data) if section.source else None
+    known = imported_cells.ImportedCells(section, data) if section.source else None
     how = tiling_config(data)
+    split = cases_of(data, images)
     make = lambda source, opener, facts: tiling.Task(
-        source, opener, [facts, data.mpp, dataclasses.astuple(data.reading)], how, folder, cells,
-        section.fingerprint(),
+        source, opener, [facts, data.mpp, dataclasses.astuple(data.reading)], how, folder, known,
+        section.fingerprint(), split and split.moved(remote.name_of(source)),
     )  # fmt: skip
     if images is not None:
         if not data.mpp:
@@ -104,7 +120,7 @@ def tasks(
         names = [images.name(i) for i in range(len(images))]
         return [make(name, opener(i), [images.source, i]) for i, name in enumerate(names)]
     found = sources(data)
-    shared = _shared_names(found) if cells else set()
+    shared = _shared_names(found) if known else set()
     options = {"mpp": data.mpp or None, "reading": data.reading}
     is_shared = lambda s: pathlib.PurePath(s).stem in shared
     opener = lambda s: (

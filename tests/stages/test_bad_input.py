@@ -10,7 +10,7 @@ from PIL import Image
 
 from configs import tiny
 from ssldiff_jax.core import files
-from ssldiff_jax.data import demo_slide, records
+from ssldiff_jax.data import demo_slide, plan, records
 from ssldiff_jax.stages import launch, stage
 
 HEIGHT, WIDTH = 600, 640
@@ -165,3 +165,20 @@ def test_full_disk_leaves_no_half_file(workdir, slide, monkeypatch, name):
     assert not (workdir / "patches" / "done.json").exists()
     monkeypatch.setattr(files.os, "replace", replace)
     assert patches(workdir, slide)["regions"] == 2  # goes on once there is room
+
+
+def test_of_two_cases_one_is_held_out(workdir, slide):
+    """By hash alone neither would be."""
+    names = ("a.png", "b.png")
+    assert not any(plan.is_held_out(name[0], 0.05) for name in names)
+    for name in names:
+        slide.with_name(name).write_bytes(slide.read_bytes())
+    # The second file's pixels are those of the first unless they differ.
+    Image.fromarray(stained()[::-1]).save(slide.with_name("b.png"))
+    by_case = (("data.holdout.by", "case"), ("data.holdout.fraction", 0.05),
+               ("data.engine.processes", 1))  # fmt: skip
+    found = patches(workdir, ",".join(str(slide.with_name(name)) for name in names), *by_case)
+    assert found["records"]["train"] > 0
+    assert found["records"]["test"] > 0
+    message = refusal(workdir.parent / "one", slide.with_name("a.png"), *by_case)
+    assert "holdout.by=area" in message
