@@ -119,8 +119,9 @@ def turned(image):
     return {"copy": image, "mirrored": image[:, ::-1], "turned": np.rot90(image)}
 
 
-@pytest.mark.parametrize("how", ["copy", "mirrored", "turned"])
-@pytest.mark.parametrize("by", ["case", "area"])
+@pytest.mark.parametrize(
+    ("how", "by"), [("copy", "case"), ("copy", "area"), ("mirrored", "case"), ("turned", "area")]
+)
 def test_copies_of_a_patch_are_on_one_side(tmp_path, how, by):
     folder = tmp_path / "patches"
     folder.mkdir()
@@ -324,29 +325,29 @@ def by_magnification(path):
         file["coords"].attrs["patch_size_level0"] = 66
 
 
-@pytest.mark.parametrize(
-    ("harm", "reason"),
-    [
-        (break_file, "expected embeddings, got"),
-        (not_finite, "must be finite, got NaN"),
-        (outside, "must lie inside 2.tif"),
-        (other_length, "must have 48 dimensions as most have, got 47"),
-        (in_furlongs, "must be in px or um, got unit='furlong'"),
-        (missing, "got none for 2.tif"),
-        (by_magnification, "patches must have 64 px"),
-    ],
-)
+HARMS = {
+    break_file: "expected embeddings, got",
+    not_finite: "must be finite, got NaN",
+    outside: "must lie inside 3.tif",
+    other_length: "must have 48 dimensions as most have, got 47",
+    in_furlongs: "must be in px or um, got unit='furlong'",
+    missing: "got none for 6.tif",
+    by_magnification: "patches must have 64 px",
+}
+
+
 @pytest.mark.parametrize("check", ["pixels", "none"])
-def test_bad_features_cost_their_slide(tmp_path, harm, reason, check):
-    for number in range(1, 4):
-        path = with_features(tmp_path, str(number), tissue(number))
-        if number == 2:
-            harm(path)
+def test_bad_features_cost_their_slide(tmp_path, check):
+    for number in range(len(HARMS) + 2):
+        path = with_features(tmp_path, str(number + 1), tissue(number))
+        if number < len(HARMS):
+            list(HARMS)[number](path)
     told = features_of(tmp_path, ("embeddings.check", check))
-    assert told.startswith("1 of the files")
+    assert told.startswith(f"{len(HARMS)} of the files")
     found = quarantine(tmp_path / "run")
-    assert found.keys() == {"2.tif"}
-    assert reason in found["2.tif"]
+    assert found.keys() == {f"{number + 1}.tif" for number in range(len(HARMS))}
+    for number, reason in enumerate(HARMS.values(), 1):
+        assert reason in found[f"{number}.tif"]
 
 
 def test_features_that_changed_places_are_others(tmp_path):
@@ -370,8 +371,7 @@ def test_slides_that_share_the_name_of_their_features_are_left_out(tmp_path):
     assert "must have names of their own" in found["2.tif"]
 
 
-@pytest.mark.parametrize("unit", ["um", "µm", "microns"])
-@pytest.mark.parametrize("mpp", [0.5, 0.25])
+@pytest.mark.parametrize(("unit", "mpp"), [("um", 0.5), ("µm", 0.25)])
 def test_coords_in_microns_are_taken_in_microns(tmp_path, unit, mpp):
     """As STAMP writes them."""
     image = tissue(1)
