@@ -111,7 +111,8 @@ def _data() -> ConfigDict:
     c.patch_mpp = 0.5
 
     c.reading = ConfigDict()
-    # Bands of a raster that are red, green and blue, or the one that is all; () is the first three.
+    # Bands of a raster that are red, green and blue, or the one that is all; () is those called so,
+    # else the first three.
     c.reading.bands = ()
     # Values of a raster that become black and white; both 0 takes 8 bits as they are.
     c.reading.low = 0.0

@@ -1,5 +1,5 @@
 """The readers behind a slide: OpenSlide for scanners' files, Pillow for plain images, GDAL for
-georeferenced rasters."""
+rasters and for images whose numbers the other two take for something else."""
 
 import contextlib
 import pathlib
@@ -125,7 +125,8 @@ class PillowBackend(PixelBackend):
 def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
     """Open a GeoTIFF with GDAL, else with OpenSlide what it recognises, else with Pillow.
 
-    A GeoTIFF is not OpenSlide's, which takes a fourth band for transparency. Raises SlideError.
+    A GeoTIFF is not OpenSlide's, which takes a fourth band for transparency. Other TIFFs of no
+    scanner are GDAL's where they are not plain (`tiff.Layout`). Raises SlideError.
     """
     if raster.is_geotiff(path):
         tags = _upright_tags(path)

@@ -1,4 +1,4 @@
-"""Georeferenced rasters of any size and depth, read by windows."""
+"""Rasters of any size and depth, georeferenced or not, read by windows."""
 
 import base64
 import contextlib

@@ -16,10 +16,10 @@ _PNG_DEPTH = 24  # where a PNG tells its bits
 class ReadingConfig:
     """What to make of files that are not plain RGB of 8 bits."""
 
-    # Bands of a georeferenced raster for red, green, blue, counted from 1; one is repeated. None:
-    # the first three, or the first where there are fewer.
+    # Bands of a raster (any TIFF, JPEG 2000) for red, green, blue, counted from 1; one is
+    # repeated. None: those called so, else the first three, or the first where there are fewer.
     bands: tuple[int, ...] = ()
-    # Values of a georeferenced raster that become 0 and 255; what lies beyond is cut off. Both 0:
+    # Values of a raster that become 0 and 255; what lies beyond is cut off. Both 0:
     # bands of 8 bits as they are stored.
     low: float = 0.0
     high: float = 0.0
