@@ -67,7 +67,9 @@ def orient(image: np.ndarray, orientation: int) -> np.ndarray:
         # Pixels are moved whole: channel by channel takes four times as long.
         whole = np.dtype((np.void, image.itemsize * image.shape[2]))
         return orient(image.view(whole)[..., 0], orientation)[..., None].view(image.dtype)
-    turned = np.rot90(image, orientation % 4)
+    quarter = orientation % 4
+    turned = image.swapaxes(0, 1) if quarter % 2 else image
+    turned = turned[:: -1 if quarter in (1, 2) else 1, :: -1 if quarter in (2, 3) else 1]
     return np.ascontiguousarray(turned[:, ::-1] if orientation >= 4 else turned)
 
 

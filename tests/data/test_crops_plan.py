@@ -43,6 +43,13 @@ def test_orientations_form_a_group_with_inverses():
     assert (product != product.T).any()  # the dihedral group of the square does not commute
 
 
+def test_orientations_are_quarter_turns_and_then_mirrored():
+    image = np.random.default_rng(1).integers(0, 256, (5, 5, 3), np.uint8)
+    for i in range(8):
+        turned = np.rot90(image, i % 4)
+        np.testing.assert_array_equal(crops.orient(image, i), turned[:, ::-1] if i > 3 else turned)
+
+
 def test_orientation_keeps_channels_apart():
     image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
     for i in range(8):
