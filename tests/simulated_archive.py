@@ -142,6 +142,7 @@ def write_entry(task, number: int, count: int, image: np.ndarray | None) -> None
             native_mpp=MPP,
             shape=[side, side],
             identity=f"walk-{number}",
+            look=f"walk-{number}",
             tissue=dict.fromkeys(tissue.KINDS, 1 / len(tissue.KINDS)),
             parts={split: [0, side]},
             regions=[] if image is None else [{"tissue": 1.0, "cells": region}],
