@@ -25,11 +25,9 @@ def placed(
         if not forced:
             _require_own(table, name, there)
         return there
-    for folder in _numbered(root / table[name].slug(context.config)):
-        there = context.at(name, folder)
-        if _is_free(folder) or _is_own(table, name, there):
-            return there
-    raise AssertionError("numbers do not end")
+    first = root / table[name].slug(context.config)
+    places = (context.at(name, folder) for folder in _numbered(first))
+    return next(at for at in places if _is_free(at.folder(name)) or _is_own(table, name, at))
 
 
 def _numbered(first: pathlib.Path) -> Iterator[pathlib.Path]:
