@@ -613,8 +613,11 @@ def _evaluate() -> ConfigDict:
     c = ConfigDict()
     # Held-out patches that are drawn again and compared with real ones; 0: large images alone.
     c.num_patches = 10_000
-    # Training patches among which copies are looked for.
-    c.num_training = 10_000
+    # Training patches among which copies are looked for, at most; 0: those of every record. What
+    # was copied from others is not found, so the part of records that was searched is told as
+    # `power`. A million are as many JPEGs, a pass of the judge and 1.5 GB of features (of 384
+    # numbers).
+    c.num_training = 1_000_000
     # Of the files that features are taken of; 0 is PNG.
     c.jpeg_quality = 0
     # Networks besides the run's own: fid-inception=FILE, clip=FOLDER, or a published ViT=FILE.

@@ -119,7 +119,6 @@ def _prior(c):
 
 def _evaluate(c):
     c.num_patches = 64
-    c.num_training = 512
     c.classes = "stain"
 
 

@@ -27,7 +27,15 @@ _PIXELS = {
     "seams": {"last_step": _OVER_REAL, "worst_phase": _OVER_REAL, "cell_lines": _OVER_REAL},
     "rings": {"border": _OVER_REAL, "profile": {"generated": [-5.0], "real": [0.1]}},
 }
-_ENCODER = {"dim": 8, "hash": "abc", "retrieval_top1": {"4": 0.9, "11": 0.5}, "effective_rank": 3.5}
+_ENCODER = {
+    "dim": 8,
+    "hash": "abc",
+    "retrieval_top1": {"4": 0.9, "11": 0.5},
+    "effective_rank": 3.5,
+    "retrieval_of_views": 0.7,
+    "effective_rank_of_noise": 7.5,
+    "num_ranked": 80,
+}
 _LARGE = {"height": 32, "width": 48, "unet_forwards": 7, "decoder_calls": 1, "seconds": 2.5}
 HOSTILE = "</script><script>window.hacked=alert('&')</script>.svs"
 _VOID = {"meta", "img", "input", "br"}

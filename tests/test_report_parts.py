@@ -226,6 +226,9 @@ def test_nearest_training_patches_are_shown_in_pairs(tmp_path):
     test_report.write(tmp_path / "evaluate" / "results.json", told)
     said = "<b>25.0 %</b> (10.0 … 50.0 %; 2.00 % are expected if none is a copy) of generated"
     assert said in gallery.nearest(tmp_path, tmp_path)
+    told["memorisation"]["power"] = 0.001
+    test_report.write(tmp_path / "evaluate" / "results.json", told)
+    assert "if none is a copy; 0.100 % of training were" in gallery.nearest(tmp_path, tmp_path)
     sprite = smooth(16, 16)
     save(tmp_path / "evaluate" / "nearest.png", sprite)
     text = gallery.nearest(tmp_path, tmp_path)

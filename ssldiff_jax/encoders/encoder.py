@@ -13,6 +13,8 @@ from ssldiff_jax.encoders import augment, dino, infonce, known, vit
 
 OWN = "own"
 
+_ROUNDING = 1e-10  # variance of unit vectors that are the same in float32
+
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -150,13 +152,18 @@ def unit(embedding: Float[arrays.AnyArray, "*B D"]) -> np.ndarray:
 
 
 def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:
-    """exp of the entropy of the covariance spectrum: 1 is collapse, D is white.
+    """exp of the entropy of the covariance spectrum: 1 is collapse, D is white; of N vectors no
+    more than N − 1. 1 too where all differ by no more than rounding.
 
     Roy and Vetterli 2007.
     """
-    centred = unit(embedding) - unit(embedding).mean(axis=0)
-    spectrum = np.linalg.svd(centred, compute_uv=False) ** 2
-    p = spectrum / max(spectrum.sum(), 1e-12)
+    direction = unit(np.asarray(embedding, np.float64))
+    centred = direction - direction.mean(axis=0)
+    if np.sum(centred**2) < _ROUNDING * len(centred):
+        return 1.0
+    tall = centred if len(centred) >= centred.shape[1] else centred.T
+    spectrum = np.maximum(np.linalg.eigvalsh(tall.T @ tall), 0)
+    p = spectrum / spectrum.sum()
     return float(np.exp(-np.sum(p * np.log(np.maximum(p, 1e-12)))))
 
 

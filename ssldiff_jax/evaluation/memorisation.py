@@ -50,6 +50,8 @@ class Memorisation:
         expected: the fraction of a generator that is no nearer to training than held-out images.
         p_value: how often such a generator's fraction would be this high or higher; it knows that
             both sets are samples, and takes features as independent.
+        power: the chance that the training image which a copy is of was searched: a generator that
+            copies everything is found to copy about this part.
         worst: the nearest pairs, nearest first.
         counts: generated, held-out, training.
     """
@@ -60,6 +62,7 @@ class Memorisation:
     high: float
     expected: float
     p_value: float
+    power: float
     worst: tuple[Copy, ...]
     counts: tuple[int, int, int]
 
@@ -69,6 +72,7 @@ def compare(
     held_out: Float[np.ndarray, "M D"],
     training: Float[np.ndarray, "T D"],
     *,
+    power: float = 1.0,
     quantile: float = 0.01,
     num_worst: int = 16,
 ) -> Memorisation:
@@ -77,12 +81,15 @@ def compare(
     Args:
         generated: features of generated images.
         held_out: of real images, of other slides than training.
-        training: of all training images; it may be a memory map, which is read in blocks.
+        training: of training images; it may be a memory map, which is read in blocks.
+        power: which part of all training images these are.
         quantile: of held-out features, the part that counts as copies; at least 1 / (M + 1).
         num_worst: how many pairs to name.
     """
     if not 0 < quantile < 1:
         raise ValueError(f"expected a quantile between 0 and 1, got quantile={quantile}")
+    if not 0 < power <= 1:
+        raise ValueError(f"expected a part of all training images, 0…1, got power={power}")
     both = nearest(np.concatenate([generated, held_out]), training)
     distance, of_real = np.split(both.distance, [len(generated)])
     if min(len(distance), len(of_real)) < 1:
@@ -108,6 +115,7 @@ def compare(
         float(interval.high),
         rank / (len(of_real) + 1),
         float(chance),
+        power,
         tuple(Copy(int(i), int(both.index[i]), float(distance[i])) for i in worst),
         (len(distance), len(of_real), len(training)),
     )

@@ -2,6 +2,7 @@
 were computed elsewhere, in the order of our records."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,14 +15,15 @@ from ssldiff_jax.data import ahead, store
 from ssldiff_jax.data import crops as crops_lib
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.diffusion import cells
-from ssldiff_jax.encoders import encoder
+from ssldiff_jax.encoders import encoder, variety
 from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import hosts, logs
 from ssldiff_jax.weights import features
 
+_LOG = logging.getLogger(__name__)
+
 _BATCH = 256
 _READ = 32  # records that a thread reads together
-_RANKED = 256
 """Embeddings whose effective rank is told."""
 
 
@@ -85,15 +87,29 @@ def _computed(context: stage.Context) -> dict[str, Any] | None:
     each_shard(made, "embeddings", write)
     if not hosts.is_first():
         return None
-    seen = np.unique(np.linspace(0, len(table) - 1, _RANKED).astype(int)).tolist()
-    sample = [(table[i], source[table[i].record]) for i in seen]
-    facts = {
-        "dim": model.dim,
-        "encoder": parts.encoder_digest(model),
-        "effective_rank": encoder.effective_rank(_of_patches(sample, model, config)),
-    }
+    found = _variety(model, source, table, config)
+    facts = {"dim": model.dim, "encoder": parts.encoder_digest(model), **found.facts}
     made.close(**facts)
     return facts
+
+
+def _variety(
+    model: encoder.Encoder,
+    source: records_lib.RecordSource,
+    table: crops_lib.CropTable,
+    config: crops_lib.CropConfig,
+) -> variety.Variety:
+    """Of embeddings of crops from all over the table; a warning tells where they have collapsed."""
+    count = variety.num_ranked(model.dim)
+    seen = np.unique(np.linspace(0, len(table) - 1, count).astype(int)).tolist()
+    embedding = []
+    for start in range(0, len(seen), _BATCH):
+        batch = [(table[i], source[table[i].record]) for i in seen[start : start + _BATCH]]
+        embedding.append(_of_patches(batch, model, config))
+    found = variety.Variety.of(np.concatenate(embedding), model.origin)
+    if found.collapse:
+        _LOG.warning("embeddings: %s", found.collapse)
+    return found
 
 
 def _of_patches(
@@ -135,15 +151,19 @@ def _imported(context: stage.Context) -> dict[str, Any]:
     places = parts.records(context, "train").places
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
-    progress, rank = logs.Progress("embeddings", len(places)), 0.0
+    progress, ranked = logs.Progress("embeddings", len(places)), []
+    every = max(1, len(places) // variety.num_ranked(dim))
     for start in range(0, len(places), _BATCH):
         # Records are in the order of their slides, so every file is read once.
         embedding = _rows(places[start : start + _BATCH, [0, 3]], embeddings)
-        rank = rank or encoder.effective_rank(embedding)
+        ranked.append(embedding[-start % every :: every])
         writer.append(embedding=embedding)
         progress.update(len(embedding))
     progress.close()
-    facts = {"dim": dim, "source": context.config.embeddings.source, "effective_rank": rank}
+    found = variety.Variety.of(np.concatenate(ranked))
+    if found.collapse:
+        _LOG.warning("%s: %s", context.config.embeddings.source, found.collapse)
+    facts = {"dim": dim, "source": context.config.embeddings.source, **found.facts}
     writer.close(**facts)
     return facts
 

@@ -5,9 +5,13 @@ run ever reads it but the evaluation."""
 import logging
 from typing import Any
 
-from ssldiff_jax.core import files
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ssldiff_jax.core import files, layers
 from ssldiff_jax.data import loader
-from ssldiff_jax.encoders import encoder
+from ssldiff_jax.encoders import augment, encoder, variety
 from ssldiff_jax.evaluation import extractors
 from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import loop
@@ -17,12 +21,14 @@ _LOG = logging.getLogger(__name__)
 
 _SHIFTS_PX = (4, 6, 11)
 _NUM_TESTED = 256
+_BLOCK = 512  # patches in memory
+_BY_CHANCE = 3  # patches that are found among any number
 _NUM_AVERAGED = 4096
 
 
 def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     """Train, or take published weights; then write `encoder.json`: sizes, hash, retrieval and
-    effective rank."""
+    effective rank. A warning tells of embeddings that have collapsed, or tell nothing."""
     config, section = context.config, getattr(context.config, name)
     if name == "encoder" and config.embeddings.source:
         # Its embeddings are all there is of it.
@@ -47,10 +53,11 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
         seen = parts.patches_at(context, "train", _NUM_AVERAGED, px)
         exact = extractors.OfEncoder(name, model)
         model = model.measured_from(exact(seen).mean(axis=0))
-    facts = _measure(context, model)
+    facts = _measure(context, model, name)
     files.write_json(context.folder(name) / "encoder.json", facts)
-    _LOG.info("%s: retrieval %s, effective rank %.1f of %d", name, facts["retrieval_top1"],
-                 facts["effective_rank"], facts["dim"])  # fmt: skip
+    _LOG.info("%s: retrieval %s, of views %.3f, effective rank %.1f of %d (white noise %.1f)",
+              name, facts["retrieval_top1"], facts["retrieval_of_views"], facts["effective_rank"],
+              facts["dim"], facts["effective_rank_of_noise"])  # fmt: skip
     return facts
 
 
@@ -59,19 +66,58 @@ def run_judge(context: stage.Context) -> dict[str, Any]:
     return run(context, "judge")
 
 
-def _measure(context: stage.Context, model: encoder.Encoder) -> dict[str, Any]:
+def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[str, Any]:
+    """Retrieval among held-out patches: of a patch moved, where records are larger than patches,
+    and of a view of it; and how many directions embeddings take."""
     px = context.config.data.crops.patch_px
-    exact = extractors.OfEncoder("measured", model)
-    embed = lambda shift: exact(parts.patches_at(context, "test", _NUM_TESTED, px, shift))
+    patches = lambda shift: parts.patches_at(context, "test", _NUM_TESTED, px, shift)
     slack = context.config.data.records.record_px - px
-    centre = embed(0)
+    seen, jitter = patches(0), getattr(context.config, name).model.jitter
+    exact = extractors.OfEncoder("measured", model)
+    centre = exact(seen)
+    found = variety.Variety.of(_embeddings(context, exact, model.dim), model.origin)
+    by_view = encoder.top1(exact(_views(seen, jitter)), centre)
+    if found.collapse:
+        _LOG.warning("%s: %s", name, found.collapse)
+    elif by_view <= _BY_CHANCE / len(centre):
+        _LOG.warning("%s: %.3g of %d patches are found by a view of them, as many as by chance: "
+                     "embeddings tell nothing", name, by_view, len(centre))  # fmt: skip
     return {
         "dim": int(centre.shape[1]),
         "hash": parts.encoder_digest(model),
         "origin": model.origin.tolist(),
         "num_tested": len(centre),
         "retrieval_top1": {
-            shift: encoder.top1(embed(shift), centre) for shift in _SHIFTS_PX if shift <= slack
+            shift: encoder.top1(exact(patches(shift)), centre)
+            for shift in _SHIFTS_PX
+            if shift <= slack
         },
-        "effective_rank": encoder.effective_rank(centre),
+        "retrieval_of_views": by_view,
+        **found.facts,
     }
+
+
+def _embeddings(
+    context: stage.Context, embed: extractors.Extractor, dim: int
+) -> Float[np.ndarray, "N D"]:
+    """Of as many held-out patches as a rank should be of, or of all; some in memory at a time."""
+    count, px, found = variety.num_ranked(dim), context.config.data.crops.patch_px, []
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        found.append(embed(parts.patches_at(context, "test", stop, px, start=start)))
+        if len(found[-1]) < stop - start:
+            break
+    return np.concatenate(found)
+
+
+def _views(
+    patches: UInt8[np.ndarray, "N s s 3"], jitter: augment.ColorJitter
+) -> UInt8[np.ndarray, "N s s 3"]:
+    """The inner 7/8 of each patch, enlarged, its colours changed as training changes them: another
+    view that needs nothing of what lies around. It is never turned: embeddings tell that."""
+    side = patches.shape[1]
+    margin = max(1, side // 16)
+    inner = layers.to_image(patches[:, margin : side - margin, margin : side - margin])
+    large = jax.image.resize(inner, patches.shape, "linear")
+    keys = jax.random.split(jax.random.key(0), len(patches))
+    return np.asarray(layers.to_uint8(jax.vmap(jitter)(keys, large)))

@@ -14,7 +14,8 @@ class EvaluateSection:
 
     Attributes:
         num_patches: 0 compares large images alone.
-        num_training: training patches among which copies are looked for.
+        num_training: training patches among which copies are looked for, at most; 0 takes those of
+            every record.
         jpeg_quality: of the files that features are taken of; 0 is PNG, without loss.
         extractors: further networks, "fid-inception=/weights/file", "clip=/folder", or a published
             ViT's name; the run's encoder and judge always are.
@@ -40,9 +41,9 @@ class EvaluateSection:
 
     def __post_init__(self):
         least = compared.LEAST
-        if self.num_patches < 0 or 0 < self.num_patches < least or self.num_training < 1:
+        if self.num_patches < 0 or 0 < self.num_patches < least or self.num_training < 0:
             raise ValueError(
-                f"num_patches must be 0 or at least {least} and num_training 1 or more, got "
+                f"num_patches must be 0 or at least {least} and num_training 0 or more, got "
                 f"num_patches={self.num_patches}, num_training={self.num_training}"
             )
         if not 0 <= self.jpeg_quality <= 100:

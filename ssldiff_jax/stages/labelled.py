@@ -4,16 +4,18 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Iterable
+from concurrent import futures
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, machine
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.data import measures, mosaic, plan, shuffle
 from ssldiff_jax.data import records as records_lib
+from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import parts, region_conditions, stage
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +56,12 @@ class Source:
         return told(self.records.record(number), name)
 
 
+def shifts_of(data: run_config.DataConfig) -> tuple[int, ...]:
+    """How far into a record, px, patches are taken: its middle, then other places."""
+    room = data.records.record_px - data.crops.patch_px
+    return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))
+
+
 def told(record: bytes, name: str) -> str:
     """A text that a serialised record holds."""
     features = tf_example_pb2.Example.FromString(record).features
@@ -73,16 +81,25 @@ class Sample:
     places: Int[np.ndarray, "N 2"]
 
     @classmethod
+    def at_most(cls, source: Source, count: int) -> "Sample":
+        """`count` patches as `draw` takes them; all that there are where these are no more, or for
+        0. Eight bytes each are in memory."""
+        shifts = np.array(shifts_of(source.context.config.data), np.int32)
+        if 0 < count < len(source.records) * len(shifts):
+            return cls.draw(source, count)
+        numbers = np.arange(len(source.records), dtype=np.int32)
+        places = np.stack([np.repeat(numbers, len(shifts)), np.tile(shifts, len(numbers))], axis=1)
+        return cls(source, places)
+
+    @classmethod
     def draw(cls, source: Source, count: int) -> "Sample":
         """`count` patches in the middle of records; where records are few, at other places of
         them too, and fewer where there are no more (a warning tells)."""
-        data = source.context.config.data
-        room = data.records.record_px - data.crops.patch_px
         order = shuffle.first(count, len(source.records), seed=0)
-        shifts = dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4))
+        shifts = shifts_of(source.context.config.data)
         taken = [order[: max(count - i * len(order), 0)] for i in range(len(shifts))]
         numbers = np.concatenate(taken)
-        shift = np.repeat(list(shifts), [len(part) for part in taken])
+        shift = np.repeat(shifts, [len(part) for part in taken])
         if len(numbers) < count:
             _LOG.warning(
                 "%d of the %d patches of %s wanted are there", len(numbers), count, source.split
@@ -100,15 +117,22 @@ class Sample:
         return self.source.patch(*self.places[index].tolist())
 
     def pixels(self, start: int, stop: int) -> UInt8[np.ndarray, "N s s 3"]:
-        """Those from `start` up to `stop`."""
-        return np.stack([self.patch(index)[1] for index in range(start, min(stop, len(self)))])
+        """Those from `start` up to `stop`, decoded by all cores."""
+        indices = range(start, min(stop, len(self)))
+        with futures.ThreadPoolExecutor(machine.cores()) as pool:
+            return np.stack(list(pool.map(lambda index: self.patch(index)[1], indices)))
+
+    @property
+    def part_of_records(self) -> float:
+        """Of how many of the split's records a patch is among these, 0…1."""
+        return len(np.unique(self.places[:, 0])) / len(self.source.records)
 
     def cases(self) -> list[str]:
         """The case of each, as its slide's records tell."""
-        slides = self.source.records.places[[number for number, _ in self.places], 0]
-        first = dict(zip(slides.tolist()[::-1], [n for n, _ in self.places][::-1], strict=True))
-        of_slide = {slide: self.source.told(number, "case") for slide, number in first.items()}
-        return [of_slide[slide] for slide in slides.tolist()]
+        slides = self.source.records.places[self.places[:, 0], 0]
+        _, first, member = np.unique(slides, return_index=True, return_inverse=True)
+        names = [self.source.told(number, "case") for number in self.places[first, 0].tolist()]
+        return [names[slide] for slide in member.tolist()]
 
     def classes(self, labels: Labels) -> list[str]:
         """What each shows, or was recorded as. Raises ConfigError where records hold nothing."""

@@ -53,13 +53,15 @@ def crop_table(config: run_config.RunConfig, source: records_lib.RecordSource) -
 
 
 def patches_at(
-    context: stage.Context, split: str, count: int, side: int, shift: int = 0
+    context: stage.Context, split: str, count: int, side: int, shift: int = 0, *, start: int = 0
 ) -> np.ndarray:
-    """Squares of `side` px at (shift, shift) of `count` records, in a fixed random order."""
+    """Squares of `side` px at (shift, shift) of the first `count` records in a fixed random order,
+    without the first `start`: `[0 S S 3]` where there are no more."""
     source = records(context, split)
-    order = shuffle.first(count, len(source), seed=0)
+    order = shuffle.first(count, len(source), seed=0)[start:]
     at = np.s_[shift : shift + side, shift : shift + side]
-    return np.stack([source[int(i)][at] for i in order])
+    found = [source[int(i)][at] for i in order]
+    return np.stack(found) if found else np.zeros((0, side, side, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import classed, generator, labelled, parts, redrawn, stage
 
 _SHOWN = 64
+_EXAMPLES = 10_000  # that classes are measured in: a mean of features needs no more
 
 OWN = ("judge", "encoder")
 """Networks of a run itself."""
@@ -62,6 +63,7 @@ class Protocol:
         by: the networks of features.
         held_out: patches that are drawn again.
         training: patches among which copies are looked for.
+        examples: training patches that classes are told by; `training` itself where it is not many.
         classes: what both show; None where no classes are asked for.
         shared: where real patches and features are kept.
     """
@@ -70,6 +72,7 @@ class Protocol:
     by: Networks
     held_out: labelled.Sample
     training: labelled.Sample
+    examples: labelled.Sample
     classes: classed.Classed | None
     shared: pathlib.Path
 
@@ -88,11 +91,13 @@ class Protocol:
                 "--config.evaluate.num_patches=0 judges large images alone"
             )
         of_models = labelled.Source(context.of_models, "train")
-        training = labelled.Sample.draw(of_models, section.num_training)
+        training = labelled.Sample.at_most(of_models, section.num_training)
+        is_much = len(training) > _EXAMPLES
+        examples = labelled.Sample.draw(of_models, _EXAMPLES) if is_much else training
         for network in by.values():
             reference(context, extraction_of(context, network))
-        classes = classed.Classed.of_run(context, held_out, training)
-        return cls(context, by, held_out, training, classes, shared)
+        classes = classed.Classed.of_run(context, held_out, examples)
+        return cls(context, by, held_out, training, examples, classes, shared)
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
         """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into
@@ -111,18 +116,26 @@ class Protocol:
                 context, extraction, *seen[name], "held-out patches", folder,
                 cases=self.held_out.cases(), paired=True,
             )  # fmt: skip
-        of_training = redrawn.extract(
-            self.by["judge"],
-            lambda start, stop: pair.real.format.through(self.training.pixels(start, stop)),
-            len(self.training),
-            self.shared / "training",
-        )
+        of_training = self._judged(self.training, pair.real.format, "training")
         found["memorisation"] = _copies(seen["judge"], of_training, pair, self.training, folder)
-        confusion = self.classes and self.classes.confusion(seen, of_training)
+        confusion = None
+        if self.classes:
+            confusion = self.classes.confusion(seen, self._of_examples(pair, of_training))
         if confusion:
             files.write_json(folder / "confusion.json", confusion)
             found["confusion"] = confusion
         return found
+
+    def _of_examples(self, pair: redrawn.Redrawn, of_training: Features) -> Features:
+        """The judge's features of what classes are told by; nothing where prompts tell them."""
+        if self.examples is self.training or not self.classes.labels:
+            return of_training
+        return self._judged(self.examples, pair.real.format, "examples")
+
+    def _judged(self, sample: labelled.Sample, kept: stored.Format, name: str) -> Features:
+        """The judge's features of training patches, as files of held-out ones are kept."""
+        read = lambda start, stop: kept.through(sample.pixels(start, stop))
+        return redrawn.extract(self.by["judge"], read, len(sample), self.shared / name)
 
     def _redraw(self, model: generator.Generator, folder: pathlib.Path) -> redrawn.Redrawn:
         """The patches, and a page of some."""
@@ -200,7 +213,7 @@ def _copies(
 ) -> dict[str, Any]:
     """Whether drawn patches are nearer to training than held-out ones are, by the judge."""
     real, drawn = features
-    found = memorisation.compare(drawn, real, of_training)
+    found = memorisation.compare(drawn, real, of_training, power=training.part_of_records)
     beside = lambda copy: (pair.drawn.one(copy.generated), training.patch(copy.training)[1])
     rows = [np.concatenate(beside(copy), axis=1) for copy in found.worst]
     pyramid.write_png(folder / "nearest.png", np.concatenate(rows))

@@ -61,8 +61,11 @@ def extract(
     def write(temporary: pathlib.Path) -> None:
         shape = count, extractor.dim
         found = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        progress = logs.Progress(f"features by {extractor.name}", count)
         for start, stop in blocks(count):
             found[start:stop] = extractor(read(start, stop))
+            progress.update(stop - start)
+        progress.close()
         found.flush()
 
     if not path.exists():

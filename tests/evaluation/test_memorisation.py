@@ -58,6 +58,19 @@ def test_a_generator_that_copies_a_little_is_unlikely_by_chance(training):
     assert memorisation.compare(generated, normal(3, 400, 8), training).p_value < 1e-4
 
 
+@pytest.mark.parametrize("searched", [1, 70, 350, 700])
+def test_of_copies_the_part_that_was_searched_is_found(training, searched):
+    """All of 700 training features are copied; as many are found as were looked for, beside the
+    hundredth that is expected by chance."""
+    part = training[np.random.default_rng(0).permutation(700)[:searched]]
+    copies = training + 1e-4 * normal(1, 700, 8)
+    found = memorisation.compare(copies, normal(3, 999, 8), part, power=searched / 700)
+    assert found.power == searched / 700
+    assert found.fraction == pytest.approx(found.power, abs=0.03)
+    assert found.fraction >= found.power
+    assert found.counts == (700, 999, searched)
+
+
 def test_held_out_images_of_training_are_warned_of(training, caplog):
     with caplog.at_level(logging.WARNING, logger="ssldiff_jax"):
         found = memorisation.compare(normal(1, 50, 8), training[:90].copy(), training)
@@ -75,6 +88,9 @@ def test_a_memory_map_is_read(training, tmp_path):
 def test_sets_that_cannot_be_compared_are_refused(training):
     with pytest.raises(ValueError, match="a quantile between 0 and 1, got quantile=1"):
         memorisation.compare(training, training, training, quantile=1.0)
+    for power in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"a part of all training images, 0…1, got {power=}"):
+            memorisation.compare(training, training, training, power=power)
     with pytest.raises(ValueError, match="got 0 generated and 700 held-out"):
         memorisation.compare(training[:0], training, training)
     with pytest.raises(ValueError, match="at least 1 training vectors, got 0"):

@@ -87,6 +87,28 @@ def test_a_sample_of_270_million_records_takes_the_memory_of_the_sample(tmp_path
     assert set(sample.places[:, 1].tolist()) == {16}
 
 
+def test_all_patches_are_those_of_every_record(scene):
+    source = labelled.Source(scene, "train")
+    count = len(source.records)
+    every = labelled.Sample.at_most(source, 0)
+    assert len(every) == len(labelled.shifts_of(scene.config.data)) * count
+    drawn = labelled.Sample.draw(source, len(every))
+    assert sorted(map(tuple, every.places.tolist())) == sorted(map(tuple, drawn.places.tolist()))
+    slides = source.records.places[every.places[:, 0], 0]
+    assert (np.diff(slides) >= 0).all()
+    assert len(labelled.Sample.at_most(source, 10**6)) == len(every)
+    few = labelled.Sample.at_most(source, 3)
+    assert (len(few), few.part_of_records) == (3, 3 / count)
+    assert every.part_of_records == 1
+    single = np.stack([every.patch(i)[1] for i in range(2, 5)])
+    np.testing.assert_array_equal(every.pixels(2, 5), single)
+
+
+def test_patches_know_their_cases(scene):
+    sample = labelled.Sample.draw(labelled.Source(scene, "test"), 5)
+    assert sample.cases() == ["scene"] * 5
+
+
 def test_samples_are_of_different_places_and_slides_lie_together(scene):
     source = labelled.Source(scene, "train")
     count = len(source.records)

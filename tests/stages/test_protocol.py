@@ -57,6 +57,8 @@ def test_statistics_are_a_file_that_knows_what_it_is_of(workdir, results):
 def test_copies_are_looked_for_and_shown(workdir, results):
     found = results["memorisation"]
     assert found["counts"] == [COUNT, COUNT, COUNT]
+    records = files.read_json(workdir / "patches" / "done.json")["facts"]["records"]["train"]
+    assert found["power"] == pytest.approx(COUNT / records)
     assert 0 <= found["fraction"] <= 1
     similarity = [pair["similarity"] for pair in found["pairs"]]
     assert similarity == sorted(similarity, reverse=True)

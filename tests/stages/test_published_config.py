@@ -72,5 +72,11 @@ def test_every_stage_of_the_published_config_runs(slides, tmp_path):
     facts = files.read_json(tmp_path / "patches" / "done.json")["facts"]
     assert facts["records"]["train"] > 0
     assert facts["records"]["test"] > 0
+    # Records are no larger than patches here: nothing can be moved, but views can be made.
+    for name in ("encoder", "judge"):
+        facts = files.read_json(tmp_path / name / "encoder.json")
+        assert facts["retrieval_top1"] == {}
+        assert 0 <= facts["retrieval_of_views"] <= 1
+        assert facts["effective_rank"] <= facts["effective_rank_of_noise"] * 1.05
     lines = (tmp_path / "encoder" / "metrics.jsonl").read_text()
     assert "center_entropy" in lines

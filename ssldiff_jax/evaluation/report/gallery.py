@@ -105,7 +105,9 @@ def _chance(found: Mapping[str, Any]) -> str:
     if "low" not in found:
         return ""
     low, high = charts.number(100 * found["low"]), _percent(found["high"])
-    return f" ({low} … {high}; {_percent(found['expected'])} are expected if none is a copy)"
+    searched = f"; {_percent(found['power'])} of training were searched" if "power" in found else ""
+    expected = _percent(found["expected"])
+    return f" ({low} … {high}; {expected} are expected if none is a copy{searched})"
 
 
 def _pair(image: pyvips.Image, target: pathlib.Path, pair: Mapping[str, Any]) -> str:

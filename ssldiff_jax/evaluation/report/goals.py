@@ -134,8 +134,10 @@ ROWS = (
     Row("outermost pixels of patches drawn alone, grey levels over their middle (real patches)",
         _means("rings.border"), text=_GREY),
     Row("KID of held-out patches drawn alone (95 %)", **_networks("patches.{}.kid")),
-    Row("of those, nearer to training than held-out ones (95 %); expected of none copied",
-        judge=("memorisation", "memorisation.expected"), text="{:.2f}; {:.3f}"),
+    Row("of those, nearer to training than held-out ones (95 %); expected of none copied; part of "
+        "training searched",
+        judge=("memorisation", "memorisation.expected", "memorisation.power"),
+        text="{:.2f}; {:.3f}; {:.3g}"),
     Row("taken for the class that led them (real ones, for their own)",
         judge=("confusion.accuracy", "confusion.of_real.accuracy"), text="{:.2f} ({:.2f})"),
     Row("images from labels alone: asked and shown, by pixels (ceiling on real ones)",

@@ -18,6 +18,8 @@ _FEATURES = (
 )
 _PIXELS = ("layout_correlation", "seams", "rings")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
+_VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked")
+"""Of encoders too, None of those that were trained before they were measured."""
 _NO_STEPS = ("report", "draw", "variations", "sweep", "watch", "compare", "study", "export",
              "verify", "compile", "bench")  # fmt: skip
 """An earlier report, and tools."""
@@ -61,8 +63,8 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "reconstruction_ssim": autoencoder["ssim"],
         "judge": judge and _pick(judge, _FEATURES),
         "embedding_dim": _facts(models, "embeddings")["dim"],
-        "encoder": None if "imported" in encoder else _pick(encoder, _ENCODER),
-        "judge_encoder": judge and _pick(_facts(models, "judge"), _ENCODER),
+        "encoder": None if "imported" in encoder else _encoder(encoder),
+        "judge_encoder": judge and _encoder(_facts(models, "judge")),
         **{name: results.get(name) for name in _JUDGED},
         "memorisation": _without(results.get("memorisation"), "pairs"),
         "agreement": _optional(workdir / "imagine" / "results.json").get("agreement"),
@@ -87,7 +89,18 @@ def _facts(workdir: pathlib.Path, stage: str) -> dict[str, Any]:
     return read(workdir / stage / "done.json")["facts"]
 
 
-def _pick(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _encoder(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return _pick(facts, _ENCODER) | {name: facts.get(name) for name in _VARIETY}
+
+
+def _pick(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """These of the values; ValueError names the stage's key that an earlier form lacks."""
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(
+            f"the report expected figures {', '.join(missing)}, got those of an earlier form; "
+            "--config.force with the stage that makes them, such as evaluate, makes them anew"
+        )
     return {name: values[name] for name in names}
 
 

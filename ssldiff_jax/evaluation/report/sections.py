@@ -128,20 +128,28 @@ def duration(seconds: float) -> str:
 
 
 def encoder_table(encoders: Mapping[str, Mapping[str, Any]]) -> str:
-    """Retrieval at shifts and effective rank, one column an encoder."""
+    """Retrieval at shifts and by a view, and effective rank; one column an encoder."""
     shifts = sorted({int(s) for e in encoders.values() for s in e["retrieval_top1"]})
     rows: list[tuple[str, Any]] = [
         (f"retrieval, {s} px away", lambda e, s=s: number(e["retrieval_top1"].get(str(s))))
         for s in shifts
     ]
-    rank = lambda e: f"{number(e['effective_rank'])} <small>of {e['dim']}</small>"
-    rows += [("effective rank", rank), ("weights", lambda e: html.escape(str(e["hash"])))]
+    rows.append(("retrieval by a view", lambda e: number(e["retrieval_of_views"])))
+    rows += [("effective rank", _rank), ("weights", lambda e: html.escape(str(e["hash"])))]
     head = "".join(f"<td>{html.escape(name)}</td>" for name in encoders)
     body = "".join(
         f"<tr><th>{label}</th>{''.join(f'<td>{get(e)}</td>' for e in encoders.values())}</tr>"
         for label, get in rows
     )
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _rank(encoder: Mapping[str, Any]) -> str:
+    """Beside that of white noise, where it was measured."""
+    said, noise = f"of {encoder['dim']}", encoder["effective_rank_of_noise"]
+    if noise is not None:
+        said += f"; {encoder['num_ranked']:,} vectors of white noise have {number(noise)}"
+    return f"{number(encoder['effective_rank'])} <small>{said}</small>"
 
 
 def key_values(values: Mapping[str, Any]) -> str:
