@@ -28,8 +28,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
     judges = {n: extractors.OfEncoder(n, parts.load_encoder(context, n)) for n in names}
     rows, alone = [], {}
-    sections = {way: sample_section(config, way) for way in config.sweep.ways}
-    for way, section in sections.items():
+    sections = [sample_section(config, way) for way in config.sweep.ways]
+    for way, section in zip(config.sweep.ways, sections, strict=True):
         if section.conditioning == "cells" and config.num_cells == 1:
             _LOG.info("%s is left out: the denoiser was not trained on cells", way)
             continue
@@ -40,7 +40,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         row, first = _row(drawing, regions, alone[page], judges, config)
         pyramid.write_png(folder / f"{len(rows)}.png", first)
         rows.append({"way": way} | row)
-        _LOG.info("%s: %s", way, {k: round(v, 3) for k, v in row.items()})
+        _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
         files.write_json(folder / "results.json", rows)
     files.write_atomic(folder / "table.md", lambda path: _write(path, rows))
     return {"ways": len(rows)}
