@@ -26,6 +26,7 @@ _TRAINING = (
     "all of them may change on the way"
 )
 _TILED = ("patches", "verify")
+_LONGEST = 300  # characters of an error that is quoted
 
 
 class ShortageError(RuntimeError):
@@ -45,12 +46,12 @@ def told(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> Itera
         if found is None:
             raise
         if found.of == "disk":
-            raise ShortageError(_of_disk(name, context, found.needed)) from error
+            raise ShortageError(_of_disk(name, context, error, found.needed)) from error
         line = _of_memory(name, found.needed)
         raise ShortageError(f"{line}; {_help(name, stage, context)}") from error
 
 
-def _of_disk(name: str, context: stage_lib.Context, needed: int | None) -> str:
+def _of_disk(name: str, context: stage_lib.Context, error: Exception, needed: int | None) -> str:
     folder = context.folder(name)
     free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
     wanted = f"the {_bytes(needed)} it writes next" if needed else "what it writes"
@@ -59,9 +60,12 @@ def _of_disk(name: str, context: stage_lib.Context, needed: int | None) -> str:
         elsewhere = "config.runtime.checkpoints (where checkpoints lie) or a --workdir"
     elif name in _TILED:
         elsewhere = "config.data.archive (where slides are kept as patches) or a --workdir"
+    # Ours name the file; those of libraries are pages long.
+    what = f" ({error})" if isinstance(error, OSError) and len(str(error)) < _LONGEST else ""
     return (
-        f"the disk of {folder} must hold {wanted} of stage {name!r}, got {_bytes(free)} free; make "
-        f"room and the same command goes on, or choose {elsewhere} on a larger disk"
+        f"the disk of {folder} must hold {wanted} of stage {name!r}, got {_bytes(free)} "
+        f"free{what}; make room and the same command goes on, or choose {elsewhere} on a larger "
+        "disk"
     )
 
 
