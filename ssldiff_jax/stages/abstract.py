@@ -24,7 +24,7 @@ from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 from ssldiff_jax.weights import published
 
-_EMBEDDING_DIM = _TEXT_DIM = 384
+_TEXT_DIM = _IMPORTED_DIM = 384
 _COUNTED = 8  # examples whose FLOPs are counted
 
 
@@ -87,8 +87,8 @@ def _training(
 
 
 def state(name: str, config: run_config.RunConfig) -> step_lib.TrainState:
-    """The shapes of what the training of a stage reads and writes at every step; where nothing
-    tells the embeddings' dimension yet, as if it were 384."""
+    """The shapes of what the training of a stage reads and writes at every step; where embeddings
+    are computed elsewhere as if their dimension were 384."""
     if name == "judge":
         config, name = dataclasses.replace(config, encoder=config.judge), "encoder"
     return _state(*_TASKS[name](config), getattr(config, name).train)
@@ -109,9 +109,15 @@ def _batch(
     return {n: jax.ShapeDtypeStruct((count, *s), d) for n, (s, d) in example.items()}
 
 
+def _embedding_dim(config: run_config.RunConfig) -> int:
+    """Of the run's encoder; of embeddings computed elsewhere only their files tell."""
+    own = config.encoder.architecture.vit.width
+    return _IMPORTED_DIM if config.embeddings.source else own
+
+
 def _denoiser(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
     section, side = config.denoiser, config.window
-    model = section.model(_EMBEDDING_DIM, config.num_cells)
+    model = section.model(_embedding_dim(config), config.num_cells)
     channels = section.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     task = diffusion_loss.DenoisingTask(
@@ -170,7 +176,7 @@ def _prior(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
     labels = () if asked.measure == "none" else measures.label_names(asked.measure)
     spec = conditions.ConditionSpec(labels, (), asked.text_phrases, _TEXT_DIM)
     return prior.task(config.prior, spec), {
-        "grid": ((side, side, _EMBEDDING_DIM), jnp.float16),
+        "grid": ((side, side, _embedding_dim(config)), jnp.float16),
         "condition": ((spec.dim,), jnp.float16),
         "index": ((), jnp.int32),
     }
@@ -190,7 +196,7 @@ def _images(px: int) -> dict:
 
 def _sampler(config: run_config.RunConfig, mesh: Mesh) -> Program:
     """One chunk of windows of the largest image that `bench` draws."""
-    denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
+    denoiser = config.denoiser.model(_embedding_dim(config), config.num_cells)
     params = published.abstract_denoiser(denoiser)
     params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute), params)
     channels = denoiser.unet.latent_channels

@@ -35,8 +35,7 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
     _note(errors, lambda: runner.check(table, context, chosen, force))
     plan = Plan.of(table, context, chosen, force)
     for find in (_cases, _batches, _method, _files, _tables, _memory, _disk):
-        for reason in find(plan):
-            errors.append(RefusedError(reason))
+        _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
     reasons = list(dict.fromkeys(str(error) for error in errors))
     if len(reasons) == 1:
         raise errors[0]

@@ -183,3 +183,11 @@ def test_of_two_cases_one_is_held_out(workdir, slide):
     assert found["records"]["test"] > 0
     message = refusal(workdir.parent / "one", slide.with_name("a.png"), *by_case)
     assert "holdout.by=area" in message
+
+
+def test_what_a_tool_is_told_is_not_the_runs(workdir, slide):
+    patches(workdir, slide)
+    kept = [(workdir / name).read_text() for name in ("config.json", "environment.json")]
+    launch.launch(values_for(slide, ("stages", "verify"), ("sample.chunk", 5)), workdir)
+    assert [(workdir / n).read_text() for n in ("config.json", "environment.json")] == kept
+    assert (workdir / "verify" / "done.json").exists()
