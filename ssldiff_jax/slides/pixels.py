@@ -47,8 +47,10 @@ def to_rgb(
 def require_still(image: Image.Image) -> None:
     """Raise ValueError for an animation (GIF, WebP, PNG), of which no frame is the image. The
     further pictures of a photograph (MPO) are previews of it."""
+    if image.format not in ("GIF", "WEBP", "PNG"):
+        return
     frames = getattr(image, "n_frames", 1)
-    if image.format in ("GIF", "WEBP", "PNG") and frames > 1:
+    if frames > 1:
         raise ValueError(f"expected one image, got an animation of {frames} frames")
 
 

@@ -96,7 +96,7 @@ def layout(path: pathlib.Path) -> Layout:
     """
     try:
         with tifffile.TiffFile(path) as file:
-            pages = [_page(number, page) for number, page in enumerate(file.pages)]
+            pages = [_page(number, page) for number, page in enumerate(_readable(path, file))]
             image = _image(path, pages)
             _check_single(path, file)
             page = file.pages[image.number]
@@ -115,6 +115,24 @@ def layout(path: pathlib.Path) -> Layout:
         raise
     except Exception as error:  # a damaged file makes tifffile raise whatever it trips over
         raise SlideError.because(path, "a readable TIFF", error) from error
+
+
+def _readable(path: pathlib.Path, file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """Pages up to the first that is damaged, or was seen before: a chain of pages may be a ring."""
+    found, offsets = [], set()
+    try:
+        for page in file.pages:
+            if page.offset in offsets:
+                break
+            offsets.add(page.offset)
+            found.append(page)
+        else:
+            return found
+    except Exception:
+        if not found:
+            raise
+    told.once(f"{path}: what follows page {len(found) - 1} is no page and left out")
+    return found
 
 
 def _page(number: int, page: tifffile.TiffPage) -> Page:

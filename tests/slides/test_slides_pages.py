@@ -1,6 +1,8 @@
 """Which page of a file is the image: pages that are no level are no level, and a file of several
 images is never silently its first."""
 
+import struct
+
 import numpy as np
 import pytest
 import rasterio
@@ -164,3 +166,15 @@ def test_a_mask_beside_the_image_is_no_image(tmp_path):
         file.write(np.moveaxis(FULL, -1, 0))
         file.write_mask(mask)
     np.testing.assert_array_equal(image_of(path), np.where(mask[..., None] == 0, 255, FULL))
+
+
+@pytest.mark.parametrize("following", ["itself", "beyond the end", "garbage"])
+def test_a_chain_of_pages_that_goes_wrong_ends_there(tmp_path, following):
+    path = write(tmp_path / "image.tif", (FULL, 0, {}))
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    offset = {"itself": first, "beyond the end": 10**8, "garbage": len(data)}[following]
+    struct.pack_into("<I", data, first + 2 + 12 * count, offset)
+    path.write_bytes(data + b"\xff" * 100)
+    np.testing.assert_array_equal(image_of(path), FULL)
