@@ -6,7 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from configs import tiny
+from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.encoders import encoder as encoder_lib
+from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import encoder, parts, study_classes, study_task
 
 PX = 4
@@ -18,6 +21,10 @@ class Recording(encoder_lib.Encoder):
     def __init__(self):
         self.asked, self.origin = [], np.zeros(3, np.float32)
 
+    @property
+    def dim(self):
+        return 3
+
     def __call__(self, patches):
         self.asked.append(jax.config.jax_default_matmul_precision)
         return patches.reshape(len(patches), -1)[:, :3].astype(np.float32)
@@ -26,7 +33,7 @@ class Recording(encoder_lib.Encoder):
 @pytest.fixture
 def model(monkeypatch):
     found, draw = Recording(), np.random.default_rng(0)
-    patches = lambda context, split, count, side, shift=0: draw.integers(
+    patches = lambda context, split, count, side, shift=0, start=0: draw.integers(
         0, 256, (8, PX, PX, 3), np.uint8
     )
     monkeypatch.setattr(parts, "patches_at", patches)
@@ -39,12 +46,10 @@ def model(monkeypatch):
 
 
 def test_retrieval(model):
-    data = types.SimpleNamespace(
-        crops=types.SimpleNamespace(patch_px=PX), records=types.SimpleNamespace(record_px=PX + 6)
-    )
-    config = types.SimpleNamespace(data=data)
-    found = encoder._measure(types.SimpleNamespace(config=config), model)
-    assert set(found["retrieval_top1"]) == {4, 6}
+    config = config_lib.build(run_config.RunConfig, tiny.get_config().to_dict())
+    found = encoder._measure(types.SimpleNamespace(config=config), model, "encoder")
+    assert found["num_tested"] == 8
+    assert len(model.asked) > 2
 
 
 def test_clusters(model, tmp_path):
