@@ -60,7 +60,13 @@ def patch_distance(
     real: list[arrays.ImageUint8], drawn: list[arrays.ImageUint8], embed: EmbedFn, side: int
 ) -> float:
     """Fréchet distance between the pooled cells of two lists of images, uncorrected."""
-    pool = lambda pages: encoder_lib.unit(
-        embed(np.concatenate([images.cut_cells(page, side) for page in pages]))
-    )
-    return distances.frechet_distance(pool(real), pool(drawn))
+    pool = lambda pages: np.concatenate([images.cut_cells(page, side) for page in pages])
+    return cell_distance(pool(real), pool(drawn), embed)
+
+
+def cell_distance(
+    a: UInt8[np.ndarray, "N s s 3"], b: UInt8[np.ndarray, "M s s 3"], embed: EmbedFn
+) -> float:
+    """Fréchet distance between unit features of two sets of cells, uncorrected."""
+    of_a, of_b = (encoder_lib.unit(embed(cells)) for cells in (a, b))
+    return distances.frechet_distance(of_a, of_b)

@@ -46,11 +46,10 @@ def of_report(context: stage_lib.Context, facts: Facts) -> list[str]:
 
 
 def of_compare(context: stage_lib.Context, facts: Facts) -> list[str]:
-    """The Fréchet distance by every network, and where the rest is."""
+    """The Fréchet distance by every network with its interval, or why it has none, and where the
+    rest is."""
     distances = [
-        f"Fréchet distance by {name} {found['value']:.4g} "
-        f"({found['low']:.4g} … {found['high']:.4g})"
-        for name, found in facts.items()
+        f"Fréchet distance by {name} {figures.Shown(found):.4g}" for name, found in facts.items()
     ]
     return [*distances, str(context.folder("compare") / "results.json")]
 

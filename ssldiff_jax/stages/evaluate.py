@@ -4,10 +4,19 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import arrays, files
-from ssldiff_jax.evaluation import images, similarity
+from ssldiff_jax.core import files
+from ssldiff_jax.evaluation import halves, images, similarity
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import generator, large_images, parts, protocol, rows, seam_figures, stage
+from ssldiff_jax.stages import (
+    generator,
+    labelled,
+    large_images,
+    parts,
+    protocol,
+    rows,
+    seam_figures,
+    stage,
+)
 
 _FEATURES = (
     "embedding_similarity",
@@ -39,8 +48,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     judging = None
     if context.config.evaluate.num_patches and "encoder" in networks:
         judging = protocol.Protocol.of_run(context, networks, folder)
+    cases = None if regions else _cases_of_cells(context)
     judge, encoder = networks["judge"], networks.get("encoder")
-    of = lambda embed: _features(pairs, patches, embed, side, regions=regions)
+    of = lambda embed: _features(pairs, patches, embed, side, cases=cases)
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
     results |= _pixels(context, pairs, side) if regions else dict.fromkeys(_PIXELS)
     factor = context.config.downsample_factor
@@ -71,25 +81,28 @@ def _features(
     embed: similarity.EmbedFn,
     side: int,
     *,
-    regions: bool,
+    cases: list[str] | None,
 ) -> dict[str, Any]:
+    """`cases` of cells of pages; None of regions, whose cells are held against moved ones."""
     real = [pair.reference for pair in pairs]
     found = similarity.cells(pairs, embed, side)
     found["patch_fd_uncorrected"] = similarity.patch_distance(real, patches, embed, side)
-    if regions:
+    if cases is None:
         return found | similarity.crops(pairs, embed, side)
-    floor = similarity.patch_distance(*_halves(real, side), embed, side)
+    cells = np.concatenate([images.cut_cells(page, side) for page in real])
+    parted = halves.Halves.of_cases(cases)
+    floor = similarity.cell_distance(cells[parted.first], cells[parted.second], embed)
     return found | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
 
 
-def _halves(
-    pages: list[arrays.ImageUint8], side: int
-) -> tuple[list[arrays.ImageUint8], list[arrays.ImageUint8]]:
-    """The first and the second half of the cells of all pages, one after the other: neighbours in
-    a list may be alike, so that every second cell would be no sample of its own."""
-    cells = np.concatenate([images.cut_cells(page, side) for page in pages])
-    first, second = np.array_split(cells, 2)
-    return [images.mosaic(first, 1)], [images.mosaic(second, 1)]
+def _cases_of_cells(context: stage.Context) -> list[str]:
+    """The case of every cell of all pages, in reading order."""
+    pages = files.read_json(context.folder("patches") / "regions.json")
+    numbers = [slide for page in pages for slide, _ in page["cells"]]
+    source = labelled.Source(context, "test")
+    slides, first = np.unique(source.records.places[:, 0], return_index=True)
+    records = first[np.searchsorted(slides, numbers)]
+    return [source.told(number, "case") for number in records.tolist()]
 
 
 def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:

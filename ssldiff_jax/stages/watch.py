@@ -3,10 +3,10 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from ssldiff_jax.core import files
+from ssldiff_jax.evaluation.report import figures
 from ssldiff_jax.stages import anew, generator, models, protocol, rows, stage
 from ssldiff_jax.train import checkpoint, hosts
 
@@ -78,7 +78,8 @@ class _Judged:
         working.rename(folder)
         rows.add(context, {"by": "watch", "step": step}, results)
         for name, found in results["patches"].items():
-            _LOG.info("step %d, Fréchet distance by %s %s", step, name, _said(found["frechet"]))
+            distance = figures.Shown(found["frechet"])
+            _LOG.info("step %d, Fréchet distance by %s %s", step, name, f"{distance:.4g}")
         self.write()
 
     def write(self) -> list[int]:
@@ -96,10 +97,3 @@ class _Judged:
             )
         params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)
         return self._model.with_params(params)
-
-
-def _said(found: Mapping[str, Any]) -> str:
-    """A distance with its interval, or why it has none."""
-    if found["corrected"] is None:
-        return f"{found['uncorrected']:.4g} uncorrected, no interval: {found['interval']}"
-    return "{corrected:.4g} ({low:.4g} … {high:.4g})".format_map(found)

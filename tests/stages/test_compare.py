@@ -53,8 +53,9 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
         done, at = compare(real, drawn)
         assert done.returncode == 0, done.stderr[-3000:]
         found[name] = files.read_json(at / "results.json")["clip"]
-        told = f"compare: Fréchet distance by clip {found[name]['frechet']['value']:.4g} ("
-        assert told in done.stderr
+        frechet = found[name]["frechet"]
+        said = f"{frechet['uncorrected']:.4g} uncorrected; {frechet['interval']}"
+        assert f"compare: Fréchet distance by clip {said}" in done.stderr
         assert done.stderr.endswith(f"compare: {at / 'results.json'}\n")
     read = lambda folder: [np.asarray(Image.open(p)) for p in sorted(folder.glob("*.png"))]
     network = extractors.load("clip", clip_folder, 8)

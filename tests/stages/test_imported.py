@@ -12,6 +12,7 @@ from configs import tiny
 from ssldiff_jax import slides
 from ssldiff_jax.data import demo_slide, store
 from ssldiff_jax.data import records as records_lib
+from ssldiff_jax.evaluation import halves
 from ssldiff_jax.stages import generator as generator_lib
 from ssldiff_jax.stages import launch
 
@@ -197,8 +198,12 @@ def test_a_list_that_is_longer_than_its_embeddings(tmp_path, listed):
         launch.launch(list_config(listed, wrong), tmp_path / "run")
 
 
-def test_a_run_on_a_list_of_patches(tmp_path, listed, tiles):
-    """Every stage: no encoder, no region, figures by the judge alone."""
+def test_a_run_on_a_list_of_patches(tmp_path, listed, tiles, monkeypatch):
+    """Every stage: no encoder, no region, figures by the judge alone; the floor of the Fréchet
+    distance is between cases."""
+    asked, of_cases = [], halves.Halves.of_cases
+    spy = lambda cases: asked.append(list(cases)) or of_cases(cases)
+    monkeypatch.setattr(halves.Halves, "of_cases", spy)
     launch.launch(list_config(listed, ("stages", "all")), tmp_path)
     metrics = json.loads((tmp_path / "report/metrics.json").read_text())
     assert metrics["embedding_dim"] == DIM
@@ -213,11 +218,14 @@ def test_a_run_on_a_list_of_patches(tmp_path, listed, tiles):
 
     # No case is on both sides.
     cases = {}
+    pages = json.loads((tmp_path / "patches/regions.json").read_text())
     names = np.load(listed / "patch_list_20x.npy", allow_pickle=True)
     for split in ("train", "test"):
         source = records_lib.RecordSource(tmp_path / "patches/records", split)
         cases[split] = {names[source.place(i)[0]].split("/")[0] for i in range(len(source))}
     assert cases["train"].isdisjoint(cases["test"])
+    of_cells = [names[slide].split("/")[0] for page in pages for slide, _ in page["cells"]]
+    assert [[case.split("/")[0] for case in found] for found in asked] == [of_cells]
 
     model = generator_lib.Generator.load(tmp_path)
     grid = np.load(tmp_path / "embeddings/region_0.npy")

@@ -30,8 +30,8 @@ _ROWS = {
 _HINT = (
     "Patches drawn alone, and large images, against held-out ones. Of distances 0 is ideal, of "
     "the others 1. In small print 95 % intervals. Distances are less the bias that samples of "
-    "finite size give them; where there are too few vectors to tell it, they are said to be "
-    "uncorrected, and differ by no more than chance from those of as few real ones."
+    "finite size give them; where vectors are too few to tell it, they are uncorrected, and to be "
+    "compared only with those of as many vectors."
 )
 
 
