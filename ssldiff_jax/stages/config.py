@@ -291,7 +291,7 @@ class VariationsSection:
 class ExportSection:
     """What the tool `export` says of the models: their licence, "" where none is stated."""
 
-    licence: str
+    licence: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,11 +318,12 @@ class RunConfig:
     compile: CompileSection
     variations: VariationsSection
     study: study_config.StudySection
-    export: ExportSection
     judge: EncoderSection
     evaluate: evaluate_config.EvaluateSection
     compare: evaluate_config.CompareSection
     report: evaluate_config.ReportSection
+    # Runs from before the section are read too.
+    export: ExportSection = ExportSection()
 
     def __post_init__(self):
         patch_px, factor = self.data.crops.patch_px, self.downsample_factor

@@ -111,9 +111,20 @@ def differences(
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
+        and not _says_more(old.get(key), new.get(key))
         and not (elsewhere and _is_of_data(key))
         and not any(key == one or key.startswith(f"{one}.") for one in free)
     }
+
+
+def _says_more(old: Any, new: Any) -> bool:
+    """Whether a list of facts says of each of its things what an earlier record said of it, and
+    more: so slides whose name and size were noted are those whose content is noted beside."""
+    if not (isinstance(old, list) and isinstance(new, list) and old and len(old) == len(new)):
+        return False
+    pairs = list(zip(old, new, strict=True))
+    are_lists = all(isinstance(a, list) and isinstance(b, list) and a for a, b in pairs)
+    return are_lists and all(b[: len(a)] == a for a, b in pairs)
 
 
 def changes(table: stage_lib.Table, name: str, context: stage_lib.Context) -> list[str]:

@@ -194,13 +194,13 @@ def test_generator_draws_the_asked_size_from_its_seed(generator, region):
 
 def test_wrong_grid_or_size_is_refused(generator, region):
     grid = generator.embed(region)
-    with pytest.raises(ValueError, match=r"32 dimensions, got 31"):
+    with pytest.raises(ValueError, match=r"\(rows, columns, 32\), got \(2, 2, 31\)"):
         generator.generate(grid[..., :31])
     for size in [(0, 160), (96, -5)]:
         with pytest.raises(ValueError, match=f"size must be at least 1 × 1 px, got {size[0]} × "):
             generator.generate(grid, size=size)
     grid[1, 0, 3] = np.nan
-    with pytest.raises(ValueError, match=r"got 1 cells that are not, first \(1, 0\)"):
+    with pytest.raises(ValueError, match=r"got 1 embeddings that are not, first \(1, 0\)"):
         generator.generate(grid)
     with pytest.raises(ValueError, match="must hold a cell of 64 px"):
         generator.embed(region[:40])

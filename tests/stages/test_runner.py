@@ -222,3 +222,15 @@ def test_what_a_forced_stage_would_outdate_is_refused_before_anything_runs(work)
     runner.check(work.table, context, ["first"], {"first"})
     same = stage.Context(make_config(), work.workdir, None)
     runner.check(work.table, same, chosen, {"first"})
+
+
+def test_a_record_that_said_less_of_the_same_things_goes_on(work):
+    name, size, content = "a.svs", 12, "c0ffee"
+    work.inputs = {"slides": [[name, size], ["b.svs", 3]]}
+    assert work.run() == ["first", "second", "third"]
+    work.inputs = {"slides": [[name, size, content], ["b.svs", 3, content]]}
+    assert work.run() == []
+    for other in ([[name, 13, content], ["b.svs", 3, content]], [[name, size, content]], []):
+        work.inputs = {"slides": other}
+        with pytest.raises(stage.WorkdirError, match=r"inputs\.slides"):
+            runner.check(work.table, work.context(), list(work.table), set())

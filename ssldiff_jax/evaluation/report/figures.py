@@ -118,7 +118,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     texts = {row.name: row.text for row in goals.ROWS}
     lines = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
     for figure in found["figures"]:
-        cells = [_cell(figure, eye, texts[figure["name"]]) for eye in goals.EYES]
+        cells = [_cell(figure, eye, texts.get(figure["name"])) for eye in goals.EYES]
         lines.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
     seconds = ", ".join(f"{name} {cost['seconds']:.0f}" for name, cost in found["stages"].items())
     table = "\n".join(lines)
@@ -130,7 +130,9 @@ def lines(found: Mapping[str, Any], count: int) -> list[str]:
     """The first figures of what `collect` found, each as a line with its columns and its goal."""
     texts = {row.name: row.text for row in goals.ROWS}
     said = []
-    for figure in found["figures"][:count]:
+    # A report made before a figure had its name is told of too.
+    known = [figure for figure in found["figures"] if figure["name"] in texts]
+    for figure in known[:count]:
         cells = [
             f"{cell} by the {eye}"
             for eye in goals.EYES
