@@ -8,7 +8,11 @@ from configs import demo
 
 def get_config():
     """The demo with very short trainings of smaller models, and 2×2 cells."""
-    c = demo.get_config()
+    return shrink(demo.get_config())
+
+
+def shrink(c):
+    """The same for any config that starts from the demo's."""
     c.data.crops.num_crops = 64
     c.data.regions.rows = 2
     c.data.regions.cols = 2

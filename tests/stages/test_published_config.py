@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import small_configs
 from PIL import Image
 
 from configs import tcga
@@ -25,43 +26,12 @@ def slides(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def _shrunk(slides: pathlib.Path):
-    c = tcga.get_config()
-    c.data.slides = str(slides)
-    c.data.mpp = 0.5
-    c.data.holdout.fraction = 0.5
-    c.data.records.min_tissue = 0.1
-    c.data.records.record_px = c.data.records.stride_px = c.data.crops.patch_px = 64
-    c.data.regions.count, c.data.regions.rows, c.data.regions.cols = 1, 3, 3
-    for section in (c.encoder, c.judge):
-        section.model.vit.image_px, section.model.vit.patch_px = 64, 16
-        section.model.vit.width, section.model.vit.depth, section.model.vit.num_heads = 16, 1, 2
-        section.model.dino.num_prototypes, section.model.dino.head_width = 32, 32
-        section.model.dino.num_local, section.model.dino.local_px = 1, 32
-    c.autoencoder.model.conv.channels, c.autoencoder.model.conv.num_res_blocks = 8, 1
-    c.denoiser.unet.channels, c.denoiser.unet.context_dim = 16, 8
-    c.denoiser.unet.channel_mult, c.denoiser.unet.attention_levels = (1, 2), (1,)
-    c.denoiser.unet.num_res_blocks = 1
-    grids, network = c.prior.grids, c.prior.network
-    grids.side, grids.most_cells, grids.count, grids.count_test = 2, 3, 12, 8
-    network.width, network.depth, network.num_heads = 16, 1, 2
-    c.prior.solver.num_solver_steps = 2
-    c.evaluate.num_patches, c.evaluate.num_training = 8, 12
-    for section in (c.encoder, c.judge, c.autoencoder, c.denoiser, c.prior):
-        train = section.train
-        train.num_steps, train.batch_size, train.log_every, train.checkpoint_every = 2, 2, 1, 2
-    c.sample.conditioning = "interpolated"
-    c.sample.windows.mode, c.sample.windows.stride = "overlap", 8
-    c.sample.windows.weights = "tapered"
-    c.sample.solver.name, c.sample.solver.num_solver_steps, c.sample.solver.eta = "ddim", 2, 0.5
-    c.sample.chunk, c.sample.num_variations = 4, 1
-    c.sample.decode.tile, c.sample.decode.overlap = 16, 4
-    return c
-
-
 @pytest.mark.slow
 def test_every_stage_of_the_published_config_runs(slides, tmp_path):
-    launch.launch(_shrunk(slides).to_dict(), tmp_path)
+    config = small_configs.published(tcga.get_config())
+    config.data.slides = str(slides)
+    config.data.mpp, config.data.holdout.fraction = 0.5, 0.5
+    launch.launch(config.to_dict(), tmp_path)
 
     metrics = files.read_json(tmp_path / "report" / "metrics.json")
     image = np.asarray(Image.open(tmp_path / "sample" / "image_0.png"))

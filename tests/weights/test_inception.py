@@ -3,6 +3,7 @@
 Weights are drawn, as the recording says, and not stored.
 """
 
+import inception_weights
 import jax
 import numpy as np
 import pytest
@@ -20,23 +21,9 @@ def recorded(golden):
     return golden("fid_inception_features")
 
 
-def drawn(convolutions):
-    """The state dict that was recorded from."""
-    rng, state = np.random.default_rng(0), {}
-    for name, shape in convolutions.items():
-        vector = lambda draw, *args, n=shape[0]: draw(*args, n).astype(np.float32)
-        spread = np.float32(np.sqrt(2 / np.prod(shape[1:])))
-        state[f"{name}.conv.weight"] = rng.standard_normal(shape, np.float32) * spread
-        state[f"{name}.bn.weight"] = vector(rng.uniform, 0.5, 1.5)
-        state[f"{name}.bn.bias"] = vector(rng.normal, 0, 0.1)
-        state[f"{name}.bn.running_mean"] = vector(rng.normal, 0, 0.1)
-        state[f"{name}.bn.running_var"] = vector(rng.uniform, 0.5, 1.5)
-    return state
-
-
 @pytest.fixture(scope="module")
 def state(recorded):
-    return drawn(recorded.spec["convolutions"])
+    return inception_weights.drawn(recorded.spec["convolutions"])
 
 
 def close(found, expected, tolerance=2e-6):

@@ -1,0 +1,285 @@
+"""Every command of the README as a reader types it: in a fresh shell, from the root.
+
+Their data are stand-ins: the folders /data, /weights, /models and /shared lie elsewhere, slides are
+pieces of the real one, scenes are drawn, weights are random, and configs are as small as
+`small_configs` makes them. Networks of two steps compute nothing of worth; what is tested is that a
+reader's words do what the page says.
+
+    bash launch/test.sh -m slow tests/test_commands.py
+"""
+
+import os
+import pathlib
+import re
+import shutil
+
+import h5py
+import numpy as np
+import patience
+import pytest
+import rasterio
+import scipy.ndimage
+
+from ssldiff_jax.data import demo_slide
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import slide as slide_lib
+
+pytestmark = pytest.mark.slow
+ROOT = pathlib.Path(__file__).parents[1]
+BASH = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+COMMANDS = [
+    " ".join(line.split())
+    for code in BASH
+    for line in code.replace("\\\n", " ").splitlines()
+    if line.strip()
+]
+"""As the page has them, in its order."""
+
+ELSEWHERE = {
+    "bash launch/demo.sh": "launch/demo.sh itself, before every release",
+    "bash launch/test.sh": "this suite",
+    "pip install apache-beam": "launch/setup.sh test",
+    "configs/eurosat.py": "tests/stages/test_tfds_configs.py: it downloads",
+    "configs/colorectal.py": "tests/stages/test_tfds_configs.py: it downloads",
+    "launch/tpu_pod.sh": "tests/test_launch.py: it needs gcloud",
+    "launch/gke_xpk.sh": "tests/test_launch.py: it needs xpk",
+    "sbatch": "tests/test_launch.py: it needs SLURM",
+}
+"""Commands that cannot be run here, and what tests them."""
+
+CORNERS = [(top, left) for top in (0, 1480) for left in (0, 1110)]
+QUARTER = (1480, 1110)  # px of the demo's slide: height and width
+
+PREPARED = {
+    "runs/demo": "python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo",
+    "runs/naip": (
+        "python -m ssldiff_jax.main --config=configs/naip_demo.py --workdir=runs/naip "
+        "--config.data.slides='/data/naip/*.tif' --config.data.patch_mpp=5e6 "
+        "--config.prior.conditions.captions=measured "
+        "--config.prior.conditions.text_encoder=/models/all-MiniLM-L6-v2"
+    ),
+}
+"""Work directories that the page takes for done."""
+
+APART = ("encoder.name", "embeddings.source", "engine.kind")
+"""Commands that are other ways to begin, whose work directory is one of their own."""
+
+CONFIG = '''"""A stand-in: {name}, small."""
+
+import small
+
+
+def get_config(*chosen):
+    """The config of the repository, as small as it gets."""
+    return small.get_config("{name}", *chosen)
+'''
+
+SMALL = '''"""Configs of the repository, shrunk."""
+
+import importlib
+import sys
+
+ROOT, TESTS = {root!r}, {tests!r}
+STUDY = {{
+    "fractions": (0.2, 1.0), "seeds": 2, "resamples": 50, "patches.count": 40,
+    "patches.count_test": 40, "patches.draws": 1, "patches.network.fit.num_steps": 2,
+    "bags.count": 10, "bags.count_test": 10, "bags.side": 2, "bags.network.fit.num_steps": 2,
+}}
+
+
+def get_config(name, *chosen):
+    """The named config of the repository itself, small."""
+    mine = {{k: sys.modules.pop(k) for k in list(sys.modules) if k.split(".")[0] == "configs"}}
+    sys.path[:0] = [ROOT, TESTS]
+    try:
+        config = importlib.import_module(f"configs.{{name}}").get_config(*chosen)
+        config = importlib.import_module("small_configs").small(config)
+        config.study.update_from_flattened_dict(STUDY)
+        return config
+    finally:
+        del sys.path[:2]
+        for k in [k for k in sys.modules if k.split(".")[0] in ("configs", "small_configs")]:
+            del sys.modules[k]
+        sys.modules.update(mine)
+'''
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A clone of the repository with small configs."""
+    folder = tmp_path_factory.mktemp("reader") / "clone"
+    (folder / "configs").mkdir(parents=True)
+    for name in ("ssldiff_jax", "launch", "tests", "README.md", ".venv", ".git"):
+        (folder / name).symlink_to(ROOT / name)
+    for path in (ROOT / "configs").glob("*.py"):
+        if path.stem == "default":
+            # Its comments are read as text; nothing starts from it as it is but `compare`.
+            shutil.copy(path, folder / "configs")
+        else:
+            (folder / "configs" / path.name).write_text(CONFIG.format(name=path.stem))
+    (folder / "small.py").write_text(SMALL.format(root=str(ROOT), tests=str(ROOT / "tests")))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def given(root, text_folder, golden):
+    """What the reader has: slides, scenes, images and weights, in folders that stand for those of
+    the page."""
+    folder = root.parent
+    _write_slides(folder / "data" / "tcga")
+    _write_slides(folder / "data" / "slides")
+    _write_slides(folder / "bucket")
+    _write_scenes(folder / "data" / "naip")
+    _write_images(folder / "data")
+    (folder / "models").mkdir()
+    (folder / "models" / "all-MiniLM-L6-v2").symlink_to(text_folder)
+    _write_weights(folder / "weights", golden)
+    _write_embeddings(folder / "data" / "ctranspath")
+    pyramid.write_pyramid(root / "slide.svs", _slide_pixels(900, 800, 300, 200), pyramid.Scale(0.5))
+    pyramid.write_png(root / "mine.png", _slide_pixels(800, 800, 256, 256))
+    return folder
+
+
+def _slide_pixels(top, left, height, width):
+    whole = slide_lib.open_slide(demo_slide.demo_slide())
+    return whole.read_region(top, left, height, width, mpp=whole.mpp)
+
+
+def _write_slides(folder):
+    """Quarters of the real slide, each a case of its own."""
+    folder.mkdir(parents=True)
+    for i, corner in enumerate(CORNERS):
+        path = folder / f"TCGA-AA-000{i}-01Z.svs"
+        pyramid.write_pyramid(path, _slide_pixels(*corner, *QUARTER), pyramid.Scale(0.5))
+
+
+def _write_scenes(folder):
+    """Four bands of smooth noise at 5 m, in UTM."""
+    folder.mkdir(parents=True)
+    for i, day in enumerate(("20090818", "20170827", "20180716", "20200831")):
+        noise = np.random.default_rng(i).normal(size=(4, 724, 934))
+        bands = scipy.ndimage.gaussian_filter(noise, (0, 6, 6))
+        scaled = (128 + 60 * bands / bands.std()).clip(0, 255).astype(np.uint8)
+        where = {"crs": "EPSG:26914", "transform": rasterio.Affine(5, 0, 5e5, 0, -5, 5e6)}
+        with rasterio.open(
+            folder / f"{day}.tif", "w", driver="GTiff", width=934, height=724, count=4,
+            dtype="uint8", **where,
+        ) as file:  # fmt: skip
+            file.write(scaled)
+
+
+def _write_images(folder):
+    for name, seed in (("real", 0), ("drawn", 1)):
+        (folder / name).mkdir()
+        generator = np.random.default_rng(seed)
+        for i in range(80):
+            top, left = generator.integers(300, 2000, 2)
+            path = folder / name / f"{i:06d}.png"
+            pyramid.write_png(path, _slide_pixels(int(top), int(left) % 1500, 64, 64))
+
+
+def _write_embeddings(folder):
+    """As CLAM lays them down: of patches of 64 px at 2 µm/px, what colours are where."""
+    folder.mkdir()
+    side, generator = 256, np.random.default_rng(0)
+    turn = generator.normal(size=(48, 768)).astype(np.float32)
+    for i, corner in enumerate(CORNERS):
+        pixels = _slide_pixels(*corner, *QUARTER)
+        places = [
+            (x, y)
+            for y in range(0, QUARTER[0] - side + 1, side)
+            for x in range(0, QUARTER[1] - side + 1, side)
+        ]
+        cut = np.stack([pixels[y : y + side, x : x + side] for x, y in places]) / 255
+        colours = cut.reshape(len(cut), 4, side // 4, 4, side // 4, 3).mean(axis=(2, 4))
+        with h5py.File(folder / f"TCGA-AA-000{i}-01Z.h5", "w") as file:
+            file["coords"] = np.array(places)
+            file["coords"].attrs["patch_size"] = side
+            file["features"] = (colours.reshape(len(cut), -1) @ turn).astype(np.float32)
+
+
+def _write_weights(folder, golden):
+    """Random ones, in the shapes that the small configs ask for."""
+    import inception_weights
+    import small_configs
+    from safetensors.numpy import save_file
+
+    from configs import tcga
+    from ssldiff_jax.core import config as config_lib
+    from ssldiff_jax.encoders import known, vit
+    from ssldiff_jax.stages import config as run_config
+    from ssldiff_jax.weights import names, published
+
+    folder.mkdir()
+    inception = golden("fid_inception_features").spec["convolutions"]
+    path = folder / "pt_inception-2015-12-05-6726825d.pth"
+    save_file(inception_weights.drawn(inception), path)
+    values = small_configs.small(tcga.get_config()).to_dict()
+    config = config_lib.build(run_config.RunConfig, values).autoencoder.model
+    params = _random(published.abstract_autoencoder(config))
+    published.export(folder / "vq-f4.ckpt", (published.autoencoder_names({}, config), params))
+    sizes = known.ENCODERS["dino-vits16"].vit
+    image = np.zeros((1, sizes.image_px, sizes.image_px, 3), np.float32)
+    params = _random(names.abstract(vit.ViT(sizes), image))
+    published.export(folder / "uni2-h", (published.encoder_names(sizes, "timm"), params))
+
+
+def _random(like):
+    import jax
+
+    generator = np.random.default_rng(0)
+    draw = lambda leaf: 0.02 * generator.standard_normal(leaf.shape).astype(np.float32)
+    return jax.tree.map(draw, like)
+
+
+@pytest.fixture(scope="module")
+def type_in(root, given):
+    """A command as it is typed into a fresh shell; returns what came of it."""
+
+    def run(command):
+        command = re.sub(r"(?<![\w.])/(data|weights|models|shared)/", rf"{given}/\1/", command)
+        command = command.replace("gs://bucket/", f"{given}/bucket/")
+        command = command.replace("name=uni2-h", "name=dino-vits16")
+        options = "('--runner=DirectRunner',)"
+        command = re.sub(r"beam=\('--runner=DataflowRunner'.*?\)", f"beam={options}", command)
+        words = ["env", "-i", f"HOME={given}", f"PATH={os.environ['PATH']}", "bash", "-c"]
+        return patience.run([*words, f"source .venv/bin/activate\n{command}"], cwd=root)
+
+    return run
+
+
+def is_elsewhere(command):
+    return any(words in command for words in ELSEWHERE)
+
+
+def test_every_command_is_typed_or_tested_elsewhere():
+    assert len(COMMANDS) > 25
+    for words in ELSEWHERE:
+        assert any(words in command for command in COMMANDS), words
+
+
+@pytest.fixture(scope="module")
+def prepare(type_in, root):
+    """Makes the work directories that a command takes for done."""
+
+    def work(typed):
+        for name, command in PREPARED.items():
+            if f"={name}" in typed and typed != command and not (root / name).exists():
+                done = type_in(command)
+                assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
+        if "runs/other" in typed:
+            shutil.copytree(root / "runs" / "demo", root / "runs" / "other")
+
+    return work
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not is_elsewhere(c)])
+def test_a_command_of_the_page_does_its_work(type_in, prepare, command):
+    typed = command.partition(" # ")[0]
+    for number, words in enumerate(APART):
+        if words in typed:
+            typed = re.sub(r"--workdir=\S+", rf"\g<0>-{number}", typed)
+    prepare(typed)
+    done = type_in(typed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
