@@ -19,6 +19,7 @@ _ELLIPSOID = re.compile(r'(?:SPHEROID|ELLIPSOID)\["[^"]*",([\d.]+),([\d.]+)')
 
 _SQUARE = 0.01  # sides of a pixel may differ by this part, and a map's metre from one on the ground
 _DISTORTED = 0.05  # a map may squeeze the ground, or change its scale within a raster, by this part
+_LONGITUDE, _LATITUDE = 540, 90  # degrees: rasters may begin at any meridian and cross the last
 _STEP = 10.0  # m: long beside what a float resolves, short beside what a projection bends
 
 Vectors = Float[np.ndarray, "D 2"]
@@ -98,6 +99,8 @@ def _on_the_ground(file: rasterio.DatasetReader) -> Float[np.ndarray, "9 D 2"]:
     if file.crs.is_projected:
         return _jacobian(file.crs, points) @ sides
     radians = file.crs.units_factor[1]
+    beyond = np.degrees(np.abs(points) * radians) > np.array([_LONGITUDE, _LATITUDE]) * (1 + 1e-9)
+    points[beyond.any(axis=-1)] = np.nan  # metres that are called degrees, or north before east
     shrunk = np.stack([np.cos(points[:, 1] * radians), np.ones(len(points))], -1)
     return _radius(file.crs) * radians * shrunk[:, :, None] * sides
 

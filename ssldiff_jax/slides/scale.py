@@ -11,12 +11,13 @@ from ssldiff_jax.slides.protocol import PixelSize
 _INCH_MICRONS = 25_400
 _MICROSCOPIC = (0.05, 10)  # µm per pixel that a scanner may have
 _TOLERANCE = 0.01  # sides of a pixel, and two records of them, may differ by this part
-_TAGS, _OME, _SCANNER = "the resolution tags", "OME-XML", "the scanner"
+_TAGS, _OME, _SCANNER, _IMAGEJ = "the resolution tags", "OME-XML", "the scanner", "ImageJ"
 _MICRONS = {
     "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4,
-    "m": 1e6,
+    "m": 1e6, "micron": 1.0, "microns": 1.0, r"\u00B5m": 1.0,
 }  # fmt: skip
-_DESCRIPTION, _X, _Y, _UNIT, _INCH, _CENTIMETRE = 270, 282, 283, 296, 2, 3  # of a TIFF
+_WIDTH, _HEIGHT, _DESCRIPTION, _X, _Y, _UNIT = 256, 257, 270, 282, 283, 296  # tags of a TIFF
+_INCH, _CENTIMETRE = 2, 3
 
 _Record = tuple[float, float]  # µm per pixel, across and down
 
@@ -33,7 +34,8 @@ def of_openslide(properties: Mapping[str, str]) -> PixelSize:
         records[_TAGS] = _record(*sides, per=1e4) if unit == "centimeter" else None
     if vendor != "generic-tiff":
         return agreed(records)
-    records = _described(properties.get("tiff.ImageDescription", "")) | records
+    size = tuple(properties.get(f"openslide.level[0].{side}") for side in ("width", "height"))
+    records = _described(properties.get("tiff.ImageDescription", ""), size) | records
     return _with_inches(agreed(records), sides[0] if unit == "inch" else None)
 
 
@@ -44,7 +46,8 @@ def of_tiff(tags: Mapping[int, object]) -> PixelSize:
     described = str(tags.get(_DESCRIPTION, ""))
     with contextlib.suppress(UnicodeError):
         described = described.encode("latin-1").decode()  # Pillow takes UTF-8 for Latin-1
-    size = agreed(_described(described) | {_TAGS: tagged})
+    records = _described(described, (tags.get(_WIDTH), tags.get(_HEIGHT)))
+    size = agreed(records | {_TAGS: tagged, _IMAGEJ: _of_imagej(described, sides)})
     return _with_inches(size, sides[0] if unit == _INCH else None)
 
 
@@ -95,26 +98,38 @@ def _record(x: object, y: object, *, per: float = 0.0) -> _Record | None:
         return None
 
 
-def _described(text: str) -> dict[str, _Record | None]:
-    """What the description of a TIFF tells."""
+def _described(text: str, size: tuple[object, object]) -> dict[str, _Record | None]:
+    """What the description of a TIFF tells of its image, which has a width and a height."""
     if text.startswith("Aperio"):
         told = re.search(r"\bMPP\s*=\s*([^|\s]+)", text)
         side = told.group(1).replace(",", ".") if told else None
         return {_SCANNER: _record(side, side)}
-    return {_OME: _of_ome(text)}
+    return {_OME: _of_ome(text, size)}
 
 
-def _of_ome(text: str) -> _Record | None:
-    """Physical size of the first image of OME-XML."""
+def _of_imagej(text: str, sides: tuple[object, object]) -> _Record | None:
+    """What ImageJ tells: the unit in its description, how many pixels it has in the resolution."""
+    told = re.search(r"^unit=(.*?)\s*$", text, re.MULTILINE) if text.startswith("ImageJ=") else None
+    microns = _MICRONS.get(told.group(1)) if told else None
+    return _record(*sides, per=microns) if microns else None
+
+
+def _of_ome(text: str, size: tuple[object, object]) -> _Record | None:
+    """Physical size of the image of OME-XML that has that size, of the first where none tells it:
+    pictures of the glass and its label may stand before the slide."""
     if "OME" not in text or "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None
+    # It is text already: an encoding that it declares (.NET's utf-16) is that of no bytes here.
+    text = re.sub(r"^\s*<\?xml.*?\?>", "", text.strip("\0\ufeff"), flags=re.DOTALL)
     try:
-        elements = ElementTree.fromstring(text.strip().rstrip("\0").encode()).iter()
+        elements = ElementTree.fromstring(text.strip().encode(errors="replace")).iter()
     except ElementTree.ParseError:
         return None
-    for element in elements:
-        if element.tag.rpartition("}")[2] == "Pixels":
-            return _record(*(_microns(element, f"PhysicalSize{axis}") for axis in "XY"))
+    found = [element for element in elements if element.tag.rpartition("}")[2] == "Pixels"]
+    wanted = tuple(str(side) for side in size)
+    same = [element for element in found if (element.get("SizeX"), element.get("SizeY")) == wanted]
+    for element in same or found:
+        return _record(*(_microns(element, f"PhysicalSize{axis}") for axis in "XY"))
     return None
 
 

@@ -19,7 +19,8 @@ _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2  # of SubfileType
 _OLD_SUBFILE, _ORIENTATION, _DEPTH = 255, 274, 32997
-_SCALE = (270, 282, 283, 296)  # description, resolutions, their unit
+_DESCRIPTION = 270
+_SCALE = (256, 257, _DESCRIPTION, 282, 283, 296)  # size, description, resolutions, their unit
 _ALPHA = {1: "premultiplied", 2: "straight"}
 # None, CCITT, LZW, JPEG, deflate, packbits, JPEG 2000: what OpenSlide and Pillow both decode.
 _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32946, 32773, 33003, 33005, 34712))
@@ -109,7 +110,7 @@ def layout(path: pathlib.Path) -> Layout:
                 is_plain=image.number == 0 and is_pyramid and _is_plain(page),
                 names_colours=True,
                 alpha=_alpha(page),
-                tags={code: _number(page.tags[code].value) for code in _SCALE if code in page.tags},
+                tags=_scale_tags(file, page),
             )
     except SlideError:
         raise
@@ -133,6 +134,12 @@ def _readable(path: pathlib.Path, file: tifffile.TiffFile) -> list[tifffile.Tiff
             raise
     told.once(f"{path}: what follows page {len(found) - 1} is no page and left out")
     return found
+
+
+def _scale_tags(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[int, Any]:
+    """Those of a page; OME-XML stands in the first page for all of them."""
+    found = {code: _number(page.tags[code].value) for code in _SCALE if code in page.tags}
+    return found | ({_DESCRIPTION: file.ome_metadata} if file.is_ome else {})
 
 
 def _page(number: int, page: tifffile.TiffPage) -> Page:

@@ -190,6 +190,11 @@ def test_a_metre_of_a_map_that_is_true_is_a_metre(raster_at, crs, east, north):
         ("EPSG:3857", mercator(60, 2000, 600), (600, 40), "one size on the ground, within 5%"),
         ("EPSG:4326", Affine(0.02, 0, 5, 0, -0.01, 65), (1000, 40), "one size on the ground"),
         ("EPSG:32618", Affine(1, 0, 4e8, 0, -1, 4.4e9), (60, 40), "on the ground, got one beyond"),
+        # North before east, of 41° S and 175° E; metres that are called degrees.
+        ("EPSG:4326", Affine(1e-5, 0, -41, 0, -1e-5, 175), (60, 40), "one beyond the bounds"),
+        ("EPSG:4326", Affine(0.1, 0, 4e5, 0, -0.1, 3_600_010), (60, 40), "one beyond the bounds"),
+        ("EPSG:4326", Affine(1e-5, 0, 4e5, 0, -1e-5, 3e-4), (60, 40), "one beyond the bounds"),
+        ("EPSG:4807", Affine(1e-5, 0, 10, 0, -1e-5, 399), (60, 40), "one beyond the bounds"),  # gon
     ],
 )  # fmt: skip
 def test_what_has_no_one_size_on_the_ground_is_refused(raster_at, crs, transform, shape, message):
@@ -232,6 +237,12 @@ def test_a_degree_is_as_long_as_its_body_is_large(raster_at, crs, side):
 )
 def test_axes_and_units_of_any_kind_are_understood(raster_at, crs, transform, metres):
     assert slides.open_slide(raster_at(crs, transform)).mpp == pytest.approx(metres * 1e6)
+
+
+@pytest.mark.parametrize("west", [-180.0002, 179.9998, 359.9998])
+def test_degrees_may_begin_at_any_meridian(raster_at, west):
+    path = raster_at("EPSG:4326", Affine(1e-5, 0, west, 0, -1e-5, 3e-4))
+    assert slides.open_slide(path).mpp == pytest.approx(math.radians(1e-5) * SPHERE * 1e6)
 
 
 def test_a_raster_may_cross_the_last_meridian(raster_at):

@@ -130,3 +130,62 @@ def test_of_several_images_the_first_counts():
     image = "<o:Image><o:Pixels PhysicalSizeX='{0}' PhysicalSizeY='{0}'/></o:Image>"
     text = "<o:OME xmlns:o='http://x'>" + image.format(0.25) + image.format(4) + "</o:OME>"
     assert scale.of_tiff({270: text}).mpp == 0.25
+
+
+def ome_of(*images, declared=""):
+    """OME-XML of images of (width, height, mpp)."""
+    image = (
+        '<Image><Pixels SizeX="{}" SizeY="{}" PhysicalSizeX="{}" PhysicalSizeXUnit="µm" '
+        'PhysicalSizeY="{}" PhysicalSizeYUnit="µm"/></Image>'
+    )
+    return f"{declared}<OME>{''.join(image.format(*told, told[-1]) for told in images)}</OME>"
+
+
+def test_of_several_images_that_of_the_pixels_counts(tiff):
+    """Converters of scanners' files write the picture of the glass first, or last."""
+    images = [(100, 40, 4.0), (192, 128, 0.25), (64, 64, 9.0)]
+    for told in (images, images[::-1]):
+        assert slides.open_slide(tiff(description=ome_of(*told).encode())).mpp == 0.25
+
+
+def test_a_picture_of_the_glass_before_the_slide_gives_it_no_scale(tmp_path):
+    """OME-XML stands in the first page, whichever page is the image."""
+    with tifffile.TiffWriter(tmp_path / "it.tif") as file:
+        described = ome_of((50, 30, 4.0), (192, 128, 0.25)).encode()
+        for shape, text in (((30, 50, 3), described), ((128, 192, 3), None)):
+            pixels = np.full(shape, 200, np.uint8)
+            file.write(pixels, photometric="rgb", metadata=None, description=text)
+    slide = slides.open_slide(tmp_path / "it.tif")
+    assert slide.shape == (128, 192)
+    assert slide.mpp == 0.25
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "gb2312", "shift_jis", "UTF-7", "bogus", "ascii"])
+def test_the_encoding_that_ome_xml_declares_is_not_that_of_its_text(tiff, encoding):
+    """.NET writes utf-16 in front of text that is UTF-8 in the file."""
+    declared = f'<?xml version="1.0" encoding="{encoding}"?>\n'
+    path = tiff(description=ome_of((192, 128, 0.5), declared=declared).encode())
+    assert slides.open_slide(path).mpp == 0.5
+
+
+def test_broken_characters_in_a_description_cost_nothing():
+    assert scale.of_tiff({270: ome_of((1, 1, 0.5)) + "<!-- \udc80 -->"}).mpp == 0.5
+
+
+@pytest.mark.parametrize("unit", ["micron", "um", r"\u00B5m", "nm"])
+def test_imagej_counts_pixels_in_its_own_unit(tmp_path, unit):
+    """Fiji tells pixels per unit in the resolution tags, whose own unit is none."""
+    side = 500.0 if unit == "nm" else 0.5
+    told = {"description": f"ImageJ=1.54f\nunit={unit}\nloop=false\n", "resolutionunit": "NONE"}
+    pixels = np.full((128, 192, 3), 200, np.uint8)
+    save = lambda x, **more: tifffile.imwrite(
+        tmp_path / "it.tif", pixels, metadata=None, resolution=(1 / x, 1 / side), **told | more
+    )
+    save(side)
+    assert slides.open_slide(tmp_path / "it.tif").mpp == pytest.approx(0.5)
+    save(2 * side)
+    with pytest.raises(slides.SlideError, match=r"square pixels, got 0\.5 × 1 µm by ImageJ"):
+        slides.open_slide(tmp_path / "it.tif")
+    save(side, description="ImageJ=1.54f\nunit=pixel\n")
+    with pytest.raises(slides.SlideError, match="got none"):
+        slides.open_slide(tmp_path / "it.tif")
