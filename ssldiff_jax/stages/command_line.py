@@ -13,8 +13,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssldiff_jax.core import files
-from ssldiff_jax.stages import catalog, listing
+from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.stages import catalog, listing, stored_config
 
 USAGE = """\
 python -m ssldiff_jax.main --config=configs/NAME.py [--workdir=FOLDER] [--config.KEY=VALUE …]
@@ -125,6 +125,8 @@ def _read(
     argv: list[str], path: str | None, run: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The config of a file, or of a run, with what the command changes."""
+    if any(_changed_keys(argv)):
+        _require_keys(_changed_keys(argv), _read(argv[:1], path, run))
     found = flags.FlagValues()
     if run is None:
         _require_config(path)
@@ -135,9 +137,6 @@ def _read(
     flags.DEFINE_string("workdir", None, "Where everything is written.", flag_values=found)
     try:
         others = found(argv)[1:]
-    except (KeyError, AttributeError, TypeError) as error:
-        reason = _line(error).strip("'")
-        raise CommandError(f"a --config flag names no config key: {reason}") from error
     except flags.Error as error:
         raise CommandError(_line(error)) from error
     except Exception as error:  # whatever the code of a config raises
@@ -149,12 +148,30 @@ def _read(
     return found.config.to_dict()
 
 
+def _changed_keys(argv: list[str]) -> list[str]:
+    """The keys that a command sets, as it spells them."""
+    names = (word.partition("=")[0].lstrip("-") for word in argv[1:] if word.startswith("-"))
+    return [name.removeprefix("config.") for name in names if name.startswith("config.")]
+
+
+def _require_keys(keys: Iterable[str], values: Mapping[str, Any]) -> None:
+    known = config_lib.flatten(values)
+    for key in keys:
+        if any(name.startswith(f"{key}.") for name in known):
+            raise CommandError(
+                f"config.{key} is a section of keys, which are set one by one; "
+                f"--list={key} shows them"
+            )
+        if key.partition("[")[0] not in known:  # of tuples, parts too
+            hint = near(f"config.{key}", (f"config.{name}" for name in known))
+            raise CommandError(f"config.{key} is no config key{hint}")
+
+
 def _line(error: Exception) -> str:
-    # ml_collections quotes its own message again, newline and all, and quotes whole tracebacks.
-    text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    if "Traceback (most recent" in text:
+    text = str(error)
+    if "Traceback (most recent" in text:  # ml_collections quotes whole ones
         text = text.strip().splitlines()[-1]
-    return " ".join(text.replace("\\n", " ").replace("\\", "").replace("' Did", "; Did").split())
+    return " ".join(text.split())
 
 
 def _require_config(path: str) -> None:
@@ -179,7 +196,7 @@ def _of_run(folder: pathlib.Path) -> Mapping[str, Any]:
             f"{_beside(folder)}"
         )
     try:
-        values = files.read_json(path)
+        values = stored_config.read(path)
     except (OSError, ValueError) as error:
         raise CommandError(_line(error)) from error
     return values | {"force": ""}

@@ -16,7 +16,7 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.encoders import encoder, known
 from ssldiff_jax.prior import conditions, network, whitening
 from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import grid_prior, models, parts, region_conditions
+from ssldiff_jax.stages import grid_prior, models, parts, region_conditions, stored_config
 from ssldiff_jax.weights import names, published, reader
 
 FORMAT = 1
@@ -133,7 +133,7 @@ def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
     Raises WeightsError for files that do not fit, or are of another run.
     """
     card = Card.read(path)
-    config = config_lib.build(run_config.RunConfig, card.config)
+    config = config_lib.build(run_config.RunConfig, stored_config.complete(card.config))
     file = published.ModelFile.read(path)
     embeds = _encoder(path.parent, config, card)
     prior = path.parent / PRIOR

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
-from ssldiff_jax.core import arrays, files, layers, machine, rng, spread
+from ssldiff_jax.core import arrays, layers, machine, rng, spread
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.diffusion import cells, guidance, solvers
 from ssldiff_jax.encoders import encoder
@@ -31,7 +31,7 @@ from ssldiff_jax.sampler import (
 )
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.stages import drawing as drawing_lib
-from ssldiff_jax.stages import exported, grid_prior, models, stage
+from ssldiff_jax.stages import exported, grid_prior, models, stage, stored_config
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import reader
 
@@ -76,7 +76,7 @@ class Generator:
             return cls(run, models.Models.of_weights(path, run), mesh_lib.make_mesh(run.mesh))
         if not (path / "config.json").exists():
             return cls._of_export(path)
-        run = config_lib.build(run_config.RunConfig, files.read_json(path / "config.json"))
+        run = config_lib.build(run_config.RunConfig, stored_config.read(path / "config.json"))
         machine.keep_compiled(run.runtime.compilation_cache)
         context = stage.Context(run, path, mesh_lib.make_mesh(run.mesh))
         return cls.of_run(context)

@@ -22,7 +22,7 @@ def lines(what: str, values: Mapping[str, Any] | None = None) -> list[str]:
     if what in parts:
         return [f"{what}:", *parts[what](), ""]
     prefix = "" if what in ("", "keys") else what
-    found = ["keys (--config.KEY=VALUE):", *_keys(values or _defaults(), prefix)]
+    found = ["keys (--config.KEY=VALUE):", *_keys(values or defaults(), prefix)]
     return found if what else [*lines("stages"), *lines("configs"), *found]
 
 
@@ -48,7 +48,8 @@ def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
     return found
 
 
-def _defaults() -> Mapping[str, Any]:
+def defaults() -> Mapping[str, Any]:
+    """The values of configs/default.py."""
     spec = importlib.util.spec_from_file_location("_defaults", CONFIGS / "default.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

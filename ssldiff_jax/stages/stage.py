@@ -9,8 +9,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import files
 from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages import stored_config
 
 SAVED = "checkpoints"
 """Folder of a stage's checkpoints, where they lie in no bucket."""
@@ -70,7 +70,7 @@ class Context:
                 f"config.models must name another work directory that has a config.json, got "
                 f"{self.models}"
             )
-        config = config_lib.build(run_config.RunConfig, files.read_json(path))
+        config = config_lib.build(run_config.RunConfig, stored_config.read(path))
         if config.models:
             raise WorkdirError(
                 f"config.models must name the run that made the models, {config.models}, got "

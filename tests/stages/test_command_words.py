@@ -11,7 +11,8 @@ import pytest
 from configs import default, tiny
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import config_source
-from ssldiff_jax.stages import catalog, command_line, listing, table
+from ssldiff_jax.stages import catalog, command_line, listing, stored_config, table
+from ssldiff_jax.stages import config as run_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -75,6 +76,32 @@ def test_a_runs_own_config_is_taken_and_changed(run):
     assert found.workdir == run
 
 
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("--config.draw.refrence=a.png", "did you mean config.draw.reference"),
+        ("--config.draw=a.png", "--list=draw shows them"),
+        ("--config.seed=many", "'many'"),
+    ],
+)
+def test_a_misspelt_change_of_a_run_gets_a_line(run, word, told):
+    assert told in refusal(f"--workdir={run}", word)
+
+
+def test_a_run_of_earlier_code_has_the_defaults_of_later_keys(run):
+    path = run / "config.json"
+    values = json.loads(path.read_text())
+    now = parse(f"--workdir={run}").values
+    del values["draw"]["name"], values["export"]
+    path.write_text(json.dumps(values))
+    assert parse(f"--workdir={run}").values == now
+    assert config_lib.build(run_config.RunConfig, stored_config.read(path)) == config_lib.build(
+        run_config.RunConfig, now | {"force": "encoder"}
+    )
+    path.write_text("[]")
+    assert "must hold a config, got list" in refusal(f"--workdir={run}")
+
+
 def test_a_new_workdir_takes_the_config_of_the_models(run, tmp_path):
     for folder in (tmp_path / "pictures", tmp_path):
         found = parse(f"--workdir={folder}", f"--config.models={run}", "--config.stages=draw")
@@ -106,7 +133,12 @@ def test_a_config_beside_a_run_is_taken_instead(run):
         (["--confg=configs/tcga.py"], "did you mean --config?"),
         (["--config=configs/tiny.py", "demo"], "got demo"),
         (["--config=configs/tiny.py", "--config.seed=x"], "'x'"),
-        (["--config=configs/tiny.py", "--config.denoiser.train.num_step=3"], '"num_steps"'),
+        (
+            ["--config=configs/tiny.py", "--config.denoiser.train.num_step=3"],
+            "config.denoiser.train.num_step is no config key; did you mean config.denoiser.train.num_",
+        ),
+        (["--config=configs/tiny.py", "--config.drew.name=a"], "did you mean config.draw.name"),
+        (["--config=configs/tiny.py", "--config.draw=a"], "--list=draw"),
         (["--config=configs/tiny.py", "--config.stages=sampel"], "did you mean 'sample'?"),
         (["--config=configs/tiny.py", "--config.force=denoizer"], "did you mean 'denoiser'?"),
         (["--list=data.holdot"], "data.holdout"),
