@@ -11,13 +11,14 @@ from ssldiff_jax.slides import dicom
 _MIB = 2**20
 _WHOLE = 16 * _MIB  # larger files are known by samples: a scanner's has a GB
 _SAMPLES, _SAMPLE = 1024, 4096  # spread evenly between the first and the last MiB, bytes
-_BESIDE = (".msk", ".ovr", ".aux.xml")  # GDAL reads them with a raster
+_BESIDE = (".msk", ".ovr", ".aux.xml")  # GDAL reads them with a raster, and:
+_INSTEAD = ("wld", "tab")  # of the suffix: they say where a raster lies
 _KEY_FILES = (".vms", ".vmu")  # of Hamamatsu: text that names the images
 
 
 def files_of(path: pathlib.Path) -> list[pathlib.Path]:
     """All files of a slide, itself first: the folder beside an MRXS, a series of DICOM instances,
-    what a Hamamatsu key file names, masks and overviews beside a raster."""
+    what a Hamamatsu key file names, what GDAL reads beside a raster."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         more = sorted(p for p in path.with_suffix("").rglob("*") if p.is_file())
@@ -26,9 +27,20 @@ def files_of(path: pathlib.Path) -> list[pathlib.Path]:
     elif suffix in _KEY_FILES:
         more = _named_in(path)
     else:
-        beside = (path.with_name(path.name + end) for end in _BESIDE)
+        beside = (path.with_name(name) for name in names_beside(path.name))
         more = [p for p in beside if p.is_file()]
     return [path, *(p for p in more if p != path)]
+
+
+def names_beside(name: str) -> list[str]:
+    """What GDAL reads with a raster of a name, if it is there: a mask, overviews, what it notes in
+    a file of its own, world files (scene.tfw or .tifw of scene.tif)."""
+    stem, dot, suffix = name.rpartition(".")
+    if not (stem and suffix):
+        return [name + end for end in _BESIDE]
+    lies = (f"{suffix[0]}{suffix[-1]}w", f"{suffix}w", *_INSTEAD)
+    lies = dict.fromkeys(end for one in lies for end in (one, one.lower(), one.upper()))
+    return [*(name + end for end in _BESIDE), *(stem + dot + end for end in lies)]
 
 
 def without_parts(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:

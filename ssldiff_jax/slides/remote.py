@@ -4,15 +4,17 @@ import dataclasses
 import hashlib
 import pathlib
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import fsspec
 
-from ssldiff_jax.slides import dicom
+from ssldiff_jax.slides import content, dicom
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
 
 _GLOB = frozenset("*?[")
+_RASTERS = (".tif", ".tiff", ".jp2", ".j2k")  # beside which there may be files of GDAL
 _CONTENT = (
     "md5Hash", "ETag", "etag", "Content-MD5", "content_md5", "Digest", "checksum", "mtime",
     "LastModified", "Last-Modified", "last_modified", "updated", "modified",
@@ -79,8 +81,11 @@ def _facts(system: fsspec.AbstractFileSystem, path: str) -> list[Any]:
 
 
 def _parts(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
-    """The other files of a slide: the folder beside an MRXS, instances of a DICOM series."""
+    """The other files of a slide: the folder beside an MRXS, instances of a DICOM series, what
+    GDAL reads beside a raster."""
     suffix = pathlib.PurePath(path).suffix
+    if suffix.lower() in _RASTERS:
+        return _beside(system, path)
     if suffix.lower() == ".mrxs" and system.isdir(path.removesuffix(suffix)):
         return sorted(system.find(path.removesuffix(suffix)))
     if suffix.lower() != ".dcm":
@@ -88,6 +93,17 @@ def _parts(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
     folder, uid = path.rpartition("/")[0], _series(system, path)
     inside = (p for p in system.ls(folder, detail=False) if p.lower().endswith(".dcm"))
     return sorted(p for p in inside if uid and p != path and _series(system, p) == uid)
+
+
+def _beside(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
+    folder, slash, name = path.rpartition("/")
+    wanted = [folder + slash + other for other in content.names_beside(name)]
+    try:
+        listed = set(system.ls(folder, detail=False))
+    except Exception:  # a server without lists
+        listed = set()
+    is_list = path in listed
+    return [other for other in wanted if (other in listed if is_list else system.exists(other))]
 
 
 def _series(system: fsspec.AbstractFileSystem, path: str) -> str | None:
@@ -107,11 +123,17 @@ def _without_parts(system: fsspec.AbstractFileSystem, paths: list[str]) -> list[
     return found
 
 
-def open_remote(source: str, **options: Any) -> slide_lib.Slide:
+def open_remote(
+    source: str,
+    *,
+    open_copy: Callable[..., slide_lib.Slide] = slide_lib.open_slide,
+    **options: Any,
+) -> slide_lib.Slide:
     """Copy a slide to this machine and open it; closing it deletes the copy. `options` are those
-    of `open_slide`.
+    of `open_copy`.
 
-    Of formats of several files, MRXS with its folder and DICOM series are understood.
+    Of formats of several files, MRXS with its folder, DICOM series, and rasters with what GDAL
+    reads beside them are understood.
     Raises SlideError where it cannot be copied or opened.
     """
     folder = tempfile.TemporaryDirectory(prefix="slide-")
@@ -128,10 +150,19 @@ def open_remote(source: str, **options: Any) -> slide_lib.Slide:
         except Exception as error:
             problem = SlideError.because(source, "a file to copy", error)
             raise problem from error
-        return _Copied(slide_lib.open_slide(copy, **options), folder)
+        return _Copied(_opened(source, copy, open_copy, options), folder)
     except BaseException:
         folder.cleanup()
         raise
+
+
+def _opened(
+    source: str, copy: pathlib.Path, open_copy: Callable[..., slide_lib.Slide], options: Any
+) -> slide_lib.Slide:
+    try:
+        return open_copy(copy, **options)
+    except SlideError as error:  # the copy is gone when this is read
+        raise SlideError(str(error).replace(str(copy), source)) from error
 
 
 @dataclasses.dataclass

@@ -7,7 +7,8 @@ from typing import Any
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.sampler import conditions
-from ssldiff_jax.slides import ground, pyramid, remote
+from ssldiff_jax.slides import content, ground, pyramid, remote
+from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
 from ssldiff_jax.weights import published
@@ -61,12 +62,17 @@ def open_slide(data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> s
     """The slide of a path or an address. Raises SlideError."""
     options = {"mpp": mpp or data.mpp or None, "otherwise_mpp": data.patch_mpp}
     if remote.is_remote(path):
-        return remote.open_remote(path, reading=data.reading, **options)
-    file = pathlib.Path(path).expanduser()
-    reading = data.reading.of_picture(file)
-    if reading != data.reading:
-        _LOG.info("%s is a picture: config.data.reading.bands, low and high are of rasters", path)
-    return slide_lib.open_slide(file, reading=reading, **options)
+        return remote.open_remote(path, open_copy=_open_file, reading=data.reading, **options)
+    return _open_file(pathlib.Path(path).expanduser(), reading=data.reading, **options)
+
+
+def _open_file(
+    file: pathlib.Path, *, reading: reading_lib.ReadingConfig, **options: Any
+) -> slide_lib.Slide:
+    found = reading.of_picture(file)
+    if found != reading:
+        _LOG.info("%s is a picture: config.data.reading.bands, low and high are of rasters", file)
+    return slide_lib.open_slide(file, reading=found, **options)
 
 
 def read_mask(path: str) -> arrays.ImageUint8:
@@ -74,7 +80,10 @@ def read_mask(path: str) -> arrays.ImageUint8:
 
     Raises SlideError for a file that is no image.
     """
-    slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), mpp=1.0)
+    if remote.is_remote(path):
+        slide = remote.open_remote(path, mpp=1.0)
+    else:
+        slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), mpp=1.0)
     try:
         return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
     finally:
@@ -86,4 +95,8 @@ def fingerprint(path: str) -> Any:
 
     Raises WeightsError for a file that is not there.
     """
-    return remote.fingerprint(path) if remote.is_remote(path) else published.fingerprint(path)
+    if remote.is_remote(path):
+        return remote.fingerprint(path)
+    found = published.fingerprint(path)
+    beside = content.files_of(pathlib.Path(path).expanduser())[1:] if found else ()
+    return found | {"beside": [published.fingerprint(str(p)) for p in beside]} if beside else found

@@ -7,10 +7,13 @@ import struct
 import fsspec
 import numpy as np
 import pytest
+import rasterio
+import rasterio.shutil
 from PIL import Image
 
 from ssldiff_jax import slides
 from ssldiff_jax.slides import content, dicom, remote
+from ssldiff_jax.stages import user_images
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 
@@ -110,13 +113,36 @@ def test_a_mirax_slide_is_known_by_its_folder(tmp_path):
     assert before[1] != after[1]
 
 
-@pytest.mark.parametrize("beside", [".msk", ".ovr", ".aux.xml"])
+BESIDE = [
+    "scene.tif.msk", "scene.tif.ovr", "scene.tif.aux.xml", "scene.tfw", "scene.tifw", "scene.wld",
+    "scene.TFW",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("beside", BESIDE)
 def test_what_gdal_reads_beside_a_raster_belongs_to_it(tmp_path, beside):
     path = tmp_path / "scene.tif"
     path.write_bytes(b"pixels")
     before = content.digest(path)
-    path.with_name(path.name + beside).write_bytes(b"mask")
+    told = user_images.fingerprint(str(path))
+    (tmp_path / beside).write_bytes(b"mask")
     assert content.digest(path) != before
+    assert user_images.fingerprint(str(path)) != told
+
+
+@pytest.mark.parametrize("name", ["scene.tif", "scene.TIF", "scene.tiff", "scene.jp2"])
+@pytest.mark.parametrize("world", ["tfw", "TFW", "tifw", "tiffw", "j2w", "jp2w", "wld"])
+def test_world_files_that_gdal_reads_are_known(tmp_path, name, world):
+    """Asked of GDAL itself."""
+    path, beside = tmp_path / name, tmp_path / f"scene.{world}"
+    driver = "JP2OpenJPEG" if name.endswith("jp2") else "GTiff"
+    with rasterio.open(tmp_path / "source", "w", "GTiff", 8, 8, 1, dtype="uint8") as file:
+        file.write(np.zeros((1, 8, 8), np.uint8))
+    rasterio.shutil.copy(tmp_path / "source", path, driver=driver)
+    beside.write_text("2\n0\n0\n-2\n1\n1\n")
+    with rasterio.open(path) as file:
+        is_read = not file.transform.is_identity
+    assert not is_read or beside in content.files_of(path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 5000, 3 * 2**20, 40 * 2**20])

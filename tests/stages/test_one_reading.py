@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import rasterio
+from fsspec.implementations import local
 from PIL import Image
 from rasterio import Affine
 
@@ -152,6 +153,54 @@ def test_a_mask_is_read_as_it_is_stored(tmp_path):
     Image.new("L", (8, 4), 200).save(tmp_path / "mask.png")
     found = user_images.read_mask(str(tmp_path / "mask.png"))
     np.testing.assert_array_equal(found, np.full((4, 8, 3), 200, np.uint8))
+
+
+@pytest.fixture(params=["with lists", "without"])
+def address(request, monkeypatch):
+    """A function from a path to an address of it, on a server that lists folders, or not."""
+    if request.param == "without":
+
+        def refuse(self, path, detail=False, **options):
+            raise FileNotFoundError(path)
+
+        monkeypatch.setattr(local.LocalFileSystem, "ls", refuse)
+    return lambda path: path.absolute().as_uri()
+
+
+def test_a_copied_raster_is_read_with_what_lies_beside_it(tmp_path, address):
+    """Mask, place and scale: without them it is other pixels, elsewhere, of another size."""
+    path = tmp_path / "scene.tif"
+    stored = {"driver": "GTiff", "height": PX, "width": PX, "count": 3, "dtype": "uint8"}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False),
+        rasterio.open(path, "w", crs="EPSG:32618", **stored) as file,
+    ):
+        file.write(np.moveaxis(VALUES[..., :3], -1, 0))
+        file.write_mask(np.arange(PX * PX).reshape(PX, PX) >= PX * PX // 2)
+    (tmp_path / "scene.tfw").write_text("1\n0\n0\n-1\n400000.5\n4399999.5\n")
+    near = user_images.UserImage.open(data_config(), str(path))
+    far = user_images.UserImage.open(data_config(), address(path))
+    assert (near.pixels[: PX // 2] == 255).all()
+    np.testing.assert_array_equal(far.pixels, near.pixels)
+    assert far.place == near.place
+    assert far.place.transform == (1, 0, 4e5, 0, -1, 4.4e6)
+
+
+def test_a_picture_is_one_at_an_address_too(tmp_path):
+    path, data = tmp_path / "drawn.png", data_config(bands=(3, 2, 1))
+    Image.fromarray(VALUES[..., :3]).save(path)
+    found = user_images.UserImage.open(data, path.absolute().as_uri())
+    np.testing.assert_array_equal(found.pixels, VALUES[..., :3])
+    mask = user_images.read_mask(path.absolute().as_uri())
+    np.testing.assert_array_equal(mask, VALUES[..., :3])
+
+
+def test_an_error_names_the_address_and_no_copy(tmp_path):
+    write_raster(tmp_path / "scene.tif", VALUES.astype(np.uint16))
+    address = (tmp_path / "scene.tif").absolute().as_uri()
+    with pytest.raises(slides.SlideError) as error:
+        user_images.UserImage.open(data_config(), address)
+    assert f" in {address}: " in str(error.value)
 
 
 OPENERS = {"open_slide", "open_remote", "open_backend", "open_list"}
