@@ -287,9 +287,18 @@ def _check_splits(
                 f"expected squares of {data.records.record_px} px at {data.patch_mpp} mpp with "
                 f"tissue ≥ {data.records.min_tissue}, held out by {data.holdout.by}; got none"
             )
-    if len(references) < data.regions.count:
-        size = (data.regions.rows * data.crops.patch_px, data.regions.cols * data.crops.patch_px)
+    regions, px = data.regions, data.crops.patch_px
+    size = f"{regions.rows * px} × {regions.cols * px} px"
+    if not references:
         raise config_lib.ConfigError(
-            f"config.data.regions wants {data.regions.count} held-out regions of {size} px that "
-            f"do not overlap, got {len(references)}"
+            f"config.data.regions wants {regions.count} held-out regions of {size}, got none: "
+            f"smaller ones may be found (config.data.regions has rows={regions.rows}, "
+            f"cols={regions.cols}), or some where more is held out (config.data.holdout has "
+            f"fraction={data.holdout.fraction:g})"
         )
+    if len(references) < regions.count:
+        _LOG.warning(
+            "%d of the %d held-out regions of %s that config.data.regions asks for were found, "
+            "none of which overlap: large images are drawn of these",
+            len(references), regions.count, size,
+        )  # fmt: skip

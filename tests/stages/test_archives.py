@@ -98,6 +98,21 @@ def test_every_engine_makes_the_same_bytes(tmp_path, folder, engine):
     assert len(names(tmp_path / "many")) == 3
 
 
+def test_fewer_regions_than_asked_for_are_taken_and_told(tmp_path, folder, caplog):
+    launch.launch(config(folder, ("data.regions.count", 99)), tmp_path)
+    found = json.loads((tmp_path / "patches/regions.json").read_text())
+    assert 0 < len(found) < 99
+    (line,) = [r.getMessage() for r in caplog.records if "held-out regions" in r.getMessage()]
+    assert line.startswith(f"{len(found)} of the 99 held-out regions of 128 × 128 px")
+
+
+def test_no_region_says_which_keys_help(tmp_path, folder):
+    with pytest.raises(
+        ValueError, match=r"regions of 3200 × 128 px, got none: .*rows=50.*fraction"
+    ):
+        launch.launch(config(folder, ("data.regions.rows", 50)), tmp_path)
+
+
 def test_an_added_slide_costs_that_slide_alone(tmp_path, folder, tissue):
     launch.launch(config(folder), tmp_path)
     before = entries(tmp_path)
