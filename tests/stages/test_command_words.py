@@ -135,7 +135,7 @@ def test_a_config_beside_a_run_is_taken_instead(run):
         (["--config=configs/tiny.py", "--config.seed=x"], "'x'"),
         (
             ["--config=configs/tiny.py", "--config.denoiser.train.num_step=3"],
-            "config.denoiser.train.num_step is no config key; did you mean config.denoiser.train.num_",
+            "num_step is no config key; did you mean config.denoiser.train.num_",
         ),
         (["--config=configs/tiny.py", "--config.drew.name=a"], "did you mean config.draw.name"),
         (["--config=configs/tiny.py", "--config.draw=a"], "--list=draw"),
