@@ -53,10 +53,15 @@ def check(a: moments_lib.Moments, b: moments_lib.Moments) -> None:
         _warn_if_degenerate(side)
 
 
+def is_all_same(side: moments_lib.Moments) -> bool:
+    """Whether all vectors are the same but for rounding; not of one alone."""
+    size = side.count * (side.mean @ side.mean)
+    return side.count > 1 and bool(np.trace(side.scatter) <= 1e-12 * size)
+
+
 def _warn_if_degenerate(side: moments_lib.Moments) -> None:
     log = logging.getLogger(__name__)
-    size = side.count * (side.mean @ side.mean)
-    if side.count > 1 and np.trace(side.scatter) <= 1e-12 * size:
+    if is_all_same(side):
         log.warning("all %d features are the same: the extractor tells none apart", side.count)
     elif side.count <= side.dim:
         log.warning(

@@ -11,7 +11,9 @@ LEVEL = 0.95
 BLOCKS = 20
 """That intervals leave out one by one: Student's t is 5 % wider than with any number."""
 TOO_FEW = "too few: "
-"""How a reason begins where there is no interval."""
+"""How a reason begins where vectors are too few for an interval."""
+ALL_SAME = "none: "
+"""How it begins where vectors do not differ."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,22 +25,30 @@ class Estimate:
             is around it. None where there are too few vectors to tell the bias.
         low: the lower end of the interval, at most `corrected`; None likewise.
         high: the upper end, at least `corrected`; None likewise.
-        uncorrected: the distance of these very samples, as others report it.
+        uncorrected: the distance of these very samples, as others report it; None where a side is
+            one vector or none differ.
         counts: how many vectors, generated and real.
-        interval: its level and method in words, or why there is none: "too few: …".
+        interval: its level and method in words, or why there is none: "too few: …", "none: …".
     """
 
     corrected: float | None
     low: float | None
     high: float | None
-    uncorrected: float
+    uncorrected: float | None
     counts: tuple[int, int]
     interval: str
 
     @classmethod
-    def too_few(cls, uncorrected: float, counts: tuple[int, int], reason: str) -> "Estimate":
+    def too_few(cls, uncorrected: float | None, counts: tuple[int, int], reason: str) -> "Estimate":
         """A distance of samples that tell no more: `reason` says how many there are."""
-        return cls(None, None, None, float(uncorrected), counts, f"{TOO_FEW}{reason}")
+        found = None if uncorrected is None else float(uncorrected)
+        return cls(None, None, None, found, counts, f"{TOO_FEW}{reason}")
+
+    @classmethod
+    def all_same(cls, counts: tuple[int, int]) -> "Estimate":
+        """No distance, of vectors of which none differs from another on its side."""
+        said = f"all {counts[0]} vectors are the same, and all {counts[1]} of the other side"
+        return cls(None, None, None, None, counts, f"{ALL_SAME}{said}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Share:
         low: the lower end of the interval; None likewise.
         high: the upper end; None likewise.
         counts: how many vectors, generated and real.
-        interval: its level and method in words, or why there is none: "too few: …".
+        interval: its level and method in words, or why there is none: "too few: …", "none: …".
     """
 
     value: float | None
@@ -63,6 +73,11 @@ class Share:
     def too_few(cls, counts: tuple[int, int], reason: str) -> "Share":
         """No figure; `reason` says how many vectors there are."""
         return cls(None, None, None, counts, f"{TOO_FEW}{reason}")
+
+    @classmethod
+    def all_same(cls, counts: tuple[int, int]) -> "Share":
+        """No figure, of real vectors of which none differs from another."""
+        return cls(None, None, None, counts, f"{ALL_SAME}all {counts[1]} real vectors are the same")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -52,9 +52,13 @@ def compare(
     """All four figures; a border belongs to its ball. Memory does not grow with N·M.
 
     Intervals come from contiguous blocks of either set: features of one slide should lie side by
-    side. A set of fewer than `per_neighbour` vectors for each neighbour is too few for a figure.
+    side. A set of fewer than `per_neighbour` vectors for each neighbour is too few for a figure,
+    and balls of real vectors that are all the same are none.
     """
     stripes.require(generated, real, 2, _NAMES)
+    if stripes.is_all_same(real):
+        counts = (len(generated), len(real))
+        return Fidelity(*[estimate.Share.all_same(counts)] * 4, (k_recall, k_density), counts)
     origin = real.mean(axis=0)
     generated, real = generated - origin, real - origin
     wide = _radii(real, (k_recall, k_density), "real")

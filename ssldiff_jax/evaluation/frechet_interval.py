@@ -42,17 +42,21 @@ def frechet_estimate(a: Blocks, b: Blocks, *, paired: bool = False) -> estimate.
     Where block i of `a` was drawn from block i of `b`, as `paired` says, both are left out
     together: two samples of the same places share most of what chance there is.
 
-    Of few vectors (`too_few`) there is no interval, and nothing but the uncorrected distance.
+    Of few vectors (`too_few`) there is no interval, and nothing but the uncorrected distance, of
+    one vector not even that; nor is there any of sides whose vectors are all the same, which an
+    extractor that sees nothing would have 0 apart.
     """
     whole = [moments_lib.Moments.merged(side) for side in (a, b)]
     distances.check(*whole)
     if paired and len(a) != len(b):
         raise ValueError(f"expected blocks in pairs, got {len(a)} and {len(b)}")
     counts = whole[0].count, whole[1].count
+    if all(map(distances.is_all_same, whole)):
+        return estimate.Estimate.all_same(counts)
     reason = next((told for side in (a, b) if (told := too_few(side))), None)
     with blas.one_thread(), futures.ThreadPoolExecutor(machine.cores()) as pool:
         if reason:
-            value = _distance(*map(_Gaussian, whole))
+            value = _distance(*map(_Gaussian, whole)) if min(counts) > 1 else None
             return estimate.Estimate.too_few(value, counts, reason)
         return (_of_pairs if paired else _apart)(a, b, counts, pool)
 
@@ -71,10 +75,12 @@ def too_few(blocks: Blocks) -> str | None:
 def _needed(dim: int, sizes: Sequence[int]) -> int:
     """How many vectors would do, in blocks of one size."""
     least = _PER_DIMENSION * dim
+    if max(sizes) == 1:  # they would be more blocks if they were more
+        enough = lambda n: n - math.ceil(n / estimate.BLOCKS) >= least
+        return next(n for n in itertools.count(max(least, _LEAST_BLOCKS)) if enough(n))
     if len(sizes) == 1:
         return least
-    blocks = len(sizes) if max(sizes) > 1 else estimate.BLOCKS
-    return next(n for n in itertools.count(least) if n - math.ceil(n / blocks) >= least)
+    return next(n for n in itertools.count(least) if n - math.ceil(n / len(sizes)) >= least)
 
 
 class _Gaussian:

@@ -48,8 +48,11 @@ def kid(
     figure, which blocks take off too. Where feature i was generated from real feature i, as
     `paired` says, both are left out together, and that each is near its own is taken off as bias.
     At least 3 features on each side, and 2 beside each block; fewer than `least` have no interval.
+    Of sides whose vectors are all the same there is no figure.
     """
     stripes.require(generated, real, 3, _NAMES)
+    if stripes.is_all_same(generated) and stripes.is_all_same(real):
+        return estimate.Estimate.all_same((len(generated), len(real)))
     across = _cross_sums(generated, real)
     a, b = _Side(generated, _sums(generated), across[0]), _Side(real, _sums(real), across[1])
     counts = len(generated), len(real)

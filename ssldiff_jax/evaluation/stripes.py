@@ -12,14 +12,28 @@ ENTRIES = 2**24
 
 
 def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) -> None:
-    """ValueError unless both sets have `least` vectors or more, all finite, of one dimension."""
+    """ValueError unless both sets have `least` vectors or more, all finite, of one dimension, and
+    not so long that their squared distances are infinite."""
     for found, name in zip((a, b), names, strict=True):
         if len(found) < least:
             raise ValueError(f"expected at least {least} {name} vectors, got {len(found)}")
         moments.require_finite(found, f"{name} vectors")
+        highest = float(max(found.max(), -found.min())) if found.size else 0.0
+        dtype = np.result_type(found, np.float32)
+        most = float(np.sqrt(np.finfo(dtype).max / (4 * max(found.shape[1], 1))))
+        if highest > most:
+            raise ValueError(
+                f"expected {name} vectors of numbers up to {most:.1g} in {dtype}, got {highest:.1g}"
+            )
     if a.shape[1] != b.shape[1]:
         dims = f"{a.shape[1]} ({names[0]}) and {b.shape[1]} ({names[1]})"
         raise ValueError(f"expected vectors of one dimension, got {dims}")
+
+
+def is_all_same(x: Float[np.ndarray, "N D"]) -> bool:
+    """Whether all vectors are the same but for rounding."""
+    apart = np.ptp(x, axis=0).astype(np.float64)
+    return bool(apart @ apart <= 1e-12 * np.sum(x[0].astype(np.float64) ** 2))
 
 
 def rows(count: int, others: int) -> Iterator[slice]:

@@ -1,5 +1,6 @@
 """Stage `evaluate`: the figures of what was drawn, by the encoder and by the judge."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from ssldiff_jax.stages import (
     seam_figures,
     stage,
 )
+
+_LOG = logging.getLogger(__name__)
 
 _FEATURES = (
     "embedding_similarity",
@@ -91,7 +94,12 @@ def _features(
         return found | similarity.crops(pairs, embed, side)
     cells = np.concatenate([images.cut_cells(page, side) for page in real])
     parted = halves.Halves.of_cases(cases)
-    floor = similarity.cell_distance(cells[parted.first], cells[parted.second], embed)
+    sides = cells[parted.first], cells[parted.second]
+    floor = None
+    if min(map(len, sides)) > 1:
+        floor = similarity.cell_distance(*sides, embed)
+    else:
+        _LOG.warning("no floor: %s, one of them of one cell alone", parted.by)
     return found | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
 
 

@@ -207,3 +207,14 @@ def test_the_jackknife_of_a_mean_is_the_textbooks():
     wider = estimate.jackknife(x.mean(), (30, 0), [side], further=0.5)
     assert (wider.low, wider.high) == pytest.approx((free.low, free.high + 0.5))
     assert wider.corrected == pytest.approx(free.corrected + 0.25)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 9, 10, 40])
+def test_as_many_vectors_as_are_told_to_be_needed_are_enough_and_no_fewer(dim):
+    told = lambda count: frechet_interval.too_few(
+        frechet_interval.blocks_of(np.random.default_rng(0).normal(size=(count, dim)))
+    )
+    enough = next(count for count in range(1, 200) if told(count) is None)
+    for count in range(1, enough):
+        assert told(count).startswith(f"{count} ")
+        assert told(count).endswith(f", {enough} needed")

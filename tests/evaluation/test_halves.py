@@ -61,3 +61,39 @@ def test_figures_of_few_vectors_say_so():
     published = moments.Moments.of(np.random.default_rng(1).normal(size=(500, 96)))
     found = compared.figures(drawn, real, published, cases=["one"] * 64)
     assert found["frechet"]["interval"] == few
+
+
+@pytest.mark.parametrize(("count", "cases"), [(6, "aaaaab"), (100, "a" * 99 + "b")])
+def test_a_half_of_one_vector_has_no_distance_but_a_reason(count, cases):
+    drawn, real = np.random.default_rng(0).normal(size=(2, count, 2))
+    found = compared.figures(drawn, real, cases=list(cases), paired=True)
+    apart = found["frechet_real_against_real"]
+    assert apart["uncorrected"] is apart["corrected"] is apart["low"] is None
+    assert apart["interval"] == "too few: 1 vectors of 2 numbers, 5 needed"
+    assert apart["parted"] == "by case: 1 and 1 cases"
+    assert found["frechet"]["uncorrected"] > 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, -1e4])
+def test_vectors_that_are_all_the_same_have_a_reason_in_place_of_a_perfect_figure(value):
+    """An extractor that sees nothing is 0 apart from anything, and precise."""
+    same = np.full((300, 4), value, np.float32)
+    found = compared.figures(same, same.copy(), cases=["a", "b"] * 150, paired=True)
+    for figure in (found["frechet"], found["kid"], found["frechet_real_against_real"]):
+        assert figure["uncorrected"] is figure["corrected"] is figure["high"] is None
+        assert figure["interval"].startswith("none: all ")
+    for name in ("precision", "recall", "density", "coverage"):
+        assert found["fidelity"][name]["value"] is None
+        assert found["fidelity"][name]["interval"] == "none: all 300 real vectors are the same"
+    # A generator that draws one image again and again is told so by numbers.
+    real = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    found = compared.figures(same, real, cases=["a", "b"] * 150)
+    assert found["frechet"]["low"] > 1
+    assert found["fidelity"]["recall"]["value"] <= 0.01
+
+
+@pytest.mark.parametrize("scale", [1e19, -1e30])
+def test_vectors_too_long_for_their_squares_are_refused(scale):
+    drawn = np.abs(np.random.default_rng(0).normal(size=(60, 4))).astype(np.float32)
+    with pytest.raises(ValueError, match=r"generated vectors of numbers up to 5e\+18 in float32"):
+        compared.figures(drawn * np.float32(scale), drawn, cases=["a"] * 60)
