@@ -5,6 +5,9 @@ import logging
 import pathlib
 from typing import Any
 
+import rasterio
+from rasterio.enums import ColorInterp
+
 from ssldiff_jax.core import arrays
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import content, ground, pyramid, remote
@@ -78,16 +81,40 @@ def _open_file(
 def read_mask(path: str) -> arrays.ImageUint8:
     """The stored pixels of an image that is no picture of anything: no reading applies, no scale.
 
-    Raises SlideError for a file that is no image.
+    Raises SlideError for a file that is no image, has transparent pixels, or holds 0 and 1 for
+    black and white.
     """
     if remote.is_remote(path):
         slide = remote.open_remote(path, mpp=1.0)
     else:
         slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), mpp=1.0)
     try:
-        return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+        found = slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+        _fill_missing(found, slide.path, path)
     finally:
         slide.close()
+    if found.max() == 1:
+        raise slide_lib.SlideError(
+            f"expected a mask of 0 (black) to 255 (white), got 0…1 in {path}"
+        )
+    return found
+
+
+def _fill_missing(image_uint8: arrays.ImageUint8, file: pathlib.Path, path: str) -> None:
+    """What is missing in a slide is white: in a mask, it has the value that stands for no data."""
+    try:
+        raster = rasterio.open(file)
+    except rasterio.errors.RasterioIOError:
+        return  # scanners' formats have no such pixels
+    with raster:
+        missing = raster.dataset_mask() < 255
+        is_stored = raster.driver == "GTiff" and raster.colorinterp[0] != ColorInterp.palette
+        if missing.any() and not (is_stored and raster.nodata in range(256)):
+            raise slide_lib.SlideError(
+                f"expected a mask of black and white alone, got transparent pixels in {path}"
+            )
+        if missing.any():
+            image_uint8[missing] = int(raster.nodata)
 
 
 def fingerprint(path: str) -> Any:

@@ -30,13 +30,13 @@ def data_config(mpp=0.0, **reading):
     return config_lib.build(run_config.RunConfig, values).data
 
 
-def write_raster(path, values):
+def write_raster(path, values, **more):
     height, width, count = values.shape
     profile = {
         "driver": "GTiff", "height": height, "width": width, "count": count,
         "dtype": values.dtype, "crs": "EPSG:32618", "transform": Affine(1, 0, 4e5, 0, -1, 4.4e6),
     }  # fmt: skip
-    with rasterio.open(path, "w", **profile) as file:
+    with rasterio.open(path, "w", **profile | more) as file:
         file.write(np.moveaxis(values, -1, 0))
     return path
 
@@ -153,6 +153,37 @@ def test_a_mask_is_read_as_it_is_stored(tmp_path):
     Image.new("L", (8, 4), 200).save(tmp_path / "mask.png")
     found = user_images.read_mask(str(tmp_path / "mask.png"))
     np.testing.assert_array_equal(found, np.full((4, 8, 3), 200, np.uint8))
+
+
+@pytest.mark.parametrize("nodata", [None, 0, 10, 255])
+@pytest.mark.parametrize("count", [1, 3])
+def test_no_data_of_a_mask_is_a_value_of_it(tmp_path, nodata, count):
+    """GIS tools call the black of a mask its nodata: it is no white."""
+    stored = np.repeat(np.arange(0, 255, 5, np.uint8).reshape(3, 17, 1), count, axis=-1)
+    write_raster(tmp_path / "mask.tif", stored, nodata=nodata)
+    found = user_images.read_mask(str(tmp_path / "mask.tif"))
+    np.testing.assert_array_equal(found, np.broadcast_to(stored, (3, 17, 3)))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_a_transparent_mask_is_neither_black_nor_white(tmp_path, mode):
+    """Some tools paint what is drawn, others erase it."""
+    image = Image.new(mode, (8, 4))
+    image.save(tmp_path / "mask.png", **({"transparency": 0} if mode == "P" else {}))
+    with pytest.raises(slides.SlideError, match=r"black and white alone, got transp.*mask\.png"):
+        user_images.read_mask(str(tmp_path / "mask.png"))
+    opaque = Image.new("LA", (8, 4), (9, 255))
+    opaque.save(tmp_path / "mask.png")
+    assert (user_images.read_mask(str(tmp_path / "mask.png")) == 9).all()
+
+
+def test_a_mask_of_zeros_and_ones_is_not_all_black(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(path)
+    with pytest.raises(slides.SlideError, match=r"0 \(black\) to 255 \(white\), got 0…1 .*mask\."):
+        user_images.read_mask(str(path))
+    Image.fromarray(np.eye(8) > 0).save(path)
+    np.testing.assert_array_equal(user_images.read_mask(str(path))[..., 0], 255 * np.eye(8))
 
 
 @pytest.fixture(params=["with lists", "without"])
