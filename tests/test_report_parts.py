@@ -229,6 +229,12 @@ def test_nearest_training_patches_are_shown_in_pairs(tmp_path):
     told["memorisation"]["power"] = 0.001
     test_report.write(tmp_path / "evaluate" / "results.json", told)
     assert "if none is a copy; 0.100 % of training were" in gallery.nearest(tmp_path, tmp_path)
+    why = {"fraction": None, "low": None, "interval": "none: 2 of 9 held-out ones are there"}
+    cannot = {"memorisation": told["memorisation"] | why}
+    test_report.write(tmp_path / "evaluate" / "results.json", cannot)
+    said = "copies cannot be told: 2 of 9 held-out ones are there."
+    assert said in gallery.nearest(tmp_path, tmp_path)
+    test_report.write(tmp_path / "evaluate" / "results.json", told)
     sprite = smooth(16, 16)
     save(tmp_path / "evaluate" / "nearest.png", sprite)
     text = gallery.nearest(tmp_path, tmp_path)
@@ -315,6 +321,14 @@ def test_a_curve_of_too_few_patches_is_uncorrected_and_says_so(tmp_path):
     assert is_whole(text)
     assert "2.50 <small>at step 200" in text
     assert "uncorrected; too few: 40 vectors of 96 numbers" in text
+    without = {
+        "step": 300,
+        "patches": {"judge": {"frechet": test_report.FEW | {"uncorrected": None}}},
+    }
+    test_report.write(tmp_path / "watch" / "results.json", {"steps": [*steps, without]})
+    assert checkpoints.part(tmp_path) == text
+    test_report.write(tmp_path / "watch" / "results.json", {"steps": [without]})
+    assert checkpoints.part(tmp_path) == ""
 
 
 def test_figures_by_network_have_their_intervals():

@@ -1,7 +1,6 @@
 """Whether generated images are copies of training images."""
 
 import dataclasses
-import logging
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -44,27 +43,31 @@ class Memorisation:
     Attributes:
         threshold: cosine distance below which a feature counts as a copy: that of
             the held-out feature which only the part `quantile` of them are as near as.
-        fraction: the part of generated features below it.
-        low: lower end of the fraction's 95 % interval (Wilson 1927), the threshold as given.
-        high: upper end.
+        fraction: the part of generated features below it; None where held-out features are
+            training features too, so that nothing can be nearer.
+        low: lower end of the fraction's 95 % interval (Wilson 1927), the threshold as given;
+            None likewise.
+        high: upper end; None likewise.
         expected: the fraction of a generator that is no nearer to training than held-out images.
         p_value: how often such a generator's fraction would be this high or higher; it knows that
-            both sets are samples, and takes features as independent.
+            both sets are samples, and takes features as independent. None likewise.
         power: the chance that the training image which a copy is of was searched: a generator that
             copies everything is found to copy about this part.
         worst: the nearest pairs, nearest first.
         counts: generated, held-out, training.
+        interval: its level and method in words, or why there is none: "none: …".
     """
 
     threshold: float
-    fraction: float
-    low: float
-    high: float
+    fraction: float | None
+    low: float | None
+    high: float | None
     expected: float
-    p_value: float
+    p_value: float | None
     power: float
     worst: tuple[Copy, ...]
     counts: tuple[int, int, int]
+    interval: str
 
 
 def compare(
@@ -97,27 +100,38 @@ def compare(
         raise ValueError(f"expected generated and held-out features, got {sizes}")
     rank = max(1, int(quantile * (len(of_real) + 1)))
     threshold = float(np.sort(of_real)[rank - 1])
-    if threshold < _SAME:
-        logging.getLogger(__name__).warning(
-            "%d of %d held-out features are training features too: copies cannot be told",
-            int((of_real < _SAME).sum()),
-            len(of_real),
-        )
-    below = int((distance < threshold).sum())
-    interval = stats.binomtest(below, len(distance)).proportion_ci(0.95, "wilson")
-    # As many as are below the rank-th of M, all N + M alike: negative hypergeometric.
-    chance = stats.betabinom(len(distance), rank, len(of_real) + 1 - rank).sf(below - 1)
     worst = np.argsort(distance, kind="stable")[:num_worst]
-    return Memorisation(
+    found = Memorisation(
         threshold,
-        below / len(distance),
-        float(interval.low),
-        float(interval.high),
+        *(None, None, None),
         rank / (len(of_real) + 1),
-        float(chance),
+        None,
         power,
         tuple(Copy(int(i), int(both.index[i]), float(distance[i])) for i in worst),
         (len(distance), len(of_real), len(training)),
+        f"none: {int((of_real < _SAME).sum())} of {len(of_real)} held-out features are training "
+        "features too, nothing can be nearer",
+    )
+    return found if threshold < _SAME else _counted(found, distance, rank)
+
+
+def _counted(found: Memorisation, distance: Float[np.ndarray, "N"], rank: int) -> Memorisation:
+    """With the part of generated features that are nearer than its threshold, the distance of the
+    `rank`-th held-out feature."""
+    count, held_out, _ = found.counts
+    below = int((distance < found.threshold).sum())
+    interval = stats.binomtest(below, count).proportion_ci(0.95, "wilson")
+    # As many as are below the rank-th of M, all N + M alike: negative hypergeometric.
+    chance = stats.betabinom(count, rank, held_out + 1 - rank).sf(below - 1)
+    # At 0 and 1 an end is the fraction itself, beyond rounding.
+    fraction = below / count
+    return dataclasses.replace(
+        found,
+        fraction=fraction,
+        low=min(float(interval.low), fraction),
+        high=max(float(interval.high), fraction),
+        p_value=float(chance),
+        interval="95%, Wilson",
     )
 
 

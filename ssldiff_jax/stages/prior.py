@@ -59,8 +59,10 @@ def _said(figure: float | Mapping[str, Any] | None) -> str:
         return "of too few"
     if isinstance(figure, float):
         return f"{figure:.3g}"
+    if figure["uncorrected"] is None:
+        return figure["interval"]
     if figure["corrected"] is None:
-        return f"{figure['uncorrected']:.3g} (uncorrected)"
+        return f"{figure['uncorrected']:.3g} (uncorrected; {figure['interval']})"
     return f"{figure['corrected']:.3g} ({figure['low']:.3g} … {figure['high']:.3g})"
 
 

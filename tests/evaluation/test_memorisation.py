@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 
@@ -71,11 +69,20 @@ def test_of_copies_the_part_that_was_searched_is_found(training, searched):
     assert found.counts == (700, 999, searched)
 
 
-def test_held_out_images_of_training_are_warned_of(training, caplog):
-    with caplog.at_level(logging.WARNING, logger="ssldiff_jax"):
-        found = memorisation.compare(normal(1, 50, 8), training[:90].copy(), training)
-    assert found.fraction == 0
-    assert "90 of 90 held-out features are training features too" in caplog.text
+@pytest.mark.parametrize("shared", [1, 10])
+def test_where_held_out_images_were_trained_on_no_part_is_told_but_why(training, shared):
+    """All that is generated is a copy, which a part of 0 would deny. A hundredth of the held-out
+    ones is enough: the threshold is theirs."""
+    held_out = normal(3, 100 * shared - 1, 8)
+    held_out[:shared] = training[:shared]
+    found = memorisation.compare(training.copy(), held_out, training)
+    assert found.fraction is found.low is found.high is found.p_value is None
+    count = f"{shared} of {len(held_out)}"
+    assert found.interval.startswith(f"none: {count} held-out features are training features too")
+    assert found.worst[0].distance < 1e-9
+    found = memorisation.compare(training.copy(), held_out[shared:], training)
+    assert (found.fraction, found.interval) == (1, "95%, Wilson")
+    assert found.low < found.fraction <= found.high
 
 
 def test_a_memory_map_is_read(training, tmp_path):

@@ -21,7 +21,8 @@ def part(workdir: pathlib.Path) -> str:
     rows: dict[str, list[curves.Row]] = {}
     for found in steps:
         for name, figures in found["patches"].items():
-            rows.setdefault(name, []).append(_row(found["step"], figures["frechet"]))
+            rows.setdefault(name, []).extend(_row(found["step"], figures["frechet"]))
+    rows = {name: points for name, points in rows.items() if points}
     if not rows:
         return ""
     figures = "".join(_figure(name, found) for name, found in rows.items())
@@ -32,12 +33,15 @@ def part(workdir: pathlib.Path) -> str:
     )
 
 
-def _row(step: int, frechet: Mapping[str, Any]) -> curves.Row:
+def _row(step: int, frechet: Mapping[str, Any]) -> list[curves.Row]:
+    """A point of the curve; none of a step that has no distance at all."""
     value = goals.point(frechet)
+    if value is not None:
+        return [curves.Row(step, value, frechet["low"], frechet["high"], "drawn again")]
+    value = frechet["uncorrected"]
     if value is None:
-        value = frechet["uncorrected"]
-        return curves.Row(step, value, value, value, f"uncorrected; {frechet['interval']}")
-    return curves.Row(step, value, frechet["low"], frechet["high"], "drawn again")
+        return []
+    return [curves.Row(step, value, value, value, f"uncorrected; {frechet['interval']}")]
 
 
 def _figure(name: str, rows: list[curves.Row]) -> str:

@@ -83,8 +83,8 @@ _BETTER = {
 def comparison(workdirs: Sequence[pathlib.Path]) -> str:
     """Tables of the figures and of the config keys whose values differ, a column a run.
 
-    A dash stands for what a run has not. Raises ValueError that names the first work directory
-    without a config.
+    A dash stands for what a run has not, or has too little data to tell. Raises ValueError that
+    names the first work directory without a config.
     """
     workdirs = [pathlib.Path(path) for path in workdirs]
     configs = [metrics_lib.read(path / "config.json") for path in workdirs]
@@ -94,7 +94,8 @@ def comparison(workdirs: Sequence[pathlib.Path]) -> str:
     return (
         '<p class="hint">Figures depend on the encoder, the data and the regions of a run: where '
         "these differ below, they are not of one kind. The best of a row is marked: the highest "
-        "(↑), the lowest (↓), or the one nearest to 1.</p>"
+        "(↑), the lowest (↓), or the one nearest to 1. A dash: a run has no such figure, or too "
+        "few vectors for one, as its own page says.</p>"
         f"{_table('figures of the runs', names, rows)}<h4>In what the configs differ</h4>"
         f"{_differences(names, configs)}"
     )

@@ -7,7 +7,8 @@ Files of the work directory, each optional:
 
 `evaluate/results.json`, key `memorisation`: `{"threshold": 0.95, "fraction": 0.01, "pairs":
 [{"similarity": 0.97, "name": "case 3"}, …]}`. `fraction` of generated patches have a training
-patch of a similarity above `threshold`; `name`, what the training patch is called, may be left out.
+patch of a similarity above `threshold`; where it is None, `interval` says why. `name`, what the
+training patch is called, may be left out.
 
 `evaluate/nearest.png`: a row for each of these pairs, in their order: the generated patch at the
 left, the nearest training patch at the right, both squares of one size.
@@ -75,9 +76,7 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         return ""
     source, pairs = workdir / "evaluate" / "nearest.png", found["pairs"]
     body = (
-        f'<p class="hint"><b>{_percent(found["fraction"])}</b>{_chance(found)} of generated '
-        "patches have a training patch of a similarity above "
-        f"{charts.number(found['threshold'])}. At the left a generated patch, at the right the "
+        f'<p class="hint">{_counted(found)} At the left a generated patch, at the right the '
         "training patch whose embedding is nearest to its own.</p>"
     )
     if not (pairs and source.exists()):
@@ -94,6 +93,17 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         for i, pair in enumerate(pairs[:_SHOWN_PAIRS])
     ]
     return f'{body}<div class="gallery pairs">{"".join(figures)}</div>'
+
+
+def _counted(found: Mapping[str, Any]) -> str:
+    """How many are copies, or why that cannot be told."""
+    if found["fraction"] is None:
+        reason = html.escape(found["interval"].partition(": ")[2])
+        return f"How many generated patches are copies cannot be told: {reason}."
+    return (
+        f"<b>{_percent(found['fraction'])}</b>{_chance(found)} of generated patches have a "
+        f"training patch of a similarity above {charts.number(found['threshold'])}."
+    )
 
 
 def _percent(share: float) -> str:

@@ -43,7 +43,9 @@ def _figures(results: Mapping[str, Any]) -> dict[str, Any]:
         "judge": {key: judge[key] for key in ("frechet", "kid", "fidelity")},
         "cells": {name: results[name] for name in names},
         "cells by judge": {name: results["judge"][name] for name in names},
-        "memorisation": {key: results["memorisation"][key] for key in ("fraction", "p_value")},
+        "memorisation": {
+            key: results["memorisation"].get(key) for key in ("fraction", "p_value", "interval")
+        },
     }
 
 
@@ -72,5 +74,7 @@ def _cells(of: Mapping[str, Any]) -> list[str]:
     return [
         *judged,
         " / ".join(f"{value:.2f}" for value in both),
-        f"{copies['fraction']:.3f} (p = {copies['p_value']:.1g})",
+        copies["interval"]
+        if copies["fraction"] is None
+        else f"{copies['fraction']:.3f} (p = {copies['p_value']:.1g})",
     ]
