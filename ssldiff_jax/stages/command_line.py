@@ -50,13 +50,15 @@ def parse(argv: list[str]) -> Command | str:
     if asked is not None:
         return "\n".join(_listed(asked, path))
     if path is not None:
+        path = os.path.expanduser(path)  # a shell leaves the ~ of --flag=~/… as it is
         values = _read(argv, path)
-        folder = pathlib.Path(workdir or default_workdir(path))
+        folder = pathlib.Path(workdir or default_workdir(path)).expanduser()
     elif workdir:
-        folder = pathlib.Path(workdir)
+        folder = pathlib.Path(workdir).expanduser()
         models = _value(argv, "config.models")
         is_new = models and not (folder / "config.json").exists()
-        values = _read(argv, None, _of_run(pathlib.Path(models).expanduser() if is_new else folder))
+        run = _of_run(models, "config.models") if is_new else _of_run(workdir, "--workdir")
+        values = _read(argv, None, run)
     else:
         raise CommandError(
             "--config must name a config, such as configs/demo.py, or --workdir a run, got "
@@ -138,6 +140,9 @@ def _read(
     try:
         others = found(argv)[1:]
     except flags.Error as error:
+        file, _, mode = (path or "").partition(":")
+        if mode and "get_config() takes 0 positional" in str(error):
+            raise CommandError(f"{file} must have no mode, got {mode!r}") from error
         raise CommandError(_line(error)) from error
     except Exception as error:  # whatever the code of a config raises
         raise CommandError(
@@ -187,13 +192,14 @@ def _require_config(path: str) -> None:
     )
 
 
-def _of_run(folder: pathlib.Path) -> Mapping[str, Any]:
-    """The config of a run; what it made anew stays."""
+def _of_run(named: str, by: str) -> Mapping[str, Any]:
+    """The config of a run that a flag names; what it made anew stays."""
+    folder = pathlib.Path(named).expanduser()
     path = folder / "config.json"
     if not path.is_file():
+        unless = "without --config, " if by == "--workdir" else ""
         raise CommandError(
-            f"without --config, --workdir must be a run, with a config.json, got {folder}"
-            f"{_beside(folder)}"
+            f"{unless}{by} must be a run, with a config.json, got {folder}{_beside(folder)}"
         )
     try:
         values = stored_config.read(path)
@@ -221,6 +227,7 @@ def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
     if not catalog.split(values["stages"]):
         raise CommandError("\n".join(("config.stages must name stages, got none; there are",
                                       *catalog.lines())))  # fmt: skip
+    _require_writable(folder)
     is_cut = (folder / "patches" / "done.json").exists()
     if catalog.asks_for(values, "patches") and not values["data"]["slides"] and not is_cut:
         raise CommandError(catalog.NO_SLIDES)
@@ -229,6 +236,15 @@ def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
             f"--workdir must be a run that {values['stages']} can read, got {folder}: no such "
             f"folder{_beside(folder)}"
         )
+
+
+def _require_writable(folder: pathlib.Path) -> None:
+    path = folder.absolute()
+    there = next(p for p in (path, *path.parents) if p.exists())
+    if not there.is_dir():
+        raise CommandError(f"--workdir must be a folder, got {folder}: {there} is a file")
+    if not os.access(there, os.W_OK):
+        raise CommandError(f"--workdir must be writable, got {folder}: {there} is not")
 
 
 def main(argv: list[str]) -> Command:

@@ -102,6 +102,14 @@ def test_a_run_of_earlier_code_has_the_defaults_of_later_keys(run):
     assert "must hold a config, got list" in refusal(f"--workdir={run}")
 
 
+def test_home_is_where_the_user_is(run, monkeypatch):
+    """Shells leave the ~ of --workdir=~/… as it is."""
+    monkeypatch.setenv("HOME", str(run.parent))
+    assert parse("--workdir=~/mine").workdir == run
+    (run.parent / "own.py").write_text("from configs import tiny\nget_config = tiny.get_config\n")
+    assert parse("--config=~/own.py", "--workdir=~/other").workdir == run.parent / "other"
+
+
 def test_a_new_workdir_takes_the_config_of_the_models(run, tmp_path):
     for folder in (tmp_path / "pictures", tmp_path):
         found = parse(f"--workdir={folder}", f"--config.models={run}", "--config.stages=draw")
@@ -133,10 +141,8 @@ def test_a_config_beside_a_run_is_taken_instead(run):
         (["--confg=configs/tcga.py"], "did you mean --config?"),
         (["--config=configs/tiny.py", "demo"], "got demo"),
         (["--config=configs/tiny.py", "--config.seed=x"], "'x'"),
-        (
-            ["--config=configs/tiny.py", "--config.denoiser.train.num_step=3"],
-            "num_step is no config key; did you mean config.denoiser.train.num_",
-        ),
+        (["--config=configs/tiny.py", "--config.denoiser.train.num_step=3"], "train.num_steps"),
+        (["--config=configs/tiny.py:small"], "configs/tiny.py must have no mode, got 'small'"),
         (["--config=configs/tiny.py", "--config.drew.name=a"], "did you mean config.draw.name"),
         (["--config=configs/tiny.py", "--config.draw=a"], "--list=draw"),
         (["--config=configs/tiny.py", "--config.stages=sampel"], "did you mean 'sample'?"),
@@ -148,6 +154,21 @@ def test_a_config_beside_a_run_is_taken_instead(run):
 )
 def test_what_is_misspelt_gets_a_line(words, told):
     assert told in refusal(*words)
+
+
+def test_a_workdir_where_nothing_can_be_written_is_told(run, monkeypatch):
+    for file in (run / "config.json", run / "config.json" / "deep" / "in"):
+        line = refusal("--config=configs/tiny.py", f"--workdir={file}")
+        assert f"--workdir must be a folder, got {file}: {run / 'config.json'} is a file" in line
+    monkeypatch.setattr(os, "access", lambda path, mode: path != run.parent)  # as of a disk
+    line = refusal("--config=configs/tiny.py", f"--workdir={run.parent / 'new' / 'one'}")
+    assert f"must be writable, got {run.parent / 'new' / 'one'}: {run.parent} is not" in line
+
+
+def test_models_that_are_no_run_are_told_by_their_key(run, tmp_path):
+    words = [f"--workdir={tmp_path / 'new'}", "--config.stages=draw"]
+    line = refusal(*words, f"--config.models={tmp_path}")
+    assert line.startswith(f"config.models must be a run, with a config.json, got {tmp_path}")
 
 
 @pytest.mark.parametrize("stages", ["draw", "evaluate,report", "denoiser"])
