@@ -142,7 +142,9 @@ def _not_square(nominal: Vectors, centre: Vectors) -> str:
         return ""
     wrong = nominal if _skew(nominal) > _SQUARE else centre
     width, height = np.linalg.norm(wrong, axis=0)
-    return f"expected square pixels, got {height:.6g} × {width:.6g} m"
+    angle = math.degrees(math.acos(np.clip(_cosine(wrong), -1, 1)))
+    leaning = "" if abs(angle - 90) < 0.05 else f" at {angle:.1f}° to each other"
+    return f"expected square pixels, got {height:.6g} × {width:.6g} m{leaning}"
 
 
 def _not_even(places: Float[np.ndarray, "9 D 2"]) -> str:
@@ -161,8 +163,13 @@ def _skew(vectors: Vectors) -> float:
     width, height = np.linalg.norm(vectors, axis=0)
     if not (0 < width < math.inf and 0 < height < math.inf):
         return math.inf
-    cosine = abs(vectors[:, 0] @ vectors[:, 1]) / (width * height)
-    return max(abs(width - height) / max(width, height), cosine)
+    return max(abs(width - height) / max(width, height), abs(_cosine(vectors)))
+
+
+def _cosine(vectors: Vectors) -> float:
+    """Between the sides; 0 where one has no length."""
+    lengths = np.linalg.norm(vectors, axis=0).prod()
+    return float(vectors[:, 0] @ vectors[:, 1] / lengths) if lengths else 0.0
 
 
 def _side(vectors: Vectors) -> float:

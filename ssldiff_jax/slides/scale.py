@@ -15,6 +15,8 @@ _TAGS, _OME, _SCANNER, _IMAGEJ = "the resolution tags", "OME-XML", "the scanner"
 _MICRONS = {
     "pm": 1e-6, "Å": 1e-4, "nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "mm": 1e3, "cm": 1e4,
     "m": 1e6, "micron": 1.0, "microns": 1.0, r"\u00B5m": 1.0,
+    # The same, after programs that took one encoding for another: no other unit looks so.
+    "Âµm": 1.0, "Î¼m": 1.0, "\ufffdm": 1.0, "?m": 1.0,
 }  # fmt: skip
 _WIDTH, _HEIGHT, _DESCRIPTION, _X, _Y, _UNIT = 256, 257, 270, 282, 283, 296  # tags of a TIFF
 _INCH, _CENTIMETRE = 2, 3

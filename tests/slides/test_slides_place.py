@@ -184,7 +184,8 @@ def test_a_metre_of_a_map_that_is_true_is_a_metre(raster_at, crs, east, north):
     ("crs", "transform", "shape", "message"),
     [
         ("EPSG:32618", Affine(0.5, 0, 4e5, 0, -1, 4.4e6), (60, 40), "square pixels, got 1 × 0.5 m"),
-        ("EPSG:32618", Affine(1, 0.5, 4e5, 0.5, 1, 4.4e6), (60, 40), "square pixels"),
+        ("EPSG:32618", Affine(1, 0.5, 4e5, 0.5, 1, 4.4e6), (60, 40), "m at 36.9° to each other"),
+        ("EPSG:32618", Affine(0, 0, 4e5, 0, 0, 4.4e6), (60, 40), "square pixels, got 0 × 0 m"),
         ("EPSG:4087", Affine(1, 0, 0, 0, -1, 6.68e6), (60, 40), "square pixels"),
         ("EPSG:3857", Affine(1, 0, 1e6, 0, -1.04, 8e6), (60, 40), "square pixels"),
         ("EPSG:3857", mercator(60, 2000, 600), (600, 40), "one size on the ground, within 5%"),

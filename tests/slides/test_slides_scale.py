@@ -168,6 +168,13 @@ def test_the_encoding_that_ome_xml_declares_is_not_that_of_its_text(tiff, encodi
     assert slides.open_slide(path).mpp == 0.5
 
 
+@pytest.mark.parametrize("stored", ["µm", "μm", "?m", "Âµm", "Î¼m", b"\xb5m", "\ufffdm"])
+def test_a_micron_is_one_in_any_encoding(tiff, stored):
+    stored = stored if isinstance(stored, bytes) else stored.encode()
+    described = ome_of((192, 128, 0.5)).encode().replace("µm".encode(), stored)
+    assert slides.open_slide(tiff(description=described)).mpp == 0.5
+
+
 def test_broken_characters_in_a_description_cost_nothing():
     assert scale.of_tiff({270: ome_of((1, 1, 0.5)) + "<!-- \udc80 -->"}).mpp == 0.5
 
