@@ -97,3 +97,33 @@ def test_vectors_too_long_for_their_squares_are_refused(scale):
     drawn = np.abs(np.random.default_rng(0).normal(size=(60, 4))).astype(np.float32)
     with pytest.raises(ValueError, match=r"generated vectors of numbers up to 5e\+18 in float32"):
         compared.figures(drawn * np.float32(scale), drawn, cases=["a"] * 60)
+
+
+@pytest.mark.parametrize("times", [2, 4])
+@pytest.mark.parametrize("order", ["beside", "apart"])
+def test_copies_of_vectors_leave_no_interval(times, order):
+    """Taken as so many vectors, intervals would be beside the distance: 0.48 in closed form."""
+    generator = np.random.default_rng(0)
+    drawn, real = generator.normal(size=(2, 120, 12))
+    copied = np.repeat(1.2 * drawn[: 120 // times], times, axis=0)
+    copied = copied if order == "beside" else generator.permutation(copied)
+    cases = ["a", "b"] * 60
+    found = compared.figures(copied, real, cases=cases)
+    said = f"too few: 120 vectors, {120 - 120 // times} of them copies of others"
+    assert found["frechet"]["interval"] == found["kid"]["interval"] == said
+    assert found["frechet"]["low"] is None
+    assert found["frechet"]["uncorrected"] == pytest.approx(
+        distances.frechet_distance(copied, real)
+    )
+    assert found["frechet_real_against_real"]["low"] is not None
+    found = compared.figures(real, copied, cases=cases)["frechet_real_against_real"]
+    assert found["interval"] == said
+
+
+def test_blank_images_and_a_copy_or_two_are_no_reason():
+    features = np.random.default_rng(0).normal(size=(200, 3))
+    features[50:80] = 7  # a value of the population
+    features[100:110] = features[120:130]
+    assert compared.repeated(features) is None
+    features[:1] = features[131]
+    assert compared.repeated(features).startswith("200 vectors, 11 of them copies")
