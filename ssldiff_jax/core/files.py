@@ -1,11 +1,15 @@
 """Files that are either whole or absent."""
 
 import json
+import logging
+import math
 import os
 import pathlib
 import tempfile
 from collections.abc import Callable
 from typing import Any
+
+_LOG = logging.getLogger(__name__)
 
 
 def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
@@ -31,8 +35,28 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> N
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, default=_plain) + "\n")
+    """Write `value` as indented JSON, atomically. NaN and infinity, which JSON has not, are
+    written as null, and a warning names their keys."""
+    try:
+        text = json.dumps(value, indent=2, default=_plain, allow_nan=False)
+    except ValueError:
+        value = json.loads(json.dumps(value, default=_plain))
+        bad: list[str] = []
+        text = json.dumps(_finite(value, "", bad), indent=2, allow_nan=False)
+        _LOG.warning("%s: not finite, written as null: %s", path, ", ".join(bad))
+    write_text(path, text + "\n")
+
+
+def _finite(value: Any, key: str, bad: list[str]) -> Any:
+    """With None for what is not finite; its keys are added to `bad`."""
+    if isinstance(value, dict):
+        return {k: _finite(v, f"{key}.{k}".lstrip("."), bad) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v, f"{key}[{i}]", bad) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        bad.append(key)
+        return None
+    return value
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

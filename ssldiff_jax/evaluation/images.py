@@ -5,6 +5,8 @@ from jaxtyping import UInt8
 
 from ssldiff_jax.core import arrays
 
+_ONE_COLOUR = 1e-12  # squared grey levels: rounding
+
 
 def cut_cells(image: arrays.ImageUint8, side: int, shift: int = 0) -> UInt8[np.ndarray, "N s s 3"]:
     """All whole cells in reading order, the lattice moved down and right by `shift` px."""
@@ -23,10 +25,11 @@ def mosaic(cells: UInt8[np.ndarray, "N s s 3"], cols: int) -> arrays.ImageUint8:
 
 def layout_correlation(
     image: arrays.ImageUint8, reference: arrays.ImageUint8, side: int
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Pearson correlation of the cells' mean colours, each channel centred, with the reference,
     with the reference transposed, and the highest of all its orientations but the one it has.
 
+    None where the cells of either have one colour, or there is one alone: no layout to find.
     "transposed" is absent where the region is not square; "turned" is of three orientations then,
     else of seven.
     """
@@ -36,15 +39,19 @@ def layout_correlation(
     result = {"identity": _correlation(found, wanted)}
     mirrored = wanted[:, ::-1]
     turned = [np.rot90(w, k) for w in (wanted, mirrored) for k in range(4)][1:]
-    result["turned"] = max(_correlation(found, w) for w in turned if w.shape == found.shape)
+    others = [_correlation(found, w) for w in turned if w.shape == found.shape]
+    result["turned"] = max((other for other in others if other is not None), default=None)
     if rows == cols:
         result["transposed"] = _correlation(found, wanted.swapaxes(0, 1))
     return result
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     a, b = a - a.mean(axis=(0, 1)), b - b.mean(axis=(0, 1))
-    return float(np.sum(a * b) / np.sqrt(np.sum(a**2) * np.sum(b**2)))
+    of_a, of_b = np.sum(a**2), np.sum(b**2)
+    if min(of_a, of_b) <= _ONE_COLOUR * a.size:
+        return None
+    return float(np.sum(a * b) / np.sqrt(of_a * of_b))
 
 
 def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> float:

@@ -28,14 +28,17 @@ def cell_similarity(pair: Pair, embed: EmbedFn, side: int) -> Float[np.ndarray, 
 
 
 def cells(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
-    """embedding_similarity (mean of matching cells, and of all others) and cell_retrieval_top1
-    (within each pair)."""
+    """embedding_similarity (mean of matching cells, and of all others: None where each pair is
+    one cell) and cell_retrieval_top1 (within each pair)."""
     cosines = [cell_similarity(pair, embed, side) for pair in pairs]
     matching = np.concatenate([np.diagonal(c) for c in cosines])
     others = np.concatenate([c[~np.eye(len(c), dtype=bool)] for c in cosines])
     top1 = np.concatenate([np.argmax(c, axis=1) == np.arange(len(c)) for c in cosines])
     return {
-        "embedding_similarity": {"mean": matching.mean(), "shuffled": others.mean()},
+        "embedding_similarity": {
+            "mean": matching.mean(),
+            "shuffled": others.mean() if len(others) else None,
+        },
         "cell_retrieval_top1": top1.mean(),
         "num_cells": len(matching),
     }

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.core import files
-from ssldiff_jax.evaluation import halves, images, similarity
+from ssldiff_jax.evaluation import halves, images, means, similarity
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import (
     generator,
@@ -117,7 +117,8 @@ def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
     layouts = [images.layout_correlation(p.image, p.reference, side) for p in pairs]
     return {
         "layout_correlation": {
-            key: float(np.mean([layout[key] for layout in layouts])) for key in layouts[0]
+            key: (mean := means.Mean.of([layout[key] for layout in layouts])) and mean.value
+            for key in layouts[0]
         },
         "variance": float(np.mean([images.variance_ratio(p.image, p.reference) for p in pairs])),
         "spectrum": np.mean(

@@ -104,14 +104,14 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
             pairs.append(similarity.Pair(drawn[-1].image, region.image))
     layout = [images.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
     variance = [images.variance_ratio(p.image, p.reference) for p in pairs]
-    found = means.Mean.of(steps)
+    found, of_layout = means.Mean.of(steps), means.Mean.of(layout)
     row = {
         "calls": drawn[0].unet_forwards,
         # The first image also compiles.
         "seconds": float(np.median([d.seconds for d in drawn[1:] or drawn])),
         "last_step_seams": found and found.value,
         "last_step_seams_error": found and found.error,
-        "layout_correlation": float(np.mean(layout)),
+        "layout_correlation": of_layout and of_layout.value,
         "variance": float(np.mean(variance)),
     }
     real = [region.image for region in regions]

@@ -1,3 +1,6 @@
+import json
+import logging
+
 import jax
 import numpy as np
 import pytest
@@ -89,3 +92,14 @@ def test_damaged_json_is_named(tmp_path):
     path.write_text('{"a": 1')
     with pytest.raises(ValueError, match=r"out\.json is not valid JSON"):
         files.read_json(path)
+
+
+def test_json_has_no_nan_and_the_log_names_what_was_one(tmp_path, caplog):
+    path = tmp_path / "results.json"
+    told = {"a": {"b": [1.0, np.float32("nan")]}, "c": float("-inf"), "d": np.int64(3), "e": (2.5,)}
+    with caplog.at_level(logging.WARNING, logger="ssldiff_jax"):
+        files.write_json(path, told)
+    refuse = lambda name: pytest.fail(f"{name} is no JSON")
+    found = json.loads(path.read_text(), parse_constant=refuse)
+    assert found == {"a": {"b": [1.0, None]}, "c": None, "d": 3, "e": [2.5]}
+    assert "results.json: not finite, written as null: a.b[1], c" in caplog.text

@@ -106,6 +106,14 @@ def test_layout_correlation():
     assert images.layout_correlation(faded, reference, 4)["identity"] > 0.99
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_cells_of_one_colour_have_no_layout(rows):
+    blank, seen = np.full((4 * rows, 4 * rows, 3), 240, np.uint8), mosaic(rows, rows, 4)
+    for pair in ((blank, seen), (seen, blank), (blank, blank)):
+        found = images.layout_correlation(*pair, 4)
+        assert found == {"identity": None, "turned": None, "transposed": None}
+
+
 def test_layout_correlation_of_an_oblong_has_no_transpose():
     found = images.layout_correlation(mosaic(2, 3, 4), mosaic(2, 3, 4), 4)
     assert found.keys() == {"identity", "turned"}
@@ -188,3 +196,12 @@ def test_similarity_is_synthetic_by_reference():
     assert cosines.shape == (4, 4)
     assert np.unravel_index(np.argmax(cosines), (4, 4)) == (2, 1)
     assert cosines[2, 1] == pytest.approx(1, abs=1e-5)
+
+
+def test_pairs_of_one_cell_have_no_other_cells():
+    cell = np.random.default_rng(0).integers(1, 256, (4, 4, 3)).astype(np.uint8)
+    pair = similarity.Pair(cell, cell)
+    embed = lambda cells: cells.reshape(len(cells), -1).astype(np.float32)
+    found = similarity.cells([pair, pair], embed, 4)["embedding_similarity"]
+    assert found["mean"] == pytest.approx(1)
+    assert found["shuffled"] is None
