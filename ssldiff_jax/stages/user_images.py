@@ -10,7 +10,7 @@ from rasterio.enums import ColorInterp
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.sampler import conditions
-from ssldiff_jax.slides import content, ground, pyramid, remote
+from ssldiff_jax.slides import content, ground, pyramid, remote, tiff
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import config as run_config
@@ -108,13 +108,22 @@ def _fill_missing(image_uint8: arrays.ImageUint8, file: pathlib.Path, path: str)
         return  # scanners' formats have no such pixels
     with raster:
         missing = raster.dataset_mask() < 255
-        is_stored = raster.driver == "GTiff" and raster.colorinterp[0] != ColorInterp.palette
-        if missing.any() and not (is_stored and raster.nodata in range(256)):
+        if not missing.any():
+            return
+        if not _stores_no_data(raster, file):
             raise slide_lib.SlideError(
                 f"expected a mask of black and white alone, got transparent pixels in {path}"
             )
-        if missing.any():
-            image_uint8[missing] = int(raster.nodata)
+        image_uint8[missing] = int(raster.nodata)
+
+
+def _stores_no_data(raster: rasterio.DatasetReader, file: pathlib.Path) -> bool:
+    """Whether a missing pixel has one value of 8 bits, at the place where it is read."""
+    if raster.driver != "GTiff" or raster.dtypes[0] != "uint8" or raster.nodata is None:
+        return False
+    layout = tiff.layout(file)
+    is_upright = layout.page == 0 and layout.orientation == 1
+    return is_upright and raster.colorinterp[0] != ColorInterp.palette
 
 
 def fingerprint(path: str) -> Any:

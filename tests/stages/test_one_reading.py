@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import rasterio
+import tifffile
 from fsspec.implementations import local
 from PIL import Image
 from rasterio import Affine
@@ -175,6 +176,18 @@ def test_a_transparent_mask_is_neither_black_nor_white(tmp_path, mode):
     opaque = Image.new("LA", (8, 4), (9, 255))
     opaque.save(tmp_path / "mask.png")
     assert (user_images.read_mask(str(tmp_path / "mask.png")) == 9).all()
+
+
+def test_no_data_of_a_turned_mask_has_no_place(tmp_path):
+    told = {"photometric": "minisblack", "metadata": None}
+    tags = [(274, "H", 1, 6, True), (42113, "s", 2, "0", True)]  # orientation, GDAL's nodata
+    stored = np.pad(np.full((4, 2), 255, np.uint8), 2)
+    tifffile.imwrite(tmp_path / "mask.tif", stored, extratags=tags, **told)
+    with pytest.raises(slides.SlideError, match="black and white alone"):
+        user_images.read_mask(str(tmp_path / "mask.tif"))
+    tifffile.imwrite(tmp_path / "mask.tif", stored, extratags=tags[1:], **told)
+    found = user_images.read_mask(str(tmp_path / "mask.tif"))
+    np.testing.assert_array_equal(found[..., 0], stored)
 
 
 def test_a_mask_of_zeros_and_ones_is_not_all_black(tmp_path):
