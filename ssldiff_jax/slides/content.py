@@ -12,7 +12,7 @@ _MIB = 2**20
 _WHOLE = 16 * _MIB  # larger files are known by samples: a scanner's has a GB
 _SAMPLES, _SAMPLE = 1024, 4096  # spread evenly between the first and the last MiB, bytes
 _BESIDE = (".msk", ".ovr", ".aux.xml")  # GDAL reads them with a raster, and:
-_INSTEAD = ("wld", "tab")  # of the suffix: they say where a raster lies
+_WORLD = "wld"  # instead of the suffix: it says where a raster lies
 _KEY_FILES = (".vms", ".vmu")  # of Hamamatsu: text that names the images
 
 
@@ -38,7 +38,7 @@ def names_beside(name: str) -> list[str]:
     stem, dot, suffix = name.rpartition(".")
     if not (stem and suffix):
         return [name + end for end in _BESIDE]
-    lies = (f"{suffix[0]}{suffix[-1]}w", f"{suffix}w", *_INSTEAD)
+    lies = (f"{suffix[0]}{suffix[-1]}w", f"{suffix}w", _WORLD)
     lies = dict.fromkeys(end for one in lies for end in (one, one.lower(), one.upper()))
     return [*(name + end for end in _BESIDE), *(stem + dot + end for end in lies)]
 
@@ -87,9 +87,10 @@ def _places(size: int) -> Iterator[tuple[int, int]]:
 
 
 def whole_digest(path: pathlib.Path) -> str:
-    """A hash of all that is in a slide's files, which copies share whatever they are called."""
-    hashes = []
-    for part in files_of(path):
+    """A hash of all that is in a slide's files, which copies share whatever they are called, and
+    whatever lies beside them: a viewer of rasters leaves notes there."""
+    hashes, beside = [], names_beside(path.name)
+    for part in (p for p in files_of(path) if p.name not in beside):
         with part.open("rb") as file:
             hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
     first, *others = hashes
