@@ -305,6 +305,14 @@ def test_figures_of_too_few_vectors_say_so():
         "extraction": {"dim": 96}, "frechet": test_report.FEW, "fidelity": {"precision": none},
         "frechet_real_against_real": test_report.ESTIMATE | {"parted": "by case: 2 and 3 cases"},
     }  # fmt: skip
+    for cases, said in (
+        (1, "<small>1 case</small>"),
+        (5, "<small>5 cases</small>"),
+        (20, "96 num"),
+    ):
+        text = networks.part({"patches": {"judge": judged | {"cases": cases}}, "large": None})
+        assert said in text
+        assert "cases</small></th>" not in text or cases == 5
     text = networks.part({"patches": {"judge": judged}, "large": None})
     assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text
     assert "<td>too few: 40 vectors, 150 needed</td>" in text

@@ -52,7 +52,8 @@ class Memorisation:
         p_value: how often such a generator's fraction would be this high or higher; it knows that
             both sets are samples, and takes features as independent. None likewise.
         power: the chance that the training image which a copy is of was searched: a generator that
-            copies everything is found to copy about this part.
+            copies everything is found to copy about this part. Of training on crops that are
+            turned or lie elsewhere than those searched it is the most that can be found.
         worst: the nearest pairs, nearest first.
         counts: generated, held-out, training.
         interval: its level and method in words, or why there is none: "none: …".

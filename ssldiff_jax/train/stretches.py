@@ -128,7 +128,7 @@ class _Piece:
         if self.plan.decay == "cosine":
             end = max(steps, warmup + 1)
             return optax.warmup_cosine_decay_schedule(self.initial, peak, warmup, end)
-        if self.start and not warmup:
+        if not warmup:
             return optax.constant_schedule(peak)
         return optax.linear_schedule(self.initial, peak, max(warmup, 1))
 

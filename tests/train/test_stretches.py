@@ -152,3 +152,10 @@ def test_kinds_of_nested_fields_are_found_by_their_dotted_keys():
     assert found["denoiser.train.optimizer.learning_rate"] == "onward"
     assert found["denoiser.train.optimizer.b2"] == "fixed"
     assert found["denoiser.train.compute.remat"] == "free"
+
+
+@pytest.mark.parametrize("decay", ["constant", "cosine"])
+def test_without_a_warm_up_the_first_update_has_the_whole_rate(decay):
+    plan = stretches.Plan(0.2, 0, decay, 10)
+    wanted = [0.2 if decay == "constant" else cosine(n / 10) for n in range(10)]
+    np.testing.assert_allclose(rates((), plan, 10), wanted, atol=1e-6)

@@ -1,15 +1,17 @@
 """Drawn patches and large images against real ones, by every network of features, as a table.
 
 Keys of `evaluate/results.json`, each optional: `patches`, by network `{"extraction": …, "frechet":
-estimate, "frechet_real_against_real": estimate, "fidelity": {"precision": …}, "kid": estimate}`,
-and `large`, by network `{"crops": estimate, "whole": estimate}`. An estimate has `low`, `high` and
-`corrected` or `value`; where these are None, `interval` says why. A number alone will do.
+estimate, "frechet_real_against_real": estimate, "fidelity": {"precision": …}, "kid": estimate,
+"cases": 9}`, and `large`, by network `{"crops": estimate, "whole": estimate}`. An estimate has
+`low`, `high` and `corrected` or `value`; where these are None, `interval` says why. A number alone
+will do.
 """
 
 import html
 from collections.abc import Mapping
 from typing import Any
 
+from ssldiff_jax.evaluation import estimate
 from ssldiff_jax.evaluation.report import charts, figures
 
 _ROWS = {
@@ -31,7 +33,8 @@ _HINT = (
     "Patches drawn alone, and large images, against held-out ones. Of distances 0 is ideal, of "
     "the others 1. In small print 95 % intervals. Distances are less the bias that samples of "
     "finite size give them; where vectors are too few to tell it, they are uncorrected, and to be "
-    "compared only with those of as many vectors."
+    "compared only with those of as many vectors. Intervals are of the cases held out; where these "
+    "are fewer than {blocks}, they are named above, and figures of others may well lie elsewhere."
 )
 
 
@@ -48,7 +51,7 @@ def part(metrics: Mapping[str, Any]) -> str:
             rows.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{_head(name, metrics["patches"])}</th>' for name in names)
     return (
-        f'<p class="hint">{_HINT}</p>'
+        f'<p class="hint">{_HINT.format(blocks=estimate.BLOCKS)}</p>'
         '<div class="wide" tabindex="0" role="region" aria-label="figures by network">'
         f'<table class="networks"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -64,6 +67,9 @@ def _at(values: Any, path: list[str]) -> Any:
 def _head(name: str, patches: Mapping[str, Any] | None) -> str:
     told = _at((patches or {}).get(name), ["extraction"])
     said = f" <small>{told['dim']:,} numbers</small>" if told else ""
+    cases = _at((patches or {}).get(name), ["cases"])
+    if cases is not None and cases < estimate.BLOCKS:
+        said += f" <small>{cases} {'case' if cases == 1 else 'cases'}</small>"
     return html.escape(name) + said
 
 
