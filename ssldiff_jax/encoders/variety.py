@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from ssldiff_jax.core import moments
 from ssldiff_jax.encoders import encoder
 
 _PER_DIMENSION = 10
@@ -34,7 +35,11 @@ class Variety:
 
     @classmethod
     def of(cls, embedding: Float[np.ndarray, "N D"], origin: float | np.ndarray = 0.0) -> "Variety":
-        """Of embeddings that are measured from `origin`; `num_ranked` says how many are enough."""
+        """Of embeddings that are measured from `origin`; `num_ranked` says how many are enough.
+
+        Raises ValueError for NaN and infinity.
+        """
+        moments.require_finite(embedding, "embeddings")
         raw = np.asarray(embedding, np.float64) + origin
         size = np.sqrt(np.mean(np.sum(raw**2, axis=1)))
         apart = np.sqrt(np.mean(np.sum((raw - raw.mean(axis=0)) ** 2, axis=1)))
@@ -55,8 +60,10 @@ class Variety:
 
     @property
     def collapse(self) -> str | None:
-        """One line where all embeddings are the same or lie on a line; None where they do not."""
-        if self.effective_rank >= _LEAST_RANK and self.spread >= _LEAST_SPREAD:
+        """One line where all embeddings are the same or lie on a line; None where they do not, or
+        lie on one because they are so few that white noise hardly has more directions."""
+        is_flat = self.effective_rank < _LEAST_RANK <= self.effective_rank_of_noise / 2
+        if self.num_ranked < 2 or (not is_flat and self.spread >= _LEAST_SPREAD):
             return None
         return (
             f"embeddings have collapsed: {self.num_ranked} have an effective rank of "

@@ -59,3 +59,20 @@ def test_embeddings_in_a_narrow_cone_are_no_collapse():
     assert np.mean(unit @ unit.T) > 0.97
     assert variety.Variety.of(cone).collapse is None
     assert variety.Variety.of(cone - 1, 1.0).collapse is None
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_of_a_few_embeddings_a_low_rank_is_no_collapse(count):
+    """Two vectors lie on a line whatever they are."""
+    noise = np.random.default_rng(1).normal(size=(count, 24))
+    assert variety.Variety.of(noise).effective_rank < 3
+    assert variety.Variety.of(noise).collapse is None
+    assert "collapsed" in variety.Variety.of(np.ones((count, 24))).collapse
+    assert variety.Variety.of(noise[:1]).collapse is None
+
+
+def test_embeddings_that_are_not_finite_are_told_in_one_line():
+    broken = np.random.default_rng(1).normal(size=(30, 24))
+    broken[3, 2] = np.nan
+    with pytest.raises(ValueError, match="finite embeddings, got NaN or infinity in 1 of 30"):
+        variety.Variety.of(broken)
