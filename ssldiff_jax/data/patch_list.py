@@ -130,8 +130,8 @@ class ImageFiles:
         try:
             with contextlib.closing(backends.open_backend(path, reading)) as backend:
                 return look(backend)
-        except backends.SlideError as error:
-            raise PatchListError(f"expected an image, got {path}: {error}") from error
+        except Exception as error:  # whatever a file trips over costs that file
+            raise PatchListError(f"expected an image, got {path}: {_reason(error)}") from error
 
 
 class PixelArray:

@@ -18,18 +18,27 @@ _KEY_FILES = (".vms", ".vmu")  # of Hamamatsu: text that names the images
 
 def files_of(path: pathlib.Path) -> list[pathlib.Path]:
     """All files of a slide, itself first: the folder beside an MRXS, a series of DICOM instances,
-    what a Hamamatsu key file names, what GDAL reads beside a raster."""
+    what a Hamamatsu key file names, what GDAL reads beside a raster.
+
+    Itself alone where it cannot be read: why is told where it is opened, and costs that slide.
+    """
+    try:
+        more = _more(path)
+    except OSError:
+        more = []
+    return [path, *(p for p in more if p != path)]
+
+
+def _more(path: pathlib.Path) -> list[pathlib.Path]:
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
-        more = sorted(p for p in path.with_suffix("").rglob("*") if p.is_file())
-    elif suffix == ".dcm":
-        more = dicom.series_of(path)
-    elif suffix in _KEY_FILES:
-        more = _named_in(path)
-    else:
-        beside = (path.with_name(name) for name in names_beside(path.name))
-        more = [p for p in beside if p.is_file()]
-    return [path, *(p for p in more if p != path)]
+        return sorted(p for p in path.with_suffix("").rglob("*") if os.path.isfile(p))
+    if suffix == ".dcm":
+        return dicom.series_of(path)
+    if suffix in _KEY_FILES:
+        return _named_in(path)
+    beside = (path.with_name(name) for name in names_beside(path.name))
+    return [p for p in beside if os.path.isfile(p)]
 
 
 def names_beside(name: str) -> list[str]:
@@ -104,4 +113,4 @@ def _named_in(path: pathlib.Path) -> list[pathlib.Path]:
     values = (line.partition("=")[2].strip() for line in text.splitlines())
     folder = path.parent
     named = (folder / value for value in values if value and os.sep not in value)
-    return sorted({p for p in named if p.is_file()})
+    return sorted({p for p in named if os.path.isfile(p)})  # False for names too long to be

@@ -64,7 +64,7 @@ def series_uid(file: BinaryIO) -> str | None:
         for tag, value in _elements(head, start, order=order, is_explicit=syntax != _IMPLICIT):
             if tag >= _SERIES:
                 return _text(value) or None if tag == _SERIES else None
-    except (struct.error, KeyError, UnicodeError):
+    except (struct.error, KeyError, UnicodeError, RecursionError):  # the last: items in items
         pass
     return None
 

@@ -2,6 +2,7 @@
 
 import itertools
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
@@ -13,14 +14,18 @@ _WINDOWS, _WINDOW = 4, 32  # compared a side of the image, and their side, px of
 _ALIKE = 16  # mean difference of their mean colours, of 255
 
 
-def agreeing(path: pathlib.Path, backend: Backend) -> list[int]:
+def agreeing(
+    path: pathlib.Path, backend: Backend, *, may_be: Callable[[int], bool] = lambda level: True
+) -> list[int]:
     """Numbers of the levels that are level 0 made smaller, finest first; others are told.
 
-    A level has the shape of level 0 up to rounding, and the colours of the last one that agrees.
+    A level has the shape of level 0 up to rounding, and the colours of the last one that agrees;
+    what `may_be` none is not compared.
     """
     kept = [0]
     for level, shape in enumerate(backend.level_shapes[1:], 1):
-        if tiff.is_level(backend.level_shapes[0], shape) and _is_alike(backend, kept[-1], level):
+        has_shape = tiff.is_level(backend.level_shapes[0], shape)
+        if has_shape and may_be(level) and _is_alike(backend, kept[-1], level):
             kept.append(level)
         else:
             full = "{} × {} px".format(*backend.level_shapes[0])

@@ -153,10 +153,15 @@ class RasterBackend:
     def _keep_levels(self) -> None:
         """Of an image, leave out pages that have the shape of a level and other pixels."""
         if self._is_image:
-            kept = levels.agreeing(self._path, self)
+            kept = levels.agreeing(self._path, self, may_be=self._has_kind_of_image)
             self._levels = [self._levels[i] for i in kept]
             self._files = {kept.index(i): f for i, f in self._files.items() if i in kept}
             self.level_shapes = tuple(self.level_shapes[i] for i in kept)
+
+    def _has_kind_of_image(self, level: int) -> bool:
+        """Whether numbers of a level mean what those of the image do."""
+        kinds = [(f.count, f.dtypes, samples.table(f)) for f in map(self._file, (0, level))]
+        return kinds[0] == kinds[1]
 
     def _found_values(self) -> str:
         values = self._look()
@@ -180,7 +185,7 @@ def is_geotiff(path: pathlib.Path) -> bool:
     try:
         with path.open("rb") as file:
             return _GEO_KEYS in _first_tags(file)
-    except (OSError, OverflowError, KeyError, struct.error):
+    except (OSError, OverflowError, ValueError, KeyError, struct.error):
         return False
 
 

@@ -89,11 +89,11 @@ def of(
     bands = _bands(path, file, config, layout)
     structure = file.tags(ns="IMAGE_STRUCTURE")
     is_inverted = structure.get("MINISWHITE") == "YES"
-    table = None if is_inverted else _table(path, file, bands, config)
+    colours = None if is_inverted else _table(path, file, bands, config)
     bits = int(file.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
     top = 2**bits - 1 if bits < 8 else 255.0
     alpha, kind = _alpha(path, file, bands, layout)
-    return Samples(bands, table, is_inverted, top, alpha, kind)
+    return Samples(bands, colours, is_inverted, top, alpha, kind)
 
 
 def _bands(
@@ -168,10 +168,7 @@ def _table(
     bands: list[int],
     config: reading.ReadingConfig,
 ) -> UInt8[np.ndarray, "N 4"] | None:
-    try:
-        colours = file.colormap(bands[0]) if len(bands) == 1 else None
-    except ValueError:  # it has none
-        colours = None
+    colours = table(file, bands[0]) if len(bands) == 1 else None
     if colours is None:
         return None
     if config.is_scaled:
@@ -179,10 +176,18 @@ def _table(
             f"expected no config.data.reading.low and high for {path}, whose values are indices of "
             f"a table of colours, got {config.low:g} and {config.high:g}"
         )
-    table = np.zeros((max(colours) + 1, 4), np.uint8)
+    found = np.zeros((max(colours) + 1, 4), np.uint8)
     for value, rgba in colours.items():
-        table[value] = rgba
-    return table
+        found[value] = rgba
+    return found
+
+
+def table(file: rasterio.DatasetReader, band: int = 1) -> dict[int, tuple[int, ...]] | None:
+    """The table of colours of a band, RGBA by value, if it has one."""
+    try:
+        return file.colormap(band)
+    except ValueError:
+        return None
 
 
 def _alpha(

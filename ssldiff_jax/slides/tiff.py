@@ -16,6 +16,9 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is tol
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 1, 2, 3, 5, 6
 _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
+# Lab has a white of its own, a camera's mosaic one colour a pixel.
+_NO_COLOURS = {8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a mosaic of a camera's filter",
+               32844: "LogL", 32845: "LogLuv"}  # fmt: skip
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2  # of SubfileType
 _OLD_SUBFILE, _ORIENTATION, _DEPTH = 255, 274, 32997
@@ -36,12 +39,14 @@ class Page:
         shape: height and width.
         is_reduced: whether it calls itself a smaller version of another.
         is_mask: whether it calls itself a mask.
+        kind: what its numbers are: photometric interpretation, samples, bits.
     """
 
     number: int
     shape: tuple[int, int]
     is_reduced: bool
     is_mask: bool
+    kind: tuple[Any, ...]
 
     @property
     def area(self) -> int:
@@ -101,13 +106,16 @@ def layout(path: pathlib.Path) -> Layout:
             image = _image(path, pages)
             _check_single(path, file)
             page = file.pages[image.number]
-            is_pyramid = all(p.is_level_of(image) for p in pages if p.is_reduced or p.is_mask)
+            _check_within(path, file, image)
+            _check_colours(path, page)
+            smaller = [p for p in pages if p.is_reduced or p.is_mask]
+            is_pyramid = all(p.is_level_of(image) and p.kind == image.kind for p in smaller)
             levels = [p.number for p in pages if p.is_level_of(image) and not p.is_mask]
             return Layout(
                 page=image.number,
                 levels=tuple(sorted(levels, key=lambda n: -pages[n].area)) if image.number else (),
                 orientation=int(_tag(page, _ORIENTATION, 1)),
-                is_plain=image.number == 0 and is_pyramid and _is_plain(page),
+                is_plain=image.number == 0 and is_pyramid and _is_plain(file, page),
                 names_colours=True,
                 alpha=_alpha(page),
                 tags=_scale_tags(file, page),
@@ -145,7 +153,10 @@ def _scale_tags(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[int, A
 def _page(number: int, page: tifffile.TiffPage) -> Page:
     kind = int(page.subfiletype)
     is_reduced = bool(kind & _REDUCED) or _tag(page, _OLD_SUBFILE, 0) == _OLD_REDUCED
-    return Page(number, (page.imagelength, page.imagewidth), is_reduced, bool(kind & _MASK))
+    numbers = (page.photometric, page.samplesperpixel, page.bitspersample)
+    return Page(
+        number, (page.imagelength, page.imagewidth), is_reduced, bool(kind & _MASK), numbers
+    )
 
 
 def _tag(page: tifffile.TiffPage, code: int, default: Any) -> Any:
@@ -171,7 +182,7 @@ def _image(path: pathlib.Path, pages: list[Page]) -> Page:
             f"expected one image in {path}, got {len(rivals) + 1} pages that are no levels of each "
             f"other ({shapes} px): write the one that is meant, or all channels of it in one page"
         )
-    strange = [p for p in pages if p.is_reduced and not p.is_level_of(image)]
+    strange = [p for p in pages if p.is_reduced and p is not image and not p.is_level_of(image)]
     _tell(path, image, tuple(sorted((*others, *strange), key=lambda p: p.number)))
     return image
 
@@ -196,12 +207,35 @@ def _check_single(path: pathlib.Path, file: tifffile.TiffFile) -> None:
         raise SlideError(f"expected one image in {path}, got a stack of {count}")
 
 
-def _is_plain(page: tifffile.TiffPage) -> bool:
+def _check_within(path: pathlib.Path, file: tifffile.TiffFile, image: Page) -> None:
+    """Raise SlideError where a larger image lies within a page: cameras keep a preview first."""
+    for number, page in enumerate(_readable(path, file)):
+        for inner in page.pages or ():
+            if inner.imagelength * inner.imagewidth > image.area:
+                raise SlideError(
+                    f"expected the image of {path} in a page of its own, got {inner.imagelength} × "
+                    f"{inner.imagewidth} px within page {number} (a SubIFD), and at most "
+                    f"{image.shape[0]} × {image.shape[1]} px in pages: write the one that is meant"
+                )
+
+
+def _check_colours(path: pathlib.Path, page: tifffile.TiffPage) -> None:
+    """Raise SlideError for numbers that are no colours yet, and that readers take for some."""
+    kind = int(page.photometric)
+    if kind in _NO_COLOURS:
+        raise SlideError(
+            f"expected gray, a table of colours, RGB, CMYK or YCbCr in {path}, got "
+            f"{_NO_COLOURS[kind]} (photometric {kind}): convert it to RGB"
+        )
+
+
+def _is_plain(file: tifffile.TiffFile, page: tifffile.TiffPage) -> bool:
     kind, samples = int(page.photometric), page.samplesperpixel
     has_alpha = kind == _RGB and samples == 4 and _alpha(page) is not None
     bits = page.bitspersample
     return (
         int(_tag(page, _ORIENTATION, 1)) == 1
+        and not (file.is_bigtiff and file.byteorder == ">")  # Pillow does not know it
         and (bits if isinstance(bits, int) else max(bits)) == 8
         and int(page.sampleformat or 1) == 1
         and int(page.compression) in _COMPRESSIONS

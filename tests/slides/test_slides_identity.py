@@ -190,3 +190,28 @@ def test_formats_that_nothing_reads_are_found(tmp_path):
     for name in (*names, "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     assert [p.name for p in slides.find_slides(str(tmp_path))] == names
+
+
+@pytest.mark.parametrize("suffix", [".vms", ".vmu", ".dcm", ".mrxs", ".tif", ".svs"])
+@pytest.mark.parametrize("wrong", ["nowhere", "ring", "long name", "bytes", "long value", "items"])
+def test_what_is_wrong_with_one_file_does_not_hide_the_others(tmp_path, suffix, wrong):
+    good, bad = tmp_path / "z.png", tmp_path / f"a{suffix}"
+    Image.new("RGB", (8, 8)).save(good)
+    if wrong == "nowhere":
+        bad.symlink_to("nothing")
+    elif wrong == "ring":
+        bad.symlink_to(bad.name)
+    elif wrong == "long name":
+        bad = bad.with_stem("a" * (255 - len(suffix)))
+        bad.write_bytes(b"\0")
+    else:
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+        nested = element(8, 0x1115, b"SQ", b"", endless=True) + item * 5000
+        bad.write_bytes({
+            "bytes": bytes(range(256)) * 40 + b"=\0/" * 99,
+            "long value": b"ImageFile=" + b"x" * 300,
+            "items": instance("1").partition(element(8, 0x16, b"UI", b"1.2"))[0] + nested,
+        }[wrong])  # fmt: skip
+    assert slides.find_slides(str(tmp_path)) == [bad, good]
+    with pytest.raises(slides.SlideError, match=r"^expected"):
+        slides.open_slide(bad, mpp=0.5)

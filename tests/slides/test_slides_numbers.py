@@ -334,3 +334,24 @@ def test_jpeg_2000(tmp_path, lies, dtype):
     assert "got uint16 with values" in refusal(path)
     expected = np.floor(values / 4000 * 255 + 0.5)
     np.testing.assert_array_equal(image_of(path, high=4000.0), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["cielab", "icclab", "cfa"])
+def test_numbers_that_are_no_colours_yet_are_refused(tmp_path, form, kind):
+    """Of hopper.Lab.tif (of Pillow) GDAL's colours are 13 of 255 from the picture it is of; a
+    camera's mosaic was gray."""
+    path = tmp_path / "numbers.tif"
+    values = noise(1 if kind == "cfa" else 3)
+    tifffile.imwrite(path, values, photometric=kind, **RAW, **FORMS[form])
+    assert "expected gray, a table of colours, RGB, CMYK or YCbCr" in refusal(path)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_either_order_of_bytes_in_small_and_big_files(tmp_path, form, bigtiff, byteorder):
+    path, values = tmp_path / "order.tif", noise()
+    options = {"bigtiff": bigtiff, "byteorder": byteorder}
+    tifffile.imwrite(path, values, photometric="rgb", **options, **RAW, **FORMS[form])
+    np.testing.assert_array_equal(image_of(path), values)

@@ -168,6 +168,63 @@ def test_a_mask_beside_the_image_is_no_image(tmp_path):
     np.testing.assert_array_equal(image_of(path), np.where(mask[..., None] == 0, 255, FULL))
 
 
+@pytest.mark.parametrize("form", [{}, TILES], ids=["strips", "tiles"])
+@pytest.mark.parametrize("kind", ["gray", "deep", "transparent"])
+def test_a_level_of_other_numbers_costs_that_level(tmp_path, form, kind):
+    """OpenSlide read none of the file."""
+    small = half(FULL)
+    level, options = {
+        "gray": (small[..., 0], {"photometric": "minisblack"}),
+        "deep": (small.astype(np.uint16) * 257, {}),
+        "transparent": (np.dstack([small, small[..., :1]]), {"extrasamples": ["unassalpha"]}),
+    }[kind]
+    path = write(tmp_path / "level.tif", (FULL, 0, form), (level, 1, form | options))
+    np.testing.assert_array_equal(image_of(path), FULL)
+    np.testing.assert_allclose(image_of(path, 1.0), small, atol=1)
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["large first", "small first"])
+@pytest.mark.parametrize("form", [{}, TILES], ids=["strips", "tiles"])
+def test_a_page_with_a_table_of_colours_of_its_own_is_no_level(tmp_path, form, order):
+    """As Pillow's multipage.tiff: read by the table of the image it looked alike."""
+    table = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    options = {"photometric": "palette", "resolution": None} | form
+    as_tag = lambda colours: np.ascontiguousarray(colours.T.astype(np.uint16) * 257)
+    full, other = FULL[..., 0], FULL[::2, ::2, 0]
+    pages = [(full, 0, options | {"colormap": as_tag(table)}),
+             (other, 0, options | {"colormap": as_tag(table[::-1])})]  # fmt: skip
+    path = write(tmp_path / "tables.tif", *pages[::order])
+    np.testing.assert_array_equal(image_of(path), table[full])
+    np.testing.assert_allclose(image_of(path, 1.0), half(table[full]), atol=1)
+
+
+@pytest.mark.parametrize("marked", [0, 1])
+def test_a_larger_image_within_a_page_is_not_left_out_unseen(tmp_path, marked):
+    """As cameras have it: a preview is the first page, and the image in its SubIFD."""
+    path = tmp_path / "camera.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(half(FULL, 3), subifds=1, subfiletype=marked, **RAW)
+        file.write(FULL, **RAW)
+    assert "got 512 × 768 px within page 0 (a SubIFD), and at most 64 × 96" in refusal(path)
+
+
+def test_levels_within_a_page_do_not_stand_in_the_way(tmp_path):
+    path = tmp_path / "pyramid.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(FULL, subifds=1, **RAW, **TILES)
+        file.write(half(FULL), subfiletype=1, **RAW, **TILES)
+    np.testing.assert_array_equal(image_of(path), FULL)
+
+
+def test_an_absurd_offset_is_one_line(tmp_path):
+    """Pillow's seek_too_large.tif: the first page lies beyond what a file can have."""
+    path = tmp_path / "far.tif"
+    path.write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 2**64 - 1) + bytes(64))
+    refusal(path)
+    with pytest.raises(patch_list.PatchListError, match=r"far\.tif"):
+        patch_list.open_list(f"folder:{tmp_path}").read(0)
+
+
 @pytest.mark.parametrize("following", ["itself", "beyond the end", "garbage"])
 def test_a_chain_of_pages_that_goes_wrong_ends_there(tmp_path, following):
     path = write(tmp_path / "image.tif", (FULL, 0, {}))
