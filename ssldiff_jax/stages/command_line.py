@@ -202,7 +202,7 @@ def _of_run(named: str, by: str) -> Mapping[str, Any]:
             f"{unless}{by} must be a run, with a config.json, got {folder}{_beside(folder)}"
         )
     try:
-        values = stored_config.read(path)
+        values = stored_config.of_run(folder)
     except (OSError, ValueError) as error:
         raise CommandError(_line(error)) from error
     return values | {"force": ""}

@@ -67,7 +67,7 @@ class Generator:
 
         Raises WorkdirError where there is no run, WeightsError for weights that do not fit.
         """
-        path = pathlib.Path(source)
+        path = pathlib.Path(source).expanduser()
         machine.look_for_no_tpu()
         if config is not None:
             values = config.to_dict() if hasattr(config, "to_dict") else config
@@ -76,7 +76,7 @@ class Generator:
             return cls(run, models.Models.of_weights(path, run), mesh_lib.make_mesh(run.mesh))
         if not (path / "config.json").exists():
             return cls._of_export(path)
-        run = config_lib.build(run_config.RunConfig, stored_config.read(path / "config.json"))
+        run = config_lib.build(run_config.RunConfig, stored_config.of_run(path))
         machine.keep_compiled(run.runtime.compilation_cache)
         context = stage.Context(run, path, mesh_lib.make_mesh(run.mesh))
         return cls.of_run(context)

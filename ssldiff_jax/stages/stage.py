@@ -70,7 +70,7 @@ class Context:
                 f"config.models must name another work directory that has a config.json, got "
                 f"{self.models}"
             )
-        config = config_lib.build(run_config.RunConfig, stored_config.read(path))
+        config = config_lib.build(run_config.RunConfig, stored_config.of_run(self.models))
         if config.models:
             raise WorkdirError(
                 f"config.models must name the run that made the models, {config.models}, got "

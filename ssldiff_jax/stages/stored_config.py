@@ -6,18 +6,30 @@ from typing import Any
 
 from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files
-from ssldiff_jax.stages import listing
+from ssldiff_jax.stages import catalog, listing
 
 
-def read(path: pathlib.Path) -> dict[str, Any]:
-    """The values of a `config.json`, with those of configs/default.py for keys that came after it.
+def of_run(folder: pathlib.Path) -> dict[str, Any]:
+    """What a run that has a `config.json` was made with, and the values of configs/default.py for
+    keys that came later.
 
-    Raises ConfigError for what is no config, ValueError for a damaged file.
+    Of a stage that is being made anew it says what the old one was made with, which is the one that
+    is read until the new is whole. Raises ConfigError for what is no config, ValueError for a
+    damaged file.
     """
+    path = folder / "config.json"
     values = files.read_json(path)
     if not isinstance(values, Mapping):
         raise config_lib.ConfigError(f"{path} must hold a config, got {type(values).__name__}")
-    return complete(values)
+    found = complete(values)
+    for beside in sorted(folder.glob(".*.new")):
+        name = beside.name.removeprefix(".").removesuffix(".new")
+        old = folder / name
+        if name not in catalog.ROWS or catalog.ROWS[name].tool:
+            continue  # what a tool is told is not the run's
+        if (old / "done.json").exists() and not (beside / "done.json").exists():
+            found = _over(found, _sections(files.read_json(old / "stage.json")["config"]))
+    return found
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,3 +42,16 @@ def _over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
     return dict(defaults) | {
         key: _over(defaults[key], values[key]) if both(key) else values[key] for key in values
     }
+
+
+def _sections(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that a stage noted by their dotted names, as a tree."""
+    found: dict[str, Any] = {}
+    for dotted, values in noted.items():
+        *outer, last = dotted.split(".")
+        inner = found
+        for name in outer:
+            inner = inner.setdefault(name, {})
+        inner[last] = values
+    found.pop("inputs", None)  # of files, and no key
+    return found

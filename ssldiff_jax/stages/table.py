@@ -184,7 +184,7 @@ STAGES: stage.Table = {
         follows=("prior",),
         tool=True,
         always=True,
-        ending=endings.paths("export", "*"),
+        ending=endings.paths("export", "*.safetensors"),
     ),
     "verify": stage.Stage(
         verify.run, (), ("patches",), tool=True, always=True, ending=endings.of_verify

@@ -95,11 +95,47 @@ def test_a_run_of_earlier_code_has_the_defaults_of_later_keys(run):
     del values["draw"]["name"], values["export"]
     path.write_text(json.dumps(values))
     assert parse(f"--workdir={run}").values == now
-    assert config_lib.build(run_config.RunConfig, stored_config.read(path)) == config_lib.build(
+    assert config_lib.build(run_config.RunConfig, stored_config.of_run(run)) == config_lib.build(
         run_config.RunConfig, now | {"force": "encoder"}
     )
     path.write_text("[]")
     assert "must hold a config, got list" in refusal(f"--workdir={run}")
+
+
+def test_a_stage_that_is_being_made_anew_is_read_as_the_old_one_was_made(run):
+    """The config.json is that of the command which makes it anew."""
+    values = json.loads((run / "config.json").read_text())
+    old, new = run / "prior", run / ".prior.new"
+    for folder in (old, new):
+        folder.mkdir()
+    noted = {
+        "seed": 7,
+        "inputs": {"x": 1},
+        "prior": values["prior"],
+        "data.crops": {"patch_px": 64},
+    }
+    (old / "stage.json").write_text(json.dumps({"config": noted}))
+    values["prior"] = {**values["prior"], "train": {**values["prior"]["train"], "num_steps": 2000}}
+    values["data"]["crops"]["patch_px"] = 32
+    (run / "config.json").write_text(json.dumps(values))
+    steps = lambda: parse(f"--workdir={run}").values["prior"]["train"]["num_steps"]
+    assert steps() == 2000  # nothing is whole
+    (old / "done.json").write_text("{}")
+    assert steps() == 4
+    assert parse(f"--workdir={run}").values["data"]["crops"]["patch_px"] == 64
+    assert (
+        parse(f"--workdir={run}", "--config.prior.train.num_steps=9").values["prior"]["train"][
+            "num_steps"
+        ]
+        == 9
+    )
+    for name in ("variations", ".variations.new"):  # what a tool was told is not the run's
+        (run / name).mkdir()
+        (run / name / "done.json").touch()
+    (run / ".variations.new" / "done.json").unlink()
+    assert steps() == 4
+    (new / "done.json").write_text("{}")  # a kill before it took its place
+    assert steps() == 2000
 
 
 def test_home_is_where_the_user_is(run, monkeypatch):
