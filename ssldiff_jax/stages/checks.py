@@ -11,9 +11,18 @@ import psutil
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import files
 from ssldiff_jax.data import patch_list
 from ssldiff_jax.slides import remote
-from ssldiff_jax.stages import abstract, case_tables, runner, slide_source, stage
+from ssldiff_jax.stages import (
+    abstract,
+    case_tables,
+    parts,
+    prior_config,
+    runner,
+    slide_source,
+    stage,
+)
 from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
@@ -34,7 +43,7 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
     errors: list[Exception] = []
     _note(errors, lambda: runner.check(table, context, chosen, force))
     plan = Plan.of(table, context, chosen, force)
-    for find in (_cases, _batches, _method, _files, _tables, _memory, _disk):
+    for find in (_cases, _batches, _method, _files, _tables, _asked, _memory, _disk):
         _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
     reasons = list(dict.fromkeys(str(error) for error in errors))
     if len(reasons) == 1:
@@ -190,6 +199,29 @@ def _tables(plan: Plan) -> Iterator[str]:
         for path, columns in wanted
         if path and pathlib.Path(path).expanduser().exists()
     )
+
+
+def _asked(plan: Plan) -> Iterator[str]:
+    """Drawings of what no prior has learnt, as far as the prior's own words tell it."""
+    asked, grids = plan.context.config.draw.asked, plan.context.folder("grids")
+    if "draw" not in plan.stages or not asked.is_grid:
+        return
+    if not plan.context.config.draw.size or plan.context.config.draw.reference:
+        yield (
+            "what is asked for must come with config.draw.size=(height,width) and no "
+            f"draw.reference, got size={plan.context.config.draw.size} and "
+            f"reference={plan.context.config.draw.reference!r}"
+        )
+    if (grids / "spec.json").exists():
+        spec = parts.condition_spec(files.read_json(grids / "spec.json")["spec"])
+        values = prior_config.named_values
+        yield from _reasons(
+            check_
+            for check_ in (
+                lambda: spec.label_values(values(asked.labels)),
+                lambda: spec.number_values(values(asked.numbers)),
+            )
+        )
 
 
 def _memory(plan: Plan) -> Iterator[str]:

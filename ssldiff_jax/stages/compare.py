@@ -20,11 +20,16 @@ _LOG = logging.getLogger(__name__)
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     """How many files both folders hold, their bytes and the time of the latest: features that were
-    kept on the way are of these images."""
+    kept on the way are of these images. Raises ConfigError for a folder that is not there."""
     found = {}
     for key in ("real", "drawn"):
-        named = getattr(config.compare, key).removeprefix(patch_list.FOLDER)
-        folder = pathlib.Path(named or os.devnull).expanduser()
+        path = getattr(config.compare, key)
+        folder = pathlib.Path(path.removeprefix(patch_list.FOLDER) or os.devnull).expanduser()
+        if not patch_list.is_list(path) and not folder.is_dir():
+            why = ": no such folder" if path else ""
+            raise config_lib.ConfigError(
+                f"config.compare.{key} must name a folder, got {path or repr(path)}{why}"
+            )
         stats = [path.stat() for path in (folder, *folder.rglob("*")) if path.is_file()]
         times = max((stat.st_mtime_ns for stat in stats), default=0)
         found[key] = [len(stats), sum(stat.st_size for stat in stats), times]
@@ -41,10 +46,8 @@ class _Folder:
 
     @classmethod
     def open(cls, context: stage.Context, key: str) -> "_Folder":
-        """Raises ConfigError where none is named, PatchListError for a folder of too few images."""
+        """Raises PatchListError for a folder of too few images."""
         path, quality = getattr(context.config.compare, key), context.config.evaluate.jpeg_quality
-        if not path:
-            raise config_lib.ConfigError(f"config.compare.{key} must name a folder, got ''")
         named = path if patch_list.is_list(path) else f"folder:{path}"
         reading = context.config.data.reading
         # Of a run on rasters, drawn images are pictures all the same.

@@ -68,11 +68,16 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     """
     section = config.draw
     found = {key: getattr(section, key) for key in ("reference", "keep", "mix")}
+    named = {key: f"draw.{key}" for key in found}
     for edit in section.edits:
         match = _EDIT.fullmatch(edit)
         if match and match["source"] not in (None, "prior"):
             found[edit] = match["source"]
-    return {key: user_images.fingerprint(path) for key, path in found.items() if path}
+    return {
+        key: user_images.fingerprint(path, named.get(key, "draw.edits"))
+        for key, path in found.items()
+        if path
+    }
 
 
 def ending(context: stage.Context, facts: Mapping[str, Any]) -> list[str]:

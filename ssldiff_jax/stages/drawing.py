@@ -2,8 +2,9 @@
 
 import dataclasses
 import io
+import numbers
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -103,3 +104,12 @@ class Program(NamedTuple):
 
     run: Callable[..., jax.Array]
     shapes: tuple[Any, ...]
+
+
+def require_size(size: Any) -> None:
+    """Raises ValueError for what is no (height, width) in whole px, one or more."""
+    is_pair = isinstance(size, Sequence | np.ndarray) and len(size) == 2
+    if not is_pair or not all(isinstance(length, numbers.Integral) for length in size):
+        raise ValueError(f"size must be (height, width) in whole px, got {size!r}")
+    if min(size) < 1:
+        raise ValueError(f"size must be at least 1 × 1 px, got {size[0]} × {size[1]}")

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import logging
+import numbers as numbers_lib
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
@@ -173,10 +174,11 @@ class Generator:
 
         Raises ValueError for a size below one cell, and for what the prior does not know.
         """
+        drawing_lib.require_size(size)
         cells = tuple(px // self.patch_px for px in size)
         if min(cells) < 1:
             raise ValueError(f"size must hold a cell of {self.patch_px} px, got {size}")
-        asked = grid_prior.Asked(text, labels or {}, numbers or {})
+        asked = grid_prior.Asked(text, _named(labels, "labels"), _named(numbers, "numbers"))
         return self.prior.draw(asked, cells, seed=seed, temperature=temperature)
 
     def with_sample(self, sample: run_config.SampleSection) -> "Generator":
@@ -395,11 +397,10 @@ class Generator:
 
         Raises ValueError for a size below one pixel.
         """
-        if min(size) < 1:
-            raise ValueError(f"size must be at least 1 × 1 px, got {size[0]} × {size[1]}")
+        drawing_lib.require_size(size)
         sample, window = self.config.sample, self.config.window
         factor = self.config.downsample_factor
-        canvas = tuple(max(-(-px // factor), window) for px in size)
+        canvas = tuple(max(-(-int(px) // factor), window) for px in size)
         if any(length * factor != px for length, px in zip(canvas, size, strict=True)):
             _LOG.info(
                 "%d × %d px are drawn as %d × %d and cut off",
@@ -510,3 +511,10 @@ class Generator:
         return encode.TiledEncoder(
             trained.encode, trained.downsample_factor, self.config.window, overlap
         )
+
+
+def _named(values: Mapping[str, float] | None, what: str) -> Mapping[str, float]:
+    is_named = isinstance(values or {}, Mapping)
+    if not is_named or not all(isinstance(v, numbers_lib.Real) for v in (values or {}).values()):
+        raise ValueError(f"{what} must be numbers by name, got {values!r}")
+    return values or {}

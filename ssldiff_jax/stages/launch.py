@@ -42,6 +42,16 @@ def _mesh(config: run_config.RunConfig, chosen: list[str]) -> Mesh:
     return mesh_lib.make_mesh(config.mesh)
 
 
+def _check(context: stage.Context, chosen: list[str], force: set[str]) -> None:
+    try:
+        checks.check(table.STAGES, context, chosen, force)
+    except REFUSALS:
+        raise
+    except (ValueError, OSError) as error:
+        # Nothing has begun, so that there is nothing to look for in a traceback.
+        raise checks.RefusedError(str(error)) from error
+
+
 def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     """Run the stages that `values` ask for in `workdir`.
 
@@ -59,7 +69,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     context = stage.Context(config, workdir, _mesh(config, chosen))
     hosts.require_shared(workdir)
     slide_source.ask_again()
-    checks.check(table.STAGES, context, chosen, force)
+    _check(context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()

@@ -175,7 +175,7 @@ def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -
     """Make way beside a stage where something else was begun to take its place."""
     changed = record.is_other(table, name, working)
     if changed:
-        _LOG.warning("%s was begun otherwise: %s", working.folder(name), changed)
+        _LOG.warning("what another command began in %s gives way", working.folder(name))
     hosts.meet(f"{name} was looked at beside its place")
     if changed and hosts.is_first():
         anew.clear(name, working)

@@ -138,7 +138,7 @@ STAGES: stage.Table = {
         ("sample", "variations"),
         ("patches", "denoiser", "autoencoder"),
         spares=("patches",),
-        inputs=lambda config: user_images.fingerprint(config.variations.image),
+        inputs=lambda config: user_images.fingerprint(config.variations.image, "variations.image"),
         tool=True,
         always=True,
         ending=endings.paths("variations", "*.png", "*.tif"),

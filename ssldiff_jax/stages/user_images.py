@@ -126,13 +126,14 @@ def _stores_no_data(raster: rasterio.DatasetReader, file: pathlib.Path) -> bool:
     return is_upright and raster.colorinterp[0] != ColorInterp.palette
 
 
-def fingerprint(path: str) -> Any:
+def fingerprint(path: str, key: str = "") -> Any:
     """What tells a file or an address from others of its name; None for no path.
+    `key` is what names it.
 
     Raises WeightsError for a file that is not there.
     """
     if remote.is_remote(path):
         return remote.fingerprint(path)
-    found = published.fingerprint(path)
+    found = published.fingerprint(path, key)
     beside = content.files_of(pathlib.Path(path).expanduser())[1:] if found else ()
     return found | {"beside": [published.fingerprint(str(p)) for p in beside]} if beside else found

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -122,3 +123,37 @@ def test_a_state_must_fit_memory_and_disk(tmp_path, monkeypatch, encoder_bytes, 
     assert [("must fit" in line, "must have room" in line) for line in lines[1:]] == (
         [(True, False), (False, True)] if refused else []
     )
+
+
+def test_what_no_prior_has_learnt_is_told_before_the_start(tmp_path):
+    """By its name; beside what else is wrong, so that one try is enough."""
+    (tmp_path / "grids").mkdir()
+    spec = {"labels": ["nuclei", "stroma"], "numbers": [], "text_phrases": 0, "text_dim": 0}
+    (tmp_path / "grids" / "spec.json").write_text(json.dumps({"spec": spec}))
+    missing = str(tmp_path / "nowhere.png")
+    changes = {
+        "stages": "draw",
+        "draw.asked.labels": ("nucle=0.5",),
+        "draw.asked.numbers": ("age=3",),
+        "draw.reference": missing,
+    }
+    with pytest.raises(launch.REFUSALS) as caught:
+        launch.launch(values_for(**changes), tmp_path)
+    for line in (
+        "unknown label 'nucle', expected one of nuclei",
+        "unknown number 'age'",
+        "what is asked for must come with config.draw.size=(height,width)",
+        f"config.draw.reference must be a file or folder, got no such file or folder: {missing}",
+    ):
+        assert line in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["grids"]
+
+
+def test_what_is_refused_before_the_start_needs_no_traceback(tmp_path):
+    changes = {"stages": "patches", "data.slides": str(tmp_path / "*.svs")}
+    with pytest.raises(launch.REFUSALS, match=r"\*\.svs"):
+        launch.launch(values_for(**changes), tmp_path / "run")
+    changes = {"stages": "compare", "compare.real": str(tmp_path), "compare.drawn": "nowhere"}
+    with pytest.raises(launch.REFUSALS, match=r"compare\.drawn must name a folder, got nowhere"):
+        launch.launch(values_for(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

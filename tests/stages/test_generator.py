@@ -86,6 +86,20 @@ def test_embeddings_that_do_not_fit_are_refused(generator, method):
         call(bad)
 
 
+@pytest.mark.parametrize("size", [64, (64,), (64.5, 64), "64x64", (64, 64, 3), ("64", "64")])
+def test_a_size_that_is_none_is_told(generator, size):
+    grid = np.zeros((1, 1, generator.embedding_dim), np.float32)
+    for draw in (lambda: generator.generate(grid, size=size), lambda: generator.sample_grid(size)):
+        with pytest.raises(ValueError, match=r"size must be \(height, width\) in whole px, got "):
+            draw()
+
+
+@pytest.mark.parametrize("labels", [["nuclei"], {"nuclei": "x"}, "nuclei=0.1"])
+def test_labels_that_are_no_numbers_by_name_are_told(generator, labels):
+    with pytest.raises(ValueError, match=r"labels must be numbers by name, got .*nuclei"):
+        generator.sample_grid((64, 64), labels=labels)
+
+
 def test_a_run_is_loaded_in_silence(workdir, caplog, capfd):
     with caplog.at_level(logging.WARNING):
         ssldiff_jax.Generator.load(workdir)
