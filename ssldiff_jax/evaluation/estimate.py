@@ -169,7 +169,9 @@ def jackknife(
 def mean(value: float, counts: tuple[int, int], side: LeftOut) -> Share:
     """The interval of a mean of one number a vector, 0 or more: it has no bias to take off."""
     found = jackknife(value, counts, [side], least=0)
-    return Share(float(value), found.low, found.high, counts, found.interval)
+    # Of values that are all the same an end is the mean itself, beyond rounding.
+    low, high = min(found.low, float(value)), max(found.high, float(value))
+    return Share(float(value), low, high, counts, found.interval)
 
 
 def share(value: float, total: int, counts: tuple[int, int], side: LeftOut) -> Share:

@@ -19,7 +19,8 @@ class Halves:
     @classmethod
     def of_cases(cls, cases: Sequence[str]) -> "Halves":
         """Halves of vectors of which these are the cases, those of one side by side in the order
-        in which they lie there: whole cases on either side, of sizes as equal as they can be.
+        in which they lie there: whole cases on either side, the largest first and each to the side
+        that has fewer vectors.
 
         Vectors of one case are alike, so that every second one would be no sample of its own. One
         case alone is parted into the first and the second half of its area; so are vectors that

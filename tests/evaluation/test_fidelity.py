@@ -171,3 +171,13 @@ def test_what_figures_cannot_be_of_is_refused():
         fidelity.compare(x, x * np.nan)
     with pytest.raises(ValueError, match="at least 2 blocks to leave one out, got 1"):
         fidelity.compare(x, x, blocks=1)
+
+
+def test_a_mean_of_equal_values_is_in_its_interval():
+    generator = np.random.default_rng(0)
+    for count in range(2, 60):
+        value = float(generator.random())
+        values = np.full(count, value)
+        found = estimate.mean(value, (count, 9), estimate.LeftOut.of_mean(values))
+        assert found.low <= found.value <= found.high
+        assert found.high - found.low < 1e-12

@@ -70,7 +70,9 @@ def _retrieval(found: Mapping[str, Any]) -> dict[str, float] | None:
         return None
     value, count = found["cell_retrieval_top1"], found["num_cells"]
     interval = stats.binomtest(round(value * count), count).proportion_ci(0.95, "wilson")
-    return {"value": value, "low": float(interval.low), "high": float(interval.high)}
+    # At 0 and 1 an end is the value itself, beyond rounding.
+    low, high = min(float(interval.low), value), max(float(interval.high), value)
+    return {"value": value, "low": low, "high": high}
 
 
 def at(values: Any, key: str) -> Any:
