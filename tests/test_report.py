@@ -315,3 +315,12 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     assert "recall" not in text  # no way has that figure
     assert "<td>1.50 <small>1.25 … 1.75</small></td>" in text
     assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text
+
+
+@pytest.mark.parametrize("found", [None, 0.9])
+def test_cells_of_one_colour_are_said_to_have_no_layout(found):
+    seen = {**_FEATURES, **_PIXELS, "layout_correlation": {"identity": found}, "judge": None}
+    told = {"reconstruction_psnr": 30, "reconstruction_ssim": 0.9, "large_image": _LARGE}
+    text = sections.key_figures({**seen, **told, "large_images": [_LARGE]}, 6)
+    assert ("none of cells of one colour" in text) == (found is None)
+    assert "None" not in text

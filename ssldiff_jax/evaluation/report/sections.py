@@ -50,10 +50,11 @@ def key_figures(m: Mapping[str, Any], cells_per_region: int) -> str:
 def _large_figures(m: Mapping[str, Any]) -> list[tuple]:
     """Cards that only a large image has."""
     layout, image = m["layout_correlation"], m["large_image"]
+    none = "" if layout["identity"] is not None else "; none of cells of one colour"
     later = "".join(f"; the next {number(i['seconds'])} s" for i in m["large_images"][1:2])
     return [
         ("Layout correlation", [("", layout["identity"])],
-         f"transposed {number(layout.get('transposed'))}; chance 0, ideal 1"),
+         f"transposed {number(layout.get('transposed'))}; chance 0, ideal 1{none}"),
         *_seams(m["seams"] or {}),
         ("Time of a large image", [("s", image["seconds"])],
          f"{image['height']:,} × {image['width']:,} px; denoiser calls "
@@ -87,7 +88,7 @@ def _spread(both: Mapping[str, Any]) -> str:
     )
 
 
-def _card(name: str, values: Sequence[tuple[str, float]], note: str) -> str:
+def _card(name: str, values: Sequence[tuple[str, float | None]], note: str) -> str:
     shown = " ".join(
         f'<span class="value"><b>{number(value)}</b> <small>{who}</small></span>'
         for who, value in values
