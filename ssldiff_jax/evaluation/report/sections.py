@@ -142,7 +142,10 @@ def encoder_table(encoders: Mapping[str, Mapping[str, Any]]) -> str:
         f"<tr><th>{label}</th>{''.join(f'<td>{get(e)}</td>' for e in encoders.values())}</tr>"
         for label, get in rows
     )
-    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        '<div class="wide" tabindex="0" role="region" aria-label="encoders">'
+        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _rank(encoder: Mapping[str, Any]) -> str:
