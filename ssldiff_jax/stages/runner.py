@@ -13,6 +13,7 @@ from ssldiff_jax.core import config as config_lib
 from ssldiff_jax.core import files, stopwatch
 from ssldiff_jax.stages import (
     anew,
+    busy,
     command,
     endings,
     environment,
@@ -144,7 +145,20 @@ def _run_stage(
     if stage.only_tells(context.config):
         _tell(table, name, context)
         return None
-    forced = stage.always or (forced and not this.has_made(context, name))
+    with busy.held(context.folder(name)):
+        _work_on(table, name, context, this, forced=forced)
+    return context
+
+
+def _work_on(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    this: command.Command,
+    *,
+    forced: bool,
+) -> None:
+    forced = table[name].always or (forced and not this.has_made(context, name))
     working = anew.beside(context, name) if forced else context
     if forced:
         _drop_other(table, name, working)
@@ -153,7 +167,6 @@ def _run_stage(
         _LOG.info("stage %s is done", name)
     else:
         _make(table, name, context, working, this)
-    return context
 
 
 def _require_upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
@@ -175,7 +188,8 @@ def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -
     """Make way beside a stage where something else was begun to take its place."""
     changed = record.is_other(table, name, working)
     if changed:
-        _LOG.warning("what another command began in %s gives way", working.folder(name))
+        what = "; ".join(provenance.changes(table, name, working)[:4]) or changed
+        _LOG.warning("what was begun in %s gives way (%s)", working.folder(name), what)
     hosts.meet(f"{name} was looked at beside its place")
     if changed and hosts.is_first():
         anew.clear(name, working)
