@@ -1,5 +1,6 @@
 """Folders of patches: which of their files are patches, and which are images of another kind."""
 
+import os
 import pathlib
 
 from ssldiff_jax.data.npy_list import PatchListError
@@ -19,6 +20,7 @@ _IMAGE_SUFFIXES = (
     ".jp2",
 )
 _NAMES_IN_ERROR = 3
+_TRIED = 1000  # names that are looked for in every folder: some files may be gone
 
 
 def names_in(folder: pathlib.Path) -> list[str]:
@@ -40,16 +42,20 @@ def left_out(folder: pathlib.Path) -> list[str]:
     return [remote.printable(str(p.relative_to(folder))) for p in found]
 
 
-def folder_of(path: pathlib.Path, first: str) -> pathlib.Path:
-    """The folder that names of a list are relative to: the one that has the first of them."""
+def folder_of(path: pathlib.Path, names: list[str]) -> pathlib.Path:
+    """The folder that names of a list are relative to: the one that has the first of them that is
+    anywhere. Raises PatchListError where none of the first thousand is."""
     if path.is_dir():
         return path
     beside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
-    found = [folder for folder in (path.parent, *beside) if (folder / first).is_file()]
-    if not found:
+    folders = (path.parent, *beside)
+    found = (f for name in names[:_TRIED] for f in folders if os.path.isfile(f / name))
+    folder = next(found, None)
+    if folder is None:
+        first = remote.printable(names[0])
         looked = ", ".join(p.name for p in beside[:_NAMES_IN_ERROR])
         raise PatchListError(
-            f"{path} names {first}, which is neither beside it nor in a folder there"
-            + (f" ({looked})" if looked else "")
+            f"{path} names {first}, which is neither beside it nor in a folder there, and no later "
+            "one is" + (f" ({looked})" if looked else "")
         )
-    return found[0]
+    return folder

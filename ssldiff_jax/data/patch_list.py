@@ -17,6 +17,7 @@ from ssldiff_jax.data import image_folder
 from ssldiff_jax.data.npy_list import PatchListError, read_array
 from ssldiff_jax.slides import backends, colour, pixels, remote
 from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.slides import slide as slide_lib
 
 __all__ = [
     "FOLDER",
@@ -82,7 +83,7 @@ class ImageFiles:
     ):
         self.source = str(path)
         self._names, self._reading, self._pictures = names, reading, pictures
-        self._folder = image_folder.folder_of(path, names[0])
+        self._folder = image_folder.folder_of(path, names)
         self.left_out = image_folder.left_out(path) if path.is_dir() else []
 
     def __len__(self) -> int:
@@ -98,7 +99,7 @@ class ImageFiles:
             try:
                 stat = (self._folder / name).stat()
                 facts = (name, stat.st_size, stat.st_mtime_ns)
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a null character in a name
                 facts = (name, -1, 0)
             found.update(repr(facts).encode())
         return found.hexdigest()[:32]
@@ -111,6 +112,7 @@ class ImageFiles:
         if self._reading.is_of_rasters or path.suffix.lower() in _READ_AS_SLIDES:
             return self._opened(path, lambda backend: backend.level_shapes[0])
         try:
+            slide_lib.check_file(path)
             with Image.open(path) as image:
                 pixels.require_still(image)
                 return pixels.upright_shape(image)
@@ -128,6 +130,7 @@ class ImageFiles:
         if self._pictures == "as stored":
             reading = reading.of_picture(path)
         try:
+            slide_lib.check_file(path)
             with contextlib.closing(backends.open_backend(path, reading)) as backend:
                 return look(backend)
         except Exception as error:  # whatever a file trips over costs that file
@@ -256,7 +259,7 @@ def open_list(
     if not path.is_file():
         raise PatchListError(f"expected a .npy list of patches, got {path}: no such file")
     array = read_array(path)
-    if not len(array):
+    if getattr(array, "ndim", 1) and not len(array):
         raise PatchListError(f"{path}: expected patches, got an empty list")
     if isinstance(array, list):
         return ImageFiles(path, array, reading, pictures)

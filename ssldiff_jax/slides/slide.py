@@ -82,7 +82,7 @@ def open_slide(
     Raises SlideError for a file that is missing, damaged or truncated, and where no mpp is known.
     """
     path = pathlib.Path(path)
-    _check_file(path)
+    check_file(path)
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SlideError(f"expected mpp above 0 for {path}, got mpp={mpp}")
     backend = backends.open_backend(path, reading)
@@ -233,7 +233,7 @@ class LeveledSlide:
         out[:] = resample.apply(source, rows, columns)
 
 
-def _check_file(path: pathlib.Path) -> None:
+def check_file(path: pathlib.Path) -> None:
     """Raise SlideError for what is no file with something in it that may be read."""
     problem = ""
     try:

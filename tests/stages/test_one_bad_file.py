@@ -393,3 +393,43 @@ def test_a_folder_of_patches_knows_what_it_leaves_out(tmp_path):
     found = patch_list.open_list(f"folder:{tmp_path}")
     assert [found.name(i) for i in range(len(found))] == ["a.png", "b.bmp"]
     assert found.left_out == ["c.svs", "d.GIF"]
+
+
+BAD_NAMES = {
+    "missing": "none.png", "null": "a\0b.png", "null in tiff": "a\0b.tif", "long": "x" * 300,
+    "empty": "", "ring": "ring.png", "folder": "folder.png", "pipe": "pipe.png",
+    "pipe in tiff": "pipe.tif", "no bytes": "no.png",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("bad", BAD_NAMES)
+def test_one_bad_name_of_a_list_costs_that_patch(tmp_path, bad, first):
+    """Wherever it stands; a pipe that nothing writes to is not waited for."""
+    (tmp_path / "ring.png").symlink_to("ring.png")
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "no.png").touch()
+    for suffix in ("png", "tif"):
+        os.mkfifo(tmp_path / f"pipe.{suffix}")
+    names = [f"{number}.png" for number in range(3)]
+    for number, name in enumerate(names):
+        Image.fromarray(tissue(number, 64, 64)).save(tmp_path / name)
+    at = 0 if first else 3
+    names.insert(at, BAD_NAMES[bad])
+    np.save(tmp_path / "list.npy", np.array(names, object), allow_pickle=True)
+    patches = patch_list.open_list(str(tmp_path / "list.npy"))
+    assert patches.fingerprint()
+    for number in range(4):
+        if number != at:
+            assert patches.shape(number) == (64, 64)
+            assert patches.read(number).shape == (64, 64, 3)
+            continue
+        for look in (patches.shape, patches.read):
+            with pytest.raises(patch_list.PatchListError, match="expected an image"):
+                look(number)
+
+
+def test_a_list_that_is_one_name_is_one_line(tmp_path):
+    np.save(tmp_path / "one.npy", np.str_("0.png"))
+    with pytest.raises(patch_list.PatchListError, match="expected patches as uint8"):
+        patch_list.open_list(str(tmp_path / "one.npy"))
