@@ -137,7 +137,8 @@ def test_images_that_changed_are_another_comparison(tmp_path):
     (tmp_path / "a").mkdir()
     image = tmp_path / "a" / "0.png"
     image.write_bytes(b"12")
-    asked = types.SimpleNamespace(real=f"folder:{tmp_path}", drawn="")
+    (tmp_path / "empty").mkdir()
+    asked = types.SimpleNamespace(real=f"folder:{tmp_path}", drawn=str(tmp_path / "empty"))
     config = types.SimpleNamespace(compare=asked)
     before = compare_stage.fingerprint(config)
     assert before["real"][:2] == [1, 2]
