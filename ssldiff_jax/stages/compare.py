@@ -19,8 +19,9 @@ _LOG = logging.getLogger(__name__)
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
-    """How many files both folders hold, their bytes and the time of the latest: features that were
-    kept on the way are of these images. Raises ConfigError for a folder that is not there."""
+    """How many files both folders hold, their bytes, and a hash of the name, size and time of each:
+    features that were kept on the way are of these images, in this order. Raises ConfigError for a
+    folder that is not there."""
     found = {}
     for key in ("real", "drawn"):
         path = getattr(config.compare, key)
@@ -30,9 +31,13 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
             raise config_lib.ConfigError(
                 f"config.compare.{key} must name a folder, got {path or repr(path)}{why}"
             )
-        stats = [path.stat() for path in (folder, *folder.rglob("*")) if path.is_file()]
-        times = max((stat.st_mtime_ns for stat in stats), default=0)
-        found[key] = [len(stats), sum(stat.st_size for stat in stats), times]
+        inside = sorted(path for path in (folder, *folder.rglob("*")) if path.is_file())
+        facts = [
+            (str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns)
+            for path, stat in ((path, path.stat()) for path in inside)
+        ]
+        size = sum(size for _, size, _ in facts)
+        found[key] = [len(facts), size, config_lib.digest(facts)]
     return found
 
 
