@@ -221,6 +221,6 @@ def test_misspelt_word_gets_one_line(command, tmp_path, flag, typo, nearest):
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert typo in line
-    assert f"did you mean {nearest!r}?" in line or f'"{nearest}"' in line
+    assert nearest in line.partition("did you mean")[2]
     left = {path.name for path in (tmp_path / "run").glob("*")}
     assert left <= {"traceback.txt"}
