@@ -46,14 +46,17 @@ def of_patches(
     real: Sequence[arrays.ImageUint8], drawn: Sequence[arrays.ImageUint8], side: int, factor: int
 ) -> dict[str, Any]:
     """Rings of pixels along the borders of patches side by side on pages, grey levels over their
-    middles: each ring's mean (`profile`), and that of the outer `factor` px (`border`) with its
-    standard error over patches."""
+    middles (`profile`), and of the outer `factor` px over as many next to them (`border`) with its
+    standard error over patches: what a patch shows differs less from one ring to the next than from
+    the border to the middle."""
     found: dict[str, Any] = {"profile": {}, "border": {}}
     for name, pages in (("generated", drawn), ("real", real)):
         patches = np.concatenate([images.cut_cells(page, side) for page in pages])
         rings = seams.ring_profile(patches)
         found["profile"][name] = rings.mean(axis=0).tolist()
-        found["border"][name] = _told(rings[:, :factor].mean(axis=1).tolist())
+        width = min(factor, rings.shape[1] // 2)
+        outer, next_to_it = rings[:, :width], rings[:, width : 2 * width]
+        found["border"][name] = _told((outer.mean(axis=1) - next_to_it.mean(axis=1)).tolist())
     return found
 
 

@@ -131,7 +131,8 @@ ROWS = (
         text=_RATIO),
     Row("absolute steps across borders of cells, over those beside (real regions)",
         _means("seams.cell_lines"), text=_RATIO),
-    Row("outermost pixels of patches drawn alone, grey levels over their middle (real patches)",
+    Row("outermost pixels of patches drawn alone, grey levels over those next to them (real "
+        "patches)",
         _means("rings.border"), text=_GREY),
     Row("KID of held-out patches drawn alone (95 %)", **_networks("patches.{}.kid")),
     Row("of those, nearer to training than held-out ones (95 %); expected of none copied; part of "

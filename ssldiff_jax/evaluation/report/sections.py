@@ -32,7 +32,7 @@ def key_figures(m: Mapping[str, Any], cells_per_region: int) -> str:
         border = m["rings"]["border"]
         cards.append((
             "Border of patches drawn alone", [("grey levels", border["generated"]["value"])],
-            f"{_spread(border)}; the outermost pixels over the middle; 0 is ideal",
+            f"{_spread(border)}; the outermost pixels over those next to them; 0 is ideal",
         ))  # fmt: skip
     if m["large_image"]:
         cards.insert(
