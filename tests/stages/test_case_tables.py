@@ -54,10 +54,10 @@ def test_a_run_standardises_numbers_by_the_cases_of_its_training_records(write, 
     """Slides 0 to 3 are of the cases a, b and c; only 0, 1 and 3 have training records."""
     numbers = write("case,TP53\nTCGA-AA-000a,1\nTCGA-AA-000b,3\nTCGA-AA-000c,1000\n")
     names = [f"TCGA-AA-000{case}-{i}.svs" for i, case in enumerate("abca")]
-    places = np.array([[0, 0, 0, -1], [1, 0, 0, -1], [1, 9, 0, -1], [3, 0, 0, -1]])
+    slides = np.array([[0, 1], [1, 2], [3, 1]])
     monkeypatch.setattr(region_conditions, "_names", lambda _: dict(enumerate(names)))
     monkeypatch.setattr(
-        parts, "records", lambda _, split: types.SimpleNamespace(places=places, split=split)
+        parts, "records", lambda _, split: types.SimpleNamespace(slides=slides, split=split)
     )
     config = config_lib.build(run_config.RunConfig, tiny.get_config().to_dict())
     asked = dataclasses.replace(config.prior.conditions, measure="none", numbers=numbers)
