@@ -187,8 +187,7 @@ class DrawSection:
     mix: str
     mix_amount: float
     edits: tuple[str, ...]
-    # Work directories of before it was a key hold none.
-    name: str = dataclasses.field(default="", metadata=_ASIDE)
+    name: str = dataclasses.field(metadata=_ASIDE)
 
     def __post_init__(self):
         names.require("draw.name", self.name)
@@ -291,7 +290,7 @@ class VariationsSection:
 class ExportSection:
     """What the tool `export` says of the models: their licence, "" where none is stated."""
 
-    licence: str = ""
+    licence: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,8 +321,7 @@ class RunConfig:
     evaluate: evaluate_config.EvaluateSection
     compare: evaluate_config.CompareSection
     report: evaluate_config.ReportSection
-    # Runs from before the section are read too.
-    export: ExportSection = ExportSection()
+    export: ExportSection
 
     def __post_init__(self):
         patch_px, factor = self.data.crops.patch_px, self.downsample_factor

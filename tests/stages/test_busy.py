@@ -40,4 +40,5 @@ def test_another_process_is_refused_until_it_ends(tmp_path):
 def test_where_nothing_can_be_written_nobody_is_kept_off(tmp_path):
     (tmp_path / "file").touch()
     with busy.held(tmp_path / "file" / "denoiser"):
-        pass
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_bytes() == b""
