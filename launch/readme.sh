@@ -2,4 +2,4 @@
 # Puts what a finished run measured into the README: bash launch/readme.sh demo runs/demo
 set -euo pipefail
 cd "$(dirname "$0")/.."
-exec .venv/bin/python -m ssldiff_jax.evaluation.report.readme "$@"
+exec .venv/bin/python -m launch.pages.readme "$@"

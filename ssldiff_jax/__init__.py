@@ -8,7 +8,7 @@ __all__ = ["Generator"]
 def __getattr__(name: str) -> Any:
     # Imported on use: `python -m ssldiff_jax.main` sets up jax before anything imports it.
     if name == "Generator":
-        from ssldiff_jax.stages import generator
+        from ssldiff_jax.generation import generator
 
         return generator.Generator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

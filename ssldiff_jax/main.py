@@ -10,8 +10,8 @@ import traceback
 
 from absl import logging as absl_logging
 
-from ssldiff_jax.core import interrupt, machine
-from ssldiff_jax.stages import command_line, memory
+from ssldiff_jax.core import interrupt, machine, memory
+from ssldiff_jax.runs.command import command_line
 
 # As of a process that the signal ended: what starts runs again sees that this one is not done.
 _STOPPED = 128 + signal.SIGTERM
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
     _set_up_jax(command.values.get("runtime", {}))
 
     # Only now: this imports what asks jax for its devices.
-    from ssldiff_jax.stages import launch
+    from ssldiff_jax.runs import launch
     from ssldiff_jax.train import hosts
 
     hosts.pass_on_interrupts()

@@ -5,11 +5,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.data import archive, plan, records, store
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import archive, plan, records, slide_source, store
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import tissue
-from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import slide_source
 
 PX = 8
 MPP = 0.5
@@ -102,7 +101,7 @@ def write_archive(folder: pathlib.Path, crops: int) -> int:
     image = texture(np.random.default_rng(1), 50 * PX)
     Image.fromarray(image).save(folder / "slides" / test[0])
     values = config_values(folder)
-    built = config_lib.build(run_config.RunConfig, values)
+    built = schema.build(run_config.RunConfig, values)
     each = np.diff(np.linspace(0, crops, count + 1).astype(int))
     sizes = dict(zip(train, each.tolist(), strict=True)) | dict.fromkeys(test, 1500)
     for number, task in enumerate(slide_source.tasks(built, folder / "run" / "archive")):

@@ -39,8 +39,8 @@ ELSEWHERE = {
     "bash launch/demo.sh": "launch/demo.sh itself, before every release",
     "bash launch/test.sh": "this suite",
     "pip install apache-beam": "launch/setup.sh test",
-    "configs/eurosat.py": "tests/stages/test_tfds_configs.py: it downloads",
-    "configs/colorectal.py": "tests/stages/test_tfds_configs.py: it downloads",
+    "configs/eurosat.py": "tests/runs/test_tfds_configs.py: it downloads",
+    "configs/colorectal.py": "tests/runs/test_tfds_configs.py: it downloads",
     "launch/tpu_pod.sh": "tests/test_launch.py: it needs gcloud",
     "launch/gke_xpk.sh": "tests/test_launch.py: it needs xpk",
     "sbatch": "tests/test_launch.py: it needs SLURM",
@@ -205,9 +205,9 @@ def _write_weights(folder, golden):
     from safetensors.numpy import save_file
 
     from configs import tcga
-    from ssldiff_jax.core import config as config_lib
+    from ssldiff_jax.core import schema
     from ssldiff_jax.encoders import known, vit
-    from ssldiff_jax.stages import config as run_config
+    from ssldiff_jax.runs.config import run as run_config
     from ssldiff_jax.weights import names, published
 
     folder.mkdir()
@@ -215,7 +215,7 @@ def _write_weights(folder, golden):
     path = folder / "pt_inception-2015-12-05-6726825d.pth"
     save_file(inception_weights.drawn(inception), path)
     values = small_configs.small(tcga.get_config()).to_dict()
-    config = config_lib.build(run_config.RunConfig, values).autoencoder.model
+    config = schema.build(run_config.RunConfig, values).autoencoder.model
     params = _random(published.abstract_autoencoder(config))
     published.export(folder / "vq-f4.ckpt", (published.autoencoder_names({}, config), params))
     sizes = known.ENCODERS["dino-vits16"].vit

@@ -9,12 +9,16 @@ import subprocess
 
 import pytest
 
-from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import files
+from launch.pages import readme
+from ssldiff_jax.core import schema
 from ssldiff_jax.encoders import known
-from ssldiff_jax.evaluation.report import goals, readme
-from ssldiff_jax.stages import checks, command_line, generator, runner, table
-from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator
+from ssldiff_jax.report import goals
+from ssldiff_jax.runs import checks, runner
+from ssldiff_jax.runs.command import command_line
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.stages import table
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -42,7 +46,7 @@ def _parsed(command, monkeypatch) -> run_config.RunConfig:
     # Where runs would be is no matter here, and slides are those of another command.
     words = [w for w in command[3:] if not w.startswith("--workdir=")]
     values = command_line.parse(["main", "--config.data.slides=any", *words]).values
-    return config_lib.build(run_config.RunConfig, values)
+    return schema.build(run_config.RunConfig, values)
 
 
 STARTED = [c for c in MAIN if any(w.startswith("--config=") for w in c)]
@@ -121,12 +125,12 @@ def test_layout_and_links_name_what_exists():
 
 @pytest.mark.parametrize("name", readme.BLOCKS)
 def test_figures_are_those_of_a_run(name):
-    found = files.read_json(ROOT / ".assets" / f"{name}.json")
+    found = atomic.read_json(ROOT / ".assets" / f"{name}.json")
     assert readme.put(README, name, readme.BLOCKS[name].markdown(found)) == README
 
 
 def test_goals_of_the_demo_are_the_ones_in_force():
-    found = files.read_json(ROOT / ".assets" / "demo.json")
+    found = atomic.read_json(ROOT / ".assets" / "demo.json")
     assert len(found["figures"]) >= 10
     rows = {row.name: row for row in goals.ROWS}
     for figure in found["figures"]:

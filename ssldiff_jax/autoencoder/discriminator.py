@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssldiff_jax.core import arrays, layers
-from ssldiff_jax.core import batch as batch_lib
+from ssldiff_jax.core import collectives as batch_lib
 
 
 @dataclasses.dataclass(frozen=True)

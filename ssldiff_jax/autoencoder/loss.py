@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
 from ssldiff_jax.core import arrays, layers, rng
-from ssldiff_jax.core import batch as batch_lib
+from ssldiff_jax.core import collectives as batch_lib
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import re
 
-from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import schema
 
 _LONGEST = 40
 
@@ -18,7 +18,7 @@ def slug(words: str, *more: str) -> str:
 def require(key: str, name: str) -> None:
     """Raises ConfigError for a name that cannot be a folder's; "" is none."""
     if name and not re.fullmatch(r"\w[\w.-]*", name):
-        raise config_lib.ConfigError(
+        raise schema.ConfigError(
             f"config.{key} must be letters, digits, '_', '-' and '.', the first none of the last "
             f"two, got {name!r}"
         )

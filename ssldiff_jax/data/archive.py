@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int
 
-from ssldiff_jax.core import files
 from ssldiff_jax.data import plan, records
-from ssldiff_jax.data import shards as shards_lib
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import shards as shards_lib
 
 SHARD_RECORDS = 4096
 """Records of a shard at most: 100 MB of 256 px ones."""
@@ -50,7 +50,7 @@ class Entry:
         path = folder / "entry.json"
         if not path.exists():
             return None
-        told = files.read_json(path)
+        told = atomic.read_json(path)
         shards = {
             split: tuple(shards_lib.Shard(**shard) for shard in found)
             for split, found in told["shards"].items()
@@ -116,7 +116,7 @@ class EntryWriter:
             for split, found in self._shards.items()
         }
         told = {"name": self._about["slide"], "shards": shards, "facts": facts}
-        files.write_json(self._folder / "entry.json", told)
+        atomic.write_json(self._folder / "entry.json", told)
 
     def _end(self, split: str) -> None:
         self._shards[split].append(self._open.pop(split).close())
@@ -184,7 +184,7 @@ def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) ->
         check_data=False,
         description="Squares of slides with enough tissue.",
     )
-    files.write_json(folder / "manifest.json", {"facts": facts, "splits": told})
+    atomic.write_json(folder / "manifest.json", {"facts": facts, "splits": told})
     return {split: found["count"] for split, found in told.items()}
 
 
@@ -239,7 +239,7 @@ def _link(source: pathlib.Path, target: pathlib.Path) -> None:
 def damaged(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Shards of a data set that are not as they were written, by their name in the archive, and
     what is wrong; all are read."""
-    for split in files.read_json(folder / "manifest.json")["splits"].values():
+    for split in atomic.read_json(folder / "manifest.json")["splits"].values():
         for told in split["shards"]:
             fields = {key: told[key] for key in ("file", "count", "bytes", "sha256")}
             reason = shards_lib.damage(folder / told["file"], shards_lib.Shard(**fields))

@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Iterable, Sequence
 
-from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import schema
 from ssldiff_jax.data import plan
 
 # A case and a number or letter behind it: patient001_1, P12-A, case_7 (slide 2).
@@ -77,7 +77,7 @@ class Cases:
     def _require_two(self) -> None:
         found = set(map(self.of_name, self.names))
         if len(found) < 2:
-            raise config_lib.ConfigError(
+            raise schema.ConfigError(
                 f"config.data.holdout.by=case must have two cases or more, got {len(found)} "
                 f"({', '.join(found)}) in {len(self.names)} names; --config.data.holdout.by=area "
                 "holds out the last rows of each, and config.data.holdout.case_regex says what in "
@@ -89,7 +89,7 @@ class Cases:
         if groups:
             case, (first, second, *_) = next(iter(groups.items()))
             digits = re.sub(r"\d+", r"\\d+", re.escape(case)) if re.search(r"\d", case) else ""
-            raise config_lib.ConfigError(
+            raise schema.ConfigError(
                 "names without a match of config.data.holdout.case_regex="
                 f"{self.holdout.case_regex!r} are cases of their own and must not look like parts "
                 f"of one, got {first} and {second}, and {len(groups)} such cases; say what is one, "

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import pickles
+from ssldiff_jax.formats import pickles
 
 
 class PatchListError(ValueError):

@@ -15,9 +15,10 @@ from PIL import Image
 from tensorflow_datasets.core import example_serializer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from ssldiff_jax.core import arrays, files
+from ssldiff_jax.core import arrays
 from ssldiff_jax.data import plan
-from ssldiff_jax.data import shards as shards_lib
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import shards as shards_lib
 
 FEATURES = tfds.features.FeaturesDict(
     {
@@ -86,7 +87,7 @@ class RecordSource:
         path = pathlib.Path(folder) / "manifest.json"
         if not path.exists():
             raise ValueError(f"no records at {folder}: expected a manifest.json")
-        splits = files.read_json(path)["splits"]
+        splits = atomic.read_json(path)["splits"]
         if split not in splits:
             raise ValueError(f"{path} must have one of the splits {', '.join(splits)}, got {split}")
         folder, self._name = path.parent, f"{path.parent.name}/{split}"

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import files
-from ssldiff_jax.data import shards as shards_lib
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import shards as shards_lib
 
 SHARD_SIZE = 8192
 """Examples of a shard."""
@@ -128,7 +128,7 @@ class SharedStore:
         told = dataclasses.asdict(shard) | {"file": _file(number)}
         tallied = None if total is None else np.asarray(total).tolist()
         note = {"shard": told, "tally": tallied, "left_out": left_out}
-        files.write_json(self._note(number), note)
+        atomic.write_json(self._note(number), note)
 
     def tally(self) -> np.ndarray:
         """The sum over all shards of what was tallied."""
@@ -156,7 +156,7 @@ class SharedStore:
         """What a shard's note says; None where it is not there as it was written."""
         if not self._note(number).exists():
             return None
-        note, path = files.read_json(self._note(number)), self.folder / _file(number)
+        note, path = atomic.read_json(self._note(number)), self.folder / _file(number)
         whole = path.exists() and path.stat().st_size == note["shard"]["bytes"]
         expected = len(self.examples(number)) - note.get("left_out", 0)
         return note if whole and note["shard"]["count"] == expected else None
@@ -172,7 +172,7 @@ class Store:
         path = pathlib.Path(folder) / "manifest.json"
         if not path.exists():
             raise ValueError(f"no array store at {folder}: expected a manifest.json")
-        manifest = files.read_json(path)
+        manifest = atomic.read_json(path)
         self.fields = tuple(
             Field(f["name"], tuple(f["shape"]), f["dtype"]) for f in manifest["fields"]
         )
@@ -255,4 +255,4 @@ def _write_manifest(
         "count": sum(s.count for s in shards),
         "facts": facts,
     }
-    files.write_json(folder / "manifest.json", manifest)
+    atomic.write_json(folder / "manifest.json", manifest)

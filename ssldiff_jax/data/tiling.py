@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import exhausted, files
+from ssldiff_jax.core import exhausted, schema
 from ssldiff_jax.data import archive, plan
+from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import pyramid, quality, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -92,7 +92,7 @@ class Task:
         """Where its entry will lie."""
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
         facts = [self.name, self.fingerprint, self.config, self.known]
-        digest = config_lib.digest(*facts, *([self.side] if self.side else []))
+        digest = schema.digest(*facts, *([self.side] if self.side else []))
         return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
 
     @property
@@ -104,13 +104,13 @@ class Task:
         """Its entry, or why there is none; None: nobody did it."""
         entry = archive.Entry.read(self.folder)
         if entry is None and self.failure.exists():
-            return files.read_json(self.failure)["reason"]
+            return atomic.read_json(self.failure)["reason"]
         return entry
 
     def fail(self, reason: str) -> None:
         """Say why there is no entry."""
         source, reason = remote.printable(self.source), remote.printable(reason)
-        files.write_json(self.failure, {"slide": source, "reason": reason})
+        atomic.write_json(self.failure, {"slide": source, "reason": reason})
 
 
 def tile(task: Task) -> None:

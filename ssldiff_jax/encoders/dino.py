@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, layers
-from ssldiff_jax.core import batch as batch_lib
+from ssldiff_jax.core import collectives as batch_lib
 from ssldiff_jax.encoders import augment, vit
 
 Prototypes = Float[arrays.AnyArray, "B P"]

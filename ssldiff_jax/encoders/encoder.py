@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import arrays, layers, spread
+from ssldiff_jax.core import arrays, data_parallel, layers
 from ssldiff_jax.encoders import augment, dino, infonce, known, vit
 
 OWN = "own"
@@ -105,9 +105,9 @@ class Encoder:
         self.params = params
         self.origin = np.asarray(origin, np.float32)
         self._batch_size = batch_size
-        self._embed = spread.Spread(
+        self._embed = data_parallel.Spread(
             lambda params, image_uint8: architecture.embed(params, layers.to_image(image_uint8)),
-            spread.local_mesh(),
+            data_parallel.local_mesh(),
         )
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, spread
+from ssldiff_jax.core import arrays, data_parallel
 from ssldiff_jax.sampler import windows
 
 RowsFn = Callable[[int, int], Float[np.ndarray, "h W C"]]
@@ -107,8 +107,8 @@ class TiledDecoder:
         return tuple(windows.covering_starts(length, tile, stride) for length in size)
 
     @functools.cached_property
-    def _spread(self) -> spread.Spread:
-        return spread.Spread(self.decode, self.mesh)
+    def _spread(self) -> data_parallel.Spread:
+        return data_parallel.Spread(self.decode, self.mesh)
 
     def _weights(self, tile: int) -> np.ndarray:
         """Weights of a tile's pixels; never zero, so that every pixel has one."""

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, layers, spread
+from ssldiff_jax.core import arrays, data_parallel, layers
 from ssldiff_jax.sampler import conditions
 
 
@@ -51,8 +51,8 @@ class TiledEncoder:
         return latents[: canvas[0], : canvas[1]]
 
     @functools.cached_property
-    def _placed(self) -> spread.Placed:
-        return spread.Placed()
+    def _placed(self) -> data_parallel.Placed:
+        return data_parallel.Placed()
 
     @functools.cached_property
     def _jit(self) -> Callable[..., jax.Array]:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, spread
+from ssldiff_jax.core import arrays, data_parallel
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.sampler import conditions, windows
 from ssldiff_jax.sampler import field as field_lib
@@ -239,8 +239,8 @@ class GridSampler:
         return jax.tree.map(lambda a: place(np.asarray(a)), tree)
 
     @functools.cached_property
-    def _placed(self) -> spread.Placed:
-        return spread.Placed()
+    def _placed(self) -> data_parallel.Placed:
+        return data_parallel.Placed()
 
     def adopt(self, plan: windows.WindowPlan, programs: Any) -> None:
         """Run canvases of this size by programs that were exported (jax.export) from `programs`:

@@ -13,8 +13,8 @@ from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.autoencoder import loss as loss_lib
 from ssldiff_jax.core import layers
 from ssldiff_jax.data import loader
+from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import parts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
@@ -30,14 +30,14 @@ def run(context: stage.Context) -> dict[str, Any]:
         file = published.ModelFile.read(section.weights)
         start = {"autoencoder": published.load_autoencoder(file, section.model)}
     batches = loader.patch_batches(
-        parts.records(context, "train"),
+        artifacts.records(context, "train"),
         side=config.data.crops.patch_px,
         dihedral=config.data.crops.dihedral,
         batch_size=section.train.batch_size,
         seed=config.seed + 2,
         config=config.data.loader,
     )
-    run_ = parts.training_run(context, "autoencoder")
+    run_ = artifacts.training_run(context, "autoencoder")
     params = loop.fit(task, batches, section.train, run_, start=start)
     return _measure(context, params["autoencoder"])
 
@@ -51,7 +51,7 @@ def _perceptual(context: stage.Context) -> tuple[Callable[..., jax.Array], Any]:
         model = lpips.LPIPS()
         distance = lambda params, x, y: model.apply({"params": params}, x, y).mean()
         return distance, published.load_lpips(section.loss.lpips_weights)
-    features = parts.load_encoder(context)
+    features = artifacts.load_encoder(context)
     tokens = features.architecture.tokens
     distance = lambda params, x, y: loss_lib.feature_distance(functools.partial(tokens, params))(
         x, y
@@ -69,7 +69,7 @@ def _measure(context: stage.Context, params: Any) -> dict[str, Any]:
 
     side = context.config.data.records.record_px
     side -= side % context.config.downsample_factor
-    real = parts.patches_at(context, "test", _NUM_TESTED, side)
+    real = artifacts.patches_at(context, "test", _NUM_TESTED, side)
     # A figure of the weights, not of the device that measured it.
     with jax.default_matmul_precision("highest"):
         found = np.concatenate([np.asarray(jax.jit(reconstruct)(params, x[None])) for x in real])

@@ -5,8 +5,8 @@ from typing import Any
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import loss as loss_lib
-from ssldiff_jax.evaluation import extractors
-from ssldiff_jax.stages import parts, stage
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
@@ -19,7 +19,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     model = section.model(dim, config.num_cells)
     task = loss_lib.DenoisingTask(
         conditioning.Denoiser(model),
-        parts.load_scaling(context.folder("latents")),
+        artifacts.load_scaling(context.folder("latents")),
         section.schedule,
         section.loss,
     )
@@ -34,6 +34,6 @@ def run(context: stage.Context) -> dict[str, Any]:
     if section.weights:
         file = published.ModelFile.read(section.weights)
         start = published.load_denoiser(file, model)
-    run_ = parts.training_run(context, "denoiser")
+    run_ = artifacts.training_run(context, "denoiser")
     params = loop.fit(task, batches, section.train, run_, start=start)
-    return {"embedding_dim": dim, "denoiser": extractors.digest_of(params)}
+    return {"embedding_dim": dim, "denoiser": networks.digest_of(params)}

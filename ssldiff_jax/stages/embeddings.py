@@ -10,15 +10,15 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssldiff_jax.core import files
 from ssldiff_jax.data import ahead, store
 from ssldiff_jax.data import crops as crops_lib
 from ssldiff_jax.data import records as records_lib
+from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder, variety
-from ssldiff_jax.stages import parts, stage
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.train import hosts, logs
-from ssldiff_jax.weights import features
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,11 +70,11 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 def _computed(context: stage.Context) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
-    model, config = parts.load_encoder(context), context.config.data.crops
+    model, config = artifacts.load_encoder(context), context.config.data.crops
     of_batch = _of_cells if config.led_by == "cells" else _of_patches
     length = context.config.denoiser.model(model.dim, context.config.num_cells).condition_dim
-    source = parts.records(context, "train")
-    table = parts.crop_table(context.config, source)
+    source = artifacts.records(context, "train")
+    table = artifacts.crop_table(context.config, source)
     fields = (store.Field("embedding", (length,), "float32"),)
     folder = context.folder("embeddings")
     made = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
@@ -88,7 +88,7 @@ def _computed(context: stage.Context) -> dict[str, Any] | None:
     if not hosts.is_first():
         return None
     found = _variety(model, source, table, config)
-    facts = {"dim": model.dim, "encoder": parts.encoder_digest(model), **found.facts}
+    facts = {"dim": model.dim, "encoder": artifacts.encoder_digest(model), **found.facts}
     made.close(**facts)
     return facts
 
@@ -134,8 +134,8 @@ def _of_cells(
 
 def _imported(context: stage.Context) -> dict[str, Any]:
     """One embedding a record, and `region_N.npy`, the grids of the references."""
-    folder, embeddings = context.folder("embeddings"), parts.imported_embeddings(context)
-    checked = files.read_json(context.folder("patches") / "stage.json")["config"]["inputs"]
+    folder, embeddings = context.folder("embeddings"), artifacts.imported_embeddings(context)
+    checked = atomic.read_json(context.folder("patches") / "stage.json")["config"]["inputs"]
     found = context.config.embeddings.fingerprint()
     if checked["embeddings"] != found:
         raise features.WeightsError(
@@ -143,12 +143,12 @@ def _imported(context: stage.Context) -> dict[str, Any]:
             f"patches: expected {checked['embeddings']}, got {found}; --config.force=patches does "
             "it anew"
         )
-    for i, reference in enumerate(files.read_json(context.folder("patches") / "regions.json")):
+    for i, reference in enumerate(atomic.read_json(context.folder("patches") / "regions.json")):
         px = context.config.data.crops.patch_px
         rows, cols = reference["height"] // px, reference["width"] // px
         grid = _rows(np.array(reference["cells"]), embeddings).reshape(rows, cols, -1)
-        files.write_atomic(folder / f"region_{i}.npy", lambda path, grid=grid: np.save(path, grid))
-    places = parts.records(context, "train").places
+        atomic.write_atomic(folder / f"region_{i}.npy", lambda path, grid=grid: np.save(path, grid))
+    places = artifacts.records(context, "train").places
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
     progress, ranked = logs.Progress("embeddings", len(places)), []

@@ -9,11 +9,12 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import files, layers
+from ssldiff_jax.core import layers
 from ssldiff_jax.data import loader
 from ssldiff_jax.encoders import augment, encoder, variety
-from ssldiff_jax.evaluation import extractors
-from ssldiff_jax.stages import parts, stage
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
@@ -39,22 +40,22 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
         file = published.ModelFile.read(section.weights)
         start = {"encoder": published.load_encoder(file, section.name, section.architecture)}
     batches = loader.patch_batches(
-        parts.records(context, "train"),
+        artifacts.records(context, "train"),
         side=px + section.model.shift_px,
         dihedral=config.data.crops.dihedral,
         batch_size=section.train.batch_size,
         seed=config.seed + (name == "judge"),
         config=config.data.loader,
     )
-    run_ = parts.training_run(context, name)
+    run_ = artifacts.training_run(context, name)
     params = loop.fit(section.model.task(), batches, section.train, run_, start=start)
     model = encoder.Encoder(section.architecture, params["encoder"])
     if section.model.origin == "mean":
-        seen = parts.patches_at(context, "train", _NUM_AVERAGED, px)
-        exact = extractors.OfEncoder(name, model)
+        seen = artifacts.patches_at(context, "train", _NUM_AVERAGED, px)
+        exact = networks.OfEncoder(name, model)
         model = model.measured_from(exact(seen).mean(axis=0))
     facts = _measure(context, model, name)
-    files.write_json(context.folder(name) / "encoder.json", facts)
+    atomic.write_json(context.folder(name) / "encoder.json", facts)
     _LOG.info("%s: retrieval %s, of views %.3f, effective rank %.1f of %d (white noise %.1f)",
               name, facts["retrieval_top1"], facts["retrieval_of_views"], facts["effective_rank"],
               facts["dim"], facts["effective_rank_of_noise"])  # fmt: skip
@@ -70,10 +71,10 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
     """Retrieval among held-out patches: of a patch moved, where records are larger than patches,
     and of a view of it; and how many directions embeddings take."""
     px = context.config.data.crops.patch_px
-    patches = lambda shift: parts.patches_at(context, "test", _NUM_TESTED, px, shift)
+    patches = lambda shift: artifacts.patches_at(context, "test", _NUM_TESTED, px, shift)
     slack = context.config.data.records.record_px - px
     seen, jitter = patches(0), getattr(context.config, name).model.jitter
-    exact = extractors.OfEncoder("measured", model)
+    exact = networks.OfEncoder("measured", model)
     centre = exact(seen)
     found = variety.Variety.of(_embeddings(context, exact, model.dim), model.origin)
     by_view = encoder.top1(exact(_views(seen, jitter)), centre)
@@ -84,7 +85,7 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
                      "embeddings tell nothing", name, by_view, len(centre))  # fmt: skip
     return {
         "dim": int(centre.shape[1]),
-        "hash": parts.encoder_digest(model),
+        "hash": artifacts.encoder_digest(model),
         "origin": model.origin.tolist(),
         "num_tested": len(centre),
         "retrieval_top1": {
@@ -98,13 +99,13 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
 
 
 def _embeddings(
-    context: stage.Context, embed: extractors.Extractor, dim: int
+    context: stage.Context, embed: networks.Extractor, dim: int
 ) -> Float[np.ndarray, "N D"]:
     """Of as many held-out patches as a rank should be of, or of all; some in memory at a time."""
     count, px, found = variety.num_ranked(dim), context.config.data.crops.patch_px, []
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        found.append(embed(parts.patches_at(context, "test", stop, px, start=start)))
+        found.append(embed(artifacts.patches_at(context, "test", stop, px, start=start)))
         if len(found[-1]) < stop - start:
             break
     return np.concatenate(found)

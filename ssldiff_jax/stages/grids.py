@@ -15,11 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import files, moments
-from ssldiff_jax.data import captions, mosaic, store
+from ssldiff_jax.core import moments
+from ssldiff_jax.data import mosaic, store
+from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import whitening
-from ssldiff_jax.stages import embeddings, parts, region_conditions, region_reader, stage
+from ssldiff_jax.runs import artifacts, region_labels, region_reader, stage
+from ssldiff_jax.stages import embeddings
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
@@ -41,8 +44,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if context.config.embeddings.source:
         # There is no encoder to embed neighbours with.
         return {"imported": context.config.embeddings.source}
-    folder, model = context.folder("grids"), parts.load_encoder(context)
-    told = region_conditions.RegionConditions(context)
+    folder, model = context.folder("grids"), artifacts.load_encoder(context)
+    told = region_labels.RegionConditions(context)
     work = {split: _Work(context, split, model, told) for split in _SPLITS}
     for split in work.values():
         split.table.require_some()
@@ -54,25 +57,25 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     facts = {
         "dim": model.dim,
         "side": _side(context),
-        "encoder": parts.encoder_digest(model),
+        "encoder": artifacts.encoder_digest(model),
         "spec": dataclasses.asdict(told.spec),
         "scales": told.scales,
     }
     counts = {split: each.close(facts) for split, each in work.items()}
-    files.write_json(folder / "spec.json", facts)
+    atomic.write_json(folder / "spec.json", facts)
     shutil.rmtree(work["train"].raw.folder, ignore_errors=True)
     return facts | {"grids": counts}
 
 
 def _side(context: stage.Context) -> int:
-    alone = parts.are_pages(context)
+    alone = artifacts.are_pages(context)
     return 1 if alone else context.config.prior.grids.side
 
 
 def regions_of(context: stage.Context, split: str) -> mosaic.RegionTable:
     """Regions of a split; held-out parts of slides may hold no more than a grid."""
     config, section = context.config, context.config.prior.grids
-    whole = mosaic.Mosaic(parts.records(context, split), config.data.records.record_px)
+    whole = mosaic.Mosaic(artifacts.records(context, split), config.data.records.record_px)
     return mosaic.RegionTable(
         whole,
         section.count if split == "train" else section.count_test,
@@ -91,7 +94,7 @@ class _Work:
     context: stage.Context
     split: str
     model: encoder.Encoder
-    told: region_conditions.RegionConditions
+    told: region_labels.RegionConditions
 
     @functools.cached_property
     def table(self) -> mosaic.RegionTable:
@@ -144,7 +147,7 @@ class _Work:
                 progress.update(len(batch["grid"]))
                 yield batch
             # Before the shard: where that is there, so are these.
-            files.write_atomic(self.sums(number), lambda path: np.save(path, sums.pack()))
+            atomic.write_atomic(self.sums(number), lambda path: np.save(path, sums.pack()))
 
         left_out = len(self.raw.examples(number)) - len(regions)
         self.raw.write(number, batches(), left_out=left_out)
@@ -170,7 +173,7 @@ class _Work:
             said += [told.caption for told in found]
             condition = self.told.pack(found, np.concatenate([one.place for one in seen]))
             yield {"grid": grid.reshape(len(seen), side, side, -1), "condition": condition}
-        files.write_json(self.captions(number), said)
+        atomic.write_json(self.captions(number), said)
 
     def close(self, facts: dict[str, Any]) -> int:
         """Write what tells of the whole; returns how many grids there are."""
@@ -182,8 +185,8 @@ class _Work:
             )  # fmt: skip
         paths = [self.captions(number) for number in range(self.made.num_shards)]
         if paths[0].exists():  # else they were put together before
-            said = [caption for path in paths for caption in files.read_json(path)]
-            files.write_json(self.context.folder("grids") / f"captions_{self.split}.json", said)
+            said = [caption for path in paths for caption in atomic.read_json(path)]
+            atomic.write_json(self.context.folder("grids") / f"captions_{self.split}.json", said)
             shutil.rmtree(paths[0].parent)
         self.made.close(**facts, left_out=left_out)
         return len(self.table) - left_out
@@ -207,7 +210,7 @@ def _measure(work: _Work, path: pathlib.Path) -> None:
             f"expected regions among the first {work.raw.count} of {work.split}, got none"
         )
     work.raw.close()
-    files.write_atomic(path, whitening.Whitening.of(sums).save)
+    atomic.write_atomic(path, whitening.Whitening.of(sums).save)
 
 
 def _of_shard(raw: store.Store, number: int) -> Iterator[store.Batch]:

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, files
-from ssldiff_jax.data import measures, store
-from ssldiff_jax.evaluation import pixel_classes
+from ssldiff_jax.core import arrays
+from ssldiff_jax.data import store
+from ssldiff_jax.data.annotations import measures
+from ssldiff_jax.evaluation.downstream import pixel_classes
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator as generator_lib
 from ssldiff_jax.prior import conditions
+from ssldiff_jax.runs import region_labels, stage
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import generator as generator_lib
 from ssldiff_jax.stages import grids as grids_stage
-from ssldiff_jax.stages import region_conditions, stage
 from ssldiff_jax.train import logs
 
 _LOG = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     count = min(max(config.imagine.count, _SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
     folder = context.folder("imagine")
-    said = files.read_json(context.folder("grids") / "captions_test.json")[:count]
+    said = atomic.read_json(context.folder("grids") / "captions_test.json")[:count]
     spec = model.prior.spec
     asked = [_told(spec, row, text) for row, text in zip(condition[:_SHOWN], said, strict=False)]
     results: dict[str, Any] = {"asked": asked}
@@ -42,7 +44,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         pyramid.write_png(folder / f"image_{i}.png", image)
     if config.prior.conditions.measure != "none" and config.imagine.count:
         results |= _judge(context, model, condition, drawn)
-    files.write_json(folder / "results.json", results)
+    atomic.write_json(folder / "results.json", results)
     return results
 
 
@@ -76,7 +78,7 @@ def _judge(
     """Asked against shown: by all that is told, by labels and by the text alone, and held against
     what another image was asked; and how well the judge knows real pixels."""
     spec, seed = model.prior.spec, context.config.seed
-    told = region_conditions.RegionConditions(context)
+    told = region_labels.RegionConditions(context)
     judge, real = _pixel_judge(context, told)
     asked = _quadrants(spec.unpack(condition)["labels"])
     names = measures.CLASSES[context.config.prior.conditions.measure]
@@ -97,7 +99,7 @@ def _judge(
     return {"agreement": results}
 
 
-def _pixel_judge(context: stage.Context, told: region_conditions.RegionConditions):
+def _pixel_judge(context: stage.Context, told: region_labels.RegionConditions):
     """A classifier of real training pixels; and (asked, shown) of real held-out regions."""
     seen = {}
     for split in ("train", "test"):

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import layers, spread
+from ssldiff_jax.core import data_parallel, layers
 from ssldiff_jax.data import store
-from ssldiff_jax.evaluation import extractors
-from ssldiff_jax.stages import embeddings, parts, stage
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.stages import embeddings
 from ssldiff_jax.train import hosts, logs
 
 _BATCH = 64
@@ -18,9 +19,9 @@ _BATCH = 64
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of moments, aligned with the embeddings, and their scaling."""
     config, channels = context.config, context.config.autoencoder.model.chosen.latent_channels
-    params = parts.load_autoencoder_params(context)
-    source = parts.records(context, "train")
-    table = parts.crop_table(config, source)
+    params = artifacts.load_autoencoder_params(context)
+    source = artifacts.records(context, "train")
+    table = artifacts.crop_table(config, source)
     # Moments of a few hundred are far outside; half precision keeps three digits of the rest.
     shape = (config.window, config.window, config.autoencoder.model.num_stored)
     field = store.Field("moments", shape, "float16")
@@ -43,7 +44,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     facts = {
         "latent_shift": mean.tolist(),
         "latent_scale": (1 / std).tolist(),
-        "autoencoder": extractors.digest_of(params),
+        "autoencoder": networks.digest_of(params),
     }
     made.close(**facts)
     return facts
@@ -60,7 +61,7 @@ def _encoder(context: stage.Context, params: Any):
         kept = moments[..., : config.autoencoder.model.num_stored]
         return kept[:, margin : margin + side, margin : margin + side]
 
-    encode = spread.Spread(program, spread.local_mesh())
+    encode = data_parallel.Spread(program, data_parallel.local_mesh())
 
     def batches(crops) -> Iterator[np.ndarray]:
         patches = [crop.cut(record, config.data.crops.context_patch_px) for crop, record in crops]

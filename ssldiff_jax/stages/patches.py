@@ -15,16 +15,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import files
-from ssldiff_jax.data import archive, engine, patch_list, plan, tiling
-from ssldiff_jax.evaluation import images
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import archive, engine, list_source, patch_list, plan, slide_source, tiling
+from ssldiff_jax.data.precomputed import cells as imported_cells
+from ssldiff_jax.data.precomputed import files as features
+from ssldiff_jax.data.precomputed import source as imported
+from ssldiff_jax.evaluation.metrics import pixels as images
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.stages import config as run_config
-from ssldiff_jax.stages import imported, imported_cells, list_source, slide_source, stage
 from ssldiff_jax.train import hosts, logs
-from ssldiff_jax.weights import features
 
 _LOG = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ def _assemble(
     }
     _check_splits(counts, references, data)
     facts = _publish(context, found.entries, references, found.names, found.quarantine)
-    files.write_text(folder / "slides.csv", found.as_csv())
+    atomic.write_text(folder / "slides.csv", found.as_csv())
     for number, overview in found.overviews(references, config):
         pyramid.write_png(folder / f"overview_{number}.png", overview)
     empty = [entry.name for entry in found.entries.values() if not entry.count]
@@ -170,7 +172,7 @@ def _list_entry(
 ) -> archive.Entry:
     data = context.config.data
     how = slide_source.tiling_config(data)
-    digest = config_lib.digest(fingerprint(context.config), how, dataclasses.astuple(data.reading))
+    digest = schema.digest(fingerprint(context.config), how, dataclasses.astuple(data.reading))
     folder = archive_folder(context) / f"list-{digest}"
     if (entry := archive.Entry.read(folder)) is not None:
         return entry
@@ -201,7 +203,7 @@ def _publish(
     folder, data = context.folder("patches"), context.config.data
     config = dataclasses.asdict(slide_source.tiling_config(data))
     counts = archive.publish(folder / "records", entries, config=config, slides=len(entries))
-    files.write_json(folder / "regions.json", [_told(r, names) for r in references])
+    atomic.write_json(folder / "regions.json", [_told(r, names) for r in references])
     return {
         "slides": names,
         "quarantined": len(quarantine),
@@ -213,7 +215,7 @@ def _publish(
 
 def _write_quarantine(folder: pathlib.Path, quarantine: list[dict[str, str]]) -> None:
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in quarantine)
-    files.write_text(folder / QUARANTINE, lines)
+    atomic.write_text(folder / QUARANTINE, lines)
     for line in quarantine:
         _LOG.warning("quarantined: %s: %s", line["slide"], line["reason"])
 
@@ -290,7 +292,7 @@ def _check_splits(
     regions, px = data.regions, data.crops.patch_px
     size = f"{regions.rows * px} × {regions.cols * px} px"
     if not references:
-        raise config_lib.ConfigError(
+        raise schema.ConfigError(
             f"config.data.regions wants {regions.count} held-out regions of {size}, got none: "
             f"smaller ones may be found (config.data.regions has rows={regions.rows}, "
             f"cols={regions.cols}), or some where more is held out (config.data.holdout has "

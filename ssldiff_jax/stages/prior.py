@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import files
 from ssldiff_jax.data import loader, store
-from ssldiff_jax.evaluation import extractors
-from ssldiff_jax.evaluation import grids as judging
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.evaluation.metrics import grids as judging
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.prior import conditions, network
 from ssldiff_jax.prior import loss as loss_lib
-from ssldiff_jax.stages import grid_prior, parts, prior_config, stage
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
@@ -35,22 +37,22 @@ def run(context: stage.Context) -> dict[str, Any]:
     if config.embeddings.source:
         return {"imported": config.embeddings.source}
     grids = store.Store(context.folder("grids") / "train")
-    spec = parts.condition_spec(grids.facts["spec"])
+    spec = artifacts.condition_spec(grids.facts["spec"])
     batches = loader.cached_batches(
         grids,
         batch_size=section.train.batch_size,
         seed=config.seed + 4,
         config=config.data.loader,
     )
-    run_ = parts.training_run(context, "prior")
+    run_ = artifacts.training_run(context, "prior")
     params = loop.fit(task(section, spec), batches, section.train, run_)
     results = _judge(context, grids, spec)
     if hosts.is_first():
-        files.write_json(context.folder("prior") / "results.json", results)
+        atomic.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
         told = ", ".join(f"{key} {_said(value)}" for key, value in figures.items())
         _LOG.info("prior, %s: %s", name, told)
-    return {"prior": extractors.digest_of(params), "results": results}
+    return {"prior": networks.digest_of(params), "results": results}
 
 
 def _said(figure: float | Mapping[str, Any] | None) -> str:
@@ -74,7 +76,7 @@ def _judge(
     held_out = store.Store(context.folder("grids") / "test")
     real, asked = _read(held_out, _JUDGED)
     seen, told = _read(training, _COMPARED)
-    model = grid_prior.GridPrior.of_run(context)
+    model = prior_sampler.GridPrior.of_run(context)
     generator = np.random.default_rng(0)
     apart = seen.reshape(-1, seen.shape[-1])
     order = generator.permutation(len(asked))

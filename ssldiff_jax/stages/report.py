@@ -3,10 +3,10 @@
 import pathlib
 from typing import Any
 
-from ssldiff_jax.core import files
-from ssldiff_jax.evaluation.report import figures, page
-from ssldiff_jax.evaluation.report import metrics as metrics_lib
-from ssldiff_jax.stages import stage
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import figures, page
+from ssldiff_jax.report import metrics as metrics_lib
+from ssldiff_jax.runs import stage
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -14,10 +14,10 @@ def run(context: stage.Context) -> dict[str, Any]:
     `index.html` with the pictures it shows."""
     folder = context.folder("report")
     metrics = metrics_lib.collect(context.workdir)
-    files.write_json(folder / "metrics.json", metrics)
+    atomic.write_json(folder / "metrics.json", metrics)
     shown = figures.collect(metrics)
-    files.write_json(folder / "figures.json", shown)
-    files.write_text(folder / "figures.md", figures.markdown(shown))
+    atomic.write_json(folder / "figures.json", shown)
+    atomic.write_text(folder / "figures.md", figures.markdown(shown))
     others = [pathlib.Path(path).expanduser() for path in context.config.report.compare]
     page.build(context.workdir, folder, metrics, compare=others)
     return {"config_digest": metrics["config_digest"]}

@@ -3,18 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+from ssldiff_jax.generation import user_images
+from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.command import final_message
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import (
     autoencoder,
-    bench,
-    compare,
-    compile,
     denoiser,
-    draw,
     embeddings,
     encoder,
-    endings,
-    evaluate,
-    export,
     grids,
     imagine,
     latents,
@@ -22,15 +19,12 @@ from ssldiff_jax.stages import (
     prior,
     report,
     sample,
-    stage,
-    study,
-    sweep,
-    user_images,
-    variations,
-    verify,
-    watch,
 )
-from ssldiff_jax.stages import config as run_config
+from ssldiff_jax.stages.evaluate import evaluate
+from ssldiff_jax.stages.tools import compare, draw, export, sweep, variations, verify, watch
+from ssldiff_jax.stages.tools.bench import bench
+from ssldiff_jax.stages.tools.compile import compile
+from ssldiff_jax.stages.tools.study import study
 from ssldiff_jax.weights import published
 
 
@@ -89,7 +83,7 @@ STAGES: stage.Table = {
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
         only_tells=lambda config: config.sample.dry_run,
-        ending=endings.paths("sample", "image_*.png", "image_*.tif"),
+        ending=final_message.paths("sample", "image_*.png", "image_*.tif"),
     ),
     "judge": stage.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
@@ -99,7 +93,7 @@ STAGES: stage.Table = {
         ("evaluate",),
         ("patches", "sample", "judge"),
         inputs=_networks,
-        ending=endings.paths("evaluate", "results.json"),
+        ending=final_message.paths("evaluate", "results.json"),
     ),
     "grids": stage.Stage(
         grids.run,
@@ -113,13 +107,13 @@ STAGES: stage.Table = {
         imagine.run,
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
-        ending=endings.paths("imagine", "image_*.png", "results.json"),
+        ending=final_message.paths("imagine", "image_*.png", "results.json"),
     ),
     "report": stage.Stage(
         report.run,
         (),
         ("patches", "sample", "evaluate"),
-        ending=endings.of_report,
+        ending=final_message.of_report,
     ),
     "draw": stage.Stage(
         draw.run,
@@ -141,7 +135,7 @@ STAGES: stage.Table = {
         inputs=lambda config: user_images.fingerprint(config.variations.image, "variations.image"),
         tool=True,
         always=True,
-        ending=endings.paths("variations", "*.png", "*.tif"),
+        ending=final_message.paths("variations", "*.png", "*.tif"),
     ),
     "sweep": stage.Stage(
         sweep.run,
@@ -149,7 +143,7 @@ STAGES: stage.Table = {
         ("patches", "denoiser", "judge"),
         tool=True,
         always=True,
-        ending=endings.paths("sweep", "table.md", "results.json"),
+        ending=final_message.paths("sweep", "table.md", "results.json"),
     ),
     "watch": stage.Stage(
         watch.run,
@@ -158,7 +152,7 @@ STAGES: stage.Table = {
         inputs=_networks,
         watches=("denoiser",),
         tool=True,
-        ending=endings.paths("watch", "results.json"),
+        ending=final_message.paths("watch", "results.json"),
     ),
     "compare": stage.Stage(
         compare.run,
@@ -167,7 +161,7 @@ STAGES: stage.Table = {
         inputs=lambda config: _networks(config) | compare.fingerprint(config),
         tool=True,
         always=True,
-        ending=endings.of_compare,
+        ending=final_message.of_compare,
     ),
     "study": stage.Stage(
         study.run,
@@ -175,7 +169,7 @@ STAGES: stage.Table = {
         ("patches", "denoiser", "autoencoder"),
         tool=True,
         always=True,
-        ending=endings.paths("study", "results.json", "curves.json"),
+        ending=final_message.paths("study", "results.json", "curves.json"),
     ),
     "export": stage.Stage(
         export.run,
@@ -184,10 +178,10 @@ STAGES: stage.Table = {
         follows=("prior",),
         tool=True,
         always=True,
-        ending=endings.paths("export", "*.safetensors"),
+        ending=final_message.paths("export", "*.safetensors"),
     ),
     "verify": stage.Stage(
-        verify.run, (), ("patches",), tool=True, always=True, ending=endings.of_verify
+        verify.run, (), ("patches",), tool=True, always=True, ending=final_message.of_verify
     ),
     "compile": stage.Stage(
         compile.run,
@@ -195,13 +189,13 @@ STAGES: stage.Table = {
         tool=True,
         always=True,
         elsewhere=True,
-        ending=endings.paths("compile", "results.json"),
+        ending=final_message.paths("compile", "results.json"),
     ),
     "bench": stage.Stage(
         bench.run,
         ("denoiser", "sample", "bench", "data.loader"),
         tool=True,
         always=True,
-        ending=endings.paths("bench", "results.json"),
+        ending=final_message.paths("bench", "results.json"),
     ),
 }

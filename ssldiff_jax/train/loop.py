@@ -9,8 +9,8 @@ import clu.parameter_overview
 from etils import epath
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import changes, rng, stopwatch
-from ssldiff_jax.train import checkpoint, feed, hosts, logs, meter, parallel, stretches
+from ssldiff_jax.core import changes, rng
+from ssldiff_jax.train import checkpoint, feed, hosts, logs, meter, parallel, stopwatch, stretches
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer as optimizer_lib
 from ssldiff_jax.train import step as step_lib

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ssldiff_jax.core import arrays, changes, layers
-from ssldiff_jax.core import batch as batch_lib
+from ssldiff_jax.core import collectives as batch_lib
 
 
 class Task(Protocol):

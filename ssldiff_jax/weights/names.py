@@ -9,7 +9,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from ssldiff_jax.weights.torch_file import WeightsError
+from ssldiff_jax.formats.torch_zip import WeightsError
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _LISTED = 8

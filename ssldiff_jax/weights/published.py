@@ -10,12 +10,15 @@ import numpy as np
 import safetensors.numpy
 
 from ssldiff_jax.autoencoder import autoencoder, lpips
-from ssldiff_jax.core import arrays, files
+from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known, vit
-from ssldiff_jax.weights import diffusers_vae, latent_diffusion, names, reader
-from ssldiff_jax.weights import lpips as lpips_tables
-from ssldiff_jax.weights import vit as vit_tables
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import tensors as reader
+from ssldiff_jax.weights import names
+from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion
+from ssldiff_jax.weights.tables import lpips as lpips_tables
+from ssldiff_jax.weights.tables import vit as vit_tables
 
 # Where a training state keeps the model: Lightning's, and DINO's averaged network.
 _SECTIONS = ("state_dict.", "teacher.")
@@ -235,6 +238,6 @@ def export(
     for table, params in parts:
         tensors |= table.save(params)
     head = dict(metadata or {})
-    files.write_atomic(
+    atomic.write_atomic(
         pathlib.Path(path), lambda p: safetensors.numpy.save_file(tensors, p, metadata=head)
     )

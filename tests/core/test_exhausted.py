@@ -11,8 +11,9 @@ import safetensors.numpy
 import tifffile
 from PIL import Image
 
-from ssldiff_jax.core import exhausted, files
+from ssldiff_jax.core import exhausted
 from ssldiff_jax.data import store
+from ssldiff_jax.formats import atomic
 
 DISK = [
     OSError(errno.ENOSPC, "No space left on device"),
@@ -106,7 +107,7 @@ def write_store(path):
 
 NOISE = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
 WRITERS = {
-    "json": lambda path: files.write_json(path, list(range(20_000))),
+    "json": lambda path: atomic.write_json(path, list(range(20_000))),
     "store": write_store,
     "png": lambda path: Image.fromarray(NOISE).save(path, "png"),
     "tiff": lambda path: tifffile.imwrite(path, NOISE),
@@ -122,8 +123,8 @@ def test_what_is_raised_where_a_file_does_not_fit(tmp_path, small_files, name):
 
 def test_a_file_that_does_not_fit_leaves_the_one_before(tmp_path, small_files):
     path = tmp_path / "x.json"
-    files.write_json(path, [1])
+    atomic.write_json(path, [1])
     with pytest.raises(OSError, match=r"cannot write .*x\.json"):
-        files.write_json(path, list(range(20_000)))
+        atomic.write_json(path, list(range(20_000)))
     assert json.loads(path.read_text()) == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]

@@ -6,8 +6,8 @@ import psutil
 import pytest
 import tensorflow_datasets as tfds
 
-from ssldiff_jax.core import files
-from ssldiff_jax.data import archive, plan, records, shards, shuffle
+from ssldiff_jax.data import archive, plan, records, shuffle
+from ssldiff_jax.formats import atomic, shards
 
 SIDE = 16
 ABOUT = {"slide": "ä b.svs", "case": "ä", "label": "", "mpp": 0.5}
@@ -108,7 +108,7 @@ def test_of_two_writers_of_one_entry_the_first_stays(tmp_path):
 
 def test_damage_is_named(published):
     folder, *_ = published
-    split = files.read_json(folder / "manifest.json")["splits"]["train"]
+    split = atomic.read_json(folder / "manifest.json")["splits"]["train"]
     assert list(archive.damaged(folder)) == []
     path = folder / split["shards"][3]["file"]
     data = bytearray(path.read_bytes())

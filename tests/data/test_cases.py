@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ssldiff_jax.core import config as config_lib
+from ssldiff_jax.core import schema
 from ssldiff_jax.data import cases, plan
 
 TCGA = r"TCGA-\w{2}-\w{4}"
@@ -69,7 +69,7 @@ def test_two_slides_of_a_patient_that_no_pattern_finds_are_refused():
     apart = lambda side: {n[:10] for n in names if side(n)} & {n[:10] for n in names if not side(n)}
     straddle = apart(lambda n: bool(by_hash([n.removesuffix(".svs")], 0.1)))
     assert len(straddle) > 50  # by their own names
-    with pytest.raises(config_lib.ConfigError) as caught:
+    with pytest.raises(schema.ConfigError) as caught:
         cohort(names)
     told = str(caught.value)
     assert "patient000_1.svs and patient000_2.svs" in told
@@ -112,7 +112,7 @@ def test_names_of_a_pattern_and_others_are_told_apart():
 
 @pytest.mark.parametrize("names", [["TCGA-A1-0001-01.svs", "TCGA-A1-0001-02.svs"], ["a.svs"]])
 def test_one_case_cannot_be_on_two_sides(names):
-    with pytest.raises(config_lib.ConfigError, match=r"got 1 .*holdout\.by=area"):
+    with pytest.raises(schema.ConfigError, match=r"got 1 .*holdout\.by=area"):
         cohort(names)
 
 

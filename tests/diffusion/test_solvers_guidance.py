@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssldiff_jax.core import config as config_lib
-from ssldiff_jax.core import rng
+from ssldiff_jax.core import rng, schema
 from ssldiff_jax.diffusion import guidance, prediction, schedule, solvers
 
 SCHEDULE = schedule.Schedule()
@@ -358,8 +357,8 @@ def test_noise_that_no_step_can_have_is_refused(name, eta, message):
     with pytest.raises(ValueError, match=message):
         solvers.SolverConfig(name, eta=eta)
     values = {"name": name, "eta": eta}
-    with pytest.raises(config_lib.ConfigError, match=f"config.sample.solver: .*{message}"):
-        config_lib.build(solvers.SolverConfig, values, "config.sample.solver")
+    with pytest.raises(schema.ConfigError, match=f"config.sample.solver: .*{message}"):
+        schema.build(solvers.SolverConfig, values, "config.sample.solver")
 
 
 def test_eta_one_is_the_most_that_every_schedule_allows():

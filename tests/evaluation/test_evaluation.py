@@ -7,7 +7,8 @@ from safetensors.numpy import load_file
 from scipy import ndimage
 
 from ssldiff_jax.data import crops
-from ssldiff_jax.evaluation import distances, images, similarity
+from ssldiff_jax.evaluation.metrics import frechet, large_image
+from ssldiff_jax.evaluation.metrics import pixels as images
 
 SMALL = pathlib.Path(__file__).parents[1] / "golden"
 GOLDEN = pathlib.Path(os.environ.get("SSLDIFF_GOLDEN", SMALL))
@@ -28,7 +29,7 @@ def test_frechet_distance_of_the_references_moments():
     golden = load_file(SMALL / "metrics_moments.safetensors")
     sets = (features_of(golden[f"output.mu{i}"], golden[f"output.sigma{i}"]) for i in (1, 2))
     expected = golden["output.frechet_pytorch_fid_float64_features"]
-    assert distances.frechet_distance(*sets) == pytest.approx(float(expected[0]), rel=1e-6)
+    assert frechet.frechet_distance(*sets) == pytest.approx(float(expected[0]), rel=1e-6)
 
 
 def test_frechet_distance_of_the_references_features():
@@ -38,29 +39,29 @@ def test_frechet_distance_of_the_references_features():
     golden = load_file(path)
     a, b = golden["input.features1"], golden["input.features2"]
     value = lambda name: float(golden[f"output.frechet_pytorch_fid_{name}"][0])
-    assert distances.frechet_distance(a, b) == pytest.approx(value("float64_features"), rel=1e-6)
-    singular = distances.frechet_distance(a[:40], b[:40])
+    assert frechet.frechet_distance(a, b) == pytest.approx(value("float64_features"), rel=1e-6)
+    singular = frechet.frechet_distance(a[:40], b[:40])
     assert singular == pytest.approx(value("first_40_of_each_singular"), rel=1e-3)
 
 
 def test_frechet_distance_in_closed_form():
     x = normal(0, 300, 6) @ normal(1, 6, 6)
-    assert distances.frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
-    assert distances.frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-9)
+    assert frechet.frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert frechet.frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-9)
     shift = normal(2, 6)
-    assert distances.frechet_distance(x, x + shift) == pytest.approx(np.sum(shift**2), rel=1e-9)
+    assert frechet.frechet_distance(x, x + shift) == pytest.approx(np.sum(shift**2), rel=1e-9)
     # Twice as wide: tr(Σ + 4Σ − 2·2Σ).
     wide = x.mean(axis=0) + 2 * (x - x.mean(axis=0))
     trace = np.trace(np.cov(x, rowvar=False))
-    assert distances.frechet_distance(x, wide) == pytest.approx(trace, rel=1e-9)
+    assert frechet.frechet_distance(x, wide) == pytest.approx(trace, rel=1e-9)
     with pytest.raises(ValueError, match=r"at least 2 features .* got 300 and 1"):
-        distances.frechet_distance(x, x[:1])
+        frechet.frechet_distance(x, x[:1])
 
 
 def test_frechet_distance_of_fewer_features_than_dimensions():
     x = normal(0, 5, 20)
-    assert distances.frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
-    assert distances.frechet_distance(x, x + 1) == pytest.approx(20, rel=1e-6)
+    assert frechet.frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert frechet.frechet_distance(x, x + 1) == pytest.approx(20, rel=1e-6)
 
 
 def mosaic(rows, cols, side):
@@ -162,11 +163,11 @@ def region(seed, rows=5, cols=4):
 
 
 def fidelity(pairs):
-    return similarity.cells(pairs, embed, SIDE) | similarity.crops(pairs, embed, SIDE)
+    return large_image.cells(pairs, embed, SIDE) | large_image.crops(pairs, embed, SIDE)
 
 
 def test_a_perfect_copy_is_at_the_floor():
-    pairs = [similarity.Pair(region(i), region(i)) for i in range(2)]
+    pairs = [large_image.Pair(region(i), region(i)) for i in range(2)]
     found = fidelity(pairs)
     assert found["cell_retrieval_top1"] == 1
     assert found["embedding_similarity"]["mean"] == pytest.approx(1, abs=1e-5)
@@ -178,21 +179,21 @@ def test_a_perfect_copy_is_at_the_floor():
 def test_a_copy_in_the_wrong_place_is_found_out():
     """Moved by one cell: no cell finds itself; the similarity is that of strangers."""
     moved = np.roll(region(0), SIDE, axis=1)
-    found = fidelity([similarity.Pair(moved, region(0))])
+    found = fidelity([large_image.Pair(moved, region(0))])
     assert found["cell_retrieval_top1"] == 0
     assert found["embedding_similarity"]["mean"] < 0.4
 
 
 def test_another_distribution_is_above_the_floor():
     tinted = (region(0) // 8 + np.array([200, 20, 60])).astype(np.uint8)
-    found = fidelity([similarity.Pair(tinted, region(0))])
+    found = fidelity([large_image.Pair(tinted, region(0))])
     assert found["crop_fd_uncorrected"] > 1.5 * found["fd_floor_uncorrected"]
 
 
 def test_similarity_is_synthetic_by_reference():
     image, reference = region(1, 2, 2), region(2, 2, 2)
     image[SIDE:, :SIDE] = reference[:SIDE, SIDE:]
-    cosines = similarity.cell_similarity(similarity.Pair(image, reference), embed, SIDE)
+    cosines = large_image.cell_similarity(large_image.Pair(image, reference), embed, SIDE)
     assert cosines.shape == (4, 4)
     assert np.unravel_index(np.argmax(cosines), (4, 4)) == (2, 1)
     assert cosines[2, 1] == pytest.approx(1, abs=1e-5)
@@ -200,8 +201,8 @@ def test_similarity_is_synthetic_by_reference():
 
 def test_pairs_of_one_cell_have_no_other_cells():
     cell = np.random.default_rng(0).integers(1, 256, (4, 4, 3)).astype(np.uint8)
-    pair = similarity.Pair(cell, cell)
+    pair = large_image.Pair(cell, cell)
     embed = lambda cells: cells.reshape(len(cells), -1).astype(np.float32)
-    found = similarity.cells([pair, pair], embed, 4)["embedding_similarity"]
+    found = large_image.cells([pair, pair], embed, 4)["embedding_similarity"]
     assert found["mean"] == pytest.approx(1)
     assert found["shuffled"] is None

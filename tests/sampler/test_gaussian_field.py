@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssldiff_jax.diffusion import guidance, schedule, solvers
-from ssldiff_jax.evaluation import seams
+from ssldiff_jax.evaluation.metrics import seams
 from ssldiff_jax.sampler import field, sampler, windows
 
 SCHEDULE = schedule.Schedule()

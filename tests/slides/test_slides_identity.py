@@ -12,8 +12,8 @@ import rasterio.shutil
 from PIL import Image
 
 from ssldiff_jax import slides
+from ssldiff_jax.generation import user_images
 from ssldiff_jax.slides import content, dicom, remote
-from ssldiff_jax.stages import user_images
 
 EXPLICIT, IMPLICIT, BIG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 import patience
 import pytest
 
-from ssldiff_jax.core import batch as batch_lib
+from ssldiff_jax.core import collectives as batch_lib
 from ssldiff_jax.core import rng
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.train import checkpoint, loop

@@ -6,11 +6,12 @@ import flax.traverse_util
 import jax
 import numpy as np
 import pytest
-from test_parity import autoencoder_config
 
 from ssldiff_jax.autoencoder import conv
 from ssldiff_jax.diffusion import conditioning, unet
-from ssldiff_jax.weights import latent_diffusion, published
+from ssldiff_jax.weights import published
+from ssldiff_jax.weights.tables import latent_diffusion
+from tests.weights.test_parity import autoencoder_config
 
 DENOISER = conditioning.DenoiserConfig(unet.UNetConfig(), 384)
 FIRST_STAGES = {

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import autoencoder_config, close, unet_config
 
 from ssldiff_jax.autoencoder import autoencoder, conv
 from ssldiff_jax.diffusion import conditioning, guidance, schedule, solvers
 from ssldiff_jax.sampler import conditions, decode, field, sampler, windows
-from ssldiff_jax.weights import latent_diffusion, published
+from ssldiff_jax.weights import published
+from ssldiff_jax.weights.tables import latent_diffusion
+from tests.weights.test_parity import autoencoder_config, close, unet_config
 
 SCHEDULE = schedule.Schedule()
 

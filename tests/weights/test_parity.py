@@ -10,7 +10,8 @@ import pytest
 from ssldiff_jax.autoencoder import autoencoder, conv, light, vq
 from ssldiff_jax.diffusion import conditioning, unet
 from ssldiff_jax.encoders import vit
-from ssldiff_jax.weights import diffusers_vae, latent_diffusion, names, published
+from ssldiff_jax.weights import names, published
+from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion
 
 RTOL = 1e-4
 

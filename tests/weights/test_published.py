@@ -13,8 +13,10 @@ from configs import tcga
 from ssldiff_jax.autoencoder import autoencoder, conv, light, vq
 from ssldiff_jax.diffusion import conditioning, unet
 from ssldiff_jax.encoders import encoder, known, vit
-from ssldiff_jax.stages import generator
-from ssldiff_jax.weights import latent_diffusion, names, published, reader
+from ssldiff_jax.formats import tensors as reader
+from ssldiff_jax.generation import generator
+from ssldiff_jax.weights import names, published
+from ssldiff_jax.weights.tables import latent_diffusion
 
 SMALL_UNET = unet.UNetConfig(3, 32, (1, 2), 1, (1,), 1, 16)
 SMALL = conditioning.DenoiserConfig(SMALL_UNET, embedding_dim=12, region_dim=5)

@@ -1,0 +1,1 @@
+"""Tables of the README that are made from results, and never written by hand."""

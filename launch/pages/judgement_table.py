@@ -1,0 +1,46 @@
+"""What the tool `bench` measured of judging, as Markdown."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import goals
+
+_GOALS = {
+    "patches/s": goals.Goal(low=100),
+    "s": goals.Goal(high=30),
+    "MB": goals.Goal(high=2000),
+}
+"""Of features of patches, and of a Fréchet distance."""
+
+
+def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """The rows of `bench/results.json` on judging; None where it has none."""
+    folder = workdir / "bench"
+    if not (folder / "done.json").exists():
+        return None
+    rows = atomic.read_json(folder / "results.json")
+    found = [row for row in rows if row["name"].startswith("judgement/")]
+    done = atomic.read_json(folder / "done.json")
+    told = {"date": done["finished"][:10], "jax": done["versions"]["jax"]}
+    return {"rows": found, **told} if found else None
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """A row for every measurement: the median of its repetitions."""
+    lines = ["| judging | measured | goal |", "|---|---|---|"]
+    for row in found["rows"]:
+        _, what, *rest = row["name"].split("/")
+        has_goal = row["unit"] == "patches/s" or what.startswith("frechet")
+        goal = _GOALS[row["unit"]] if has_goal else None
+        missed = goals.MISSED if goal and not goal.is_met([row["value"]]) else ""
+        name = f"{what}, {', '.join(rest)}".replace("_", " ")
+        said = f"{missed}{row['value']:.3g} {row['unit']}"
+        lines.append(f"| {name} | {said} | {goal if goal else '–'} |")
+    hardware, count = found["rows"][0]["hardware"], found["rows"][0]["repetitions"]
+    return (
+        f"{hardware}; {found['date']}, jax {found['jax']}; medians of {count}.\n\n"
+        + "\n".join(lines)
+        + "\n"
+    )

@@ -1,0 +1,81 @@
+"""Blocks of the README that are made from results of a run, and never written by hand.
+
+`python -m launch.pages.readme demo runs/demo`, in the root of the repository,
+renews one of them.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from launch.pages import archive_table, judgement_table, study_table, unseen_table
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import figures
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Text between `<!-- name -->` and `<!-- /name -->`.
+
+    Attributes:
+        collect: what `.assets/NAME.json` holds of a work directory; None where it has not that.
+        markdown: the text of it.
+    """
+
+    collect: Callable[[pathlib.Path], Mapping[str, Any] | None]
+    markdown: Callable[[Mapping[str, Any]], str]
+
+
+BLOCKS = {
+    "demo": Block(figures.of_run, figures.markdown),
+    "archive": Block(archive_table.collect, archive_table.markdown),
+    "judgement": Block(judgement_table.collect, judgement_table.markdown),
+    "unseen": Block(unseen_table.collect, unseen_table.markdown),
+    **{
+        f"study_{labels}": Block(
+            functools.partial(study_table.collect, labels=labels), study_table.markdown
+        )
+        for labels in ("clusters", "stain", "landcover")
+    },
+}
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Where a block begins and ends."""
+    return f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+
+
+def put(text: str, name: str, block: str) -> str:
+    """`text` with `block` between its marks; ValueError where it has not one pair of them."""
+    begin, end = marks(name)
+    counts = text.count(begin), text.count(end)
+    if counts != (1, 1) or text.index(begin) > text.index(end):
+        raise ValueError(
+            f"expected {begin.strip()} and then {end.strip()} once each, got {counts} of them"
+        )
+    before, after = text.partition(begin)[0], text.partition(end)[2]
+    return f"{before}{begin}{block}{end}{after}"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Write what a run has for a block into `.assets` and `README.md`; both stay as they are on an
+    error."""
+    if len(arguments) != 2 or arguments[0] not in BLOCKS:
+        raise SystemExit(
+            f"error: expected one of {', '.join(BLOCKS)} and a work directory, got "
+            f"{' '.join(arguments) or 'nothing'}"
+        )
+    name, workdir, readme = arguments[0], pathlib.Path(arguments[1]), pathlib.Path("README.md")
+    found = BLOCKS[name].collect(workdir)
+    if found is None:
+        raise SystemExit(f"error: expected {workdir} to have results for {name}, got none")
+    text = put(readme.read_text("utf-8"), name, BLOCKS[name].markdown(found))
+    atomic.write_json(pathlib.Path(".assets", f"{name}.json"), found)
+    atomic.write_text(readme, text)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

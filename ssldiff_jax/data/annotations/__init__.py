@@ -1,0 +1,1 @@
+"""What is known of patches and cases: measured in pixels, captioned, or listed in tables."""

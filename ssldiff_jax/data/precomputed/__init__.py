@@ -1,0 +1,1 @@
+"""Embeddings computed elsewhere: their files, and the patches that they belong to."""

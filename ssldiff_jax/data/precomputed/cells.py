@@ -1,0 +1,104 @@
+"""The patches of a slide that embeddings computed elsewhere tell of."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+
+import numpy as np
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.data import plan, tiling
+from ssldiff_jax.data.precomputed import files, source
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.slides import remote
+from ssldiff_jax.slides import slide as slide_lib
+
+_LOG = logging.getLogger(__name__)
+
+_ROWS = 4096  # embeddings read at once
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportedCells:
+    """Finds the patches of a slide that embeddings computed elsewhere tell of."""
+
+    section: source.EmbeddingsSection
+    data: run_config.DataConfig
+
+    def __call__(
+        self, slide: slide_lib.Slide, parts: Mapping[str, tuple[int, int]]
+    ) -> tiling.Cells:
+        """Patches that lie, with context, within the rows of a split.
+
+        Raises SlideError for a slide without embeddings, WeightsError for those that do not fit.
+        """
+        values = self.section.of_slide(remote.printable(slide.path.name))
+        if values is None:
+            raise slide_lib.SlideError(
+                "expected files of embeddings named as the slides are, got none for "
+                f"{slide.path.name}"
+            )
+        values = values.at_level_0(slide.mpp)
+        _check_rows(values)
+        data = self.data
+        scale = slide.downsample(data.patch_mpp)
+        px, context = data.crops.patch_px, data.crops.context_px
+        width = slide.shape_at(data.patch_mpp)[1]
+        _check_corners(values, slide, px * scale)
+        lefts, tops = np.round(values.corners / scale).astype(int).T
+        within = (lefts - context >= 0) & (lefts + px + context <= width)
+        found = {}
+        for split, (first, last) in parts.items():
+            here = within & (tops - context >= first) & (tops + px + context <= last)
+            found[split] = [
+                plan.Square(0, int(tops[i]), int(lefts[i]), px, px, int(i))
+                for i in np.flatnonzero(here)
+            ]
+        used = sum(map(len, found.values()))
+        if used < len(values):
+            _LOG.warning("%s: %d of %d patches cross a border and are left out",
+                         values.path, len(values) - used, len(values))  # fmt: skip
+        return found
+
+
+def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.ImageUint8]]:
+    """Some of the training patches of a slide that are known already, and their pixels; of a slide
+    that cannot be used, none."""
+    config, mpp = task.config, task.config.patch_mpp
+    try:
+        slide = task.open()
+        try:
+            parts = plan.parts(slide, config.holdout, mpp, task.side)
+            cells = task.find_cells(slide, parts).get("train", [])
+            chosen = np.random.default_rng(0).permutation(len(cells))[:count]
+            squares = [plan.grown(cells[i], config.context_px) for i in chosen]
+            read = lambda s: slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
+            return [(square, read(square)) for square in squares]
+        finally:
+            slide.close()
+    except (ValueError, OSError):  # it is told of when it is tiled
+        return []
+
+
+def _check_rows(values: files.Features) -> None:
+    """Raise WeightsError where a row cannot be read, or is not finite."""
+    for start in range(0, len(values), _ROWS):
+        values.rows(np.arange(start, min(start + _ROWS, len(values))))
+
+
+def _check_corners(values: files.Features, slide: slide_lib.Slide, wanted: float) -> None:
+    height, width = slide.shape
+    x, y = values.corners.T
+    outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise files.WeightsError(
+            f"{values.path}: coords must lie inside {slide.path.name} ({width} × {height} px, x "
+            f"first), got {values.corners[row].tolist()} in row {row}"
+        )
+    if values.patch_px and abs(values.patch_px / wanted - 1) > slide_lib.MPP_TOLERANCE:
+        raise files.WeightsError(
+            f"{values.path}: patches must have {wanted:g} px of {slide.path.name}'s full "
+            "resolution (config.data.crops.patch_px at config.data.patch_mpp), got "
+            f"{values.patch_px}"
+        )

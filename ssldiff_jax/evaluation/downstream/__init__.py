@@ -1,0 +1,1 @@
+"""What is learnt from embeddings and pixels, and how well it predicts."""

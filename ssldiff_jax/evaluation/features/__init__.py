@@ -1,0 +1,1 @@
+"""From images to features: the networks, and the files that features are taken of."""

@@ -1,0 +1,43 @@
+"""A vision-language pair as what reads texts for a prior: pictures are its texts in training."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.encoders import encoder
+from ssldiff_jax.encoders import text as text_lib
+from ssldiff_jax.evaluation.features import zero_shot
+
+
+@dataclasses.dataclass(frozen=True)
+class PairTexts:
+    """One vector a text, whose entries vary by 1; a picture has one in the same space, so that no
+    captions are needed (Ramesh et al. 2022)."""
+
+    pair: zero_shot.Pair
+    num_phrases: int = 1
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.pair.images.dim
+
+    def __call__(self, texts: Sequence[str]) -> text_lib.EncodedText:
+        """Raises ValueError for a text without a word, or longer than the pair reads."""
+        return self._encoded(self.pair.texts(texts))
+
+    def of_images(self, images: Sequence[arrays.ImageUint8]) -> text_lib.EncodedText:
+        """Pictures of any sizes in the place of their descriptions."""
+        vectors = np.zeros((len(images), self.dim), np.float32)
+        shapes = [image.shape for image in images]
+        for shape in dict.fromkeys(shapes):
+            here = [i for i, found in enumerate(shapes) if found == shape]
+            vectors[here] = self.pair.images(np.stack([images[i] for i in here]))
+        return self._encoded(vectors)
+
+    def _encoded(self, vectors: Float[np.ndarray, "B D"]) -> text_lib.EncodedText:
+        scaled = (encoder.unit(vectors) * self.dim**0.5).astype(np.float32)
+        return text_lib.EncodedText(scaled[:, None], np.ones((len(vectors), 1), bool))

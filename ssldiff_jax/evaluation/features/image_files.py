@@ -1,0 +1,92 @@
+"""Images as files of one format: features are taken of what comes back from these."""
+
+import dataclasses
+import io
+import pathlib
+from collections.abc import Callable
+from concurrent import futures
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from ssldiff_jax.core import arrays, machine
+from ssldiff_jax.formats import atomic
+
+T = TypeVar("T")
+Patches = UInt8[np.ndarray, "N s s 3"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """PNG where `jpeg_quality` is 0, else JPEG of this quality, 1…100."""
+
+    jpeg_quality: int = 0
+
+    def __str__(self) -> str:
+        return f"JPEG {self.jpeg_quality}" if self.jpeg_quality else "PNG"
+
+    @property
+    def suffix(self) -> str:
+        """Of a file's name."""
+        return ".jpg" if self.jpeg_quality else ".png"
+
+    def encode(self, image_uint8: arrays.ImageUint8) -> bytes:
+        """The content of a file."""
+        buffer = io.BytesIO()
+        image = Image.fromarray(image_uint8)
+        if self.jpeg_quality:
+            image.save(buffer, "JPEG", quality=self.jpeg_quality)
+        else:
+            image.save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+    def through(self, patches: Patches) -> Patches:
+        """Images as they come back from files; PNG loses nothing."""
+        if not self.jpeg_quality:
+            return patches
+        return np.stack([_decode(io.BytesIO(self.encode(patch))) for patch in patches])
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """Images of one size in a folder, by number: `000000.png`."""
+
+    folder: pathlib.Path
+    format: Format
+
+    def has(self, start: int, stop: int) -> bool:
+        """Whether all numbers from `start` up to `stop` are there."""
+        return all(self._path(number).exists() for number in range(start, stop))
+
+    def write(self, start: int, patches: Patches) -> None:
+        """Write images under the numbers from `start` on, each whole or not at all."""
+
+        def write(number: int) -> None:
+            content = self.format.encode(patches[number - start])
+            atomic.write_atomic(self._path(number), lambda path: path.write_bytes(content))
+
+        _in_threads(write, range(start, start + len(patches)))
+
+    def read(self, start: int, stop: int) -> Patches:
+        """The images from `start` up to `stop`."""
+        return np.stack(_in_threads(self.one, range(start, stop)))
+
+    def one(self, number: int) -> arrays.ImageUint8:
+        """The image of a number."""
+        return _decode(self._path(number))
+
+    def _path(self, number: int) -> pathlib.Path:
+        return self.folder / f"{number:06d}{self.format.suffix}"
+
+
+def _in_threads(work: Callable[[int], T], numbers: range) -> list[T]:
+    """What `work` gives of each number: coders let go of the interpreter."""
+    with futures.ThreadPoolExecutor(machine.cores()) as pool:
+        return list(pool.map(work, numbers))
+
+
+def _decode(file: pathlib.Path | io.BytesIO) -> arrays.ImageUint8:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("RGB"))

@@ -1,0 +1,189 @@
+"""Features of images by whichever network they are asked of, behind one call."""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ssldiff_jax.core import arrays, data_parallel, schema
+from ssldiff_jax.encoders import encoder as encoder_lib
+from ssldiff_jax.encoders import inception, known, vit
+from ssldiff_jax.weights import published
+from ssldiff_jax.weights.tables import clip as clip_weights
+from ssldiff_jax.weights.tables import inception as inception_weights
+
+FID_INCEPTION = "fid-inception"
+CLIP = "clip"
+ANY_SIZE = (FID_INCEPTION, CLIP)
+"""Networks that shrink or stretch an image of any size to what they take."""
+
+Images: TypeAlias = UInt8[np.ndarray, "N H W 3"] | Sequence[arrays.ImageUint8]
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Images of one size → features (N, `dim`), float32, not of unit length.
+
+    Attributes:
+        name: of the network.
+        digest: a 12-digit hash of its weights; features of equal name and digest are the same.
+        dim: length of a feature.
+    """
+
+    name: str
+    digest: str
+    dim: int
+
+    def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
+        """Raises ValueError for images that are not uint8 RGB of one size."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Batched:
+    """A network in batches of one size, shared by this process's devices; its products are exact
+    to float32 on all kinds of them.
+
+    Attributes:
+        program: (params, images uint8 (B, H, W, 3)) → (B, dim), traced once for each image size.
+    """
+
+    name: str
+    digest: str
+    dim: int
+    program: Callable[[Any, jax.Array], jax.Array] = dataclasses.field(repr=False)
+    params: Any = dataclasses.field(repr=False)
+    batch_size: int = 32
+
+    def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
+        """Features, float32."""
+        images = one_size(images)
+        found = [np.zeros((0, self.dim), np.float32)]
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            padding = self.batch_size - len(batch)
+            padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
+            found.append(self._spread(self._placed, padded)[: len(batch)])
+        return np.concatenate(found)
+
+    @functools.cached_property
+    def _spread(self) -> data_parallel.Spread:
+        def run(params: Any, image_uint8: jax.Array) -> jax.Array:
+            with jax.default_matmul_precision("highest"):
+                return self.program(params, image_uint8)
+
+        return data_parallel.Spread(run, data_parallel.local_mesh())
+
+    @functools.cached_property
+    def _placed(self) -> Any:
+        """On the one device there is; several are seen to where work is spread."""
+        return self.params if self._spread.mesh else jax.device_put(self.params)
+
+
+@dataclasses.dataclass(frozen=True)
+class OfEncoder:
+    """A vision transformer that the run trained or loaded; its products are exact to float32 on
+    all kinds of devices."""
+
+    name: str
+    encoder: encoder_lib.Encoder = dataclasses.field(repr=False)
+
+    def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
+        """Embeddings measured from the encoder's origin, float32."""
+        with jax.default_matmul_precision("highest"):
+            return self.encoder(one_size(images))
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.encoder.dim
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A 12-digit hash of weights, origin and architecture."""
+        weights = digest_of({"params": self.encoder.params, "origin": self.encoder.origin})
+        return schema.digest(weights, self.encoder.architecture)
+
+
+def names() -> tuple[str, ...]:
+    """What `load` knows."""
+    return (FID_INCEPTION, CLIP, *known.ENCODERS)
+
+
+def load(name: str, path: str | pathlib.Path, batch_size: int = 32) -> Extractor:
+    """The network called `name`, its weights in a file, or for CLIP in a folder.
+
+    Raises ValueError for another name, WeightsError for a path that holds no such network.
+    """
+    if name == FID_INCEPTION:
+        return fid_inception(path, batch_size)
+    if name == CLIP:
+        return clip_images(path, batch_size)
+    return known_encoder(name, path, batch_size)
+
+
+def fid_inception(path: str | pathlib.Path, batch_size: int = 32) -> Batched:
+    """The network of the Fréchet inception distance, from pytorch-fid's file.
+
+    Raises WeightsError for another file.
+    """
+    params = inception_weights.load_inception(path)
+    return Batched(
+        FID_INCEPTION, digest_of(params), inception.DIM, inception.features, params, batch_size
+    )
+
+
+def clip_images(folder: str | pathlib.Path, batch_size: int = 32) -> Batched:
+    """The image tower of a CLIP as transformers saves it, its vectors projected to the space of
+    texts; the digest covers how images are prepared.
+
+    Raises WeightsError for a folder without one.
+    """
+    found = clip_weights.load_images(folder)
+    digest = schema.digest(digest_of(found.params), found.config, found.pixels)
+    return Batched(CLIP, digest, found.config.tower.dim, found.embed, found.params, batch_size)
+
+
+def known_encoder(name: str, path: str | pathlib.Path, batch_size: int = 32) -> OfEncoder:
+    """A published encoder of `encoders.known`.
+
+    Raises ValueError for another name, WeightsError for a file of another network.
+    """
+    if name not in known.ENCODERS:
+        raise ValueError(f"name must be one of {', '.join(names())}, got {name!r}")
+    architecture = encoder_lib.Architecture.named(name, vit.ViTConfig())
+    params = published.load_encoder(published.ModelFile.read(path), name, architecture)
+    if jax.local_device_count() == 1:
+        params = jax.device_put(params)
+    return OfEncoder(name, encoder_lib.Encoder(architecture, params, batch_size=batch_size))
+
+
+def digest_of(params: Any) -> str:
+    """A 12-digit hash of weights, by name and value."""
+    found = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.ascontiguousarray(leaf).tobytes())
+    return found.hexdigest()[:12]
+
+
+def one_size(images: Any) -> UInt8[np.ndarray, "N H W 3"]:
+    """Images as one array.
+
+    Raises ValueError for a list of several sizes, and for anything but uint8 RGB.
+    """
+    if not isinstance(images, np.ndarray):
+        found = [np.asarray(image) for image in images]
+        shapes = sorted({image.shape for image in found})
+        if len(shapes) > 1:
+            told = ", ".join(map(str, shapes[:4]))
+            raise ValueError(f"images must be of one size, got {len(shapes)}: {told}")
+        images = np.stack(found) if found else np.zeros((0, 1, 1, 3), np.uint8)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"images must be uint8 (N, H, W, 3), got {images.dtype} {images.shape}")
+    return images

@@ -1,0 +1,115 @@
+"""How grids of embeddings that a prior draws compare with real ones."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import moments
+from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, precision_recall
+
+Grids = Float[np.ndarray, "_ k k D"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GridFigures:
+    """Figures of drawn grids; embeddings are white, so that distances count in deviations.
+
+    Attributes:
+        frechet_of_cells: Fréchet distance of cells; blocks of its interval are whole grids.
+        frechet_of_grids: that of whole grids, each seen by its first principal parts.
+        precision: the part of drawn grids that lie among real ones (Kynkäänniemi et al. 2019); None
+            of too few grids (`fidelity.PER_NEIGHBOUR`).
+        recall: the part of real grids that lie among drawn ones; None likewise.
+        neighbours: correlation of cells side by side, over that of real grids.
+        nearest: distance to the nearest training grid, over that of real held-out grids; near 0
+            are copies.
+    """
+
+    frechet_of_cells: intervals.Estimate
+    frechet_of_grids: intervals.Estimate
+    precision: float | None
+    recall: float | None
+    neighbours: float
+    nearest: float
+
+
+_PARTS = 32  # principal parts of a grid: fewer than the grids that are compared
+_NEIGHBOURS = 3
+
+
+def compare(drawn: Grids, real: Grids, training: Grids) -> GridFigures:
+    """Figures of `drawn` against held-out `real` grids."""
+    of_drawn, of_real, of_training = (principal(g, training) for g in (drawn, real, training))
+    return GridFigures(
+        frechet(drawn, real),
+        frechet(of_drawn, of_real),
+        _precision(of_drawn, of_real),
+        _precision(of_real, of_drawn),
+        _neighbours(drawn) / _neighbours(real),
+        float(_nearest(of_drawn, of_training).mean() / _nearest(of_real, of_training).mean()),
+    )
+
+
+def frechet(
+    drawn: Float[np.ndarray, "N *k D"], real: Float[np.ndarray, "M *l D"]
+) -> intervals.Estimate:
+    """Fréchet distance of the vectors of grids, or of one vector each; blocks are whole grids."""
+
+    def blocks(grids: np.ndarray) -> list[moments.Moments]:
+        parts = intervals.blocks_of(len(grids))
+        return [moments.Moments.of(grids[part].reshape(-1, grids.shape[-1])) for part in parts]
+
+    return frechet_interval.frechet_estimate(blocks(drawn), blocks(real))
+
+
+def principal(grids: Grids, training: Grids) -> Float[np.ndarray, "N P"]:
+    """Whole grids as their first principal parts, those of training grids."""
+    flat = training.reshape(len(training), -1)
+    mean = flat.mean(axis=0)
+    parts = min(_PARTS, len(training) - 1, flat.shape[1])
+    _, _, axes = np.linalg.svd(flat[: 20 * _PARTS] - mean, full_matrices=False)
+    return (grids.reshape(len(grids), -1) - mean) @ axes[:parts].T
+
+
+def agreement(
+    asked: Float[np.ndarray, "N K"],
+    drawn: Float[np.ndarray, "N P"],
+    probe: tuple[Float[np.ndarray, "M P"], Float[np.ndarray, "M K"]],
+) -> float:
+    """Correlation of what was asked for with what is found in grids, the mean over all that
+    varies; found by ridge regression from real grids and what they show, the pair `probe`."""
+    features, values = probe
+    ones = lambda x: np.concatenate([x, np.ones((len(x), 1))], axis=1)
+    known, seen = ones(features), ones(drawn)
+    weight = known.shape[0] / 100
+    solution = np.linalg.solve(known.T @ known + weight * np.eye(known.shape[1]), known.T @ values)
+    found = seen @ solution
+    varies = (asked.std(axis=0) > 1e-6) & (found.std(axis=0) > 1e-9)
+    if not varies.any():
+        return 0.0
+    pairs = zip(asked.T[varies], found.T[varies], strict=True)
+    return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]))
+
+
+def _precision(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> float | None:
+    if min(len(points), len(others)) < precision_recall.PER_NEIGHBOUR * _NEIGHBOURS:
+        return None
+    return precision_recall.precision(points, others, k=_NEIGHBOURS)
+
+
+def _nearest(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"]) -> np.ndarray:
+    return _distances(points, others).min(axis=1)
+
+
+def _distances(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
+    a, b = a.astype(np.float64), b.astype(np.float64)  # near ones are small differences
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.sqrt(np.maximum(square, 0))
+
+
+def _neighbours(grids: Grids) -> float:
+    """Mean correlation of cells side by side, over both directions."""
+    centred = grids - grids.mean(axis=(0, 1, 2))
+    products = [(centred[:, :, 1:] * centred[:, :, :-1]), (centred[:, 1:] * centred[:, :-1])]
+    return float(np.mean([p.mean() for p in products]) / np.mean(centred**2))

@@ -1,0 +1,182 @@
+"""Kernel distance between sets of features (KID, Bińkowski et al. 2018)."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.evaluation.metrics import intervals, pairwise
+
+_NAMES = ("generated", "real")
+LEAST = 40
+"""Features on either side that an interval needs: cubes of fewer are too skewed for Student's t."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SubsetDistance:
+    """The kernel distance as torch-fidelity reports it.
+
+    Attributes:
+        mean: of the subsets' distances.
+        std: of the subsets' distances; of one subset, not of `mean`.
+        subsets: how many.
+        size: how many features of either side a subset has.
+        counts: how many features there are, generated and real.
+    """
+
+    mean: float
+    std: float
+    subsets: int
+    size: int
+    counts: tuple[int, int]
+
+
+def kid(
+    generated: Float[np.ndarray, "N D"],
+    real: Float[np.ndarray, "M D"],
+    *,
+    blocks: int | None = None,
+    paired: bool = False,
+    least: int = LEAST,
+) -> intervals.Estimate:
+    """Squared maximum mean discrepancy under (xᵀy/D + 1)³: the unbiased U-statistic of all pairs,
+    negative at times.
+
+    The interval is of the jackknife that leaves out each of some contiguous blocks
+    (`estimate.blocks_of`) once, exact from the kernel's row sums; None leaves out each feature
+    and takes all as independent. Where features of a block are alike, pairs of them bias the
+    figure, which blocks take off too. Where feature i was generated from real feature i, as
+    `paired` says, both are left out together, and that each is near its own is taken off as bias.
+    At least 3 features on each side, and 2 beside each block; fewer than `least` have no interval.
+    Of sides whose vectors are all the same there is no figure.
+    """
+    pairwise.require(generated, real, 3, _NAMES)
+    if pairwise.is_all_same(generated) and pairwise.is_all_same(real):
+        return intervals.Estimate.all_same((len(generated), len(real)))
+    across = _cross_sums(generated, real)
+    a, b = _Side(generated, _sums(generated), across[0]), _Side(real, _sums(real), across[1])
+    counts = len(generated), len(real)
+    value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
+    if min(counts) < least:
+        reason = f"{min(counts)} vectors, {least} needed"
+        return intervals.Estimate.too_few(float(value), counts, reason)
+    if paired:
+        side = _left_out_in_pairs(a, b, blocks)
+        return intervals.jackknife(float(value), counts, [side], of="pairs of blocks")
+    sides = []
+    for side, other in ((a, b), (b, a)):
+        within, across, sizes = _without(side, blocks)
+        across /= (len(side.features) - sizes) * len(other.features)
+        sides.append(intervals.LeftOut(within + other.within - 2 * across, sizes))
+    return intervals.jackknife(float(value), counts, sides)
+
+
+def kid_of_subsets(
+    generated: Float[np.ndarray, "N D"],
+    real: Float[np.ndarray, "M D"],
+    *,
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 0,
+) -> SubsetDistance:
+    """`kid`'s figure over random subsets of equal size, torch-fidelity's protocol."""
+    pairwise.require(generated, real, 2, _NAMES)
+    smaller = min(len(generated), len(real))
+    if not 2 <= size <= smaller:
+        raise ValueError(f"expected subsets of 2 to {smaller} features, got size={size}")
+    generator = np.random.default_rng(seed)
+    draw = lambda features: features[generator.choice(len(features), size, replace=False)]
+    found = [_distance(draw(generated), draw(real)) for _ in range(subsets)]
+    counts = (len(generated), len(real))
+    return SubsetDistance(float(np.mean(found)), float(np.std(found)), subsets, size, counts)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Side:
+    """One of two sets, with the kernel's sums over each feature's pairs: those within the set, and
+    those across to the other."""
+
+    features: Float[np.ndarray, "N D"]
+    own: Float[np.ndarray, "N"]
+    across: Float[np.ndarray, "N"]
+
+    @property
+    def within(self) -> float:
+        """The kernel's mean over pairs within."""
+        return _mean_of_pairs(self.own)
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> float:
+    across = _cross_sums(a, b)[0].sum() / (len(a) * len(b))
+    return float(_mean_of_pairs(_sums(a)) + _mean_of_pairs(_sums(b)) - 2 * across)
+
+
+def _mean_of_pairs(sums: Float[np.ndarray, "N"]) -> float:
+    return float(sums.sum() / (len(sums) * (len(sums) - 1)))
+
+
+def _without(side: _Side, blocks: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean over pairs within, sum over pairs across, size of the block): without each block."""
+    n = len(side.features)
+    parts = _parts(n, blocks)
+    sizes = intervals.sizes_of(parts)
+    left = n - sizes
+    if left.min() < 2:
+        raise ValueError(f"expected blocks that leave 2 of {n} vectors, got {len(parts)} blocks")
+    sums = lambda rows: np.array([rows[part].sum() for part in parts])
+    # A block's own pairs are in two of its rows.
+    pairs = np.array([_sums(side.features[p]).sum() if p.stop - p.start > 1 else 0 for p in parts])
+    within = (side.own.sum() - 2 * sums(side.own) + pairs) / (left * (left - 1))
+    return within, side.across.sum() - sums(side.across), sizes
+
+
+def _left_out_in_pairs(a: _Side, b: _Side, blocks: int | None) -> intervals.LeftOut:
+    """The distance without each block of both sides."""
+    n = len(a.features)
+    if n != len(b.features):
+        raise ValueError(f"expected vectors in pairs, got {n} and {len(b.features)}")
+    (of_a, across_a, sizes), (of_b, across_b, _) = (_without(side, blocks) for side in (a, b))
+    # What both leave out is taken off twice.
+    both = np.array([_cross_sums(a.features[p], b.features[p])[0].sum() for p in _parts(n, blocks)])
+    across = across_a + across_b - a.across.sum() + both
+    return intervals.LeftOut(of_a + of_b - 2 * across / (n - sizes) ** 2, sizes)
+
+
+def _parts(count: int, blocks: int | None) -> list[slice]:
+    return intervals.blocks_of(count, count if blocks is None else blocks)
+
+
+def _sums(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N"]:
+    """Sums of the kernel's rows without the diagonal; each pair is computed once."""
+    found = np.zeros(len(x))
+    for part in pairwise.rows(len(x), len(x)):
+        values = _kernel(x[part], x[part.start :])
+        size = part.stop - part.start
+        np.fill_diagonal(values, 0)
+        found[part] += values.sum(axis=1)
+        found[part.stop :] += values[:, size:].sum(axis=0)
+    return found
+
+
+def _cross_sums(
+    a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]
+) -> tuple[Float[np.ndarray, "N"], Float[np.ndarray, "M"]]:
+    """Sums of the kernel's rows and columns."""
+    of_a, of_b = np.zeros(len(a)), np.zeros(len(b))
+    for part in pairwise.rows(len(a), len(b)):
+        values = _kernel(a[part], b)
+        of_a[part] = values.sum(axis=1)
+        of_b += values.sum(axis=0)
+    return of_a, of_b
+
+
+def _kernel(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
+    """Products in the features' precision, float32 or better, the rest in float64: the distance
+    is a small difference of large sums."""
+    dtype = np.result_type(a, b, np.float32)
+    base = (a.astype(dtype, copy=False) @ b.astype(dtype, copy=False).T).astype(np.float64)
+    base /= a.shape[1]
+    base += 1
+    cube = base * base
+    cube *= base
+    return cube

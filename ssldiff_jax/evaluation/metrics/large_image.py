@@ -1,0 +1,75 @@
+"""Figures of a large image against its reference, in the features of an encoder."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.encoders import encoder as encoder_lib
+from ssldiff_jax.evaluation.metrics import frechet, pixels
+
+EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A synthetic large image and the region whose embeddings it was drawn from."""
+
+    image: arrays.ImageUint8
+    reference: arrays.ImageUint8
+
+
+def cell_similarity(pair: Pair, embed: EmbedFn, side: int) -> Float[np.ndarray, "N N"]:
+    """Cosines of every synthetic cell (rows) with every reference cell (columns)."""
+    unit = lambda image: encoder_lib.unit(embed(pixels.cut_cells(image, side)))
+    return unit(pair.image) @ unit(pair.reference).T
+
+
+def cells(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
+    """embedding_similarity (mean of matching cells, and of all others: None where each pair is
+    one cell) and cell_retrieval_top1 (within each pair)."""
+    cosines = [cell_similarity(pair, embed, side) for pair in pairs]
+    matching = np.concatenate([np.diagonal(c) for c in cosines])
+    others = np.concatenate([c[~np.eye(len(c), dtype=bool)] for c in cosines])
+    top1 = np.concatenate([np.argmax(c, axis=1) == np.arange(len(c)) for c in cosines])
+    return {
+        "embedding_similarity": {
+            "mean": matching.mean(),
+            "shuffled": others.mean() if len(others) else None,
+        },
+        "cell_retrieval_top1": top1.mean(),
+        "num_cells": len(matching),
+    }
+
+
+def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
+    """Uncorrected Fréchet distances: `crop_fd_uncorrected` and `fd_floor_uncorrected` both compare
+    a lattice of real cells with one moved by half a cell, of the same places; that of the former is
+    synthetic, that of the floor real. Images are pooled before.
+    """
+    pool = lambda found: encoder_lib.unit(embed(np.concatenate(found)))
+    real = pool([pixels.cut_cells(p.reference, side) for p in pairs])
+    real_moved = pool([pixels.cut_cells(p.reference, side, side // 2) for p in pairs])
+    synthetic = pool([pixels.cut_cells(p.image, side, side // 2) for p in pairs])
+    return {
+        "crop_fd_uncorrected": frechet.frechet_distance(real, synthetic),
+        "fd_floor_uncorrected": frechet.frechet_distance(real, real_moved),
+    }
+
+
+def patch_distance(
+    real: list[arrays.ImageUint8], drawn: list[arrays.ImageUint8], embed: EmbedFn, side: int
+) -> float:
+    """Fréchet distance between the pooled cells of two lists of images, uncorrected."""
+    pool = lambda pages: np.concatenate([pixels.cut_cells(page, side) for page in pages])
+    return cell_distance(pool(real), pool(drawn), embed)
+
+
+def cell_distance(
+    a: UInt8[np.ndarray, "N s s 3"], b: UInt8[np.ndarray, "M s s 3"], embed: EmbedFn
+) -> float:
+    """Fréchet distance between unit features of two sets of cells, uncorrected."""
+    of_a, of_b = (encoder_lib.unit(embed(cells)) for cells in (a, b))
+    return frechet.frechet_distance(of_a, of_b)

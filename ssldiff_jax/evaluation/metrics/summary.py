@@ -1,0 +1,93 @@
+"""Every figure of two sets of features."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import moments
+from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, kid, precision_recall
+from ssldiff_jax.evaluation.metrics import halves as halves_lib
+
+LEAST = 6
+"""Features that all figures need, of either kind: more than density has neighbours."""
+
+
+_MOST_REPEATED = 0.05
+_MOST_COPIES = 5  # of one image, where blocks are smaller
+
+
+def figures(
+    drawn: Float[np.ndarray, "N D"],
+    real: Float[np.ndarray, "M D"],
+    reference: moments.Moments | None = None,
+    *,
+    cases: Sequence[str],
+    paired: bool = False,
+) -> dict[str, Any]:
+    """`frechet`, `kid` and `fidelity` with intervals, or with the reason why they have none; and
+    `frechet_real_against_real`, the same distance between halves of the real features, `parted` by
+    the `cases` that these are of.
+
+    Features of one slide should lie side by side; `paired` where each was drawn from the real one
+    of the same index. With `reference` the Fréchet distance is to
+    published moments, which count as known exactly; the rest is to `real`.
+
+    Distances have no interval where vectors are copies of others (`repeated`). Where `cases`, how
+    many there are, is below `estimate.BLOCKS`, intervals are of these cases and not of others: of
+    two or five each block is a part of one, and what differs from case to case is not in them.
+    """
+    of_drawn, of_real = repeated(drawn), repeated(real)
+    sides = [reference] if reference else frechet_interval.blocks_of(real)
+    found = {
+        "frechet": _unless(
+            of_drawn or (None if reference else of_real),
+            frechet_interval.frechet_estimate(
+                frechet_interval.blocks_of(drawn), sides, paired=paired and not reference
+            ),
+        ),
+        "fidelity": precision_recall.compare(drawn, real),
+        "kid": _unless(
+            of_drawn or of_real, kid.kid(drawn, real, blocks=intervals.BLOCKS, paired=paired)
+        ),
+    }
+    told = {name: dataclasses.asdict(figure) for name, figure in found.items()}
+    apart = _real_against_real(real, cases, of_real)
+    return told | {"frechet_real_against_real": apart, "cases": len(set(cases))}
+
+
+def repeated(features: Float[np.ndarray, "N D"]) -> str | None:
+    """Why features give no interval where more than a twentieth are copies of others; else None.
+
+    N of which half are copies tell as much as N/2, which blocks do not see where a copy is far
+    from what it is of: the bias that they take off is half of what there is. A value that more
+    have than a block holds is no copy but one of the population's: blank images.
+    """
+    count = len(features)
+    classes = collections.Counter(row.tobytes() for row in np.ascontiguousarray(features))
+    most = max(count // intervals.BLOCKS, _MOST_COPIES)
+    copies = sum(size - 1 for size in classes.values() if size <= most)
+    if copies <= _MOST_REPEATED * count:
+        return None
+    return f"{count} vectors, {copies} of them copies of others"
+
+
+def _unless(reason: str | None, found: intervals.Estimate) -> intervals.Estimate:
+    """An estimate without its interval where there is a reason."""
+    if reason is None or found.corrected is None:
+        return found
+    return intervals.Estimate.too_few(found.uncorrected, found.counts, reason)
+
+
+def _real_against_real(
+    real: Float[np.ndarray, "M D"], cases: Sequence[str], reason: str | None
+) -> dict[str, Any]:
+    if len(cases) != len(real):
+        raise ValueError(f"expected a case for each of {len(real)} vectors, got {len(cases)}")
+    parted = halves_lib.Halves.of_cases(cases)
+    sides = (frechet_interval.blocks_of(real[half]) for half in (parted.first, parted.second))
+    found = _unless(reason, frechet_interval.frechet_estimate(*sides))
+    return dataclasses.asdict(found) | {"parted": parted.by}

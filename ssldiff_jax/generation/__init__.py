@@ -1,0 +1,1 @@
+"""Trained models as a library: embeddings, large images and grids that a prior samples."""

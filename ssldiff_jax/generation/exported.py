@@ -1,0 +1,222 @@
+"""Models in a folder of their own: safetensors that say what they are, and how they are read.
+
+`denoiser.safetensors` is enough to generate from embeddings. Beside it may lie
+`encoder.safetensors`, which embeds images, and `prior.safetensors`, which makes grids.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.encoders import encoder, known
+from ssldiff_jax.formats import tensors as reader
+from ssldiff_jax.generation import models, prior_sampler
+from ssldiff_jax.prior import conditions, network, whitening
+from ssldiff_jax.runs import artifacts, region_labels
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import stored_config
+from ssldiff_jax.weights import names, published
+
+FORMAT = 1
+"""Raised where an older reader would misunderstand a file."""
+
+DENOISER, ENCODER, PRIOR = (f"{name}.safetensors" for name in ("denoiser", "encoder", "prior"))
+_KEY = "ssldiff_jax"
+_UNDER = "prior"
+_NOT_STATED = "not stated"
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What the head of every exported file says.
+
+    Attributes:
+        config: of the run, whole; of files that it names, the names without their folders.
+        mpp: microns per pixel of what the models generate.
+        encoder: name, digest, dimension and licence of what made the embeddings.
+        licence: of the models, as whoever exported them states it.
+        versions: of the code that trained them.
+    """
+
+    config: Mapping[str, Any]
+    mpp: float
+    encoder: Mapping[str, Any]
+    licence: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls, config: run_config.RunConfig, trained: models.Models, versions: Mapping[str, str]
+    ) -> "Card":
+        """The card of models that a run trained."""
+        name = config.encoder.name
+        licence = config.export.licence or _NOT_STATED
+        own, elsewhere = name == encoder.OWN, bool(config.embeddings.source)
+        about = {
+            "name": "embeddings computed elsewhere" if elsewhere else name,
+            "dim": trained.denoiser.config.embedding_dim,
+            "digest": trained.encoder and artifacts.encoder_digest(trained.encoder),
+            "licence": licence if own else known.ENCODERS[name].licence,
+        }
+        if elsewhere:
+            about["licence"] = _NOT_STATED
+        values = _without_folders(dataclasses.asdict(config))
+        return cls(values, config.data.patch_mpp, about, licence, versions)
+
+    @classmethod
+    def read(cls, path: pathlib.Path) -> "Card | None":
+        """The card of a file; None where it is no export.
+
+        Raises WeightsError for an export of a later format.
+        """
+        text = reader.metadata(path).get(_KEY)
+        if text is None:
+            return None
+        told = json.loads(text)
+        if told.pop("format") > FORMAT:
+            raise reader.WeightsError(
+                f"{path}: expected an export of format {FORMAT} or earlier, got a later one"
+            )
+        return cls(**told)
+
+    def head(self, **more: Any) -> dict[str, str]:
+        """The card as a file's metadata, and what else its reader needs."""
+        plain = {"format": FORMAT} | dataclasses.asdict(self)
+        return {_KEY: json.dumps(plain)} | {key: json.dumps(value) for key, value in more.items()}
+
+
+def write(folder: pathlib.Path, trained: models.Models, card: Card) -> list[pathlib.Path]:
+    """Write models into `folder`; returns the files, each of which has the card.
+
+    A published encoder that was used as it is stays where it is: the card names it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = schema.build(run_config.RunConfig, card.config)
+    stage, scaling = trained.autoencoder, trained.autoencoder.scaling
+    published.export(
+        folder / DENOISER,
+        *published.denoiser_parts(trained.denoiser.config, trained.params),
+        (published.autoencoder_names({}, stage.config), stage.params),
+        metadata=card.head(),
+        latent_scale=scaling.latent_scale,
+        latent_shift=scaling.latent_shift,
+    )
+    written = [folder / DENOISER]
+    if trained.encoder is not None and config.encoder.train.num_steps:
+        sizes, name = trained.encoder.architecture.vit, config.encoder.name
+        family = "timm" if name == encoder.OWN else known.ENCODERS[name].names
+        table = published.encoder_names(sizes, family)
+        published.export(
+            folder / ENCODER,
+            (table, trained.encoder.params),
+            metadata=card.head(),
+            origin=trained.encoder.origin,
+        )
+        written.append(folder / ENCODER)
+    if trained.prior is not None:
+        _write_prior(folder / PRIOR, trained.prior, card)
+        written.append(folder / PRIOR)
+    return written
+
+
+def find(source: pathlib.Path) -> pathlib.Path | None:
+    """The denoiser's file, where `source` is it or its folder; None for anything else."""
+    path = source / DENOISER if source.is_dir() else source
+    return path if Card.read(path) else None
+
+
+def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
+    """The config and the models of `path`, an exported denoiser, with those beside it.
+
+    Raises WeightsError for files that do not fit, or are of another run.
+    """
+    card = Card.read(path)
+    config = schema.build(run_config.RunConfig, stored_config.complete(card.config))
+    file = published.ModelFile.read(path)
+    embeds = _encoder(path.parent, config, card)
+    prior = path.parent / PRIOR
+    return config, dataclasses.replace(
+        models.Models.of_file(file, config, file),
+        encoder=embeds,
+        prior=_read_prior(prior, config) if prior.exists() else None,
+    )
+
+
+def _encoder(
+    folder: pathlib.Path, config: run_config.RunConfig, card: Card
+) -> encoder.Encoder | None:
+    """The encoder beside a denoiser: its own, or the published one's file under its old name."""
+    section = config.encoder
+    if config.embeddings.source:
+        return None
+    path = folder / (ENCODER if section.train.num_steps else section.weights)
+    if not path.exists():
+        return None
+    found = models.encoder_of(str(path), section)
+    if artifacts.encoder_digest(found) != card.encoder["digest"]:
+        raise reader.WeightsError(
+            f"{path} must be the encoder {card.encoder['digest']} that made the embeddings, got "
+            f"{artifacts.encoder_digest(found)}"
+        )
+    return found
+
+
+def _abstract_prior(section: Any, spec: conditions.ConditionSpec, side: int, dim: int) -> Any:
+    """Shapes of a prior's parameters."""
+    return names.abstract(
+        network.GridDenoiser(section.network, spec),
+        jnp.zeros((1, side, side, dim)),
+        jnp.zeros(1, jnp.int32),
+        jnp.zeros((1, spec.dim)),
+    )
+
+
+def _write_prior(path: pathlib.Path, prior: prior_sampler.GridPrior, card: Card) -> None:
+    white = prior.white
+    published.export(
+        path,
+        (names.own_names(prior.params, _UNDER), prior.params),
+        metadata=card.head(
+            side=prior.side, spec=dataclasses.asdict(prior.spec), scales=prior.scales
+        ),
+        mean=white.mean,
+        matrix=white.matrix,
+        inverse=white.inverse,
+    )
+
+
+def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampler.GridPrior:
+    head = reader.metadata(path)
+    if missing := {"side", "spec", "scales"} - head.keys():
+        raise reader.WeightsError(f"{path}: expected an exported prior, got no {sorted(missing)}")
+    side, told, scales = (json.loads(head[key]) for key in ("side", "spec", "scales"))
+    spec = conditions.ConditionSpec(**{k: tuple(v) if isinstance(v, list) else v
+                                       for k, v in told.items()})  # fmt: skip
+    tensors = reader.read(path)
+    white = whitening.Whitening(tensors["mean"], tensors["matrix"], tensors["inverse"])
+    like = _abstract_prior(config.prior, spec, side, len(white.mean))
+    params = names.own_names(like, _UNDER).load(tensors, like, str(path))
+    asked = config.prior.conditions
+    beside = path.parent / asked.text_encoder
+    text = None
+    if asked.text_encoder and beside.exists():
+        asked = dataclasses.replace(asked, text_encoder=str(beside))
+        text = region_labels.text_encoder(asked)
+    return prior_sampler.GridPrior(config.prior, side, spec, scales, white, params, text)
+
+
+def _without_folders(value: Any) -> Any:
+    """Settings in which a file is named without its folder, which is the trainer's own affair;
+    rules of a mesh stay, whose patterns have slashes too."""
+    if isinstance(value, Mapping):
+        return {k: v if k == "mesh" else _without_folders(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_without_folders(v) for v in value]
+    if isinstance(value, str) and "/" in value:
+        return ",".join(pathlib.PurePath(part).name for part in value.split(","))
+    return value

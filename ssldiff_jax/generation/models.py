@@ -1,0 +1,74 @@
+"""The models that a generator draws with: of a run, or of published weights."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.encoders import encoder
+from ssldiff_jax.generation import prior_sampler
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.weights import published
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """What a generator draws with; without an encoder it starts from embeddings only."""
+
+    encoder: encoder.Encoder | None
+    autoencoder: autoencoder.TrainedAutoencoder
+    denoiser: conditioning.Denoiser
+    params: Any
+    prior: prior_sampler.GridPrior | None = None
+
+    @classmethod
+    def of_run(cls, context: stage.Context, step: int | None = None) -> "Models":
+        """The models of a work directory, the denoiser's weights of a step or the latest."""
+        denoiser, params = artifacts.load_denoiser(context, step)
+        imported = bool(context.config.embeddings.source)
+        encoder_ = None if imported else artifacts.load_encoder(context)
+        trained = (context.folder("prior") / "results.json").exists()
+        prior = prior_sampler.GridPrior.of_run(context) if trained else None
+        return cls(encoder_, artifacts.load_autoencoder(context), denoiser, params, prior)
+
+    @classmethod
+    def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":
+        """The models of a published checkpoint; the encoder of `config.encoder.weights`, and the
+        first stage of `config.autoencoder.weights` where it is not in the checkpoint itself."""
+        file, own = published.ModelFile.read(path), config.autoencoder.weights
+        found = cls.of_file(file, config, published.ModelFile.read(own) if own else file)
+        if not config.encoder.weights:
+            return found
+        embeds = encoder_of(config.encoder.weights, config.encoder)
+        return dataclasses.replace(found, encoder=embeds)
+
+    @classmethod
+    def of_file(
+        cls,
+        file: published.ModelFile,
+        config: run_config.RunConfig,
+        first_stage: published.ModelFile,
+    ) -> "Models":
+        """The denoiser of a file and the autoencoder of `first_stage`, without an encoder."""
+        sizes, section = published.conditioner_sizes(file), config.denoiser
+        denoiser = dataclasses.replace(section, region_dim=sizes.region).model(
+            sizes.patch, config.num_cells
+        )
+        model = config.autoencoder.model
+        params = published.load_autoencoder(first_stage, model)
+        scaling = published.latent_scaling(file, model)
+        return cls(
+            None,
+            autoencoder.TrainedAutoencoder(model, params, scaling),
+            conditioning.Denoiser(denoiser),
+            published.load_denoiser(file, denoiser),
+        )
+
+
+def encoder_of(path: str, section: run_config.EncoderSection) -> encoder.Encoder:
+    """The encoder of a file of weights, with the architecture that a config names."""
+    file = published.ModelFile.read(path)
+    params = published.load_encoder(file, section.name, section.architecture)
+    return encoder.Encoder(section.architecture, params, file.tensors.get("origin", 0.0))

@@ -1,0 +1,139 @@
+"""Images that a user names beside the slides of a run, read as the run reads its slides."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import rasterio
+from rasterio.enums import ColorInterp
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.sampler import conditions
+from ssldiff_jax.slides import content, ground, pyramid, remote, tiff
+from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.weights import published
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class UserImage:
+    """A slide, a raster or an image at the scale of a run's patches.
+
+    Attributes:
+        size: height and width, px.
+        read: its pixels, as they are needed.
+        place: where they lie on the ground, if anywhere.
+    """
+
+    size: tuple[int, int]
+    read: conditions.ReadFn
+    place: ground.Georeference | None
+
+    @classmethod
+    def open(cls, data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> "UserImage":
+        """Open a path or an address by `data.reading`.
+
+        Its microns per pixel are `mpp`, else `data.mpp`, else what the file says, else those of
+        patches. Raises SlideError for a file that is no image or has no one scale, ValueError for
+        one without a whole patch.
+        """
+        slide = open_slide(data, path, mpp=mpp)
+        _LOG.info("%s has %g µm per pixel, read at %g", path, slide.mpp, data.patch_mpp)
+        size, px = slide.shape_at(data.patch_mpp), data.crops.patch_px
+        if min(size) < px:
+            raise ValueError(
+                f"{path} must hold a cell of {px} px at {data.patch_mpp:g} µm/px, got "
+                f"{size[0]} × {size[1]} px"
+            )
+        read = lambda top, left, height, width: slide.read_region(
+            top, left, height, width, mpp=data.patch_mpp
+        )
+        place = pyramid.georeference(slide.path, data.patch_mpp, native_mpp=slide.mpp)
+        return cls(size, read, place)
+
+    @property
+    def pixels(self) -> arrays.ImageUint8:
+        """All of them, in memory."""
+        return self.read(0, 0, *self.size)
+
+
+def open_slide(data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> slide_lib.Slide:
+    """The slide of a path or an address. Raises SlideError."""
+    options = {"mpp": mpp or data.mpp or None, "otherwise_mpp": data.patch_mpp}
+    if remote.is_remote(path):
+        return remote.open_remote(path, open_copy=_open_file, reading=data.reading, **options)
+    return _open_file(pathlib.Path(path).expanduser(), reading=data.reading, **options)
+
+
+def _open_file(
+    file: pathlib.Path, *, reading: reading_lib.ReadingConfig, **options: Any
+) -> slide_lib.Slide:
+    found = reading.of_picture(file)
+    if found != reading:
+        _LOG.info("%s is a picture: config.data.reading.bands, low and high are of rasters", file)
+    return slide_lib.open_slide(file, reading=found, **options)
+
+
+def read_mask(path: str) -> arrays.ImageUint8:
+    """The stored pixels of an image that is no picture of anything: no reading applies, no scale.
+
+    Raises SlideError for a file that is no image, has transparent pixels, or holds 0 and 1 for
+    black and white.
+    """
+    if remote.is_remote(path):
+        slide = remote.open_remote(path, mpp=1.0)
+    else:
+        slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), mpp=1.0)
+    try:
+        found = slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+        _fill_missing(found, slide.path, path)
+    finally:
+        slide.close()
+    if found.max() == 1:
+        raise slide_lib.SlideError(
+            f"expected a mask of 0 (black) to 255 (white), got 0…1 in {path}"
+        )
+    return found
+
+
+def _fill_missing(image_uint8: arrays.ImageUint8, file: pathlib.Path, path: str) -> None:
+    """What is missing in a slide is white: in a mask, it has the value that stands for no data."""
+    try:
+        raster = rasterio.open(file)
+    except rasterio.errors.RasterioIOError:
+        return  # scanners' formats have no such pixels
+    with raster:
+        missing = raster.dataset_mask() < 255
+        if not missing.any():
+            return
+        if not _stores_no_data(raster, file):
+            raise slide_lib.SlideError(
+                f"expected a mask of black and white alone, got transparent pixels in {path}"
+            )
+        image_uint8[missing] = int(raster.nodata)
+
+
+def _stores_no_data(raster: rasterio.DatasetReader, file: pathlib.Path) -> bool:
+    """Whether a missing pixel has one value of 8 bits, at the place where it is read."""
+    if raster.driver != "GTiff" or raster.dtypes[0] != "uint8" or raster.nodata is None:
+        return False
+    layout = tiff.layout(file)
+    is_upright = layout.page == 0 and layout.orientation == 1
+    return is_upright and raster.colorinterp[0] != ColorInterp.palette
+
+
+def fingerprint(path: str, key: str = "") -> Any:
+    """What tells a file or an address from others of its name; None for no path.
+    `key` is what names it.
+
+    Raises WeightsError for a file that is not there.
+    """
+    if remote.is_remote(path):
+        return remote.fingerprint(path)
+    found = published.fingerprint(path, key)
+    beside = content.files_of(pathlib.Path(path).expanduser())[1:] if found else ()
+    return found | {"beside": [published.fingerprint(str(p)) for p in beside]} if beside else found

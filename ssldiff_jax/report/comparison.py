@@ -1,0 +1,159 @@
+"""Several runs side by side: their figures, and in what their configs differ.
+
+Read from each work directory: `config.json`, and what there is of `evaluate/results.json`,
+`prior/results.json` and the `done.json` of stages.
+"""
+
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import charts, goals
+from ssldiff_jax.report import metrics as metrics_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A number of a run: the file that has it, the keys that lead to it, and what is better."""
+
+    title: str
+    file: str
+    keys: tuple[str, ...]
+    better: Literal["higher", "lower", "one"]
+
+
+_EVALUATED = "evaluate/results.json"
+_of_drawn = lambda ruler: ("seams", ruler, "generated", "value")
+_FIDELITY = ("patches", "judge", "fidelity")
+
+# By the encoder, and a second time by the judge.
+_FEATURES = (
+    Figure("embedding similarity", _EVALUATED, ("embedding_similarity", "mean"), "higher"),
+    Figure("cell retrieval, top 1", _EVALUATED, ("cell_retrieval_top1",), "higher"),
+    Figure(
+        "Fréchet distance, large image, uncorrected", _EVALUATED, ("crop_fd_uncorrected",), "lower"
+    ),
+    Figure(
+        "Fréchet distance, cells alone, uncorrected", _EVALUATED, ("patch_fd_uncorrected",), "lower"
+    ),
+)
+_OTHERS = (
+    Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
+    Figure("steps across the last window lines", _EVALUATED, _of_drawn("last_step"), "one"),
+    Figure("steps at the worst phase", _EVALUATED, _of_drawn("worst_phase"), "lower"),
+    Figure("steps across borders of cells", _EVALUATED, _of_drawn("cell_lines"), "one"),
+    Figure("KID, by the judge", _EVALUATED, ("patches", "judge", "kid"), "lower"),
+    Figure("precision, by the judge", _EVALUATED, (*_FIDELITY, "precision"), "higher"),
+    Figure("recall, by the judge", _EVALUATED, (*_FIDELITY, "recall"), "higher"),
+    Figure("large images, crops, by the judge", _EVALUATED, ("large", "judge", "crops"), "lower"),
+    Figure("large images, whole, by the judge", _EVALUATED, ("large", "judge", "whole"), "lower"),
+    Figure("memorised patches", _EVALUATED, ("memorisation", "fraction"), "lower"),
+    Figure(
+        "prior: Fréchet distance of cells",
+        "prior/results.json",
+        ("prior", "frechet_of_cells"),
+        "lower",
+    ),
+    Figure("reconstruction PSNR, dB", "autoencoder/done.json", ("facts", "psnr"), "higher"),
+    Figure("reconstruction SSIM", "autoencoder/done.json", ("facts", "ssim"), "higher"),
+    Figure("seconds of denoiser training", "denoiser/done.json", ("seconds",), "lower"),
+    Figure("seconds of sampling", "sample/done.json", ("seconds",), "lower"),
+)  # fmt: skip
+
+
+def _judged(figure: Figure) -> Figure:
+    title, keys = f"{figure.title}, by the judge", ("judge", *figure.keys)
+    return dataclasses.replace(figure, title=title, keys=keys)
+
+
+FIGURES = (*(each for f in _FEATURES for each in (f, _judged(f))), *_OTHERS)
+
+_BETTER = {
+    "higher": ("↑", "higher is better"),
+    "lower": ("↓", "lower is better"),
+    "one": ("→ 1", "1 is best"),
+}
+
+
+def comparison(workdirs: Sequence[pathlib.Path]) -> str:
+    """Tables of the figures and of the config keys whose values differ, a column a run.
+
+    A dash stands for what a run has not, or has too little data to tell. Raises ValueError that
+    names the first work directory without a config.
+    """
+    workdirs = [pathlib.Path(path) for path in workdirs]
+    configs = [metrics_lib.read(path / "config.json") for path in workdirs]
+    names = _names(workdirs)
+    figures = [(figure, [_value(path, figure) for path in workdirs]) for figure in FIGURES]
+    rows = "".join(_figure_row(f, values) for f, values in figures if set(values) != {None})
+    return (
+        '<p class="hint">Figures depend on the encoder, the data and the regions of a run: where '
+        "these differ below, they are not of one kind. The best of a row is marked: the highest "
+        "(↑), the lowest (↓), or the one nearest to 1. A dash: a run has no such figure, or too "
+        "few vectors for one, as its own page says.</p>"
+        f"{_table('figures of the runs', names, rows)}<h4>In what the configs differ</h4>"
+        f"{_differences(names, configs)}"
+    )
+
+
+def _names(workdirs: Sequence[pathlib.Path]) -> list[str]:
+    """The last parts of paths: as many as tell them apart."""
+    paths = [path.resolve().parts for path in workdirs]
+    most = max((len(parts) for parts in paths), default=1)
+    for count in range(1, most + 1):
+        names = ["/".join(parts[-count:]) for parts in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return names
+
+
+def _value(workdir: pathlib.Path, figure: Figure) -> float | None:
+    path = workdir / figure.file
+    found = atomic.read_json(path) if path.exists() else None
+    for key in figure.keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    found = goals.point(found) if goals.is_estimate(found) else found
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _figure_row(figure: Figure, values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    cost = {"higher": lambda v: -v, "lower": lambda v: v, "one": lambda v: abs(v - 1)}
+    best = min(known, key=cost[figure.better])
+    cells = "".join(
+        f'<td class="best"><small>best</small> {charts.number(value)}</td>'
+        if value == best and len(set(known)) > 1
+        else f"<td>{charts.number(value)}</td>"
+        for value in values
+    )
+    sign, said = _BETTER[figure.better]
+    hint = f'<span role="img" aria-label="{said}" title="{said}">{sign}</span>'
+    return f'<tr><th scope="row">{figure.title} {hint}</th>{cells}</tr>'
+
+
+def _differences(names: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str:
+    flat = [schema.flatten(metrics_lib.science(config)) for config in configs]
+    keys = sorted({key for config in flat for key in config})
+    rows = []
+    for key in keys:
+        said = [json.dumps(c[key]) if key in c else "–" for c in flat]
+        if len(set(said)) > 1:
+            cells = "".join(f"<td><code>{html.escape(text)}</code></td>" for text in said)
+            rows.append(f'<tr><th scope="row">{html.escape(key)}</th>{cells}</tr>')
+    if not rows:
+        return '<p class="hint">In nothing.</p>'
+    return _table("differences of the configs", names, "".join(rows))
+
+
+def _table(label: str, names: Sequence[str], rows: str) -> str:
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{label}">'
+        f'<table class="runs"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )

@@ -1,0 +1,66 @@
+"""What was taken for what, as a table.
+
+`evaluate/confusion.json`, optional: `{"labels": ["stroma", …], "counts": [[30, 2], [1, 27]],
+"accuracy": 0.95, "of_real": {"accuracy": 0.97}}`; the last is the ceiling. A row of `counts` is
+what is asked for or true, a column what was found.
+"""
+
+import html
+import pathlib
+from collections.abc import Sequence
+
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import charts
+
+
+def part(workdir: pathlib.Path) -> str:
+    """The table of `evaluate/confusion.json`; empty where there is none."""
+    path = workdir / "evaluate" / "confusion.json"
+    if not path.exists():
+        return ""
+    found = atomic.read_json(path)
+    ceiling = found.get("of_real", {}).get("accuracy")
+    return table(found["labels"], found["counts"], found.get("accuracy"), ceiling)
+
+
+def table(
+    labels: Sequence[str],
+    counts: Sequence[Sequence[float]],
+    accuracy: float | None = None,
+    ceiling: float | None = None,
+) -> str:
+    """Counts, each tinted by its share of its row.
+
+    Raises ValueError where `counts` is not a square with a row for every label.
+    """
+    shape = [len(row) for row in counts]
+    if shape != [len(labels)] * len(labels):
+        raise ValueError(
+            f"counts must be {len(labels)} × {len(labels)} for as many labels, "
+            f"got rows of lengths {shape}"
+        )
+    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in labels)
+    body = "".join(_row(i, str(name), counts[i]) for i, name in enumerate(labels))
+    said = "Rows: what was asked for. Columns: what was found. Percentages are of a row."
+    if accuracy is not None:
+        real = f", of the real ones {charts.number(ceiling)}" if ceiling is not None else ""
+        said = f"Accuracy <b>{charts.number(accuracy)}</b>{real}. {said}"
+    return (
+        f'<p class="hint">{said}</p>'
+        '<div class="wide" tabindex="0" role="region" aria-label="confusion matrix">'
+        '<table class="confusion">'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _row(i: int, name: str, counts: Sequence[float]) -> str:
+    total = sum(counts)
+    cells = []
+    for j, count in enumerate(counts):
+        share = count / total if total else 0.0
+        kind = ' class="right"' if i == j else ""
+        cells.append(
+            f'<td{kind} style="--share:{50 * share:.1f}%">{count:,}'
+            f"<small>{100 * share:.0f} %</small></td>"
+        )
+    return f'<tr><th scope="row">{html.escape(name)}</th>{"".join(cells)}</tr>'

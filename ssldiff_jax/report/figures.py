@@ -1,0 +1,166 @@
+"""The figures of a run that the README shows, with their goals: as JSON and as Markdown."""
+
+import pathlib
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from scipy import stats
+
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import goals
+
+
+def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What `report/figures.json` holds of the `metrics` of a run: those figures of `goals.ROWS`
+    that it has, with values, goal and the columns that miss it; and what the run was."""
+    known = {**metrics, **_derived(metrics)}
+    figures = []
+    for row in goals.ROWS:
+        values = {eye: [at(known, key) for key in getattr(row, eye)] for eye in goals.EYES}
+        values = {eye: found for eye, found in values.items() if found and found[0] is not None}
+        if values:
+            missed = [eye for eye, found in values.items() if not row.aim(eye).is_met(found)]
+            figures.append({"name": row.name, "goal": row.aims, **values, "missed": missed})
+    environment = metrics["environment"]
+    return {
+        "figures": figures,
+        "date": metrics["date"],
+        "seed": metrics["seed"],
+        "config_digest": metrics["config_digest"],
+        "machine": environment["machine"],
+        "versions": environment["versions"],
+        "data": metrics["data"],
+        "stages": metrics["stages"],
+    }
+
+
+def of_run(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What stage `report` wrote of a run; None where it did not."""
+    path = workdir / "report" / "figures.json"
+    return atomic.read_json(path) if path.exists() else None
+
+
+def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures that take more than one of the metrics."""
+    seen = {"encoder": metrics, "judge": metrics["judge"] or {}}
+    cells = [rows * cols for rows, cols in metrics["data"]["lattices"]]
+    stages, setup = metrics["stages"].values(), metrics["setup_seconds"]
+    seconds = sum(stage["seconds"] for stage in stages)
+    whole = None if setup is None else (seconds + setup) / 60
+    peak = max((stage["peak_rss_mb"] for stage in stages), default=0)
+    images = dict(zip(("first", "next"), metrics["large_images"], strict=False))
+    return {
+        "retrieval": {eye: _retrieval(found) for eye, found in seen.items()}
+        # Every cell is told among those of its region.
+        | {"chance": len(cells) / sum(cells)},
+        "cost": {
+            "stage_minutes": seconds / 60,
+            "minutes": whole,
+            "peak_gb": peak * 2**20 / 1e9,
+        },
+        **images,
+    }
+
+
+def _retrieval(found: Mapping[str, Any]) -> dict[str, float] | None:
+    """The part of cells that were found, with its 95 % interval (Wilson 1927) as if cells were
+    independent."""
+    if found.get("cell_retrieval_top1") is None:
+        return None
+    value, count = found["cell_retrieval_top1"], found["num_cells"]
+    interval = stats.binomtest(round(value * count), count).proportion_ci(0.95, "wilson")
+    # At 0 and 1 an end is the value itself, beyond rounding.
+    low, high = min(float(interval.low), value), max(float(interval.high), value)
+    return {"value": value, "low": low, "high": high}
+
+
+def at(values: Any, key: str) -> Any:
+    """What is at "a.b" of nested mappings; None where nothing is."""
+    for name in key.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
+
+
+class Shown:
+    """A number, estimate or group of numbers that a format writes by the rules of a number."""
+
+    def __init__(self, value: Any):
+        self._value = value
+
+    def __format__(self, spec: str) -> str:
+        if self._value is None:
+            return "–"
+        if goals.is_estimate(self._value):
+            return said_estimate(self._value, lambda value: number(value, spec))
+        return ", ".join(number(point, spec) for point in goals.points(self._value))
+
+
+def said_estimate(
+    estimate: Mapping[str, Any], number: Callable[[float], str], between: str = "({} … {})"
+) -> str:
+    """A figure and its interval, or, of too few vectors, what there is and why it is no more."""
+    point = goals.point(estimate)
+    if point is not None:
+        return (
+            f"{number(point)} {between.format(number(estimate['low']), number(estimate['high']))}"
+        )
+    uncorrected = estimate.get("uncorrected")
+    had = "" if uncorrected is None else f"{number(uncorrected)} uncorrected; "
+    return f"{had}{estimate['interval']}"
+
+
+def number(value: float, spec: str) -> str:
+    """A number in a format, its minus as long as it should be."""
+    return format(value, spec).replace("-", "−")
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    """The README's block of what `collect` found: the machine, the table, seconds of stages."""
+    texts = {row.name: row.text for row in goals.ROWS}
+    lines = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
+    for figure in found["figures"]:
+        cells = [_cell(figure, eye, texts.get(figure["name"])) for eye in goals.EYES]
+        lines.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
+    seconds = ", ".join(f"{name} {cost['seconds']:.0f}" for name, cost in found["stages"].items())
+    table = "\n".join(lines)
+    costs = textwrap.fill(f"Seconds for each stage: {seconds}.", 104, break_on_hyphens=False)
+    return f"{_origin(found)}\n\n{table}\n\n{costs}\n"
+
+
+def lines(found: Mapping[str, Any], count: int) -> list[str]:
+    """The first figures of what `collect` found, each as a line with its columns and its goal."""
+    texts = {row.name: row.text for row in goals.ROWS}
+    said = []
+    # A report made before a figure had its name is told of too.
+    known = [figure for figure in found["figures"] if figure["name"] in texts]
+    for figure in known[:count]:
+        cells = [
+            f"{cell} by the {eye}"
+            for eye in goals.EYES
+            if (cell := _cell(figure, eye, texts[figure["name"]]))
+        ]
+        aim = "" if figure["goal"] == str(goals.Goal()) else f" (goal {figure['goal']})"
+        said.append(f"{figure['name']}: {', '.join(cells)}{aim}")
+    return said
+
+
+def _cell(figure: Mapping[str, Any], eye: str, text: str) -> str:
+    if eye not in figure:
+        return ""
+    said = text.format(*map(Shown, figure[eye]))
+    return f"{goals.MISSED if eye in figure['missed'] else ''}{said}"
+
+
+def _origin(found: Mapping[str, Any]) -> str:
+    """Of what machine, day and data the figures are."""
+    machine, data = found["machine"], found["data"]
+    count, backend = len(machine["devices"]), machine["backend"]
+    devices = "no accelerator" if backend == "cpu" else f"{count} × {backend}"
+    cells = sum(rows * cols for rows, cols in data["lattices"])
+    size = f"{data['patch_px']} px" + (f" at {data['mpp']:g} µm/px" if data["mpp"] else "")
+    return (
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']:.0f} GB, "
+        f"{devices}; {found['date']}, jax {found['versions']['jax']}, seed {found['seed']}.\n"
+        f"{len(data['lattices'])} held-out images together, {cells} cells of {size}."
+    )

@@ -1,0 +1,137 @@
+"""The figures of a run, gathered from what its stages left in the work directory."""
+
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.formats import atomic
+
+_FEATURES = (
+    "embedding_similarity",
+    "cell_retrieval_top1",
+    "crop_fd_uncorrected",
+    "patch_fd_uncorrected",
+    "fd_floor_uncorrected",
+    "num_cells",
+)
+_PIXELS = ("layout_correlation", "seams", "rings")
+_ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
+_VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked")
+"""Of encoders too, None of those that were trained before they were measured."""
+_NO_STEPS = ("report", "draw", "variations", "sweep", "watch", "compare", "study", "export",
+             "verify", "compile", "bench")  # fmt: skip
+"""An earlier report, and tools."""
+_LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
+_JUDGED = ("patches", "large", "confusion")
+
+
+def require(path: pathlib.Path) -> pathlib.Path:
+    """`path` itself; ValueError names it where it is missing."""
+    if not path.exists():
+        raise ValueError(f"the report expected {path}, got no such file")
+    return path
+
+
+def read(path: pathlib.Path) -> Any:
+    """Required JSON; ValueError names the file where it is missing or damaged."""
+    return atomic.read_json(require(path))
+
+
+def collect(workdir: pathlib.Path) -> dict[str, Any]:
+    """All figures of the run in `workdir`, and of the models it used.
+
+    What the run cannot have is None: the judge's without a judge, the encoder's where embeddings
+    were computed elsewhere, those of large images without a region, what no stage measured.
+    `date` is the day on which the last stage ended. Raises ValueError for another missing file.
+    """
+    results = read(workdir / "evaluate" / "results.json")
+    config = read(workdir / "config.json")
+    models = pathlib.Path(config.get("models") or workdir).expanduser()
+    autoencoder = _facts(models, "autoencoder")
+    large_images = _facts(workdir, "sample")["large_images"]
+    large_images = [_without(image, "window_lines") for image in large_images]
+    encoder = _facts(models, "encoder")
+    environment = read(workdir / "environment.json")
+    judge = results.get("judge")
+    stages = _done(workdir)
+    return {
+        **_pick(results, _FEATURES),
+        **{name: results.get(name) for name in _PIXELS},
+        "reconstruction_psnr": autoencoder["psnr"],
+        "reconstruction_ssim": autoencoder["ssim"],
+        "judge": judge and _pick(judge, _FEATURES),
+        "embedding_dim": _facts(models, "embeddings")["dim"],
+        "encoder": None if "imported" in encoder else _encoder(encoder),
+        "judge_encoder": judge and _encoder(_facts(models, "judge")),
+        **{name: results.get(name) for name in _JUDGED},
+        "memorisation": _without(results.get("memorisation"), "pairs"),
+        "agreement": _optional(workdir / "imagine" / "results.json").get("agreement"),
+        "stages": {name: _pick(done, ("seconds", "peak_rss_mb")) for name, done in stages.items()},
+        "setup_seconds": _setup_seconds(pathlib.Path(sys.prefix)),
+        "large_image": large_images[0] if large_images else None,
+        "large_images": large_images,
+        "environment": _pick(environment, ("versions", "machine")),
+        "data": _data(workdir, config),
+        "seed": config.get("seed"),
+        "config_digest": schema.digest(science(config)),
+        "date": max((done["finished"] for done in stages.values()), default="")[:10],
+    }
+
+
+def science(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what says only which stages to run."""
+    return {key: value for key, value in config.items() if key not in _LAUNCH_ONLY}
+
+
+def _facts(workdir: pathlib.Path, stage: str) -> dict[str, Any]:
+    return read(workdir / stage / "done.json")["facts"]
+
+
+def _encoder(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return _pick(facts, _ENCODER) | {name: facts.get(name) for name in _VARIETY}
+
+
+def _pick(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """These of the values; ValueError names the stage's key that an earlier form lacks."""
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ValueError(
+            f"the report expected figures {', '.join(missing)}, got those of an earlier form; "
+            "--config.force with the stage that makes them, such as evaluate, makes them anew"
+        )
+    return {name: values[name] for name in names}
+
+
+def _without(values: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
+    return values and {key: value for key, value in values.items() if key != name}
+
+
+def _optional(path: pathlib.Path) -> dict[str, Any]:
+    return atomic.read_json(path) if path.exists() else {}
+
+
+def _data(workdir: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Held-out regions as [rows, columns] of cells; pixels of a cell and microns of a pixel."""
+    px = config["data"]["crops"]["patch_px"]
+    places = read(workdir / "patches" / "regions.json")
+    lattices = [[place["height"] // px, place["width"] // px] for place in places]
+    return {"lattices": lattices, "patch_px": px, "mpp": config["data"].get("patch_mpp")}
+
+
+def _setup_seconds(environment: pathlib.Path) -> float | None:
+    """How long `launch/setup.sh` took to install this interpreter's packages, if it did."""
+    stamp = environment / ".installed-run"
+    said = stamp.read_text().strip() if stamp.exists() else ""
+    return float(said) if said else None
+
+
+def _done(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """`done.json` of every finished stage but the report, in the order they ended."""
+    # What is being made anew lies in folders that begin with a dot.
+    paths = [p for p in workdir.glob("[!.]*/done.json") if p.parent.name not in _NO_STEPS]
+    done = {path: atomic.read_json(path) for path in paths}
+    # `finished` counts whole seconds; the file's own time parts what ended within one.
+    ended = sorted(done, key=lambda path: (done[path]["finished"], path.stat().st_mtime_ns))
+    return {path.parent.name: done[path] for path in ended}

@@ -1,0 +1,170 @@
+"""Two images in one linked deep-zoom view, with the map of similarity and lines over both.
+
+Without scripts, or without the viewer's file, the plain images are shown.
+"""
+
+import dataclasses
+import html
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import charts, pictures, seams
+from ssldiff_jax.slides import pyramid
+
+_VENDOR = pathlib.Path(__file__).parent / "vendor"
+_SCRIPT = "openseadragon.min.js"
+_FILES = (_SCRIPT, "openseadragon.LICENSE.txt")
+_DRAWN_CELLS = 4096  # a map of more cells is shown as an image
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A reference and the synthetic image drawn from its embeddings.
+
+    Attributes:
+        cell_px: side of a cell.
+        similarity: cosine of every cell (rows, cols), or None.
+        eye: whose embeddings they are, the encoder's or the judge's.
+        windows: borders of the sampler's windows, or None.
+    """
+
+    title: str
+    reference: pictures.Picture
+    synthetic: pictures.Picture
+    cell_px: int
+    similarity: np.ndarray | None
+    eye: str = "encoder"
+    windows: seams.Lines | None = None
+
+    @property
+    def lattice(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return self.reference.height // self.cell_px, self.reference.width // self.cell_px
+
+
+def scripts(folder: pathlib.Path) -> str:
+    """Copy the viewer and its licence into `folder`; the element that loads it."""
+    for name in _FILES:
+        text = (_VENDOR / name).read_text("utf-8")
+        atomic.write_text(folder / name, text)
+    return f'<script src="{_SCRIPT}"></script>'
+
+
+def comparisons(regions: Sequence[Region], folder: pathlib.Path) -> str:
+    """All pairs; the maps share one range of colours and are written into `folder` as images."""
+    maps = [r.similarity for r in regions if r.similarity is not None]
+    low = min((float(m.min()) for m in maps), default=0.0)
+    high = max((float(m.max()) for m in maps), default=1.0)
+    hint = (
+        '<p class="hint scripted">Both images show the same place. Drag to move; zoom with '
+        "<kbd>Ctrl</kbd> and the wheel, or with two fingers; double click for the whole image. "
+        "With the keyboard, once the view has the focus: arrows, <kbd>+</kbd> <kbd>−</kbd> "
+        "<kbd>0</kbd>, and <kbd>m</kbd> map, <kbd>l</kbd> cells, <kbd>w</kbd> windows, "
+        "<kbd>s</kbd> swipe, <kbd>f</kbd> full screen.</p>"
+    )
+    return hint + "".join(_region(i, r, (low, high), folder) for i, r in enumerate(regions))
+
+
+def inline_json(value: Any) -> str:
+    """JSON that is safe in an attribute and in a script, whatever strings it holds."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for character in "<>&'\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _region(i: int, r: Region, colours: tuple[float, float], folder: pathlib.Path) -> str:
+    rows, cols = r.lattice
+    view: dict[str, Any] = {
+        "sources": [r.reference.source, r.synthetic.source],
+        "cell": r.cell_px,
+        "rows": rows,
+        "cols": cols,
+    }
+    if r.similarity is not None:
+        view["similarity"] = np.round(r.similarity, 3).tolist()
+        view["map"] = _write_map(folder / f"similarity_{i}.png", r.similarity, colours)
+    if r.windows:
+        view["windows"] = {"rows": r.windows.rows, "cols": r.windows.cols}
+    label = f"Real and synthetic image of region {i + 1}, linked; arrow keys move, plus and minus "
+    return (
+        f'<section class="region"><h3>{html.escape(r.title)}</h3>'
+        f'<div class="viewer" tabindex="0" role="group" aria-label="{label}zoom" '
+        f"data-view='{inline_json(view)}'>{_tools(r)}"
+        f'<div class="panes">{_pane(r.reference, "Real, never trained on", "reference")}'
+        f"{_pane(r.synthetic, 'Synthetic', 'synthetic')}</div>"
+        f"{_similarity(r, colours, view.get('map'))}</div></section>"
+    )
+
+
+def _write_map(path: pathlib.Path, values: np.ndarray, colours: tuple[float, float]) -> str:
+    """One pixel a cell; the file's name."""
+    low, high = colours
+    span = high - low or 1.0
+    pixels = [[charts.colour((float(v) - low) / span) for v in row] for row in values]
+    pyramid.write_png(path, np.array(pixels, np.uint8))
+    return path.name
+
+
+def _tools(r: Region) -> str:
+    buttons = [
+        _button("in", "+", "Zoom in (+)"),
+        _button("out", "−", "Zoom out (−)"),
+        _button("reset", "Whole", "Show the whole image (0)"),
+        _button("swipe", "Swipe", "One image over the other (s)", pressed=False),
+        _button("cells", "Cells", "Borders of cells (l)", pressed=False),
+    ]
+    if r.windows:
+        title = f"{r.windows.title[0].upper()}{r.windows.title[1:]} (w)"
+        buttons.append(_button("windows", "Windows", title, pressed=False))
+    if r.similarity is not None:
+        title = "Similarity of every cell as colours (m)"
+        buttons.append(_button("map", "Map", title, pressed=False))
+    buttons.append(_button("full", "Full screen", "Full screen (f)", pressed=False))
+    split = '<input type="range" min="0" max="100" value="50" aria-label="border of the swipe">'
+    return f'<div class="tools scripted">{"".join(buttons)}{split}<output></output></div>'
+
+
+def _button(name: str, text: str, title: str, *, pressed: bool | None = None) -> str:
+    state = "" if pressed is None else f' aria-pressed="{str(pressed).lower()}"'
+    label = html.escape(title)
+    return (
+        f'<button type="button" data-do="{name}" title="{label}" aria-label="{label}"{state}>'
+        f"{text}</button>"
+    )
+
+
+def _pane(picture: pictures.Picture, caption: str, kind: str) -> str:
+    ratio = f"{picture.width} / {picture.height}"
+    return (
+        f'<figure class="pane {kind}"><figcaption>{caption}</figcaption>'
+        f'<div class="port" style="aspect-ratio:{ratio}">{picture.img(caption)}'
+        '<div class="stage"></div><canvas class="over" aria-hidden="true"></canvas></div></figure>'
+    )
+
+
+def _similarity(r: Region, colours: tuple[float, float], image: str | None) -> str:
+    values = r.similarity
+    if values is None:
+        return ""
+    low, high = colours
+    worst = np.unravel_index(np.argmin(values), values.shape)
+    drawn = charts.heat_map(values, low, high)
+    if values.size > _DRAWN_CELLS:
+        drawn = f'<img class="heat" src="{image}" alt="similarity of every cell">'
+    number = charts.number
+    return (
+        f'<div class="map"><div>{drawn}</div><div><h4>Does each cell '
+        "say what it was asked to say?</h4><p>Cosine between the embeddings of the real cell and "
+        f"of what was drawn, by the {r.eye}. Point at a cell to find it in both "
+        f'images.</p><div class="legend" style="background:{charts.gradient()}"></div>'
+        f'<p class="ends"><span>{number(low)}</span><span>{number(high)}</span></p>'
+        f"<dl><dt>mean</dt><dd>{number(values.mean())}</dd><dt>median</dt>"
+        f"<dd>{number(float(np.median(values)))}</dd><dt>lowest</dt><dd>{number(values.min())} "
+        f"<small>row {worst[0] + 1}, column {worst[1] + 1}</small></dd></dl></div></div>"
+    )

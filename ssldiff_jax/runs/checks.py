@@ -1,0 +1,277 @@
+"""What can be known before the first stage is refused before it, all of it together."""
+
+import dataclasses
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import psutil
+from jax.sharding import Mesh
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import patch_list, slide_source
+from ssldiff_jax.data.annotations import case_tables
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import artifacts, runner, stage
+from ssldiff_jax.runs.config import prior as prior_config
+from ssldiff_jax.slides import remote
+from ssldiff_jax.stages.tools.compile import programs
+from ssldiff_jax.train import loop
+from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.train import step as step_lib
+
+TRAINED = ("encoder", "autoencoder", "denoiser", "judge", "prior")
+"""Stages that train a model, in the order of the table."""
+
+
+class RefusedError(ValueError):
+    """Reasons why a run cannot end well, a line each."""
+
+
+def check(table: stage.Table, context: stage.Context, chosen: list[str], force: set[str]) -> None:
+    """Refuse what the chosen stages would refuse later, before anything is written.
+
+    Raises what the only reason raises, or RefusedError with all of them.
+    """
+    errors: list[Exception] = []
+    _note(errors, lambda: runner.check(table, context, chosen, force))
+    plan = Plan.of(table, context, chosen, force)
+    for find in (_cases, _batches, _method, _files, _tables, _asked, _memory, _disk):
+        _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
+    reasons = list(dict.fromkeys(str(error) for error in errors))
+    if len(reasons) == 1:
+        raise errors[0]
+    if reasons:
+        raise RefusedError("\n".join(reasons))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is to be done.
+
+    Attributes:
+        stages: those that are not done yet or are made anew, in order.
+        fresh: those of which nothing is written yet.
+    """
+
+    table: stage.Table
+    context: stage.Context
+    stages: tuple[str, ...]
+    fresh: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, table: stage.Table, context: stage.Context, chosen: list[str], force: set[str]
+    ) -> "Plan":
+        """By what the work directory holds."""
+        anew = lambda name: name in force or table[name].always
+        is_done = lambda name: (context.folder(name) / "done.json").exists()
+        stages = tuple(n for n in table if n in chosen and (anew(n) or not is_done(n)))
+        fresh = frozenset(n for n in stages if anew(n) or not context.folder(n).exists())
+        return cls(table, context, stages, fresh)
+
+    @property
+    def trainings(self) -> dict[str, loop.TrainConfig]:
+        """Those of the stages that take steps, by stage."""
+        config = self.context.config
+        imported = ("encoder", "prior") if config.embeddings.source else ()
+        found = {n: getattr(config, n).train for n in TRAINED if n in self.stages}
+        return {n: train for n, train in found.items() if train.num_steps and n not in imported}
+
+    @functools.cached_property
+    def states(self) -> dict[str, step_lib.TrainState]:
+        """Shapes of what the trainings read and write at every step."""
+        return {name: programs.state(name, self.context.config) for name in self.trainings}
+
+
+def _note(errors: list[Exception], check_: Callable[[], object]) -> None:
+    try:
+        check_()
+    except (ValueError, OSError) as error:
+        errors.append(error)
+
+
+def _reasons(checks: Iterator[Callable[[], object]]) -> Iterator[str]:
+    errors: list[Exception] = []
+    for check_ in checks:
+        _note(errors, check_)
+    yield from map(str, errors)
+
+
+def _cases(plan: Plan) -> Iterator[str]:
+    """Names of slides that tell no cases to hold out."""
+    data = plan.context.config.data
+    if "patches" not in plan.stages or not data.slides or patch_list.is_list(data.slides):
+        return  # lists are small, and cut first
+    try:
+        slide_source.cases_of(data)
+    except schema.ConfigError as error:
+        yield str(error)
+    except (ValueError, OSError):
+        return  # slides that cannot be found, of which the runner tells
+
+
+def batches(trainings: Mapping[str, loop.TrainConfig], devices: int) -> Iterator[str]:
+    """A line for each batch that devices, along data and fsdp, cannot share evenly."""
+    for name, train in trainings.items():
+        parts, key = train.compute.accumulate, f"config.{name}.train.batch_size"
+        least = devices * parts
+        if train.batch_size % least:
+            near = max(round(train.batch_size / least), 1) * least
+            yield (
+                f"{key} must be a multiple of {least} ({devices} devices along data and fsdp × "
+                f"compute.accumulate={parts}), got {train.batch_size}; the nearest is "
+                f"--{key}={near}"
+            )
+
+
+def _batches(plan: Plan) -> Iterator[str]:
+    return batches(
+        _measured(plan), plan.context.mesh.shape["data"] * plan.context.mesh.shape["fsdp"]
+    )
+
+
+def _measured(plan: Plan) -> dict[str, loop.TrainConfig]:
+    """Trainings, and steps that the tool bench measures."""
+    bench, found = plan.context.config.bench, plan.trainings
+    if "bench" in plan.stages and "training" in bench.parts and 0 in bench.batch_size:
+        found |= {name: getattr(plan.context.config, name).train for name in bench.train}
+    return found
+
+
+def _method(plan: Plan) -> Iterator[str]:
+    mesh = plan.context.mesh
+    is_one = jax.process_count() == 1 and mesh.size == jax.local_device_count()
+    for name, train in plan.trainings.items():
+        if train.method == "pmap" and not (is_one and mesh.shape["model"] == 1):
+            yield (
+                f"config.{name}.train.method=pmap must have one process and all of its devices "
+                f"along data and fsdp, got {jax.process_count()} processes and a mesh of "
+                f"{dict(mesh.shape)}"
+            )
+
+
+def _files(plan: Plan) -> Iterator[str]:
+    """Files that are named and are not there."""
+    config = plan.context.config
+    # The runner has looked for slides, of which there may be very many.
+    asked = (name for name in plan.stages if name != "patches")
+    yield from _reasons(lambda n=name: plan.table[n].inputs(config) for name in asked)
+    for key, path in _named_files(plan):
+        if path and not remote.is_remote(path) and not pathlib.Path(path).expanduser().exists():
+            yield f"config.{key} must name a file or folder, got {path}: no such file"
+
+
+def _named_files(plan: Plan) -> Iterator[tuple[str, str]]:
+    config, loss = plan.context.config, plan.context.config.autoencoder.loss
+    if "autoencoder" in plan.trainings and loss.perceptual_weight and loss.perceptual == "lpips":
+        for part in loss.lpips_weights.split(",") if loss.lpips_weights else [""]:
+            yield "autoencoder.loss.lpips_weights", part.strip() or "''"
+    if "grids" in plan.stages and "prior" in plan.trainings:
+        yield "prior.conditions.text_encoder", config.prior.conditions.text_encoder
+    if "patches" in plan.stages:
+        yield "embeddings.corners", config.embeddings.corners
+    if "report" in plan.stages:
+        yield from (("report.compare", path) for path in config.report.compare)
+
+
+def _tables(plan: Plan) -> Iterator[str]:
+    """Tables of cases without the columns that are read."""
+    asked, study = plan.context.config.prior.conditions, plan.context.config.study
+    wanted: list[tuple[str, tuple[str, ...]]] = []
+    if "grids" in plan.stages:
+        wanted += [(asked.labels, ("label",)), (asked.numbers, ())]
+        if asked.captions not in ("measured", "images"):
+            wanted += [(asked.captions, ("caption",))]
+    if "study" in plan.stages and "bags" in study.tasks and study.bags.of == "slides":
+        wanted += [(study.bags.labels, ("label",))]
+        if not study.bags.labels:
+            yield "config.study.bags.labels must name a CSV file (case, label), got ''"
+    yield from _reasons(
+        lambda p=path, c=columns: case_tables.require_columns(p, c)
+        for path, columns in wanted
+        if path and pathlib.Path(path).expanduser().exists()
+    )
+
+
+def _asked(plan: Plan) -> Iterator[str]:
+    """Drawings of what no prior has learnt, as far as the prior's own words tell it."""
+    asked, grids = plan.context.config.draw.asked, plan.context.folder("grids")
+    if "draw" not in plan.stages or not asked.is_grid:
+        return
+    if not plan.context.config.draw.size or plan.context.config.draw.reference:
+        yield (
+            "what is asked for must come with config.draw.size=(height,width) and no "
+            f"draw.reference, got size={plan.context.config.draw.size} and "
+            f"reference={plan.context.config.draw.reference!r}"
+        )
+    if (grids / "spec.json").exists():
+        spec = artifacts.condition_spec(atomic.read_json(grids / "spec.json")["spec"])
+        values = prior_config.named_values
+        yield from _reasons(
+            check_
+            for check_ in (
+                lambda: spec.label_values(values(asked.labels)),
+                lambda: spec.number_values(values(asked.numbers)),
+            )
+        )
+
+
+def _memory(plan: Plan) -> Iterator[str]:
+    """States that are larger than a device: a lower bound, since what a step needs beside its
+    state is not counted."""
+    mesh, rules = plan.context.mesh, plan.context.config.mesh.rules
+    most = _device_bytes(mesh)
+    for name, state in plan.states.items():
+        shardings = mesh_lib.tree_shardings(state, mesh, rules)
+        each = sum(jax.tree.leaves(jax.tree.map(_shard_bytes, state, shardings)))
+        if each > most:
+            yield (
+                f"stage {name}: the state of its training must fit the {most / 1e9:.1f} GB of a "
+                f"device, got {each / 1e9:.1f} GB on each of {mesh.size}; --config.mesh.fsdp="
+                f"{mesh.shape['data'] * mesh.shape['fsdp']} splits it over all"
+            )
+
+
+def _disk(plan: Plan) -> Iterator[str]:
+    """A workdir without room for the last checkpoints, latents and embeddings."""
+    context, wanted = plan.context, _stored_bytes(plan)
+    if not context.config.runtime.checkpoints:
+        states = (s for name, s in plan.states.items() if name in plan.fresh)
+        wanted += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(list(states)))
+    folder = context.workdir.absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if wanted > free:
+        yield (
+            f"--workdir={context.workdir} must have room for {wanted / 1e9:.1f} GB of checkpoints, "
+            f"latents and embeddings at the least, got {free / 1e9:.1f} GB free"
+        )
+
+
+def _shard_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> int:
+    size = 1
+    for side in sharding.shard_shape(leaf.shape):
+        size *= side
+    return size * leaf.dtype.itemsize
+
+
+def _device_bytes(mesh: Mesh) -> int:
+    """Memory of a device; those of a CPU share the machine's."""
+    device = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
+    told = device.memory_stats() if device.platform != "cpu" else None
+    if told and "bytes_limit" in told:
+        return told["bytes_limit"]
+    return psutil.virtual_memory().total // len(mesh.local_devices)
+
+
+def _stored_bytes(plan: Plan) -> int:
+    """Of latents and embeddings, where the config says of how many crops."""
+    config, found = plan.context.config, 0
+    if "latents" in plan.fresh:  # halves, of the means alone where nothing is drawn
+        found += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
+    if "embeddings" in plan.fresh:
+        found += config.encoder.architecture.vit.width * config.num_cells * 4
+    return found * config.data.crops.num_crops

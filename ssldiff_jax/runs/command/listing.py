@@ -1,0 +1,55 @@
+"""What a command can name: stages, configs, and keys with the comments of their source."""
+
+import importlib.util
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ssldiff_jax.core import schema, schema_comments
+from ssldiff_jax.runs.command import catalog
+
+CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
+"""Where the published configs lie."""
+
+
+def lines(what: str, values: Mapping[str, Any] | None = None) -> list[str]:
+    """Lines about `stages`, `configs`, `keys`, the keys of one section, or about all ("").
+
+    Keys have the values of `values`, or the default ones. Raises ConfigError for no key.
+    """
+    parts = {"stages": catalog.lines, "configs": _configs}
+    if what in parts:
+        return [f"{what}:", *parts[what](), ""]
+    prefix = "" if what in ("", "keys") else what
+    found = ["keys (--config.KEY=VALUE):", *_keys(values or defaults(), prefix)]
+    return found if what else [*lines("stages"), *lines("configs"), *found]
+
+
+def _configs() -> list[str]:
+    paths = sorted(CONFIGS.glob("*.py"))
+    width = max(len(path.stem) for path in paths)
+    return [f"  configs/{p.name:<{width + 3}} {schema_comments.about(p)}" for p in paths]
+
+
+def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
+    comments, flat = schema_comments.comments(CONFIGS / "default.py"), schema.flatten(values)
+    belongs = lambda key: not prefix or f"{key}.".startswith(f"{prefix.removeprefix('config.')}.")
+    found = []
+    for key, comment in comments.items():
+        if belongs(key):
+            found += [f"  # {line}" for line in comment.splitlines()]
+            found += [f"  {key} = {flat[key]!r}"] if key in flat else []
+    if not found:
+        raise schema.ConfigError(
+            f"--list must name stages, configs, keys or a key, got {prefix!r}"
+            f"{schema.nearest_path(prefix, values)}"
+        )
+    return found
+
+
+def defaults() -> Mapping[str, Any]:
+    """The values of configs/default.py."""
+    spec = importlib.util.spec_from_file_location("_defaults", CONFIGS / "default.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config().to_dict()

@@ -1,0 +1,110 @@
+"""What a stage that ran out of memory or disk tells: what was short, and which keys help."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+
+import jax
+import psutil
+
+from ssldiff_jax.core import exhausted
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.workdir import trainings
+
+_DRAWING = (
+    "config.sample.chunk={chunk} says how many windows are computed together, "
+    "config.sample.dtype={dtype} is that of the canvas (bfloat16 halves it), "
+    "config.sample.split={split} shares the canvas between devices (rows), "
+    "config.sample.decode.tile={tile} is what is decoded at once"
+)
+_TILING = "config.data.engine.processes={processes} is how many slides are read at once (0: cores)"
+_READING = "config.data.loader.prefetch={prefetch} is how many examples are kept ready"
+_TRAINING = (
+    "config.{name}.train.compute.accumulate={accumulate} computes a batch in parts, "
+    "compute.remat={remat} recomputes what it does not keep (products, blocks), "
+    "compute.dtype={dtype} halves activations (bfloat16), batch_size={batch_size} may be smaller; "
+    "all of them may change on the way"
+)
+_TILED = ("patches", "verify")
+_LONGEST = 300  # characters of an error that is quoted
+
+
+class ShortageError(RuntimeError):
+    """Memory or a disk is full."""
+
+
+@contextlib.contextmanager
+def told(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> Iterator[None]:
+    """Turn what is raised by a stage for want of memory or disk into one line.
+
+    Raises ShortageError for it, and anything else as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = exhausted.shortage(error)
+        if found is None:
+            raise
+        if found.of == "disk":
+            raise ShortageError(_of_disk(name, context, error, found.needed)) from error
+        line = _of_memory(name, found.needed)
+        raise ShortageError(f"{line}; {_help(name, stage, context)}") from error
+
+
+def _of_disk(name: str, context: stage_lib.Context, error: Exception, needed: int | None) -> str:
+    folder = context.folder(name)
+    free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
+    wanted = f"the {_bytes(needed)} it writes next" if needed else "what it writes"
+    elsewhere = "a --workdir"
+    if trainings.section(context, name):
+        elsewhere = "config.runtime.checkpoints (where checkpoints lie) or a --workdir"
+    elif name in _TILED:
+        elsewhere = "config.data.archive (where slides are kept as patches) or a --workdir"
+    # Ours name the file; those of libraries are pages long.
+    what = f" ({error})" if isinstance(error, OSError) and len(str(error)) < _LONGEST else ""
+    return (
+        f"the disk of {folder} must hold {wanted} of stage {name!r}, got {_bytes(free)} "
+        f"free{what}; make room and the same command goes on, or choose {elsewhere} on a larger "
+        "disk"
+    )
+
+
+def _of_memory(name: str, needed: int | None) -> str:
+    wanted = f"another {_bytes(needed)}" if needed else "what it computes at once"
+    return f"memory must hold {wanted} for stage {name!r}, got {_free_memory()}"
+
+
+def _help(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> str:
+    config, train = context.config, trainings.section(context, name)
+    if train is not None and train.num_steps:
+        compute = train.compute
+        return _TRAINING.format(
+            name=name, accumulate=compute.accumulate, remat=compute.remat, dtype=compute.dtype,
+            batch_size=train.batch_size,
+        )  # fmt: skip
+    if name in _TILED:
+        return _TILING.format(processes=config.data.engine.processes)
+    if "sample" in stage.sections or name == "evaluate":
+        sample = config.sample
+        return _DRAWING.format(
+            chunk=sample.chunk, dtype=sample.dtype, split=sample.split, tile=sample.decode.tile
+        )
+    return _READING.format(prefetch=config.data.loader.prefetch)
+
+
+def _free_memory() -> str:
+    """Of the first device, or of this machine where the device does not say."""
+    device = jax.local_devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+        return f"{_bytes(free)} free of {_bytes(stats['bytes_limit'])} on {device.device_kind}"
+    memory = psutil.virtual_memory()
+    return f"{_bytes(memory.available)} free of {_bytes(memory.total)}"
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:,.1f} {unit}"
+    return f"{count} bytes"

@@ -1,0 +1,1 @@
+"""The schema of a run's config, section by section."""

@@ -1,0 +1,162 @@
+"""The section `prior` of a config: which grids it learns, what they may be asked for, the network
+and its training."""
+
+import dataclasses
+import pathlib
+from typing import Literal
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.diffusion import guidance, schedule, solvers
+from ssldiff_jax.diffusion import loss as diffusion_loss
+from ssldiff_jax.prior import conditions, network
+from ssldiff_jax.train import loop
+from ssldiff_jax.weights import published
+
+
+@dataclasses.dataclass(frozen=True)
+class GridsConfig:
+    """`count` grids of `side` × `side` cells for training and `count_test` held-out ones, each
+    out of a square of up to `most_cells` that its condition describes."""
+
+    side: int
+    most_cells: int
+    count: int
+    count_test: int
+
+    def __post_init__(self):
+        if not 1 <= self.side <= self.most_cells:
+            raise schema.ConfigError(
+                "config.prior.grids must have 1 ≤ side ≤ most_cells, got "
+                f"side={self.side}, most_cells={self.most_cells}"
+            )
+        if min(self.count, self.count_test) < 2:
+            raise schema.ConfigError(
+                "config.prior.grids must have count and count_test ≥ 2, got "
+                f"{self.count} and {self.count_test}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class AskedConfig:
+    """Where conditions come from: what is measured in pixels, tables by case, and texts, which a
+    folder's encoder reads."""
+
+    measure: Literal["none", "landcover", "stain"]
+    labels: str
+    numbers: str
+    captions: str
+    text_encoder: str
+    text_phrases: int
+
+    def __post_init__(self):
+        if bool(self.captions) != bool(self.text_encoder):
+            raise schema.ConfigError(
+                "config.prior.conditions must have captions and text_encoder together, got "
+                f"captions={self.captions!r}, text_encoder={self.text_encoder!r}"
+            )
+        if self.captions == "measured" and self.measure == "none":
+            raise schema.ConfigError(
+                "config.prior.conditions.captions=measured must come with a measure, got none"
+            )
+        if self.measure != "none" and self.labels:
+            raise schema.ConfigError(
+                "config.prior.conditions takes labels from a table or from a measure, got "
+                f"labels={self.labels!r} and measure={self.measure}"
+            )
+
+    def fingerprint(self) -> dict[str, object]:
+        """Facts about the files it names."""
+        files = {name: getattr(self, name) for name in ("labels", "numbers", "captions")}
+        found = {
+            name: published.fingerprint(path, f"prior.conditions.{name}")
+            for name, path in files.items()
+            if path and path not in ("measured", "images")
+        }
+        encoder = pathlib.Path(self.text_encoder)
+        if self.text_encoder:
+            found["text_encoder"] = sorted(
+                [p.name, p.stat().st_size] for p in encoder.glob("*") if p.is_file()
+            )
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnConfig:
+    """What the prior draws for the tool `draw`: a grid as a text, labels and numbers ("name=value")
+    describe it, or the cells beyond those of a reference."""
+
+    text: str
+    labels: tuple[str, ...]
+    numbers: tuple[str, ...]
+    anything: bool
+    beyond: Literal["edge", "prior"]
+    temperature: float
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise schema.ConfigError(
+                f"config.draw.asked.temperature must be above 0, got {self.temperature}"
+            )
+        if self.text and not self.text.strip():
+            raise schema.ConfigError("config.draw.asked.text must have words, got spaces")
+        for pairs in (self.labels, self.numbers):
+            named_values(pairs)
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether a whole grid is asked for, and not only cells beyond a reference."""
+        said = bool(self.text or self.labels or self.numbers)
+        return self.anything or (said and self.beyond == "edge")
+
+
+def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
+    """ "name=value" by name.
+
+    Raises ConfigError for what does not read so.
+    """
+    found = {}
+    for pair in pairs:
+        name, _, value = pair.rpartition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            name = ""
+        if not name.strip():
+            raise schema.ConfigError(
+                f"config.draw.asked must read 'name=value' with a number, got {pair!r}"
+            )
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class ImagineSection:
+    """How many held-out conditions are drawn as images, to measure whether these show them."""
+
+    count: int
+
+    def __post_init__(self):
+        if self.count < 0:
+            raise schema.ConfigError(f"config.imagine.count must be at least 0, got {self.count}")
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorSection:
+    """The prior, its training, and how grids are drawn from it."""
+
+    grids: GridsConfig
+    conditions: AskedConfig
+    network: network.NetworkConfig
+    drop: conditions.DropRates
+    schedule: schedule.Schedule
+    loss: diffusion_loss.LossConfig
+    solver: solvers.SolverConfig
+    guidance: guidance.GuidanceConfig
+    train: loop.TrainConfig
+
+    def __post_init__(self):
+        if self.loss.cond_drop_rate:
+            raise schema.ConfigError(
+                "config.prior.loss.cond_drop_rate must be 0: config.prior.drop says what is left "
+                f"out, got {self.loss.cond_drop_rate}"
+            )
+        self.solver.require_within(self.schedule)

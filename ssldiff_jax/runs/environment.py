@@ -1,0 +1,40 @@
+"""What code and machine a run is made with."""
+
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+from ssldiff_jax.core import machine, memory
+
+
+def versions() -> dict[str, str]:
+    """What the outputs depend on besides the config."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+    found = {name: importlib.metadata.version(name) for name in names}
+    return found | {"python": platform.python_version(), "git": git_commit()}
+
+
+def git_commit() -> str:
+    """The commit of the code, "unknown" outside a repository."""
+    here = pathlib.Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def describe_machine() -> dict[str, Any]:
+    """Devices, processor and memory, for the report."""
+    return {
+        "devices": [str(d) for d in jax.devices()],
+        "backend": jax.default_backend(),
+        "processor": memory.processor(),
+        "cores": machine.cores(),
+        "memory_gb": round(memory.total_gb(), 1),
+        "platform": platform.platform(),
+    }

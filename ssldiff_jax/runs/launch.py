@@ -1,0 +1,88 @@
+"""From a config tree to a run: check it whole, write it down, run the stages."""
+
+import logging
+import pathlib
+from typing import Any
+
+from jax.sharding import Mesh
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import slide_source
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import checks, environment, runner, stage
+from ssldiff_jax.runs.command import catalog, shortage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.stages import patches, table
+from ssldiff_jax.train import hosts, loop
+from ssldiff_jax.train import mesh as mesh_lib
+
+_LOG = logging.getLogger(__name__)
+
+StoppedError = hosts.StoppedError
+USER_ERRORS = (
+    ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, shortage.ShortageError,
+)  # fmt: skip
+"""What a user can cause, and every error of ours is: printed as one line."""
+
+REFUSALS = (schema.ConfigError, stage.WorkdirError, checks.RefusedError)
+"""Those of what a command asks for: their lines say all there is to say."""
+
+
+def _mesh(config: run_config.RunConfig, chosen: list[str]) -> Mesh:
+    if all(table.STAGES[name].elsewhere for name in chosen):
+        # The config's mesh is one of devices that are not here.
+        return mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
+    return mesh_lib.make_mesh(config.mesh)
+
+
+def _check(context: stage.Context, chosen: list[str], force: set[str]) -> None:
+    try:
+        checks.check(table.STAGES, context, chosen, force)
+    except REFUSALS:
+        raise
+    except (ValueError, OSError) as error:
+        # Nothing has begun, so that there is nothing to look for in a traceback.
+        raise checks.RefusedError(str(error)) from error
+
+
+def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
+    """Run the stages that `values` ask for in `workdir`.
+
+    Returns a line about what was quarantined, where patches were made and not all could be used.
+    """
+    if values.get("models"):
+        # Read again from other folders.
+        models = str(pathlib.Path(values["models"]).expanduser().absolute())
+        values = values | {"models": models}
+    config = schema.build(run_config.RunConfig, values)
+    without = stage.MODELS if config.models else ()
+    chosen = runner.parse_names(config.stages, table.STAGES, "stages", without)
+    force = set(runner.parse_names(config.force, table.STAGES, "force", without))
+    hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
+    context = stage.Context(config, workdir, _mesh(config, chosen))
+    hosts.require_shared(workdir)
+    slide_source.ask_again()
+    _check(context, chosen, force)
+    _LOG.info("workdir: %s", workdir)
+    _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
+    machine = environment.describe_machine()
+
+    # What a tool is told is not the run's: others read what it was made with.
+    kept = catalog.are_tools(chosen) and (workdir / "config.json").exists()
+
+    def write() -> None:
+        if kept or runner.only_tell(table.STAGES, config, chosen):
+            return
+        atomic.write_json(workdir / "config.json", values)
+        about = {"versions": environment.versions(), "machine": machine}
+        atomic.write_json(workdir / "environment.json", about)
+
+    hosts.first_alone("writing to the workdir", write)
+    runner.run_stages(table.STAGES, context, chosen, force)
+    if "patches" not in chosen:
+        return None
+    folder = context.folder("patches")
+    count = atomic.read_json(folder / "done.json")["facts"].get("quarantined", 0)
+    return (
+        f"{count} of the files could not be used: {folder / patches.QUARANTINE}" if count else None
+    )

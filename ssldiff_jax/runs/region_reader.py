@@ -1,0 +1,64 @@
+"""Regions as a prior learns them: pixels of cells, and what the whole is told to be."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from ssldiff_jax.data import ahead, mosaic
+from ssldiff_jax.data.annotations import captions
+from ssldiff_jax.evaluation.metrics import pixels
+from ssldiff_jax.prior import conditions
+from ssldiff_jax.runs import region_labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A region.
+
+    Attributes:
+        cells: those that are looked at, in reading order.
+        place: where they lie in the whole.
+        told: what the whole is told to be.
+    """
+
+    cells: UInt8[np.ndarray, "N s s 3"]
+    place: Float[np.ndarray, "1 4"]
+    told: region_labels.Told
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionReader:
+    """Reads regions of a table."""
+
+    table: mosaic.RegionTable
+    conditions: region_labels.RegionConditions
+    phrasing: captions.Phrasing
+
+    def batches(
+        self, regions: Iterable[tuple[int, mosaic.Region]], size: int, threads: int
+    ) -> Iterator[list[Seen]]:
+        """Regions, each with its number, `size` at a time; threads read the next ones while these
+        are used."""
+        read = lambda item: self.read(*item)
+        seen = ahead.ahead(read, regions, threads=threads, count=size)
+        while batch := list(itertools.islice(seen, size)):
+            yield batch
+
+    def read(self, number: int, region: mosaic.Region) -> Seen:
+        """One region; only where what it is told depends on its pixels is all of it decoded."""
+        table, whole = self.table, None
+        px, side = table.cell_px, table.grid
+        if self.conditions.see_pixels:
+            whole = table.read(region)
+            top, left = region.row * px, region.col * px
+            grid = whole[top : top + side * px, left : left + side * px]
+        else:
+            grid = table.read_grid(region)
+        generator = np.random.default_rng([table.seed, number])
+        told = self.conditions.of(region, whole, generator, self.phrasing)
+        corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
+        place = conditions.Place.of_cells(corner, size)
+        return Seen(pixels.cut_cells(grid, px), place, told)

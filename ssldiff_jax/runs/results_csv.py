@@ -1,0 +1,40 @@
+"""`results.csv`: a line for each evaluation, which outlives the stages that wrote it."""
+
+import csv
+import fcntl
+import io
+import numbers
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import stage
+
+
+def add(context: stage.Context, of: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+    """Add a line: the date, what was judged (`of`), and every number and text of the results."""
+    flat = {key: _cell(value) for key, value in schema.flatten(results).items()}
+    row = {"date": time.strftime("%Y-%m-%dT%H:%M:%S"), **of}
+    row |= {key: value for key, value in flat.items() if value is not None}
+    path = context.workdir / "results.csv"
+    # A tool that watches may judge beside a stage.
+    with (context.workdir / ".results.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+        names = list(dict.fromkeys(name for line in [*before, row] for name in line))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*before, row])
+        atomic.write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """What stands in a column; None for what is no column of a table."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, str | numbers.Real | tuple):
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value

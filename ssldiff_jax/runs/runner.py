@@ -1,0 +1,291 @@
+"""Run stages: skip what is done, resume what was cut off, refuse to mix two configs."""
+
+import dataclasses
+import logging
+import pathlib
+import tempfile
+import time
+from typing import Any
+
+import jax
+
+from ssldiff_jax.core import memory, schema
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import environment
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.command import final_message, shortage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import force as anew
+from ssldiff_jax.runs.workdir import (
+    forced_command,
+    lock,
+    outdated,
+    provenance,
+    record,
+    request_folders,
+)
+from ssldiff_jax.train import hosts, stopwatch
+from ssldiff_jax.train import mesh as mesh_lib
+
+_LOG = logging.getLogger(__name__)
+
+
+def check(
+    table: stage_lib.Table,
+    context: stage_lib.Context,
+    chosen: list[str],
+    force: set[str],
+) -> None:
+    """Refuse, before anything is written, what the chosen stages would refuse later.
+
+    Raises WorkdirError for outputs of another config, for a stage that is read but neither done nor
+    chosen, and for one that is to be made anew but not chosen.
+    """
+    if force - set(chosen):
+        raise stage_lib.WorkdirError(
+            f"config.force must be of the stages {','.join(chosen)}, got "
+            f"{','.join(sorted(force - set(chosen)))}; choose it with --config.stages"
+        )
+    borrowed = [name for name in chosen if context.borrows(name)]
+    if context.of_models is not context and borrowed:
+        raise stage_lib.WorkdirError(
+            f"config.stages must be of what is done with the models of {context.models}, got "
+            f"{','.join(borrowed)}, which make them"
+        )
+    anew.recover(table, context)
+    for name in chosen:
+        _check_stage(table, name, context, chosen, force)
+    outdated.refuse(table, chosen, context, force)
+
+
+def _check_stage(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    chosen: list[str],
+    force: set[str],
+) -> None:
+    stage = table[name]
+    for need in stage.reads(context):
+        if need not in chosen:
+            provenance.require(table, need, context, wanted_by=name)
+    for followed in stage.follows:
+        provenance.refuse_foreign(table, followed, context)
+    for watched in stage.watches:
+        provenance.refuse_foreign(table, watched, anew.latest(context, watched))
+    forced = name in force or stage.always
+    context = request_folders.placed(table, name, context, forced=forced)
+    if not forced:
+        record.changes(table, name, context)
+    if forced or not (context.folder(name) / "done.json").exists():
+        # Files that are missing are missed now, not after the stages before.
+        stage.inputs(context.config)
+
+
+def only_tell(table: stage_lib.Table, config: run_config.RunConfig, chosen: list[str]) -> bool:
+    """Whether the chosen stages are only to tell what they would do."""
+    return all(table[name].only_tells(config) for name in chosen)
+
+
+def run_stages(
+    table: stage_lib.Table,
+    context: stage_lib.Context,
+    chosen: list[str],
+    force: set[str],
+) -> None:
+    """Run the chosen stages in the order of the table, and tell what they made and where."""
+    anew.recover(table, context)
+    told = {name for name in chosen if table[name].only_tells(context.config)}
+    this = forced_command.Command.open(table, context, chosen, force.intersection(chosen) - told)
+    made = {}
+    for name in table:
+        if name in chosen:
+            made[name] = _run_stage(table, name, context, force, this)
+            hosts.stop_between(name)
+    this.end()
+    if hosts.is_first():
+        for line in final_message.lines(table, {name: at for name, at in made.items() if at}):
+            _LOG.info("%s", line)
+
+
+def parse_names(
+    text: str, table: stage_lib.Table, what: str, without: tuple[str, ...] = ()
+) -> list[str]:
+    """Stage names from a comma-separated list; "all" is every stage that is no tool, and not of
+    `without`.
+
+    Raises ConfigError for a name that is no stage.
+    """
+    names = [n.strip() for n in text.split(",") if n.strip()]
+    if names == ["all"]:
+        return [name for name, stage in table.items() if not stage.tool and name not in without]
+    for name in names:
+        if name not in table:
+            hint = schema.nearest_path(name, dict.fromkeys(table))
+            raise schema.ConfigError(f"config.{what}: {name!r} is no stage{hint}")
+    return names
+
+
+def _run_stage(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    force: set[str],
+    this: forced_command.Command,
+) -> stage_lib.Context | None:
+    """Run a stage where it is not done or is made anew; returns the context that has its folder,
+    None where it only told what it would do."""
+    stage = table[name]
+    _require_upstream(table, name, context)
+    forced = name in force or stage.always
+    context = request_folders.placed(table, name, context, forced=forced)
+    hosts.require_same(f"folder for stage {name}", context.folder(name).name)
+    if stage.only_tells(context.config):
+        _tell(table, name, context)
+        return None
+    with lock.held(context.folder(name)):
+        _work_on(table, name, context, this, forced=forced)
+    return context
+
+
+def _work_on(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    this: forced_command.Command,
+    *,
+    forced: bool,
+) -> None:
+    forced = table[name].always or (forced and not this.has_made(context, name))
+    working = anew.beside(context, name) if forced else context
+    if forced:
+        _drop_other(table, name, working)
+    record.adopt(table, name, working)
+    if not forced and (context.folder(name) / "done.json").exists():
+        _LOG.info("stage %s is done", name)
+    else:
+        _make(table, name, context, working, this)
+
+
+def _require_upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    reads = table[name].reads(context)
+    for need in reads:
+        provenance.require(table, need, context, wanted_by=name)
+    read = {need: atomic.read_json(context.folder(need) / "done.json") for need in reads}
+    hosts.require_same(f"data for stage {name}", read)
+
+
+def _tell(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Let a stage say what it would do, in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        _work(table[name], name, context.at(name, pathlib.Path(folder)))
+    _LOG.info("stage %s only told what it would do; nothing is written", name)
+
+
+def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -> None:
+    """Make way beside a stage where something else was begun to take its place."""
+    changed = record.is_other(table, name, working)
+    if changed:
+        what = "; ".join(provenance.changes(table, name, working)[:4]) or changed
+        _LOG.warning("what was begun in %s gives way (%s)", working.folder(name), what)
+    hosts.meet(f"{name} was looked at beside its place")
+    if changed and hosts.is_first():
+        anew.clear(name, working)
+    hosts.meet(f"{name} may begin beside its place")
+
+
+def _make(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    working: stage_lib.Context,
+    this: forced_command.Command,
+) -> None:
+    """Begin a stage or go on with it, and let it take its place when it is done.
+
+    Raises what the stage raises; a FoundError when the stage is in its place.
+    """
+    _begin(table, name, working)
+    memory.reset_peak()
+    path = working.folder(name) / record.STOPWATCH
+    watch = stopwatch.Stopwatch(path if hosts.is_first() else None, peak=memory.peak_rss_mb)
+
+    def keep(facts: dict[str, Any]) -> None:
+        if hosts.is_first():
+            _finish(table, name, working, facts, watch, this)
+            anew.settle(table, name, context)
+
+    try:
+        with watch:
+            facts = _work(table[name], name, working)
+    except stage_lib.FoundError as found:
+        keep(found.facts)
+        raise
+    hosts.meet(f"{name} was worked on")  # a folder moves when no host writes into it
+    keep(facts)
+    hosts.meet(f"{name} is done")
+
+
+def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
+    with shortage.told(name, stage, context):
+        if stage.on == "all":
+            return stage.run(context)
+        return hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
+
+
+def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Note what a stage depends on, unless it was begun before."""
+    folder = context.folder(name)
+    was_begun = (folder / "stage.json").exists()
+    hosts.meet(f"{name} was looked at")
+    _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
+    if was_begun:
+        return
+    if not anew.is_beside(folder):
+        _require_no_checkpoints(name, context)
+    if hosts.is_first():
+        anew.note_bucket(name, context)
+        record.begin(table, name, context)
+    hosts.meet(f"{name} is begun")
+
+
+def _require_no_checkpoints(name: str, context: stage_lib.Context) -> None:
+    saved = context.checkpoints(name)
+    if saved.exists() and any(saved.iterdir()):
+        raise stage_lib.WorkdirError(
+            f"{saved} must hold no checkpoints before stage {name!r} of {context.workdir} starts, "
+            "got those of another run; choose another runtime.checkpoints, or "
+            f"--config.force={name}"
+        )
+
+
+def _finish(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    facts: dict[str, Any],
+    watch: stopwatch.Stopwatch,
+    this: forced_command.Command,
+) -> None:
+    seconds, peak = watch.seconds, watch.peak
+    _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
+    atomic.write_json(
+        context.folder(name) / "done.json",
+        {
+            "digest": provenance.digest(table, name, context),
+            "seconds": round(seconds, 2),
+            "peak_rss_mb": round(peak),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "versions": environment.versions(),
+            "facts": facts,
+        }
+        | ({"command": this.token} if this.token else {}),
+    )
+
+
+def _alone(context: stage_lib.Context) -> stage_lib.Context:
+    """The same on the devices of this host."""
+    if jax.process_count() == 1:
+        return context
+    here = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()), jax.local_devices())
+    return dataclasses.replace(context, mesh=here)

@@ -1,0 +1,162 @@
+"""A stage made anew: beside what it made before, whose place it takes when it is whole.
+
+Until then both are kept, checkpoints in a bucket too: a stage that is made anew needs its room on
+the disk twice. At any moment one of them is whole, and `recover` ends what a crash left half-way.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import pathlib
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+
+from etils import epath
+
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.train import hosts
+
+_LOG = logging.getLogger(__name__)
+
+_NEIGHBOUR = re.compile(r"\.(?P<name>.+)\.(new|old)")
+EARLIER = "earlier"
+"""Folder of the work directory with what tools made of earlier requests."""
+
+
+def beside(context: stage_lib.Context, name: str) -> stage_lib.Context:
+    """The same, where the stage `name` writes beside what it made before."""
+    return context.at(name, _neighbour(context.folder(name), "new"))
+
+
+def latest(context: stage_lib.Context, name: str) -> stage_lib.Context:
+    """The same, where the folder of `name` is the one that is being made, if one is."""
+    new = beside(context, name)
+    return new if (new.folder(name) / "stage.json").exists() else context
+
+
+def recover(table: stage_lib.Table, context: stage_lib.Context) -> None:
+    """Let every stage that is whole beside its old folder take its place."""
+
+    def work() -> None:
+        for name in table:
+            if not context.borrows(name):
+                for place in _places(table, name, context):
+                    settle(table, name, context.at(name, place))
+
+    hosts.first_alone("looking for stages made anew", work)
+
+
+def settle(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Let what was made beside take its place where it is whole, then remove what was there; goes
+    on where a crash ended it.
+
+    What a tool made of another request is moved to `earlier/` instead.
+    """
+    place = context.folder(name)
+    new, old = _neighbour(place, "new"), _neighbour(place, "old")
+    if not (new / "done.json").exists() and not os.path.lexists(old):
+        return
+    with _locked(context.workdir):
+        if (new / "done.json").exists():
+            if os.path.lexists(place):
+                _remove(table, name, context, old)
+                place.rename(old)
+            new.rename(place)
+        elif os.path.lexists(old) and not os.path.lexists(place):
+            old.rename(place)
+        _remove(table, name, context, old)
+
+
+def clear(name: str, context: stage_lib.Context) -> None:
+    """Drop what was begun in the folder of `name` and cannot be gone on with; checkpoints of it are
+    moved to `earlier/`."""
+    folder = context.folder(name)
+    saved = context.checkpoints(name)
+    if saved.exists() and any(saved.iterdir()):
+        _LOG.warning("%s is kept in %s", folder, _set_aside(context, name, folder))
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def note_bucket(name: str, context: stage_lib.Context) -> None:
+    """Give the checkpoints of a stage that begins a name in the bucket: that of the stage, or of
+    one made anew another, since folders of a bucket cannot be renamed."""
+    folder = context.folder(name)
+    if not context.config.runtime.checkpoints or (folder / stage_lib.SAVED_AS).exists():
+        return
+    said = f"{name}.{secrets.token_hex(4)}" if is_beside(folder) else name
+    atomic.write_text(folder / stage_lib.SAVED_AS, said)
+
+
+def is_beside(folder: pathlib.Path) -> bool:
+    """Whether a folder is to take the place of another."""
+    return _NEIGHBOUR.fullmatch(folder.name) is not None
+
+
+def _neighbour(place: pathlib.Path, what: str) -> pathlib.Path:
+    return place.with_name(f".{place.name}.{what}")
+
+
+def _places(
+    table: stage_lib.Table, name: str, context: stage_lib.Context
+) -> Iterator[pathlib.Path]:
+    """The folder of a stage, and those in it that have a neighbour."""
+    root = context.folder(name)
+    yield root
+    if table[name].slug is not None and root.exists():
+        matches = (_NEIGHBOUR.fullmatch(path.name) for path in root.iterdir())
+        yield from sorted({root / match["name"] for match in matches if match})
+
+
+@contextlib.contextmanager
+def _locked(workdir: pathlib.Path) -> Iterator[None]:
+    """A tool that watches may start while a stage takes its place."""
+    with (workdir / ".anew.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove(
+    table: stage_lib.Table, name: str, context: stage_lib.Context, old: pathlib.Path
+) -> None:
+    """Delete what was replaced, or set aside what a tool made of another request."""
+    if old.is_symlink():
+        old.unlink()
+    elif old.exists():
+        if table[name].tool and _is_other_request(old, context.folder(name)):
+            kept = _set_aside(context, name, old)
+            _LOG.info("what %s made before of another request is in %s", name, kept)
+            return
+        saved = _in_bucket(context.at(name, old), name)
+        if saved is not None and saved.exists():
+            saved.rmtree()
+        shutil.rmtree(old)
+
+
+def _in_bucket(context: stage_lib.Context, name: str) -> epath.Path | None:
+    """Its checkpoints in a bucket, where it noted that they are its own."""
+    noted = (context.folder(name) / stage_lib.SAVED_AS).exists()
+    return context.checkpoints(name) if context.config.runtime.checkpoints and noted else None
+
+
+def _is_other_request(old: pathlib.Path, place: pathlib.Path) -> bool:
+    """Whether a finished result is of another config than the one in its place."""
+    paths = [folder / "stage.json" for folder in (old, place)]
+    if not (old / "done.json").exists() or not all(path.exists() for path in paths):
+        return False
+    before, now = (atomic.read_json(path)["config"] for path in paths)
+    return before != now
+
+
+def _set_aside(context: stage_lib.Context, name: str, folder: pathlib.Path) -> pathlib.Path:
+    """Move a folder to the first free name in `earlier/`."""
+    number, root = 1, context.workdir / EARLIER
+    while (kept := root / f"{name}-{number}").exists():
+        number += 1
+    root.mkdir(exist_ok=True)
+    folder.rename(kept)
+    return kept

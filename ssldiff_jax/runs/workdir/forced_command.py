@@ -1,0 +1,72 @@
+"""A command with `config.force` that was cut off: what it made anew already is not made again."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+import secrets
+from collections.abc import Collection
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.workdir import provenance
+from ssldiff_jax.train import hosts
+
+_LOG = logging.getLogger(__name__)
+
+_RESTARTS = ("SLURM_RESTART_COUNT", "JOBSET_RESTART_ATTEMPT")
+"""Where SLURM and GKE count how often they started a job again."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """One command from its first start to its end, told from others by a token that the stages it
+    made anew note in their done.json; without `config.force` there is none."""
+
+    path: pathlib.Path | None
+    token: str = ""
+
+    @classmethod
+    def open(
+        cls,
+        table: stage_lib.Table,
+        context: stage_lib.Context,
+        chosen: Collection[str],
+        force: Collection[str],
+    ) -> "Command":
+        """The same command that was cut off, or a new one; a job that the cluster started again
+        is the same even where it had ended."""
+        if not force:
+            return cls(None)
+        asked = {
+            name: provenance.values(table[name], context, table[name].inputs(context.config))
+            for name in sorted(force)
+        }
+        digest = schema.digest(asked, sorted(chosen))
+        path = context.workdir / ".force" / f"{digest}.json"
+        is_restart = any(os.environ.get(name, "0") != "0" for name in _RESTARTS)
+
+        def work() -> None:
+            if not path.exists() or (atomic.read_json(path)["ended"] and not is_restart):
+                atomic.write_json(path, {"token": secrets.token_hex(8), "ended": False})
+
+        hosts.first_alone("noting what is made anew", work)
+        return cls(path, atomic.read_json(path)["token"])
+
+    def has_made(self, context: stage_lib.Context, name: str) -> bool:
+        """Whether it made the stage anew before it was cut off."""
+        path = context.folder(name) / "done.json"
+        made = (
+            bool(self.token)
+            and path.exists()
+            and (atomic.read_json(path).get("command") == self.token)
+        )
+        if made := hosts.agreed(made):
+            _LOG.info("stage %s was made anew before this command was cut off", name)
+        return made
+
+    def end(self) -> None:
+        """All of it is done: the same flags are another command from here on."""
+        if self.path is not None and hosts.is_first():
+            atomic.write_json(self.path, {"token": self.token, "ended": True})

@@ -1,0 +1,63 @@
+"""Stages that would be outdated by what is to be done before them: told before anything is."""
+
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.workdir import provenance, record, trainings
+
+
+def refuse(
+    table: stage_lib.Table, chosen: list[str], context: stage_lib.Context, force: set[str]
+) -> None:
+    """Refuse stages that were begun, if one before them was made anew, or is to be made anew or
+    trained on, and becomes another.
+
+    Raises WorkdirError that names them all.
+    """
+    digests: dict[str, str] = {}
+    causes: dict[str, str] = {}
+    for name in chosen:
+        noted = provenance.stored(context, name)
+        if noted is None or name in force or table[name].always or context.borrows(name):
+            continue
+        if table[name].slug is not None:  # what becomes of the others is another request
+            continue
+        for need, was in noted["upstream"].items():
+            if _planned(table, need, context, force, chosen, digests) != was:
+                causes.setdefault(name, need)
+    if not causes:
+        return
+    provenance.refuse_outdated(table, next(iter(causes)), context)
+    first, cause = next(iter(causes.items()))
+    why = f"--config.force={','.join(sorted(force))}" if force else "the training asked for"
+    raise stage_lib.WorkdirError(
+        f"stage {first!r} of {context.workdir} was made from what {why} will change (stage "
+        f"{cause!r}): add {','.join(causes)} to config.force, or leave "
+        f"{'it' if len(causes) == 1 else 'them'} out of config.stages"
+    )
+
+
+def _planned(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    force: set[str],
+    chosen: list[str],
+    digests: dict[str, str],
+) -> str:
+    """The digest that a stage will have once those of `force` are made anew, and trainings have
+    gone on; `digests` keeps those that are known."""
+    if name in digests:
+        return digests[name]
+    if context.borrows(name):
+        return provenance.digest(table, name, context)
+    noted = provenance.stored(context, name)
+    fresh = lambda: provenance.values(table[name], context, table[name].inputs(context.config))
+    if noted is None or name in force:
+        config, found = fresh(), []
+    else:
+        config, found = noted["config"], provenance.changed(noted)
+        if name in chosen and (new := record.changes(table, name, context)):
+            config, found = fresh(), trainings.merged(found, new)
+    plan = lambda need: _planned(table, need, context, force, chosen, digests)
+    before = {need: plan(need) for need in table[name].reads(context)}
+    digests[name] = provenance.digest_of(config, before, found)
+    return digests[name]

@@ -1,0 +1,222 @@
+"""What a stage's outputs were made from: they are never mixed with those of another config."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from ssldiff_jax.core import changes as changes_lib
+from ssldiff_jax.core import schema
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.workdir import trainings
+from ssldiff_jax.train import stretches
+
+_FRESH = object()
+_SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.led_by")
+
+
+def values(stage: stage_lib.Stage, context: stage_lib.Context, inputs: Any) -> dict[str, Any]:
+    """What a stage's outputs depend on, itself alone, as JSON gives it back."""
+    found: dict[str, Any] = {"seed": context.config.seed, "inputs": inputs}
+    found |= {section: section_of(context, section) for section in stage.sections}
+    return plain(found)
+
+
+def stored(context: stage_lib.Context, name: str) -> dict[str, Any] | None:
+    """What a stage noted when it started: its config, and the digests of what it reads; of a
+    training also what was changed on the way."""
+    path = context.folder(name) / "stage.json"
+    return atomic.read_json(path) if path.exists() else None
+
+
+def digest(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str:
+    """A hash of what a stage and all before it depend on, as they were made."""
+    if context.borrows(name):
+        return atomic.read_json(context.folder(name) / "done.json")["digest"]
+    noted = stored(context, name) or {}
+    return digest_of(noted.get("config"), upstream(table, name, context), changed(noted))
+
+
+def digest_of(config: Any, before: dict[str, str], found: list[trainings.Change]) -> str:
+    """A hash of a stage's config, of what it reads, and of what was changed on the way: a training
+    that was changed is another than one that began so."""
+    return schema.digest(config, before, *([found] if found else []))
+
+
+def changed(noted: Mapping[str, Any]) -> list[trainings.Change]:
+    """What `stage.json` says was changed of a training, and decides its results."""
+    return [trainings.Change(**change) for change in noted.get("changes", ())]
+
+
+def past(context: stage_lib.Context, name: str) -> tuple[stretches.Stretch, ...]:
+    """The stretches of a training before its config last changed."""
+    noted = stored(context, name) or {"config": {}}
+    return trainings.past(schema.flatten(noted["config"]), name, changed(noted))
+
+
+def upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, str]:
+    """The digests of what a stage reads."""
+    return {need: digest(table, need, context) for need in table[name].reads(context)}
+
+
+def require(
+    table: stage_lib.Table, need: str, context: stage_lib.Context, *, wanted_by: str
+) -> None:
+    """Refuse to read a stage that is not done, or was made by another config.
+
+    Raises WorkdirError.
+    """
+    path = context.folder(need) / "done.json"
+    if not path.exists():
+        raise stage_lib.WorkdirError(
+            f"stage {wanted_by!r} reads what stage {need!r} writes, but {path} is missing; run "
+            f"--config.stages={need} first"
+        )
+    # A job that only reads what was made may run where the slides are not.
+    made_from = (stored(context, need) or {"config": {}})["config"].get("inputs")
+    refuse_foreign(table, need, context, inputs=made_from)
+    for earlier in table[need].reads(context):
+        # What another run's models were trained on is not this run's data.
+        if context.borrows(earlier) or not context.borrows(need):
+            require(table, earlier, context, wanted_by=need)
+
+
+def refuse_foreign(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    inputs: Any = _FRESH,
+) -> None:
+    """Refuse a stage that was begun with another config, or after stages that were made anew since;
+    of a stage that is another run's, what says only how its data were cut may differ.
+
+    Raises WorkdirError that names the keys.
+    """
+    if stored(context, name) is not None:
+        refuse(name, context, differences(table, name, context, inputs))
+        refuse_outdated(table, name, context)
+
+
+def differences(
+    table: stage_lib.Table, name: str, context: stage_lib.Context, inputs: Any = _FRESH
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted key → (old, new) of what decides the results of a stage that was begun."""
+    if inputs is _FRESH:
+        inputs = table[name].inputs(context.config)
+    old = schema.flatten(stored(context, name)["config"])
+    new = schema.flatten(values(table[name], context, inputs))
+    elsewhere, free = context.borrows(name), _free(table[name], context)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not _says_more(old.get(key), new.get(key))
+        and not (elsewhere and _is_of_data(key))
+        and not any(key == one or key.startswith(f"{one}.") for one in free)
+    }
+
+
+def _says_more(old: Any, new: Any) -> bool:
+    """Whether a list of facts says of each of its things what an earlier record said of it, and
+    more: so slides whose name and size were noted are those whose content is noted beside."""
+    if not (isinstance(old, list) and isinstance(new, list) and old and len(old) == len(new)):
+        return False
+    pairs = list(zip(old, new, strict=True))
+    are_lists = all(isinstance(a, list) and isinstance(b, list) and a for a, b in pairs)
+    return are_lists and all(b[: len(a)] == a for a, b in pairs)
+
+
+def changes(table: stage_lib.Table, name: str, context: stage_lib.Context) -> list[str]:
+    """What differs between a stage as it was begun and as the config asks for it, "key: old → new";
+    none where it was not begun."""
+    if stored(context, name) is None:
+        return []
+    found = _lines(differences(table, name, context))
+    if not found and is_outdated(table, name, context):
+        found = ["an earlier stage was made anew"]
+    return found
+
+
+def _lines(differ: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    return [f"{key}: {old!r} → {new!r}" for key, (old, new) in differ.items()]
+
+
+def refuse(name: str, context: stage_lib.Context, differ: Mapping[str, tuple[Any, Any]]) -> None:
+    """Refuse a stage that was begun, if its config differs.
+
+    Raises WorkdirError that names the keys.
+    """
+    if not differ:
+        return
+    can_follow = not differ.keys() - trainings.onward_keys(context, name)
+    line = "; ".join(_lines(differ)[:4])
+    raise _foreign(name, context, line, can_follow and not context.borrows(name))
+
+
+def refuse_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Refuse a stage that was begun, if what it reads was made anew since.
+
+    Raises WorkdirError.
+    """
+    if is_outdated(table, name, context):
+        raise _foreign(name, context, "an earlier stage was made anew", False)
+
+
+def is_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> bool:
+    """Whether what a stage that was begun reads was made anew since."""
+    noted = stored(context, name)
+    whose = context.of_models if context.borrows(name) else context
+    return noted is not None and noted["upstream"] != upstream(table, name, whose)
+
+
+def _foreign(
+    name: str, context: stage_lib.Context, found: str, can_follow: bool
+) -> stage_lib.WorkdirError:
+    instead = (
+        "choose another config.models, or the config that made it"
+        if context.borrows(name)
+        else f"choose another --workdir, or make it anew with --config.force={name} among "
+        "--config.stages"
+    )
+    on = f"train on with --config.stages={name}, " if can_follow else ""
+    return stage_lib.WorkdirError(
+        f"{context.folder(name).parent} holds stage {name!r} of another config ({found}); "
+        f"{on}{instead}"
+    )
+
+
+def _free(stage: stage_lib.Stage, context: stage_lib.Context) -> set[str]:
+    """Dotted keys of what changes no results: a record made when they were thought to may have
+    them."""
+    sections = {name: section_of(context, name) for name in stage.sections}
+    return {
+        f"{name}.{key}"
+        for name, section in sections.items()
+        if dataclasses.is_dataclass(section)
+        for key, kind in changes_lib.kinds(section).items()
+        if kind == "free"
+    }
+
+
+def section_of(context: stage_lib.Context, name: str) -> Any:
+    """A section of the config by its dotted name."""
+    return functools.reduce(getattr, name.split("."), context.config)
+
+
+def _is_of_data(key: str) -> bool:
+    """Whether a key says how data were cut, and not what a model is shown."""
+    return key.startswith("data.") and key not in _SHOWN
+
+
+def plain(values: Any) -> Any:
+    """As JSON gives it back, without fields that change no results."""
+    if dataclasses.is_dataclass(values):
+        # Fields that are marked so change no results.
+        kept = [f.name for f in dataclasses.fields(values) if f.metadata.get("digest", True)]
+        return {name: plain(getattr(values, name)) for name in kept}
+    if isinstance(values, Mapping):
+        return {str(k): plain(v) for k, v in values.items()}
+    if isinstance(values, list | tuple):
+        return [plain(v) for v in values]
+    return values

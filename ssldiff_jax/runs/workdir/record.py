@@ -1,0 +1,163 @@
+"""The record of a stage, `stage.json`: the config and the digests of what is read, noted when it
+begins.
+
+Of a training also `changes`, what of its config was changed after which step, and `aside`: what
+changes no results, and when that was changed.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.workdir import force, provenance, trainings
+from ssldiff_jax.train import hosts
+
+_LOG = logging.getLogger(__name__)
+
+STOPWATCH = ".seconds.json"
+"""In a stage's folder, the seconds that all processes worked on it."""
+
+
+def begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Note what a stage that begins depends on."""
+    noted = {
+        "config": _values(table, name, context),
+        "upstream": provenance.upstream(table, name, context),
+    }
+    atomic.write_json(context.folder(name) / "stage.json", noted | _aside(context, name, {}))
+
+
+def changes(
+    table: stage_lib.Table, name: str, context: stage_lib.Context
+) -> list[trainings.Change]:
+    """What the config changes about a stage that was begun, and that it goes on with: a training
+    with what may change from a step on; what judges a training as it goes, with what this does.
+
+    Raises WorkdirError for any other difference, and where no step is left to follow a change.
+    """
+    noted = provenance.stored(context, name)
+    if noted is None:
+        return []
+    differ = provenance.differences(table, name, context)
+    found = trainings.gone_on_with(context, name, differ)
+    for watched in table[name].watches:
+        theirs = _changed_on_the_way(context, watched)
+        found += [trainings.Change(0, key, *differ[key]) for key in differ if key in theirs]
+    keys = {change.key for change in found}
+    rest = {key: pair for key, pair in differ.items() if key not in keys}
+    provenance.refuse(name, context, rest)
+    if found and trainings.section(context, name):
+        trainings.require_steps(context, name, found)
+        _require_rate(context, name, trainings.merged(provenance.changed(noted), found))
+    return found
+
+
+def _changed_on_the_way(context: stage_lib.Context, watched: str) -> set[str]:
+    noted = provenance.stored(force.latest(context, watched), watched) or {}
+    return {change.key for change in provenance.changed(noted)}
+
+
+def is_other(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str:
+    """What of a stage that was begun is another than the config asks for and cannot become it;
+    "" where it goes on."""
+    try:
+        changes(table, name, context)
+        provenance.refuse_outdated(table, name, context)
+    except stage_lib.WorkdirError as error:
+        return str(error)
+    return ""
+
+
+def adopt(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+    """Note what the config changes about a stage that was begun; then it is done no more.
+
+    Raises WorkdirError as `changes`, and where what it reads was made anew since.
+    """
+    found = changes(table, name, context)
+    provenance.refuse_outdated(table, name, context)
+    hosts.meet(f"{name} was compared")
+    if hosts.is_first() and not context.borrows(name):
+        _note(table, name, context, found)
+    hosts.meet(f"{name} is noted")
+
+
+def _note(
+    table: stage_lib.Table,
+    name: str,
+    context: stage_lib.Context,
+    found: list[trainings.Change],
+) -> None:
+    noted, done = provenance.stored(context, name), context.folder(name) / "done.json"
+    if noted is None or (done.exists() and not found):
+        return
+    record = noted | _aside(context, name, noted.get("aside", {}))
+    if found:
+        merged = trainings.merged(provenance.changed(noted), found)
+        record |= {"config": _values(table, name, context), "changes": _as_json(merged)}
+    for change in found:
+        _LOG.info("stage %s: from step %d on, %s", name, change.step, change)
+    if record != noted:
+        atomic.write_json(context.folder(name) / "stage.json", record)
+    if found and done.exists():
+        _keep_seconds(context.folder(name))
+        done.unlink()
+
+
+def _keep_seconds(folder: pathlib.Path) -> None:
+    """Let what goes on count from what was counted, in a folder that holds no stopwatch yet."""
+    path = folder / STOPWATCH
+    if not path.exists():
+        done = atomic.read_json(folder / "done.json")
+        atomic.write_json(path, {"seconds": done["seconds"], "peak": done["peak_rss_mb"]})
+
+
+def _values(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, Any]:
+    return provenance.values(table[name], context, table[name].inputs(context.config))
+
+
+def _as_json(found: list[trainings.Change]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(change) for change in found]
+
+
+def _require_rate(context: stage_lib.Context, name: str, found: list[trainings.Change]) -> None:
+    """Refuse more steps after a decay that is over."""
+    train = trainings.section(context, name)
+    config = schema.flatten({name: {"train": provenance.plain(train)}})
+    try:
+        train.optimizer.rate(train.num_steps, trainings.past(config, name, found))
+    except ValueError as error:
+        raise stage_lib.WorkdirError(f"config.{name}.train.{error}") from error
+
+
+def _aside(context: stage_lib.Context, name: str, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes no results of a training as it is, and when it was changed."""
+    train = trainings.section(context, name)
+    if train is None:
+        return {}
+    config, step = context.config, trainings.steps_done(context, name) or 0
+    told = {"mesh": config.mesh, "data": {"loader": config.data.loader}, name: {"train": train}}
+    kinds, flat = trainings.kinds(context, name), schema.flatten(_everything(told))
+    now = {key: value for key, value in flat.items() if kinds.get(key, "free") == "free"}
+    was = before.get("values", now)
+    new = [
+        trainings.Change(step, key, was.get(key), now[key])
+        for key in now
+        if was.get(key) != now[key]
+    ]
+    old = [trainings.Change(**change) for change in before.get("changes", ())]
+    merged = trainings.merged(old, new)
+    return {"aside": {"values": now, "changes": _as_json(merged)}}
+
+
+def _everything(values: Any) -> Any:
+    """As JSON gives it back, all fields of dataclasses."""
+    if dataclasses.is_dataclass(values):
+        values = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
+    if isinstance(values, Mapping):
+        return {str(key): _everything(value) for key, value in values.items()}
+    return list(values) if isinstance(values, tuple) else values

@@ -1,0 +1,57 @@
+"""The config that a run or an export wrote down, by whatever version of the code."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs.command import catalog, listing
+
+
+def of_run(folder: pathlib.Path) -> dict[str, Any]:
+    """What a run that has a `config.json` was made with, and the values of configs/default.py for
+    keys that came later.
+
+    Of a stage that is being made anew it says what the old one was made with, which is the one that
+    is read until the new is whole. Raises ConfigError for what is no config, ValueError for a
+    damaged file.
+    """
+    path = folder / "config.json"
+    values = atomic.read_json(path)
+    if not isinstance(values, Mapping):
+        raise schema.ConfigError(f"{path} must hold a config, got {type(values).__name__}")
+    found = complete(values)
+    for beside in sorted(folder.glob(".*.new")):
+        name = beside.name.removeprefix(".").removesuffix(".new")
+        old = folder / name
+        if name not in catalog.ROWS or catalog.ROWS[name].tool:
+            continue  # what a tool is told is not the run's
+        if (old / "done.json").exists() and not (beside / "done.json").exists():
+            found = _over(found, _sections(atomic.read_json(old / "stage.json")["config"]))
+    return found
+
+
+def complete(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with the default ones of keys that are not among them; none is replaced."""
+    return _over(listing.defaults(), values)
+
+
+def _over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    both = lambda key: isinstance(defaults.get(key), Mapping) and isinstance(values[key], Mapping)
+    return dict(defaults) | {
+        key: _over(defaults[key], values[key]) if both(key) else values[key] for key in values
+    }
+
+
+def _sections(noted: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections that a stage noted by their dotted names, as a tree."""
+    found: dict[str, Any] = {}
+    for dotted, values in noted.items():
+        *outer, last = dotted.split(".")
+        inner = found
+        for name in outer:
+            inner = inner.setdefault(name, {})
+        inner[last] = values
+    found.pop("inputs", None)  # of files, and no key
+    return found

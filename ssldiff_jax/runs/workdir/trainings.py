@@ -1,0 +1,116 @@
+"""Trainings whose config changed after they had begun: which changes they go on with, and what a
+record of them tells."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssldiff_jax.core import changes
+from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.train import checkpoint, loop, stretches
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A config key that changed after `step` steps were done."""
+
+    step: int
+    key: str
+    was: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.was!r} → {self.now!r}"
+
+
+def section(context: stage_lib.Context, name: str) -> loop.TrainConfig | None:
+    """The config of the training that a stage does; None where it does none."""
+    train = getattr(getattr(context.config, name, None), "train", None)
+    return train if isinstance(train, loop.TrainConfig) else None
+
+
+def kinds(context: stage_lib.Context, name: str) -> dict[str, changes.Kind]:
+    """Dotted key → kind, of the training that a stage does."""
+    train = section(context, name)
+    return changes.kinds(train, f"{name}.train.") if train else {}
+
+
+def onward_keys(context: stage_lib.Context, name: str) -> set[str]:
+    """Dotted keys of what may change from a step on."""
+    return {key for key, kind in kinds(context, name).items() if kind == "onward"}
+
+
+def steps_done(context: stage_lib.Context, name: str) -> int | None:
+    """The step of the last whole checkpoint, where there is one."""
+    saved = checkpoint.steps(context.checkpoints(name))
+    return saved[-1] if saved else None
+
+
+def gone_on_with(
+    context: stage_lib.Context, name: str, differ: Mapping[str, tuple[Any, Any]]
+) -> list[Change]:
+    """Those of the differences that a training which was begun can follow from here on.
+
+    Args:
+        differ: dotted key → (old, new), of what decides results.
+    """
+    if section(context, name) is None or context.borrows(name):
+        return []
+    step = steps_done(context, name)
+    # Where nothing is left of what was done, all of the training may be another.
+    may = kinds(context, name) if step is None else onward_keys(context, name)
+    return [Change(step or 0, key, *pair) for key, pair in differ.items() if key in may]
+
+
+def require_steps(context: stage_lib.Context, name: str, found: Sequence[Change]) -> None:
+    """Refuse changes that no step is left to follow.
+
+    Raises WorkdirError.
+    """
+    step = steps_done(context, name)
+    if step is None or not found:
+        return
+    planned, key = section(context, name).num_steps, f"config.{name}.train.num_steps"
+    where, line = f"stage {name!r} of {context.workdir}", "; ".join(map(str, found[:4]))
+    if step == 0 or planned == 0:
+        raise stage_lib.WorkdirError(
+            f"weights taken as they are have no training to go on with, got {line} for {where}; "
+            f"make it anew with --config.force={name}"
+        )
+    if planned < step:
+        raise stage_lib.WorkdirError(
+            f"{key} must be at least the {step} steps that {where} has done, got {planned}"
+        )
+    if planned == step and (context.folder(name) / "done.json").exists():
+        raise stage_lib.WorkdirError(
+            f"{where} is done, and what decided its results must stay, got {line}; with {key} "
+            f"above {step} it goes on from there, with --config.force={name} it is made anew"
+        )
+
+
+def merged(before: Sequence[Change], after: Sequence[Change]) -> list[Change]:
+    """All changes that count: of those of a key at one step the first value and the last, and
+    none where these are the same or no step was done."""
+    found: dict[tuple[int, str], Change] = {}
+    for change in (*before, *after):
+        first = found.pop((change.step, change.key), change)
+        if change.step and first.was != change.now:
+            found[change.step, change.key] = dataclasses.replace(change, was=first.was)
+    return list(found.values())
+
+
+def past(
+    config: Mapping[str, Any], name: str, found: Sequence[Change]
+) -> tuple[stretches.Stretch, ...]:
+    """The stretches of a training before its config last changed.
+
+    Args:
+        config: dotted key → value as it is, of the whole stage.
+    """
+    own = f"{name}.train."
+    values = {key.removeprefix(own): value for key, value in config.items() if key.startswith(own)}
+    stretched = []
+    for step in sorted({change.step for change in found}, reverse=True):
+        values |= {c.key.removeprefix(own): c.was for c in found if c.step == step}
+        stretched.append(stretches.Stretch.of(step, values))
+    return tuple(reversed(stretched))

@@ -1,0 +1,1 @@
+"""Stage `evaluate`: generated patches and large images against held-out ones."""

@@ -1,0 +1,93 @@
+"""What drawn patches are taken for, against the classes of the real ones that led them."""
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.data.annotations import measures
+from ssldiff_jax.evaluation.features import networks, zero_shot
+from ssldiff_jax.runs import patch_samples, stage
+
+_LOG = logging.getLogger(__name__)
+
+Features = Float[np.ndarray, "N D"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classed:
+    """Classes of held-out patches, and how they are told.
+
+    Attributes:
+        truth: of each held-out patch.
+        labels: of each training patch; () with prompts.
+        names: of the classes, in order.
+        by_prompts: vectors of a CLIP's prompts; None takes means of training patches.
+    """
+
+    truth: tuple[str, ...]
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+    by_prompts: zero_shot.Classes | None
+
+    @classmethod
+    def of_run(
+        cls, context: stage.Context, held_out: patch_samples.Sample, training: patch_samples.Sample
+    ) -> "Classed | None":
+        """As `config.evaluate` asks; None where it asks for none, and (a warning tells) where
+        training patches are of fewer than two classes.
+
+        Raises ValueError for classes that were not recorded, and prompts of other classes.
+        """
+        section = context.config.evaluate
+        if not section.classes:
+            return None
+        truth = tuple(held_out.classes(section.classes))
+        known = measures.CLASSES.get(section.classes, tuple(sorted(set(truth))))
+        if networks.CLIP in section.networks and section.prompts:
+            prompts = zero_shot.fill(section.templates, section.words)
+            if set(prompts) != set(known):
+                raise ValueError(
+                    f"config.evaluate.prompts must be of the classes {', '.join(known)}, got "
+                    f"{', '.join(prompts)}"
+                )
+            pair = zero_shot.open_pair(section.networks[networks.CLIP])
+            vectors = zero_shot.from_prompts(pair.texts, {name: prompts[name] for name in known})
+            return cls(truth, (), known, vectors)
+        labels = tuple(training.classes(section.classes))
+        there = tuple(name for name in known if name in labels)
+        if len(there) < 2 or not set(there) & set(truth):
+            told = f"training patches of {', '.join(there) or 'none'}"
+            _LOG.warning("two classes of %s are needed to tell, got %s", section.classes, told)
+            return None
+        return cls(truth, labels, there, None)
+
+    def confusion(
+        self, seen: Mapping[str, tuple[Features, Features]], of_training: Features
+    ) -> dict[str, Any]:
+        """Counts, accuracy, and `of_real`, what the real patches themselves are taken for: no drawn
+        ones do better. `seen` are features of real and drawn patches, by network; those of training
+        patches are the judge's."""
+        classes, features = self.by_prompts, seen.get(networks.CLIP)
+        if classes is None:
+            known = [i for i, name in enumerate(self.labels) if name in self.names]
+            labels = [self.labels[i] for i in known]
+            classes = zero_shot.from_images(of_training[known], labels, self.names)
+            features = seen["judge"]
+        kept = [i for i, name in enumerate(self.truth) if name in self.names]
+        return _told(classes, features, [self.truth[i] for i in kept], kept)
+
+
+def _told(
+    classes: zero_shot.Classes,
+    features: tuple[Features, Features],
+    labels: Sequence[str],
+    kept: list[int],
+) -> dict[str, Any]:
+    of_real, found = (zero_shot.classify(classes, side[kept], labels) for side in features)
+    scores = lambda c: {"accuracy": c.accuracy, "balanced_accuracy": c.balanced_accuracy}
+    told = {"labels": list(found.names), "counts": found.counts.tolist()}
+    return told | scores(found) | {"of_real": scores(of_real)}

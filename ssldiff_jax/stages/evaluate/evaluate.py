@@ -1,0 +1,121 @@
+"""Stage `evaluate`: the figures of what was drawn, by the encoder and by the judge."""
+
+import logging
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator
+from ssldiff_jax.runs import artifacts, patch_samples, results_csv, stage
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages.evaluate import large_images, protocol, seam_figures
+
+_LOG = logging.getLogger(__name__)
+
+_FEATURES = (
+    "embedding_similarity",
+    "cell_retrieval_top1",
+    "num_cells",
+    "crop_fd_uncorrected",
+    "fd_floor_uncorrected",
+    "patch_fd_uncorrected",
+)
+_PIXELS = ("layout_correlation", "variance", "spectrum", "seams")
+
+
+def run(context: stage.Context) -> dict[str, Any]:
+    """Write `results.json`, and the similarity of every cell as `similarity_N.npy`.
+
+    Figures that a run cannot have are None: of large images, where held-out patches lie side by
+    side and not in a region; by the encoder, where embeddings were computed elsewhere.
+    """
+    side, folder = context.config.data.crops.patch_px, context.folder("evaluate")
+    references = artifacts.references(context)
+    regions = all(reference.kind == "region" for reference in references)
+    drawn = "image" if regions else "patches"
+    pairs = [
+        large_image.Pair(_png(context, f"{drawn}_{i}"), reference.image)
+        for i, reference in enumerate(references)
+    ]
+    patches = [_png(context, f"patches_{i}") for i in range(len(pairs))]
+    networks = protocol.networks(context)
+    judging = None
+    if context.config.evaluate.num_patches and "encoder" in networks:
+        judging = protocol.Protocol.of_run(context, networks, folder)
+    cases = None if regions else _cases_of_cells(context)
+    judge, encoder = networks["judge"], networks.get("encoder")
+    of = lambda embed: _features(pairs, patches, embed, side, cases=cases)
+    results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
+    results |= _pixels(context, pairs, side) if regions else dict.fromkeys(_PIXELS)
+    factor = context.config.downsample_factor
+    results["rings"] = seam_figures.of_patches([p.reference for p in pairs], patches, side, factor)
+    results["judge"] = of(judge)
+    if regions:
+        results["large"] = large_images.run(context, pairs, networks)
+    if judging:
+        model = generator.Generator.of_run(context)
+        results |= judging.run(model, folder)
+    for i, pair in enumerate(pairs):
+        cosines = np.diagonal(large_image.cell_similarity(pair, encoder or judge, side))
+        height = pair.reference.shape[0] // side
+        np.save(folder / f"similarity_{i}.npy", cosines.reshape(height, -1))
+    atomic.write_json(folder / "results.json", results)
+    sampled = atomic.read_json(context.folder("sample") / "done.json")["digest"]
+    results_csv.add(context, {"by": "evaluate", "sample": sampled}, results)
+    return results
+
+
+def _png(context: stage.Context, name: str) -> np.ndarray:
+    return pyramid.read_image(context.folder("sample") / f"{name}.png")
+
+
+def _features(
+    pairs: list[large_image.Pair],
+    patches: list[np.ndarray],
+    embed: large_image.EmbedFn,
+    side: int,
+    *,
+    cases: list[str] | None,
+) -> dict[str, Any]:
+    """`cases` of cells of pages; None of regions, whose cells are held against moved ones."""
+    real = [pair.reference for pair in pairs]
+    found = large_image.cells(pairs, embed, side)
+    found["patch_fd_uncorrected"] = large_image.patch_distance(real, patches, embed, side)
+    if cases is None:
+        return found | large_image.crops(pairs, embed, side)
+    cells = np.concatenate([pixels.cut_cells(page, side) for page in real])
+    parted = halves.Halves.of_cases(cases)
+    sides = cells[parted.first], cells[parted.second]
+    floor = None
+    if min(map(len, sides)) > 1:
+        floor = large_image.cell_distance(*sides, embed)
+    else:
+        _LOG.warning("no floor: %s, one of them of one cell alone", parted.by)
+    return found | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
+
+
+def _cases_of_cells(context: stage.Context) -> list[str]:
+    """The case of every cell of all pages, in reading order."""
+    pages = atomic.read_json(context.folder("patches") / "regions.json")
+    numbers = [slide for page in pages for slide, _ in page["cells"]]
+    source = patch_samples.Source(context, "test")
+    slides, first = np.unique(source.records.places[:, 0], return_index=True)
+    records = first[np.searchsorted(slides, numbers)]
+    return [source.told(number, "case") for number in records.tolist()]
+
+
+def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
+    layouts = [pixels.layout_correlation(p.image, p.reference, side) for p in pairs]
+    return {
+        "layout_correlation": {
+            key: (mean := means.Mean.of([layout[key] for layout in layouts])) and mean.value
+            for key in layouts[0]
+        },
+        "variance": float(np.mean([pixels.variance_ratio(p.image, p.reference) for p in pairs])),
+        "spectrum": np.mean(
+            [pixels.spectrum_ratio(p.image, p.reference) for p in pairs], axis=0
+        ).tolist(),
+        "seams": seam_figures.of_images(context, pairs),
+    }

@@ -1,0 +1,86 @@
+"""Large images against their regions, by every network of features."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import moments
+from ssldiff_jax.evaluation.features import image_files, networks
+from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, large_image, pixels
+from ssldiff_jax.runs import stage
+from ssldiff_jax.stages.evaluate import protocol
+
+Features = Float[np.ndarray, "N D"]
+
+_LEAST = 3
+"""Of features on a side: what is left without one must have a covariance."""
+
+
+def run(
+    context: stage.Context, pairs: list[large_image.Pair], by: protocol.Networks
+) -> dict[str, Any]:
+    """By extractor: the Fréchet distance of `crops` (Graikos et al. 2024) to real ones half a cell
+    away; that of the real crops themselves, `crops_real_moved`, which a true image would have; and
+    of `whole` images by networks that take any size. Figures of fewer than three crops or images
+    are left out."""
+    return {name: _of(context, pairs, network) for name, network in by.items()}
+
+
+def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> dict[str, Any]:
+    side = context.config.data.crops.patch_px
+    through = image_files.Format(context.config.evaluate.jpeg_quality).through
+    drawn, real = [pair.image for pair in pairs], [pair.reference for pair in pairs]
+    published = protocol.reference(context, protocol.extraction_of(context, network))
+
+    def rows(image: np.ndarray, shift: int) -> list[Features]:
+        """Features of every row of cells."""
+        cells = pixels.cut_cells(image, side, shift)
+        count = (image.shape[0] - shift) // side
+        return np.split(network(through(cells)), count) if len(cells) else []
+
+    found: dict[str, Any] = {}
+    # Crops of the same places would be compared pixel by pixel: drawn ones lie between real ones.
+    crops, moved = ([rows(image, side // 2) for image in group] for group in (drawn, real))
+    if sum(len(row) for image in crops for row in image) >= _LEAST:
+        cells = [rows(image, 0) for image in real]
+        own = _bands([_joined(image) for image in cells])
+        sides = [published.moments] if published else own
+        distance = frechet_interval.frechet_estimate
+        found["crops"] = _told(distance(_bands(crops), sides, paired=not published))
+        found["crops_real_moved"] = _told(distance(_bands(moved), own, paired=True))
+    if network.name in networks.ANY_SIZE and len(pairs) >= _LEAST:
+        found["whole"] = _told(_whole(network, through, drawn, real))
+    return found
+
+
+def _joined(rows: list[Features]) -> list[Features]:
+    """Rows of cells as many as there are of crops between them: the last two are one."""
+    return [*rows[:-2], np.concatenate(rows[-2:])] if len(rows) > 1 else []
+
+
+def _bands(found: list[list[Features]]) -> list[moments.Moments]:
+    """Moments of bands of images, some rows each; those of crops and of cells are of one place."""
+    rows = [row for image in found for row in image]
+    parts = intervals.blocks_of(len(rows))
+    return [moments.Moments.of(np.concatenate(rows[part]), "features") for part in parts]
+
+
+def _whole(
+    network: networks.Batched,
+    through: Callable[[image_files.Patches], image_files.Patches],
+    drawn: list[np.ndarray],
+    real: list[np.ndarray],
+) -> intervals.Estimate:
+    """Whole images, each shrunk to what the network takes."""
+    alone = dataclasses.replace(network, batch_size=1)
+    of = lambda found: np.concatenate([alone(through(image[None])) for image in found])
+    sides: list[Features] = [of(drawn), of(real)]
+    blocks = (frechet_interval.blocks_of(side) for side in sides)
+    return frechet_interval.frechet_estimate(*blocks, paired=True)
+
+
+def _told(found: intervals.Estimate) -> dict[str, Any]:
+    return dataclasses.asdict(found)

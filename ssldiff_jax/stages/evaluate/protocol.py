@@ -1,0 +1,229 @@
+"""Drawn patches against held-out ones, by every network of features."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import moments
+from ssldiff_jax.evaluation.features import image_files
+from ssldiff_jax.evaluation.features import networks as extractors
+from ssldiff_jax.evaluation.metrics import memorisation, pixels, statistics, summary
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator
+from ssldiff_jax.runs import artifacts, patch_samples, stage
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages.evaluate import confusion as classed
+from ssldiff_jax.stages.evaluate import regenerated
+
+_SHOWN = 64
+_EXAMPLES = 10_000  # that classes are measured in: a mean of features needs no more
+
+OWN = ("judge", "encoder")
+"""Networks of a run itself."""
+
+Networks = Mapping[str, extractors.Extractor]
+Features = Float[np.ndarray, "N D"]
+
+
+def networks(
+    context: stage.Context, own: Sequence[str] | None = None
+) -> dict[str, extractors.Extractor]:
+    """The run's judge and, unless embeddings were computed elsewhere, its encoder, or those of
+    `own`; then those that `config.evaluate` names.
+
+    Raises WorkdirError for a reference that knows none of them.
+    """
+    if own is None:
+        own = OWN[:1] if context.config.embeddings.source else OWN
+    found: dict[str, extractors.Extractor] = {
+        name: extractors.OfEncoder(name, artifacts.load_encoder(context, name)) for name in own
+    }
+    for name, path in context.config.evaluate.networks.items():
+        found[name] = extractors.load(name, path)
+    named = context.config.evaluate.reference
+    if named and not any(_reference_path(named, name).exists() for name in found):
+        raise stage.WorkdirError(
+            f"config.evaluate.reference must hold a file of one of {', '.join(found)}, such as "
+            f"{_reference_path(named, next(iter(found), 'clip'))}, got none"
+        )
+    return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Protocol:
+    """What is the same for every model that is judged.
+
+    Attributes:
+        context: of the run.
+        by: the networks of features.
+        held_out: patches that are drawn again.
+        training: patches among which copies are looked for.
+        examples: training patches that classes are told by; `training` itself where it is not many.
+        classes: what both show; None where no classes are asked for.
+        shared: where real patches and features are kept.
+    """
+
+    context: stage.Context
+    by: Networks
+    held_out: patch_samples.Sample
+    training: patch_samples.Sample
+    examples: patch_samples.Sample
+    classes: classed.Classed | None
+    shared: pathlib.Path
+
+    @classmethod
+    def of_run(cls, context: stage.Context, by: Networks, shared: pathlib.Path) -> "Protocol":
+        """Read what is needed, so that what cannot be judged is refused before it is drawn.
+
+        Raises ValueError for fewer held-out patches than figures need, and for classes, prompts or
+        statistics that do not fit.
+        """
+        section = context.config.evaluate
+        held_out = patch_samples.Sample.draw(
+            patch_samples.Source(context, "test"), section.num_patches
+        )
+        if len(held_out) < summary.LEAST:
+            raise ValueError(
+                f"{summary.LEAST} held-out patches or more are needed, got {len(held_out)}; "
+                "--config.evaluate.num_patches=0 judges large images alone"
+            )
+        of_models = patch_samples.Source(context.of_models, "train")
+        training = patch_samples.Sample.at_most(of_models, section.num_training)
+        is_much = len(training) > _EXAMPLES
+        examples = patch_samples.Sample.draw(of_models, _EXAMPLES) if is_much else training
+        for network in by.values():
+            reference(context, extraction_of(context, network))
+        classes = classed.Classed.of_run(context, held_out, examples)
+        return cls(context, by, held_out, training, examples, classes, shared)
+
+    def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
+        """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into
+        `folder` the drawn patches with their features, `drawn.png`, `nearest.png`,
+        `confusion.json` and `statistics/`.
+
+        Pixels are in memory block by block; features are mapped.
+        """
+        context = self.context
+        pair = self._redraw(model, folder)
+        seen = {name: pair.features(network) for name, network in self.by.items()}
+        found: dict[str, Any] = {"patches": {}}
+        for name, network in self.by.items():
+            extraction = extraction_of(context, network)
+            found["patches"][name] = compare(
+                context, extraction, *seen[name], "held-out patches", folder,
+                cases=self.held_out.cases(), paired=True,
+            )  # fmt: skip
+        of_training = self._judged(self.training, pair.real.format, "training")
+        found["memorisation"] = _copies(seen["judge"], of_training, pair, self.training, folder)
+        confusion = None
+        if self.classes:
+            confusion = self.classes.confusion(seen, self._of_examples(pair, of_training))
+        if confusion:
+            atomic.write_json(folder / "confusion.json", confusion)
+            found["confusion"] = confusion
+        return found
+
+    def _of_examples(self, pair: regenerated.Redrawn, of_training: Features) -> Features:
+        """The judge's features of what classes are told by; nothing where prompts tell them."""
+        if self.examples is self.training or not self.classes.labels:
+            return of_training
+        return self._judged(self.examples, pair.real.format, "examples")
+
+    def _judged(
+        self, sample: patch_samples.Sample, kept: image_files.Format, name: str
+    ) -> Features:
+        """The judge's features of training patches, as files of held-out ones are kept."""
+        read = lambda start, stop: kept.through(sample.pixels(start, stop))
+        return regenerated.extract(self.by["judge"], read, len(sample), self.shared / name)
+
+    def _redraw(self, model: generator.Generator, folder: pathlib.Path) -> regenerated.Redrawn:
+        """The patches, and a page of some."""
+        config, kept = self.context.config, _format(self.context)
+        real, drawn = (
+            image_files.Files(self.shared / "real", kept),
+            image_files.Files(folder / "drawn", kept),
+        )
+        pair = regenerated.Redrawn(self.held_out, real, drawn)
+        pair.make(model, config.seed + 1000)
+        side = int(min(len(self.held_out), _SHOWN) ** 0.5)
+        shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
+        page = pixels.mosaic(np.stack([drawn.one(int(i)) for i in shown]), side)
+        pyramid.write_png(folder / "drawn.png", page)
+        return pair
+
+
+def compare(
+    context: stage.Context,
+    extraction: statistics.Extraction,
+    real: Features,
+    drawn: Float[np.ndarray, "M D"],
+    dataset: str,
+    folder: pathlib.Path,
+    *,
+    cases: Sequence[str],
+    paired: bool,
+) -> dict[str, Any]:
+    """Figures by one network, with what is needed to repeat them; writes the statistics of the real
+    side, called `dataset`, whose vectors are of `cases`. `paired` where each was drawn from the
+    real one of its index."""
+    own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
+    path = folder / "statistics" / f"{extraction.extractor}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"sha256": statistics.write(path, own), "reference": dataset}
+    published = reference(context, extraction)
+    if published:
+        path = _reference_path(context.config.evaluate.reference, extraction.extractor)
+        told = {"sha256": statistics.sha256_of(path), "reference": f"{published.dataset}, {path}"}
+    of = published.moments if published else None
+    found = summary.figures(drawn, real, of, cases=cases, paired=paired)
+    return {"extraction": dataclasses.asdict(extraction) | told} | found
+
+
+def extraction_of(context: stage.Context, extractor: extractors.Extractor) -> statistics.Extraction:
+    """How features of patches come about, to be written beside them."""
+    kept, px = str(_format(context)), context.config.data.crops.patch_px
+    return statistics.Extraction(extractor.name, extractor.digest, extractor.dim, kept, px)
+
+
+def reference(
+    context: stage.Context, extraction: statistics.Extraction
+) -> statistics.Statistics | None:
+    """The published statistics of a network in `config.evaluate.reference`; None where it has none.
+
+    Raises ValueError for statistics of another extraction.
+    """
+    named = context.config.evaluate.reference
+    if not named or not (path := _reference_path(named, extraction.extractor)).exists():
+        return None
+    return statistics.read(path, expected=extraction)
+
+
+def _reference_path(folder: str, name: str) -> pathlib.Path:
+    return pathlib.Path(folder).expanduser() / f"{name}.safetensors"
+
+
+def _format(context: stage.Context) -> image_files.Format:
+    return image_files.Format(context.config.evaluate.jpeg_quality)
+
+
+def _copies(
+    features: tuple[Features, Features],
+    of_training: Features,
+    pair: regenerated.Redrawn,
+    training: patch_samples.Sample,
+    folder: pathlib.Path,
+) -> dict[str, Any]:
+    """Whether drawn patches are nearer to training than held-out ones are, by the judge."""
+    real, drawn = features
+    found = memorisation.compare(drawn, real, of_training, power=training.part_of_records)
+    beside = lambda copy: (pair.drawn.one(copy.generated), training.patch(copy.training)[1])
+    rows = [np.concatenate(beside(copy), axis=1) for copy in found.worst]
+    pyramid.write_png(folder / "nearest.png", np.concatenate(rows))
+    told = dataclasses.asdict(found)
+    del told["worst"]
+    pairs = [{"similarity": 1 - copy.distance} for copy in found.worst]
+    return told | {"threshold": 1 - found.threshold, "pairs": pairs}

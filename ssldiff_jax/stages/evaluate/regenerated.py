@@ -1,0 +1,80 @@
+"""Held-out patches, each drawn again from its embedding, as files that any tool can judge."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.evaluation.features import image_files, networks
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator
+from ssldiff_jax.runs import patch_samples
+from ssldiff_jax.train import logs
+
+BLOCK = 512
+"""Patches that are in memory together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Redrawn:
+    """Held-out patches as they were read, in `real`, and as they were drawn, in `drawn`."""
+
+    held_out: patch_samples.Sample
+    real: image_files.Files
+    drawn: image_files.Files
+
+    def make(self, model: generator.Generator, seed: int) -> None:
+        """Write the files; blocks of which all files are there are left as they are."""
+        starts = range(0, len(self.held_out), BLOCK)
+        progress = logs.Progress("patches drawn again", len(self.held_out))
+        for block, start in enumerate(starts):
+            stop = min(start + BLOCK, len(self.held_out))
+            if not (self.real.has(start, stop) and self.drawn.has(start, stop)):
+                pixels = self.held_out.pixels(start, stop)
+                self.real.write(start, pixels)
+                drawn = model.sample_patches(model.encoder(pixels), seed=seed + block)
+                self.drawn.write(start, drawn)
+            progress.update(stop - start)
+        progress.close()
+
+    def features(
+        self, extractor: networks.Extractor
+    ) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
+        """(of real, of drawn patches), kept beside the patches and mapped."""
+        count = len(self.held_out)
+        of = lambda kept: extract(extractor, kept.read, count, kept.folder / "features")
+        return of(self.real), of(self.drawn)
+
+
+def extract(
+    extractor: networks.Extractor,
+    read: Callable[[int, int], image_files.Patches],
+    count: int,
+    folder: pathlib.Path,
+) -> Float[np.ndarray, "N D"]:
+    """Features of `count` images, block by block into a file of `folder`, which is mapped. Its name
+    has the network's digest: one that is there is taken as it is, and images of one folder are the
+    same ones."""
+    path = folder / f"{extractor.name}-{extractor.digest}-{count}.npy"
+
+    def write(temporary: pathlib.Path) -> None:
+        shape = count, extractor.dim
+        found = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        progress = logs.Progress(f"features by {extractor.name}", count)
+        for start, stop in blocks(count):
+            found[start:stop] = extractor(read(start, stop))
+            progress.update(stop - start)
+        progress.close()
+        found.flush()
+
+    if not path.exists():
+        atomic.write_atomic(path, write)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def blocks(count: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every block."""
+    for start in range(0, count, BLOCK):
+        yield start, min(start + BLOCK, count)

@@ -1,0 +1,88 @@
+"""Seams of what a run drew, by every ruler of `evaluation.seams`, each beside real images' own."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import stage
+
+
+def of_images(context: stage.Context, pairs: Sequence[large_image.Pair]) -> dict[str, Any]:
+    """Steps across the window lines of the last solver step (`last_step`) and of those before it
+    (`steps_before`), at the worst phase of all (`worst_phase`) and across borders of cells
+    (`cell_lines`), each over the steps beside, with its standard error over images.
+
+    Lines are those that stage `sample` wrote; those of image i are laid over region i too.
+    Raises WorkdirError where it wrote none.
+    """
+    side, factor = context.config.data.crops.patch_px, context.config.downsample_factor
+    told = [window_lines(context, i) for i in range(len(pairs))]
+    over = lambda image, lines, **options: seams.step_ratio(
+        image, lines, factor=factor, reach=side // 2, **options
+    )
+    steps = [
+        _both(pairs, lambda i, image, k=k: over(image, told[i][k], besides=told[i]))
+        for k in range(min(map(len, told)))
+    ]
+    cells = lambda i, image: over(
+        image, seams.Lines.every(side, image.shape[:2]), besides=told[i], power=1
+    )
+    worst = lambda _, image: (
+        (found := seams.worst_phase(image, period=side, factor=factor)) and found.ratio
+    )
+    return {
+        "last_step": steps[0],
+        "steps_before": steps[1:],
+        "worst_phase": _both(pairs, worst),
+        "cell_lines": _both(pairs, cells),
+    }
+
+
+def of_patches(
+    real: Sequence[arrays.ImageUint8], drawn: Sequence[arrays.ImageUint8], side: int, factor: int
+) -> dict[str, Any]:
+    """Rings of pixels along the borders of patches side by side on pages, grey levels over their
+    middles (`profile`), and of the outer `factor` px over as many next to them (`border`) with its
+    standard error over patches: what a patch shows differs less from one ring to the next than from
+    the border to the middle."""
+    found: dict[str, Any] = {"profile": {}, "border": {}}
+    for name, pages in (("generated", drawn), ("real", real)):
+        patches = np.concatenate([pixels.cut_cells(page, side) for page in pages])
+        rings = seams.ring_profile(patches)
+        found["profile"][name] = rings.mean(axis=0).tolist()
+        width = min(factor, rings.shape[1] // 2)
+        outer, next_to_it = rings[:, :width], rings[:, width : 2 * width]
+        found["border"][name] = _told((outer.mean(axis=1) - next_to_it.mean(axis=1)).tolist())
+    return found
+
+
+def window_lines(context: stage.Context, number: int) -> list[seams.Lines]:
+    """The window lines of the last steps of an image, the last step first."""
+    path = context.folder("sample") / f"image_{number}.json"
+    told = atomic.read_json(path).get("window_lines")
+    if not told:
+        raise stage.WorkdirError(
+            f"{path} must tell the window_lines of the last steps, got none: "
+            "--config.force=sample draws the image again"
+        )
+    return [seams.Lines(tuple(lines["rows"]), tuple(lines["cols"])) for lines in told]
+
+
+def _both(
+    pairs: Sequence[large_image.Pair], of: Callable[[int, arrays.ImageUint8], float | None]
+) -> dict[str, Any]:
+    """Means of `of(number, image)` over drawn images and over their regions."""
+    return {
+        "generated": _told([of(i, pair.image) for i, pair in enumerate(pairs)]),
+        "real": _told([of(i, pair.reference) for i, pair in enumerate(pairs)]),
+    }
+
+
+def _told(values: Sequence[float | None]) -> dict[str, Any] | None:
+    found = means.Mean.of(values)
+    return found and dataclasses.asdict(found)

@@ -1,0 +1,1 @@
+"""Tool `bench`: what models, images and archives cost on this machine."""

@@ -1,0 +1,134 @@
+"""Part of the tool `bench`: what it costs to judge, from pixels to features to distances."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssldiff_jax.core import machine, memory, moments
+from ssldiff_jax.encoders import encoder as encoder_lib
+from ssldiff_jax.encoders import vit
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.evaluation.metrics import (
+    frechet,
+    frechet_interval,
+    intervals,
+    kid,
+    precision_recall,
+)
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.stages.tools.bench import sampler
+from ssldiff_jax.weights import names
+
+Figure = tuple[str, list[float], str]
+"""Name, value of every repetition, and unit."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is judged.
+
+    Attributes:
+        patches: that features are taken of.
+        gaussian: features on each side of a Fréchet distance.
+        pairs: features on each side of figures of all pairs.
+        dim: of features.
+        repetitions: of each measurement.
+    """
+
+    patches: int = 1024
+    gaussian: int = 50_000
+    pairs: int = 10_000
+    dim: int = 768
+    repetitions: int = 3
+
+
+def rows(context: stage.Context, sizes: Sizes = Sizes()) -> Iterator[Figure]:
+    """Patches through the encoder and the judge, then distances of random features.
+
+    Names tell whether weights are the run's or random, and how many features there are.
+    """
+    for name in ("encoder", "judge"):
+        yield _extraction(context, name, sizes)
+    yield from _gaussian(sizes)
+    yield from _pairs(sizes)
+
+
+def _extraction(context: stage.Context, name: str, sizes: Sizes) -> Figure:
+    """Patches a second of noise, as the evaluation takes their features."""
+    model, weights = _encoder(context, name)
+    extract, px = networks.OfEncoder(name, model), model.architecture.input_px
+    shape = (sizes.patches, px, px, 3)
+    patches = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    extract(patches)
+    seconds = [_measured(lambda: extract(patches)).seconds for _ in range(sizes.repetitions)]
+    is_cpu = jax.default_backend() == "cpu"
+    share = machine.cores() if is_cpu else jax.local_device_count()
+    label = f"judgement/{name}_{weights}_weights/per_{'core' if is_cpu else 'device'}"
+    return label, [sizes.patches / s / share for s in seconds], "patches/s"
+
+
+def _encoder(context: stage.Context, name: str) -> tuple[encoder_lib.Encoder, str]:
+    """The run's, or one of its sizes, and which of the two."""
+    if (context.folder(name) / "encoder.json").exists():
+        return artifacts.load_encoder(context, name), "own"
+    architecture = getattr(context.config, name).architecture
+    px = architecture.input_px
+    like = names.abstract(vit.ViT(architecture.vit), jnp.zeros((1, px, px, 3)))
+    return encoder_lib.Encoder(architecture, sampler.random_params(like)), "random"
+
+
+def _gaussian(sizes: Sizes) -> Iterator[Figure]:
+    """The Fréchet distance of random features, which are drawn and added up block by block."""
+    repeat = lambda call: [_measured(call) for _ in range(sizes.repetitions)]
+    found = repeat(lambda: frechet_interval.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
+    label = f"judgement/frechet_{sizes.gaussian}x{sizes.dim}"
+    yield f"{label}/from_features_to_interval", [m.seconds for m in found], "s"
+    yield f"{label}/memory", [m.megabytes for m in found], "MB"
+    sides = [moments.Moments.merged(_blocks(side, sizes)) for side in (0, 1)]
+    plain = repeat(lambda: frechet.frechet(*sides))
+    yield f"{label}/of_moments", [m.seconds for m in plain], "s"
+
+
+def _blocks(side: int, sizes: Sizes) -> list[moments.Moments]:
+    """Moments of blocks of features; no more than one block's features are in memory."""
+    source = np.random.default_rng(side)
+    draw = lambda part: source.standard_normal((part.stop - part.start, sizes.dim), np.float32)
+    return [moments.Moments.of(draw(p)) for p in intervals.blocks_of(sizes.gaussian)]
+
+
+def _pairs(sizes: Sizes) -> Iterator[Figure]:
+    """Figures of all pairs of random features."""
+    shape = (2, sizes.pairs, sizes.dim)
+    features = np.random.default_rng(0).standard_normal(shape, np.float32)
+    figures: dict[str, Callable[[], Any]] = {
+        "kid": functools.partial(kid.kid, *features, blocks=intervals.BLOCKS),
+        "fidelity": functools.partial(precision_recall.compare, *features),
+    }
+    for name, call in figures.items():
+        found = [_measured(call) for _ in range(sizes.repetitions)]
+        label = f"judgement/{name}_{sizes.pairs}x{sizes.dim}"
+        yield f"{label}/seconds", [m.seconds for m in found], "s"
+        yield f"{label}/memory", [m.megabytes for m in found], "MB"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Cost:
+    """Seconds, and peak memory beyond what the process held before."""
+
+    seconds: float
+    megabytes: float
+
+
+def _measured(call: Callable[[], Any]) -> _Cost:
+    memory.give_back_freed()
+    memory.reset_peak()
+    before, began = memory.rss_mb(), time.perf_counter()
+    call()
+    seconds = time.perf_counter() - began
+    return _Cost(seconds, memory.peak_rss_mb() - before)

@@ -1,0 +1,146 @@
+"""Part of the tool `bench`: what large images cost, beside the published algorithm on the same
+weights, which are random."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.core import memory, rng
+from ssldiff_jax.diffusion import conditioning, guidance, solvers
+from ssldiff_jax.generation import generator, models, render
+from ssldiff_jax.generation import plan as drawing_lib
+from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.sampler import decode, windows
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.weights import published
+
+_EMBEDDING_DIM = 96
+_PAPER_STEPS = 50
+
+Figure = tuple[str, list[float], str]
+"""Name, the one value, and unit."""
+
+
+def rows(context: stage.Context) -> Iterator[Figure]:
+    """Calls, decodes, seconds and memory of every size, drawn into a file; then those of the
+    published algorithm at the first size, and how many times more they are."""
+    bench, model = context.config.bench, _random_model(context)
+    if not bench.sizes:
+        return
+    ours: dict[str, float] = {}
+    for size in bench.sizes:
+        found = _ours(context, model, size)
+        ours = ours or found
+        for name, (value, unit) in _units(found).items():
+            yield f"sampler/{context.config.sample.windows.mode}/{size}/{name}", [value], unit
+    if bench.paper_steps:
+        size = bench.sizes[0]
+        paper = _paper(model, size, bench.paper_steps)
+        for name, (value, unit) in _units(paper).items():
+            yield f"sampler/paper/{size}/{name}", [value], unit
+        for name in ("calls", "seconds"):
+            yield f"sampler/paper_over_ours/{size}/{name}", [paper[name] / ours[name]], "×"
+
+
+def _units(found: dict[str, float]) -> dict[str, tuple[float, str]]:
+    units = {"calls": "windows", "decoder_calls": "tiles", "seconds": "s"}
+    return {name: (value, units.get(name, "B")) for name, value in found.items()}
+
+
+def _ours(context: stage.Context, model: generator.Generator, size: int) -> dict[str, float]:
+    folder = context.folder("bench") / "sampler"
+    scale = pyramid.Scale(context.config.data.patch_mpp)
+    large = lambda drawn: render.Job(model, drawn, folder, "image", ("tif",), scale)
+    # Once for the compiler, at a size of the same programs; the clock runs the second time.
+    drawing = _drawing(model, size)
+    for array in jax.tree.leaves(_some_steps(model, drawing, 1)):
+        array.delete()
+    memory.reset_peak()
+    began, before = time.perf_counter(), memory.rss_mb()
+    told = large(drawing).run()
+    seconds, peak = time.perf_counter() - began, memory.peak_rss_mb()
+    shutil.rmtree(folder)
+    canvas = model.sampler.state_bytes(drawing.plan)
+    return {
+        "calls": told["unet_forwards"],
+        "decoder_calls": told["decoder_calls"],
+        "seconds": seconds,
+        "canvas_bytes": canvas,
+        "peak_bytes": peak * 2**20,
+        "peak_beyond_canvas_bytes": peak * 2**20 - canvas,
+        "before_bytes": before * 2**20,
+    }
+
+
+def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float]:
+    """Seconds of a few steps, multiplied, and of all decodes."""
+    sample, window = model.config.sample, model.config.window
+    published_ = model.with_sample(
+        dataclasses.replace(
+            sample,
+            conditioning="interpolated",
+            guidance=guidance.GuidanceConfig(4.0),
+            solver=solvers.SolverConfig("paper", _PAPER_STEPS),
+            windows=windows.WindowConfig("paper", 1, 0, "uniform"),
+            decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
+        )
+    )
+    drawing = _drawing(published_, size)
+    _some_steps(published_, drawing, 1)
+    began = time.perf_counter()
+    state = _some_steps(published_, drawing, steps)
+    seconds = (time.perf_counter() - began) * _PAPER_STEPS / steps
+    began = time.perf_counter()
+    list(published_.strips(drawing, state))
+    return {
+        "calls": published_.sampler.unet_forwards(drawing.plan),
+        "decoder_calls": published_.decoder_calls(drawing.plan),
+        "seconds": seconds + time.perf_counter() - began,
+    }
+
+
+def _some_steps(model: generator.Generator, drawing: drawing_lib.Drawing, steps: int):
+    """The state after the first steps."""
+    sampler, plan, key = model.sampler, drawing.plan, rng.stream(0, "bench")
+    state = sampler.start(plan, key)
+    for reached, place in sampler.walk(model.params, plan, drawing.condition, key, state):
+        if place.step == steps:
+            return jax.block_until_ready(reached)
+    raise ValueError(f"a plan must have {steps} steps, got {plan.num_steps}")
+
+
+def _drawing(model: generator.Generator, size: int) -> drawing_lib.Drawing:
+    cells = max(size // model.patch_px, 1)
+    grid = np.random.default_rng(0).standard_normal((cells, cells, _EMBEDDING_DIM), np.float32)
+    return model.from_grid(grid, size=(size, size))
+
+
+def _random_model(context: stage.Context) -> generator.Generator:
+    config = context.config
+    denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
+    channels = config.autoencoder.model.chosen.latent_channels
+    decoder = random_params(published.abstract_autoencoder(config.autoencoder.model))
+    scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
+    trained = models.Models(
+        None,
+        autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
+        conditioning.Denoiser(denoiser),
+        random_params(published.abstract_denoiser(denoiser)),
+    )
+    told = "cells" if config.num_cells > 1 else "interpolated"
+    sample: run_config.SampleSection = dataclasses.replace(config.sample, conditioning=told)
+    return generator.Generator(dataclasses.replace(config, sample=sample), trained, context.mesh)
+
+
+def random_params(like: Any) -> Any:
+    """Small random arrays of the shapes in a tree."""
+    source = np.random.default_rng(0)
+    draw = lambda leaf: 0.02 * source.standard_normal(leaf.shape, np.float32)
+    return jax.tree.map(draw, like)

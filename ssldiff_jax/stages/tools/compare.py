@@ -1,0 +1,155 @@
+"""Tool `compare`: two folders of images judged by the same figures, whoever drew them."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import patch_list, plan
+from ssldiff_jax.evaluation.features import image_files
+from ssldiff_jax.evaluation.metrics import statistics, summary
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import results_csv, stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.stages.evaluate import protocol, regenerated
+
+_LOG = logging.getLogger(__name__)
+
+
+def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
+    """How many files both folders hold, their bytes, and a hash of the name, size and time of each:
+    features that were kept on the way are of these images, in this order. Raises ConfigError for a
+    folder that is not there."""
+    found = {}
+    for key in ("real", "drawn"):
+        path = getattr(config.compare, key)
+        folder = pathlib.Path(path.removeprefix(patch_list.FOLDER) or os.devnull).expanduser()
+        if not patch_list.is_list(path) and not folder.is_dir():
+            why = ": no such folder" if path else ""
+            raise schema.ConfigError(
+                f"config.compare.{key} must name a folder, got {path or repr(path)}{why}"
+            )
+        inside = sorted(path for path in (folder, *folder.rglob("*")) if path.is_file())
+        facts = [
+            (str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns)
+            for path, stat in ((path, path.stat()) for path in inside)
+        ]
+        size = sum(size for _, size, _ in facts)
+        found[key] = [len(facts), size, schema.digest(facts)]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Folder:
+    """Images of one size, in the order of their names."""
+
+    path: str
+    images: patch_list.PatchList
+    jpeg: str
+
+    @classmethod
+    def open(cls, context: stage.Context, key: str) -> "_Folder":
+        """Raises PatchListError for a folder of too few images."""
+        path, quality = getattr(context.config.compare, key), context.config.evaluate.jpeg_quality
+        named = path if patch_list.is_list(path) else f"folder:{path}"
+        reading = context.config.data.reading
+        # Of a run on rasters, drawn images are pictures all the same.
+        found = patch_list.open_list(named, reading, pictures="as stored")
+        left_out = getattr(found, "left_out", [])
+        if left_out:
+            _LOG.warning("%s: %d images of other kinds are left out: %s",
+                         path, len(left_out), ", ".join(left_out[:4]))  # fmt: skip
+        if len(found) < summary.LEAST:
+            raise patch_list.PatchListError(
+                f"{path}: expected {summary.LEAST} images or more to compare, got {len(found)}"
+            )
+        return cls(path, found, str(image_files.Format(quality)) if quality else "JPEG")
+
+    def read(self, start: int, stop: int) -> image_files.Patches:
+        """Raises PatchListError for images of several sizes."""
+        found = [self.images.read(number) for number in range(start, stop)]
+        wanted = self.images.shape(0)
+        for number, image in enumerate(found, start):
+            if image.shape[:2] != wanted:
+                raise patch_list.PatchListError(
+                    f"{self.path}: expected images of one size, got {wanted} and, of "
+                    f"{self.images.name(number)}, {image.shape[:2]}"
+                )
+        return np.stack(found)
+
+    def cases(self, case_regex: str) -> list[str]:
+        """Of the images, as their names tell; an image whose name tells none is its own."""
+        names = (self.images.name(number) for number in range(len(self.images)))
+        return [plan.case_of(name, case_regex) for name in names]
+
+    @property
+    def format(self) -> str:
+        """Of the files, as names tell: "PNG", which arrays are too, "JPEG 90 and PNG"."""
+        names = (self.images.name(number) for number in range(len(self.images)))
+        suffixes = {pathlib.Path(name).suffix[1:].upper() for name in names}
+        lossy = {"JPG", "JPEG"}
+        kept = suffixes - lossy - {""} | ({self.jpeg} if suffixes & lossy else set())
+        return " and ".join(sorted(kept)) or str(image_files.Format())
+
+
+def run(context: stage.Context) -> dict[str, Any]:
+    """Write `results.json`, by extractor, and `statistics/` of the real folder, and add a row to
+    `results.csv`. Networks are those of `config.evaluate.extractors`, and the judge and the encoder
+    where the work directory has them.
+
+    Raises ConfigError where there is no network.
+    """
+    folder = context.folder("compare")
+    real, drawn = (_Folder.open(context, key) for key in ("real", "drawn"))
+    paired = context.config.compare.paired
+    _require_alike(real, drawn, paired=paired)
+    own = [n for n in protocol.OWN if (context.folder(n) / "done.json").exists()]
+    by = protocol.networks(context, own)
+    if not by:
+        raise schema.ConfigError(
+            "config.evaluate.extractors must name a network where no judge is trained, got none"
+        )
+    results, cases = {}, real.cases(context.config.data.holdout.case_regex)
+    for name, network in by.items():
+        features = [
+            regenerated.extract(network, side.read, len(side.images), folder / "features" / key)
+            for key, side in (("real", real), ("drawn", drawn))
+        ]
+        px = real.images.shape(0)[0]
+        extraction = statistics.Extraction(name, network.digest, network.dim, real.format, px)
+        results[name] = protocol.compare(
+            context, extraction, *features, real.path, folder, cases=cases, paired=paired
+        )
+    atomic.write_json(folder / "results.json", results)
+    told = {"by": "compare", "real": real.path, "drawn": drawn.path}
+    results_csv.add(context, told, {"patches": results})
+    return {name: found["frechet"] for name, found in results.items()}
+
+
+def _require_alike(real: _Folder, drawn: _Folder, *, paired: bool) -> None:
+    """Raises PatchListError for images of another size, pairs that are none, and folders of which
+    one holds the other; a warning for files of another format."""
+    counts = [len(side.images) for side in (real, drawn)]
+    if paired and counts[0] != counts[1]:
+        raise patch_list.PatchListError(
+            f"{drawn.path}: expected {counts[0]} images as in {real.path}, since "
+            f"config.compare.paired=True, got {counts[1]}"
+        )
+    places = [pathlib.Path(s.path.removeprefix(patch_list.FOLDER)).resolve() for s in (real, drawn)]
+    if any(a == b or a in b.parents for a, b in (places, places[::-1])):
+        raise patch_list.PatchListError(
+            f"{drawn.path}: expected images apart from those of {real.path}, got folders of which "
+            "one holds the other"
+        )
+    sizes = [side.images.shape(0) for side in (real, drawn)]
+    if sizes[0] != sizes[1]:
+        raise patch_list.PatchListError(
+            f"{drawn.path}: expected images of {sizes[0]} px as in {real.path}, got {sizes[1]}"
+        )
+    if real.format != drawn.format:
+        told = f"real images are {real.format}, drawn ones {drawn.format}"
+        _LOG.warning("%s: a distance sees what a format loses", told)

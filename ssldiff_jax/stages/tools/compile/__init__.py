@@ -1,0 +1,1 @@
+"""Tool `compile`: a run's programs, compiled for devices that are not here."""

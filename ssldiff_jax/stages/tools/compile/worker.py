@@ -1,0 +1,77 @@
+"""Compiles one program for devices that are not here; started by the tool `compile`, in a process
+of its own because the compiler is chosen before jax is first imported."""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from ssldiff_jax.core import platform, schema
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.stages.tools.compile import programs
+from ssldiff_jax.train import chips, compiled
+from ssldiff_jax.train import mesh as mesh_lib
+
+
+def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> dict[str, Any]:
+    """What the compiler says of a program of the config for a topology."""
+    config = schema.build(run_config.RunConfig, values)
+    slice_ = chips.Slice.named(topology)
+    devices = _devices(slice_, topology)
+    kind = devices[0].device_kind
+    mesh = mesh_lib.make_mesh(config.mesh, devices)
+    with platform.compile_for(slice_.platform):
+        program = programs.program(name, config, mesh, batch_size)
+        flops = programs.flops_of_one(program)
+        began = time.monotonic()
+        made = program.function.lower(*program.args).compile()
+        seconds = time.monotonic() - began
+    share = program.batch_size / len(devices)
+    chip = chips.chip(kind)
+    told = compiled.describe(made, chip, flops * share if flops else None)
+    sent = compiled.collectives(made.as_text())
+    # The windows of a chunk come together on purpose, once.
+    gathered = compiled.gathers_of_batch(sent, program.batch_size) if program.num_params else []
+    return {
+        "program": name,
+        "topology": topology,
+        "devices": len(devices),
+        "kind": kind,
+        "mesh": dict(mesh.shape),
+        "batch_size": program.batch_size,
+        "num_params": program.num_params,
+        "optimization_level": str(jax.config.jax_optimization_level).rpartition(".")[2],
+        **told,
+        "gathers_of_batch": [dataclasses.asdict(c) for c in gathered],
+        "compile_seconds": round(seconds, 1),
+    }
+
+
+def _devices(slice_: chips.Slice, topology: str) -> list[Any]:
+    if slice_.platform == "tpu":
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    # Hosts × slices × GPUs of one.
+    shape = f"1x1x{slice_.shape[0]}"
+    return topologies.get_topology_desc(
+        platform="cuda", topology_name=shape, topology=shape, target_config=slice_.gpu_target
+    ).devices
+
+
+def main() -> None:
+    """Read a request, write a row."""
+    request, result = (pathlib.Path(path) for path in sys.argv[1:])
+    told = json.loads(request.read_text())
+    try:
+        found = row(**told)
+    except (ValueError, RuntimeError) as error:
+        found = {"error": " ".join(str(error).split())[:2000]}
+    result.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""Tool `draw`: one large image of any size, from a slide, an image or a grid of embeddings."""
+
+import dataclasses
+import logging
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import arrays, names
+from ssldiff_jax.generation import generator, prior_sampler, render, user_images
+from ssldiff_jax.generation import plan as drawing_lib
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs.config import prior as prior_config
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.sampler import conditions
+from ssldiff_jax.sampler import grid as grid_lib
+from ssldiff_jax.slides import ground, pyramid
+
+_LOG = logging.getLogger(__name__)
+
+_EDIT = re.compile(r"(\d+),(\d+)=(?:(\d+),(\d+)|(?P<source>.+))")
+
+
+def run(context: stage.Context) -> dict[str, Any] | None:
+    """Write `image.tif` and the other formats, and `grid.npy` where the prior draws the grid.
+
+    Raises SlideError for a reference that is no image, ValueError for what does not fit it.
+    """
+    config, folder = context.config, context.folder("draw")
+    section, output = config.draw, config.sample.output
+    model = _at_strength(generator.Generator.of_run(context), section.strength)
+    source = _Source.open(context, model)
+    drawing = _drawing(section, model, source, seed=config.seed)
+    place = _place(source, drawing.size, grow=section.grow)
+    scale = pyramid.Scale(config.data.patch_mpp, output.quality, place)
+    large = render.Job(model, drawing, folder, "image", output.formats, scale)
+    if config.sample.dry_run:
+        _LOG.info("%s would be %s", large.name, large.cost(timed=True))
+        return None
+    return large.run()
+
+
+def slug(config: run_config.RunConfig) -> str:
+    """The name of a drawing by default: its reference or what is asked for, size and seed."""
+    section = config.draw
+    asked = " ".join((section.asked.text, *section.asked.labels, *section.asked.numbers))
+    words = asked.strip() or "anything" if section.asked.is_grid else "held-out"
+    if section.reference:
+        words = pathlib.Path(section.reference).stem
+    size = "x".join(map(str, section.size))
+    grown = f"grow{section.grow}" if section.grow else ""
+    return names.slug(words, size, grown, f"seed{config.seed}")
+
+
+def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
+    """Size and time of every file that is drawn from.
+
+    Raises WeightsError for one that is not there.
+    """
+    section = config.draw
+    found = {key: getattr(section, key) for key in ("reference", "keep", "mix")}
+    named = {key: f"draw.{key}" for key in found}
+    for edit in section.edits:
+        match = _EDIT.fullmatch(edit)
+        if match and match["source"] not in (None, "prior"):
+            found[edit] = match["source"]
+    return {
+        key: user_images.fingerprint(path, named.get(key, "draw.edits"))
+        for key, path in found.items()
+        if path
+    }
+
+
+def ending(context: stage.Context, facts: Mapping[str, Any]) -> list[str]:
+    """Size and path of the image, in every format."""
+    size = f"{facts['height']} × {facts['width']} px"
+    formats = context.config.sample.output.formats
+    return [f"{size} in {context.folder('draw') / f'image.{name}'}" for name in formats]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """What is drawn from: pixels that are read as they are needed, and where they lie if anywhere;
+    or a grid alone."""
+
+    size: tuple[int, int]
+    read: conditions.ReadFn | None
+    grid: arrays.EmbeddingGrid | None
+    place: ground.Georeference | None = None
+
+    @classmethod
+    def open(cls, context: stage.Context, model: generator.Generator) -> "_Source":
+        section = context.config.draw
+        if section.asked.is_grid:
+            return cls._asked_for(context, model)
+        if not section.reference:
+            first = artifacts.references(artifacts.with_references(context), model.embed)[0]
+            image = first.image
+            return cls(image.shape[:2], conditions.array_reader(image), first.grid)
+        if section.reference.endswith(".npy"):
+            grid = _load_grid(section.reference)
+            return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
+        found = user_images.UserImage.open(context.config.data, section.reference, mpp=section.mpp)
+        return cls(found.size, found.read, None, found.place)
+
+    @classmethod
+    def _asked_for(cls, context: stage.Context, model: generator.Generator) -> "_Source":
+        """A grid that the prior draws; it is written beside the image."""
+        section = context.config.draw
+        if section.reference or not section.size:
+            raise ValueError(
+                "what is asked for must come with draw.size=(height,width) and no draw.reference, "
+                f"got size={section.size} and reference={section.reference!r}"
+            )
+        asked = section.asked
+        grid = model.sample_grid(
+            tuple(-(-px // model.patch_px) * model.patch_px for px in section.size),
+            text=asked.text,
+            labels=prior_config.named_values(asked.labels),
+            numbers=prior_config.named_values(asked.numbers),
+            seed=context.config.seed,
+            temperature=asked.temperature,
+        )
+        context.folder("draw").mkdir(parents=True, exist_ok=True)
+        np.save(context.folder("draw") / "grid.npy", grid)
+        return cls(tuple(section.size), None, grid)
+
+    def pixels(self, why: str) -> arrays.ImageUint8:
+        """All of them, in memory."""
+        if self.read is None:
+            raise ValueError(f"draw.{why} needs the pixels of a reference, got a grid")
+        return self.read(0, 0, *self.size)
+
+
+def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Georeference | None:
+    """The ground of an image: that of its reference, which it may outgrow, or be spread over."""
+    if source.place is None:
+        return None
+    if grow:
+        return source.place.moved(-grow, -grow)
+    rows, cols = (old / new for old, new in zip(source.size, size, strict=True))
+    if (rows, cols) != (1, 1):
+        _LOG.info(
+            "a reference of %d × %d px is drawn as %d × %d on the same ground: its cells are "
+            "larger or smaller there, what they show is as large as in patches",
+            *source.size, *size,
+        )  # fmt: skip
+    return source.place.scaled(rows, cols)
+
+
+def _drawing(
+    section: run_config.DrawSection, model: generator.Generator, source: _Source, *, seed: int
+) -> drawing_lib.Drawing:
+    size = tuple(section.size) or source.size
+    if section.grow:
+        size = tuple(length + 2 * section.grow for length in size)
+    changes_grid = bool(section.mix or section.edits)
+    if source.read is None or changes_grid or size != source.size:
+        drawing = _of_grid(section, model, source, size, seed=seed)
+    else:
+        drawing = model.from_reference(source.read, source.size, seed=seed)
+    if section.strength == 1 and not section.keep and not section.grow:
+        return drawing
+    return model.started(drawing, _start(section, source, size))
+
+
+def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed: int):
+    grid = source.grid if source.grid is not None else model.embed_all(source.read, source.size)
+    if section.mix:
+        other = _other_grid(section.mix, model)
+        if other.shape != grid.shape:
+            raise ValueError(
+                f"draw.mix must have the cells of the reference, {grid.shape}, got {other.shape}"
+            )
+        grid = np.asarray(grid_lib.slerp(grid, other, np.full(grid.shape[:2], section.mix_amount)))
+    keep = np.ones(grid.shape[:2], bool)
+    for edit in section.edits:
+        grid, keep = _edited(grid, keep, edit, model)
+    if section.grow:
+        cells = section.grow // model.patch_px
+        if section.grow % model.patch_px:
+            raise ValueError(
+                f"draw.grow must be whole cells of {model.patch_px} px, got {section.grow}"
+            )
+        grid = np.pad(grid, ((cells, cells), (cells, cells), (0, 0)), "edge")
+        keep = np.pad(keep, cells, constant_values=section.asked.beyond == "edge")
+    if not keep.all():
+        grid = _completed(section.asked, model, grid, keep, seed=seed)
+    # Cells that cross the border of the reference end beyond that of the image.
+    spread = (new / (old + 2 * section.grow) for new, old in zip(size, source.size, strict=True))
+    spans = tuple(n * model.patch_px * s for n, s in zip(grid.shape[:2], spread, strict=True))
+    return model.from_grid(grid, size=size, spans=spans, seed=seed)
+
+
+def _completed(
+    section: prior_config.DrawnConfig, model: generator.Generator, grid, keep, *, seed: int
+) -> arrays.EmbeddingGrid:
+    """The grid with the cells that do not stay drawn by the prior."""
+    numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
+    asked = prior_sampler.Asked(section.text, labels, numbers)
+    drawn = model.prior.draw(
+        asked, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep=keep
+    )
+    return np.where(keep[..., None], grid, drawn)
+
+
+def _edited(
+    grid: np.ndarray, keep: np.ndarray, edit: str, model: generator.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The grid with one cell replaced, "row,col=row,col" by another, "row,col=file" by that of
+    an image; and what stays of it: not that of "row,col=prior"."""
+    found = _EDIT.fullmatch(edit)
+    if not found:
+        raise ValueError(f"draw.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}")
+    numbers = [int(n) for n in found.groups()[:4] if n is not None]
+    for row, col in zip(numbers[::2], numbers[1::2], strict=True):
+        if row >= grid.shape[0] or col >= grid.shape[1]:
+            raise ValueError(
+                f"draw.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
+            )
+    grid, keep = grid.copy(), keep.copy()
+    other = found["source"]
+    if other == "prior":
+        keep[numbers[0], numbers[1]] = False
+    elif other is None:
+        grid[numbers[0], numbers[1]] = grid[numbers[2], numbers[3]]
+    else:
+        grid[numbers[0], numbers[1]] = _first_cell(other, model)
+    return grid, keep
+
+
+def _start(section: run_config.DrawSection, source: _Source, size) -> drawing_lib.Start:
+    why = "keep" if section.keep else "grow" if section.grow else "strength"
+    image, grow = source.pixels(why), section.grow
+    keep = None
+    if section.keep:
+        keep = user_images.read_mask(section.keep)[..., 0] / np.float32(255)
+        if keep.shape != tuple(source.size):
+            raise ValueError(
+                f"draw.keep must be {source.size} px like the reference, got {keep.shape}"
+            )
+    if grow:
+        keep = np.ones(source.size, np.float32) if keep is None else keep
+        keep = np.pad(keep, grow)
+        image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
+    if image.shape[:2] != tuple(size):
+        raise ValueError(f"draw.size must be that of the reference, {source.size}, got {size}")
+    return drawing_lib.Start(image, keep, blank=section.strength == 1)
+
+
+def _at_strength(model: generator.Generator, strength: float) -> generator.Generator:
+    """Begin at a lower noise level, in as many steps of the same length as are left."""
+    if strength == 1:
+        return model
+    sample = model.config.sample
+    solver = dataclasses.replace(
+        sample.solver,
+        t_start=max(round(strength * sample.solver.t_start), 1),
+        num_solver_steps=max(round(strength * sample.solver.num_solver_steps), 1),
+    )
+    return model.with_sample(dataclasses.replace(sample, solver=solver))
+
+
+def _other_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
+    if path.endswith(".npy"):
+        return _load_grid(path)
+    image = user_images.UserImage.open(model.config.data, path)
+    return model.embed_all(image.read, image.size)
+
+
+def _first_cell(path: str, model: generator.Generator) -> np.ndarray:
+    image = user_images.UserImage.open(model.config.data, path)
+    return model.embed(image.read(0, 0, model.patch_px, model.patch_px))[0, 0]
+
+
+def _load_grid(path: str) -> arrays.EmbeddingGrid:
+    try:
+        grid = np.load(pathlib.Path(path).expanduser(), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} must be an array of embeddings (.npy), got: {error}") from error
+    if grid.ndim != 3 or not np.issubdtype(grid.dtype, np.floating):
+        raise ValueError(
+            f"{path} must hold (rows, columns, D) floats, got {grid.shape} and {grid.dtype}"
+        )
+    return grid.astype(np.float32)

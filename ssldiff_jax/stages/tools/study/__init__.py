@@ -1,0 +1,1 @@
+"""Tool `study`: whether generated patches help classifiers of patches and of bags."""

@@ -1,0 +1,137 @@
+"""Bags as the tool `study` classifies them: regions or slides, and each drawn again."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import mosaic
+from ssldiff_jax.data.annotations import case_tables
+from ssldiff_jax.evaluation.downstream import classifiers, mil
+from ssldiff_jax.evaluation.metrics import pixels
+from ssldiff_jax.runs import patch_samples, stage
+from ssldiff_jax.stages.tools.study import task as study_task
+from ssldiff_jax.train import logs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Bag:
+    """Places whose embeddings are one bag: how its patches are read, and what is known of it."""
+
+    read: Callable[[], np.ndarray]
+    case: str
+    name: str = ""
+    shows: float = 0.0
+
+
+def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
+    """Bags of embeddings, of regions or of slides, and what the run's encoder sees in every cell
+    of the training ones drawn again.
+
+    Raises ValueError where a split shows one class only.
+    """
+    config, section = context.config, context.config.study.bags
+    if section.of == "slides" and not section.labels:
+        raise schema.ConfigError(
+            "config.study.bags.labels must name a CSV file (case, label) for bags of slides, got ''"
+        )
+    of = _regions if section.of == "regions" else _slides
+    train, test = (of(patch_samples.Source(context, split)) for split in study_task.SPLITS)
+    if section.of == "regions":
+        least = float(np.median([bag.shows for bag in train]))
+        classes = (f"less {section.shows}", f"more {section.shows}")
+        label, test_label = (np.array([int(b.shows > least) for b in s]) for s in (train, test))
+    else:
+        classes = tuple(sorted({bag.name for bag in (*train, *test)}))
+        label, test_label = (np.array([classes.index(b.name) for b in s]) for s in (train, test))
+    used = study_task.used(label, config.study, config.seed)
+    cases = patch_samples.numbered(bag.case for bag in test)
+    found = study_task.Task(classes, label, test_label, cases, used)
+    real, drawn = _embedded([train[i] for i in used], drawer, section.draws, "study bags")
+    seen_in_test, _ = _embedded(test, drawer, 0, "study test bags")
+    length = max(len(bag) for bag in (*real, *seen_in_test))
+    scaling = classifiers.Scaling.of(np.concatenate(real))
+    pad = lambda bags: mil.Bags.of([scaling(bag) for bag in bags], length)
+    seen = study_task.Inputs(pad(real), [pad(redrawn) for redrawn in drawn], pad(seen_in_test))
+    return dataclasses.replace(found, inputs={"bags": seen})
+
+
+def _embedded(found: list[_Bag], drawer: study_task.Drawer, draws: int, name: str):
+    """(embeddings of every bag, the same of each draw); pixels are let go block by block."""
+    real: list[np.ndarray] = []
+    drawn: list[list[np.ndarray]] = [[] for _ in range(draws)]
+    progress = logs.Progress(name, len(found))
+    for block in _blocks(found):
+        ends = np.cumsum([len(patches_) for patches_ in block])[:-1]
+        embedding = drawer.embed(np.concatenate(block))
+        real += np.split(embedding, ends)
+        for redrawn in drawn:
+            redrawn += np.split(drawer.embed(drawer.draw(embedding)), ends)
+        progress.update(len(block))
+    progress.close()
+    return real, drawn
+
+
+def _blocks(found: list[_Bag]) -> Iterator[list[np.ndarray]]:
+    """Patches of bags, as many bags as fill a block."""
+    block: list[np.ndarray] = []
+    for bag in found:
+        block.append(bag.read())
+        if sum(map(len, block)) >= study_task.BLOCK:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _regions(source: patch_samples.Source) -> list[_Bag]:
+    """Squares of side × side cells anywhere that records cover."""
+    config, section = source.context.config, source.context.config.study.bags
+    px, is_train = config.data.crops.patch_px, source.split == "train"
+    measure = patch_samples.Measure.of_run(source.context, section.measure)
+    whole, found = source.mosaic, []
+    count = section.count if is_train else section.count_test
+    table = mosaic.RegionTable(
+        whole, count, px, section.side, section.side, False, config.seed + (not is_train)
+    )
+    which = measure.names.index(section.shows)
+    table.require_some()
+    for _, region in table.among(range(count)):
+        square = region.square
+        shows = measure.shown(square, whole.read(square))[which]
+        case = source.told(int(whole.places(square.slide)[0, 2]), "case")
+        read = lambda square=square: pixels.cut_cells(whole.read(square), px)
+        found.append(_Bag(read, case, shows=float(shows)))
+    return found
+
+
+def _slides(source: patch_samples.Source) -> list[_Bag]:
+    """Slides whose case has a label; of large ones some patches.
+
+    Raises TableError for a case of several labels, and where no slide has one.
+    """
+    section, config = source.context.config.study.bags, source.context.config
+    labels = case_tables.Labels.read(section.labels).of_case
+    generator_, found, records = np.random.default_rng(config.seed), [], source.records
+    for slide in source.records.slides[:, 0].tolist():
+        numbers = source.mosaic.places(slide)[:, 2]
+        case = source.told(int(numbers[0]), "case")
+        if case not in labels:
+            continue
+        if len(labels[case]) > 1:
+            raise case_tables.TableError(
+                f"{section.labels}: case {case!r} must have one label, got "
+                f"{', '.join(sorted(labels[case]))}"
+            )
+        chosen = generator_.permutation(numbers)[: section.cells].tolist()
+        read = lambda chosen=chosen: np.stack([source.patch(number)[1] for number in chosen])
+        found.append(_Bag(read, case, name=next(iter(labels[case]))))
+    if not found:
+        raise case_tables.TableError(
+            f"{section.labels} must label cases of the {source.split} split, got none of "
+            f"{len(records.slides)} slides"
+        )
+    count = section.count if source.split == "train" else section.count_test
+    kept = generator_.permutation(len(found))[: count or len(found)]
+    return [found[number] for number in kept]

@@ -1,0 +1,97 @@
+"""The classes of a study's patches: measured in their pixels, recorded, or the judge's clusters."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from ssldiff_jax.data import shuffle
+from ssldiff_jax.data.annotations import measures
+from ssldiff_jax.evaluation.downstream import clusters
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.runs import artifacts, patch_samples, stage
+
+Pixels = UInt8[np.ndarray, "N s s 3"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Patches:
+    """Real patches of a split.
+
+    Attributes:
+        source: its records.
+        numbers: which of them.
+        read: their patches.
+        pixels: the same, stacked.
+        cases: a number for the case of each.
+    """
+
+    source: patch_samples.Source
+    numbers: list[int]
+    read: list[patch_samples.Patch]
+    pixels: Pixels
+    cases: Int[np.ndarray, "N"]
+
+    @classmethod
+    def some(cls, source: patch_samples.Source, count: int) -> "Patches":
+        """One of each of `count` records, in a random order of the run's seed; 0 is all."""
+        records, seed = len(source.records), source.context.config.seed
+        numbers = shuffle.first(count or records, records, seed).tolist()
+        read = [source.patch(number) for number in numbers]
+        cases = patch_samples.numbered(source.told(number, "case") for number in numbers)
+        return cls(source, numbers, read, np.stack([pixels for _, pixels in read]), cases)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """How patches are named.
+
+    Attributes:
+        all: every name, in order; empty where only the patches tell.
+        of: the names of real patches.
+        of_pixels: those of any pixels, drawn ones too; None where pixels alone do not tell.
+    """
+
+    all: tuple[str, ...]
+    of: Callable[[Patches], list[str]]
+    of_pixels: Callable[[Pixels], list[str]] | None
+
+    @classmethod
+    def of_run(cls, context: stage.Context, train: Patches) -> "Classes":
+        """As the config asks; clusters are those of training patches.
+
+        Raises WorkdirError for clusters without a judge.
+        """
+        labels = context.config.study.patches.labels
+        if labels == "clusters":
+            return _clusters(context, train)
+        if labels == "recorded":
+            return cls(
+                (), lambda patches: patch_samples.recorded(patches.source, patches.numbers), None
+            )
+        measure, names = patch_samples.Measure.of_run(context, labels), measures.CLASSES[labels]
+        most = lambda classes: names[np.bincount(classes.ravel(), minlength=len(names)).argmax()]
+        stain = lambda pixels: [most(measures.stain(patch)) for patch in pixels]
+        of = lambda patches: [measure.most(patch) for patch in patches.read]
+        # Land cover is read in a band that drawn patches lack.
+        return cls(names, of, stain if labels == "stain" else None)
+
+    def numbered(self, *named: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
+        """(classes, the number of each name among them)."""
+        known = self.all or tuple(sorted(set().union(*named)))
+        return known, [np.array([known.index(name) for name in names]) for names in named]
+
+
+def _clusters(context: stage.Context, train: Patches) -> Classes:
+    if not (context.folder("judge") / "done.json").exists():
+        raise stage.WorkdirError(
+            "config.study.patches.labels=clusters needs the stage judge, got "
+            f"{context.folder('judge')} without done.json; run --config.stages=judge first"
+        )
+    judge = networks.OfEncoder("judge", artifacts.load_encoder(context, "judge"))
+    count = context.config.study.patches.clusters
+    found = clusters.Clusters.of(judge(train.pixels), count, seed=context.config.seed)
+    names = tuple(f"cluster {number}" for number in range(count))
+    of_pixels = lambda pixels: [names[number] for number in found.nearest(judge(pixels))]
+    return Classes(names, lambda patches: of_pixels(patches.pixels), of_pixels)

@@ -1,0 +1,65 @@
+"""Patches as the tool `study` classifies them: real ones, and each drawn again."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from ssldiff_jax.evaluation.downstream import classifiers
+from ssldiff_jax.runs import patch_samples, stage
+from ssldiff_jax.stages.tools.study import classes as study_classes
+from ssldiff_jax.stages.tools.study import task as study_task
+from ssldiff_jax.train import logs
+
+
+def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
+    """One patch of each record, and what is drawn from the embeddings of the training ones.
+
+    Embeddings are standardised by all of these, labelled or not, as the encoder was trained on
+    them: so the real ones alone are no worse for their being few.
+    Raises ValueError where a split shows one class only, and where records tell none.
+    """
+    config, section = context.config, context.config.study.patches
+    of_split = lambda split, count: study_classes.Patches.some(
+        patch_samples.Source(context, split), count
+    )
+    train, test = of_split("train", section.count), of_split("test", section.count_test)
+    classes = study_classes.Classes.of_run(context, train)
+    named = classes.of(train)
+    known, (label, test_label) = classes.numbered(named, classes.of(test))
+    used = study_task.used(label, config.study, config.seed)
+    # A split of one class is refused before anything is drawn.
+    found = study_task.Task(known, label, test_label, test.cases, used)
+    embedding = drawer.embed(train.pixels)
+    scaling = classifiers.Scaling.of(embedding)
+    progress = logs.Progress("study patches", section.draws * len(used))
+    drawn = [_in_blocks(drawer.draw, embedding[used], progress) for _ in range(section.draws)]
+    progress.close()
+    embedded = lambda pixels: scaling(drawer.embed(pixels))
+    seen = {
+        "pixels": study_task.Inputs(train.pixels[used], drawn, test.pixels),
+        "embedding": study_task.Inputs(
+            scaling(embedding[used]), [embedded(pixels) for pixels in drawn], embedded(test.pixels)
+        ),
+    }
+    wanted = np.array(named)[used]
+    return dataclasses.replace(found, inputs=seen, kept=_kept(classes, wanted, drawn))
+
+
+def _kept(
+    classes: study_classes.Classes, wanted: np.ndarray, drawn: list[np.ndarray]
+) -> float | None:
+    """How often what is drawn shows the class of the real one."""
+    if classes.of_pixels is None:
+        return None
+    return float(np.mean([np.array(classes.of_pixels(pixels)) == wanted for pixels in drawn]))
+
+
+def _in_blocks(
+    draw: Callable[[np.ndarray], np.ndarray], embedding: np.ndarray, progress: logs.Progress
+) -> np.ndarray:
+    made = []
+    for start in range(0, len(embedding), study_task.BLOCK):
+        made.append(draw(embedding[start : start + study_task.BLOCK]))
+        progress.update(len(made[-1]))
+    return np.concatenate(made)

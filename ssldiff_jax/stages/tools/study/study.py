@@ -1,0 +1,176 @@
+"""Tool `study`: whether drawn patches help classifiers of patches and of bags.
+
+The encoder and the denoiser were trained on all training patches without a label; of these,
+classifiers get the labels of a fraction. Each of those is drawn again from its embedding, and what
+is drawn has the label of the real one. Tests are real and held out.
+"""
+
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.evaluation.downstream import classifiers, mil
+from ssldiff_jax.evaluation.metrics import classification
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator
+from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.config import study as study_config
+from ssldiff_jax.stages.tools.study import bags, patches
+from ssldiff_jax.stages.tools.study import task as study_task
+from ssldiff_jax.train import logs
+
+_LOG = logging.getLogger(__name__)
+
+_TASKS = {"patches": patches.task, "bags": bags.task}
+_LEAST_CASES = 8
+"""With fewer test cases than these, examples are resampled one by one."""
+
+Classifier = Callable[..., Float[np.ndarray, "M K"]]
+
+
+def run(context: stage.Context) -> dict[str, Any]:
+    """Write `results.json`, a row for every task, classifier, fraction and mixture, and
+    `curves.json`, the same as lines over the fraction."""
+    config, section = context.config, context.config.study
+    if config.embeddings.source:
+        raise schema.ConfigError(
+            "a study embeds what is drawn: config.embeddings.source must be '', got "
+            f"{config.embeddings.source!r}"
+        )
+    drawer = study_task.Drawer(generator.Generator.of_run(context), config.seed)
+    rows, facts = [], {}
+    for name in section.tasks:
+        began = time.monotonic()
+        task = _TASKS[name](context, drawer)
+        drawn_after = time.monotonic() - began
+        bootstrap, unit = _bootstrap(task, section, config.seed)
+        for model, (seen, classifier) in _classifiers(name, task, config).items():
+            rows += _rows((name, model), task, task.inputs[seen], classifier, bootstrap, config)
+        facts[name] = {
+            "classes": task.counts(),
+            "drawn": len(task.used),
+            "kept": task.kept,
+            "resampled": unit,
+            "seconds_of_data": round(drawn_after, 1),
+            "seconds": round(time.monotonic() - began, 1),
+        }
+    folder = context.folder("study")
+    atomic.write_json(folder / "results.json", {"tasks": facts, "rows": rows})
+    atomic.write_json(folder / "curves.json", curves(rows))
+    return facts
+
+
+def _bootstrap(
+    task: study_task.Task, section: study_config.StudySection, seed: int
+) -> tuple[classification.Bootstrap, str]:
+    """What is resampled, and its name: whole cases where there are enough of them."""
+    by_case = len(np.unique(task.test_case)) >= _LEAST_CASES
+    case = task.test_case if by_case else np.arange(len(task.test_label))
+    found = classification.Bootstrap.draw(
+        task.test_label, case, section.seeds,
+        num_samples=section.resamples, level=section.level, seed=seed,
+    )  # fmt: skip
+    return found, "cases" if by_case else "examples"
+
+
+def _classifiers(
+    name: str, task: study_task.Task, config: run_config.RunConfig
+) -> dict[str, tuple[str, Classifier]]:
+    """By name, what each sees and itself."""
+    count, section = len(task.classes), config.study
+    if name == "bags":
+        shape = task.inputs["bags"].train.embedding.shape
+        make = functools.partial(
+            mil.Learner, config=section.bags.network, length=shape[1], dim=shape[2],
+            num_classes=count,
+        )  # fmt: skip
+        return {model: ("bags", make(model)) for model in section.bags.models}
+    px, found = config.data.crops.patch_px, {}
+    for model in section.patches.models:
+        if model == "linear":
+            found[model] = "embedding", classifiers.LinearProbe(count, section.patches.l2)
+        else:
+            network = classifiers.PatchNetwork(
+                model, section.patches.network, image_px=px, num_classes=count
+            )
+            found[model] = "pixels", network
+    return found
+
+
+def _rows(
+    names: tuple[str, str],
+    task: study_task.Task,
+    inputs: study_task.Inputs,
+    classifier: Classifier,
+    bootstrap: classification.Bootstrap,
+    config: run_config.RunConfig,
+) -> list[dict[str, Any]]:
+    """Every fraction and mixture of one classifier."""
+    section, rows = config.study, []
+    progress = logs.Progress(
+        "study " + " ".join(names),
+        len(section.fractions) * len(study_task.MIXTURES) * section.seeds,
+    )
+    for fraction in section.fractions:
+        found, counts = {}, {}
+        for mixture in study_task.MIXTURES:
+            predicted = []
+            for seed in study_task.seeds_of(section, config.seed):
+                real = study_task.subset(task.label, fraction, seed)
+                train, label, counts[mixture] = task.mixed(inputs, real, mixture)
+                predicted.append(classifier(train, label, inputs.test, seed=seed))
+                progress.update()
+            found[mixture] = np.stack(predicted).astype(np.float64)
+        for mixture in study_task.MIXTURES:
+            row = dict(zip(("task", "model"), names, strict=True))
+            row |= {"fraction": fraction, "mixture": mixture, "seeds": section.seeds}
+            row |= counts[mixture] | {"test": len(task.test_label)}
+            row |= _scored(found[mixture], found["real"], bootstrap, mixture)
+            rows.append(row)
+            _LOG.info(
+                "%s %s, %g real, %s: AUC %.3f (%.3f…%.3f), accuracy %.3f", *names, fraction,
+                mixture, *row["auc"].values(), row["accuracy"]["mean"],
+            )  # fmt: skip
+    progress.close()
+    return rows
+
+
+def _scored(
+    predicted: Float[np.ndarray, "S M K"],
+    of_real: Float[np.ndarray, "S M K"],
+    bootstrap: classification.Bootstrap,
+    mixture: str,
+) -> dict[str, Any]:
+    """Every score with its interval and, of mixtures, the gain over real alone with its own."""
+    row: dict[str, Any] = {"gain": {}} if mixture != "real" else {}
+    for name, score in classification.SCORES.items():
+        row[name] = dataclasses.asdict(bootstrap.interval(score, predicted))
+        if mixture != "real":
+            gain = bootstrap.gain(score, predicted, of_real)
+            row["gain"][name] = dataclasses.asdict(gain)
+    return row
+
+
+def curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines over the fraction: of every task, model, mixture and score."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        for score in classification.SCORES:
+            key = (row["task"], row["model"], row["mixture"], score)
+            line = found.setdefault(
+                key,
+                dict(zip(("task", "model", "mixture", "score"), key, strict=True))
+                | {name: [] for name in ("fraction", "mean", "low", "high")},
+            )
+            line["fraction"].append(row["fraction"])
+            for name in ("mean", "low", "high"):
+                line[name].append(row[score][name])
+    return list(found.values())

@@ -1,0 +1,125 @@
+"""What the tool `study` teaches and tests with: examples, their labels, and mixtures of them."""
+
+import dataclasses
+import functools
+import itertools
+import operator
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from ssldiff_jax.evaluation.downstream import classifiers
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.evaluation.metrics import classification
+from ssldiff_jax.generation import generator
+from ssldiff_jax.runs.config import study as study_config
+
+SPLITS = ("train", "test")
+MIXTURES = ("real", "synthetic", "real + synthetic")
+BLOCK = 512
+"""Cells that are embedded and drawn together."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a classifier is given: arrays, or bags, of the U used training and M test examples.
+
+    Attributes:
+        train: real ones.
+        drawn: one set of U for each draw; example i has the label of the real one i.
+        test: real ones of the held-out split.
+    """
+
+    train: Any
+    drawn: list[Any]
+    test: Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Task:
+    """Something to classify.
+
+    Attributes:
+        classes: names, by label.
+        label: of N training examples.
+        test_label: of M test examples.
+        test_case: a number for the case of each.
+        used: the U training examples that some fraction and seed uses, in order; no other is drawn.
+        inputs: by what it is that a classifier sees.
+        kept: the part of drawn examples that show the class of their real one; None where pixels
+            alone do not tell it.
+    """
+
+    classes: tuple[str, ...]
+    label: Int[np.ndarray, "N"]
+    test_label: Int[np.ndarray, "M"]
+    test_case: Int[np.ndarray, "M"]
+    used: Int[np.ndarray, "U"]
+    inputs: dict[str, Inputs] = dataclasses.field(default_factory=dict)
+    kept: float | None = None
+
+    def __post_init__(self):
+        for split, label in zip(SPLITS, (self.label, self.test_label), strict=True):
+            classification.require_classes(
+                label, f"the {split} split of classes {', '.join(self.classes)}"
+            )
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Examples of every class in both splits."""
+        count = lambda label: {name: int(np.sum(label == k)) for k, name in enumerate(self.classes)}
+        return {"train": count(self.label), "test": count(self.test_label)}
+
+    def mixed(
+        self, inputs: Inputs, real: Int[np.ndarray, "n"], mixture: str
+    ) -> tuple[Any, Int[np.ndarray, "m"], dict[str, int]]:
+        """(training examples, their labels, counts) of a mixture of some of the real examples and
+        those drawn from these."""
+        rows = np.searchsorted(self.used, real)
+        sets = [inputs.train[rows]] if mixture != "synthetic" else []
+        drawn = [] if mixture == "real" else [redrawn[rows] for redrawn in inputs.drawn]
+        both = [*sets, *drawn]
+        is_array = isinstance(both[0], np.ndarray)
+        train = np.concatenate(both) if is_array else functools.reduce(operator.add, both)
+        counts = {"real": len(real) * len(sets), "synthetic": len(real) * len(drawn)}
+        return train, np.tile(self.label[real], len(both)), counts
+
+
+def subset(label: Int[np.ndarray, "N"], fraction: float, seed: int) -> Int[np.ndarray, "n"]:
+    """A fraction of the examples of every class, one at least; in order."""
+    generator_, found = np.random.default_rng(seed), []
+    for k in np.unique(label):
+        rows = generator_.permutation(np.flatnonzero(label == k))
+        found.append(rows[: max(round(fraction * len(rows)), 1)])
+    return np.sort(np.concatenate(found))
+
+
+def seeds_of(section: study_config.StudySection, seed: int) -> range:
+    """The seeds of a study in a run of a seed."""
+    return range(seed, seed + section.seeds)
+
+
+def used(
+    label: Int[np.ndarray, "N"], section: study_config.StudySection, seed: int
+) -> Int[np.ndarray, "U"]:
+    """The examples that some fraction and some seed of a study uses, in order."""
+    every = itertools.product(section.fractions, seeds_of(section, seed))
+    return np.unique(np.concatenate([subset(label, *which) for which in every]))
+
+
+class Drawer:
+    """Real cells to embeddings, and to embeddings of cells drawn again from those."""
+
+    def __init__(self, model: generator.Generator, seed: int):
+        self._model = model
+        self._seeds = itertools.count(seed)
+
+    def embed(self, patches: np.ndarray) -> Float[np.ndarray, "N D"]:
+        """By the run's encoder. Raises ValueError for embeddings that are not finite."""
+        embedding = networks.OfEncoder("encoder", self._model.encoder)(patches)
+        classifiers.require_finite(embedding, "embeddings of the run's encoder")
+        return embedding
+
+    def draw(self, embedding: Float[np.ndarray, "N D"]) -> np.ndarray:
+        """A patch for each embedding, by another seed every time."""
+        return self._model.sample_patches(embedding, seed=next(self._seeds))

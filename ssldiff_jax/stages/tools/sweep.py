@@ -1,0 +1,148 @@
+"""Tool `sweep`: the held-out regions drawn in several ways, each with its cost and its figures."""
+
+import ast
+import dataclasses
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ssldiff_jax.core import arrays, schema
+from ssldiff_jax.evaluation.features import networks
+from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import sample
+
+_LOG = logging.getLogger(__name__)
+
+
+def run(context: stage.Context) -> dict[str, Any]:
+    """Write `results.json`, a row for each way, `table.md`, and the first region of every way as
+    `N.png`. A way that the denoiser was not trained for is left out and said."""
+    folder, config = context.folder("sweep"), context.config
+    model = generator.Generator.of_run(context)
+    regions = [r for r in artifacts.references(context, model.embed) if r.kind == "region"]
+    names = ("judge",) if config.embeddings.source else ("judge", "encoder")
+    judges = {n: networks.OfEncoder(n, artifacts.load_encoder(context, n)) for n in names}
+    rows, alone = [], {}
+    sections = [sample_section(config, way) for way in config.sweep.ways]
+    for way, section in zip(config.sweep.ways, sections, strict=True):
+        if section.conditioning == "cells" and config.num_cells == 1:
+            _LOG.info("%s is left out: the denoiser was not trained on cells", way)
+            continue
+        drawing = model.with_sample(section)
+        page = (section.guidance, section.solver)
+        if page not in alone:
+            alone[page] = _alone(drawing, regions, config.seed)
+        row, first = _row(drawing, regions, alone[page], judges, config)
+        pyramid.write_png(folder / f"{len(rows)}.png", first)
+        rows.append({"way": way} | row)
+        _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
+        atomic.write_json(folder / "results.json", rows)
+    atomic.write_atomic(folder / "table.md", lambda path: _write(path, rows))
+    return {"ways": len(rows)}
+
+
+def sample_section(config: run_config.RunConfig, way: str) -> run_config.SampleSection:
+    """config.sample with the changes of a way: "windows.mode=paper guidance.scale=4"; `w/8` is an
+    eighth of a window.
+
+    Raises ConfigError for a key that does not exist or a value that does not fit.
+    """
+    values = dataclasses.asdict(config.sample)
+    for change in way.split():
+        path, _, text = change.partition("=")
+        *sections, key = path.split(".")
+        part = values
+        for name in sections:
+            part = part.get(name)
+            if not isinstance(part, Mapping):
+                raise schema.ConfigError(f"config.sweep.ways: no section in {change!r}")
+        if key not in part:
+            hint = schema.nearest_path(key, part)
+            raise schema.ConfigError(f"config.sweep.ways: no key in {change!r}{hint}")
+        part[key] = _value(text, config.window)
+    section = schema.build(run_config.SampleSection, values, "config.sample")
+    try:
+        section.solver.require_within(config.denoiser.schedule)
+    except ValueError as error:
+        raise schema.ConfigError(f"config.sweep.ways: {error}, in {way!r}") from None
+    return section
+
+
+def _value(text: str, window: int) -> Any:
+    share = re.fullmatch(r"w/(\d+)", text)
+    if share:
+        return window // int(share.group(1))
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed: int):
+    """Every cell drawn alone, a page for each region."""
+    pages = []
+    for i, region in enumerate(regions):
+        cells = region.grid.reshape(-1, region.grid.shape[-1])
+        pages.append(pixels.mosaic(model.sample_patches(cells, seed=seed + i), len(region.grid[0])))
+    return pages
+
+
+def _row(model: generator.Generator, regions, pages, judges, config: run_config.RunConfig):
+    """(figures, the first image)."""
+    drawn, pairs, steps, side = [], [], [], model.patch_px
+    for draw in range(config.sweep.draws):
+        for i, region in enumerate(regions):
+            seed = config.seed + draw * len(regions) + i
+            drawing = sample.drawing_of(model, region, seed=seed)
+            drawn.append(model.draw(drawing))
+            steps.append(_seams(model, drawing, drawn[-1].image))
+            pairs.append(large_image.Pair(drawn[-1].image, region.image))
+    layout = [pixels.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
+    variance = [pixels.variance_ratio(p.image, p.reference) for p in pairs]
+    found, of_layout = means.Mean.of(steps), means.Mean.of(layout)
+    row = {
+        "calls": drawn[0].unet_forwards,
+        # The first image also compiles.
+        "seconds": float(np.median([d.seconds for d in drawn[1:] or drawn])),
+        "last_step_seams": found and found.value,
+        "last_step_seams_error": found and found.error,
+        "layout_correlation": of_layout and of_layout.value,
+        "variance": float(np.mean(variance)),
+    }
+    real = [region.image for region in regions]
+    for name, embed in judges.items():
+        cells = large_image.cells(pairs, embed, side)
+        row[f"{name}/similarity"] = float(cells["embedding_similarity"]["mean"])
+        row[f"{name}/retrieval"] = float(cells["cell_retrieval_top1"])
+        row[f"{name}/crop_fd_uncorrected"] = large_image.crops(pairs, embed, side)[
+            "crop_fd_uncorrected"
+        ]
+        row[f"{name}/patch_fd_uncorrected"] = large_image.patch_distance(real, pages, embed, side)
+    return row, drawn[0].image
+
+
+def _seams(model: generator.Generator, drawing, image: arrays.ImageUint8) -> float | None:
+    """Steps across the window lines of the last solver step, over those beside."""
+    factor = model.config.downsample_factor
+    lines = seams.Lines.of_step(drawing.plan, -1, factor=factor, size=drawing.size)
+    return seams.step_ratio(image, lines, factor=factor, reach=model.patch_px // 2)
+
+
+def _text(value: str | float | None) -> str:
+    return "–" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _write(path, rows: list[dict[str, Any]]) -> None:
+    columns = list(rows[0])
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for row in rows:
+        lines.append(" | ".join(map(_text, row.values())))
+    path.write_text("".join(f"| {line} |\n" for line in lines))

@@ -1,0 +1,43 @@
+"""Tool `variations`: a real patch or region drawn again, from its embeddings."""
+
+from typing import Any
+
+from ssldiff_jax.generation import generator, user_images
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import sample
+
+
+def run(context: stage.Context) -> dict[str, Any]:
+    """Write `real.png`, `patches.png` (rows: a real patch, its draws) and, of a region,
+    `region_N.png` and `.tif`: its whole cells drawn again."""
+    config, folder = context.config, context.folder("variations")
+    section = config.variations
+    model = generator.Generator.of_run(context)
+    reference = _reference(context, model)
+    pyramid.write_png(folder / "real.png", reference.image)
+    page = sample.page(model, reference, section.num_patches, section.num_draws)
+    pyramid.write_png(folder / "patches.png", page)
+    height, width = reference.image.shape[:2]
+    is_region = reference.kind == "region" and max(height, width) > model.patch_px
+    regions = section.num_regions if is_region else 0
+    scale = pyramid.Scale(config.data.patch_mpp, config.sample.output.quality)
+    for i in range(regions):
+        drawn = model.draw(sample.drawing_of(model, reference, seed=config.seed + i)).image
+        pyramid.write_png(folder / f"region_{i}.png", drawn)
+        pyramid.write_pyramid(folder / f"region_{i}.tif", drawn, scale)
+    return {"image": section.image, "height": height, "width": width, "regions": regions}
+
+
+def _reference(context: stage.Context, model: generator.Generator) -> artifacts.Reference:
+    """The image that the config names, or the first reference of the run.
+
+    Raises SlideError for a file that is no image, ValueError for one without a whole patch.
+    """
+    data, section = context.config.data, context.config.variations
+    if not section.image:
+        return artifacts.references(artifacts.with_references(context), model.embed)[0]
+    image = user_images.UserImage.open(data, section.image, mpp=section.mpp)
+    # Whole cells, so that a grid spans what it is drawn for.
+    pixels = image.read(0, 0, *(size - size % model.patch_px for size in image.size))
+    return artifacts.Reference(pixels, "region", model.embed(pixels))

@@ -1,0 +1,102 @@
+"""Tool `watch`: every checkpoint of the denoiser judged, while it trains or after."""
+
+import logging
+import shutil
+import time
+from typing import Any
+
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import generator, models
+from ssldiff_jax.report import figures
+from ssldiff_jax.runs import results_csv, stage
+from ssldiff_jax.runs.workdir import force
+from ssldiff_jax.stages.evaluate import protocol
+from ssldiff_jax.train import checkpoint, hosts
+
+_LOG = logging.getLogger(__name__)
+
+_POLL_SECONDS = 5.0
+
+
+def run(context: stage.Context) -> dict[str, Any]:
+    """Draw the held-out patches again by each checkpoint that is there or comes, and write
+    `step_N/results.json`, `results.json` (all steps) and a line of `results.csv`.
+
+    Ends when training is done and its last checkpoint judged; stops when none has come for
+    `config.evaluate.patience` minutes, and goes on when it is started again. Large images are not
+    drawn.
+    """
+    section, folder = context.config.evaluate, context.folder("watch")
+    if not section.num_patches or context.config.embeddings.source:
+        raise stage.WorkdirError(
+            "watch judges held-out patches by an encoder: config.evaluate.num_patches must not "
+            f"be 0 and config.embeddings.source '', got {section.num_patches} and "
+            f"{context.config.embeddings.source!r}"
+        )
+    judged = _Judged(context)
+    latest = time.monotonic()
+    while True:
+        denoiser = force.latest(context, "denoiser")
+        is_done = (denoiser.folder("denoiser") / "done.json").exists()
+        there = checkpoint.steps(denoiser.checkpoints("denoiser"))
+        waiting = [step for step in there if not (folder / f"step_{step}").exists()]
+        if waiting:
+            judged.judge(waiting[0])
+            latest = time.monotonic()
+        elif is_done:
+            return {"steps": judged.write()}
+        elif time.monotonic() - latest > 60 * section.patience:
+            raise hosts.StoppedError(f"no new checkpoint came in {section.patience:g} min")
+        else:
+            time.sleep(_POLL_SECONDS)
+
+
+class _Judged:
+    """What is the same for every checkpoint, made when there is a first."""
+
+    def __init__(self, context: stage.Context):
+        self._context, self._folder = context, context.folder("watch")
+        networks = protocol.networks(context)
+        self._protocol = protocol.Protocol.of_run(context, networks, self._folder)
+        self._model: generator.Generator | None = None
+
+    def judge(self, step: int) -> None:
+        """Judge one; one that training deleted meanwhile is passed over."""
+        folder = self._folder / f"step_{step}"
+        context = force.latest(self._context, "denoiser")
+        try:
+            model = self._at(context, step)
+        except (OSError, ValueError):
+            time.sleep(_POLL_SECONDS)  # training deletes a checkpoint file by file
+            if step in checkpoint.steps(context.checkpoints("denoiser")):
+                raise
+            _LOG.info("checkpoint %d was deleted before it could be read", step)
+            return
+        working = self._folder / f".step_{step}"
+        shutil.rmtree(working, ignore_errors=True)
+        results = self._protocol.run(model, working)
+        # They come again from the checkpoint.
+        shutil.rmtree(working / "drawn")
+        atomic.write_json(working / "results.json", {"step": step} | results)
+        working.rename(folder)
+        results_csv.add(context, {"by": "watch", "step": step}, results)
+        for name, found in results["patches"].items():
+            distance = figures.Shown(found["frechet"])
+            _LOG.info("step %d, Fréchet distance by %s %s", step, name, f"{distance:.4g}")
+        self.write()
+
+    def write(self) -> list[int]:
+        """Write all steps in one file, and return their numbers."""
+        found = [atomic.read_json(path) for path in self._folder.glob("step_*/results.json")]
+        found.sort(key=lambda results: results["step"])
+        atomic.write_json(self._folder / "results.json", {"steps": found})
+        return [results["step"] for results in found]
+
+    def _at(self, context: stage.Context, step: int) -> generator.Generator:
+        """The generator with the weights of a step; programs are traced once."""
+        if self._model is None:
+            self._model = generator.Generator(
+                context.config, models.Models.of_run(context, step), context.mesh
+            )
+        params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)
+        return self._model.with_params(params)

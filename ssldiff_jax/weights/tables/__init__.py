@@ -1,0 +1,1 @@
+"""Which tensor of a published file is which parameter, one file for each family."""

@@ -1,0 +1,57 @@
+"""Remote slides are asked several at a time."""
+
+import threading
+
+import fsspec
+import pytest
+
+from ssldiff_jax.data import slide_source
+from ssldiff_jax.slides import remote
+
+
+@pytest.fixture
+def bucket():
+    """200 files of different sizes in a file system that is an address away."""
+    system = fsspec.filesystem("memory")
+    names = [f"memory://bucket/slide_{number:03d}.svs" for number in range(200)]
+    for number, name in enumerate(names):
+        system.pipe(name, b"x" * (number + 1))
+    slide_source.ask_again()
+    yield names
+    system.rm("memory://bucket", recursive=True)
+
+
+def test_slides_are_asked_together_and_answers_keep_their_order(bucket, monkeypatch):
+    asked, together, at_work, most = remote.fingerprint, threading.Barrier(8), set(), []
+
+    def slow(source):
+        at_work.add(source)
+        most.append(len(at_work))
+        if source in bucket[:8]:
+            together.wait(timeout=60)  # broken where fewer than 8 are asked at a time
+        at_work.discard(source)
+        return asked(source)
+
+    monkeypatch.setattr(remote, "fingerprint", slow)
+    found = slide_source.fingerprints(bucket)
+    assert [facts[:2] for facts in found] == [
+        [f"slide_{number:03d}.svs", number + 1] for number in range(200)
+    ]
+    assert max(most) <= 32
+
+
+def test_one_that_does_not_answer_is_known_by_its_size_of_minus_one(bucket):
+    missing = "memory://bucket/none.svs"
+    found = slide_source.fingerprints([bucket[0], missing, bucket[1]])
+    assert [facts[1] for facts in found] == [1, -1, 2]
+
+
+def test_a_command_asks_each_slide_once(bucket, monkeypatch):
+    asked, ask = [], remote.fingerprint
+    monkeypatch.setattr(remote, "fingerprint", lambda s: asked.append(s) or ask(s))
+    first = slide_source.fingerprints(bucket)
+    assert slide_source.fingerprints(bucket) == first
+    assert sorted(asked) == bucket
+    fsspec.filesystem("memory").pipe(bucket[3], b"mended")
+    slide_source.ask_again()
+    assert slide_source.fingerprints(bucket[3:4])[0][1] == len(b"mended")

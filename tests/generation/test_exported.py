@@ -1,0 +1,190 @@
+"""Models that left their run: what the files say, and that they generate the same pixels."""
+
+import dataclasses
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import ssldiff_jax
+from configs import tiny
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.core import schema
+from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.encoders import encoder, vit
+from ssldiff_jax.formats import tensors as reader
+from ssldiff_jax.generation import exported, models
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.weights import names, published
+
+
+@pytest.fixture(scope="module")
+def folder(command, workdir):
+    done = command(workdir, "--config.stages=export", "--config.export.licence=CC0-1.0")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return workdir / "export"
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    return ssldiff_jax.Generator.load(folder)
+
+
+def test_an_export_generates_the_runs_pixels(generator, loaded, region):
+    np.testing.assert_array_equal(loaded.embed(region), generator.embed(region))
+    mine, theirs = (np.asarray(g.redraw(region, seed=3)) for g in (generator, loaded))
+    np.testing.assert_array_equal(mine, theirs)
+    assert mine.std() > 0
+
+
+def test_an_export_knows_what_the_prior_knows(generator, loaded):
+    assert loaded.labels == generator.labels
+    asked = {generator.labels[0]: 0.7}
+    grids = [g.sample_grid((192, 128), labels=asked, seed=2) for g in (generator, loaded)]
+    np.testing.assert_array_equal(*grids)
+
+
+def test_the_denoisers_file_alone_generates_from_grids(folder, loaded, tmp_path, region):
+    alone = tmp_path / "renamed.safetensors"
+    alone.write_bytes((folder / exported.DENOISER).read_bytes())
+    found = ssldiff_jax.Generator.load(alone)
+    grid = loaded.embed(region)
+    np.testing.assert_array_equal(
+        np.asarray(found.generate(grid)), np.asarray(loaded.generate(grid))
+    )
+    with pytest.raises(reader.WeightsError, match="to embed images"):
+        found.embed(region)
+
+
+@pytest.mark.parametrize("name", [exported.DENOISER, exported.ENCODER, exported.PRIOR])
+def test_a_file_says_what_it_is_and_anyone_may_read_it(folder, workdir, name):
+    card = exported.Card.read(folder / name)
+    assert (card.mpp, card.licence, card.encoder["licence"]) == (0.5, "CC0-1.0", "CC0-1.0")
+    noted = json.loads((workdir / "encoder" / "encoder.json").read_text())
+    assert card.encoder["digest"] == noted["hash"]
+    assert card.versions["jax"]
+    assert str(workdir) not in json.dumps(dataclasses.asdict(card))
+    assert (folder / name).stat().st_mode & 0o777 == 0o644
+
+
+def test_an_encoder_of_another_run_is_refused(folder, tmp_path):
+    for name in (exported.DENOISER, exported.ENCODER):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with reader.safetensors.safe_open(folder / exported.ENCODER, "np") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        head = file.metadata()
+    tensors["norm.bias"] = tensors["norm.bias"] + 1
+    reader.safetensors.numpy.save_file(tensors, tmp_path / exported.ENCODER, metadata=head)
+    with pytest.raises(reader.WeightsError, match=r"must be the encoder \w{12} .*, got \w{12}"):
+        ssldiff_jax.Generator.load(tmp_path)
+
+
+def test_a_later_format_and_what_is_no_export_are_refused(folder, tmp_path):
+    later = tmp_path / "later.safetensors"
+    told = json.loads(reader.metadata(folder / exported.DENOISER)["ssldiff_jax"])
+    head = {"ssldiff_jax": json.dumps(told | {"format": exported.FORMAT + 1})}
+    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, later, metadata=head)
+    with pytest.raises(reader.WeightsError, match="format 1 or earlier"):
+        ssldiff_jax.Generator.load(later)
+    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, later)
+    with pytest.raises(ValueError, match="published weights need a config"):
+        ssldiff_jax.Generator.load(later)
+
+
+def drawn(like):
+    """Random values of the shapes in a tree."""
+    generator = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape, np.float32), like)
+
+
+def small_conv(config):
+    sizes = config.autoencoder.model.conv
+    sizes.channels, sizes.channel_mult, sizes.num_res_blocks = 32, (1, 1, 1), 1
+    config.autoencoder.model.vq.num_codes = 5
+
+
+def kl(config):
+    small_conv(config)
+    config.autoencoder.model.kind = "kl"
+    config.denoiser.unet.latent_channels = config.autoencoder.model.conv.latent_channels
+
+
+def vq(config):
+    kl(config)
+    config.autoencoder.model.kind = "vq"
+
+
+def cells(config):
+    config.data.crops.led_by = config.sample.conditioning = "cells"
+
+
+def region(config):
+    config.denoiser.region_dim = 5
+
+
+def attention(config):
+    config.denoiser.unet.attention_levels = (1,)
+    config.denoiser.embedding_length = "root_dim"
+
+
+def elsewhere(config):
+    config.embeddings.source = "/data/somebody/features"
+    config.data.crops.context_px = 0
+    config.data.records.record_px = config.data.crops.patch_px
+    config.data.crops.num_crops, config.data.crops.dihedral = 0, False
+    config.sample.conditioning = "interpolated"
+    config.autoencoder.loss.perceptual_weight = 0.0
+    config.encoder.model.shift_px = config.judge.model.shift_px = 0
+
+
+def with_published_encoder(config):
+    config.encoder.name, config.encoder.train.num_steps = "dino-vits16", 0
+    config.encoder.weights = "/weights/dino.pth"
+
+
+KINDS = [kl, vq, cells, region, attention, elsewhere, with_published_encoder]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_kind_of_model_comes_back(kind, tmp_path):
+    values = tiny.get_config()
+    kind(values)
+    config = schema.build(run_config.RunConfig, values.to_dict())
+    dim, model = 384 if kind is with_published_encoder else 12, config.autoencoder.model
+    sizes = config.denoiser.model(dim, config.num_cells)
+    count = model.chosen.latent_channels
+    scaling = autoencoder.LatentScaling((0.5,) * count, (0.25,) * count)
+    embeds = None
+    if kind is not elsewhere:
+        architecture = config.encoder.architecture
+        image = np.zeros((1, architecture.vit.image_px, architecture.vit.image_px, 3), np.float32)
+        params = drawn(names.abstract(vit.ViT(architecture.vit), image))
+        embeds = encoder.Encoder(architecture, params, np.arange(architecture.vit.width))
+    trained = models.Models(
+        embeds,
+        autoencoder.TrainedAutoencoder(
+            model, drawn(published.abstract_autoencoder(model)), scaling
+        ),
+        conditioning.Denoiser(sizes),
+        drawn(published.abstract_denoiser(sizes)),
+    )
+
+    written = exported.write(tmp_path, trained, exported.Card.of(config, trained, {}))
+    found_config, found = exported.load(written[0])
+    same = lambda a, b: jax.tree.map(np.testing.assert_array_equal, a, b)
+    same(found.params, trained.params)
+    same(found.autoencoder.params, trained.autoencoder.params)
+    assert found.denoiser.config == sizes
+    assert found.autoencoder.scaling == scaling
+    assert (found_config.denoiser, found_config.sample) == (config.denoiser, config.sample)
+    assert found_config.mesh == config.mesh
+    if kind in (elsewhere, with_published_encoder):
+        assert found.encoder is None
+        assert [path.name for path in written] == [exported.DENOISER]
+    else:
+        same(found.encoder.params, trained.encoder.params)
+    head = reader.metadata(written[0])["ssldiff_jax"]
+    assert not re.search(r"/data|/weights", head)
+    assert ("dino.pth" in head) == (kind is with_published_encoder)

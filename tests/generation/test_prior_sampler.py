@@ -1,0 +1,222 @@
+"""Grids of embeddings from a trained prior, and large images of them."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ssldiff_jax.data import store
+from ssldiff_jax.data.annotations import measures
+from ssldiff_jax.evaluation.features import zero_shot
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.generation import models as models_lib
+from ssldiff_jax.generation import prior_sampler
+from ssldiff_jax.generation.generator import Generator
+from ssldiff_jax.prior import whitening
+from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import grids as grids_stage
+
+pytestmark = pytest.mark.e2e
+PX, SIDE = 64, 2
+
+
+def test_grids_are_white_and_told_what_they_show(workdir):
+    grids = store.Store(workdir / "grids" / "train")
+    white = grids.read("grid", 40).astype(np.float32).reshape(-1, grids.facts["dim"])
+    assert len(grids) == 40
+    assert np.abs(white.mean(axis=0)).max() < 0.05
+    assert white.var(axis=0).max() < 1.1
+    spec = artifacts.condition_spec(grids.facts["spec"])
+    assert spec.labels == measures.label_names("stain")
+    told = spec.unpack(grids.read("condition", 40).astype(np.float32))
+    assert (told["labels_known"] == 1).all()
+    assert ((told["labels"] >= 0) & (told["labels"] <= 1)).all()
+    # The three classes are all there is.
+    whole = told["labels"].reshape(40, 3, 5)[:, :, 0].sum(axis=1)
+    np.testing.assert_allclose(whole, 1, atol=2e-3)
+
+
+def test_a_grid_in_store_is_that_of_its_pixels(workdir, generator):
+    """White and back again, the stored grids are embeddings that the encoder gives."""
+    white = whitening.Whitening.load(workdir / "grids" / "whitening.npz")
+    grids = store.Store(workdir / "grids" / "test")
+    found = white.undo(grids.read("grid", 8).astype(np.float32))
+    assert found.shape == (8, SIDE, SIDE, generator.embedding_dim)
+    norms = np.linalg.norm(found, axis=-1)
+    patch = parts_patches(workdir, generator)
+    own = np.linalg.norm(generator.encoder(patch), axis=-1)
+    assert own.min() * 0.5 < norms.mean() < own.max() * 2
+
+
+def test_the_prior_is_held_against_simpler_ways(workdir):
+    results = atomic.read_json(workdir / "prior" / "results.json")
+    assert set(results) == {
+        "prior", "prior, told what is another's", "cells apart", "nearest training grid", "real",
+    }  # fmt: skip
+    # What is taken from training is a copy, whatever was learnt.
+    assert results["nearest training grid"]["nearest"] < 1e-3
+    assert results["prior"]["nearest"] > 0.1
+    for figures in results.values():
+        assert all(np.isfinite(value) for value in figures.values() if isinstance(value, float))
+        for name in ("frechet_of_cells", "frechet_of_grids"):
+            assert name not in figures or figures[name]["interval"].startswith("too few: ")
+
+
+def parts_patches(workdir, generator):
+    region = pyramid.read_image(workdir / "patches" / "region_0.png")
+    return region.reshape(2, PX, 2, PX, 3).swapaxes(1, 2).reshape(4, PX, PX, 3)
+
+
+@pytest.mark.parametrize("cells", [(2, 2), (3, 5), (1, 4)])
+def test_grids_of_any_size(generator, cells):
+    size = (cells[0] * PX, cells[1] * PX)
+    draw = lambda **asked: generator.sample_grid(size, **asked)
+    grid = draw(labels={"nuclei": 0.5}, seed=1)
+    assert grid.shape == (*cells, generator.embedding_dim)
+    assert np.isfinite(grid).all()
+    np.testing.assert_array_equal(grid, draw(labels={"nuclei": 0.5}, seed=1))
+    assert not np.array_equal(grid, draw(labels={"nuclei": 0.5}, seed=2))
+
+
+def test_a_size_is_traced_once(generator):
+    prior = generator.prior
+    prior.draw(prior_sampler.Asked(labels={"nuclei": 0.1}), (4, 6), seed=0)
+    programs = lambda: {
+        (spec, layout): p.denoise._cache_size()
+        for (spec, _), draws in prior._samplers.items()
+        for layout, p in draws._cache.items()
+    }
+    before = programs()
+    for seed, asked in enumerate(({"stroma": 0.9}, {"nuclei": 0.3, "empty": 0.1})):
+        prior.draw(prior_sampler.Asked(labels=asked), (4, 6), seed=seed)
+    assert programs() == before
+
+
+def test_known_cells_stay_and_the_others_are_drawn(generator):
+    known = generator.sample_grid((4 * PX, 4 * PX), seed=5)
+    keep = np.ones((4, 4), bool)
+    keep[1:3, 1:3] = False
+    done = generator.prior.draw(prior_sampler.ANYTHING, (4, 4), seed=6, known=known, keep=keep)
+    np.testing.assert_allclose(done[keep], known[keep], atol=1e-3)
+    assert np.abs(done[~keep] - known[~keep]).mean() > 1e-2
+
+
+def test_less_noise_is_less_spread(generator):
+    spread = lambda t: np.std(
+        [
+            generator.prior.draw(prior_sampler.ANYTHING, (2, 2), seed=s, temperature=t)
+            for s in range(6)
+        ],
+        axis=0,
+    ).mean()
+    assert spread(0.3) < spread(1.0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"labels": {"nucleii": 1.0}}, "unknown label 'nucleii', expected one of nuclei"),
+        ({"numbers": {"TP53": 1.0}}, "knows no such condition"),
+        ({"text": "many cells"}, "has learnt no texts"),
+    ],
+)
+def test_what_it_does_not_know_is_one_line(generator, asked, message):
+    with pytest.raises(ValueError, match=message):
+        generator.sample_grid((128, 128), **asked)
+
+
+def test_an_image_smaller_than_a_cell_is_refused(generator):
+    with pytest.raises(ValueError, match="must hold a cell of 64 px"):
+        generator.sample_grid((32, 128))
+
+
+def test_without_a_prior_one_line_says_what_to_do(generator):
+    trained = generator._trained
+    alone = models_lib.Models(
+        trained.encoder, trained.autoencoder, trained.denoiser, trained.params
+    )
+    with pytest.raises(stage.WorkdirError, match=r"--config\.stages=grids,prior"):
+        Generator(generator.config, alone, generator.mesh).sample_grid((128, 128))
+
+
+def test_an_image_is_drawn_as_asked_by_one_command(command, workdir):
+    asked = "--config.draw.asked.labels=('nuclei=0.4','stroma south-east=1')"
+    done = command(workdir, "--config.stages=draw", asked, "--config.draw.size=(128,192)",
+                   "--config.sample.output.formats=('png',)")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    name = "nuclei-0.4-stroma-south-east-1-128x192-seed0"
+    assert f"draw: 128 × 192 px in {workdir / 'draw' / name / 'image.png'}\n" in done.stderr
+    assert np.load(workdir / "draw" / name / "grid.npy").shape[:2] == (2, 3)
+    told = atomic.read_json(workdir / "draw" / name / "done.json")["facts"]
+    assert json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--config.draw.asked.labels=('nuclei=0.4',)",), r"draw\.size=\(height,width\)"),
+        (("--config.draw.asked.labels=('nuclei',)",), "name=value"),
+        (("--config.draw.asked.text= ",), "must have words"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(command, workdir, flags, message):
+    done = command(workdir, "--config.stages=draw", "--config.force=draw", *flags)
+    assert done.returncode == 1
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error")]
+    assert re.search(message, line)
+
+
+def test_a_prior_that_was_told_in_words_draws_from_words(command, workdir, text_folder, tmp_path):
+    for name in ("patches", "encoder", "autoencoder", "latents", "embeddings", "denoiser"):
+        (tmp_path / name).symlink_to(workdir / name)
+    flags = (
+        "--config.prior.conditions.captions=measured",
+        f"--config.prior.conditions.text_encoder={text_folder}",
+        "--config.prior.conditions.text_phrases=4",
+    )
+    done = command(
+        tmp_path, *flags, "--config.stages=grids,prior,draw", "--config.draw.size=(128,128)",
+        "--config.draw.asked.text=lake in the west", "--config.sample.output.formats=('png',)",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = atomic.read_json(tmp_path / "grids" / "captions_train.json")
+    assert len(said) == 40
+    assert len(set(said)) > 20
+    assert all("nuclei" in text or "cells" in text for text in said)
+    grids = store.Store(tmp_path / "grids" / "train")
+    spec = artifacts.condition_spec(grids.facts["spec"])
+    assert (spec.text_phrases, spec.text_dim) == (4, 32)
+    told = spec.unpack(grids.read("condition", 40).astype(np.float32))
+    assert (told["text_known"].sum(axis=1) == 3).all()  # a phrase a class
+    assert (tmp_path / "draw" / "lake-in-the-west-128x128-seed0" / "image.png").exists()
+
+
+def test_a_prior_that_saw_pictures_draws_from_words(
+    command, workdir, generator, clip_folder, tmp_path
+):
+    """A pair's image tower stands for captions in training; its text tower reads what is asked."""
+    for name in ("patches", "encoder", "autoencoder", "latents", "embeddings", "denoiser"):
+        (tmp_path / name).symlink_to(workdir / name)
+    done = command(
+        tmp_path, "--config.prior.conditions.captions=images",
+        f"--config.prior.conditions.text_encoder={clip_folder}", "--config.stages=grids,prior,draw",
+        "--config.draw.size=(128,128)", "--config.draw.asked.text=a photo of the lake",
+        "--config.sample.output.formats=('png',)",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    grids = store.Store(tmp_path / "grids" / "train")
+    spec = artifacts.condition_spec(grids.facts["spec"])
+    told = spec.unpack(grids.read("condition", 40).astype(np.float32))
+    assert (told["text_known"] == 1).all()
+    pair = zero_shot.open_pair(clip_folder)
+    context = stage.Context(generator.config, workdir, generator.mesh)
+    regions = grids_stage.regions_of(context, "train")
+    picture = regions.read(regions[3])
+    expected = pair.images(picture[None])[0]
+    found = told["text"][3]
+    cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
+    assert cosine > 0.999
+    np.testing.assert_allclose(np.linalg.norm(found) / spec.text_dim**0.5, 1, rtol=1e-2)
+    assert (tmp_path / "draw" / "a-photo-of-the-lake-128x128-seed0" / "image.png").exists()

@@ -1,0 +1,346 @@
+"""The report in a browser: opened as a file and from a server, its views linked, no request
+beyond its folder. Chromium and its driver are spoken to over WebDriver, which is JSON over HTTP."""
+
+import functools
+import http.server
+import itertools
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.parse
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import default
+from ssldiff_jax.report import metrics, page
+from tests.report import test_report
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
+)
+FLAGS = (
+    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
+    "disable-background-networking", "disable-component-update", "disable-sync",
+    "disable-dev-shm-usage", "window-size=1280,900",
+)  # fmt: skip
+PATIENCE = 60  # seconds
+WIDE = 4112  # px, too wide to be loaded whole
+
+
+class Browser:
+    """A session of headless Chromium."""
+
+    def __init__(self, folder: pathlib.Path):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.process = subprocess.Popen(
+            [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.base = f"http://127.0.0.1:{port}"
+        args = [f"--{flag}" for flag in (*FLAGS, f"user-data-dir={folder}")]
+        options = {
+            "goog:chromeOptions": {"binary": CHROMIUM, "args": args},
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+        }
+        self.wait(lambda: self._answers(), "the driver")
+        made = self._ask("/session", {"capabilities": {"alwaysMatch": options}})
+        self.base += f"/session/{made['sessionId']}"
+
+    def close(self):
+        """End the session, and the driver with it."""
+        try:
+            urllib.request.urlopen(urllib.request.Request(self.base, method="DELETE"), timeout=20)
+        finally:
+            self.process.terminate()
+            self.process.wait()
+
+    def open(self, url: str):
+        """Forget what was logged and load a page."""
+        self.log("browser"), self.log("performance")
+        self._ask("/url", {"url": url})
+
+    def run(self, script: str, *args):
+        """What JavaScript returns."""
+        return self._ask("/execute/sync", {"script": script, "args": args})
+
+    def keys(self, text: str):
+        """Press keys, one after another, where the focus is."""
+        pressed = [{"type": kind, "value": key} for key in text for kind in ("keyDown", "keyUp")]
+        self._ask("/actions", {"actions": [{"type": "key", "id": "keys", "actions": pressed}]})
+
+    def resize(self, width: int, height: int):
+        """Size of the page that is shown; a window has a least width."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
+        self._ask("/goog/cdp/execute", command)
+
+    def log(self, kind: str) -> list[dict]:
+        """Entries since it was last asked."""
+        return self._ask("/se/log", {"type": kind})
+
+    def requests(self) -> list[str]:
+        """Addresses that the page asked for."""
+        messages = [json.loads(entry["message"])["message"] for entry in self.log("performance")]
+        sent = [m for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [message["params"]["request"]["url"] for message in sent]
+
+    @staticmethod
+    def wait(found, what: str):
+        """Ask until the answer is true."""
+        end = time.monotonic() + PATIENCE
+        while not (value := found()):
+            assert time.monotonic() < end, f"waited {PATIENCE} s for {what}"
+            time.sleep(0.1)
+        return value
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.base}/status", timeout=5) as answer:
+                return json.load(answer)["value"]["ready"]
+        except OSError:
+            return False
+
+    def _ask(self, path: str, body: dict):
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.base}{path}", data, method="POST")
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)["value"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """One session for all tests."""
+    session = Browser(tmp_path_factory.mktemp("chromium"))
+    yield session
+    session.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report on a small region and on one that needs tiles, of slides with bad names."""
+    workdir = tmp_path_factory.mktemp("run")
+    test_report.make_workdir(workdir)
+    config = json.loads(default.get_config().to_json_best_effort())
+    config["data"]["crops"]["patch_px"] = 16
+    (workdir / "config.json").write_text(json.dumps(config))
+    noise = np.random.default_rng(0)
+    told = {"window_lines": [{"rows": [8, 24], "cols": [16, 40]}]}
+    for i in range(2):
+        (workdir / "sample" / f"image_{i}.json").write_text(json.dumps(told))
+    for name in ("patches/region_1.png", "sample/image_1.png"):
+        Image.fromarray(noise.integers(0, 256, (64, WIDE, 3), np.uint8)).save(workdir / name)
+    cosines = noise.random((4, WIDE // 16), np.float32)
+    np.save(workdir / "evaluate" / "similarity_1.npy", cosines)
+    report = workdir / "report"
+    page.build(workdir, report, metrics.collect(workdir))
+    return report
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """The address of a plain file server."""
+    handler = functools.partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/index.html"
+        running.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A file server that says nothing, and has no icon to be missed."""
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        if self.path == "/favicon.ico":
+            self.send_response(204)
+            self.end_headers()
+        else:
+            super().do_GET()
+
+
+@pytest.fixture(params=["file", "server"])
+def opened(request, browser, folder, server):
+    """The page, with every view opened, as a file or from a server."""
+    url = (folder / "index.html").as_uri() if request.param == "file" else server
+    browser.resize(1280, 900)
+    browser.open(url)
+    for i in range(2):
+        show(browser, i)
+    browser.url = url
+    return browser
+
+
+def show(browser, i):
+    browser.run(f"document.querySelectorAll('.viewer')[{i}].scrollIntoView()")
+    loaded = f"""
+        const {{panes}} = document.querySelectorAll('.viewer')[{i}];
+        return !!panes && panes.every(p => p.isOpen() && p.world.getItemAt(0).getFullyLoaded());
+    """
+    browser.wait(lambda: browser.run(loaded), f"images of view {i}")
+
+
+def views(browser, i=0):
+    """Where both panes will be, once they have moved: zoom and centre."""
+    return np.array(
+        browser.run(f"""
+            return document.querySelectorAll('.viewer')[{i}].panes.map(({{viewport}}) => {{
+              const centre = viewport.getCenter(false);
+              return [viewport.getZoom(false), centre.x, centre.y];
+            }});
+        """)
+    )
+
+
+def settle(browser, i=0):
+    """Wait until both panes stand still; where they are shown."""
+    script = f"""
+        return document.querySelectorAll('.viewer')[{i}].panes.map(({{viewport}}) => {{
+          const centre = viewport.getCenter(true);
+          return [viewport.getZoom(true), centre.x, centre.y];
+        }});
+    """
+    browser.wait(lambda: np.allclose(browser.run(script), views(browser, i), 1e-4), "rest")
+    return np.array(browser.run(script))
+
+
+def press(browser, name, i=0):
+    """Click a button; whether it is pressed then."""
+    return browser.run(f"""
+        const button = document.querySelectorAll('.viewer')[{i}].querySelector('[data-do={name}]');
+        button.click();
+        return button.getAttribute('aria-pressed');
+    """)
+
+
+def painted(browser, i=0):
+    """Pixels that overlays cover in each pane."""
+    return browser.run(f"""
+        const overs = document.querySelectorAll('.viewer')[{i}].querySelectorAll('.over');
+        return [...overs].map((canvas) => {{
+          const pen = canvas.getContext('2d');
+          const {{data}} = pen.getImageData(0, 0, canvas.width, canvas.height);
+          return data.filter((value, at) => at % 4 === 3 && value > 0).length;
+        }});
+    """)
+
+
+def test_no_error_and_no_request_beyond_the_folder(opened):
+    press(opened, "map")
+    settle(opened)
+    assert [e for e in opened.log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
+    asked = [url for url in opened.requests() if not url.startswith(("data:", "blob:"))]
+    home = opened.url.rpartition("/")[0]
+    assert asked
+    assert [url for url in asked if not url.startswith(home)] == []
+    names = {urllib.parse.unquote(url.removeprefix(f"{home}/")) for url in asked}
+    assert "openseadragon.min.js" in names
+    assert any(name.startswith("reference_1_files/") for name in names)
+    assert any(name.startswith("synthetic_1_files/") for name in names)
+
+
+@pytest.mark.parametrize(("view", "pane"), itertools.product((0, 1), (0, 1)))
+def test_what_moves_one_image_moves_the_other(opened, view, pane):
+    before = settle(opened, view)
+    np.testing.assert_allclose(before[0], before[1], rtol=1e-3)
+    opened.run(f"""
+        const {{viewport}} = document.querySelectorAll('.viewer')[{view}].panes[{pane}];
+        viewport.zoomBy(2);
+        viewport.panBy(new OpenSeadragon.Point(0.05, 0));
+        viewport.applyConstraints();
+    """)
+    after = settle(opened, view)
+    assert after[pane, 0] == pytest.approx(2 * before[pane, 0], rel=1e-3)
+    assert after[pane, 1] == pytest.approx(before[pane, 1] + 0.05, abs=1e-3)
+    np.testing.assert_allclose(after[0], after[1], rtol=1e-3)
+
+
+def test_the_keyboard_moves_both(opened):
+    opened.run("document.querySelector('.viewer').focus()")
+    start = settle(opened)
+    opened.keys("++")
+    zoomed = settle(opened)
+    np.testing.assert_allclose(zoomed[:, 0], 2.25 * start[:, 0], rtol=1e-3)
+    opened.keys("\ue014")  # the right arrow
+    moved = settle(opened)
+    assert (moved[:, 1] > zoomed[:, 1]).all()
+    np.testing.assert_allclose(moved[0], moved[1], rtol=1e-3)
+    assert "similarity 0." in opened.run("return document.querySelector('output').textContent")
+    opened.keys("0")
+    np.testing.assert_allclose(settle(opened), start, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["cells", "windows"])
+def test_lines_are_switched_on_and_off(opened, name):
+    assert painted(opened) == [0, 0]
+    assert press(opened, name) == "true"
+    assert min(painted(opened)) > 100
+    assert press(opened, name) == "false"
+    assert painted(opened) == [0, 0]
+
+
+def test_the_map_covers_the_images(browser, server):
+    browser.open(server)
+    show(browser, 0)
+    assert press(browser, "map") == "true"
+    browser.wait(lambda: min(painted(browser)), "the map")
+    size = browser.run("const c = document.querySelector('.over'); return c.width * c.height")
+    assert min(painted(browser)) > 0.9 * size  # the image fills its pane
+    assert press(browser, "map") == "false"
+    assert painted(browser) == [0, 0]
+
+
+def test_a_swipe_lays_one_over_the_other(opened):
+    press(opened, "swipe")
+    boxes = opened.run("""
+        const ports = [...document.querySelector('.viewer').querySelectorAll('.port')];
+        return ports.map((p) => [p.getBoundingClientRect().left, p.getBoundingClientRect().top]);
+    """)
+    np.testing.assert_allclose(boxes[0], boxes[1], atol=1)
+    after = settle(opened)
+    np.testing.assert_allclose(after[0], after[1], rtol=1e-3)
+
+
+def test_names_of_slides_run_no_script(opened):
+    assert opened.run("return window.hacked") is None
+    assert opened.run("return document.querySelector('.region h3').textContent").startswith(
+        f"Region 1: {test_report.HOSTILE}"
+    )
+
+
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_no_page_is_wider_than_its_window(browser, server, width):
+    browser.resize(width, 900)
+    browser.open(server)
+    beyond, columns = browser.run("""
+        const width = document.documentElement.clientWidth;
+        const wide = [...document.querySelectorAll('body *')].filter(
+          (e) => e.getBoundingClientRect().right > width + 1 && !e.closest('.wide'));
+        const panes = getComputedStyle(document.querySelector('.panes'));
+        return [wide.map((e) => e.outerHTML.slice(0, 80)),
+          panes.gridTemplateColumns.split(' ').length];
+    """)
+    assert beyond == []
+    assert columns == (1 if width < 700 else 2)
+
+
+def test_without_the_viewer_the_plain_images_are_shown(browser, folder, tmp_path):
+    plain = shutil.copytree(folder, tmp_path / "plain")
+    (plain / "openseadragon.min.js").unlink()
+    browser.open((plain / "index.html").as_uri())
+    shown = browser.run("""
+        const images = [...document.querySelectorAll('.port img')];
+        return images.map((i) => i.complete && i.naturalWidth > 0 &&
+          getComputedStyle(i).visibility === 'visible');
+    """)
+    assert shown == [True] * 4

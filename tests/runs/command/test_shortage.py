@@ -1,0 +1,156 @@
+"""Memory and disks that are full end in one line that says what to change, and nothing is lost."""
+
+import dataclasses
+import errno
+import re
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import tiny
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import tiling
+from ssldiff_jax.runs import launch, stage
+from ssldiff_jax.runs.command import shortage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.stages import table
+from tests.runs.workdir import test_trainings
+
+LARGE = 100_000
+
+
+class LargeRegression(test_trainings.Regression):
+    """With parameters that fill a file."""
+
+    def init(self, key, batch):
+        return {"slope": jax.random.normal(key, (LARGE,))}, jnp.zeros(())
+
+
+class EndlessRegression(test_trainings.Regression):
+    """With parameters that no memory holds."""
+
+    def init(self, key, batch):
+        return {"slope": jnp.zeros(1 << 44)}, jnp.zeros(())
+
+
+class SmallDisk:
+    """Files of at most 100 kB in this process."""
+
+    def __enter__(self):
+        self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, self._before[1]))
+
+    def __exit__(self, *_):
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_one_before_is_gone_on_from(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(test_trainings, "Regression", LargeRegression)
+    (tmp_path / "whole").mkdir()
+    whole = test_trainings.Work(tmp_path / "whole")
+    whole.run(chosen=["model"])
+
+    work = test_trainings.Work(tmp_path)
+    work.cut_off(2)
+    before = work.state()["slope"]
+    with SmallDisk(), pytest.raises(launch.USER_ERRORS) as caught:
+        work.run(chosen=["model"])
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    # Parameters, their average and two moments; step, counts and what the task keeps.
+    wanted = rf"must hold the {LARGE * 4 * 4 / 1e6:.1f} MB it writes next of stage 'model', got "
+    wanted += r"[\d,.]+ GB free \(.*no room for a checkpoint in .*\); make room and the same "
+    assert re.search(wanted + "command goes on", line)
+    assert "runtime.checkpoints" in line
+    np.testing.assert_array_equal(work.state()["slope"], before)
+    assert not (work.workdir / "model" / "done.json").exists()
+
+    assert work.run(chosen=["model"]) == ["model"]
+    np.testing.assert_array_equal(work.state()["slope"], whole.state()["slope"])
+    left = [path.name for path in (work.workdir / "model" / "checkpoints").iterdir()]
+    assert sorted(left) == ["4", "6"]
+
+
+def test_memory_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(test_trainings, "Regression", EndlessRegression)
+    work = test_trainings.Work(tmp_path)
+    with pytest.raises(launch.USER_ERRORS) as caught:
+        work.run(chosen=["model"])
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    assert re.search(r"another [\d,]+\.\d GB for stage 'model', got [\d,.]+ GB free of", line)
+    for key in ("compute.accumulate=1", "remat=none", "dtype=float32", "batch_size=4"):
+        assert key in line
+
+
+@pytest.fixture(scope="module")
+def config():
+    return schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("patches", "data.engine.processes"),
+        ("encoder", "encoder.train.compute.accumulate"),
+        ("judge", "judge.train.compute.accumulate"),
+        ("denoiser", "denoiser.train.compute.accumulate"),
+        ("prior", "prior.train.compute.accumulate"),
+        ("embeddings", "data.loader.prefetch"),
+        ("latents", "data.loader.prefetch"),
+        ("sample", "sample.chunk"),
+        ("draw", "sample.split"),
+        ("imagine", "sample.decode.tile"),
+        ("evaluate", "sample.dtype"),
+    ],
+)
+def test_every_stage_names_keys_that_are_there(tmp_path, config, name, key):
+    context = stage.Context(config, tmp_path, None)
+    lines = []
+    for error in (MemoryError(), OSError(errno.ENOSPC, "No space left on device")):
+        with (
+            pytest.raises(shortage.ShortageError) as caught,
+            shortage.told(name, table.STAGES[name], context),
+        ):
+            raise error
+        lines.append(str(caught.value))
+    memory, disk = lines
+    assert f"config.{key}" in memory
+    assert f"stage {name!r}" in memory
+    assert f"stage {name!r}" in disk
+    flat = schema.flatten(tiny.get_config().to_dict())
+    named = re.findall(r"config\.([\w.]+\w)", " ".join(lines))
+    assert named
+    assert set(named) <= flat.keys()
+
+
+def test_other_errors_pass(tmp_path, config):
+    context = stage.Context(config, tmp_path, None)
+    with pytest.raises(KeyError), shortage.told("sample", table.STAGES["sample"], context):
+        raise KeyError("x")
+
+
+def test_a_full_disk_is_no_fault_of_the_slide(tmp_path):
+    @dataclasses.dataclass
+    class Task:
+        error: Exception
+        reasons: list
+
+        def open(self):
+            raise self.error
+
+        def fail(self, reason):
+            self.reasons.append(reason)
+
+    full = Task(OSError(errno.ENOSPC, "No space left on device"), [])
+    with pytest.raises(OSError, match="No space left"):
+        tiling.tile(full)
+    assert full.reasons == []
+    harmed = Task(OSError("not a slide"), [])
+    tiling.tile(harmed)
+    assert harmed.reasons == ["not a slide"]

@@ -1,0 +1,160 @@
+"""What can be known before the first stage is told before it, all together."""
+
+import collections
+import dataclasses
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import tiny
+from ssldiff_jax.core import schema
+from ssldiff_jax.runs import checks, launch
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.stages.tools.compile import programs
+
+
+def values_for(**changes):
+    config = tiny.get_config()
+    config.update_from_flattened_dict(changes)
+    return config.to_dict()
+
+
+def refusal(workdir, **changes):
+    with pytest.raises(launch.USER_ERRORS) as caught:
+        launch.launch(values_for(**changes), workdir)
+    assert not workdir.exists()
+    return str(caught.value).splitlines()
+
+
+def test_batches_are_those_that_can_be_cut_evenly():
+    """By cutting them."""
+    whole = schema.build(run_config.RunConfig, values_for()).encoder.train
+    for devices, parts, size in itertools.product((1, 2, 6, 8), (1, 3), range(1, 50)):
+        compute = dataclasses.replace(whole.compute, accumulate=parts)
+        train = dataclasses.replace(whole, batch_size=size, compute=compute)
+        lines = list(checks.batches({"encoder": train}, devices))
+        pieces = [len(range(i, size, devices * parts)) for i in range(devices * parts)]
+        assert bool(lines) == (len(set(pieces)) > 1), (devices, parts, size)
+        if lines:
+            near = int(lines[0].rsplit("=", 1)[1])
+            assert near % (devices * parts) == 0
+            assert f"{devices} devices" in lines[0]
+
+
+def test_all_reasons_are_told_together(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("case,lable\nA,x\n")
+    lines = refusal(
+        tmp_path / "run",
+        **{
+            "data.slides": str(tmp_path / "*.svs"),
+            "denoiser.train.compute.accumulate": 3,
+            "judge.train.batch_size": 9,
+            "judge.train.compute.accumulate": 2,
+            "autoencoder.weights": str(tmp_path / "ae.ckpt"),
+            "evaluate.extractors": (f"clip={tmp_path}/clip",),
+            "prior.conditions.measure": "none",
+            "prior.conditions.labels": str(table),
+            "report.compare": (f"{tmp_path}/other",),
+        },
+    )
+    told = (
+        "*.svs",
+        "config.denoiser.train.batch_size must be a multiple of 3 (1 devices along data and fsdp × "
+        "compute.accumulate=3), got 8",
+        "config.judge.train.batch_size must be a multiple of 2",
+        "config.autoencoder.weights",
+        "config.evaluate.extractors",
+        "config.report.compare",
+        f"{table} must have rows and the columns case, label, got 1 rows and case, lable",
+    )
+    assert len(lines) == len(told)
+    for words in told:
+        assert sum(words in line for line in lines) == 1, words
+
+
+def test_what_is_not_trained_is_not_asked(tmp_path):
+    """Only the stages that were chosen, and those that take steps."""
+    bad = {"denoiser.train.batch_size": 7, "denoiser.train.compute.accumulate": 2}
+    lines = refusal(tmp_path / "run", **bad, stages="patches", **{"data.slides": "none.svs"})
+    assert len(lines) == 1
+    assert "none.svs" in lines[0]
+
+
+def test_a_batch_that_bench_measures_is_asked(tmp_path):
+    (line,) = refusal(
+        tmp_path / "run", stages="bench",
+        **{"bench.parts": ("training",), "denoiser.train.compute.accumulate": 3},
+    )  # fmt: skip
+    assert "config.denoiser.train.batch_size" in line
+
+
+@pytest.fixture(scope="module")
+def encoder_bytes():
+    """Of parameters, their average and two moments, by making them."""
+    config = schema.build(run_config.RunConfig, values_for())
+    px = config.data.crops.patch_px + config.encoder.model.shift_px
+    batch = {"image_uint8": jnp.zeros((1, px, px, 3), jnp.uint8), "index": jnp.zeros(1, int)}
+    params, _ = jax.jit(config.encoder.model.task().init)(jax.random.key(0), batch)
+    return 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def test_a_state_is_counted_to_the_byte(encoder_bytes):
+    config = schema.build(run_config.RunConfig, values_for())
+    state = programs.state("encoder", config)
+    found = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    assert encoder_bytes <= found <= encoder_bytes + 100  # counters
+    own = values_for(**{"judge.model.vit.width": 64})
+    larger = programs.state("judge", schema.build(run_config.RunConfig, own))
+    assert sum(x.size for x in jax.tree.leaves(larger)) > sum(
+        x.size for x in jax.tree.leaves(state)
+    )
+
+
+@pytest.mark.parametrize(("over", "refused"), [(-100, True), (200, False)])
+def test_a_state_must_fit_memory_and_disk(tmp_path, monkeypatch, encoder_bytes, over, refused):
+    room = encoder_bytes + over
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage(room, 0, room))
+    monkeypatch.setattr(checks.psutil, "virtual_memory", lambda: usage(room, 0, room))
+    lines = refusal(tmp_path / "run", stages="patches,encoder", **{"data.slides": "none.svs"})
+    assert [("must fit" in line, "must have room" in line) for line in lines[1:]] == (
+        [(True, False), (False, True)] if refused else []
+    )
+
+
+def test_what_no_prior_has_learnt_is_told_before_the_start(tmp_path):
+    """By its name; beside what else is wrong, so that one try is enough."""
+    (tmp_path / "grids").mkdir()
+    spec = {"labels": ["nuclei", "stroma"], "numbers": [], "text_phrases": 0, "text_dim": 0}
+    (tmp_path / "grids" / "spec.json").write_text(json.dumps({"spec": spec}))
+    missing = str(tmp_path / "nowhere.png")
+    changes = {
+        "stages": "draw",
+        "draw.asked.labels": ("nucle=0.5",),
+        "draw.asked.numbers": ("age=3",),
+        "draw.reference": missing,
+    }
+    with pytest.raises(launch.REFUSALS) as caught:
+        launch.launch(values_for(**changes), tmp_path)
+    for line in (
+        "unknown label 'nucle', expected one of nuclei",
+        "unknown number 'age'",
+        "what is asked for must come with config.draw.size=(height,width)",
+        f"config.draw.reference must be a file or folder, got no such file or folder: {missing}",
+    ):
+        assert line in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["grids"]
+
+
+def test_what_is_refused_before_the_start_needs_no_traceback(tmp_path):
+    changes = {"stages": "patches", "data.slides": str(tmp_path / "*.svs")}
+    with pytest.raises(launch.REFUSALS, match=r"\*\.svs"):
+        launch.launch(values_for(**changes), tmp_path / "run")
+    changes = {"stages": "compare", "compare.real": str(tmp_path), "compare.drawn": "nowhere"}
+    with pytest.raises(launch.REFUSALS, match=r"compare\.drawn must name a folder, got nowhere"):
+        launch.launch(values_for(**changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,177 @@
+"""What `draw` reads, and the ground of what it writes; the models are left out."""
+
+import types
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio import Affine
+
+from configs import tiny
+from ssldiff_jax.core import schema
+from ssldiff_jax.generation import generator, render
+from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages.tools import draw
+
+PX, LATITUDE = 64, 47
+MERCATOR = 6_378_137 * np.arcsinh(np.tan(np.radians(LATITUDE)))
+# Metres of ground in one of the map, for rasters whose middle lies at the latitude.
+SPHERE = float(np.cos(np.radians(LATITUDE))) * 6_371_008.8 / 6_378_137
+PLACES = {
+    "metres": ("EPSG:32618", Affine(0.5, 0, 4e5, 0, -0.5, 4.4e6), 0.5e6),
+    "feet": ("EPSG:2225", Affine(1, 0, 6e6, 0, -1, 2e6), 1200 / 3937 * 1e6),
+    "degrees": ("EPSG:4326", Affine(1e-5, 0, 10, 0, -1e-5, 3e-4), 1.11195e6),
+    "Web Mercator": (
+        "EPSG:3857", Affine(1, 0, 1e6, 0, -1, MERCATOR + 100), 1e6 * SPHERE,
+    ),
+    "south up, turned": ("EPSG:32618", Affine(0.3, 0.4, 4e5, 0.4, -0.3, 4.4e6), 0.5e6),
+}  # fmt: skip
+
+
+class Model(types.SimpleNamespace):
+    """What draw asks of a generator."""
+
+    def embed(self, image):
+        self.seen.append(image)
+        return np.ones((1, 1, 4), np.float32)
+
+    def embed_all(self, read, size):
+        self.seen.append(read(0, 0, *size))
+        assert self.seen[-1].shape == (*size, 3)
+        return np.zeros((*(-(-px // PX) for px in size), 4), np.float32)
+
+    def from_grid(self, grid, *, size, spans, seed):
+        return types.SimpleNamespace(size=size, spans=spans)
+
+    def from_reference(self, read, size, *, seed):
+        return types.SimpleNamespace(size=size, spans=None)
+
+    def started(self, drawing, start):
+        assert start.image.shape[:2] == drawing.size
+        return drawing
+
+
+class Job:
+    """Black pixels instead of drawn ones."""
+
+    def __init__(self, model, drawing, folder, name, formats, scale):
+        self.drawing, self.scale, self.path = drawing, scale, folder / f"{name}.cog.tif"
+
+    def run(self):
+        pyramid.write_cog(self.path, np.zeros((*self.drawing.size, 3), np.uint8), self.scale)
+        return {"path": self.path, "spans": self.drawing.spans}
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch):
+    """(patch_mpp, shape of a reference, its place, options of draw) → corners of the image and of
+    the reference, and what the grid spans."""
+    monkeypatch.setattr(render, "Job", Job)
+
+    def run(patch_mpp, shape, place, **settings):
+        crs, transform, _ = PLACES[place]
+        height, width = shape
+        profile = {
+            "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8",
+            "crs": crs, "transform": transform,
+        }  # fmt: skip
+        with rasterio.open(tmp_path / "scene.tif", "w", **profile) as file:
+            file.write(np.full((3, height, width), 7, np.uint8))
+        values = tiny.get_config().to_dict()
+        values["draw"] |= {"reference": str(tmp_path / "scene.tif")} | settings
+        values["data"]["patch_mpp"] = patch_mpp
+        config = schema.build(run_config.RunConfig, values)
+        model = Model(patch_px=PX, config=config, seen=[])
+        monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
+        context = stage.Context(config, tmp_path, None)
+        context.folder("draw").mkdir(exist_ok=True)
+        told = draw.run(context)
+        with rasterio.open(told["path"]) as file:
+            return corners(file.transform, file.shape), transform, file.shape, told["spans"]
+
+    return run
+
+
+def corners(transform, shape, top=0, left=0):
+    a, b, c, d, e, f = tuple(transform)[:6]
+    rows = np.array([top, top, shape[0], shape[0]])
+    columns = np.array([left, shape[1], left, shape[1]])
+    return np.stack([a * columns + b * rows + c, d * columns + e * rows + f], -1)
+
+
+def assert_same_ground(found, expected, transform):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=5e-3 * abs(transform.a))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("factor", [0.5, 1, 2, 3])
+@pytest.mark.parametrize("shape", [(200, 240), (197, 251)])
+def test_an_image_covers_what_was_read(drawn, place, factor, shape):
+    """Whole pixels of it: what is left over at the right and below is not read."""
+    found, transform, size, _ = drawn(PLACES[place][2] * factor, shape, place)
+    assert all(0 <= n / factor - px < 1.001 for n, px in zip(shape, size, strict=True))
+    covered = [n * factor for n in size]
+    assert_same_ground(found, corners(transform, covered), transform)
+
+
+@pytest.mark.parametrize("size", [(192, 192), (96, 400), (1000, 30)])
+def test_an_image_of_another_size_covers_the_same_ground(drawn, size):
+    """The size spreads the reference's cells: its pixels are smaller or larger, not its ground."""
+    found, transform, shape, spans = drawn(1e6, (256, 256), "metres", size=size)
+    assert shape == size
+    assert spans == size
+    assert_same_ground(found, corners(transform, (256, 256)), transform)
+
+
+def test_cells_beyond_the_border_span_what_lies_there(drawn):
+    """80 px are 2 cells of 64: they span 128 px of the image, and twice as many of one twice as
+    large."""
+    *_, spans = drawn(1e6, (160, 160), "metres", size=(160, 80))
+    assert spans == (256, 128)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_grown_image_begins_beyond_its_reference(drawn, place):
+    found, transform, size, _ = drawn(PLACES[place][2] * 2, (200, 256), place, grow=PX)
+    assert size == (100 + 2 * PX, 128 + 2 * PX)
+    beyond = 2 * PX
+    expected = corners(transform, (200 + beyond, 256 + beyond), -beyond, -beyond)
+    assert_same_ground(found, expected, transform)
+
+
+def test_a_scale_of_the_user_s_own_moves_nothing(drawn):
+    """A file called one of 1 m: drawn at 2 m by that, half as many pixels on all of its ground."""
+    found, transform, size, _ = drawn(2e6, (200, 256), "metres", mpp=1e6)
+    assert size == (100, 128)
+    assert_same_ground(found, corners(transform, (200, 256)), transform)
+
+
+def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypatch):
+    """The reference, the other one that it is mixed with, and the image of a cell."""
+    monkeypatch.setattr(render, "Job", Job)
+    values = np.random.default_rng(0).integers(0, 2550, (3, PX, PX), np.uint16) // 10 * 10
+    profile = {
+        "driver": "GTiff", "height": PX, "width": PX, "count": 3, "dtype": "uint16",
+        "crs": "EPSG:32618", "transform": PLACES["metres"][1],
+    }  # fmt: skip
+    for name in ("reference", "mix", "cell"):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(values)
+    named = lambda name: str(tmp_path / f"{name}.tif")
+    told = tiny.get_config().to_dict()
+    told["draw"] |= {
+        "reference": named("reference"), "mix": named("mix"), "edits": (f"0,0={named('cell')}",),
+    }  # fmt: skip
+    told["data"]["patch_mpp"] = 0.5e6
+    told["data"]["reading"] |= {"bands": (3, 2, 1), "high": 2550.0}
+    config = schema.build(run_config.RunConfig, told)
+    model = Model(patch_px=PX, config=config, seen=[])
+    monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
+    context = stage.Context(config, tmp_path, None)
+    context.folder("draw").mkdir()
+    draw.run(context)
+    assert len(model.seen) == 3
+    for seen in model.seen:
+        np.testing.assert_array_equal(seen, np.moveaxis(values[::-1] // 10, 0, -1))

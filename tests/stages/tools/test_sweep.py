@@ -1,0 +1,45 @@
+"""The tool `sweep`: ways that cannot be are refused, seams are looked for where windows end."""
+
+import types
+
+import numpy as np
+import pytest
+
+from configs import tiny
+from ssldiff_jax.core import schema
+from ssldiff_jax.generation import plan as drawing
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.sampler import windows
+from ssldiff_jax.stages.tools import sweep
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("solver.num_solver_steps=1000 solver.t_start=990", r"got num_solver_steps=1000.*in 'sol"),
+        ("solver.eta=2.0 solver.name=ddim", r"solver: eta must lie in \[0, 1\], got eta=2.0"),
+        ("solver.etta=0.5", "no key in 'solver.etta=0.5'"),
+    ],
+)
+def test_a_way_that_cannot_be_is_refused(way, message):
+    config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+    with pytest.raises(schema.ConfigError, match=message):
+        sweep.sample_section(config, way)
+
+
+def test_seams_are_those_of_the_plan():
+    plan = windows.plan_windows(windows.WindowConfig("offset", 1, 4, "uniform"), (32, 32), 8, 3)
+    start = int(plan.rows[-1][0] % 8 * 4)
+    noise = np.random.default_rng(0).integers(100, 104, (128, 128, 3))
+    band = (np.arange(128) - start) // 32 % 2
+    image = (noise + 20 * band[:, None, None]).astype(np.uint8)
+    config = types.SimpleNamespace(downsample_factor=4)
+    model = types.SimpleNamespace(config=config, patch_px=32)
+    planned = drawing.Drawing((128, 128), plan, lambda corners: corners, 0)
+    assert sweep._seams(model, planned, image) > 50
+    assert sweep._seams(model, planned, noise.astype(np.uint8)) == pytest.approx(1, abs=0.1)
+
+
+def test_the_table_has_a_dash_where_there_is_no_figure(tmp_path):
+    sweep._write(tmp_path / "table.md", [{"way": "a", "seams": None, "variance": 0.51239}])
+    assert (tmp_path / "table.md").read_text().splitlines()[-1] == "| a | – | 0.5124 |"
