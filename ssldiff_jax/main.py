@@ -28,11 +28,12 @@ def main(argv: list[str]) -> None:
 
     # Only now: this imports what asks jax for its devices.
     from ssldiff_jax.runs import launch
+    from ssldiff_jax.stages import table
     from ssldiff_jax.train import hosts
 
     hosts.pass_on_interrupts()
     try:
-        quarantined = launch.launch(command.values, command.workdir)
+        quarantined = launch.launch(command.values, command.workdir, table.STAGES)
         if quarantined:
             log.warning("%s", quarantined)
             sys.exit(_QUARANTINED)

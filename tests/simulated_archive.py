@@ -104,7 +104,7 @@ def write_archive(folder: pathlib.Path, crops: int) -> int:
     built = schema.build(run_config.RunConfig, values)
     each = np.diff(np.linspace(0, crops, count + 1).astype(int))
     sizes = dict(zip(train, each.tolist(), strict=True)) | dict.fromkeys(test, 1500)
-    for number, task in enumerate(slide_source.tasks(built, folder / "run" / "archive")):
+    for number, task in enumerate(slide_source.tasks(built.data, folder / "run" / "archive")):
         write_entry(task, number, sizes[task.name], image if task.name == test[0] else None)
     return count + len(test)
 

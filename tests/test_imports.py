@@ -1,4 +1,5 @@
-"""Imports go one way: a room knows itself and the rooms before it."""
+"""Imports go one way: a room knows itself and the rooms before it. The context of a run is defined
+in `runs`: that room and those after it alone can name it."""
 
 import ast
 import pathlib
@@ -77,3 +78,36 @@ def test_rooms_import_earlier_rooms_only(room):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.name)
 def test_configs_import_configs_only(path):
     assert {module.split(".")[0] for module in imported(path)} <= {"ml_collections", "configs"}
+
+
+def steps_of(path):
+    """The step or tool that a file of `stages` belongs to; tools are packages or files."""
+    parts = path.relative_to(ROOT / "ssldiff_jax" / "stages").with_suffix("").parts
+    return parts[1] if parts[0] == "tools" else parts[0]
+
+
+def test_steps_import_no_other_step_but_evaluate():
+    folder = ROOT / "ssldiff_jax" / "stages"
+    wrong = {}
+    for path in sorted(folder.rglob("*.py")):
+        own = steps_of(path)
+        if own in ("table", "__init__"):
+            continue
+        names = [m.removeprefix("ssldiff_jax.stages.") for m in imported(path) if ".stages." in m]
+        others = {name.removeprefix("tools.").split(".")[0] for name in names} - {own, "evaluate"}
+        if others:
+            wrong[str(path.relative_to(folder))] = others
+    assert wrong == {}
+
+
+def test_stages_are_the_rows_of_the_table():
+    from ssldiff_jax.runs.command import catalog
+
+    folder = ROOT / "ssldiff_jax" / "stages"
+    names = lambda where: {
+        p.stem for p in where.iterdir() if not p.name.startswith("_") and p.name != "table.py"
+    }
+    tools = {name for name, row in catalog.ROWS.items() if row.tool}
+    assert names(folder / "tools") == tools
+    # `judge` trains an encoder as the stage `encoder` does.
+    assert names(folder) - {"tools"} == set(catalog.ROWS) - tools - {"judge"}

@@ -5,8 +5,6 @@ The dataclasses are the schema: a key no dataclass declares is an error that nam
 
 import dataclasses
 import difflib
-import hashlib
-import json
 import types
 import typing
 from collections.abc import Mapping
@@ -88,10 +86,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def digest(*parts: Any) -> str:
-    """A 12-digit hash of anything JSON or dataclasses can say; equal settings, equal hash."""
-    plain = [dataclasses.asdict(p) if dataclasses.is_dataclass(p) else p for p in parts]
-    text = json.dumps(plain, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

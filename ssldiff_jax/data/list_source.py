@@ -10,8 +10,8 @@ import numpy as np
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import ahead, cases, patch_list, plan
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import files
-from ssldiff_jax.runs.config import run as run_config
 
 _LOG = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ _READ_TOGETHER = 8
 
 
 def read_source(
-    data: run_config.DataConfig,
+    data: data_config.DataConfig,
     patches: patch_list.PatchList,
     embeddings: files.Features | None = None,
 ) -> plan.Source:
@@ -132,7 +132,7 @@ def _held_out(
     return lambda number: split.side(patches.name(number)) == "test"
 
 
-def _pages(squares: list[plan.Square], data: run_config.DataConfig) -> list[plan.Reference]:
+def _pages(squares: list[plan.Square], data: data_config.DataConfig) -> list[plan.Reference]:
     """Held-out patches side by side, as many pages as regions are wanted."""
     px, each = data.crops.patch_px, data.regions.rows * data.regions.cols
     margin = (data.records.record_px - px) // 2

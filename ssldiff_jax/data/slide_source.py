@@ -16,9 +16,8 @@ from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import arrays, schema
 from ssldiff_jax.data import archive, cases, demo_slide, patch_list, plan, tiling
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
-from ssldiff_jax.runs.command import catalog
-from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import content, pyramid, remote, tissue
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
@@ -26,13 +25,13 @@ from ssldiff_jax.slides import slide as slide_lib
 _ASKED_TOGETHER = 32  # slides: more would be turned away by some servers
 
 
-def sources(data: run_config.DataConfig) -> list[str]:
+def sources(data: data_config.DataConfig) -> list[str]:
     """Paths and addresses of the slides that a config names, sorted by kind and name.
 
     Raises SlideError when there is none, ConfigError where none are named.
     """
     if not data.slides:
-        raise schema.ConfigError(catalog.NO_SLIDES)
+        raise schema.ConfigError("config.data.slides must name slides or patches, got ''")
     if data.slides in demo_slide.PACKAGED:
         return [str(demo_slide.packaged(data.slides))]
     if not remote.is_remote(data.slides):
@@ -72,7 +71,7 @@ def fingerprints(found: Sequence[str]) -> list[list[Any]]:
         return list(pool.map(fingerprint, found))
 
 
-def tiling_config(data: run_config.DataConfig) -> tiling.TilingConfig:
+def tiling_config(data: data_config.DataConfig) -> tiling.TilingConfig:
     """What decides the records of a slide."""
     return tiling.TilingConfig(
         data.patch_mpp, data.tissue, data.holdout, data.records, data.regions,
@@ -81,7 +80,7 @@ def tiling_config(data: run_config.DataConfig) -> tiling.TilingConfig:
 
 
 def cases_of(
-    data: run_config.DataConfig, images: patch_list.PatchList | None = None
+    data: data_config.DataConfig, images: patch_list.PatchList | None = None
 ) -> cases.Cases | None:
     """The cases of all slides, or of a list's images; None where rows are held out.
 
@@ -95,21 +94,23 @@ def cases_of(
 
 
 def tasks(
-    config: run_config.RunConfig, folder: pathlib.Path, images: patch_list.PatchList | None = None
+    data: data_config.DataConfig,
+    folder: pathlib.Path,
+    images: patch_list.PatchList | None = None,
+    known: imported_cells.ImportedCells | None = None,
 ) -> list[tiling.Task]:
-    """A task for every slide, or for every image of a list.
+    """A task for every slide, or for every image of a list; `known` finds the patches of slides
+    whose embeddings were computed elsewhere.
 
     Slides of one name whose embeddings are found by it cannot be opened. Raises SlideError where
     the config does not tell the microns per pixel of images, ConfigError for names that tell no
     cases to hold out.
     """
-    data, section = config.data, config.embeddings
-    known = imported_cells.ImportedCells(section, data) if section.source else None
     how = tiling_config(data)
     split = cases_of(data, images)
     make = lambda source, opener, facts: tiling.Task(
         source, opener, [facts, data.mpp, dataclasses.astuple(data.reading)], how, folder, known,
-        section.fingerprint(), split and split.moved(remote.name_of(source)),
+        known and known.section.fingerprint(), split and split.moved(remote.name_of(source)),
     )  # fmt: skip
     if images is not None:
         if not data.mpp:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ssldiff_jax.core import exhausted, schema
+from ssldiff_jax.core import digests, exhausted
 from ssldiff_jax.data import archive, plan
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import pyramid, quality, remote, tissue
@@ -92,7 +92,7 @@ class Task:
         """Where its entry will lie."""
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
         facts = [self.name, self.fingerprint, self.config, self.known]
-        digest = schema.digest(*facts, *([self.side] if self.side else []))
+        digest = digests.of_values(*facts, *([self.side] if self.side else []))
         return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
 
     @property

@@ -15,10 +15,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
-from ssldiff_jax.core import arrays, data_parallel, layers, machine, rng, schema
+from ssldiff_jax.core import arrays, data_parallel, layers, machine, patch_grid, rng, schema
 from ssldiff_jax.diffusion import cells, guidance, solvers
 from ssldiff_jax.encoders import encoder
-from ssldiff_jax.evaluation.metrics import pixels
 from ssldiff_jax.formats import tensors
 from ssldiff_jax.generation import exported, models, prior_sampler
 from ssldiff_jax.generation import plan as drawing_lib
@@ -198,7 +197,7 @@ class Generator:
             raise ValueError(
                 f"the image must hold a cell of {self.patch_px} px, got {image.shape[:2]}"
             )
-        return self.encoder(pixels.cut_cells(image, self.patch_px)).reshape(rows, cols, -1)
+        return self.encoder(patch_grid.cut_cells(image, self.patch_px)).reshape(rows, cols, -1)
 
     def generate(
         self,

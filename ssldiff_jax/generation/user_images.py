@@ -9,12 +9,12 @@ import rasterio
 from rasterio.enums import ColorInterp
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.data import config as data_config
+from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import content, ground, pyramid, remote, tiff
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.weights import published
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class UserImage:
     place: ground.Georeference | None
 
     @classmethod
-    def open(cls, data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> "UserImage":
+    def open(cls, data: data_config.DataConfig, path: str, *, mpp: float = 0.0) -> "UserImage":
         """Open a path or an address by `data.reading`.
 
         Its microns per pixel are `mpp`, else `data.mpp`, else what the file says, else those of
@@ -61,7 +61,7 @@ class UserImage:
         return self.read(0, 0, *self.size)
 
 
-def open_slide(data: run_config.DataConfig, path: str, *, mpp: float = 0.0) -> slide_lib.Slide:
+def open_slide(data: data_config.DataConfig, path: str, *, mpp: float = 0.0) -> slide_lib.Slide:
     """The slide of a path or an address. Raises SlideError."""
     options = {"mpp": mpp or data.mpp or None, "otherwise_mpp": data.patch_mpp}
     if remote.is_remote(path):
@@ -134,6 +134,6 @@ def fingerprint(path: str, key: str = "") -> Any:
     """
     if remote.is_remote(path):
         return remote.fingerprint(path)
-    found = published.fingerprint(path, key)
+    found = fingerprints.of_path(path, key)
     beside = content.files_of(pathlib.Path(path).expanduser())[1:] if found else ()
-    return found | {"beside": [published.fingerprint(str(p)) for p in beside]} if beside else found
+    return found | {"beside": [fingerprints.of_path(str(p)) for p in beside]} if beside else found

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import digests
 from ssldiff_jax.formats import atomic
 
 _FEATURES = (
@@ -75,7 +75,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "environment": _pick(environment, ("versions", "machine")),
         "data": _data(workdir, config),
         "seed": config.get("seed"),
-        "config_digest": schema.digest(science(config)),
+        "config_digest": digests.of_values(science(config)),
         "date": max((done["finished"] for done in stages.values()), default="")[:10],
     }
 

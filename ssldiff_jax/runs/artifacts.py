@@ -10,13 +10,12 @@ from typing import Any, Literal
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, digests
 from ssldiff_jax.data import crops, patch_list, shuffle
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
-from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.runs import stage
@@ -24,6 +23,9 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import provenance
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import checkpoint, loop
+
+QUARANTINE = "quarantine.jsonl"
+"""In the folder of the stage `patches`: files that could not be used, and why."""
 
 _OPEN_FEATURES = 32
 
@@ -40,6 +42,12 @@ def training_run(context: stage.Context, name: str) -> loop.Run:
         config.seed,
         provenance.past(context, name),
     )
+
+
+def archive_folder(context: stage.Context) -> pathlib.Path:
+    """Where entries of slides lie."""
+    named = context.config.data.archive
+    return pathlib.Path(named).expanduser() if named else context.workdir / "archive"
 
 
 def records(context: stage.Context, split: str) -> records_lib.RecordSource:
@@ -137,7 +145,7 @@ def load_encoder(context: stage.Context, name: str = "encoder") -> encoder.Encod
 
 def encoder_digest(model: encoder.Encoder) -> str:
     """A 12-digit hash of all that decides an encoder's embeddings."""
-    return networks.digest_of({"params": model.params, "origin": model.origin})
+    return digests.of_params({"params": model.params, "origin": model.origin})
 
 
 def load_autoencoder_params(context: stage.Context) -> Any:

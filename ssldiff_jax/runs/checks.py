@@ -14,10 +14,9 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.data import patch_list, slide_source
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, runner, stage
+from ssldiff_jax.runs import artifacts, programs, runner, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.slides import remote
-from ssldiff_jax.stages.tools.compile import programs
 from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib

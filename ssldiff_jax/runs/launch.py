@@ -9,10 +9,9 @@ from jax.sharding import Mesh
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import slide_source
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import checks, environment, runner, stage
+from ssldiff_jax.runs import artifacts, checks, environment, runner, stage
 from ssldiff_jax.runs.command import catalog, shortage
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.stages import patches, table
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -28,16 +27,16 @@ REFUSALS = (schema.ConfigError, stage.WorkdirError, checks.RefusedError)
 """Those of what a command asks for: their lines say all there is to say."""
 
 
-def _mesh(config: run_config.RunConfig, chosen: list[str]) -> Mesh:
-    if all(table.STAGES[name].elsewhere for name in chosen):
+def _mesh(config: run_config.RunConfig, table: stage.Table, chosen: list[str]) -> Mesh:
+    if all(table[name].elsewhere for name in chosen):
         # The config's mesh is one of devices that are not here.
         return mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
     return mesh_lib.make_mesh(config.mesh)
 
 
-def _check(context: stage.Context, chosen: list[str], force: set[str]) -> None:
+def _check(table: stage.Table, context: stage.Context, chosen: list[str], force: set[str]) -> None:
     try:
-        checks.check(table.STAGES, context, chosen, force)
+        checks.check(table, context, chosen, force)
     except REFUSALS:
         raise
     except (ValueError, OSError) as error:
@@ -45,8 +44,8 @@ def _check(context: stage.Context, chosen: list[str], force: set[str]) -> None:
         raise checks.RefusedError(str(error)) from error
 
 
-def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
-    """Run the stages that `values` ask for in `workdir`.
+def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) -> str | None:
+    """Run the stages of `table` that `values` ask for in `workdir`.
 
     Returns a line about what was quarantined, where patches were made and not all could be used.
     """
@@ -56,13 +55,13 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
         values = values | {"models": models}
     config = schema.build(run_config.RunConfig, values)
     without = stage.MODELS if config.models else ()
-    chosen = runner.parse_names(config.stages, table.STAGES, "stages", without)
-    force = set(runner.parse_names(config.force, table.STAGES, "force", without))
+    chosen = runner.parse_names(config.stages, table, "stages", without)
+    force = set(runner.parse_names(config.force, table, "force", without))
     hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
-    context = stage.Context(config, workdir, _mesh(config, chosen))
+    context = stage.Context(config, workdir, _mesh(config, table, chosen))
     hosts.require_shared(workdir)
     slide_source.ask_again()
-    _check(context, chosen, force)
+    _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()
@@ -71,18 +70,20 @@ def launch(values: dict[str, Any], workdir: pathlib.Path) -> str | None:
     kept = catalog.are_tools(chosen) and (workdir / "config.json").exists()
 
     def write() -> None:
-        if kept or runner.only_tell(table.STAGES, config, chosen):
+        if kept or runner.only_tell(table, config, chosen):
             return
         atomic.write_json(workdir / "config.json", values)
         about = {"versions": environment.versions(), "machine": machine}
         atomic.write_json(workdir / "environment.json", about)
 
     hosts.first_alone("writing to the workdir", write)
-    runner.run_stages(table.STAGES, context, chosen, force)
+    runner.run_stages(table, context, chosen, force)
     if "patches" not in chosen:
         return None
     folder = context.folder("patches")
     count = atomic.read_json(folder / "done.json")["facts"].get("quarantined", 0)
     return (
-        f"{count} of the files could not be used: {folder / patches.QUARANTINE}" if count else None
+        f"{count} of the files could not be used: {folder / artifacts.QUARANTINE}"
+        if count
+        else None
     )

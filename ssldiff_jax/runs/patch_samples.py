@@ -12,11 +12,11 @@ from jaxtyping import Float, Int, UInt8
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ssldiff_jax.core import arrays, machine, schema
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import mosaic, plan, shuffle
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.runs import artifacts, region_labels, stage
-from ssldiff_jax.runs.config import run as run_config
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Source:
         return told(self.records.record(number), name)
 
 
-def shifts_of(data: run_config.DataConfig) -> tuple[int, ...]:
+def shifts_of(data: data_config.DataConfig) -> tuple[int, ...]:
     """How far into a record, px, patches are taken: its middle, then other places."""
     room = data.records.record_px - data.crops.patch_px
     return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))

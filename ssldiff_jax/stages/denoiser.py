@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from ssldiff_jax.core import digests
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import loss as loss_lib
-from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
@@ -36,4 +36,4 @@ def run(context: stage.Context) -> dict[str, Any]:
         start = published.load_denoiser(file, model)
     run_ = artifacts.training_run(context, "denoiser")
     params = loop.fit(task, batches, section.train, run_, start=start)
-    return {"embedding_dim": dim, "denoiser": networks.digest_of(params)}
+    return {"embedding_dim": dim, "denoiser": digests.of_params(params)}

@@ -1,64 +1,26 @@
 """Stage `embeddings`: the embedding of every crop, at the orientation of that crop; or those that
 were computed elsewhere, in the order of our records."""
 
-import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssldiff_jax.data import ahead, store
 from ssldiff_jax.data import crops as crops_lib
 from ssldiff_jax.data import records as records_lib
+from ssldiff_jax.data import store
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder, variety
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import artifacts, shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
 
-_BATCH = 256
-_READ = 32  # records that a thread reads together
 """Embeddings whose effective rank is told."""
-
-
-def each_shard(
-    made: store.SharedStore, name: str, write: Callable[[int, logs.Progress], None]
-) -> None:
-    """Let this host write its shards of a store; returns when all hosts have."""
-    missing = made.missing(jax.process_index(), jax.process_count())
-    progress = logs.Progress(name, sum(len(made.examples(number)) for number in missing))
-    for number in missing:
-        write(number, progress)
-    progress.close()
-    hosts.meet(f"{name} are written")
-
-
-def records_of(
-    source: records_lib.RecordSource,
-    table: crops_lib.CropTable,
-    numbers: range,
-    progress: logs.Progress,
-    threads: int,
-) -> Iterator[list[tuple[crops_lib.Crop, np.ndarray]]]:
-    """Batches of training crops, each with its record, in the order of the table; threads read
-    the next ones."""
-
-    def read(part: range) -> list[tuple[crops_lib.Crop, np.ndarray]]:
-        crops = [table[i] for i in part]
-        return list(zip(crops, source.batch([crop.record for crop in crops]), strict=True))
-
-    parts_ = (numbers[i : i + _READ] for i in range(0, len(numbers), _READ))
-    found = ahead.ahead(read, parts_, threads=threads, count=2 * max(threads, _BATCH // _READ))
-    while some := list(itertools.islice(found, _BATCH // _READ)):
-        batch = [pair for part in some for pair in part]
-        yield batch
-        progress.update(len(batch))
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -81,10 +43,10 @@ def _computed(context: stage.Context) -> dict[str, Any] | None:
 
     def write(number: int, progress: logs.Progress) -> None:
         threads = context.config.data.loader.num_threads
-        found = records_of(source, table, made.examples(number), progress, threads)
+        found = shard_writing.records_of(source, table, made.examples(number), progress, threads)
         made.write(number, ({"embedding": of_batch(b, model, config)} for b in found))
 
-    each_shard(made, "embeddings", write)
+    shard_writing.each_shard(made, "embeddings", write)
     if not hosts.is_first():
         return None
     found = _variety(model, source, table, config)
@@ -103,8 +65,10 @@ def _variety(
     count = variety.num_ranked(model.dim)
     seen = np.unique(np.linspace(0, len(table) - 1, count).astype(int)).tolist()
     embedding = []
-    for start in range(0, len(seen), _BATCH):
-        batch = [(table[i], source[table[i].record]) for i in seen[start : start + _BATCH]]
+    for start in range(0, len(seen), shard_writing.BATCH):
+        batch = [
+            (table[i], source[table[i].record]) for i in seen[start : start + shard_writing.BATCH]
+        ]
         embedding.append(_of_patches(batch, model, config))
     found = variety.Variety.of(np.concatenate(embedding), model.origin)
     if found.collapse:
@@ -153,9 +117,9 @@ def _imported(context: stage.Context) -> dict[str, Any]:
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
     progress, ranked = logs.Progress("embeddings", len(places)), []
     every = max(1, len(places) // variety.num_ranked(dim))
-    for start in range(0, len(places), _BATCH):
+    for start in range(0, len(places), shard_writing.BATCH):
         # Records are in the order of their slides, so every file is read once.
-        embedding = _rows(places[start : start + _BATCH, [0, 3]], embeddings)
+        embedding = _rows(places[start : start + shard_writing.BATCH, [0, 3]], embeddings)
         ranked.append(embedding[-start % every :: every])
         writer.append(embedding=embedding)
         progress.update(len(embedding))

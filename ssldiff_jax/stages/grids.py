@@ -21,8 +21,7 @@ from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import whitening
-from ssldiff_jax.runs import artifacts, region_labels, region_reader, stage
-from ssldiff_jax.stages import embeddings
+from ssldiff_jax.runs import artifacts, region_labels, region_reader, shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
@@ -56,7 +55,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         return None
     facts = {
         "dim": model.dim,
-        "side": _side(context),
+        "side": region_reader.grid_side(context),
         "encoder": artifacts.encoder_digest(model),
         "spec": dataclasses.asdict(told.spec),
         "scales": told.scales,
@@ -65,26 +64,6 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     atomic.write_json(folder / "spec.json", facts)
     shutil.rmtree(work["train"].raw.folder, ignore_errors=True)
     return facts | {"grids": counts}
-
-
-def _side(context: stage.Context) -> int:
-    alone = artifacts.are_pages(context)
-    return 1 if alone else context.config.prior.grids.side
-
-
-def regions_of(context: stage.Context, split: str) -> mosaic.RegionTable:
-    """Regions of a split; held-out parts of slides may hold no more than a grid."""
-    config, section = context.config, context.config.prior.grids
-    whole = mosaic.Mosaic(artifacts.records(context, split), config.data.records.record_px)
-    return mosaic.RegionTable(
-        whole,
-        section.count if split == "train" else section.count_test,
-        config.data.crops.patch_px,
-        _side(context),
-        section.most_cells if split == "train" and _side(context) > 1 else _side(context),
-        config.data.crops.dihedral and split == "train",
-        config.seed + (split == "test"),
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +78,7 @@ class _Work:
     @functools.cached_property
     def table(self) -> mosaic.RegionTable:
         """Where they lie."""
-        return regions_of(self.context, self.split)
+        return region_reader.regions_of(self.context, self.split)
 
     @functools.cached_property
     def made(self) -> store.SharedStore:
@@ -134,7 +113,7 @@ class _Work:
             left_out = len(self.made.examples(number)) - count
             self.made.write(number, _white(batches, white, progress), left_out=left_out)
 
-        embeddings.each_shard(self.made, f"grids {self.split}", write)
+        shard_writing.each_shard(self.made, f"grids {self.split}", write)
 
     def write_raw(self, number: int, progress: logs.Progress) -> None:
         """Write a shard of `raw`, and beside it the moments of its embeddings."""
@@ -196,7 +175,7 @@ def _whitening(work: _Work) -> whitening.Whitening:
     """What makes embeddings white, measured where it was not before."""
     path = work.context.folder("grids") / "whitening.npz"
     if not hosts.agreed(path.exists()):
-        embeddings.each_shard(work.raw, "grids to measure", work.write_raw)
+        shard_writing.each_shard(work.raw, "grids to measure", work.write_raw)
         hosts.first_alone("measuring what makes grids white", lambda: _measure(work, path))
     return whitening.Whitening.load(path)
 

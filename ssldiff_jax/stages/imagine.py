@@ -14,9 +14,8 @@ from ssldiff_jax.evaluation.downstream import pixel_classes
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator as generator_lib
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import region_labels, stage
+from ssldiff_jax.runs import region_labels, region_reader, stage
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import grids as grids_stage
 from ssldiff_jax.train import logs
 
 _LOG = logging.getLogger(__name__)
@@ -103,7 +102,7 @@ def _pixel_judge(context: stage.Context, told: region_labels.RegionConditions):
     """A classifier of real training pixels; and (asked, shown) of real held-out regions."""
     seen = {}
     for split in ("train", "test"):
-        table = grids_stage.regions_of(context, split)
+        table = region_reader.regions_of(context, split)
         regions = [region for _, region in table.among(range(min(_LEARNT, len(table))))]
         images = [table.read(region) for region in regions]
         maps = [told.classes(r, image) for r, image in zip(regions, images, strict=True)]

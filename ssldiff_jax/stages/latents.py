@@ -6,11 +6,9 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import data_parallel, layers
+from ssldiff_jax.core import data_parallel, digests, layers
 from ssldiff_jax.data import store
-from ssldiff_jax.evaluation.features import networks
-from ssldiff_jax.runs import artifacts, stage
-from ssldiff_jax.stages import embeddings
+from ssldiff_jax.runs import artifacts, shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _BATCH = 64
@@ -30,12 +28,12 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
     def write(number: int, progress: logs.Progress) -> None:
         threads = config.data.loader.num_threads
-        found = embeddings.records_of(source, table, made.examples(number), progress, threads)
+        found = shard_writing.records_of(source, table, made.examples(number), progress, threads)
         moments = (m for batch in found for m in encode(batch))
         sums = lambda batch: _sums(batch["moments"], channels)
         made.write(number, ({"moments": m} for m in moments), sums)
 
-    embeddings.each_shard(made, "latents", write)
+    shard_writing.each_shard(made, "latents", write)
     if not hosts.is_first():
         return None
     mean, std = np.zeros(channels), np.ones(channels)
@@ -44,7 +42,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     facts = {
         "latent_shift": mean.tolist(),
         "latent_scale": (1 / std).tolist(),
-        "autoencoder": networks.digest_of(params),
+        "autoencoder": digests.of_params(params),
     }
     made.close(**facts)
     return facts

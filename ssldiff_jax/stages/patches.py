@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import digests, patch_grid, schema
 from ssldiff_jax.data import archive, engine, list_source, patch_list, plan, slide_source, tiling
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.data.precomputed import source as imported
-from ssldiff_jax.evaluation.metrics import pixels as images
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import stage
+from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
@@ -35,9 +35,6 @@ _LARGEST_PATCH = 1024
 
 # Slides whose embeddings are compared with pixels before all are tiled.
 _LOOKED_AT = 8
-
-QUARANTINE = "quarantine.jsonl"
-"""A line for every slide or patch that could not be used: `slide` and `reason`."""
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
@@ -65,18 +62,13 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     return hosts.first_alone("patches of a list", lambda: _of_list(context, patches))
 
 
-def archive_folder(context: stage.Context) -> pathlib.Path:
-    """Where entries of slides lie."""
-    named = context.config.data.archive
-    return pathlib.Path(named).expanduser() if named else context.workdir / "archive"
-
-
 def _of_slides(
     context: stage.Context, listed: patch_list.PatchList | None
 ) -> dict[str, Any] | None:
-    section = context.config.embeddings
-    tasks = slide_source.tasks(context.config, archive_folder(context), listed)
-    split = slide_source.cases_of(context.config.data, listed)
+    data, section = context.config.data, context.config.embeddings
+    known = imported_cells.ImportedCells(section, data) if section.source else None
+    tasks = slide_source.tasks(data, artifacts.archive_folder(context), listed, known)
+    split = slide_source.cases_of(data, listed)
     if split:
         _LOG.info("%s", split)
     agreement = None
@@ -172,8 +164,8 @@ def _list_entry(
 ) -> archive.Entry:
     data = context.config.data
     how = slide_source.tiling_config(data)
-    digest = schema.digest(fingerprint(context.config), how, dataclasses.astuple(data.reading))
-    folder = archive_folder(context) / f"list-{digest}"
+    digest = digests.of_values(fingerprint(context.config), how, dataclasses.astuple(data.reading))
+    folder = artifacts.archive_folder(context) / f"list-{digest}"
     if (entry := archive.Entry.read(folder)) is not None:
         return entry
     progress = logs.Progress("patches", sum(map(len, source.splits.values())))
@@ -215,14 +207,14 @@ def _publish(
 
 def _write_quarantine(folder: pathlib.Path, quarantine: list[dict[str, str]]) -> None:
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in quarantine)
-    atomic.write_text(folder / QUARANTINE, lines)
+    atomic.write_text(folder / artifacts.QUARANTINE, lines)
     for line in quarantine:
         _LOG.warning("quarantined: %s: %s", line["slide"], line["reason"])
 
 
 def _write_references(context: stage.Context, pixels, references: list[plan.Reference]) -> None:
     for i, (reference, cells) in enumerate(zip(references, pixels, strict=True)):
-        picture = images.mosaic(np.stack(cells), reference.cols)
+        picture = patch_grid.mosaic(np.stack(cells), reference.cols)
         pyramid.write_png(context.folder("patches") / f"region_{i}.png", picture)
 
 
@@ -280,7 +272,7 @@ def _told(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:
 
 
 def _check_splits(
-    counts: dict[str, int], references: list[plan.Reference], data: run_config.DataConfig
+    counts: dict[str, int], references: list[plan.Reference], data: data_config.DataConfig
 ) -> None:
     for name, count in counts.items():
         if not count:

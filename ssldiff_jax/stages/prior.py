@@ -8,26 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from ssldiff_jax.core import digests
 from ssldiff_jax.data import loader, store
-from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.evaluation.metrics import grids as judging
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import prior_sampler
-from ssldiff_jax.prior import conditions, network
-from ssldiff_jax.prior import loss as loss_lib
+from ssldiff_jax.prior import conditions
 from ssldiff_jax.runs import artifacts, stage
-from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
 
 _JUDGED, _COMPARED = 512, 4096
-
-
-def task(section: prior_config.PriorSection, spec: conditions.ConditionSpec) -> loss_lib.PriorTask:
-    """What is trained."""
-    model = network.GridDenoiser(section.network, spec)
-    return loss_lib.PriorTask(model, section.schedule, section.loss, section.drop)
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -45,14 +37,14 @@ def run(context: stage.Context) -> dict[str, Any]:
         config=config.data.loader,
     )
     run_ = artifacts.training_run(context, "prior")
-    params = loop.fit(task(section, spec), batches, section.train, run_)
+    params = loop.fit(section.task(spec), batches, section.train, run_)
     results = _judge(context, grids, spec)
     if hosts.is_first():
         atomic.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
         told = ", ".join(f"{key} {_said(value)}" for key, value in figures.items())
         _LOG.info("prior, %s: %s", name, told)
-    return {"prior": networks.digest_of(params), "results": results}
+    return {"prior": digests.of_params(params), "results": results}
 
 
 def _said(figure: float | Mapping[str, Any] | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.generation import user_images
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.command import final_message
@@ -25,12 +26,11 @@ from ssldiff_jax.stages.tools import compare, draw, export, sweep, variations, v
 from ssldiff_jax.stages.tools.bench import bench
 from ssldiff_jax.stages.tools.compile import compile
 from ssldiff_jax.stages.tools.study import study
-from ssldiff_jax.weights import published
 
 
 def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
     """Facts about the file of weights that a section names."""
-    return lambda config: published.fingerprint(
+    return lambda config: fingerprints.of_path(
         getattr(config, section).weights, f"{section}.weights"
     )
 
@@ -38,9 +38,9 @@ def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
 def _networks(config: run_config.RunConfig) -> Any:
     """Facts about the files that an evaluation reads."""
     section = config.evaluate
-    of = lambda path: published.fingerprint(path, "evaluate.extractors")
+    of = lambda path: fingerprints.of_path(path, "evaluate.extractors")
     named = {name: of(path) for name, path in section.networks.items()}
-    return named | {"reference": published.fingerprint(section.reference, "evaluate.reference")}
+    return named | {"reference": fingerprints.of_path(section.reference, "evaluate.reference")}
 
 
 _CROPS = ("data.crops", "data.records")

@@ -25,7 +25,7 @@ class Task(Protocol):
     ) -> tuple:
         """(loss, (metrics, extra)), a mean over the examples of `batch`, computed in the dtype of
         `params`. The new `extra` is the same on all devices that share the batch: what it takes
-        from examples it brings together by `core.batch`.
+        from examples it brings together by `core.collectives`.
 
         A task may also have `settle(params, extra)`: what no gradient can do to parameters, done
         after each update.

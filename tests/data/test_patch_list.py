@@ -12,8 +12,8 @@ from PIL import Image
 
 from configs import default
 from ssldiff_jax.core import schema
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import list_source, patch_list
-from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import reading
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
@@ -61,7 +61,7 @@ def test_an_array_of_pixels_has_no_cases(tmp_path):
     np.save(tmp_path / "p.npy", PIXELS)
     data = default.get_config().data
     data.records.record_px = data.records.stride_px = data.crops.patch_px = 8
-    data = schema.build(run_config.DataConfig, data.to_dict())
+    data = schema.build(data_config.DataConfig, data.to_dict())
     with pytest.raises(ValueError, match=r"names no cases: .*by must be 'area'"):
         list_source.read_source(data, patch_list.open_list(str(tmp_path / "p.npy")))
 

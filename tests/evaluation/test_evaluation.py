@@ -6,6 +6,7 @@ import pytest
 from safetensors.numpy import load_file
 from scipy import ndimage
 
+from ssldiff_jax.core import patch_grid
 from ssldiff_jax.data import crops
 from ssldiff_jax.evaluation.metrics import frechet, large_image
 from ssldiff_jax.evaluation.metrics import pixels as images
@@ -73,7 +74,7 @@ def mosaic(rows, cols, side):
 
 
 def test_cells_are_cut_in_reading_order():
-    cells = images.cut_cells(mosaic(2, 3, 4), 4)
+    cells = patch_grid.cut_cells(mosaic(2, 3, 4), 4)
     assert cells.shape == (6, 4, 4, 3)
     colours = cells[:, 0, 0, :2].tolist()
     assert colours == [[0, 0], [0, 30], [0, 60], [20, 0], [20, 30], [20, 60]]
@@ -82,7 +83,7 @@ def test_cells_are_cut_in_reading_order():
 
 def test_shifted_cells_are_whole_and_straddle():
     image = np.random.default_rng(0).integers(0, 256, (11, 13, 3), np.uint8)
-    cells = images.cut_cells(image, 4, shift=2)
+    cells = patch_grid.cut_cells(image, 4, shift=2)
     assert len(cells) == 2 * 2
     np.testing.assert_array_equal(cells[3], image[6:10, 6:10])
 

@@ -45,9 +45,9 @@ def test_nothing_the_file_names_is_imported(lightning):
         "        top = name.split('.')[0]\n"
         "        assert top not in ('torch', 'pytorch_lightning', 'omegaconf'), name\n"
         "sys.meta_path.insert(0, Watch())\n"
-        "from ssldiff_jax.weights import torch_file; import pathlib\n"
+        "from ssldiff_jax.formats import torch_zip; import pathlib\n"
         "before = set(sys.modules)\n"
-        f"torch_file.read(pathlib.Path({str(lightning)!r}))\n"
+        f"torch_zip.read(pathlib.Path({str(lightning)!r}))\n"
         "print(sorted(set(sys.modules) - before))\n"
     )
     done = subprocess.run(

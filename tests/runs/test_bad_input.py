@@ -13,6 +13,7 @@ from ssldiff_jax.data import demo_slide, plan, records
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch, stage
 from ssldiff_jax.runs.workdir import record
+from ssldiff_jax.stages import table
 
 HEIGHT, WIDTH = 600, 640
 
@@ -33,7 +34,7 @@ def values_for(slides, *changes):
 
 
 def patches(workdir, slides, *changes):
-    launch.launch(values_for(slides, *changes), workdir)
+    launch.launch(values_for(slides, *changes), workdir, table.STAGES)
     return json.loads((workdir / "patches" / "done.json").read_text())["facts"]
 
 
@@ -189,6 +190,8 @@ def test_of_two_cases_one_is_held_out(workdir, slide):
 def test_what_a_tool_is_told_is_not_the_runs(workdir, slide):
     patches(workdir, slide)
     kept = [(workdir / name).read_text() for name in ("config.json", "environment.json")]
-    launch.launch(values_for(slide, ("stages", "verify"), ("sample.chunk", 5)), workdir)
+    launch.launch(
+        values_for(slide, ("stages", "verify"), ("sample.chunk", 5)), workdir, table.STAGES
+    )
     assert [(workdir / n).read_text() for n in ("config.json", "environment.json")] == kept
     assert (workdir / "verify" / "done.json").exists()

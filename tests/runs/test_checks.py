@@ -11,9 +11,9 @@ import pytest
 
 from configs import tiny
 from ssldiff_jax.core import schema
-from ssldiff_jax.runs import checks, launch
+from ssldiff_jax.runs import checks, launch, programs
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.stages.tools.compile import programs
+from ssldiff_jax.stages import table
 
 
 def values_for(**changes):
@@ -24,7 +24,7 @@ def values_for(**changes):
 
 def refusal(workdir, **changes):
     with pytest.raises(launch.USER_ERRORS) as caught:
-        launch.launch(values_for(**changes), workdir)
+        launch.launch(values_for(**changes), workdir, table.STAGES)
     assert not workdir.exists()
     return str(caught.value).splitlines()
 
@@ -139,7 +139,7 @@ def test_what_no_prior_has_learnt_is_told_before_the_start(tmp_path):
         "draw.reference": missing,
     }
     with pytest.raises(launch.REFUSALS) as caught:
-        launch.launch(values_for(**changes), tmp_path)
+        launch.launch(values_for(**changes), tmp_path, table.STAGES)
     for line in (
         "unknown label 'nucle', expected one of nuclei",
         "unknown number 'age'",
@@ -153,8 +153,8 @@ def test_what_no_prior_has_learnt_is_told_before_the_start(tmp_path):
 def test_what_is_refused_before_the_start_needs_no_traceback(tmp_path):
     changes = {"stages": "patches", "data.slides": str(tmp_path / "*.svs")}
     with pytest.raises(launch.REFUSALS, match=r"\*\.svs"):
-        launch.launch(values_for(**changes), tmp_path / "run")
+        launch.launch(values_for(**changes), tmp_path / "run", table.STAGES)
     changes = {"stages": "compare", "compare.real": str(tmp_path), "compare.drawn": "nowhere"}
     with pytest.raises(launch.REFUSALS, match=r"compare\.drawn must name a folder, got nowhere"):
-        launch.launch(values_for(**changes), tmp_path / "run")
+        launch.launch(values_for(**changes), tmp_path / "run", table.STAGES)
     assert not (tmp_path / "run").exists()

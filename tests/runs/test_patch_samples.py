@@ -12,6 +12,7 @@ from configs import naip, tiny
 from ssldiff_jax.core import schema
 from ssldiff_jax.runs import launch, patch_samples, stage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.stages import table
 
 COVER = {"water": (60, 90, 80, 20), "vegetation": (60, 90, 60, 200), "bare": (150, 140, 120, 150)}
 
@@ -32,7 +33,7 @@ def scene(tmp_path_factory):
     naip.every_square_counts(config.data)
     config.data.slides = str(folder / "scene.tif")
     config.stages = "patches"
-    launch.launch(config.to_dict(), folder / "run")
+    launch.launch(config.to_dict(), folder / "run", table.STAGES)
     built = schema.build(run_config.RunConfig, config.to_dict())
     import jax
 

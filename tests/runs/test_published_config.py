@@ -12,6 +12,7 @@ from ssldiff_jax.data import demo_slide
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch
 from ssldiff_jax.slides import slide
+from ssldiff_jax.stages import table
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_every_stage_of_the_published_config_runs(slides, tmp_path):
     config = small_configs.published(tcga.get_config())
     config.data.slides = str(slides)
     config.data.mpp, config.data.holdout.fraction = 0.5, 0.5
-    launch.launch(config.to_dict(), tmp_path)
+    launch.launch(config.to_dict(), tmp_path, table.STAGES)
 
     metrics = atomic.read_json(tmp_path / "report" / "metrics.json")
     image = np.asarray(Image.open(tmp_path / "sample" / "image_0.png"))

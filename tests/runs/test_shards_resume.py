@@ -8,13 +8,13 @@ import pytest
 from configs import tiny
 from ssldiff_jax.data import store
 from ssldiff_jax.runs import launch
-from ssldiff_jax.stages import grids
+from ssldiff_jax.stages import grids, table
 
 
 def run(workdir, stages):
     config = tiny.get_config()
     config.stages = stages
-    launch.launch(config.to_dict(), workdir)
+    launch.launch(config.to_dict(), workdir, table.STAGES)
 
 
 def times(folder):
@@ -60,7 +60,7 @@ def test_a_stage_that_is_cut_off_goes_on_at_the_shard(trained, name, monkeypatch
     facts = json.loads((folder / "done.json").read_text())["facts"]
     config = tiny.get_config()
     config.stages = config.force = name
-    launch.launch(config.to_dict(), trained)
+    launch.launch(config.to_dict(), trained, table.STAGES)
     whole = store.Store(folder).batch(range(64))
     for field, expected in whole.items():
         np.testing.assert_allclose(cut[field], expected, atol=1e-5)
@@ -111,7 +111,7 @@ def test_grids_that_are_cut_off_go_on_at_the_shard(trained, monkeypatch):
     # Shards that were kept raw are those that are embedded when they are stored.
     config = tiny.get_config()
     config.stages = config.force = "grids"
-    launch.launch(config.to_dict(), trained)
+    launch.launch(config.to_dict(), trained, table.STAGES)
     again = grids_of(trained / "grids")
     for field, expected in again.items():
         np.testing.assert_allclose(cut[field], expected, atol=2e-3, err_msg=field)

@@ -13,6 +13,7 @@ from ssldiff_jax.data import demo_slide, patch_list
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.runs import launch
 from ssldiff_jax.slides import slide
+from ssldiff_jax.stages import table
 
 SIDE = {
     "eurosat/rgb": 64, "colorectal_histology_large": 5000, "colorectal_histology": 150,
@@ -60,7 +61,7 @@ def test_eurosat_is_a_list_of_patches(tmp_path, prepared):
     prepared("eurosat/rgb", 700, label=0)
     config = eurosat.get_config()
     config.stages, config.data.regions.rows, config.data.regions.cols = "patches", 2, 3
-    launch.launch(config.to_dict(), tmp_path / "run")
+    launch.launch(config.to_dict(), tmp_path / "run", table.STAGES)
     found = facts(tmp_path / "run")
     assert found["records"]["train"] + found["records"]["test"] == 700
     assert 30 < found["records"]["test"] < 120
@@ -83,7 +84,7 @@ def test_other_data_sets_of_patches(tmp_path, prepared, name, label):
     config.data.records.record_px = config.data.records.stride_px = SIDE[name]
     config.data.holdout.by, config.data.regions.count = "area", 1
     config.data.regions.rows, config.data.regions.cols = 1, 2
-    launch.launch(config.to_dict(), tmp_path / "run")
+    launch.launch(config.to_dict(), tmp_path / "run", table.STAGES)
     assert sum(facts(tmp_path / "run")["records"].values()) == 40
     written = tfds.builder_from_directory(tmp_path / "run/patches/records")
     assert {e["label"].decode() for e in written.as_data_source("train")} == {label}
@@ -96,7 +97,7 @@ def test_the_whole_earth_is_a_slide(tmp_path):
         pytest.skip(str(error))
     config = blue_marble.get_config()
     config.stages = "patches"
-    launch.launch(config.to_dict(), tmp_path)
+    launch.launch(config.to_dict(), tmp_path, table.STAGES)
     found = facts(tmp_path)
     assert found["slides"] == {"0": "bmng.jpg"}
     assert min(found["records"].values()) > 100
@@ -106,7 +107,7 @@ def test_large_colorectal_images_are_slides(tmp_path, prepared):
     prepared("colorectal_histology_large", 1)
     config = colorectal.get_config()
     config.stages, config.data.records.stride_px = "patches", 512
-    launch.launch(config.to_dict(), tmp_path / "run")
+    launch.launch(config.to_dict(), tmp_path / "run", table.STAGES)
     found = facts(tmp_path / "run")
     assert found["slides"] == {"0": "0.tif"}
     # 3750 rows to train on and 1250 to test on, records of 256 px every 512 and at the end.
@@ -122,4 +123,4 @@ def test_images_that_need_mpp_say_so(tmp_path, prepared):
     with pytest.raises(
         ValueError, match=r"tfds:colorectal_histology_large: pass --config\.data\.m"
     ):
-        launch.launch(config.to_dict(), tmp_path / "run")
+        launch.launch(config.to_dict(), tmp_path / "run", table.STAGES)

@@ -146,7 +146,7 @@ def test_files_are_the_same_from_memory_and_from_a_file(
 _WRITE_LARGE = """
 import pathlib, sys
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import memory
+from ssldiff_jax.core import memory
 
 raw = pathlib.Path(sys.argv[1])
 before = memory.rss_mb()

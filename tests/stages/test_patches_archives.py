@@ -25,6 +25,7 @@ from ssldiff_jax.runs import launch
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides import tissue as tissue_lib
+from ssldiff_jax.stages import table
 
 LONG = "ü" * 100
 
@@ -89,9 +90,9 @@ BEAM = ("--runner=DirectRunner", "--direct_num_workers=2",
 def test_every_engine_makes_the_same_bytes(tmp_path, folder, engine):
     if "beam" in engine:
         pytest.importorskip("apache_beam")
-    launch.launch(config(folder), tmp_path / "alone")
+    launch.launch(config(folder), tmp_path / "alone", table.STAGES)
     changes = [(f"data.engine.{key}", value) for key, value in engine.items()]
-    launch.launch(config(folder, *changes), tmp_path / "many")
+    launch.launch(config(folder, *changes), tmp_path / "many", table.STAGES)
     assert shas(tmp_path / "many") == shas(tmp_path / "alone")
     names = lambda workdir: {p.parent.name for p in entries(workdir)}
     assert names(tmp_path / "many") == names(tmp_path / "alone")
@@ -99,7 +100,7 @@ def test_every_engine_makes_the_same_bytes(tmp_path, folder, engine):
 
 
 def test_fewer_regions_than_asked_for_are_taken_and_told(tmp_path, folder, caplog):
-    launch.launch(config(folder, ("data.regions.count", 99)), tmp_path)
+    launch.launch(config(folder, ("data.regions.count", 99)), tmp_path, table.STAGES)
     found = json.loads((tmp_path / "patches/regions.json").read_text())
     assert 0 < len(found) < 99
     (line,) = [r.getMessage() for r in caplog.records if "held-out regions" in r.getMessage()]
@@ -110,14 +111,14 @@ def test_no_region_says_which_keys_help(tmp_path, folder):
     with pytest.raises(
         ValueError, match=r"regions of 3200 × 128 px, got none: .*rows=50.*fraction"
     ):
-        launch.launch(config(folder, ("data.regions.rows", 50)), tmp_path)
+        launch.launch(config(folder, ("data.regions.rows", 50)), tmp_path, table.STAGES)
 
 
 def test_an_added_slide_costs_that_slide_alone(tmp_path, folder, tissue):
-    launch.launch(config(folder), tmp_path)
+    launch.launch(config(folder), tmp_path, table.STAGES)
     before = entries(tmp_path)
     write(folder / "TCGA-AA-0000-9.tiff", tissue[::-1])
-    launch.launch(config(folder, ("force", "patches")), tmp_path)
+    launch.launch(config(folder, ("force", "patches")), tmp_path, table.STAGES)
     after = entries(tmp_path)
     assert len(after) == len(before) + 1
     assert before.items() <= after.items()
@@ -130,7 +131,7 @@ def test_an_added_slide_costs_that_slide_alone(tmp_path, folder, tissue):
 
 
 def test_what_was_cut_off_goes_on_at_the_slide(tmp_path, folder, monkeypatch):
-    launch.launch(config(folder), tmp_path / "whole")
+    launch.launch(config(folder), tmp_path / "whole", table.STAGES)
     first = sorted((tmp_path / "whole/archive").glob("TCGA-AA-0001-1*"))[0]
     of_first = sum(len(archive.Entry.read(first).places(s)) for s in ("train", "test"))
     add, count = archive.EntryWriter.add, []
@@ -143,24 +144,24 @@ def test_what_was_cut_off_goes_on_at_the_slide(tmp_path, folder, monkeypatch):
 
     monkeypatch.setattr(archive.EntryWriter, "add", dies)
     with pytest.raises(KeyboardInterrupt):
-        launch.launch(config(folder), tmp_path / "cut")
+        launch.launch(config(folder), tmp_path / "cut", table.STAGES)
     monkeypatch.undo()
     before = entries(tmp_path / "cut")
     assert len(before) == 1
     assert len(list((tmp_path / "cut/archive").iterdir())) == 1  # nothing half
-    launch.launch(config(folder), tmp_path / "cut")
+    launch.launch(config(folder), tmp_path / "cut", table.STAGES)
     assert before.items() <= entries(tmp_path / "cut").items()
     assert shas(tmp_path / "cut") == shas(tmp_path / "whole")
 
 
 def test_runs_share_an_archive(tmp_path, folder):
     shared = ("data.archive", str(tmp_path / "shared"))
-    launch.launch(config(folder, shared), tmp_path / "one")
+    launch.launch(config(folder, shared), tmp_path / "one", table.STAGES)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "shared").glob("*/entry.json")}
-    launch.launch(config(folder, shared), tmp_path / "two")
+    launch.launch(config(folder, shared), tmp_path / "two", table.STAGES)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "shared").glob("*/entry.json")} == before
     other = ("data.records.jpeg_quality", 80)
-    launch.launch(config(folder, shared, other), tmp_path / "three")
+    launch.launch(config(folder, shared, other), tmp_path / "three", table.STAGES)
     assert len(list((tmp_path / "shared").glob("*/entry.json"))) == 2 * len(before)
 
 
@@ -175,10 +176,10 @@ def test_splits_are_by_case_and_stay_when_slides_are_added(tmp_path, folder, tis
             for split in ("train", "test")
         }
 
-    launch.launch(config(folder, *by_case), tmp_path / "few")
+    launch.launch(config(folder, *by_case), tmp_path / "few", table.STAGES)
     for i in range(4):
         write(folder / f"TCGA-CC-{i:04d}-1.tiff", np.roll(tissue, 40 * i + 9, axis=0))
-    launch.launch(config(folder, *by_case), tmp_path / "more")
+    launch.launch(config(folder, *by_case), tmp_path / "more", table.STAGES)
     few, more = sides(tmp_path / "few"), sides(tmp_path / "more")
     assert more["train"].isdisjoint(more["test"])
     assert all(few[split] <= more[split] for split in few)
@@ -186,7 +187,7 @@ def test_splits_are_by_case_and_stay_when_slides_are_added(tmp_path, folder, tis
 
 
 def test_several_magnifications_are_splits_of_their_own(tmp_path, folder):
-    launch.launch(config(folder, ("data.records.scales", (2.0,))), tmp_path)
+    launch.launch(config(folder, ("data.records.scales", (2.0,))), tmp_path, table.STAGES)
     finer, coarser = (
         records.RecordSource(tmp_path / "patches/records", split) for split in ("train", "train_x2")
     )
@@ -265,7 +266,7 @@ QUARANTINED = {
 
 
 def test_the_batch_goes_on_and_says_what_it_left_out(tmp_path, trouble):
-    told = launch.launch(config(trouble), tmp_path / "run")
+    told = launch.launch(config(trouble), tmp_path / "run", table.STAGES)
     assert told.startswith(f"{len(QUARANTINED)} of the files")
     found = quarantine(tmp_path / "run")
     assert found.keys() == QUARANTINED.keys()
@@ -285,15 +286,15 @@ def test_the_batch_goes_on_and_says_what_it_left_out(tmp_path, trouble):
 
 
 def test_what_slides_are_made_of_is_a_table(tmp_path, folder):
-    launch.launch(config(folder), tmp_path)
-    table = list(csv.DictReader((tmp_path / "patches/slides.csv").open()))
-    assert [row["case"] for row in table] == ["TCGA-AA-0001", "TCGA-AA-0001", "TCGA-BB-0002"]
-    for row in table:
+    launch.launch(config(folder), tmp_path, table.STAGES)
+    rows = list(csv.DictReader((tmp_path / "patches/slides.csv").open()))
+    assert [row["case"] for row in rows] == ["TCGA-AA-0001", "TCGA-AA-0001", "TCGA-BB-0002"]
+    for row in rows:
         assert (row["mpp"], row["height"], row["width"]) == ("0.5", "1024", "768")
         kinds = [float(row[kind]) for kind in tissue_lib.KINDS]
         assert abs(sum(kinds) - 1) < 1e-3
         assert 0.1 < float(row["tissue"]) < 0.3
-    counts = {row["number"]: int(row["train"]) for row in table}
+    counts = {row["number"]: int(row["train"]) for row in rows}
     source = records.RecordSource(tmp_path / "patches/records", "train")
     assert counts == {str(number): count for number, count in source.slides.tolist()}
 
@@ -301,10 +302,10 @@ def test_what_slides_are_made_of_is_a_table(tmp_path, folder):
 def test_a_slide_that_was_mended_is_used(tmp_path, folder):
     whole = (folder / "TCGA-BB-0002-1.tiff").read_bytes()
     (folder / "TCGA-BB-0002-1.tiff").write_bytes(b"")
-    launch.launch(config(folder), tmp_path)
+    launch.launch(config(folder), tmp_path, table.STAGES)
     assert quarantine(tmp_path).keys() == {"TCGA-BB-0002-1.tiff"}
     (folder / "TCGA-BB-0002-1.tiff").write_bytes(whole)
-    assert launch.launch(config(folder, ("force", "patches")), tmp_path) is None
+    assert launch.launch(config(folder, ("force", "patches")), tmp_path, table.STAGES) is None
     assert quarantine(tmp_path) == {}
 
 
@@ -320,7 +321,7 @@ def test_a_slide_that_vanishes_half_way_is_left_out(tmp_path, folder, monkeypatc
         return read(slide, *args, **kwargs)
 
     monkeypatch.setattr(slide_lib.LeveledSlide, "read_region", vanishes)
-    launch.launch(config(folder), tmp_path)
+    launch.launch(config(folder), tmp_path, table.STAGES)
     assert "Input/output error" in quarantine(tmp_path)["TCGA-AA-0001-2.tiff"]
     assert len(entries(tmp_path)) == 2
 
@@ -328,7 +329,7 @@ def test_a_slide_that_vanishes_half_way_is_left_out(tmp_path, folder, monkeypatc
 def test_nothing_usable_is_refused(tmp_path):
     (tmp_path / "empty.svs").write_bytes(b"")
     with pytest.raises(ValueError, match=r"no slide could be used; the first.*empty") as caught:
-        launch.launch(config(tmp_path), tmp_path / "run")
+        launch.launch(config(tmp_path), tmp_path / "run", table.STAGES)
     assert len(str(caught.value).splitlines()) == 1
     assert quarantine(tmp_path / "run").keys() == {"empty.svs"}
 
@@ -373,25 +374,25 @@ def test_slides_behind_an_address(tmp_path, folder, server):
     pytest.importorskip("aiohttp")
     names = sorted(path.name for path in folder.iterdir())
     addresses = ",".join(f"{server}/{name}" for name in names)
-    launch.launch(config(addresses), tmp_path / "far")
-    launch.launch(config(folder), tmp_path / "near")
+    launch.launch(config(addresses), tmp_path / "far", table.STAGES)
+    launch.launch(config(folder), tmp_path / "near", table.STAGES)
     assert shas(tmp_path / "far") == shas(tmp_path / "near")
     with pytest.raises(ValueError, match=r"no slide matches 'http://.*missing"):
-        launch.launch(config(f"{server}/missing.svs"), tmp_path / "none")
+        launch.launch(config(f"{server}/missing.svs"), tmp_path / "none", table.STAGES)
 
 
 def test_a_folder_behind_an_address(tmp_path, folder):
-    launch.launch(config(f"file://{folder}"), tmp_path / "folder")
-    launch.launch(config(f"file://{folder}/TCGA-AA*.tiff"), tmp_path / "glob")
+    launch.launch(config(f"file://{folder}"), tmp_path / "folder", table.STAGES)
+    launch.launch(config(f"file://{folder}/TCGA-AA*.tiff"), tmp_path / "glob", table.STAGES)
     assert len(entries(tmp_path / "folder")) == 3
     assert len(entries(tmp_path / "glob")) == 2
 
 
 def test_verify_names_a_damaged_shard(tmp_path, folder, caplog):
-    launch.launch(config(folder), tmp_path)
+    launch.launch(config(folder), tmp_path, table.STAGES)
     verify = config(folder, ("stages", "verify"))
     with caplog.at_level(logging.INFO, "ssldiff_jax"):
-        launch.launch(verify, tmp_path)
+        launch.launch(verify, tmp_path, table.STAGES)
     counts = json.loads((tmp_path / "verify/results.json").read_text())["counts"]
     assert counts["records/train"] == len(
         records.RecordSource(tmp_path / "patches/records", "train")
@@ -402,13 +403,13 @@ def test_verify_names_a_damaged_shard(tmp_path, folder, caplog):
     data[len(data) // 3] ^= 255
     shard.write_bytes(data)
     with pytest.raises(ValueError, match=r"1 shards are damaged: TCGA-BB.*--config.force=patches"):
-        launch.launch(verify, tmp_path)
+        launch.launch(verify, tmp_path, table.STAGES)
     # What was found is kept.
     assert json.loads((tmp_path / "verify/results.json").read_text())["damaged"]
     # What it says to do mends it.
     shutil.rmtree(shard.parent)
-    launch.launch(config(folder, ("force", "patches")), tmp_path)
-    launch.launch(verify, tmp_path)
+    launch.launch(config(folder, ("force", "patches")), tmp_path, table.STAGES)
+    launch.launch(verify, tmp_path, table.STAGES)
 
 
 def test_a_folder_of_images_by_class(tmp_path, tissue):
@@ -418,7 +419,9 @@ def test_a_folder_of_images_by_class(tmp_path, tissue):
         Image.fromarray(tissue[32 * i : 32 * i + 128, :128]).save(at / f"{i}.png")
     (tmp_path / "tiles/stroma/bad.png").write_bytes(b"no image")
     changes = [("data.holdout.by", "area"), ("data.mpp", 0.5)]
-    told = launch.launch(config(f"folder:{tmp_path}/tiles", *changes), tmp_path / "run")
+    told = launch.launch(
+        config(f"folder:{tmp_path}/tiles", *changes), tmp_path / "run", table.STAGES
+    )
     assert told.startswith("1 of the files")
     assert list(quarantine(tmp_path / "run")) == ["bad.png"]
     source = tfds.builder_from_directory(tmp_path / "run/patches/records").as_data_source("train")

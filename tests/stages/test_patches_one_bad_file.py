@@ -15,6 +15,7 @@ from configs import demo, tiny
 from ssldiff_jax.data import patch_list, records
 from ssldiff_jax.runs import launch
 from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages import table
 
 SIDE, PX, CONTEXT = 768, 64, 8
 
@@ -45,7 +46,7 @@ def patches_of(workdir, slides, *changes, base=demo):
     c.stages, c.data.slides, c.data.engine.processes = "patches", str(slides), 1
     c.data.regions.rows = c.data.regions.cols = c.data.regions.count = 1
     c.update_from_flattened_dict(dict(changes))
-    return launch.launch(c.to_dict(), workdir)
+    return launch.launch(c.to_dict(), workdir, table.STAGES)
 
 
 def quarantine(workdir):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import plan, tiling
 from ssldiff_jax.data.precomputed import files, source
-from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import remote
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -23,7 +23,7 @@ class ImportedCells:
     """Finds the patches of a slide that embeddings computed elsewhere tell of."""
 
     section: source.EmbeddingsSection
-    data: run_config.DataConfig
+    data: data_config.DataConfig
 
     def __call__(
         self, slide: slide_lib.Slide, parts: Mapping[str, tuple[int, int]]

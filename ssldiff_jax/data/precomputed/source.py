@@ -13,7 +13,7 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.data import plan, shuffle
 from ssldiff_jax.data.precomputed import alignment
 from ssldiff_jax.data.precomputed import files as features
-from ssldiff_jax.weights import published
+from ssldiff_jax.formats import fingerprints
 
 _LOG = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class EmbeddingsSection:
 
 def _known_by(path: pathlib.Path) -> str:
     """A hash of names, sizes and times: of files that change places, sums of sizes tell nothing."""
-    published.fingerprint(str(path))  # raises where there is nothing
+    fingerprints.of_path(str(path))  # raises where there is nothing
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stats = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:32]

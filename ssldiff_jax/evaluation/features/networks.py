@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import arrays, data_parallel, schema
+from ssldiff_jax.core import arrays, data_parallel, digests
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.encoders import inception, known, vit
 from ssldiff_jax.weights import published
@@ -106,8 +105,8 @@ class OfEncoder:
     @functools.cached_property
     def digest(self) -> str:
         """A 12-digit hash of weights, origin and architecture."""
-        weights = digest_of({"params": self.encoder.params, "origin": self.encoder.origin})
-        return schema.digest(weights, self.encoder.architecture)
+        weights = digests.of_params({"params": self.encoder.params, "origin": self.encoder.origin})
+        return digests.of_values(weights, self.encoder.architecture)
 
 
 def names() -> tuple[str, ...]:
@@ -134,7 +133,12 @@ def fid_inception(path: str | pathlib.Path, batch_size: int = 32) -> Batched:
     """
     params = inception_weights.load_inception(path)
     return Batched(
-        FID_INCEPTION, digest_of(params), inception.DIM, inception.features, params, batch_size
+        FID_INCEPTION,
+        digests.of_params(params),
+        inception.DIM,
+        inception.features,
+        params,
+        batch_size,
     )
 
 
@@ -145,7 +149,7 @@ def clip_images(folder: str | pathlib.Path, batch_size: int = 32) -> Batched:
     Raises WeightsError for a folder without one.
     """
     found = clip_weights.load_images(folder)
-    digest = schema.digest(digest_of(found.params), found.config, found.pixels)
+    digest = digests.of_values(digests.of_params(found.params), found.config, found.pixels)
     return Batched(CLIP, digest, found.config.tower.dim, found.embed, found.params, batch_size)
 
 
@@ -161,15 +165,6 @@ def known_encoder(name: str, path: str | pathlib.Path, batch_size: int = 32) -> 
     if jax.local_device_count() == 1:
         params = jax.device_put(params)
     return OfEncoder(name, encoder_lib.Encoder(architecture, params, batch_size=batch_size))
-
-
-def digest_of(params: Any) -> str:
-    """A 12-digit hash of weights, by name and value."""
-    found = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        found.update(jax.tree_util.keystr(path).encode())
-        found.update(np.ascontiguousarray(leaf).tobytes())
-    return found.hexdigest()[:12]
 
 
 def one_size(images: Any) -> UInt8[np.ndarray, "N H W 3"]:

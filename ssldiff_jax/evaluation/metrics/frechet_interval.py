@@ -26,7 +26,7 @@ _LEAST_BLOCKS = 5
 def blocks_of(
     features: Float[np.ndarray, "N D"], blocks: int = intervals.BLOCKS
 ) -> list[moments_lib.Moments]:
-    """Moments of contiguous blocks of features (`estimate.blocks_of`)."""
+    """Moments of contiguous blocks of features (`intervals.blocks_of`)."""
     parts = intervals.blocks_of(len(features), blocks)
     return [moments_lib.Moments.of(features[part], "features") for part in parts]
 

@@ -43,7 +43,7 @@ def kid(
     negative at times.
 
     The interval is of the jackknife that leaves out each of some contiguous blocks
-    (`estimate.blocks_of`) once, exact from the kernel's row sums; None leaves out each feature
+    (`intervals.blocks_of`) once, exact from the kernel's row sums; None leaves out each feature
     and takes all as independent. Where features of a block are alike, pairs of them bias the
     figure, which blocks take off too. Where feature i was generated from real feature i, as
     `paired` says, both are left out together, and that each is near its own is taken off as bias.

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, patch_grid
 from ssldiff_jax.encoders import encoder as encoder_lib
-from ssldiff_jax.evaluation.metrics import frechet, pixels
+from ssldiff_jax.evaluation.metrics import frechet
 
 EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
 
@@ -23,7 +23,7 @@ class Pair:
 
 def cell_similarity(pair: Pair, embed: EmbedFn, side: int) -> Float[np.ndarray, "N N"]:
     """Cosines of every synthetic cell (rows) with every reference cell (columns)."""
-    unit = lambda image: encoder_lib.unit(embed(pixels.cut_cells(image, side)))
+    unit = lambda image: encoder_lib.unit(embed(patch_grid.cut_cells(image, side)))
     return unit(pair.image) @ unit(pair.reference).T
 
 
@@ -50,9 +50,9 @@ def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
     synthetic, that of the floor real. Images are pooled before.
     """
     pool = lambda found: encoder_lib.unit(embed(np.concatenate(found)))
-    real = pool([pixels.cut_cells(p.reference, side) for p in pairs])
-    real_moved = pool([pixels.cut_cells(p.reference, side, side // 2) for p in pairs])
-    synthetic = pool([pixels.cut_cells(p.image, side, side // 2) for p in pairs])
+    real = pool([patch_grid.cut_cells(p.reference, side) for p in pairs])
+    real_moved = pool([patch_grid.cut_cells(p.reference, side, side // 2) for p in pairs])
+    synthetic = pool([patch_grid.cut_cells(p.image, side, side // 2) for p in pairs])
     return {
         "crop_fd_uncorrected": frechet.frechet_distance(real, synthetic),
         "fd_floor_uncorrected": frechet.frechet_distance(real, real_moved),
@@ -63,7 +63,7 @@ def patch_distance(
     real: list[arrays.ImageUint8], drawn: list[arrays.ImageUint8], embed: EmbedFn, side: int
 ) -> float:
     """Fréchet distance between the pooled cells of two lists of images, uncorrected."""
-    pool = lambda pages: np.concatenate([pixels.cut_cells(page, side) for page in pages])
+    pool = lambda pages: np.concatenate([patch_grid.cut_cells(page, side) for page in pages])
     return cell_distance(pool(real), pool(drawn), embed)
 
 

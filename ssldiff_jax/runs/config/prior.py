@@ -8,9 +8,10 @@ from typing import Literal
 from ssldiff_jax.core import schema
 from ssldiff_jax.diffusion import guidance, schedule, solvers
 from ssldiff_jax.diffusion import loss as diffusion_loss
+from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.prior import conditions, network
+from ssldiff_jax.prior import loss as prior_loss
 from ssldiff_jax.train import loop
-from ssldiff_jax.weights import published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class AskedConfig:
         """Facts about the files it names."""
         files = {name: getattr(self, name) for name in ("labels", "numbers", "captions")}
         found = {
-            name: published.fingerprint(path, f"prior.conditions.{name}")
+            name: fingerprints.of_path(path, f"prior.conditions.{name}")
             for name, path in files.items()
             if path and path not in ("measured", "images")
         }
@@ -160,3 +161,8 @@ class PriorSection:
                 f"out, got {self.loss.cond_drop_rate}"
             )
         self.solver.require_within(self.schedule)
+
+    def task(self, spec: conditions.ConditionSpec) -> prior_loss.PriorTask:
+        """What is trained."""
+        model = network.GridDenoiser(self.network, spec)
+        return prior_loss.PriorTask(model, self.schedule, self.loss, self.drop)

@@ -6,8 +6,7 @@ from typing import Literal
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import names, schema
-from ssldiff_jax.data import crops, loader, plan
-from ssldiff_jax.data import engine as engine_lib
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import source
 from ssldiff_jax.diffusion import cells, conditioning, guidance, schedule, solvers, unet
 from ssldiff_jax.diffusion import loss as diffusion_loss
@@ -16,7 +15,7 @@ from ssldiff_jax.runs.config import evaluate as evaluate_config
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import study as study_config
 from ssldiff_jax.sampler import decode, grid, windows
-from ssldiff_jax.slides import pyramid, reading, tissue
+from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import chips, loop, mesh
 
 _ASIDE = {"digest": False}
@@ -35,37 +34,6 @@ class RuntimeConfig:
     compilation_cache: str
     distributed: Literal["off", "auto", "given"]
     checkpoints: str
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-    """Slides to records, records to patches."""
-
-    slides: str
-    mpp: float
-    patch_mpp: float
-    reading: reading.ReadingConfig
-    tissue: tissue.TissueConfig
-    holdout: plan.HoldoutConfig
-    records: plan.RecordConfig
-    regions: plan.RegionConfig
-    crops: crops.CropConfig
-    loader: loader.LoaderConfig
-    archive: str = dataclasses.field(metadata={"digest": False})
-    engine: engine_lib.EngineConfig = dataclasses.field(metadata={"digest": False})
-
-    def __post_init__(self):
-        if self.records.record_px < self.crops.context_patch_px:
-            raise schema.ConfigError(
-                "config.data.records.record_px must hold a patch with its context, got "
-                f"record_px={self.records.record_px}, patch_px={self.crops.patch_px}, "
-                f"context_px={self.crops.context_px}"
-            )
-        if self.crops.led_by == "cells" and self.records.record_px < 2 * self.crops.patch_px:
-            raise schema.ConfigError(
-                "config.data.records.record_px must hold 2×2 cells where data.crops.led_by=cells, "
-                f"got record_px={self.records.record_px}, patch_px={self.crops.patch_px}"
-            )
 
 
 def _require_weights(weights: str, train: loop.TrainConfig) -> None:
@@ -303,7 +271,7 @@ class RunConfig:
     models: str
     runtime: RuntimeConfig
     mesh: mesh.MeshConfig
-    data: DataConfig
+    data: data_config.DataConfig
     encoder: EncoderSection
     embeddings: source.EmbeddingsSection
     autoencoder: AutoencoderSection

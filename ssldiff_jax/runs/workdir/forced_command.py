@@ -7,7 +7,7 @@ import pathlib
 import secrets
 from collections.abc import Collection
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import digests
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.workdir import provenance
@@ -43,7 +43,7 @@ class Command:
             name: provenance.values(table[name], context, table[name].inputs(context.config))
             for name in sorted(force)
         }
-        digest = schema.digest(asked, sorted(chosen))
+        digest = digests.of_values(asked, sorted(chosen))
         path = context.workdir / ".force" / f"{digest}.json"
         is_restart = any(os.environ.get(name, "0") != "0" for name in _RESTARTS)
 

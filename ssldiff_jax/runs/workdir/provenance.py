@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssldiff_jax.core import changes as changes_lib
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import digests, schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.workdir import trainings
@@ -41,7 +41,7 @@ def digest(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str
 def digest_of(config: Any, before: dict[str, str], found: list[trainings.Change]) -> str:
     """A hash of a stage's config, of what it reads, and of what was changed on the way: a training
     that was changed is another than one that began so."""
-    return schema.digest(config, before, *([found] if found else []))
+    return digests.of_values(config, before, *([found] if found else []))
 
 
 def changed(noted: Mapping[str, Any]) -> list[trainings.Change]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ssldiff_jax.core import patch_grid
 from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
@@ -85,7 +86,7 @@ def _features(
     found["patch_fd_uncorrected"] = large_image.patch_distance(real, patches, embed, side)
     if cases is None:
         return found | large_image.crops(pairs, embed, side)
-    cells = np.concatenate([pixels.cut_cells(page, side) for page in real])
+    cells = np.concatenate([patch_grid.cut_cells(page, side) for page in real])
     parted = halves.Halves.of_cases(cases)
     sides = cells[parted.first], cells[parted.second]
     floor = None

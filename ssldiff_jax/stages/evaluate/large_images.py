@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import moments
+from ssldiff_jax.core import moments, patch_grid
 from ssldiff_jax.evaluation.features import image_files, networks
-from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, large_image, pixels
+from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, large_image
 from ssldiff_jax.runs import stage
 from ssldiff_jax.stages.evaluate import protocol
 
@@ -37,7 +37,7 @@ def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> 
 
     def rows(image: np.ndarray, shift: int) -> list[Features]:
         """Features of every row of cells."""
-        cells = pixels.cut_cells(image, side, shift)
+        cells = patch_grid.cut_cells(image, side, shift)
         count = (image.shape[0] - shift) // side
         return np.split(network(through(cells)), count) if len(cells) else []
 

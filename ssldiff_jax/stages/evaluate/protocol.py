@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import moments
+from ssldiff_jax.core import moments, patch_grid
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.evaluation.features import networks as extractors
-from ssldiff_jax.evaluation.metrics import memorisation, pixels, statistics, summary
+from ssldiff_jax.evaluation.metrics import memorisation, statistics, summary
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import artifacts, patch_samples, stage
@@ -151,7 +151,7 @@ class Protocol:
         pair.make(model, config.seed + 1000)
         side = int(min(len(self.held_out), _SHOWN) ** 0.5)
         shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
-        page = pixels.mosaic(np.stack([drawn.one(int(i)) for i in shown]), side)
+        page = patch_grid.mosaic(np.stack([drawn.one(int(i)) for i in shown]), side)
         pyramid.write_png(folder / "drawn.png", page)
         return pair
 

@@ -1,4 +1,4 @@
-"""Seams of what a run drew, by every ruler of `evaluation.seams`, each beside real images' own."""
+"""Seams of what a run drew, by every ruler of `evaluation.metrics.seams`, beside real images'."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import arrays
-from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams
+from ssldiff_jax.core import arrays, patch_grid
+from ssldiff_jax.evaluation.metrics import large_image, means, seams
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage
 
@@ -52,7 +52,7 @@ def of_patches(
     the border to the middle."""
     found: dict[str, Any] = {"profile": {}, "border": {}}
     for name, pages in (("generated", drawn), ("real", real)):
-        patches = np.concatenate([pixels.cut_cells(page, side) for page in pages])
+        patches = np.concatenate([patch_grid.cut_cells(page, side) for page in pages])
         rings = seams.ring_profile(patches)
         found["profile"][name] = rings.mean(axis=0).tolist()
         width = min(factor, rings.shape[1] // 2)

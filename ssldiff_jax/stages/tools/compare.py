@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import digests, schema
 from ssldiff_jax.data import patch_list, plan
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.evaluation.metrics import statistics, summary
@@ -39,7 +39,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
             for path, stat in ((path, path.stat()) for path in inside)
         ]
         size = sum(size for _, size, _ in facts)
-        found[key] = [len(facts), size, schema.digest(facts)]
+        found[key] = [len(facts), size, digests.of_values(facts)]
     return found
 
 

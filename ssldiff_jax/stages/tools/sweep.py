@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import arrays, schema
+from ssldiff_jax.core import arrays, patch_grid, schema
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.generation import generator
+from ssldiff_jax.generation import generator, references
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import sample
 
 _LOG = logging.getLogger(__name__)
 
@@ -91,7 +90,9 @@ def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed:
     pages = []
     for i, region in enumerate(regions):
         cells = region.grid.reshape(-1, region.grid.shape[-1])
-        pages.append(pixels.mosaic(model.sample_patches(cells, seed=seed + i), len(region.grid[0])))
+        pages.append(
+            patch_grid.mosaic(model.sample_patches(cells, seed=seed + i), len(region.grid[0]))
+        )
     return pages
 
 
@@ -101,7 +102,7 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
     for draw in range(config.sweep.draws):
         for i, region in enumerate(regions):
             seed = config.seed + draw * len(regions) + i
-            drawing = sample.drawing_of(model, region, seed=seed)
+            drawing = references.drawing_of(model, region, seed=seed)
             drawn.append(model.draw(drawing))
             steps.append(_seams(model, drawing, drawn[-1].image))
             pairs.append(large_image.Pair(drawn[-1].image, region.image))

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from ssldiff_jax.generation import generator, user_images
+from ssldiff_jax.generation import generator, references, user_images
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages import sample
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -16,14 +15,14 @@ def run(context: stage.Context) -> dict[str, Any]:
     model = generator.Generator.of_run(context)
     reference = _reference(context, model)
     pyramid.write_png(folder / "real.png", reference.image)
-    page = sample.page(model, reference, section.num_patches, section.num_draws)
+    page = references.page(model, reference, section.num_patches, section.num_draws)
     pyramid.write_png(folder / "patches.png", page)
     height, width = reference.image.shape[:2]
     is_region = reference.kind == "region" and max(height, width) > model.patch_px
     regions = section.num_regions if is_region else 0
     scale = pyramid.Scale(config.data.patch_mpp, config.sample.output.quality)
     for i in range(regions):
-        drawn = model.draw(sample.drawing_of(model, reference, seed=config.seed + i)).image
+        drawn = model.draw(references.drawing_of(model, reference, seed=config.seed + i)).image
         pyramid.write_png(folder / f"region_{i}.png", drawn)
         pyramid.write_pyramid(folder / f"region_{i}.tif", drawn, scale)
     return {"image": section.image, "height": height, "width": width, "regions": regions}

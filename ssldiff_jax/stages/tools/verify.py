@@ -7,8 +7,8 @@ from typing import Any
 from ssldiff_jax.core import machine
 from ssldiff_jax.data import ahead, archive, records, store
 from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs import stage as stage_lib
-from ssldiff_jax.stages import patches
 
 _READ = 64  # records that a thread reads together
 _STORES = ("embeddings", "latents", "grids/train", "grids/test")
@@ -53,7 +53,7 @@ def _records(context: stage_lib.Context) -> list[tuple[str, str, str]]:
     """Damaged shards of records: the entry has to go before the stage makes it anew."""
     found = []
     for shard, reason in archive.damaged(context.folder("patches") / "records"):
-        entry = patches.archive_folder(context) / pathlib.PurePath(shard).parent
+        entry = artifacts.archive_folder(context) / pathlib.PurePath(shard).parent
         cure = f"remove {entry}, then --config.force=patches makes it anew"
         found.append((shard, reason, cure))
     return found

@@ -15,6 +15,7 @@ from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.evaluation.metrics import halves
 from ssldiff_jax.generation import generator as generator_lib
 from ssldiff_jax.runs import launch
+from ssldiff_jax.stages import table
 
 PX, CONTEXT, DIM = 64, 8, 24
 
@@ -70,7 +71,7 @@ def write(folder, corners, embeddings, **attributes):
 def test_every_record_has_the_embedding_of_its_own_patch(tmp_path, tiles):
     corners, patches = tiles
     source = write(tmp_path / "h5", corners, embed(patches))
-    launch.launch(config(source), tmp_path / "run")
+    launch.launch(config(source), tmp_path / "run", table.STAGES)
     facts = json.loads((tmp_path / "run/patches/done.json").read_text())["facts"]
     assert facts["agreement"]["own"] > 0.5 > facts["agreement"]["shuffled"]
     records = records_lib.RecordSource(tmp_path / "run/patches/records", "train")
@@ -98,10 +99,10 @@ def test_another_order_is_refused(tmp_path, tiles, order):
     }[order]
     source = write(tmp_path / "h5", corners, values)
     with pytest.raises(ValueError, match=r"cmu_small_region\.h5: features must have the order"):
-        launch.launch(config(source), tmp_path / "run")
+        launch.launch(config(source), tmp_path / "run", table.STAGES)
     assert not (tmp_path / "run/patches/records").exists()
     trusted = ("embeddings.check", "none"), ("stages", "patches")
-    launch.launch(config(source, *trusted), tmp_path / "trusted")
+    launch.launch(config(source, *trusted), tmp_path / "trusted", table.STAGES)
 
 
 @pytest.mark.parametrize(
@@ -118,19 +119,21 @@ def test_places_that_do_not_fit_are_named(tmp_path, tiles, change, message):
     corners, values, attributes = change(corners, embed(patches))
     source = write(tmp_path / "h5", corners, values, **attributes)
     with pytest.raises(ValueError, match=r"cmu_small_region\.h5.*" + message):
-        launch.launch(config(source), tmp_path / "run")
+        launch.launch(config(source), tmp_path / "run", table.STAGES)
 
 
 def test_embeddings_that_change_between_stages_are_refused(tmp_path, tiles):
     corners, patches = tiles
     source = write(tmp_path / "h5", corners, embed(patches))
-    launch.launch(config(source, ("stages", "patches")), tmp_path / "run")
+    launch.launch(config(source, ("stages", "patches")), tmp_path / "run", table.STAGES)
     write(tmp_path / "again", corners, embed(patches)[::-1])
     path = tmp_path / "again/cmu_small_region.h5"
     os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 10))
     path.replace(tmp_path / "h5/cmu_small_region.h5")
     with pytest.raises(ValueError, match="changed after its rows were held against"):
-        launch.launch(config(source, ("stages", "encoder,embeddings")), tmp_path / "run")
+        launch.launch(
+            config(source, ("stages", "encoder,embeddings")), tmp_path / "run", table.STAGES
+        )
 
 
 def test_places_off_the_lattice_by_rounding_still_make_regions(tmp_path, tiles):
@@ -139,7 +142,7 @@ def test_places_off_the_lattice_by_rounding_still_make_regions(tmp_path, tiles):
     moved = np.clip(corners + np.random.default_rng(0).integers(0, 3, corners.shape), 0, None)
     moved, again = np.concatenate([moved, moved[:1]]), np.concatenate([patches, patches[:1]])
     source = write(tmp_path / "h5", moved, embed(again))
-    launch.launch(config(source), tmp_path / "run")
+    launch.launch(config(source), tmp_path / "run", table.STAGES)
     regions = json.loads((tmp_path / "run/patches/regions.json").read_text())
     assert len({tuple(cell) for region in regions for cell in region["cells"]}) == 8
     assert all(row >= 0 for region in regions for _, row in region["cells"])
@@ -149,14 +152,14 @@ def test_a_slide_without_embeddings_is_named(tmp_path, tiles):
     source = write(tmp_path / "h5", *tiles[:1], embed(tiles[1]))
     (tmp_path / "h5/cmu_small_region.h5").rename(tmp_path / "h5/another.h5")
     with pytest.raises(ValueError, match=r"named as the slides are.*cmu_small_region\.svs"):
-        launch.launch(config(source), tmp_path / "run")
+        launch.launch(config(source), tmp_path / "run", table.STAGES)
 
 
 def test_what_needs_an_encoder_is_refused_at_once(tmp_path):
     wrong = ("sample.conditioning", "dense"), ("data.crops.dihedral", True)
     wrong += (("autoencoder.loss.perceptual_weight", 1.0), ("data.crops.num_crops", 5))
     with pytest.raises(ValueError, match="no encoder") as caught:
-        launch.launch(config(("embeddings.source", "x"), *wrong), tmp_path / "run")
+        launch.launch(config(("embeddings.source", "x"), *wrong), tmp_path / "run", table.STAGES)
     for key in ("num_crops=5", "dihedral=True", "conditioning='dense'", "perceptual='encoder'"):
         assert key in str(caught.value)
     assert not (tmp_path / "run").exists()
@@ -195,7 +198,7 @@ def test_a_list_that_is_longer_than_its_embeddings(tmp_path, listed):
     with pytest.raises(
         ValueError, match=r"feat_5x must have a row for each.*got 3 rows and \d+ pa"
     ):
-        launch.launch(list_config(listed, wrong), tmp_path / "run")
+        launch.launch(list_config(listed, wrong), tmp_path / "run", table.STAGES)
 
 
 def test_a_run_on_a_list_of_patches(tmp_path, listed, tiles, monkeypatch):
@@ -204,7 +207,7 @@ def test_a_run_on_a_list_of_patches(tmp_path, listed, tiles, monkeypatch):
     asked, of_cases = [], halves.Halves.of_cases
     spy = lambda cases: asked.append(list(cases)) or of_cases(cases)
     monkeypatch.setattr(halves.Halves, "of_cases", spy)
-    launch.launch(list_config(listed, ("stages", "all")), tmp_path)
+    launch.launch(list_config(listed, ("stages", "all")), tmp_path, table.STAGES)
     metrics = json.loads((tmp_path / "report/metrics.json").read_text())
     assert metrics["embedding_dim"] == DIM
     assert metrics["encoder"] is metrics["large_image"] is metrics["crop_fd_uncorrected"] is None

@@ -10,8 +10,8 @@ from ssldiff_jax.runs.workdir import lock
 
 _HOLDS = """
 import pathlib, sys, time
-from ssldiff_jax.stages import busy
-with busy.held(pathlib.Path(sys.argv[1])):
+from ssldiff_jax.runs.workdir import lock
+with lock.held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)
 """

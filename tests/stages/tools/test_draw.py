@@ -24,6 +24,7 @@ from ssldiff_jax.runs import launch, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages import table
 from ssldiff_jax.stages.tools import draw
 
 pytestmark = pytest.mark.e2e
@@ -280,7 +281,7 @@ def asked(workdir, tmp_path, caplog):
         values.draw.update(settings)
         caplog.clear()
         with caplog.at_level(logging.INFO, "ssldiff_jax"):
-            launch.launch(values.to_dict(), tmp_path / "pictures")
+            launch.launch(values.to_dict(), tmp_path / "pictures", table.STAGES)
         return caplog.messages
 
     return run

@@ -10,6 +10,7 @@ from ssldiff_jax.data import records
 from ssldiff_jax.evaluation.metrics import classification
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch, patch_samples
+from ssldiff_jax.stages import table
 from ssldiff_jax.stages.tools.study import task as study_task
 
 pytestmark = pytest.mark.e2e
@@ -47,7 +48,7 @@ def run_study(made):
         config = tiny.get_config()
         config.stages = "study"
         config.study.update_from_flattened_dict(SHORT | changes)
-        launch.launch(config.to_dict(), made)
+        launch.launch(config.to_dict(), made, table.STAGES)
         return atomic.read_json(made / "study" / "results.json")
 
     return run

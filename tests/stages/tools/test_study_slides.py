@@ -10,6 +10,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages import table
 from ssldiff_jax.stages.tools.study import task
 
 pytestmark = pytest.mark.e2e
@@ -74,7 +75,7 @@ def results(tmp_path_factory):
     study.bags.models = ("clam", "dsmil")
     study.bags.network.width, study.bags.network.hidden = 16, 8
     study.bags.network.fit.num_steps, study.bags.network.fit.learning_rate = 60, 1e-2
-    launch.launch(config.to_dict(), folder / "run")
+    launch.launch(config.to_dict(), folder / "run", table.STAGES)
     return atomic.read_json(folder / "run" / "study" / "results.json")
 
 

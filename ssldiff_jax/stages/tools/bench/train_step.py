@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssldiff_jax.runs import stage
-from ssldiff_jax.stages.tools.compile import programs
+from ssldiff_jax.runs import programs, stage
 from ssldiff_jax.train import chips
 
 _STEPS, _REPETITIONS = 8, 5
@@ -33,7 +32,7 @@ def rows(context: stage.Context) -> Iterator[Figure]:
 
 
 def _step(context: stage.Context, name: str, batch_size: int, reached: float) -> Iterator[Figure]:
-    program = programs.program(name, context.config, context.mesh, batch_size)
+    program = programs.of_training(name, context.config, context.mesh, batch_size)
     count, flops = program.batch_size, programs.flops_of_one(program)
     label = f"train/{name}/{count}"
     seconds = _seconds(context, program, label.replace("/", "_"))

@@ -12,8 +12,9 @@ import jax
 from jax.experimental import topologies
 
 from ssldiff_jax.core import platform, schema
+from ssldiff_jax.runs import programs
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.stages.tools.compile import programs
+from ssldiff_jax.stages.tools.compile import named_program
 from ssldiff_jax.train import chips, compiled
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -26,7 +27,7 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
     kind = devices[0].device_kind
     mesh = mesh_lib.make_mesh(config.mesh, devices)
     with platform.compile_for(slice_.platform):
-        program = programs.program(name, config, mesh, batch_size)
+        program = named_program.program(name, config, mesh, batch_size)
         flops = programs.flops_of_one(program)
         began = time.monotonic()
         made = program.function.lower(*program.args).compile()

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import patch_grid, schema
 from ssldiff_jax.data import mosaic
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.evaluation.downstream import classifiers, mil
-from ssldiff_jax.evaluation.metrics import pixels
 from ssldiff_jax.runs import patch_samples, stage
 from ssldiff_jax.stages.tools.study import task as study_task
 from ssldiff_jax.train import logs
@@ -101,7 +100,7 @@ def _regions(source: patch_samples.Source) -> list[_Bag]:
         square = region.square
         shows = measure.shown(square, whole.read(square))[which]
         case = source.told(int(whole.places(square.slide)[0, 2]), "case")
-        read = lambda square=square: pixels.cut_cells(whole.read(square), px)
+        read = lambda square=square: patch_grid.cut_cells(whole.read(square), px)
         found.append(_Bag(read, case, shows=float(shows)))
     return found
 
