@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, sample,
-    # judge, evaluate, grids, prior, imagine, report. The tools draw, sweep, variations, watch,
+    # judge, evaluate, grids, prior, imagine, report. The tools generate, sweep, variations, watch,
     # compare, study, export, verify, bench and compile run when named.
     config.stages = "all"
     # Stages to make anew although they are done; what they wrote stays until the new is whole.
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.prior = _prior()
     config.sample = _sample()
     config.imagine = _imagine()
-    config.draw = _draw()
+    config.generate = _generate()
     config.sweep = _sweep()
     config.bench = _bench()
     config.compile = _compile()
@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
     # Two folders of images, whoever drew them, that the tool compare judges; of JPEGs,
     # evaluate.jpeg_quality may say how good they are.
     config.compare.real = ""
-    config.compare.drawn = ""
+    config.compare.generated = ""
     # Whether each was drawn from the real one of its name: intervals know it.
     config.compare.paired = False
     config.report = ConfigDict()
@@ -183,7 +183,7 @@ def _data() -> ConfigDict:
     c.crops.dihedral = False
     # patch: each is led by its own embedding; cells: by those of the 2×2 cells that it touches of
     # a lattice laid anywhere over its record, so that large images need no embedding in between.
-    c.crops.led_by = "patch"
+    c.crops.condition_on = "patch"
 
     c.loader = ConfigDict()
     # Threads that decode, and examples they keep ready.
@@ -443,7 +443,7 @@ def _prior() -> ConfigDict:
     c.grids.side = 4
     # Cells on the side of the square that a condition describes: a grid lies anywhere in it, so
     # that larger images can be asked for as a whole.
-    c.grids.most_cells = 8
+    c.grids.max_cells = 8
     c.grids.count = 1_000_000
     # Held out, to judge by.
     c.grids.count_test = 2048
@@ -468,8 +468,8 @@ def _prior() -> ConfigDict:
     c.network.num_heads = 6
     c.drop = ConfigDict()
     # How often training says nothing, and how often it leaves out each kind of condition (but one).
-    c.drop.everything = 0.1
-    c.drop.each = 0.1
+    c.drop.all = 0.1
+    c.drop.kind = 0.1
     # Deviation of noise on the vectors of phrases, whose entries vary by 1.
     c.drop.text_noise = 0.3
     c.schedule = _schedule("cosine")
@@ -507,12 +507,12 @@ def _sample() -> ConfigDict:
     c.windows.border = "margin"
     # What the network computes in, and what the canvas is held in between steps: float32 or
     # bfloat16.
-    c.compute = "float32"
-    c.dtype = "float32"
+    c.compute_dtype = "float32"
+    c.canvas_dtype = "float32"
     # What devices share: the windows of a chunk, or the rows of the canvas where one is too small.
     c.split = "windows"
     # Windows evaluated together; 0 takes as many as memory allows.
-    c.chunk = 32
+    c.window_batch = 32
     c.decode = ConfigDict()
     # Tile and overlap of the decoder, latent px, and tiles together.
     c.decode.tile = 64
@@ -542,10 +542,10 @@ def _imagine() -> ConfigDict:
     return c
 
 
-def _draw() -> ConfigDict:
+def _generate() -> ConfigDict:
     c = ConfigDict()
-    # Folder in draw/ of the image: every request has its own, and none is overwritten. "" makes a
-    # name of the reference or of what is asked for, the size and the seed.
+    # Folder in generate/ of the image: every request has its own, and none is overwritten. ""
+    # makes a name of the reference or of what is asked for, the size and the seed.
     c.name = ""
     # What the tool draws from: a slide or an image, or embeddings (rows, columns, D) in a .npy
     # file; "": the first held-out reference.
@@ -558,23 +558,24 @@ def _draw() -> ConfigDict:
     # 1 draws from noise; below, from the reference at that part of the noise.
     c.strength = 1.0
     # Image of what stays of the reference: white stays, black is drawn.
-    c.keep = ""
+    c.mask = ""
     # Pixels to draw beyond each side of the reference, which stays; whole cells.
-    c.grow = 0
-    c.asked = ConfigDict()
-    # What the prior shall draw, of size `draw.size`: a text, parts of labels ("water=0.4"), and
+    c.outpaint_px = 0
+    c.prior = ConfigDict()
+    # What the prior shall draw, of size `generate.size`: a text, parts of labels ("water=0.4"), and
     # numbers ("TP53=1.2"). What is not said is free; `anything` says nothing at all.
-    c.asked.text = ""
-    c.asked.labels = ()
-    c.asked.numbers = ()
-    c.asked.anything = False
-    # Where draw.grow adds cells they are those at the edge again, or drawn by the prior (prior).
-    c.asked.beyond = "edge"
+    c.prior.text = ""
+    c.prior.labels = ()
+    c.prior.numbers = ()
+    c.prior.anything = False
+    # Where generate.outpaint_px adds cells they are those at the edge again, or drawn by the prior
+    # (prior).
+    c.prior.beyond = "edge"
     # Scales the prior's noise; below 1 grids are more alike.
-    c.asked.temperature = 1.0
+    c.prior.temperature = 1.0
     # A second reference of as many cells, and how far towards it embeddings go.
-    c.mix = ""
-    c.mix_amount = 0.5
+    c.blend_with = ""
+    c.blend_amount = 0.5
     # Cells that are replaced: "row,col=row,col" by another, "row,col=file" by that of an image,
     # "row,col=prior" by what the prior puts there.
     c.edits = ()
@@ -594,7 +595,7 @@ def _sweep() -> ConfigDict:
         "guidance.interval=(0.3,0.8)",
         "guidance.scale=2.0 guidance.rescale=0.7",
     )
-    c.ways = (
+    c.variants = (
         *(f"{offset} {how}" for how in told for offset in offsets),
         *(f"{small} {how} {guided}" for how in told for guided in led),
         *(f"{small} {how} solver.num_solver_steps={n}" for how in told for n in (20, 50)),
@@ -605,7 +606,7 @@ def _sweep() -> ConfigDict:
         "solver.t_start=999",
     )
     # How often each region is drawn.
-    c.draws = 1
+    c.num_generated = 1
     return c
 
 
@@ -675,7 +676,7 @@ def _variations() -> ConfigDict:
     c.mpp = 0.0
     # Patches of it that are drawn alone, and how often each.
     c.num_patches = 6
-    c.num_draws = 4
+    c.num_generated = 4
     # How often a region is drawn as a whole.
     c.num_regions = 2
     return c
@@ -702,7 +703,7 @@ def _study() -> ConfigDict:
     p.count = 512
     p.count_test = 512
     # How often each is drawn again.
-    p.draws = 2
+    p.num_generated = 2
     # linear (of embeddings), resnet, vit (of pixels).
     p.models = ("linear", "resnet", "vit")
     # Of linear: half of it times the squared weights, beside the mean cross entropy.
@@ -730,7 +731,7 @@ def _study() -> ConfigDict:
     b.count = 100
     b.count_test = 100
     # How often each bag is drawn again.
-    b.draws = 1
+    b.num_generated = 1
     # mean (of embeddings, linear), abmil, clam (CLAM-SB), dsmil.
     b.models = ("mean", "abmil", "clam", "dsmil")
     b.network = ConfigDict()

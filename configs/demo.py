@@ -105,7 +105,7 @@ def _denoiser(c):
 
 def _prior(c):
     c.grids.side = 4
-    c.grids.most_cells = 6
+    c.grids.max_cells = 6
     c.grids.count = 3000
     c.grids.count_test = 256
     c.conditions.measure = "stain"
@@ -126,7 +126,7 @@ def _sample(c):
     c.guidance.interval = (0.0, 1.0)
     c.solver.t_start = 990
     c.windows.max_offset = 2
-    c.chunk = 28
+    c.window_batch = 28
     c.decode.tile = 48
 
 

@@ -34,7 +34,7 @@ def get_config():
     patches.labels = "landcover"
     patches.count = 600
     patches.count_test = 0
-    patches.draws = 1
+    patches.num_generated = 1
     patches.network.fit.num_steps = 200
     patches.network.fit.learning_rate = 1e-3
     bags = config.study.bags

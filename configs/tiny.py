@@ -31,7 +31,7 @@ def shrink(c):
     c.denoiser.unet.num_heads = 2
     _short(c.denoiser.train)
     c.prior.grids.side = 2
-    c.prior.grids.most_cells = 2
+    c.prior.grids.max_cells = 2
     c.prior.grids.count = 40
     c.prior.grids.count_test = 8
     c.prior.conditions.measure = "stain"
@@ -43,7 +43,7 @@ def shrink(c):
     _short(c.prior.train)
     c.imagine.count = 4
     c.sample.solver.num_solver_steps = 3
-    c.sample.chunk = 8
+    c.sample.window_batch = 8
     c.sample.num_variations = 2
     c.evaluate.num_patches = c.evaluate.num_training = 12
     return c

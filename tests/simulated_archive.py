@@ -43,7 +43,7 @@ def get_config():
     c.prior.grids.count, c.prior.grids.count_test = {grids}, 256
     c.evaluate.classes = ""
     c.evaluate.num_patches, c.evaluate.num_training = {num_patches}, {num_training}
-    c.sample.chunk = 512
+    c.sample.window_batch = 512
     c.sample.num_variations = 2
     c.sample.windows.max_offset = 1
     return c

@@ -23,7 +23,7 @@ def published(c):
     c.denoiser.unet.channel_mult, c.denoiser.unet.attention_levels = (1, 2), (1,)
     c.denoiser.unet.num_res_blocks = 1
     grids, network = c.prior.grids, c.prior.network
-    grids.side, grids.most_cells, grids.count, grids.count_test = 2, 3, 12, 8
+    grids.side, grids.max_cells, grids.count, grids.count_test = 2, 3, 12, 8
     network.width, network.depth, network.num_heads = 16, 1, 2
     c.prior.solver.num_solver_steps = 2
     c.evaluate.num_patches, c.evaluate.num_training = 8, 12
@@ -34,6 +34,6 @@ def published(c):
     c.sample.windows.mode, c.sample.windows.stride = "overlap", 8
     c.sample.windows.weights = "tapered"
     c.sample.solver.name, c.sample.solver.num_solver_steps, c.sample.solver.eta = "ddim", 2, 0.5
-    c.sample.chunk, c.sample.num_variations = 4, 1
+    c.sample.window_batch, c.sample.num_variations = 4, 1
     c.sample.decode.tile, c.sample.decode.overlap = 16, 4
     return c

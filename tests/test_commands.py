@@ -82,7 +82,7 @@ import sys
 ROOT, TESTS = {root!r}, {tests!r}
 STUDY = {{
     "fractions": (0.2, 1.0), "seeds": 2, "resamples": 50, "patches.count": 40,
-    "patches.count_test": 40, "patches.draws": 1, "patches.network.fit.num_steps": 2,
+    "patches.count_test": 40, "patches.num_generated": 1, "patches.network.fit.num_steps": 2,
     "bags.count": 10, "bags.count_test": 10, "bags.side": 2, "bags.network.fit.num_steps": 2,
 }}
 

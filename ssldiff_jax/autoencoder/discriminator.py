@@ -7,8 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssldiff_jax.core import arrays, layers
-from ssldiff_jax.core import collectives as batch_lib
+from ssldiff_jax.core import arrays, collectives, layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +57,6 @@ def adaptive_weight(
 ) -> jax.Array:
     """|∇ reconstruction| / |∇ adversarial| at the decoder's last layer (Esser et al. 2021, eq. 7),
     so that neither drowns the other; `to_last_layer` pulls a gradient back from the image."""
-    size = lambda loss: jnp.linalg.norm(batch_lib.mean(to_last_layer(jax.grad(loss)(image))[0]))
+    size = lambda loss: jnp.linalg.norm(collectives.pmean(to_last_layer(jax.grad(loss)(image))[0]))
     ratio = size(reconstruction_loss) / (size(adversarial_loss) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, 1e4))

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
-from ssldiff_jax.core import arrays, layers, rng
-from ssldiff_jax.core import collectives as batch_lib
+from ssldiff_jax.core import arrays, collectives, layers, rng
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +97,7 @@ class AutoencoderTask:
         noise = rng.per_example(key_noise, batch["index"], jax.random.normal, shape)
 
         # reconstruction
-        found, pull = _reconstruct(self.config, params["autoencoder"], image, noise)
+        found, vjp_to_last_layer = _reconstruct(self.config, params["autoencoder"], image, noise)
         w = self.weights
         distance = lambda x: self.perceptual(extra["perceptual"], x, image)
         pixels = lambda x: {
@@ -119,16 +118,16 @@ class AutoencoderTask:
         if self.adversary:
             reconstruction_loss = lambda x: fidelity(pixels(x))
             started = extra["step"] >= w.adversarial.start_step
-            added, told = self._against(
-                params["discriminator"], image, found.image, reconstruction_loss, pull
+            added, told = self._adversarial_terms(
+                params["discriminator"], image, found.image, reconstruction_loss, vjp_to_last_layer
             )
             loss += jnp.where(started, added, 0.0)
             terms |= told
-        terms["psnr"] = -10 * jnp.log10(batch_lib.mean(jnp.mean((found.image - image) ** 2)) / 4)
-        extra, used = self._count(extra, found, key_codes)
+        terms["psnr"] = -10 * jnp.log10(collectives.pmean(jnp.mean((found.image - image) ** 2)) / 4)
+        extra, used = self._update_code_usage(extra, found, key_codes)
         return loss, (terms | used, extra)
 
-    def settle(self, params: Any, extra: Any) -> Any:
+    def post_update(self, params: Any, extra: Any) -> Any:
         """After an update: codes that nothing uses start again at latents of the batch."""
         if self.config.kind != "vq" or not self.config.vq.dead_below:
             return params
@@ -139,26 +138,32 @@ class AutoencoderTask:
         changed = params["autoencoder"] | {"quantiser": quantiser | {"codebook": codebook}}
         return params | {"autoencoder": changed}
 
-    def _against(self, params, real, fake, reconstruction_loss, pull) -> tuple:
+    def _adversarial_terms(
+        self, params, real, fake, reconstruction_loss, vjp_to_last_layer
+    ) -> tuple:
         """The generator's term, adaptively weighted, and the discriminator's own."""
         stop = jax.lax.stop_gradient
         judge = lambda params, x: self.adversary.apply(
             {"params": params}, layers.like(params, x)
         ).astype(jnp.float32)
         fooled = lambda x: -jnp.mean(judge(stop(params), x))
-        balance = discriminator.adaptive_weight(reconstruction_loss, fooled, stop(fake), pull)
+        balance = discriminator.adaptive_weight(
+            reconstruction_loss, fooled, stop(fake), vjp_to_last_layer
+        )
         generator = fooled(fake)
         told = discriminator.hinge_loss(judge(params, real), judge(params, stop(fake)))
         loss = self.weights.adversarial.weight * balance * generator + told
         return loss, {"generator": generator, "discriminator": told, "balance": balance}
 
-    def _count(self, extra: Any, found: autoencoder.Reconstruction, key) -> tuple[Any, dict]:
+    def _update_code_usage(
+        self, extra: Any, found: autoencoder.Reconstruction, key
+    ) -> tuple[Any, dict]:
         """The step, and for codes how often each is used and where a dead one could go."""
         extra = extra | {"step": extra["step"] + 1}
         if found.index is None:
             return extra, {}
         codes, decay = self.config.vq.num_codes, self.config.vq.usage_decay
-        used = batch_lib.mean(vq.usage(found.index, codes))
+        used = collectives.pmean(vq.usage(found.index, codes))
         fractions = decay * extra["usage"] + (1 - decay) * used
         extra |= {"usage": fractions, "latents": _drawn(key, codes, found.z)}
         dead = jnp.mean(fractions * codes < self.config.vq.dead_below)
@@ -173,10 +178,10 @@ class AutoencoderTask:
 def _drawn(key: arrays.Key, count: int, z: arrays.Latents) -> jax.Array:
     """Latents `(count, C)` from any places of the batch, whichever device holds them."""
     own = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
-    of_all = jax.random.randint(key, (count,), 0, len(own) * batch_lib.num_shares())
-    place = of_all - batch_lib.offset(len(own))
+    of_all = jax.random.randint(key, (count,), 0, len(own) * collectives.num_shares())
+    place = of_all - collectives.offset(len(own))
     held = (place >= 0) & (place < len(own))
-    return batch_lib.total(jnp.where(held[:, None], own[place.clip(0, len(own) - 1)], 0.0))
+    return collectives.psum(jnp.where(held[:, None], own[place.clip(0, len(own) - 1)], 0.0))
 
 
 def _exact(x: jax.Array) -> jax.Array:
@@ -195,5 +200,5 @@ def _reconstruct(config: autoencoder.AutoencoderConfig, params: Any, image, nois
         found = jax.tree.map(_exact, found)
         return found.image, found
 
-    _, pull, found = jax.vjp(with_kernel, last["kernel"], has_aux=True)
-    return found, pull
+    _, vjp_to_last_layer, found = jax.vjp(with_kernel, last["kernel"], has_aux=True)
+    return found, vjp_to_last_layer

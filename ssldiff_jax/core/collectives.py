@@ -14,7 +14,7 @@ _SHARED_OVER: list[tuple[str, ...]] = []
 
 
 @contextlib.contextmanager
-def shared_over(axes: tuple[str, ...]) -> Iterator[None]:
+def batch_axes(axes: tuple[str, ...]) -> Iterator[None]:
     """What is traced in the block runs on every device of these mesh axes, on its share."""
     _SHARED_OVER.append(axes)
     try:
@@ -23,19 +23,19 @@ def shared_over(axes: tuple[str, ...]) -> Iterator[None]:
         _SHARED_OVER.pop()
 
 
-def mean(tree: Any) -> Any:
+def pmean(tree: Any) -> Any:
     """The mean over devices of what each found."""
     axes = _axes()
     return jax.lax.pmean(tree, axes) if axes else tree
 
 
-def total(x: jax.Array) -> jax.Array:
+def psum(x: jax.Array) -> jax.Array:
     """The sum over devices of what each found."""
     axes = _axes()
     return jax.lax.psum(x, axes) if axes else x
 
 
-def whole(x: jax.Array) -> jax.Array:
+def all_gather(x: jax.Array) -> jax.Array:
     """The examples of all devices, in the order of the batch."""
     axes = _axes()
     return jax.lax.all_gather(x, axes, tiled=True) if axes else x

@@ -36,7 +36,7 @@ def _held(leaf: Any, sharding: Sharding | None) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Spread:
+class DataParallel:
     """A program (params, batch) → array, its batch split over the devices of a mesh.
 
     Where a mesh has devices of several processes, all must call it with the same batch; each gets

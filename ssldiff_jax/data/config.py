@@ -32,8 +32,9 @@ class DataConfig:
                 f"record_px={self.records.record_px}, patch_px={self.crops.patch_px}, "
                 f"context_px={self.crops.context_px}"
             )
-        if self.crops.led_by == "cells" and self.records.record_px < 2 * self.crops.patch_px:
+        if self.crops.condition_on == "cells" and self.records.record_px < 2 * self.crops.patch_px:
             raise schema.ConfigError(
-                "config.data.records.record_px must hold 2×2 cells where data.crops.led_by=cells, "
+                "config.data.records.record_px must hold 2×2 cells where "
+                "data.crops.condition_on=cells, "
                 f"got record_px={self.records.record_px}, patch_px={self.crops.patch_px}"
             )

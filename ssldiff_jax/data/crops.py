@@ -24,7 +24,7 @@ class CropConfig:
     num_crops: int
     context_px: int
     dihedral: bool
-    led_by: Literal["patch", "cells"] = "patch"
+    condition_on: Literal["patch", "cells"] = "patch"
 
     @property
     def context_patch_px(self) -> int:
@@ -116,7 +116,7 @@ class CropTable:
             self.config.context_patch_px,
             self.config.dihedral,
         )
-        if self.config.led_by == "patch":
+        if self.config.condition_on == "patch":
             return crop
         side, margin = self.config.patch_px, self.config.context_px
         # The patch lies inside the 2×2 cells, and they inside the record.

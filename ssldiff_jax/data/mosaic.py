@@ -156,7 +156,7 @@ class RegionTable:
         count: how many are looked for.
         cell_px: side of a cell.
         grid: cells on the side of what is looked at.
-        most_cells: on the side of the whole.
+        max_cells: on the side of the whole.
         dihedral: whether they are turned.
         seed: of the draws.
     """
@@ -165,7 +165,7 @@ class RegionTable:
     count: int
     cell_px: int
     grid: int
-    most_cells: int
+    max_cells: int
     dihedral: bool
     seed: int
 
@@ -174,7 +174,7 @@ class RegionTable:
 
     def __getitem__(self, number: int) -> Region | None:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, number]))
-        cells = int(generator.integers(self.grid, self.most_cells + 1))
+        cells = int(generator.integers(self.grid, self.max_cells + 1))
         square = self.mosaic.find(generator, cells * self.cell_px)
         if square is None:
             return None
@@ -192,7 +192,7 @@ class RegionTable:
         """Look for a few regions; raises MosaicError where there is none."""
         looked_at = min(_LOOKED_AT, len(self))
         if next(self.among(range(looked_at)), None) is None:
-            least, most = self.grid * self.cell_px, self.most_cells * self.cell_px
+            least, most = self.grid * self.cell_px, self.max_cells * self.cell_px
             raise MosaicError(
                 f"records must lie side by side to make squares of {least} to {most} px, found "
                 f"none after {looked_at * _TRIES} tries in {len(self.mosaic.records.slides)} "

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
 
-TOUCHED = 4
+CELLS_PER_WINDOW = 4
 """A window touches 2×2 cells of its own size; those that it only borders cover none of it."""
 
 Places = Float[arrays.AnyArray, "B M 2"]
@@ -33,18 +33,18 @@ def unpack(
     return cells[..., :-2], cells[..., -2:]
 
 
-def touched_places(corner: Float[np.ndarray, "B 2"]) -> Float[np.ndarray, "B 4 2"]:
+def cell_offsets(corner: Float[np.ndarray, "B 2"]) -> Float[np.ndarray, "B 4 2"]:
     """Places of the 2×2 cells, in reading order, whose first has its top left corner at `corner`
     from the window's, in sides of a window; −1 < corner ≤ 0."""
     steps = np.stack(np.meshgrid([0, 1], [0, 1], indexing="ij"), -1).reshape(-1, 2)
     return (corner[:, None] + steps).astype(np.float32)
 
 
-def alone(embedding: arrays.Embedding) -> np.ndarray:
+def single_cell(embedding: arrays.Embedding) -> np.ndarray:
     """The condition of windows that are cells themselves."""
     count = len(embedding)
-    repeated = np.repeat(np.asarray(embedding)[:, None], TOUCHED, axis=1)
-    return pack(repeated, touched_places(np.zeros((count, 2))))
+    repeated = np.repeat(np.asarray(embedding)[:, None], CELLS_PER_WINDOW, axis=1)
+    return pack(repeated, cell_offsets(np.zeros((count, 2))))
 
 
 def coverage(place: Places, height: int, width: int) -> Float[jax.Array, "B h w M"]:

@@ -54,7 +54,7 @@ class Conditioner(nn.Module):
         self, embedding: Float[arrays.AnyArray, "B *M D"], place: cells_lib.Places | None = None
     ) -> Float[jax.Array, "B M context"]:
         if place is not None:
-            at = nn.Dense(self.context_dim, name="place")(_waves(place))
+            at = nn.Dense(self.context_dim, name="place")(_fourier_features(place))
             return nn.Dense(self.context_dim, name="token")(self._scaled(embedding)) + at
         patch, region = jnp.split(embedding, [self.embedding_dim], axis=-1)
         tokens = [nn.Dense(self.context_dim, name="token")(self._scaled(patch))]
@@ -92,7 +92,7 @@ class Denoiser(nn.Module):
         return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, place)
 
 
-def _waves(place: cells_lib.Places) -> Float[jax.Array, "B M 8"]:
+def _fourier_features(place: cells_lib.Places) -> Float[jax.Array, "B M 8"]:
     """Sines and cosines of places, one and two half waves over the width of a window."""
     angle = jnp.pi * jnp.concatenate([place, 2 * place], axis=-1)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)

@@ -58,9 +58,9 @@ def denoising_loss(
     x_t = alpha * x0 + sigma * eps
 
     # error
-    output = denoise(x_t, t).astype(jnp.float32)
-    wanted = prediction_lib.target(config.prediction, x0, eps, alpha, sigma)
-    error = jnp.mean(jnp.square(output - wanted), axis=(1, 2, 3))
+    prediction_hat = denoise(x_t, t).astype(jnp.float32)
+    target = prediction_lib.target(config.prediction, x0, eps, alpha, sigma)
+    error = jnp.mean(jnp.square(prediction_hat - target), axis=(1, 2, 3))
     weight = jnp.ones_like(error)
     if config.min_snr_gamma > 0:
         snr = jnp.square(alpha / sigma)[:, 0, 0, 0]

@@ -119,7 +119,7 @@ class SpatialTransformer(nn.Module):
         return x + y
 
 
-class Stage(nn.Module):
+class UNetBlock(nn.Module):
     """A residual block, then attention where the level has it."""
 
     features: int
@@ -164,8 +164,8 @@ class UNet(nn.Module):
         emb = nn.Dense(4 * config.channels, name="time_in")(emb)
         emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))[:, None]
         if config.conditioning == "scale_shift":
-            led_by = tokens if place is not None else tokens.mean(axis=1, keepdims=True)
-            emb = emb + nn.Dense(4 * config.channels, name="token_in")(led_by)
+            condition_on = tokens if place is not None else tokens.mean(axis=1, keepdims=True)
+            emb = emb + nn.Dense(4 * config.channels, name="token_in")(condition_on)
             tokens = None
 
         h = layers.conv(config.channels, name="conv_in")(x_t)
@@ -196,8 +196,8 @@ class UNet(nn.Module):
         h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-5, name="norm_out")(h))
         return layers.conv(x_t.shape[-1], name="conv_out", zero=True)(h)
 
-    def _stage(self, level: int, name: str, attend: bool = False) -> Stage:
+    def _stage(self, level: int, name: str, attend: bool = False) -> UNetBlock:
         features = self.config.channels * self.config.channel_mult[level]
-        return Stage(
+        return UNetBlock(
             features, attend or level in self.config.attention_levels, self.config, name=name
         )

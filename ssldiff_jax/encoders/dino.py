@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, layers
-from ssldiff_jax.core import collectives as batch_lib
+from ssldiff_jax.core import arrays, collectives, layers
 from ssldiff_jax.encoders import augment, vit
 
 Prototypes = Float[arrays.AnyArray, "B P"]
@@ -99,7 +98,7 @@ class DINOTask:
         student = outputs(params, global_views + local_views)
 
         loss = dino_loss(teacher, student, extra["center"], config)
-        batch_center = batch_lib.mean(jnp.mean(jnp.concatenate(teacher), axis=0))
+        batch_center = collectives.pmean(jnp.mean(jnp.concatenate(teacher), axis=0))
         m = config.center_momentum
         entropy = -jnp.sum(jax.nn.softmax(batch_center) * jax.nn.log_softmax(batch_center))
         center = m * extra["center"] + (1 - m) * batch_center

@@ -105,7 +105,7 @@ class Encoder:
         self.params = params
         self.origin = np.asarray(origin, np.float32)
         self._batch_size = batch_size
-        self._embed = data_parallel.Spread(
+        self._embed = data_parallel.DataParallel(
             lambda params, image_uint8: architecture.embed(params, layers.to_image(image_uint8)),
             data_parallel.local_mesh(),
         )

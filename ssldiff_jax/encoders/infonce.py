@@ -8,8 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssldiff_jax.core import arrays, layers
-from ssldiff_jax.core import collectives as batch_lib
+from ssldiff_jax.core import arrays, collectives, layers
 from ssldiff_jax.encoders import augment, vit
 
 
@@ -47,9 +46,9 @@ def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float)
     """
     unit = lambda z: z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-6)
     u1, u2, count = unit(z1), unit(z2), len(z1)
-    row_logits = u1 @ batch_lib.whole(u2).T / temperature
-    column_logits = batch_lib.whole(u1) @ u2.T / temperature
-    own = jax.lax.dynamic_slice_in_dim(row_logits, batch_lib.offset(count), count, axis=1)
+    row_logits = u1 @ collectives.all_gather(u2).T / temperature
+    column_logits = collectives.all_gather(u1) @ u2.T / temperature
+    own = jax.lax.dynamic_slice_in_dim(row_logits, collectives.offset(count), count, axis=1)
     same = jnp.diagonal(own)
     rows = jnp.mean(jax.nn.logsumexp(row_logits, axis=1) - same)
     columns = jnp.mean(jax.nn.logsumexp(column_logits, axis=0) - same)

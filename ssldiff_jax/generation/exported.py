@@ -176,7 +176,7 @@ def _abstract_prior(section: Any, spec: conditions.ConditionSpec, side: int, dim
     )
 
 
-def _write_prior(path: pathlib.Path, prior: prior_sampler.GridPrior, card: Card) -> None:
+def _write_prior(path: pathlib.Path, prior: prior_sampler.PriorSampler, card: Card) -> None:
     white = prior.white
     published.export(
         path,
@@ -190,7 +190,7 @@ def _write_prior(path: pathlib.Path, prior: prior_sampler.GridPrior, card: Card)
     )
 
 
-def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampler.GridPrior:
+def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampler.PriorSampler:
     head = reader.metadata(path)
     if missing := {"side", "spec", "scales"} - head.keys():
         raise reader.WeightsError(f"{path}: expected an exported prior, got no {sorted(missing)}")
@@ -207,7 +207,7 @@ def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampl
     if asked.text_encoder and beside.exists():
         asked = dataclasses.replace(asked, text_encoder=str(beside))
         text = region_labels.text_encoder(asked)
-    return prior_sampler.GridPrior(config.prior, side, spec, scales, white, params, text)
+    return prior_sampler.PriorSampler(config.prior, side, spec, scales, white, params, text)
 
 
 def _without_folders(value: Any) -> Any:

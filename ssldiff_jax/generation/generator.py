@@ -25,11 +25,11 @@ from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import stored_config
 from ssldiff_jax.sampler import (
-    chunk,
     conditions,
     decode,
     encode,
     field,
+    memory_estimate,
     programs,
     sampler,
     windows,
@@ -51,7 +51,7 @@ class Generator:
         mesh = mesh_lib.all_on_data(mesh)
         self._trained, self._devices = trained, mesh
         self._encoder = trained.encoder
-        self.params = layers.cast(trained.params, config.sample.compute)
+        self.params = layers.cast(trained.params, config.sample.compute_dtype)
         self._mesh = mesh if mesh.size > 1 else None
 
     @property
@@ -101,7 +101,7 @@ class Generator:
     def with_params(self, params: Any) -> "Generator":
         """The same with other weights of the denoiser; nothing is traced again."""
         other = copy.copy(self)
-        other.params = layers.cast(params, self.config.sample.compute)
+        other.params = layers.cast(params, self.config.sample.compute_dtype)
         other._trained = dataclasses.replace(self._trained, params=params)
         other.__dict__.pop("placed", None)
         return other
@@ -147,7 +147,7 @@ class Generator:
         return self._trained.prior.spec.numbers if self._trained.prior else ()
 
     @property
-    def prior(self) -> prior_sampler.GridPrior:
+    def prior(self) -> prior_sampler.PriorSampler:
         """What draws grids.
 
         Raises WorkdirError where none is trained.
@@ -178,7 +178,9 @@ class Generator:
         cells = tuple(px // self.patch_px for px in size)
         if min(cells) < 1:
             raise ValueError(f"size must hold a cell of {self.patch_px} px, got {size}")
-        asked = prior_sampler.Asked(text, _named(labels, "labels"), _named(numbers, "numbers"))
+        asked = prior_sampler.PriorRequest(
+            text, _named(labels, "labels"), _named(numbers, "numbers")
+        )
         return self.prior.draw(asked, cells, seed=seed, temperature=temperature)
 
     def with_sample(self, sample: run_config.SampleSection) -> "Generator":
@@ -208,10 +210,14 @@ class Generator:
     ) -> drawing_lib.LargeImage:
         """Draw an image of `size` (height, width) px that the grid spans; by default a cell is a
         patch."""
-        return self.draw(self.from_grid(embedding_grid, size=size, seed=seed))
+        return self.draw(self.plan_from_grid(embedding_grid, size=size, seed=seed))
 
     def redraw(
-        self, reference: arrays.ImageUint8, *, seed: int = 0, start: drawing_lib.Start | None = None
+        self,
+        reference: arrays.ImageUint8,
+        *,
+        seed: int = 0,
+        start: drawing_lib.InitImage | None = None,
     ) -> drawing_lib.LargeImage:
         """Draw an image of the size of `reference`, conditioned on its embeddings as the config
         says; from noise alone, or from what `start` keeps of an image.
@@ -220,17 +226,17 @@ class Generator:
         """
         reference = arrays.require_rgb(reference, "reference")
         read = conditions.array_reader(reference)
-        drawing = self.from_reference(read, reference.shape[:2], seed=seed)
+        drawing = self.plan_from_reference(read, reference.shape[:2], seed=seed)
         return self.draw(drawing if start is None else self.started(drawing, start))
 
-    def from_grid(
+    def plan_from_grid(
         self,
         embedding_grid: arrays.EmbeddingGrid,
         *,
         size: tuple[int, int] | None = None,
         spans: tuple[float, float] | None = None,
         seed: int = 0,
-    ) -> drawing_lib.Drawing:
+    ) -> drawing_lib.ImagePlan:
         """What `generate` draws. The grid's cells cover `spans` px from the top left corner, which
         may lie beyond the image; by default its `size`.
 
@@ -247,8 +253,10 @@ class Generator:
         )
         told = sample.conditioning
         if self.config.num_cells > 1 and told != "interpolated":
-            return drawing_lib.Drawing(size, plan, conditions.Touched(lattice), seed)
-        return drawing_lib.Drawing(size, plan, conditions.Interpolated(lattice, self._alone), seed)
+            return drawing_lib.ImagePlan(size, plan, conditions.CellsCondition(lattice), seed)
+        return drawing_lib.ImagePlan(
+            size, plan, conditions.InterpolatedCondition(lattice, self._alone), seed
+        )
 
     def _require_embeddings(self, embedding: Any, name: str, axes: str) -> np.ndarray:
         found = np.asarray(embedding)
@@ -266,52 +274,53 @@ class Generator:
             )
         return found
 
-    def from_reference(
+    def plan_from_reference(
         self, read: conditions.ReadFn, size: tuple[int, int], *, seed: int = 0
-    ) -> drawing_lib.Drawing:
+    ) -> drawing_lib.ImagePlan:
         """What `redraw` draws, of a reference that may be larger than memory."""
         if self.config.sample.conditioning != "dense":
             grid = self.embed_all(read, size)
             spans = tuple(n * self.patch_px for n in grid.shape[:2])
-            return self.from_grid(grid, size=size, spans=spans, seed=seed)
+            return self.plan_from_grid(grid, size=size, spans=spans, seed=seed)
         plan, border = self.plan(size, seed), self.config.sample.windows.border
         embed = self.encoder.in_batches(self.chunk)
-        condition = conditions.Dense(
+        condition = conditions.DenseCondition(
             read, size, embed, self.patch_px, self.config.downsample_factor, border,
             self._alone,
         )  # fmt: skip
-        return drawing_lib.Drawing(size, plan, condition, seed)
+        return drawing_lib.ImagePlan(size, plan, condition, seed)
 
     def embed_all(self, read: conditions.ReadFn, size: tuple[int, int]) -> arrays.EmbeddingGrid:
         """The grid of embeddings of a reference, row by row of cells; those that cross its right
         or lower border are mirrored there."""
         rows, cols = (-(-px // self.patch_px) for px in size)
         factor = self.config.downsample_factor
-        dense = conditions.Dense(read, size, self.encoder, self.patch_px, factor)
+        dense = conditions.DenseCondition(read, size, self.encoder, self.patch_px, factor)
         corner = lambda row: np.stack([np.full(cols, row), np.arange(cols)], 1) * self.config.window
         return np.stack([dense(corner(row)) for row in range(rows)])
 
     def started(
-        self, drawing: drawing_lib.Drawing, start: drawing_lib.Start
-    ) -> drawing_lib.Drawing:
+        self, drawing: drawing_lib.ImagePlan, start: drawing_lib.InitImage
+    ) -> drawing_lib.ImagePlan:
         """The drawing, begun from an image at the noise of the solver's first step.
 
         Raises ValueError for an image or a mask of another size.
         """
         image = arrays.require_rgb(start.image, "start.image", tuple(drawing.size))
-        if start.keep is not None and start.keep.shape != tuple(drawing.size):
+        if start.keep_mask is not None and start.keep_mask.shape != tuple(drawing.size):
             raise ValueError(
-                f"start.keep must be {drawing.size} px like the drawing, got {start.keep.shape}"
+                f"start.keep_mask must be {drawing.size} px like the drawing, got "
+                f"{start.keep_mask.shape}"
             )
         canvas = drawing.plan.canvas
         latents = self._encoder_of_images(self.autoencoder.params, image, canvas)
         keep = None
-        if start.keep is not None:
-            keep = encode.keep_of(start.keep, canvas, self.config.downsample_factor)
+        if start.keep_mask is not None:
+            keep = encode.keep_of(start.keep_mask, canvas, self.config.downsample_factor)
             latents = latents * (keep[..., None] > 0) if start.blank else latents
-        return dataclasses.replace(drawing, given=sampler.Given(latents, keep))
+        return dataclasses.replace(drawing, given=sampler.InitLatents(latents, keep))
 
-    def draw(self, drawing: drawing_lib.Drawing) -> drawing_lib.LargeImage:
+    def draw(self, drawing: drawing_lib.ImagePlan) -> drawing_lib.LargeImage:
         """The image of a drawing, in memory."""
         began = time.monotonic()
         key = rng.stream(drawing.seed, "sample/canvas")
@@ -324,7 +333,7 @@ class Generator:
         return drawing_lib.LargeImage(image, self.mpp, forwards, decodes, seconds)
 
     def strips(
-        self, drawing: drawing_lib.Drawing, state: programs.State
+        self, drawing: drawing_lib.ImagePlan, state: programs.State
     ) -> Iterator[arrays.ImageUint8]:
         """The image of a canvas from top to bottom, of exactly the size of the drawing."""
         (height, width), plan = drawing.size, drawing.plan
@@ -360,7 +369,7 @@ class Generator:
 
     def _alone(self, embedding: np.ndarray) -> np.ndarray:
         """The condition of windows that are one cell each."""
-        return cells.alone(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
+        return cells.single_cell(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
 
     def variations(
         self, patch: arrays.ImageUint8, count: int = 4, *, seed: int = 0
@@ -425,7 +434,7 @@ class Generator:
         """Draws canvases."""
         canvas = field.CanvasConfig(
             self.autoencoder.config.chosen.latent_channels,
-            self.config.sample.dtype,
+            self.config.sample.canvas_dtype,
             self._mesh,
             self.config.sample.split,
         )
@@ -434,10 +443,12 @@ class Generator:
     @functools.cached_property
     def chunk(self) -> int:
         """Windows evaluated together."""
-        if self.config.sample.chunk:
-            return self.config.sample.chunk
-        alive = chunk.alive_bytes(jax.make_jaxpr(self._x0_hat)(*self._window_shapes(1)).jaxpr)
-        return chunk.fitting(alive) * (self._mesh.size if self._mesh else 1)
+        if self.config.sample.window_batch:
+            return self.config.sample.window_batch
+        alive = memory_estimate.peak_live_bytes(
+            jax.make_jaxpr(self._x0_hat)(*self._window_shapes(1)).jaxpr
+        )
+        return memory_estimate.max_windows(alive) * (self._mesh.size if self._mesh else 1)
 
     def window_program(self, count: int | None = None) -> drawing_lib.Program:
         """The network on one window, without guidance; or on `count` with it."""

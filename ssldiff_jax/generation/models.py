@@ -21,7 +21,7 @@ class Models:
     autoencoder: autoencoder.TrainedAutoencoder
     denoiser: conditioning.Denoiser
     params: Any
-    prior: prior_sampler.GridPrior | None = None
+    prior: prior_sampler.PriorSampler | None = None
 
     @classmethod
     def of_run(cls, context: stage.Context, step: int | None = None) -> "Models":
@@ -30,7 +30,7 @@ class Models:
         imported = bool(context.config.embeddings.source)
         encoder_ = None if imported else artifacts.load_encoder(context)
         trained = (context.folder("prior") / "results.json").exists()
-        prior = prior_sampler.GridPrior.of_run(context) if trained else None
+        prior = prior_sampler.PriorSampler.of_run(context) if trained else None
         return cls(encoder_, artifacts.load_autoencoder(context), denoiser, params, prior)
 
     @classmethod

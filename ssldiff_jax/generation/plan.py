@@ -73,23 +73,23 @@ class LargeImage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class InitImage:
     """An image to begin from instead of noise alone.
 
     Attributes:
         image: as large as the drawing.
-        keep: where the image stays, from 0 to 1; None draws all of it anew, from the image at the
-            noise of the solver's first step (`sample.solver.t_start`).
+        keep_mask: where the image stays, from 0 to 1; None draws all of it anew, from the image at
+            the noise of the solver's first step (`sample.solver.t_start`).
         blank: whether what does not stay begins from noise alone.
     """
 
     image: arrays.ImageUint8
-    keep: Float[np.ndarray, "H W"] | None = None
+    keep_mask: Float[np.ndarray, "H W"] | None = None
     blank: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawing:
+class ImagePlan:
     """A large image before it is drawn: its size in px, where windows lie, what conditions them,
     the seed of its noise, and the latents it begins from."""
 
@@ -97,7 +97,7 @@ class Drawing:
     plan: windows.WindowPlan
     condition: conditions.ConditionFn
     seed: int
-    given: sampler.Given | None = None
+    given: sampler.InitLatents | None = None
 
 
 class Program(NamedTuple):

@@ -27,7 +27,7 @@ _CHUNK = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class PriorRequest:
     """What a grid shall be: a text, parts of labels (0…1), and numbers in their own units; what
     is left out is free."""
 
@@ -39,11 +39,11 @@ class Asked:
         return bool(self.text or self.labels or self.numbers)
 
 
-ANYTHING = Asked()
+UNCONDITIONAL = PriorRequest()
 
 
 @dataclasses.dataclass(frozen=True)
-class GridPrior:
+class PriorSampler:
     """Draws grids.
 
     Attributes:
@@ -65,7 +65,7 @@ class GridPrior:
     text: text_lib.PhraseEncoder | clip_texts.PairTexts | None
 
     @classmethod
-    def of_run(cls, context: stage.Context) -> "GridPrior":
+    def of_run(cls, context: stage.Context) -> "PriorSampler":
         """The prior of a work directory."""
         section, folder = context.config.prior, context.folder("grids")
         told = atomic.read_json(folder / "spec.json")
@@ -79,7 +79,7 @@ class GridPrior:
             region_labels.text_encoder(section.conditions),
         )
 
-    def condition(self, asked: Asked) -> Float[np.ndarray, "1 E"]:
+    def condition(self, asked: PriorRequest) -> Float[np.ndarray, "1 E"]:
         """What is asked for, as the network is told it.
 
         Raises ValueError for labels, numbers or a text that it does not know.
@@ -114,7 +114,7 @@ class GridPrior:
     ) -> Float[np.ndarray, "N k k D"]:
         """A grid of the size it was trained with for each condition."""
         found = []
-        spec, condition = self.spec.narrowed(condition)
+        spec, condition = self.spec.restrict(condition)
         draw = self._grids(spec)
         for start in range(0, len(condition), _CHUNK):
             batch = condition[start : start + _CHUNK].astype(np.float32)
@@ -125,7 +125,7 @@ class GridPrior:
 
     def draw(
         self,
-        asked: Asked,
+        asked: PriorRequest,
         cells: tuple[int, int],
         *,
         seed: int = 0,
@@ -142,14 +142,14 @@ class GridPrior:
         """
         side, dim = self.side, len(self.white.mean)
         canvas = tuple(max(n, side) for n in cells)
-        spec, base = self.spec.narrowed(self.condition(asked))
+        spec, base = self.spec.restrict(self.condition(asked))
         draws = self._sampler(spec, temperature)
         plan = self._plan(canvas, len(draws.table.t), seed)
 
         def told(corners: np.ndarray) -> np.ndarray:
             found = np.repeat(base, len(corners), axis=0)
             if asked:
-                place = conditions.Place.of_cells(corners, cells)
+                place = conditions.GridPosition.of_cells(corners, cells)
                 found[:, : place.shape[1]] = place
             return found
 
@@ -158,9 +158,9 @@ class GridPrior:
             white, stay = np.zeros((*canvas, dim), np.float32), np.zeros(canvas, np.float32)
             here = np.s_[: cells[0], : cells[1]]
             white[here], stay[here] = self.white.apply(known), keep
-            given = sampler.Given(white * stay[..., None], stay)
+            given = sampler.InitLatents(white * stay[..., None], stay)
         elif temperature != 1:
-            given = sampler.Given(np.zeros((*canvas, dim), np.float32))
+            given = sampler.InitLatents(np.zeros((*canvas, dim), np.float32))
         drawn = draws(self.params, plan, told, rng.stream(seed, "prior/canvas"), given)
         return self.white.undo(np.asarray(drawn)[: cells[0], : cells[1]])
 

@@ -11,12 +11,12 @@ from ssldiff_jax.sampler import conditions
 
 def drawing_of(
     model: generator.Generator, reference: artifacts.Reference, *, seed: int
-) -> drawing_lib.Drawing:
+) -> drawing_lib.ImagePlan:
     """A region to draw again, conditioned as the config says."""
     if model.config.sample.conditioning == "dense":
         read = conditions.array_reader(reference.image)
-        return model.from_reference(read, reference.image.shape[:2], seed=seed)
-    return model.from_grid(reference.grid, seed=seed)
+        return model.plan_from_reference(read, reference.image.shape[:2], seed=seed)
+    return model.plan_from_grid(reference.grid, seed=seed)
 
 
 def page(

@@ -19,7 +19,7 @@ from ssldiff_jax.evaluation.metrics import seams
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
 from ssldiff_jax.generation import plan as drawing_lib
-from ssldiff_jax.sampler import chunk, programs, sampler
+from ssldiff_jax.sampler import memory_estimate, programs, sampler
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import checkpoint, hosts, logs, stopwatch
 
@@ -74,7 +74,7 @@ class Cost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class LargeImageRender:
     """One drawing on its way into `folder/name.png`, `.tif` …
 
     Attributes:
@@ -83,7 +83,7 @@ class Job:
     """
 
     model: generator.Generator
-    drawing: drawing_lib.Drawing
+    drawing: drawing_lib.ImagePlan
     folder: pathlib.Path
     name: str
     formats: tuple[str, ...]
@@ -114,7 +114,7 @@ class Job:
             }  # fmt: skip
             atomic.write_json(done, facts)
             shutil.rmtree(self._between)
-        hosts.meet(self.name)
+        hosts.barrier(self.name)
         return atomic.read_json(done)
 
     def _write_files(self) -> None:
@@ -150,7 +150,7 @@ class Job:
         model, plan = self.model, self.drawing.plan
         key = rng.stream(self.drawing.seed, "sample/canvas")
         state = model.sampler.start(plan, key, self.drawing.given)
-        place, total = sampler.BEGINNING, model.sampler.num_chunks(plan)
+        place, total = sampler.START, model.sampler.num_chunks(plan)
         most = model.sampler.layout(plan).num_bytes
         saves = checkpoint.CanvasCheckpoints(self._between / "canvas", most)
         if saves.latest is not None:
@@ -159,11 +159,13 @@ class Job:
         start = model.sampler.chunks_before(plan, place)
         progress = logs.Progress(self.name, total, start=start)
         last = time.monotonic()
-        walk = model.sampler.walk(model.placed[0], plan, self.drawing.condition, key, state, place)
+        walk = model.sampler.iterate(
+            model.placed[0], plan, self.drawing.condition, key, state, place
+        )
         for state, place in walk:
             jax.block_until_ready(state.x0)
             progress.update()
-            if hosts.agreed(time.monotonic() - last > 60 * self._minutes):
+            if hosts.broadcast_first(time.monotonic() - last > 60 * self._minutes):
                 saves.save(
                     model.sampler.chunks_before(plan, place), _arrays(state), place._asdict()
                 )
@@ -172,11 +174,11 @@ class Job:
         saves.close()
         return state
 
-    def _restored(self, saves, state) -> tuple[programs.State, sampler.Place]:
+    def _restored(self, saves, state) -> tuple[programs.State, sampler.Position]:
         found, place = saves.restore(_arrays(state))
         history = tuple(found["history"][str(i)] for i in range(len(state.history)))
         state = state._replace(x=found["x"], x0=found["x0"], history=history)
-        return state, sampler.Place(**place)
+        return state, sampler.Position(**place)
 
     def _write_pixels(self, state: programs.State) -> None:
         """Decode row by row of tiles into a file of raw pixels."""
@@ -198,11 +200,12 @@ class Job:
                 f"{self.name}, got {free / 1e9:.2f} GB free"
             )
         shards = self.model.sampler.canvas.shards
-        free = chunk.free_bytes()
+        free = memory_estimate.free_bytes()
         if free < cost.canvas_bytes / shards:
             raise ValueError(
                 f"a device must hold {cost.canvas_bytes / shards / 1e9:.2f} GB of the canvas of "
-                f"{self.name}, got {free / 1e9:.2f} GB free; sample.dtype=bfloat16 halves it, "
+                f"{self.name}, got {free / 1e9:.2f} GB free; sample.canvas_dtype=bfloat16 halves "
+                "it, "
                 "sample.split=rows shares it between devices"
             )
 
@@ -234,7 +237,7 @@ def _flops(program: drawing_lib.Program) -> float:
 
 
 def _alive(program: drawing_lib.Program) -> int:
-    return chunk.alive_bytes(jax.make_jaxpr(program.run)(*program.shapes).jaxpr)
+    return memory_estimate.peak_live_bytes(jax.make_jaxpr(program.run)(*program.shapes).jaxpr)
 
 
 def _seconds(program: drawing_lib.Program) -> float:

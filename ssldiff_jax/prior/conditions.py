@@ -42,7 +42,7 @@ class ConditionSpec:
         `place` is where a grid lies in what the condition describes."""
         labels, numbers, tokens = len(self.labels), len(self.numbers), self.text_phrases
         return {
-            "place": len(Place.UNTOLD),
+            "place": len(GridPosition.UNTOLD),
             "labels_known": labels,
             "labels": labels,
             "numbers_known": numbers,
@@ -80,7 +80,7 @@ class ConditionSpec:
         Raises ValueError for another number of labels, values or tokens than the prior knows.
         """
         found = {name: np.zeros((count, size), np.float32) for name, size in self.sizes.items()}
-        found["place"][:] = Place.UNTOLD if place is None else place
+        found["place"][:] = GridPosition.UNTOLD if place is None else place
         for name, values in (("labels", labels), ("numbers", numbers)):
             if values is None:
                 continue
@@ -94,7 +94,7 @@ class ConditionSpec:
             found["text"][:] = (text * text_known[..., None]).reshape(count, -1)
         return np.concatenate(list(found.values()), axis=1)
 
-    def only(self, condition: Float[np.ndarray, "B E"], kind: str) -> Float[np.ndarray, "B E"]:
+    def keep_only(self, condition: Float[np.ndarray, "B E"], kind: str) -> Float[np.ndarray, "B E"]:
         """Conditions that say one kind of thing alone."""
         kept = {
             name: value if name == "place" or name.removesuffix("_known") == kind else 0 * value
@@ -102,7 +102,7 @@ class ConditionSpec:
         }
         return np.concatenate(list(kept.values()), axis=1)
 
-    def narrowed(
+    def restrict(
         self, condition: Float[np.ndarray, "B E"]
     ) -> tuple["ConditionSpec", Float[np.ndarray, "B n"]]:
         """A spec of only what these conditions speak of, with texts no longer than theirs, and the
@@ -148,7 +148,7 @@ class ConditionSpec:
         return values
 
 
-class Place:
+class GridPosition:
     """Where a grid lies in what a condition describes: top, left, height and width of a cell, in
     parts of the whole."""
 
@@ -168,8 +168,8 @@ class DropRates:
     is always left; and noise on the vectors of phrases, so that others of their meaning are
     understood."""
 
-    everything: float
-    each: float
+    all: float
+    kind: float
     text_noise: float
 
     def __call__(
@@ -194,7 +194,7 @@ class DropRates:
             kind = name.removesuffix("_known")
             if kind in kept:
                 parts[name] = jnp.where(kept[kind][:, None], value, 0)
-        told = chance[:, 0] >= self.everything
+        told = chance[:, 0] >= self.all
         return jnp.where(told[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
 
 

@@ -127,7 +127,7 @@ class GridDenoiser(nn.Module):
         change = time + nn.Dense(c.width, name="summary")(summary)
 
         x = nn.Dense(c.width, name="cell_in")(x_t.reshape(count, rows * cols, dim))
-        place = waves(parts["place"], rows, cols).astype(x_t.dtype)
+        place = fourier_features(parts["place"], rows, cols).astype(x_t.dtype)
         x = x + nn.Dense(c.width, name="place")(place)
         angles = grid_angles(rows, cols, c.width // c.num_heads)
         for i in range(c.depth):
@@ -162,7 +162,9 @@ def rotate(
     return jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
 
 
-def waves(place: Float[arrays.AnyArray, "B 4"], rows: int, cols: int) -> Float[jax.Array, "B L 18"]:
+def fourier_features(
+    place: Float[arrays.AnyArray, "B 4"], rows: int, cols: int
+) -> Float[jax.Array, "B L 18"]:
     """Sines and cosines of where each cell's centre lies in what is described, and the size of a
     cell; zeros where the place is not told."""
     row, col = np.divmod(np.arange(rows * cols), cols)

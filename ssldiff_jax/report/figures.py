@@ -17,7 +17,7 @@ def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
     known = {**metrics, **_derived(metrics)}
     figures = []
     for row in goals.ROWS:
-        values = {eye: [at(known, key) for key in getattr(row, eye)] for eye in goals.EYES}
+        values = {eye: [at(known, key) for key in getattr(row, eye)] for eye in goals.ENCODERS}
         values = {eye: found for eye, found in values.items() if found and found[0] is not None}
         if values:
             missed = [eye for eye, found in values.items() if not row.aim(eye).is_met(found)]
@@ -120,7 +120,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     texts = {row.name: row.text for row in goals.ROWS}
     lines = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
     for figure in found["figures"]:
-        cells = [_cell(figure, eye, texts.get(figure["name"])) for eye in goals.EYES]
+        cells = [_cell(figure, eye, texts.get(figure["name"])) for eye in goals.ENCODERS]
         lines.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
     seconds = ", ".join(f"{name} {cost['seconds']:.0f}" for name, cost in found["stages"].items())
     table = "\n".join(lines)
@@ -137,7 +137,7 @@ def lines(found: Mapping[str, Any], count: int) -> list[str]:
     for figure in known[:count]:
         cells = [
             f"{cell} by the {eye}"
-            for eye in goals.EYES
+            for eye in goals.ENCODERS
             if (cell := _cell(figure, eye, texts[figure["name"]]))
         ]
         aim = "" if figure["goal"] == str(goals.Goal()) else f" (goal {figure['goal']})"

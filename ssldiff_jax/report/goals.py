@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-EYES = ("encoder", "judge")
+ENCODERS = ("encoder", "judge")
 MISSED = "✗ "
 
 
@@ -96,7 +96,7 @@ def _both(*keys: str) -> dict[str, tuple[str, ...]]:
 
 def _networks(*keys: str) -> dict[str, tuple[str, ...]]:
     """Figures by network of features."""
-    return {eye: tuple(key.format(eye) for key in keys) for eye in EYES}
+    return {eye: tuple(key.format(eye) for key in keys) for eye in ENCODERS}
 
 
 def _means(key: str) -> tuple[str, ...]:

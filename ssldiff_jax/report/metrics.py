@@ -20,7 +20,7 @@ _PIXELS = ("layout_correlation", "seams", "rings")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
 _VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked")
 """Of encoders too, None of those that were trained before they were measured."""
-_NO_STEPS = ("report", "draw", "variations", "sweep", "watch", "compare", "study", "export",
+_NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "study", "export",
              "verify", "compile", "bench")  # fmt: skip
 """An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives

@@ -197,14 +197,14 @@ def _tables(plan: Plan) -> Iterator[str]:
 
 def _asked(plan: Plan) -> Iterator[str]:
     """Drawings of what no prior has learnt, as far as the prior's own words tell it."""
-    asked, grids = plan.context.config.draw.asked, plan.context.folder("grids")
-    if "draw" not in plan.stages or not asked.is_grid:
+    asked, grids = plan.context.config.generate.prior, plan.context.folder("grids")
+    if "generate" not in plan.stages or not asked.is_grid:
         return
-    if not plan.context.config.draw.size or plan.context.config.draw.reference:
+    if not plan.context.config.generate.size or plan.context.config.generate.reference:
         yield (
-            "what is asked for must come with config.draw.size=(height,width) and no "
-            f"draw.reference, got size={plan.context.config.draw.size} and "
-            f"reference={plan.context.config.draw.reference!r}"
+            "what is asked for must come with config.generate.size=(height,width) and no "
+            f"generate.reference, got size={plan.context.config.generate.size} and "
+            f"reference={plan.context.config.generate.reference!r}"
         )
     if (grids / "spec.json").exists():
         spec = artifacts.condition_spec(atomic.read_json(grids / "spec.json")["spec"])

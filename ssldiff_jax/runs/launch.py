@@ -76,7 +76,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
         about = {"versions": environment.versions(), "machine": machine}
         atomic.write_json(workdir / "environment.json", about)
 
-    hosts.first_alone("writing to the workdir", write)
+    hosts.on_first_host("writing to the workdir", write)
     runner.run_stages(table, context, chosen, force)
     if "patches" not in chosen:
         return None

@@ -138,19 +138,19 @@ class Sample:
         """What each shows, or was recorded as. Raises ConfigError where records hold nothing."""
         if labels == "recorded":
             return recorded(self.source, self.places[:, 0].tolist())
-        measure = Measure.of_run(self.source.context, labels)
+        measure = PixelLabels.of_run(self.source.context, labels)
         return [measure.most(self.patch(index)) for index in range(len(self))]
 
 
 @dataclasses.dataclass(frozen=True)
-class Measure:
+class PixelLabels:
     """What squares of a run show, whatever its prior is told."""
 
     name: measures.Name
-    regions: region_labels.RegionConditions
+    regions: region_labels.RegionLabels
 
     @classmethod
-    def of_run(cls, context: stage.Context, name: measures.Name) -> "Measure":
+    def of_run(cls, context: stage.Context, name: measures.Name) -> "PixelLabels":
         """That of a name, on the slides of a run."""
         config = context.config
         nothing = dict.fromkeys(("labels", "numbers", "captions", "text_encoder"), "")
@@ -158,7 +158,7 @@ class Measure:
         prior = dataclasses.replace(config.prior, conditions=asked)
         config = dataclasses.replace(config, prior=prior)
         context = dataclasses.replace(context, config=config)
-        return cls(name, region_labels.RegionConditions(context))
+        return cls(name, region_labels.RegionLabels(context))
 
     def shown(self, square: plan.Square, pixels: arrays.ImageUint8) -> Float[np.ndarray, "K"]:
         """The part of every class of pixels in a square."""

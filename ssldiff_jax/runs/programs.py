@@ -26,7 +26,7 @@ COUNTED = 8
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class AbstractCall:
     """A jitted function and the shapes of its arguments.
 
     Attributes:
@@ -42,7 +42,9 @@ class Program:
     flops: tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-def of_training(name: str, config: run_config.RunConfig, mesh: Mesh, batch_size: int) -> Program:
+def of_training(
+    name: str, config: run_config.RunConfig, mesh: Mesh, batch_size: int
+) -> AbstractCall:
     """The step of a stage that trains; `batch_size` 0 is the config's.
 
     Raises ValueError for a batch that the mesh does not divide.
@@ -59,7 +61,7 @@ def _training(
     train: loop.TrainConfig,
     config: run_config.RunConfig,
     mesh: Mesh,
-) -> Program:
+) -> AbstractCall:
     batch = lambda count: batch(example, count)
     mesh_lib.require_divides(train.batch_size, mesh, train.compute.accumulate)
     tx = train.optimizer.transform(train.num_steps or 1)
@@ -71,7 +73,7 @@ def _training(
     def gradient(params, extra, batch, key):
         return jax.grad(task.loss, has_aux=True)(params, params, extra, batch, key)
 
-    return Program(
+    return AbstractCall(
         parallel.jit_step(update, shardings, mesh),
         (state, batch(train.batch_size), key),
         sum(leaf.size for leaf in jax.tree.leaves(state.params)),
@@ -80,7 +82,7 @@ def _training(
     )
 
 
-def flops_of_one(counted: Program) -> float | None:
+def flops_of_one(counted: AbstractCall) -> float | None:
     """FLOPs of the model for one example or window, without what is computed twice."""
     function, args = counted.flops
     cost = jax.jit(function).lower(*args).cost_analysis() or {}
@@ -169,8 +171,8 @@ class _FrozenShapes:
     def loss(self, *args):
         return self.task.loss(*args)
 
-    def settle(self, params, extra):
-        return self.task.settle(params, extra)
+    def post_update(self, params, extra):
+        return self.task.post_update(params, extra)
 
 
 def _encoder(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:

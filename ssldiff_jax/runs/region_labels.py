@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Told:
+class RegionAnnotation:
     """What a region is told to be: values of labels and of numbers (NaN: nothing), a caption."""
 
     labels: np.ndarray
@@ -35,7 +35,7 @@ class Told:
     """The region itself, where it stands for a caption."""
 
 
-class RegionConditions:
+class RegionLabels:
     """Conditions of the regions of a run."""
 
     def __init__(self, context: stage.Context):
@@ -86,7 +86,7 @@ class RegionConditions:
         pixels: arrays.ImageUint8 | None,
         generator: np.random.Generator,
         phrasing: captions.Phrasing,
-    ) -> Told:
+    ) -> RegionAnnotation:
         """What one region is told to be; `pixels` may be None where none are needed
         (`see_pixels`)."""
         case = self._case(region.square.slide)
@@ -99,9 +99,11 @@ class RegionConditions:
             if self._asked.captions == "measured":
                 names = measures.CLASSES[self._asked.measure]
                 said = captions.caption(names, parts, generator, phrasing)
-        return Told(labels, numbers, said, pixels if self._asked.captions == "images" else None)
+        return RegionAnnotation(
+            labels, numbers, said, pixels if self._asked.captions == "images" else None
+        )
 
-    def pack(self, told: Sequence[Told], places: np.ndarray) -> np.ndarray:
+    def pack(self, told: Sequence[RegionAnnotation], places: np.ndarray) -> np.ndarray:
         """The condition vectors of regions, of which grids at `places` are looked at."""
         spec, packed = self.spec, {"place": places}
         if spec.labels:
@@ -190,7 +192,7 @@ def _names(context: stage.Context) -> Mapping[int, str]:
 
 
 def text_encoder(
-    asked: prior_config.AskedConfig,
+    asked: prior_config.ConditionSourcesConfig,
 ) -> text_lib.PhraseEncoder | clip_texts.PairTexts | None:
     """What reads captions, where there are any."""
     if not asked.text_encoder:

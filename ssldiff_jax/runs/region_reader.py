@@ -26,7 +26,7 @@ class Seen:
 
     cells: UInt8[np.ndarray, "N s s 3"]
     place: Float[np.ndarray, "1 4"]
-    told: region_labels.Told
+    told: region_labels.RegionAnnotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RegionReader:
     """Reads regions of a table."""
 
     table: mosaic.RegionTable
-    conditions: region_labels.RegionConditions
+    conditions: region_labels.RegionLabels
     phrasing: captions.Phrasing
 
     def batches(
@@ -60,7 +60,7 @@ class RegionReader:
         generator = np.random.default_rng([table.seed, number])
         told = self.conditions.of(region, whole, generator, self.phrasing)
         corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
-        place = conditions.Place.of_cells(corner, size)
+        place = conditions.GridPosition.of_cells(corner, size)
         return Seen(patch_grid.cut_cells(grid, px), place, told)
 
 
@@ -79,7 +79,7 @@ def regions_of(context: stage.Context, split: str) -> mosaic.RegionTable:
         section.count if split == "train" else section.count_test,
         config.data.crops.patch_px,
         grid_side(context),
-        section.most_cells if split == "train" and grid_side(context) > 1 else grid_side(context),
+        section.max_cells if split == "train" and grid_side(context) > 1 else grid_side(context),
         config.data.crops.dihedral and split == "train",
         config.seed + (split == "test"),
     )

@@ -188,10 +188,10 @@ def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -
     if changed:
         what = "; ".join(provenance.changes(table, name, working)[:4]) or changed
         _LOG.warning("what was begun in %s gives way (%s)", working.folder(name), what)
-    hosts.meet(f"{name} was looked at beside its place")
+    hosts.barrier(f"{name} was looked at beside its place")
     if changed and hosts.is_first():
         anew.clear(name, working)
-    hosts.meet(f"{name} may begin beside its place")
+    hosts.barrier(f"{name} may begin beside its place")
 
 
 def _make(
@@ -221,23 +221,23 @@ def _make(
     except stage_lib.FoundError as found:
         keep(found.facts)
         raise
-    hosts.meet(f"{name} was worked on")  # a folder moves when no host writes into it
+    hosts.barrier(f"{name} was worked on")  # a folder moves when no host writes into it
     keep(facts)
-    hosts.meet(f"{name} is done")
+    hosts.barrier(f"{name} is done")
 
 
 def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
     with shortage.told(name, stage, context):
         if stage.on == "all":
             return stage.run(context)
-        return hosts.first_alone(f"stage {name}", lambda: stage.run(_alone(context)))
+        return hosts.on_first_host(f"stage {name}", lambda: stage.run(_alone(context)))
 
 
 def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
     """Note what a stage depends on, unless it was begun before."""
     folder = context.folder(name)
     was_begun = (folder / "stage.json").exists()
-    hosts.meet(f"{name} was looked at")
+    hosts.barrier(f"{name} was looked at")
     _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
     if was_begun:
         return
@@ -246,7 +246,7 @@ def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> Non
     if hosts.is_first():
         anew.note_bucket(name, context)
         record.begin(table, name, context)
-    hosts.meet(f"{name} is begun")
+    hosts.barrier(f"{name} is begun")
 
 
 def _require_no_checkpoints(name: str, context: stage_lib.Context) -> None:

@@ -24,7 +24,7 @@ def each_shard(
     for number in missing:
         write(number, progress)
     progress.close()
-    hosts.meet(f"{name} are written")
+    hosts.barrier(f"{name} are written")
 
 
 def records_of(

@@ -70,7 +70,7 @@ class Lattice:
 
 
 @dataclasses.dataclass(frozen=True)
-class Interpolated:
+class InterpolatedCondition:
     """The embedding between the cells of a grid, as if every window were a cell.
 
     `alone` turns embeddings into conditions, where the denoiser is told more than one.
@@ -84,7 +84,7 @@ class Interpolated:
 
 
 @dataclasses.dataclass(frozen=True)
-class Touched:
+class CellsCondition:
     """The 2×2 cells that a window touches, each with its place: nothing between cells is asked."""
 
     lattice: Lattice
@@ -92,7 +92,7 @@ class Touched:
     def __call__(self, corners: Corners) -> Conditions:
         lattice = self._of_windows
         first = np.floor_divide(corners, lattice.window)
-        place = cells.touched_places(first - corners / lattice.window)
+        place = cells.cell_offsets(first - corners / lattice.window)
         at = first[:, None] + np.stack(np.meshgrid([0, 1], [0, 1], indexing="ij"), -1).reshape(4, 2)
         size = np.array(lattice.grid.shape[:2])
         at = at % size if lattice.border == "wrap" else np.clip(at, 0, size - 1)
@@ -104,7 +104,7 @@ class Touched:
 
 
 @dataclasses.dataclass(frozen=True)
-class Dense:
+class DenseCondition:
     """The reference embedded at the very place of every window, mirrored (or going round) beyond
     its border.
 

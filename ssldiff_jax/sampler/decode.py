@@ -107,8 +107,8 @@ class TiledDecoder:
         return tuple(windows.covering_starts(length, tile, stride) for length in size)
 
     @functools.cached_property
-    def _spread(self) -> data_parallel.Spread:
-        return data_parallel.Spread(self.decode, self.mesh)
+    def _spread(self) -> data_parallel.DataParallel:
+        return data_parallel.DataParallel(self.decode, self.mesh)
 
     def _weights(self, tile: int) -> np.ndarray:
         """Weights of a tile's pixels; never zero, so that every pixel has one."""

@@ -105,7 +105,7 @@ class Layout:
         blocks = jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
         return jnp.moveaxis(blocks, 0, 1).reshape(self.window, -1, shape[-1])
 
-    def refresh(self, x: Stored) -> Stored:
+    def exchange_halo(self, x: Stored) -> Stored:
         """Bring ghosts and halos of an array up to date."""
         w, edge = self.window, self.cols * self.window
         x = x.at[:, edge:].set(x[:, :w])
@@ -117,7 +117,7 @@ class Layout:
         back = [(i + 1, i) for i in range(self.config.shards - 1)]
         return x.at[self.shard_rows :].set(jax.lax.ppermute(x[:w], AXIS, back))
 
-    def fold(self, total: Stored) -> Stored:
+    def reduce_halo(self, total: Stored) -> Stored:
         """Add what windows left in ghosts and halos to the pixels that those stand for."""
         w, edge = self.window, self.cols * self.window
         if self.halo:
@@ -128,7 +128,7 @@ class Layout:
         total = total.at[:w].add(jnp.where(self._shard() == 0, ghost, 0))
         return total.at[:, :w].add(total[:, edge:])
 
-    def bands(self, step: Callable, changed: tuple, read: tuple = ()) -> tuple:
+    def map_row_blocks(self, step: Callable, changed: tuple, read: tuple = ()) -> tuple:
         """Replace arrays one row of blocks after the other, so that nothing but one row is held
         twice: `step` takes the row's number in the field, and in float32 its slices of what is
         changed and of what is only read; it returns the former anew."""

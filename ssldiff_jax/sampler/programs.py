@@ -66,9 +66,9 @@ class Programs:
                 return (noise,)
             return (table.alpha_start * given[0] + table.sigma_start * noise,)
 
-        (x,) = layout.bands(fill, (blank(),), () if known is None else (known,))
+        (x,) = layout.map_row_blocks(fill, (blank(),), () if known is None else (known,))
         history = tuple(blank() for _ in range(table.history.shape[1]))
-        return State(layout.refresh(x), blank(), history, known, keep)
+        return State(layout.exchange_halo(x), blank(), history, known, keep)
 
     def _denoise(self, params, x, total, corners, shares, condition, t) -> jax.Array:
         """The sum of x0_hat with the windows of a chunk added."""
@@ -104,12 +104,12 @@ class Programs:
             x, history = solvers.advance(row, x, x0, history, noise)
             return (x, jnp.zeros_like(x0), *history)
 
-        total = layout.fold(state.x0)
+        total = layout.reduce_halo(state.x0)
         given = (state.known, state.keep) if state.keep is not None else ()
-        x, total, *history = layout.bands(band, (state.x, total, *state.history), given)
+        x, total, *history = layout.map_row_blocks(band, (state.x, total, *state.history), given)
         # What a halo held was added where it belongs.
         total = total.at[layout.shard_rows :].set(0) if layout.halo else total
-        return State(layout.refresh(x), total, tuple(history), state.known, state.keep)
+        return State(layout.exchange_halo(x), total, tuple(history), state.known, state.keep)
 
     def _spread(self, x: jax.Array) -> jax.Array:
         """Windows of a chunk over the devices."""

@@ -24,23 +24,23 @@ from ssldiff_jax.sampler import field as field_lib
 from ssldiff_jax.sampler import programs as programs_lib
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """How far a run is: the solver step, and its chunk that comes next."""
 
     step: int
     chunk: int
 
 
-BEGINNING = Place(0, 0)
+START = Position(0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Given:
+class InitLatents:
     """Latents (H, W, C) that a canvas starts from, at the noise of the solver's first step, and
     how much of them stays: keep (H, W) from 0 to 1."""
 
     latents: Float[np.ndarray, "H W C"]
-    keep: Float[np.ndarray, "H W"] | None = None
+    keep_mask: Float[np.ndarray, "H W"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class GridSampler:
         plan: windows.WindowPlan,
         condition: conditions.ConditionFn,
         key: arrays.Key,
-        given: Given | None = None,
+        given: InitLatents | None = None,
     ) -> arrays.Canvas:
         """A canvas, whole and in float32."""
         state = self.run(params, plan, condition, key, given)
@@ -88,17 +88,17 @@ class GridSampler:
         plan: windows.WindowPlan,
         condition: conditions.ConditionFn,
         key: arrays.Key,
-        given: Given | None = None,
+        given: InitLatents | None = None,
     ) -> programs_lib.State:
         """The field after the last step."""
-        state, end = self.start(plan, key, given), Place(plan.num_steps, 0)
-        for reached, place in self.walk(params, plan, condition, key, state):
+        state, end = self.start(plan, key, given), Position(plan.num_steps, 0)
+        for reached, place in self.iterate(params, plan, condition, key, state):
             if place == end:
                 return reached
         raise ValueError("a plan must have at least one step, got none")
 
     def start(
-        self, plan: windows.WindowPlan, key: arrays.Key, given: Given | None = None
+        self, plan: windows.WindowPlan, key: arrays.Key, given: InitLatents | None = None
     ) -> programs_lib.State:
         """The field at the noise of the first step; of `given` latents, or noise alone."""
         layout = self.layout(plan)
@@ -106,18 +106,18 @@ class GridSampler:
         if given is not None:
             put = lambda a: self._put(layout, layout.store(a), split=True)
             known = put(given.latents)
-            keep = None if given.keep is None else put(given.keep[..., None])
+            keep = None if given.keep_mask is None else put(given.keep_mask[..., None])
         return self.programs(plan).start(_data(key), known, keep)
 
-    def walk(
+    def iterate(
         self,
         params: Any,
         plan: windows.WindowPlan,
         condition: conditions.ConditionFn,
         key: arrays.Key,
         state: programs_lib.State,
-        place: Place = BEGINNING,
-    ) -> Iterator[tuple[programs_lib.State, Place]]:
+        place: Position = START,
+    ) -> Iterator[tuple[programs_lib.State, Position]]:
         """Go on from `place`; yields the state after every chunk, and where it stands. A state
         that was yielded is gone with the next one.
 
@@ -139,9 +139,9 @@ class GridSampler:
                 x0 = programs.denoise(params, state.x, state.x0, *inputs, row["t"])
                 state = state._replace(x0=x0)
                 if i + 1 < len(chunks):
-                    yield state, Place(step, i + 1)
+                    yield state, Position(step, i + 1)
             state = programs.advance(state, row, key_data, np.int32(step))
-            yield state, Place(step + 1, 0)
+            yield state, Position(step + 1, 0)
 
     def rows(
         self,
@@ -164,9 +164,9 @@ class GridSampler:
 
     def num_chunks(self, plan: windows.WindowPlan) -> int:
         """Chunks of all steps."""
-        return self.chunks_before(plan, Place(plan.num_steps, 0))
+        return self.chunks_before(plan, Position(plan.num_steps, 0))
 
-    def chunks_before(self, plan: windows.WindowPlan, place: Place) -> int:
+    def chunks_before(self, plan: windows.WindowPlan, place: Position) -> int:
         """Chunks that are done at a place of a run."""
         layout = self.layout(plan)
         counts = (len(self._chunks(layout, plan, step)) for step in range(place.step))
@@ -213,7 +213,7 @@ class GridSampler:
         found = self._conditions(condition, plan.places(corners))
         local = corners % np.array([layout.shard_rows, layout.shape[1]])
         local = np.where(used[:, None], local, 0).astype(np.int32)
-        weights = plan.shares(of) * used[:, None, None].astype(np.float32)
+        weights = plan.window_weights(of) * used[:, None, None].astype(np.float32)
         return *(self._put(layout, a, split=True) for a in (local, weights)), found
 
     def _conditions(self, condition: conditions.ConditionFn, places: np.ndarray):

@@ -42,9 +42,9 @@ class WindowPlan:
         window: side of a window.
         rows: where each row of windows begins, at every step.
         cols: where each column of windows begins.
-        row_shares: weight of a window's rows among all windows that see them; the weight of a
+        row_weights: weight of a window's rows among all windows that see them; the weight of a
             pixel is that of its row times that of its column, and sums to 1 over windows.
-        col_shares: likewise of columns.
+        col_weights: likewise of columns.
         margin: pixels beyond every side of the canvas that continue the picture.
     """
 
@@ -53,8 +53,8 @@ class WindowPlan:
     window: int
     rows: Int[np.ndarray, "S N"]
     cols: Int[np.ndarray, "S M"]
-    row_shares: Float[np.ndarray, "N w"]
-    col_shares: Float[np.ndarray, "M w"]
+    row_weights: Float[np.ndarray, "N w"]
+    col_weights: Float[np.ndarray, "M w"]
     margin: int = 0
 
     @property
@@ -73,10 +73,10 @@ class WindowPlan:
         row, col = self._lines(numbers)
         return np.stack([self.rows[step, row], self.cols[step, col]], axis=1)
 
-    def shares(self, numbers: Numbers | None = None) -> Float[np.ndarray, "N 2 w"]:
+    def window_weights(self, numbers: Numbers | None = None) -> Float[np.ndarray, "N 2 w"]:
         """Row and column shares of windows, likewise."""
         row, col = self._lines(numbers)
-        return np.stack([self.row_shares[row], self.col_shares[col]], axis=1)
+        return np.stack([self.row_weights[row], self.col_weights[col]], axis=1)
 
     def borders(self, step: int) -> tuple[Borders, ...]:
         """Rows and columns of the canvas, in latent pixels, at which a window of a step begins or

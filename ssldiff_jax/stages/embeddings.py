@@ -26,14 +26,14 @@ _LOG = logging.getLogger(__name__)
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of embeddings."""
     if context.config.embeddings.source:
-        return hosts.first_alone("imported embeddings", lambda: _imported(context))
+        return hosts.on_first_host("imported embeddings", lambda: _imported(context))
     return _computed(context)
 
 
 def _computed(context: stage.Context) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
     model, config = artifacts.load_encoder(context), context.config.data.crops
-    of_batch = _of_cells if config.led_by == "cells" else _of_patches
+    of_batch = _of_cells if config.condition_on == "cells" else _of_patches
     length = context.config.denoiser.model(model.dim, context.config.num_cells).condition_dim
     source = artifacts.records(context, "train")
     table = artifacts.crop_table(context.config, source)
@@ -92,8 +92,8 @@ def _of_cells(
     """Conditions of crops: their cells' embeddings, and where these lie."""
     found = [crop.cells(record, config) for crop, record in batch]
     embedding = model(np.concatenate([patches for patches, _ in found]))
-    place = cells.touched_places(np.stack([corner for _, corner in found]))
-    return cells.pack(embedding.reshape(len(batch), cells.TOUCHED, -1), place)
+    place = cells.cell_offsets(np.stack([corner for _, corner in found]))
+    return cells.pack(embedding.reshape(len(batch), cells.CELLS_PER_WINDOW, -1), place)
 
 
 def _imported(context: stage.Context) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         # There is no encoder to embed neighbours with.
         return {"imported": context.config.embeddings.source}
     folder, model = context.folder("grids"), artifacts.load_encoder(context)
-    told = region_labels.RegionConditions(context)
+    told = region_labels.RegionLabels(context)
     work = {split: _Work(context, split, model, told) for split in _SPLITS}
     for split in work.values():
         split.table.require_some()
@@ -73,7 +73,7 @@ class _Work:
     context: stage.Context
     split: str
     model: encoder.Encoder
-    told: region_labels.RegionConditions
+    told: region_labels.RegionLabels
 
     @functools.cached_property
     def table(self) -> mosaic.RegionTable:
@@ -174,9 +174,9 @@ class _Work:
 def _whitening(work: _Work) -> whitening.Whitening:
     """What makes embeddings white, measured where it was not before."""
     path = work.context.folder("grids") / "whitening.npz"
-    if not hosts.agreed(path.exists()):
+    if not hosts.broadcast_first(path.exists()):
         shard_writing.each_shard(work.raw, "grids to measure", work.write_raw)
-        hosts.first_alone("measuring what makes grids white", lambda: _measure(work, path))
+        hosts.on_first_host("measuring what makes grids white", lambda: _measure(work, path))
     return whitening.Whitening.load(path)
 
 

@@ -77,7 +77,7 @@ def _judge(
     """Asked against shown: by all that is told, by labels and by the text alone, and held against
     what another image was asked; and how well the judge knows real pixels."""
     spec, seed = model.prior.spec, context.config.seed
-    told = region_labels.RegionConditions(context)
+    told = region_labels.RegionLabels(context)
     judge, real = _pixel_judge(context, told)
     asked = _quadrants(spec.unpack(condition)["labels"])
     names = measures.CLASSES[context.config.prior.conditions.measure]
@@ -90,7 +90,7 @@ def _judge(
         "everything, asked of another": _correlations(names, asked[order], shown),
     }
     for kind in ("labels", "text") if spec.text_phrases else ():
-        images = _images(model, spec.only(condition, kind), len(condition), seed)
+        images = _images(model, spec.keep_only(condition, kind), len(condition), seed)
         results[f"{kind} alone"] = _correlations(names, asked, show(images))
     for name in results:
         values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
@@ -98,7 +98,7 @@ def _judge(
     return {"agreement": results}
 
 
-def _pixel_judge(context: stage.Context, told: region_labels.RegionConditions):
+def _pixel_judge(context: stage.Context, told: region_labels.RegionLabels):
     """A classifier of real training pixels; and (asked, shown) of real held-out regions."""
     seen = {}
     for split in ("train", "test"):

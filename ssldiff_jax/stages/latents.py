@@ -59,7 +59,7 @@ def _encoder(context: stage.Context, params: Any):
         kept = moments[..., : config.autoencoder.model.num_stored]
         return kept[:, margin : margin + side, margin : margin + side]
 
-    encode = data_parallel.Spread(program, data_parallel.local_mesh())
+    encode = data_parallel.DataParallel(program, data_parallel.local_mesh())
 
     def batches(crops) -> Iterator[np.ndarray]:
         patches = [crop.cut(record, config.data.crops.context_patch_px) for crop, record in crops]

@@ -59,7 +59,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
     if not is_small:
         return _of_slides(context, patches)
-    return hosts.first_alone("patches of a list", lambda: _of_list(context, patches))
+    return hosts.on_first_host("patches of a list", lambda: _of_list(context, patches))
 
 
 def _of_slides(
@@ -73,11 +73,11 @@ def _of_slides(
         _LOG.info("%s", split)
     agreement = None
     if section.source and section.check == "pixels":
-        agreement = hosts.first_alone(
+        agreement = hosts.on_first_host(
             "comparing embeddings with pixels", lambda: _agreement(tasks, section)
         )
     mine = [t for t in tasks if not isinstance(t.outcome(), archive.Entry)]
-    hosts.meet("slides were looked at")
+    hosts.barrier("slides were looked at")
     mine = mine[jax.process_index() :: jax.process_count()]
     _LOG.info("%d of %d slides are to be tiled here", len(mine), len(tasks))
     progress = logs.Progress("slides", len(mine))
@@ -87,8 +87,8 @@ def _of_slides(
     ):  # fmt: skip
         progress.update(1)
     progress.close()
-    hosts.meet("slides are tiled")
-    return hosts.first_alone(
+    hosts.barrier("slides are tiled")
+    return hosts.on_first_host(
         "putting slides together", lambda: _assemble(context, tasks, agreement)
     )
 

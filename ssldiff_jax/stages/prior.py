@@ -68,7 +68,7 @@ def _judge(
     held_out = store.Store(context.folder("grids") / "test")
     real, asked = _read(held_out, _JUDGED)
     seen, told = _read(training, _COMPARED)
-    model = prior_sampler.GridPrior.of_run(context)
+    model = prior_sampler.PriorSampler.of_run(context)
     generator = np.random.default_rng(0)
     apart = seen.reshape(-1, seen.shape[-1])
     order = generator.permutation(len(asked))
@@ -77,7 +77,7 @@ def _judge(
     ways = {
         "prior": draw(asked),
         "prior, told what is another's": draw(asked[order]),
-        **({"prior, told in words alone": draw(spec.only(asked, "text"))} if words else {}),
+        **({"prior, told in words alone": draw(spec.keep_only(asked, "text"))} if words else {}),
         "cells apart": apart[generator.integers(len(apart), size=real.shape[:3])],
         "nearest training grid": seen[_nearest(asked, told, spec)],
         "real": real,

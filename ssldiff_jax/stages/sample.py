@@ -40,10 +40,14 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     return {"large_images": facts}
 
 
-def _job(context: stage.Context, model, reference: artifacts.Reference, number: int) -> render.Job:
+def _job(
+    context: stage.Context, model, reference: artifacts.Reference, number: int
+) -> render.LargeImageRender:
     # PNG is what the evaluation reads.
     section = context.config.sample.output
     formats = ("png", *(name for name in section.formats if name != "png"))
     drawing = references_lib.drawing_of(model, reference, seed=context.config.seed + number)
     scale = pyramid.Scale(context.config.data.patch_mpp, section.quality)
-    return render.Job(model, drawing, context.folder("sample"), f"image_{number}", formats, scale)
+    return render.LargeImageRender(
+        model, drawing, context.folder("sample"), f"image_{number}", formats, scale
+    )

@@ -22,7 +22,7 @@ from ssldiff_jax.stages import (
     sample,
 )
 from ssldiff_jax.stages.evaluate import evaluate
-from ssldiff_jax.stages.tools import compare, draw, export, sweep, variations, verify, watch
+from ssldiff_jax.stages.tools import compare, export, generate, sweep, variations, verify, watch
 from ssldiff_jax.stages.tools.bench import bench
 from ssldiff_jax.stages.tools.compile import compile
 from ssldiff_jax.stages.tools.study import study
@@ -115,14 +115,14 @@ STAGES: stage.Table = {
         ("patches", "sample", "evaluate"),
         ending=final_message.of_report,
     ),
-    "draw": stage.Stage(
-        draw.run,
-        ("sample", "draw", "prior"),
+    "generate": stage.Stage(
+        generate.run,
+        ("sample", "generate", "prior"),
         ("patches", "denoiser", "autoencoder"),
         spares=("patches",),
-        inputs=draw.fingerprint,
-        slug=draw.slug,
-        ending=draw.ending,
+        inputs=generate.fingerprint,
+        slug=generate.slug,
+        ending=generate.ending,
         only_tells=lambda config: config.sample.dry_run,
         tool=True,
         on="all",

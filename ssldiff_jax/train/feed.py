@@ -37,7 +37,7 @@ class Feed:
         """The next batch; `waited` adds up the seconds until it was there."""
         began = time.monotonic()
         if not self._ready:
-            self._draw()
+            self._generate()
         self.waited += time.monotonic() - began
         return self._ready.popleft()
 
@@ -45,7 +45,7 @@ class Feed:
         """Start the transfer of the batch after this one, while the devices are at work."""
         began = time.monotonic()
         while len(self._ready) < _AHEAD - 1:
-            self._draw()
+            self._generate()
         self.waited += time.monotonic() - began
 
     def _draw(self) -> None:

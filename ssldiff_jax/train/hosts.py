@@ -58,20 +58,20 @@ def together() -> bool:
     return jax.process_count() > 1 and not _ALONE
 
 
-def agreed(mine: bool) -> bool:
+def broadcast_first(mine: bool) -> bool:
     """What the first host says: clocks differ, and all must do the same."""
     if not together():
         return mine
     return bool(multihost_utils.broadcast_one_to_all(np.array(mine)))
 
 
-def meet(where: str) -> None:
+def barrier(where: str) -> None:
     """Wait until every host is here."""
     if together():
         multihost_utils.sync_global_devices(where)
 
 
-def first_alone(what: str, work: Callable[[], T]) -> T | None:
+def on_first_host(what: str, work: Callable[[], T]) -> T | None:
     """Work that the first host does while the others wait; None on these.
 
     Raises what the work raises, and on the others ElsewhereError.
@@ -95,7 +95,7 @@ def first_alone(what: str, work: Callable[[], T]) -> T | None:
     return found
 
 
-def whole(tree: Any) -> Any:
+def to_host(tree: Any) -> Any:
     """Global arrays as every host can read them."""
     if jax.process_count() == 1:
         return tree
@@ -167,7 +167,7 @@ def require_shared(folder: pathlib.Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         token.write_text(secrets.token_hex(8))
 
-    first_alone("writing to the workdir", write)
+    on_first_host("writing to the workdir", write)
     told = token.read_text() if token.exists() else "nothing"
     codes = np.ravel(multihost_utils.process_allgather(np.uint32(zlib.crc32(told.encode()))))
     others = [int(i) for i in np.flatnonzero(codes != codes[0])]

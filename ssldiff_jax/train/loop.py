@@ -10,7 +10,16 @@ from etils import epath
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import changes, rng
-from ssldiff_jax.train import checkpoint, feed, hosts, logs, meter, parallel, stopwatch, stretches
+from ssldiff_jax.train import (
+    checkpoint,
+    feed,
+    hosts,
+    logs,
+    parallel,
+    stopwatch,
+    stretches,
+    throughput,
+)
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer as optimizer_lib
 from ssldiff_jax.train import step as step_lib
@@ -122,7 +131,7 @@ def fit(
             f"{run.name} was stopped at step {int(state.step)} of {config.num_steps} and saved; "
             "the same command goes on"
         )
-    return hosts.whole(state.ema_params)
+    return hosts.to_host(state.ema_params)
 
 
 def _done(run: Run) -> int:
@@ -151,7 +160,7 @@ class _Record:
         self._writer = logs.MetricsWriter(run.folder)
         self._progress = logs.Progress(run.name, config.num_steps, start=done)
         self._profile = logs.Profile(run.folder / "profile", done + 10, config.profile_steps)
-        self._meter = meter.Meter(config.batch_size)
+        self._throughput = throughput.Throughput(config.batch_size)
         seconds = run.folder / ".training_seconds.json"
         self._watch = stopwatch.Stopwatch(seconds if hosts.is_first() else None)
 
@@ -172,11 +181,11 @@ class _Record:
         """
         config = self._config
         self._profile.at(step)
-        self._meter.step()
+        self._throughput.step()
         if step % config.log_every == 0 or step == config.num_steps:
             scalars = {name: float(value) for name, value in metrics.items()}
             scalars |= {"skipped": int(state.skipped), "seconds": self._watch.seconds}
-            self._writer.write(step, scalars | self._meter.read(flops, waited))
+            self._writer.write(step, scalars | self._throughput.read(flops, waited))
             _check_finite(scalars, config, step)
             self._progress.update(0, f"loss {scalars['loss']:.4g}")
         self._progress.update()

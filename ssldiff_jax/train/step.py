@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssldiff_jax.core import arrays, changes, layers
-from ssldiff_jax.core import collectives as batch_lib
+from ssldiff_jax.core import arrays, changes, collectives, layers
 
 
 class Task(Protocol):
@@ -27,8 +26,8 @@ class Task(Protocol):
         `params`. The new `extra` is the same on all devices that share the batch: what it takes
         from examples it brings together by `core.collectives`.
 
-        A task may also have `settle(params, extra)`: what no gradient can do to parameters, done
-        after each update.
+        A task may also have `post_update(params, extra)`: what no gradient can do to parameters,
+        done after each update.
         """
 
 
@@ -75,7 +74,7 @@ class Placement:
     """How devices share a step: on each, the same function runs on its part of the batch.
 
     Attributes:
-        spread: makes of that function (params, ema_params, extra, batch, key) → (gradients,
+        map_devices: makes of that function (params, ema_params, extra, batch, key) → (gradients,
             metrics, extra) one of the whole state and batch; what it gives is the same on all.
         gather: parts of the parameters that a device holds → the whole.
         scatter: gradients of a device's share → the mean over all, the parts that it holds.
@@ -84,7 +83,7 @@ class Placement:
             gradient is 16 times slower inside a loop on CPU.
     """
 
-    spread: Callable[[Callable], Callable] = lambda function: function
+    map_devices: Callable[[Callable], Callable] = lambda function: function
     gather: Callable[[Any], Any] = lambda params: params
     scatter: Callable[[Any], Any] = lambda grads: grads
     axes: tuple[str, ...] = ()
@@ -132,7 +131,7 @@ def train_step(
     key = jax.random.fold_in(key, state.step)
 
     # gradient
-    gradient = placement.spread(functools.partial(_gradient, update, placement))
+    gradient = placement.map_devices(functools.partial(_gradient, update, placement))
     grads, metrics, extra = gradient(state.params, state.ema_params, state.extra, batch, key)
 
     # update, unless the gradient is not finite: then nothing changes but the counter
@@ -143,8 +142,8 @@ def train_step(
 
     updates, opt_state = update.tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    if hasattr(update.task, "settle"):
-        params = update.task.settle(params, extra)
+    if hasattr(update.task, "post_update"):
+        params = update.task.post_update(params, extra)
     ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
 
     # A conditional would copy the whole state; a choice is made where the values are.
@@ -175,14 +174,14 @@ def _gradient(
         (loss, (metrics, extra)), grads = grad_fn(params, ema_params, extra, part, key)
         return extra, (layers.cast(grads, "float32"), metrics | {"loss": loss})
 
-    with batch_lib.shared_over(placement.axes):
+    with collectives.batch_axes(placement.axes):
         if compute.accumulate == 1:
             extra, (grads, metrics) = of_part(extra, batch)
         else:
             grads, metrics, extra = _accumulate(
                 of_part, extra, batch, compute.accumulate, placement.unroll
             )
-        metrics = batch_lib.mean(metrics)
+        metrics = collectives.pmean(metrics)
     return placement.scatter(grads), metrics, extra
 
 

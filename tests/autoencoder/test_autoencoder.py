@@ -283,7 +283,7 @@ def test_usage_is_averaged_over_steps_and_dead_codes_move(adversarial):
     assert float(after["step"]) == 1
     assert float(after["usage"].sum()) == pytest.approx(1, rel=1e-5)
     starved = after | {"usage": after["usage"].at[3].set(0.0)}
-    settled = task.settle(params, starved)["autoencoder"]["quantiser"]["codebook"]
+    settled = task.post_update(params, starved)["autoencoder"]["quantiser"]["codebook"]
     codebook = params["autoencoder"]["quantiser"]["codebook"]
     np.testing.assert_array_equal(settled[3], after["latents"][3])
     np.testing.assert_array_equal(np.delete(settled, 3, 0), np.delete(codebook, 3, 0))

@@ -39,7 +39,7 @@ def test_the_same_parameters_are_brought_once(brought, sharding):
 
 @pytest.mark.parametrize("mesh", [None, MESH])
 def test_batches_bring_no_parameters_again(brought, mesh):
-    run = data_parallel.Spread(lambda params, batch: batch * params["a"], mesh)
+    run = data_parallel.DataParallel(lambda params, batch: batch * params["a"], mesh)
     params = {"a": np.float32([3.0])}
     for count in (4, 2, 4):
         batch = np.arange(count, dtype=np.float32)[:, None]

@@ -36,7 +36,7 @@ MEMORY = [
     (RuntimeError("std::bad_alloc"), None),
 ]  # fmt: skip
 OTHER = [
-    ValueError("config.sample.chunk must be at least 1, got 0"),
+    ValueError("config.sample.window_batch must be at least 1, got 0"),
     OSError(errno.EACCES, "Permission denied"),
     KeyError("memory"),
     RuntimeError("INVALID_ARGUMENT: shapes differ"),

@@ -11,7 +11,7 @@ CORNERS = np.array([[0.0, 0.0], [-0.25, -0.75], [-1.0, -0.5], [-0.375, 0.0]])
 
 def test_packed_conditions_come_back():
     embedding = np.random.default_rng(0).normal(size=(4, 4, 5)).astype(np.float32)
-    place = cells.touched_places(CORNERS)
+    place = cells.cell_offsets(CORNERS)
     found, at = cells.unpack(cells.pack(embedding, place), 4)
     np.testing.assert_array_equal(found, embedding)
     np.testing.assert_array_equal(at, place)
@@ -20,7 +20,7 @@ def test_packed_conditions_come_back():
 @pytest.mark.parametrize("side", [2, 8, 16])
 def test_coverage_is_the_area_that_cells_share_with_pixels(side):
     """Against a count of points, 64 to a side of a window."""
-    place = cells.touched_places(CORNERS)
+    place = cells.cell_offsets(CORNERS)
     found = np.asarray(cells.coverage(place, side, side))
     np.testing.assert_allclose(found.sum(axis=-1), 1, atol=1e-6)
     points = (np.arange(64) + 0.5) / 64
@@ -37,7 +37,7 @@ def test_null_conditions_are_covered_by_all_cells_alike():
 
 
 def test_coordinates_are_places_in_the_covering_cell():
-    found = np.asarray(cells.coordinates(cells.touched_places(CORNERS[1:2]), 8, 8))[0]
+    found = np.asarray(cells.coordinates(cells.cell_offsets(CORNERS[1:2]), 8, 8))[0]
     # The first cell ends after six of eight rows and two of eight columns.
     np.testing.assert_allclose(found[:, 0, 0] * 8, [-3, -1, 1, 3, 5, 7, -7, -5], atol=1e-5)
     np.testing.assert_allclose(found[0, :, 1] * 8, [5, 7, -7, -5, -3, -1, 1, 3], atol=1e-5)
@@ -53,7 +53,7 @@ def test_a_patch_and_its_cells_agree():
         crop = table[i]
         patch = crop.cut(record, 24)[4:20, 4:20]
         found, corner = crop.cells(record, config)
-        area = np.asarray(cells.coverage(cells.touched_places(corner[None]), 16, 16))[0]
+        area = np.asarray(cells.coverage(cells.cell_offsets(corner[None]), 16, 16))[0]
         top, left = np.round(-corner * 16).astype(int)
         block = found.reshape(2, 2, 16, 16, 3).swapaxes(1, 2).reshape(32, 32, 3)
         np.testing.assert_array_equal(patch, block[top : top + 16, left : left + 16])
@@ -75,7 +75,7 @@ def test_a_denoiser_of_cells_is_led_by_each_in_its_place(kind):
     rng = np.random.default_rng(0)
     x_t = rng.normal(size=(1, 16, 16, 2)).astype(np.float32)
     embedding = rng.normal(size=(1, 4, 6)).astype(np.float32)
-    at = lambda corner: cells.touched_places(np.array([corner]))
+    at = lambda corner: cells.cell_offsets(np.array([corner]))
     t = jnp.array([500])
     condition = cells.pack(embedding, at([-0.5, 0.0]))
     assert condition.shape == (1, config.condition_dim)
@@ -98,7 +98,7 @@ def test_a_denoiser_of_cells_is_led_by_each_in_its_place(kind):
 
 def test_a_window_alone_is_one_cell():
     embedding = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
-    found, place = cells.unpack(cells.alone(embedding), 4)
+    found, place = cells.unpack(cells.single_cell(embedding), 4)
     np.testing.assert_array_equal(found, np.repeat(embedding[:, None], 4, axis=1))
     area = np.asarray(cells.coverage(place, 8, 8))
     np.testing.assert_allclose(area[..., 0], 1)

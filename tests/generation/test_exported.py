@@ -117,7 +117,7 @@ def vq(config):
 
 
 def cells(config):
-    config.data.crops.led_by = config.sample.conditioning = "cells"
+    config.data.crops.condition_on = config.sample.conditioning = "cells"
 
 
 def region(config):

@@ -81,7 +81,7 @@ def test_grids_of_any_size(generator, cells):
 
 def test_a_size_is_traced_once(generator):
     prior = generator.prior
-    prior.draw(prior_sampler.Asked(labels={"nuclei": 0.1}), (4, 6), seed=0)
+    prior.draw(prior_sampler.PriorRequest(labels={"nuclei": 0.1}), (4, 6), seed=0)
     programs = lambda: {
         (spec, layout): p.denoise._cache_size()
         for (spec, _), draws in prior._samplers.items()
@@ -89,7 +89,7 @@ def test_a_size_is_traced_once(generator):
     }
     before = programs()
     for seed, asked in enumerate(({"stroma": 0.9}, {"nuclei": 0.3, "empty": 0.1})):
-        prior.draw(prior_sampler.Asked(labels=asked), (4, 6), seed=seed)
+        prior.draw(prior_sampler.PriorRequest(labels=asked), (4, 6), seed=seed)
     assert programs() == before
 
 
@@ -97,7 +97,7 @@ def test_known_cells_stay_and_the_others_are_drawn(generator):
     known = generator.sample_grid((4 * PX, 4 * PX), seed=5)
     keep = np.ones((4, 4), bool)
     keep[1:3, 1:3] = False
-    done = generator.prior.draw(prior_sampler.ANYTHING, (4, 4), seed=6, known=known, keep=keep)
+    done = generator.prior.draw(prior_sampler.UNCONDITIONAL, (4, 4), seed=6, known=known, keep=keep)
     np.testing.assert_allclose(done[keep], known[keep], atol=1e-3)
     assert np.abs(done[~keep] - known[~keep]).mean() > 1e-2
 
@@ -105,7 +105,7 @@ def test_known_cells_stay_and_the_others_are_drawn(generator):
 def test_less_noise_is_less_spread(generator):
     spread = lambda t: np.std(
         [
-            generator.prior.draw(prior_sampler.ANYTHING, (2, 2), seed=s, temperature=t)
+            generator.prior.draw(prior_sampler.UNCONDITIONAL, (2, 2), seed=s, temperature=t)
             for s in range(6)
         ],
         axis=0,
@@ -141,27 +141,27 @@ def test_without_a_prior_one_line_says_what_to_do(generator):
 
 
 def test_an_image_is_drawn_as_asked_by_one_command(command, workdir):
-    asked = "--config.draw.asked.labels=('nuclei=0.4','stroma south-east=1')"
-    done = command(workdir, "--config.stages=draw", asked, "--config.draw.size=(128,192)",
+    asked = "--config.generate.prior.labels=('nuclei=0.4','stroma south-east=1')"
+    done = command(workdir, "--config.stages=generate", asked, "--config.generate.size=(128,192)",
                    "--config.sample.output.formats=('png',)")  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     name = "nuclei-0.4-stroma-south-east-1-128x192-seed0"
-    assert f"draw: 128 × 192 px in {workdir / 'draw' / name / 'image.png'}\n" in done.stderr
-    assert np.load(workdir / "draw" / name / "grid.npy").shape[:2] == (2, 3)
-    told = atomic.read_json(workdir / "draw" / name / "done.json")["facts"]
+    assert f"generate: 128 × 192 px in {workdir / 'generate' / name / 'image.png'}\n" in done.stderr
+    assert np.load(workdir / "generate" / name / "grid.npy").shape[:2] == (2, 3)
+    told = atomic.read_json(workdir / "generate" / name / "done.json")["facts"]
     assert json.dumps(told)
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--config.draw.asked.labels=('nuclei=0.4',)",), r"draw\.size=\(height,width\)"),
-        (("--config.draw.asked.labels=('nuclei',)",), "name=value"),
-        (("--config.draw.asked.text= ",), "must have words"),
+        (("--config.generate.prior.labels=('nuclei=0.4',)",), r"generate\.size=\(height,width\)"),
+        (("--config.generate.prior.labels=('nuclei',)",), "name=value"),
+        (("--config.generate.prior.text= ",), "must have words"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(command, workdir, flags, message):
-    done = command(workdir, "--config.stages=draw", "--config.force=draw", *flags)
+    done = command(workdir, "--config.stages=generate", "--config.force=generate", *flags)
     assert done.returncode == 1
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("error")]
     assert re.search(message, line)
@@ -176,8 +176,9 @@ def test_a_prior_that_was_told_in_words_draws_from_words(command, workdir, text_
         "--config.prior.conditions.text_phrases=4",
     )
     done = command(
-        tmp_path, *flags, "--config.stages=grids,prior,draw", "--config.draw.size=(128,128)",
-        "--config.draw.asked.text=lake in the west", "--config.sample.output.formats=('png',)",
+        tmp_path, *flags, "--config.stages=grids,prior,generate",
+        "--config.generate.size=(128,128)",
+        "--config.generate.prior.text=lake in the west", "--config.sample.output.formats=('png',)",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     said = atomic.read_json(tmp_path / "grids" / "captions_train.json")
@@ -189,7 +190,7 @@ def test_a_prior_that_was_told_in_words_draws_from_words(command, workdir, text_
     assert (spec.text_phrases, spec.text_dim) == (4, 32)
     told = spec.unpack(grids.read("condition", 40).astype(np.float32))
     assert (told["text_known"].sum(axis=1) == 3).all()  # a phrase a class
-    assert (tmp_path / "draw" / "lake-in-the-west-128x128-seed0" / "image.png").exists()
+    assert (tmp_path / "generate" / "lake-in-the-west-128x128-seed0" / "image.png").exists()
 
 
 def test_a_prior_that_saw_pictures_draws_from_words(
@@ -200,8 +201,9 @@ def test_a_prior_that_saw_pictures_draws_from_words(
         (tmp_path / name).symlink_to(workdir / name)
     done = command(
         tmp_path, "--config.prior.conditions.captions=images",
-        f"--config.prior.conditions.text_encoder={clip_folder}", "--config.stages=grids,prior,draw",
-        "--config.draw.size=(128,128)", "--config.draw.asked.text=a photo of the lake",
+        f"--config.prior.conditions.text_encoder={clip_folder}",
+        "--config.stages=grids,prior,generate",
+        "--config.generate.size=(128,128)", "--config.generate.prior.text=a photo of the lake",
         "--config.sample.output.formats=('png',)",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -218,4 +220,4 @@ def test_a_prior_that_saw_pictures_draws_from_words(
     cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
     assert cosine > 0.999
     np.testing.assert_allclose(np.linalg.norm(found) / spec.text_dim**0.5, 1, rtol=1e-2)
-    assert (tmp_path / "draw" / "a-photo-of-the-lake-128x128-seed0" / "image.png").exists()
+    assert (tmp_path / "generate" / "a-photo-of-the-lake-128x128-seed0" / "image.png").exists()

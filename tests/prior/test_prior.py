@@ -161,7 +161,7 @@ def test_a_narrower_spec_finds_the_same(trained_shape, kinds):
     parts = SPEC.unpack(some_condition())
     said = [v if k.removesuffix("_known") in kinds else 0 * v for k, v in parts.items()]
     condition = np.concatenate(said, axis=1)
-    spec, narrow = SPEC.narrowed(condition)
+    spec, narrow = SPEC.restrict(condition)
     assert narrow.shape[1] == spec.dim <= SPEC.dim
     assert bool(spec.labels) == ("labels" in kinds)
     smaller = network.GridDenoiser(SMALL, spec)
@@ -175,8 +175,8 @@ def test_a_narrower_spec_finds_the_same(trained_shape, kinds):
 def test_cells_know_where_they_lie_in_what_is_described(trained_shape):
     model, params, x, t = trained_shape
     run = lambda place: np.asarray(model.apply({"params": params}, x, t, SPEC.pack(2, place=place)))
-    west = conditions.Place.of_cells(np.array([[0, 0], [0, 0]]), (3, 8))
-    east = conditions.Place.of_cells(np.array([[0, 4], [0, 4]]), (3, 8))
+    west = conditions.GridPosition.of_cells(np.array([[0, 0], [0, 0]]), (3, 8))
+    east = conditions.GridPosition.of_cells(np.array([[0, 4], [0, 4]]), (3, 8))
     assert np.abs(run(west) - run(east)).max() > 1e-3
     np.testing.assert_array_equal(west[0], [0, 0, np.float32(1 / 3), np.float32(1 / 8)])
 

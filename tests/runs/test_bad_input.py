@@ -191,7 +191,7 @@ def test_what_a_tool_is_told_is_not_the_runs(workdir, slide):
     patches(workdir, slide)
     kept = [(workdir / name).read_text() for name in ("config.json", "environment.json")]
     launch.launch(
-        values_for(slide, ("stages", "verify"), ("sample.chunk", 5)), workdir, table.STAGES
+        values_for(slide, ("stages", "verify"), ("sample.window_batch", 5)), workdir, table.STAGES
     )
     assert [(workdir / n).read_text() for n in ("config.json", "environment.json")] == kept
     assert (workdir / "verify" / "done.json").exists()

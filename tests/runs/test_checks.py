@@ -133,18 +133,19 @@ def test_what_no_prior_has_learnt_is_told_before_the_start(tmp_path):
     (tmp_path / "grids" / "spec.json").write_text(json.dumps({"spec": spec}))
     missing = str(tmp_path / "nowhere.png")
     changes = {
-        "stages": "draw",
-        "draw.asked.labels": ("nucle=0.5",),
-        "draw.asked.numbers": ("age=3",),
-        "draw.reference": missing,
+        "stages": "generate",
+        "generate.prior.labels": ("nucle=0.5",),
+        "generate.prior.numbers": ("age=3",),
+        "generate.reference": missing,
     }
     with pytest.raises(launch.REFUSALS) as caught:
         launch.launch(values_for(**changes), tmp_path, table.STAGES)
     for line in (
         "unknown label 'nucle', expected one of nuclei",
         "unknown number 'age'",
-        "what is asked for must come with config.draw.size=(height,width)",
-        f"config.draw.reference must be a file or folder, got no such file or folder: {missing}",
+        "what is asked for must come with config.generate.size=(height,width)",
+        f"config.generate.reference must be a file or folder, got no such file or folder: "
+        f"{missing}",
     ):
         assert line in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["grids"]
@@ -154,7 +155,7 @@ def test_what_is_refused_before_the_start_needs_no_traceback(tmp_path):
     changes = {"stages": "patches", "data.slides": str(tmp_path / "*.svs")}
     with pytest.raises(launch.REFUSALS, match=r"\*\.svs"):
         launch.launch(values_for(**changes), tmp_path / "run", table.STAGES)
-    changes = {"stages": "compare", "compare.real": str(tmp_path), "compare.drawn": "nowhere"}
+    changes = {"stages": "compare", "compare.real": str(tmp_path), "compare.generated": "nowhere"}
     with pytest.raises(launch.REFUSALS, match=r"compare\.drawn must name a folder, got nowhere"):
         launch.launch(values_for(**changes), tmp_path / "run", table.STAGES)
     assert not (tmp_path / "run").exists()

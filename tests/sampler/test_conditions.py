@@ -19,30 +19,30 @@ def of_cells(rows, cols):
 
 def test_windows_that_are_cells_see_the_cells():
     corners = of_cells(3, 4)
-    found = conditions.Interpolated(lattice())(corners)
+    found = conditions.InterpolatedCondition(lattice())(corners)
     np.testing.assert_allclose(found, GRID.reshape(12, 5), atol=1e-5)
-    embedding, place = cells.unpack(conditions.Touched(lattice())(corners), 4)
+    embedding, place = cells.unpack(conditions.CellsCondition(lattice())(corners), 4)
     np.testing.assert_array_equal(embedding[:, 0], GRID.reshape(12, 5))
     np.testing.assert_allclose(cells.coverage(place, 8, 8)[..., 0], 1)
 
 
 def test_beyond_the_canvas_the_grid_goes_on_by_its_edge():
     far = np.array([[-4, 8], [20, 8], [8, -4], [8, 28]])
-    found = conditions.Interpolated(lattice())(far)
+    found = conditions.InterpolatedCondition(lattice())(far)
     np.testing.assert_allclose(found, GRID[[0, 2, 1, 1], [1, 1, 0, 3]], atol=1e-5)
 
 
 def test_a_grid_that_wraps_goes_on_from_its_other_side():
     inside, beyond = np.array([[3, 29]]), np.array([[3 - 24, 29 - 32]])
-    for kind in (conditions.Interpolated, conditions.Touched):
+    for kind in (conditions.InterpolatedCondition, conditions.CellsCondition):
         condition = kind(lattice("wrap"))
         np.testing.assert_allclose(condition(beyond), condition(inside), atol=1e-4)
-    embedding, _ = cells.unpack(conditions.Touched(lattice("wrap"))(np.array([[20, 28]])), 4)
+    embedding, _ = cells.unpack(conditions.CellsCondition(lattice("wrap"))(np.array([[20, 28]])), 4)
     np.testing.assert_array_equal(embedding[0], GRID[[2, 2, 0, 0], [3, 0, 3, 0]])
 
 
 def test_touched_cells_and_their_places():
-    embedding, place = cells.unpack(conditions.Touched(lattice())(np.array([[6, 10]])), 4)
+    embedding, place = cells.unpack(conditions.CellsCondition(lattice())(np.array([[6, 10]])), 4)
     np.testing.assert_array_equal(embedding[0], GRID[[0, 0, 1, 1], [1, 2, 1, 2]])
     np.testing.assert_allclose(
         place[0], [[-0.75, -0.25], [-0.75, 0.75], [0.25, -0.25], [0.25, 0.75]]
@@ -68,7 +68,9 @@ def test_dense_conditions_embed_what_lies_there(border):
         asked.append(len(patches))
         return patches.reshape(len(patches), -1)[:, ::97].astype(np.float32)
 
-    dense = conditions.Dense(conditions.array_reader(image), (96, 128), embed, PX, FACTOR, border)
+    dense = conditions.DenseCondition(
+        conditions.array_reader(image), (96, 128), embed, PX, FACTOR, border
+    )
     corners = np.array([[3, 5], [-2, 30], [3, 5]])
     found = dense(corners)
     assert asked == [2]

@@ -278,7 +278,7 @@ def test_conditions_paint_their_own_place():
     cells[..., 0], cells[..., 1] = np.arange(3)[:, None], 10 + np.arange(2)
     plan = plan_of((3 * WINDOW, 2 * WINDOW), stride=WINDOW)
     lattice = conditions.Lattice(cells, plan.canvas, WINDOW, interpolation="lerp")
-    found = draw(sampler_of(paint), plan, conditions.Interpolated(lattice))
+    found = draw(sampler_of(paint), plan, conditions.InterpolatedCondition(lattice))
     expected = cells[..., :2].repeat(WINDOW, axis=0).repeat(WINDOW, axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -289,7 +289,7 @@ def test_conditions_follow_the_moving_windows():
     cells[..., 0], cells[..., 1] = np.arange(4)[:, None], np.arange(6)
     plan = plan_of((4 * WINDOW, 6 * WINDOW), "offset", weights="uniform")
     lattice = conditions.Lattice(cells, plan.canvas, WINDOW, interpolation="lerp")
-    found = draw(sampler_of(paint), plan, conditions.Interpolated(lattice))
+    found = draw(sampler_of(paint), plan, conditions.InterpolatedCondition(lattice))
     place = np.indices(plan.canvas).transpose(1, 2, 0) + 0.5
     ideal = np.clip(place / WINDOW - 0.5, 0, [3, 5])
     # A window is flat where the plane rises by one over its side.
@@ -325,12 +325,12 @@ def test_a_run_goes_on_where_it_was_left():
     key, whole = jax.random.key(0), draw(sampler_of(mixing, solver="ddpm", chunk=3), plan)
     total = drawn.num_chunks(plan)
     for stop in (1, 5, total - 1):
-        walk = drawn.walk(np.float32(1), plan, by_place, key, drawn.start(plan, key))
+        walk = drawn.iterate(np.float32(1), plan, by_place, key, drawn.start(plan, key))
         for _ in range(stop):
             state, place = next(walk)
         assert drawn.chunks_before(plan, place) == stop
         kept = jax.tree.map(np.asarray, state)
-        for state, _ in drawn.walk(np.float32(1), plan, by_place, key, kept, place):
+        for state, _ in drawn.iterate(np.float32(1), plan, by_place, key, kept, place):
             last = state
         np.testing.assert_array_equal(drawn.rows(plan, last, 0, 17), whole)
 
@@ -343,7 +343,9 @@ def test_known_latents_are_kept():
     keep = np.zeros((17, 20), np.float32)
     keep[:, :9] = 1
     for solver in ("dpmpp_2m", "ddpm"):
-        found = draw(sampler_of(mixing, solver=solver), plan, start=sampler.Given(known, keep))
+        found = draw(
+            sampler_of(mixing, solver=solver), plan, start=sampler.InitLatents(known, keep)
+        )
         np.testing.assert_allclose(found[:, :9], known[:, :9], atol=1e-4)
         assert np.abs(found[:, 9:] - known[:, 9:]).mean() > 0.3
 
@@ -359,7 +361,7 @@ def test_less_noise_stays_nearer_to_what_is_given():
         table = solvers.solver_table(config, SCHEDULE)
         guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0")
         drawn = sampler.GridSampler(x0_hat, guided, table, 4, canvas_of())
-        found.append(np.abs(draw(drawn, plan, start=sampler.Given(known)) - known).mean())
+        found.append(np.abs(draw(drawn, plan, start=sampler.InitLatents(known)) - known).mean())
     assert found[0] < found[1] < found[2]
 
 

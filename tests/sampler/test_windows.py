@@ -26,7 +26,7 @@ def plans(draw, mode, border="margin"):
 def shares(plan, step):
     """Sum of the weights of all windows at each pixel of the torus, and how many see it."""
     weight, count = np.zeros(plan.field), np.zeros(plan.field, int)
-    for (top, left), (rows, cols) in zip(plan.corners(step), plan.shares(), strict=True):
+    for (top, left), (rows, cols) in zip(plan.corners(step), plan.window_weights(), strict=True):
         assert 0 <= top < plan.field[0]
         assert 0 <= left < plan.field[1]
         at = np.ix_(
@@ -120,7 +120,7 @@ def test_published_windows():
     plan = windows.plan_windows(config_of("paper", weights="tapered"), (256, 256), 64, 2)
     assert plan.num_windows == 169
     assert plan.rows[0].tolist() == list(range(0, 193, 16))
-    inner = plan.row_shares[6]
+    inner = plan.row_weights[6]
     np.testing.assert_allclose(inner, 1 / 4)
 
 
@@ -137,7 +137,7 @@ def test_covering_starts(window, extra, stride):
 
 def test_tapered_shares_are_highest_in_the_middle():
     plan = windows.plan_windows(config_of(weights="tapered", stride=4), (32, 32), 8, 1)
-    inner = plan.row_shares[3]
+    inner = plan.row_weights[3]
     np.testing.assert_allclose(inner, inner[::-1], rtol=1e-6)
     assert np.all(np.diff(inner[:4]) > 0)
     assert inner.min() > 0

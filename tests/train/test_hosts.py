@@ -53,10 +53,10 @@ def tell_apart(number):
         raise OSError("disk full")
 
     try:
-        hosts.first_alone("stage x", fail)
+        hosts.on_first_host("stage x", fail)
     except (OSError, hosts.ElsewhereError) as error:
         print(type(error).__name__, error)
-    print(hosts.first_alone("stage y", lambda: 5))
+    print(hosts.on_first_host("stage y", lambda: 5))
 
 
 def start(count, devices, *args):

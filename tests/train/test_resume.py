@@ -19,8 +19,7 @@ import orbax.checkpoint as ocp
 import patience
 import pytest
 
-from ssldiff_jax.core import collectives as batch_lib
-from ssldiff_jax.core import rng
+from ssldiff_jax.core import collectives, rng
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.train import checkpoint, loop
 from ssldiff_jax.train import mesh as mesh_lib
@@ -43,7 +42,7 @@ class NoisyRegression:
     def loss(self, params, ema_params, extra, batch, key):
         noise = rng.per_example(key, batch["index"], jax.random.normal, (2,))
         error = batch["embedding"] @ params["kernel"] + params["bias"] - batch["moments"] - noise
-        seen = batch_lib.mean(jnp.mean(error, axis=0))
+        seen = collectives.pmean(jnp.mean(error, axis=0))
         return jnp.mean(error**2), ({}, 0.9 * extra + 0.1 * seen)
 
 

@@ -36,7 +36,7 @@ def embeddings(recorded, plan):
     c = recorded.spec["constructor"]
     cells = recorded.inputs["embeddings"].reshape(*c["embedding_grid"], -1)
     lattice = conditions.Lattice(cells, plan.canvas, c["window"], interpolation="slerp")
-    return conditions.Interpolated(lattice)
+    return conditions.InterpolatedCondition(lattice)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser):
         step.adopt(plan, programs)
         state = step.start(one_step, key)
         state = state._replace(x=jnp.asarray(step.layout(plan).store(x_t)))
-        *_, (end, _) = step.walk(params, one_step, embeddings, key, state)
+        *_, (end, _) = step.iterate(params, one_step, embeddings, key, state)
         return step.rows(plan, end, 0, plan.canvas[0])
 
     alpha, sigma = SCHEDULE.alphas[999], SCHEDULE.sigmas[999]

@@ -194,7 +194,7 @@ def test_a_generator_of_published_weights_draws(tmp_path, small, tensors):
     denoiser.channels, denoiser.channel_mult, denoiser.num_res_blocks = 32, (1, 2), 1
     denoiser.attention_levels, denoiser.context_dim = (1,), 16
     config.sample.solver.name, config.sample.solver.num_solver_steps = "plms", 2
-    config.sample.windows.max_offset, config.sample.chunk = 2, 3
+    config.sample.windows.max_offset, config.sample.window_batch = 2, 3
     config.sample.decode.tile, config.sample.decode.overlap = 8, 2
 
     found = generator.Generator.load(path, config)

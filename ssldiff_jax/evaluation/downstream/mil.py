@@ -89,7 +89,7 @@ class Learner:
         classification.require_classes(label, "the training bags")
         return self._fitter.fit(_batch(bags) | {"label": label}, seed=seed)
 
-    def see(self, params: Any, bags: Bags) -> mil_models.Seen:
+    def see(self, params: Any, bags: Bags) -> mil_models.MILOutput:
         """Probabilities of bags, and attention to their instances, as NumPy arrays."""
         return fitting.in_batches(self._see, params, _batch(bags), self._fitter.config.batch_size)
 

@@ -26,7 +26,7 @@ Name = Literal["mean", "abmil", "clam", "dsmil"]
 
 
 @flax.struct.dataclass
-class Seen:
+class MILOutput:
     """What a model makes of bags.
 
     Attributes:
@@ -82,7 +82,7 @@ def _masked_softmax(score: arrays.AnyArray, known: arrays.AnyArray) -> jax.Array
 
 
 class _Model(nn.Module):
-    """(instances, known) → Seen, and the loss of a batch."""
+    """(instances, known) → MILOutput, and the loss of a batch."""
 
     config: MilConfig
     num_classes: int
@@ -98,9 +98,9 @@ class MeanPool(_Model):
     def setup(self):
         self.head = nn.Dense(self.num_classes)
 
-    def __call__(self, x: Instances, known: Known) -> Seen:
+    def __call__(self, x: Instances, known: Known) -> MILOutput:
         logits, attention = self._logits(x, known)
-        return Seen(nn.softmax(logits), attention)
+        return MILOutput(nn.softmax(logits), attention)
 
     def loss(self, x: Instances, known: Known, label: Labels) -> jax.Array:
         logits, _ = self._logits(x, known)
@@ -133,9 +133,9 @@ class ABMIL(_Model):
         self.head = nn.Dense(self.num_classes)
         self.drop = nn.Dropout(self.config.dropout)
 
-    def __call__(self, x: Instances, known: Known) -> Seen:
+    def __call__(self, x: Instances, known: Known) -> MILOutput:
         logits, attention, _ = self._read(x, known)
-        return Seen(nn.softmax(logits), attention)
+        return MILOutput(nn.softmax(logits), attention)
 
     def loss(self, x: Instances, known: Known, label: Labels) -> jax.Array:
         logits, _, _ = self._read(x, known)
@@ -156,7 +156,7 @@ class CLAM(ABMIL):
         super().setup()
         self.instance = nn.Dense(2 * self.num_classes)
 
-    def __call__(self, x: Instances, known: Known) -> Seen:
+    def __call__(self, x: Instances, known: Known) -> MILOutput:
         if self.is_initializing():
             self.instance(self.features(x))
         return super().__call__(x, known)
@@ -206,12 +206,12 @@ class DSMIL(_Model):
         self.head = nn.Dense(self.num_classes)
         self.drop = nn.Dropout(self.config.dropout)
 
-    def __call__(self, x: Instances, known: Known) -> Seen:
+    def __call__(self, x: Instances, known: Known) -> MILOutput:
         highest, bag, attention = self._streams(x, known)
         each = (nn.sigmoid(highest) + nn.sigmoid(bag)) / 2
         probability = each / jnp.maximum(each.sum(axis=1, keepdims=True), 1e-12)
         most = probability.argmax(axis=1)[:, None, None]
-        return Seen(probability, jnp.take_along_axis(attention, most, axis=1)[:, 0])
+        return MILOutput(probability, jnp.take_along_axis(attention, most, axis=1)[:, 0])
 
     def loss(self, x: Instances, known: Known, label: Labels) -> jax.Array:
         wanted = jax.nn.one_hot(label, self.num_classes)

@@ -71,12 +71,12 @@ class Batched:
         return np.concatenate(found)
 
     @functools.cached_property
-    def _spread(self) -> data_parallel.Spread:
+    def _spread(self) -> data_parallel.DataParallel:
         def run(params: Any, image_uint8: jax.Array) -> jax.Array:
             with jax.default_matmul_precision("highest"):
                 return self.program(params, image_uint8)
 
-        return data_parallel.Spread(run, data_parallel.local_mesh())
+        return data_parallel.DataParallel(run, data_parallel.local_mesh())
 
     @functools.cached_property
     def _placed(self) -> Any:

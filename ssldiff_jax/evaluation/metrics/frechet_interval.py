@@ -114,7 +114,7 @@ def _apart(
             continue
         # One block at a time: moments of 2048 numbers are 32 MiB.
         without = lambda block, own=own, other=other: (own.without(block), other)
-        side = intervals.LeftOut(_distances(pool, without, blocks), _sizes(blocks))
+        side = intervals.LeaveOneBlockOut(_distances(pool, without, blocks), _sizes(blocks))
         beside = lambda half, other=other: (half, other)
         of_halves.append(_distances(pool, beside, _flat(split)).mean())
         further += _second_term(side, value, of_halves[-1], split)
@@ -133,7 +133,7 @@ def _of_pairs(
     whole_a, whole_b = _merged(a), _merged(b)
     value = _distance(whole_a, whole_b)
     without = lambda pair: (whole_a.without(pair[0]), whole_b.without(pair[1]))
-    side = intervals.LeftOut(_distances(pool, without, zip(a, b, strict=True)), _sizes(a))
+    side = intervals.LeaveOneBlockOut(_distances(pool, without, zip(a, b, strict=True)), _sizes(a))
     splits = _splits(min(a, b, key=lambda blocks: sum(block.count for block in blocks)))
     halves = _halves(a, splits)
     pairs = zip(_flat(halves), _flat(_halves(b, splits)), strict=True)
@@ -144,7 +144,7 @@ def _of_pairs(
 
 
 def _second_term(
-    side: intervals.LeftOut, value: float, of_halves: float, halves: list[_Split]
+    side: intervals.LeaveOneBlockOut, value: float, of_halves: float, halves: list[_Split]
 ) -> float:
     """What the 1/N² of the bias adds to the distance that the jackknife corrected.
 

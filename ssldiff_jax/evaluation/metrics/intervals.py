@@ -81,7 +81,7 @@ class Share:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LeftOut:
+class LeaveOneBlockOut:
     """A figure as it is without each block of one sample.
 
     Attributes:
@@ -93,7 +93,7 @@ class LeftOut:
     sizes: Float[np.ndarray, "G"]
 
     @classmethod
-    def of_mean(cls, values: Float[np.ndarray, "N"], blocks: int = BLOCKS) -> "LeftOut":
+    def of_mean(cls, values: Float[np.ndarray, "N"], blocks: int = BLOCKS) -> "LeaveOneBlockOut":
         """The mean of one number a vector, without each of some contiguous blocks."""
         parts = blocks_of(len(values), blocks)
         sizes, sums = sizes_of(parts), np.array([values[part].sum() for part in parts])
@@ -137,7 +137,7 @@ def sizes_of(parts: list[slice]) -> Float[np.ndarray, "G"]:
 def jackknife(
     value: float,
     counts: tuple[int, int],
-    sides: list[LeftOut],
+    sides: list[LeaveOneBlockOut],
     *,
     least: float = -np.inf,
     further: float = 0.0,
@@ -166,7 +166,7 @@ def jackknife(
     return Estimate(float(centre), float(low), float(high), float(value), counts, text)
 
 
-def mean(value: float, counts: tuple[int, int], side: LeftOut) -> Share:
+def mean(value: float, counts: tuple[int, int], side: LeaveOneBlockOut) -> Share:
     """The interval of a mean of one number a vector, 0 or more: it has no bias to take off."""
     found = jackknife(value, counts, [side], least=0)
     # Of values that are all the same an end is the mean itself, beyond rounding.
@@ -174,7 +174,7 @@ def mean(value: float, counts: tuple[int, int], side: LeftOut) -> Share:
     return Share(float(value), low, high, counts, found.interval)
 
 
-def share(value: float, total: int, counts: tuple[int, int], side: LeftOut) -> Share:
+def share(value: float, total: int, counts: tuple[int, int], side: LeaveOneBlockOut) -> Share:
     """The part of `total` that is counted, by Wilson's interval (1927), which has a width at 0
     and 1 too.
 

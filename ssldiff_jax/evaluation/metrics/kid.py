@@ -54,7 +54,10 @@ def kid(
     if pairwise.is_all_same(generated) and pairwise.is_all_same(real):
         return intervals.Estimate.all_same((len(generated), len(real)))
     across = _cross_sums(generated, real)
-    a, b = _Side(generated, _sums(generated), across[0]), _Side(real, _sums(real), across[1])
+    a, b = (
+        _KernelSums(generated, _sums(generated), across[0]),
+        _KernelSums(real, _sums(real), across[1]),
+    )
     counts = len(generated), len(real)
     value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
     if min(counts) < least:
@@ -67,7 +70,7 @@ def kid(
     for side, other in ((a, b), (b, a)):
         within, across, sizes = _without(side, blocks)
         across /= (len(side.features) - sizes) * len(other.features)
-        sides.append(intervals.LeftOut(within + other.within - 2 * across, sizes))
+        sides.append(intervals.LeaveOneBlockOut(within + other.within - 2 * across, sizes))
     return intervals.jackknife(float(value), counts, sides)
 
 
@@ -92,7 +95,7 @@ def kid_of_subsets(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Side:
+class _KernelSums:
     """One of two sets, with the kernel's sums over each feature's pairs: those within the set, and
     those across to the other."""
 
@@ -115,7 +118,7 @@ def _mean_of_pairs(sums: Float[np.ndarray, "N"]) -> float:
     return float(sums.sum() / (len(sums) * (len(sums) - 1)))
 
 
-def _without(side: _Side, blocks: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _without(side: _KernelSums, blocks: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean over pairs within, sum over pairs across, size of the block): without each block."""
     n = len(side.features)
     parts = _parts(n, blocks)
@@ -130,7 +133,9 @@ def _without(side: _Side, blocks: int | None) -> tuple[np.ndarray, np.ndarray, n
     return within, side.across.sum() - sums(side.across), sizes
 
 
-def _left_out_in_pairs(a: _Side, b: _Side, blocks: int | None) -> intervals.LeftOut:
+def _left_out_in_pairs(
+    a: _KernelSums, b: _KernelSums, blocks: int | None
+) -> intervals.LeaveOneBlockOut:
     """The distance without each block of both sides."""
     n = len(a.features)
     if n != len(b.features):
@@ -139,7 +144,7 @@ def _left_out_in_pairs(a: _Side, b: _Side, blocks: int | None) -> intervals.Left
     # What both leave out is taken off twice.
     both = np.array([_cross_sums(a.features[p], b.features[p])[0].sum() for p in _parts(n, blocks)])
     across = across_a + across_b - a.across.sum() + both
-    return intervals.LeftOut(of_a + of_b - 2 * across / (n - sizes) ** 2, sizes)
+    return intervals.LeaveOneBlockOut(of_a + of_b - 2 * across / (n - sizes) ** 2, sizes)
 
 
 def _parts(count: int, blocks: int | None) -> list[slice]:

@@ -76,7 +76,7 @@ def compare(
         is_recalled[part] = (distance <= of_generated).any(axis=1)
     counts = (len(generated), len(real))
     inside /= k_density
-    density = intervals.LeftOut.of_mean(inside, blocks)
+    density = intervals.LeaveOneBlockOut.of_mean(inside, blocks)
     found = Fidelity(
         _share(is_precise, counts, blocks),
         _share(is_recalled, counts, blocks),
@@ -102,7 +102,7 @@ def _without_few(found: Fidelity, per_neighbour: int) -> Fidelity:
 def _share(
     is_counted: Bool[np.ndarray, "N"], counts: tuple[int, int], blocks: int
 ) -> intervals.Share:
-    without = intervals.LeftOut.of_mean(is_counted.astype(np.float64), blocks)
+    without = intervals.LeaveOneBlockOut.of_mean(is_counted.astype(np.float64), blocks)
     return intervals.share(float(is_counted.mean()), len(is_counted), counts, without)
 
 
@@ -113,7 +113,7 @@ def _coverage(
     blocks = holds.sum(axis=1)
     value = float(np.mean(blocks > 0))
     lost = holds[blocks == 1].sum(axis=0) / len(holds)
-    without = intervals.LeftOut(value - lost, intervals.sizes_of(parts))
+    without = intervals.LeaveOneBlockOut(value - lost, intervals.sizes_of(parts))
     return intervals.share(value, len(holds), counts, without)
 
 

@@ -31,7 +31,7 @@ ROWS = {
     "prior": Row("train the transformer that draws grids"),
     "imagine": Row("images of the prior's grids, and whether they show what was asked for"),
     "report": Row("index.html with real and drawn images"),
-    "draw": Row("one large image of any size", tool=True),
+    "generate": Row("one large image of any size", tool=True),
     "variations": Row("a real patch or region drawn again", tool=True),
     "sweep": Row("held-out regions drawn in many ways, with cost and figures", tool=True),
     "watch": Row("figures of every checkpoint while the denoiser trains", tool=True),

@@ -20,7 +20,7 @@ from ssldiff_jax.runs.workdir import stored_config
 USAGE = """\
 python -m ssldiff_jax.main --config=configs/NAME.py [--workdir=FOLDER] [--config.KEY=VALUE …]
 python -m ssldiff_jax.main --workdir=FOLDER [--config.KEY=VALUE …]    # with the config of that run
-python -m ssldiff_jax.main --workdir=NEW --config.models=RUN --config.stages=draw    # or of RUN
+python -m ssldiff_jax.main --workdir=NEW --config.models=RUN --config.stages=generate    # or of RUN
 python -m ssldiff_jax.main --list[=stages|configs|keys|KEY]"""
 
 

@@ -12,8 +12,8 @@ from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.workdir import trainings
 
 _DRAWING = (
-    "config.sample.chunk={chunk} says how many windows are computed together, "
-    "config.sample.dtype={dtype} is that of the canvas (bfloat16 halves it), "
+    "config.sample.window_batch={window_batch} says how many windows are computed together, "
+    "config.sample.canvas_dtype={canvas_dtype} is that of the canvas (bfloat16 halves it), "
     "config.sample.split={split} shares the canvas between devices (rows), "
     "config.sample.decode.tile={tile} is what is decoded at once"
 )
@@ -87,7 +87,10 @@ def _help(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> str:
     if "sample" in stage.sections or name == "evaluate":
         sample = config.sample
         return _DRAWING.format(
-            chunk=sample.chunk, dtype=sample.dtype, split=sample.split, tile=sample.decode.tile
+            window_batch=sample.window_batch,
+            canvas_dtype=sample.canvas_dtype,
+            split=sample.split,
+            tile=sample.decode.tile,
         )
     return _READING.format(prefetch=config.data.loader.prefetch)
 

@@ -17,18 +17,18 @@ from ssldiff_jax.train import loop
 @dataclasses.dataclass(frozen=True)
 class GridsConfig:
     """`count` grids of `side` × `side` cells for training and `count_test` held-out ones, each
-    out of a square of up to `most_cells` that its condition describes."""
+    out of a square of up to `max_cells` that its condition describes."""
 
     side: int
-    most_cells: int
+    max_cells: int
     count: int
     count_test: int
 
     def __post_init__(self):
-        if not 1 <= self.side <= self.most_cells:
+        if not 1 <= self.side <= self.max_cells:
             raise schema.ConfigError(
-                "config.prior.grids must have 1 ≤ side ≤ most_cells, got "
-                f"side={self.side}, most_cells={self.most_cells}"
+                "config.prior.grids must have 1 ≤ side ≤ max_cells, got "
+                f"side={self.side}, max_cells={self.max_cells}"
             )
         if min(self.count, self.count_test) < 2:
             raise schema.ConfigError(
@@ -38,7 +38,7 @@ class GridsConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class AskedConfig:
+class ConditionSourcesConfig:
     """Where conditions come from: what is measured in pixels, tables by case, and texts, which a
     folder's encoder reads."""
 
@@ -82,9 +82,9 @@ class AskedConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DrawnConfig:
-    """What the prior draws for the tool `draw`: a grid as a text, labels and numbers ("name=value")
-    describe it, or the cells beyond those of a reference."""
+class PriorRequestConfig:
+    """What the tool `generate` asks of the prior: a grid as a text, labels and numbers
+    ("name=value") describe it, or the cells beyond those of a reference."""
 
     text: str
     labels: tuple[str, ...]
@@ -96,10 +96,10 @@ class DrawnConfig:
     def __post_init__(self):
         if not self.temperature > 0:
             raise schema.ConfigError(
-                f"config.draw.asked.temperature must be above 0, got {self.temperature}"
+                f"config.generate.prior.temperature must be above 0, got {self.temperature}"
             )
         if self.text and not self.text.strip():
-            raise schema.ConfigError("config.draw.asked.text must have words, got spaces")
+            raise schema.ConfigError("config.generate.prior.text must have words, got spaces")
         for pairs in (self.labels, self.numbers):
             named_values(pairs)
 
@@ -124,7 +124,7 @@ def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
             name = ""
         if not name.strip():
             raise schema.ConfigError(
-                f"config.draw.asked must read 'name=value' with a number, got {pair!r}"
+                f"config.generate.prior must read 'name=value' with a number, got {pair!r}"
             )
     return found
 
@@ -145,7 +145,7 @@ class PriorSection:
     """The prior, its training, and how grids are drawn from it."""
 
     grids: GridsConfig
-    conditions: AskedConfig
+    conditions: ConditionSourcesConfig
     network: network.NetworkConfig
     drop: conditions.DropRates
     schedule: schedule.Schedule

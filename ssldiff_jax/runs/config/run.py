@@ -132,10 +132,10 @@ class SampleSection:
     guidance: guidance.GuidanceConfig
     solver: solvers.SolverConfig
     windows: windows.WindowConfig
-    compute: Literal["float32", "bfloat16"]
-    dtype: Literal["float32", "bfloat16"]
+    compute_dtype: Literal["float32", "bfloat16"]
+    canvas_dtype: Literal["float32", "bfloat16"]
     split: Literal["windows", "rows"] = dataclasses.field(metadata=_ASIDE)
-    chunk: int = dataclasses.field(metadata=_ASIDE)
+    window_batch: int = dataclasses.field(metadata=_ASIDE)
     decode: decode.DecodeConfig
     output: OutputConfig
     checkpoint_minutes: float = dataclasses.field(metadata=_ASIDE)
@@ -144,31 +144,33 @@ class SampleSection:
 
 
 @dataclasses.dataclass(frozen=True)
-class DrawSection:
-    """What the tool `draw` draws, what it begins from, and the name of its folder."""
+class GenerateSection:
+    """What the tool `generate` draws, what it begins from, and the name of its folder."""
 
     reference: str
     mpp: float
     size: tuple[int, ...]
     strength: float
-    keep: str
-    grow: int
-    asked: prior_config.DrawnConfig
-    mix: str
-    mix_amount: float
+    mask: str
+    outpaint_px: int
+    prior: prior_config.PriorRequestConfig
+    blend_with: str
+    blend_amount: float
     edits: tuple[str, ...]
     name: str = dataclasses.field(metadata=_ASIDE)
 
     def __post_init__(self):
-        names.require("draw.name", self.name)
+        names.require("generate.name", self.name)
         if len(self.size) not in (0, 2) or any(px < 1 for px in self.size):
             raise schema.ConfigError(
-                f"config.draw.size must be (height, width) of at least 1 px, or (), got {self.size}"
+                f"config.generate.size must be (height, width) of at least 1 px, or (), got "
+                f"{self.size}"
             )
-        if not 0 < self.strength <= 1 or not 0 <= self.mix_amount <= 1 or self.grow < 0:
+        if not 0 < self.strength <= 1 or not 0 <= self.blend_amount <= 1 or self.outpaint_px < 0:
             raise schema.ConfigError(
-                "config.draw must have 0 < strength ≤ 1, 0 ≤ mix_amount ≤ 1 and grow ≥ 0, got "
-                f"{self.strength}, {self.mix_amount} and {self.grow}"
+                "config.generate must have 0 < strength ≤ 1, 0 ≤ blend_amount ≤ 1 and "
+                "outpaint_px ≥ 0, got "
+                f"{self.strength}, {self.blend_amount} and {self.outpaint_px}"
             )
 
 
@@ -177,13 +179,14 @@ class SweepSection:
     """Ways of drawing that the tool `sweep` compares, as changes of the section sample, and how
     often each region is drawn."""
 
-    ways: tuple[str, ...]
-    draws: int
+    variants: tuple[str, ...]
+    num_generated: int
 
     def __post_init__(self):
-        if not self.ways or self.draws < 1:
+        if not self.variants or self.num_generated < 1:
             raise schema.ConfigError(
-                f"config.sweep must have ways and draws ≥ 1, got {self.ways} and {self.draws}"
+                f"config.sweep must have variants and num_generated ≥ 1, got {self.variants} and "
+                f"{self.num_generated}"
             )
 
 
@@ -243,14 +246,15 @@ class VariationsSection:
     image: str
     mpp: float
     num_patches: int
-    num_draws: int
+    num_generated: int
     num_regions: int
 
     def __post_init__(self):
-        if self.num_patches < 1 or self.num_draws < 1 or self.num_regions < 0:
+        if self.num_patches < 1 or self.num_generated < 1 or self.num_regions < 0:
             raise schema.ConfigError(
-                "config.variations must have num_patches and num_draws ≥ 1 and num_regions ≥ 0, "
-                f"got {self.num_patches}, {self.num_draws} and {self.num_regions}"
+                "config.variations must have num_patches and num_generated ≥ 1 and num_regions ≥ "
+                "0, "
+                f"got {self.num_patches}, {self.num_generated} and {self.num_regions}"
             )
 
 
@@ -279,7 +283,7 @@ class RunConfig:
     prior: prior_config.PriorSection
     sample: SampleSection
     imagine: prior_config.ImagineSection
-    draw: DrawSection
+    generate: GenerateSection
     sweep: SweepSection
     bench: BenchSection
     compile: CompileSection
@@ -321,13 +325,14 @@ class RunConfig:
 
         if self.num_cells > 1 and self.denoiser.region_dim:
             raise schema.ConfigError(
-                "config.denoiser.region_dim must be 0 where data.crops.led_by=cells, got "
+                "config.denoiser.region_dim must be 0 where data.crops.condition_on=cells, got "
                 f"{self.denoiser.region_dim}"
             )
         if self.sample.conditioning == "cells" and self.num_cells == 1:
             raise schema.ConfigError(
-                "config.sample.conditioning=cells must come with data.crops.led_by=cells, got "
-                f"{self.data.crops.led_by}"
+                "config.sample.conditioning=cells must come with data.crops.condition_on=cells, "
+                "got "
+                f"{self.data.crops.condition_on}"
             )
         try:
             self.sample.solver.require_within(self.denoiser.schedule)
@@ -347,7 +352,7 @@ class RunConfig:
                 ("data.records.record_px", self.data.records.record_px, px),
                 ("data.crops.num_crops", crops_.num_crops, 0),
                 ("data.crops.dihedral", crops_.dihedral, False),
-                ("data.crops.led_by", crops_.led_by, "patch"),
+                ("data.crops.condition_on", crops_.condition_on, "patch"),
                 ("sample.conditioning", self.sample.conditioning, "interpolated"),
             )
             if found != wanted
@@ -363,7 +368,7 @@ class RunConfig:
     @property
     def num_cells(self) -> int:
         """Cells that condition a window."""
-        return cells.TOUCHED if self.data.crops.led_by == "cells" else 1
+        return cells.CELLS_PER_WINDOW if self.data.crops.condition_on == "cells" else 1
 
     @property
     def downsample_factor(self) -> int:

@@ -21,7 +21,7 @@ class PatchStudy:
         clusters: how many.
         count: real patches of the training split, 0: one of each record.
         count_test: of the held-out split.
-        draws: how often each real one is drawn again.
+        num_generated: how often each real one is drawn again.
         models: which classifiers.
         l2: of the linear one.
         network: of the others.
@@ -31,14 +31,14 @@ class PatchStudy:
     clusters: int
     count: int
     count_test: int
-    draws: int
+    num_generated: int
     models: tuple[str, ...]
     l2: float
     network: classifiers.NetworkConfig
 
     def __post_init__(self):
         _require_models("patches", self.models, PATCH_MODELS)
-        _require_counts("patches", self.count, self.count_test, self.draws)
+        _require_counts("patches", self.count, self.count_test, self.num_generated)
         if self.clusters < 2:
             raise schema.ConfigError(
                 f"config.study.patches.clusters must be ≥ 2, got {self.clusters}"
@@ -61,7 +61,7 @@ class BagStudy:
         cells: most patches of a slide.
         count: bags of the training split; of slides 0 is all.
         count_test: of the held-out split.
-        draws: how often each real one is drawn again.
+        num_generated: how often each real one is drawn again.
         models: which classifiers.
         network: their sizes and fits.
     """
@@ -74,13 +74,13 @@ class BagStudy:
     cells: int
     count: int
     count_test: int
-    draws: int
+    num_generated: int
     models: tuple[str, ...]
     network: mil_models.MilConfig
 
     def __post_init__(self):
         _require_models("bags", self.models, tuple(mil_models.MODELS))
-        _require_counts("bags", self.count, self.count_test, self.draws)
+        _require_counts("bags", self.count, self.count_test, self.num_generated)
         if min(self.side, self.cells) < 1:
             raise schema.ConfigError(
                 f"config.study.bags must have side and cells ≥ 1, got {self.side} and {self.cells}"
@@ -144,9 +144,9 @@ def _require_models(task: str, models: tuple[str, ...], known: tuple[str, ...]) 
         )
 
 
-def _require_counts(task: str, count: int, count_test: int, draws: int) -> None:
-    if min(count, count_test) < 0 or draws < 1:
+def _require_counts(task: str, count: int, count_test: int, num_generated: int) -> None:
+    if min(count, count_test) < 0 or num_generated < 1:
         raise schema.ConfigError(
-            f"config.study.{task} must have counts ≥ 0 and draws ≥ 1, got count={count}, "
-            f"count_test={count_test}, draws={draws}"
+            f"config.study.{task} must have counts ≥ 0 and num_generated ≥ 1, got count={count}, "
+            f"count_test={count_test}, num_generated={num_generated}"
         )

@@ -47,7 +47,7 @@ def recover(table: stage_lib.Table, context: stage_lib.Context) -> None:
                 for place in _places(table, name, context):
                     settle(table, name, context.at(name, place))
 
-    hosts.first_alone("looking for stages made anew", work)
+    hosts.on_first_host("looking for stages made anew", work)
 
 
 def settle(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:

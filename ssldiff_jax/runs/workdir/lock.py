@@ -18,7 +18,7 @@ def held(folder: pathlib.Path) -> Iterator[None]:
     nobody is kept off. Raises WorkdirError where another process is at work.
     """
     path, locks = folder.with_name(f".{folder.name}.lock"), []
-    hosts.first_alone(f"claiming {folder.name}", lambda: locks.extend(_claimed(path, folder)))
+    hosts.on_first_host(f"claiming {folder.name}", lambda: locks.extend(_claimed(path, folder)))
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from ssldiff_jax.runs.workdir import trainings
 from ssldiff_jax.train import stretches
 
 _FRESH = object()
-_SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.led_by")
+_SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.condition_on")
 
 
 def values(stage: stage_lib.Stage, context: stage_lib.Context, inputs: Any) -> dict[str, Any]:

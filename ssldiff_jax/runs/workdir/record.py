@@ -80,10 +80,10 @@ def adopt(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
     """
     found = changes(table, name, context)
     provenance.refuse_outdated(table, name, context)
-    hosts.meet(f"{name} was compared")
+    hosts.barrier(f"{name} was compared")
     if hosts.is_first() and not context.borrows(name):
         _note(table, name, context, found)
-    hosts.meet(f"{name} is noted")
+    hosts.barrier(f"{name} is noted")
 
 
 def _note(

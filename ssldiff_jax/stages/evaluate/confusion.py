@@ -18,7 +18,7 @@ Features = Float[np.ndarray, "N D"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Classed:
+class ClassConfusion:
     """Classes of held-out patches, and how they are told.
 
     Attributes:
@@ -36,7 +36,7 @@ class Classed:
     @classmethod
     def of_run(
         cls, context: stage.Context, held_out: patch_samples.Sample, training: patch_samples.Sample
-    ) -> "Classed | None":
+    ) -> "ClassConfusion | None":
         """As `config.evaluate` asks; None where it asks for none, and (a warning tells) where
         training patches are of fewer than two classes.
 

@@ -72,7 +72,7 @@ class Protocol:
     held_out: patch_samples.Sample
     training: patch_samples.Sample
     examples: patch_samples.Sample
-    classes: classed.Classed | None
+    classes: classed.ClassConfusion | None
     shared: pathlib.Path
 
     @classmethod
@@ -97,7 +97,7 @@ class Protocol:
         examples = patch_samples.Sample.draw(of_models, _EXAMPLES) if is_much else training
         for network in by.values():
             reference(context, extraction_of(context, network))
-        classes = classed.Classed.of_run(context, held_out, examples)
+        classes = classed.ClassConfusion.of_run(context, held_out, examples)
         return cls(context, by, held_out, training, examples, classes, shared)
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Protocol:
             found["confusion"] = confusion
         return found
 
-    def _of_examples(self, pair: regenerated.Redrawn, of_training: Features) -> Features:
+    def _of_examples(self, pair: regenerated.RegeneratedPatches, of_training: Features) -> Features:
         """The judge's features of what classes are told by; nothing where prompts tell them."""
         if self.examples is self.training or not self.classes.labels:
             return of_training
@@ -140,14 +140,16 @@ class Protocol:
         read = lambda start, stop: kept.through(sample.pixels(start, stop))
         return regenerated.extract(self.by["judge"], read, len(sample), self.shared / name)
 
-    def _redraw(self, model: generator.Generator, folder: pathlib.Path) -> regenerated.Redrawn:
+    def _redraw(
+        self, model: generator.Generator, folder: pathlib.Path
+    ) -> regenerated.RegeneratedPatches:
         """The patches, and a page of some."""
         config, kept = self.context.config, _format(self.context)
         real, drawn = (
             image_files.Files(self.shared / "real", kept),
             image_files.Files(folder / "drawn", kept),
         )
-        pair = regenerated.Redrawn(self.held_out, real, drawn)
+        pair = regenerated.RegeneratedPatches(self.held_out, real, drawn)
         pair.make(model, config.seed + 1000)
         side = int(min(len(self.held_out), _SHOWN) ** 0.5)
         shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
@@ -213,7 +215,7 @@ def _format(context: stage.Context) -> image_files.Format:
 def _copies(
     features: tuple[Features, Features],
     of_training: Features,
-    pair: regenerated.Redrawn,
+    pair: regenerated.RegeneratedPatches,
     training: patch_samples.Sample,
     folder: pathlib.Path,
 ) -> dict[str, Any]:

@@ -18,7 +18,7 @@ BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True)
-class Redrawn:
+class RegeneratedPatches:
     """Held-out patches as they were read, in `real`, and as they were drawn, in `drawn`."""
 
     held_out: patch_samples.Sample

@@ -30,8 +30,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
     judges = {n: networks.OfEncoder(n, artifacts.load_encoder(context, n)) for n in names}
     rows, alone = [], {}
-    sections = [sample_section(config, way) for way in config.sweep.ways]
-    for way, section in zip(config.sweep.ways, sections, strict=True):
+    sections = [sample_section(config, way) for way in config.sweep.variants]
+    for way, section in zip(config.sweep.variants, sections, strict=True):
         if section.conditioning == "cells" and config.num_cells == 1:
             _LOG.info("%s is left out: the denoiser was not trained on cells", way)
             continue
@@ -62,16 +62,16 @@ def sample_section(config: run_config.RunConfig, way: str) -> run_config.SampleS
         for name in sections:
             part = part.get(name)
             if not isinstance(part, Mapping):
-                raise schema.ConfigError(f"config.sweep.ways: no section in {change!r}")
+                raise schema.ConfigError(f"config.sweep.variants: no section in {change!r}")
         if key not in part:
             hint = schema.nearest_path(key, part)
-            raise schema.ConfigError(f"config.sweep.ways: no key in {change!r}{hint}")
+            raise schema.ConfigError(f"config.sweep.variants: no key in {change!r}{hint}")
         part[key] = _value(text, config.window)
     section = schema.build(run_config.SampleSection, values, "config.sample")
     try:
         section.solver.require_within(config.denoiser.schedule)
     except ValueError as error:
-        raise schema.ConfigError(f"config.sweep.ways: {error}, in {way!r}") from None
+        raise schema.ConfigError(f"config.sweep.variants: {error}, in {way!r}") from None
     return section
 
 
@@ -99,7 +99,7 @@ def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed:
 def _row(model: generator.Generator, regions, pages, judges, config: run_config.RunConfig):
     """(figures, the first image)."""
     drawn, pairs, steps, side = [], [], [], model.patch_px
-    for draw in range(config.sweep.draws):
+    for draw in range(config.sweep.num_generated):
         for i, region in enumerate(regions):
             seed = config.seed + draw * len(regions) + i
             drawing = references.drawing_of(model, region, seed=seed)

@@ -15,7 +15,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     model = generator.Generator.of_run(context)
     reference = _reference(context, model)
     pyramid.write_png(folder / "real.png", reference.image)
-    page = references.page(model, reference, section.num_patches, section.num_draws)
+    page = references.page(model, reference, section.num_patches, section.num_generated)
     pyramid.write_png(folder / "patches.png", page)
     height, width = reference.image.shape[:2]
     is_region = reference.kind == "region" and max(height, width) > model.patch_px

@@ -63,7 +63,7 @@ def test_a_run_standardises_numbers_by_the_cases_of_its_training_records(write, 
     config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
     asked = dataclasses.replace(config.prior.conditions, measure="none", numbers=numbers)
     config = dataclasses.replace(config, prior=dataclasses.replace(config.prior, conditions=asked))
-    told = region_labels.RegionConditions(types.SimpleNamespace(config=config))
+    told = region_labels.RegionLabels(types.SimpleNamespace(config=config))
     assert told.scales == {"mean": [2], "std": [1]}
 
 

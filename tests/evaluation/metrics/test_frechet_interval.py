@@ -193,7 +193,7 @@ def test_pairs_of_blocks_may_be_of_unequal_sizes():
 def test_the_jackknife_of_a_mean_is_the_textbooks():
     x = normal(0, 30)
     without = (x.sum() - x) / 29
-    side = intervals.LeftOut(without, np.ones(30))
+    side = intervals.LeaveOneBlockOut(without, np.ones(30))
     assert side.bias(x.mean()) == pytest.approx(0, abs=1e-12)
     assert side.variance(x.mean()) == pytest.approx(x.var(ddof=1) / 30)
     with pytest.raises(ValueError, match="at least 2 blocks on a side"):

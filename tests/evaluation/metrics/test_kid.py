@@ -116,7 +116,9 @@ def test_each_block_left_out_is_the_dense_distance_of_the_rest(blocks, monkeypat
         )
         sizes = intervals.sizes_of(parts)
         assert sizes.max() - sizes.min() <= 1
-        sides.append(intervals.LeftOut(np.array([distance(rest(x, p)) for p in parts]), sizes))
+        sides.append(
+            intervals.LeaveOneBlockOut(np.array([distance(rest(x, p)) for p in parts]), sizes)
+        )
     expected = intervals.jackknife(dense(a, b), (43, 29), sides)
     numbers = lambda e: (e.uncorrected, e.low, e.high, e.corrected)
     assert numbers(found) == pytest.approx(numbers(expected), rel=1e-8, abs=1e-10)
@@ -130,7 +132,7 @@ def test_pairs_are_left_out_together(blocks):
     parts = intervals.blocks_of(43, blocks)
     rest = lambda x, part: np.delete(x, np.arange(43)[part], axis=0)
     values = np.array([dense(rest(a, part), rest(b, part)) for part in parts])
-    side = intervals.LeftOut(values, intervals.sizes_of(parts))
+    side = intervals.LeaveOneBlockOut(values, intervals.sizes_of(parts))
     expected = intervals.jackknife(dense(a, b), (43, 43), [side])
     found = kid.kid(a, b, blocks=blocks, paired=True)
     assert (found.corrected, found.low, found.high) == pytest.approx(

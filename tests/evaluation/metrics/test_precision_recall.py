@@ -125,7 +125,10 @@ def test_leaving_out_single_features_of_slides_is_too_sure():
 def test_a_share_of_independent_features_has_wilsons_interval():
     """Of blocks that vary less than features alone would, as many features as there are count."""
     share = lambda value, blocks: intervals.share(
-        value, 100, (100, 9), intervals.LeftOut(np.full(blocks, value), np.full(blocks, 1.0))
+        value,
+        100,
+        (100, 9),
+        intervals.LeaveOneBlockOut(np.full(blocks, value), np.full(blocks, 1.0)),
     )
     expected = stats.binomtest(30, 100).proportion_ci(0.95, "wilson")
     found = share(0.3, 100_000)  # Student's t of that many blocks is normal
@@ -142,7 +145,7 @@ def test_coverage_without_a_block_is_that_of_the_others_in_the_same_balls():
     inside = np.linalg.norm(real[:, None] - generated, axis=-1) <= radius[:, None]
     parts = np.split(np.arange(40), 4)
     without = [np.delete(inside, part, axis=1).any(axis=1).mean() for part in parts]
-    side = intervals.LeftOut(np.array(without), np.full(4, 10.0))
+    side = intervals.LeaveOneBlockOut(np.array(without), np.full(4, 10.0))
     found = precision_recall.compare(generated, real, blocks=4, per_neighbour=1).coverage
     expected = intervals.share(inside.any(axis=1).mean(), 40, (40, 40), side)
     assert (found.value, found.low, found.high) == pytest.approx(
@@ -182,6 +185,6 @@ def test_a_mean_of_equal_values_is_in_its_interval():
     for count in range(2, 60):
         value = float(generator.random())
         values = np.full(count, value)
-        found = intervals.mean(value, (count, 9), intervals.LeftOut.of_mean(values))
+        found = intervals.mean(value, (count, 9), intervals.LeaveOneBlockOut.of_mean(values))
         assert found.low <= found.value <= found.high
         assert found.high - found.low < 1e-12

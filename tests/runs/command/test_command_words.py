@@ -39,7 +39,7 @@ def run(tmp_path):
     """A run whose config is that of tiny, but for a tuple, a number and what it forced."""
     config = tiny.get_config()
     config.seed, config.force, config.stages = 7, "encoder", "patches,encoder"
-    config.draw.size = (3, 4)
+    config.generate.size = (3, 4)
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
@@ -68,9 +68,11 @@ def test_a_config_has_a_workdir_of_its_name(config, folder):
 
 
 def test_a_runs_own_config_is_taken_and_changed(run):
-    found = parse(f"--workdir={run}", "--config.data.patch_mpp=2", "--config.draw.grow=64")
+    found = parse(
+        f"--workdir={run}", "--config.data.patch_mpp=2", "--config.generate.outpaint_px=64"
+    )
     wanted = json.loads((run / "config.json").read_text())
-    changed = {"force": "", "data.patch_mpp": 2.0, "draw.grow": 64}
+    changed = {"force": "", "data.patch_mpp": 2.0, "generate.outpaint_px": 64}
     flat = schema.flatten(wanted) | changed
     as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
     assert schema.flatten(found.values) == as_tuples
@@ -80,8 +82,8 @@ def test_a_runs_own_config_is_taken_and_changed(run):
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("--config.draw.refrence=a.png", "did you mean config.draw.reference"),
-        ("--config.draw=a.png", "--list=draw shows them"),
+        ("--config.generate.refrence=a.png", "did you mean config.generate.reference"),
+        ("--config.generate=a.png", "--list=generate shows them"),
         ("--config.seed=many", "'many'"),
     ],
 )
@@ -93,7 +95,7 @@ def test_a_run_of_earlier_code_has_the_defaults_of_later_keys(run):
     path = run / "config.json"
     values = json.loads(path.read_text())
     now = parse(f"--workdir={run}").values
-    del values["draw"]["name"], values["export"]
+    del values["generate"]["name"], values["export"]
     path.write_text(json.dumps(values))
     assert parse(f"--workdir={run}").values == now
     assert schema.build(run_config.RunConfig, stored_config.of_run(run)) == schema.build(
@@ -149,14 +151,14 @@ def test_home_is_where_the_user_is(run, monkeypatch):
 
 def test_a_new_workdir_takes_the_config_of_the_models(run, tmp_path):
     for folder in (tmp_path / "pictures", tmp_path):
-        found = parse(f"--workdir={folder}", f"--config.models={run}", "--config.stages=draw")
+        found = parse(f"--workdir={folder}", f"--config.models={run}", "--config.stages=generate")
         assert (found.workdir, found.values["seed"]) == (folder, 7)
-        assert (found.values["models"], found.values["stages"]) == (str(run), "draw")
+        assert (found.values["models"], found.values["stages"]) == (str(run), "generate")
     # With a config of its own it is a run of its own.
     (tmp_path / "config.json").write_text(json.dumps(tiny.get_config().to_dict()))
     assert parse(f"--workdir={tmp_path}", f"--config.models={run}").values["seed"] == 0
     words = [f"--workdir={tmp_path / 'pictures'}", "--config=configs/tiny.py"]
-    assert parse(*words, f"--config.models={run}", "--config.stages=draw")
+    assert parse(*words, f"--config.models={run}", "--config.stages=generate")
     line = refusal(f"--workdir={tmp_path / 'x'}", f"--config.models={tmp_path / 'mime'}")
     assert f"did you mean {run}?" in line
 
@@ -180,8 +182,11 @@ def test_a_config_beside_a_run_is_taken_instead(run):
         (["--config=configs/tiny.py", "--config.seed=x"], "'x'"),
         (["--config=configs/tiny.py", "--config.denoiser.train.num_step=3"], "train.num_steps"),
         (["--config=configs/tiny.py:small"], "configs/tiny.py must have no mode, got 'small'"),
-        (["--config=configs/tiny.py", "--config.drew.name=a"], "did you mean config.draw.name"),
-        (["--config=configs/tiny.py", "--config.draw=a"], "--list=draw"),
+        (
+            ["--config=configs/tiny.py", "--config.generat.name=a"],
+            "did you mean config.generate.name",
+        ),
+        (["--config=configs/tiny.py", "--config.generate=a"], "--list=generate"),
         (["--config=configs/tiny.py", "--config.stages=sampel"], "did you mean 'sample'?"),
         (["--config=configs/tiny.py", "--config.force=denoizer"], "did you mean 'denoiser'?"),
         (["--list=data.holdot"], "data.holdout"),
@@ -203,12 +208,12 @@ def test_a_workdir_where_nothing_can_be_written_is_told(run, monkeypatch):
 
 
 def test_models_that_are_no_run_are_told_by_their_key(run, tmp_path):
-    words = [f"--workdir={tmp_path / 'new'}", "--config.stages=draw"]
+    words = [f"--workdir={tmp_path / 'new'}", "--config.stages=generate"]
     line = refusal(*words, f"--config.models={tmp_path}")
     assert line.startswith(f"config.models must be a run, with a config.json, got {tmp_path}")
 
 
-@pytest.mark.parametrize("stages", ["draw", "evaluate,report", "denoiser"])
+@pytest.mark.parametrize("stages", ["generate", "evaluate,report", "denoiser"])
 def test_a_mistyped_workdir_is_told_and_not_made(run, stages):
     words = [f"--workdir={run.parent}/mime", f"--config.stages={stages}"]
     for config in ([], ["--config=configs/tiny.py"]):

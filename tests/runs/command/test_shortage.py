@@ -103,10 +103,10 @@ def config():
         ("prior", "prior.train.compute.accumulate"),
         ("embeddings", "data.loader.prefetch"),
         ("latents", "data.loader.prefetch"),
-        ("sample", "sample.chunk"),
-        ("draw", "sample.split"),
+        ("sample", "sample.window_batch"),
+        ("generate", "sample.split"),
         ("imagine", "sample.decode.tile"),
-        ("evaluate", "sample.dtype"),
+        ("evaluate", "sample.canvas_dtype"),
     ],
 )
 def test_every_stage_names_keys_that_are_there(tmp_path, config, name, key):

@@ -8,7 +8,7 @@ import pytest
 
 from ssldiff_jax.core import names, schema
 from ssldiff_jax.runs import runner, stage
-from ssldiff_jax.stages.tools import draw
+from ssldiff_jax.stages.tools import generate
 from tests.runs import test_runner
 from tests.runs.workdir import test_force
 
@@ -123,14 +123,14 @@ def test_drawings_of_before_names_are_left_alone(work):
 )
 def test_slugs_are_names_of_folders(parts, expected):
     assert names.slug(*parts) == expected
-    names.require("draw.name", expected)
+    names.require("generate.name", expected)
     assert pathlib.PurePath(expected).name == expected
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "-flag", "a b"])
 def test_a_name_that_is_no_folder_is_refused(name):
-    with pytest.raises(schema.ConfigError, match=r"config\.draw\.name must be letters"):
-        names.require("draw.name", name)
+    with pytest.raises(schema.ConfigError, match=r"config\.generate\.name must be letters"):
+        names.require("generate.name", name)
 
 
 def drawing(seed=0, **settings):
@@ -158,4 +158,4 @@ def drawing(seed=0, **settings):
     ],
 )
 def test_drawings_are_named_by_what_is_asked(settings, expected):
-    assert draw.slug(drawing(**settings)) == expected
+    assert generate.slug(drawing(**settings)) == expected

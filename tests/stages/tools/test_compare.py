@@ -40,7 +40,8 @@ def compare(command, tmp_path, clip_folder):
     def run(real, drawn, *flags, networks=f"('clip={clip_folder}',)"):
         done = command(
             tmp_path / "run", "--config.stages=compare", f"--config.compare.real={real}",
-            f"--config.compare.drawn={drawn}", f"--config.evaluate.extractors={networks}", *flags,
+            f"--config.compare.generated={drawn}",
+            f"--config.evaluate.extractors={networks}", *flags,
         )  # fmt: skip
         return done, tmp_path / "run" / "compare"
 
@@ -111,7 +112,7 @@ def test_what_cannot_be_compared_is_one_line(compare, folders, tmp_path):
         (few, "expected 6 images or more to compare, got 5"),
         (real, "got folders of which one holds the other"),
         (real.parent, "got folders of which one holds the other"),
-        ("", "config.compare.drawn must name a folder, got ''"),
+        ("", "config.compare.generated must name a folder, got ''"),
     ):
         done, _ = compare(real, drawn)
         assert done.returncode == 1

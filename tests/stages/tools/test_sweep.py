@@ -35,7 +35,7 @@ def test_seams_are_those_of_the_plan():
     image = (noise + 20 * band[:, None, None]).astype(np.uint8)
     config = types.SimpleNamespace(downsample_factor=4)
     model = types.SimpleNamespace(config=config, patch_px=32)
-    planned = drawing.Drawing((128, 128), plan, lambda corners: corners, 0)
+    planned = drawing.ImagePlan((128, 128), plan, lambda corners: corners, 0)
     assert sweep._seams(model, planned, image) > 50
     assert sweep._seams(model, planned, noise.astype(np.uint8)) == pytest.approx(1, abs=0.1)
 

@@ -127,7 +127,7 @@ def test_patches_that_are_drawn_are_not_drawn_again(generator, workdir, tmp_path
     held_out = patch_samples.Sample.draw(patch_samples.Source(context, "test"), 3)
     kept = image_files.Format()
     real, drawn = (image_files.Files(tmp_path / name, kept) for name in ("real", "drawn"))
-    pair = regenerated.Redrawn(held_out, real, drawn)
+    pair = regenerated.RegeneratedPatches(held_out, real, drawn)
     pair.make(generator, seed=5)
     np.testing.assert_array_equal(real.read(0, 3), held_out.pixels(0, 3))
     first = drawn.read(0, 3)

@@ -71,7 +71,7 @@ def _network(context: stage.Context) -> Iterator[Figure]:
     model, side = conditioning.Denoiser(config), context.config.window
     forward = jax.jit(lambda params, *args: model.apply({"params": params}, *args))
     params = jax.device_put(sampler.random_params(published.abstract_denoiser(config)))
-    for batch in sorted({1, context.config.sample.chunk}):
+    for batch in sorted({1, context.config.sample.window_batch}):
         x_t = jnp.zeros((batch, side, side, config.unet.latent_channels))
         args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.embedding_dim)))
         compiled = forward.lower(*args).compile()

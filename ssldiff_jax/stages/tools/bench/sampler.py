@@ -57,7 +57,7 @@ def _units(found: dict[str, float]) -> dict[str, tuple[float, str]]:
 def _ours(context: stage.Context, model: generator.Generator, size: int) -> dict[str, float]:
     folder = context.folder("bench") / "sampler"
     scale = pyramid.Scale(context.config.data.patch_mpp)
-    large = lambda drawn: render.Job(model, drawn, folder, "image", ("tif",), scale)
+    large = lambda drawn: render.LargeImageRender(model, drawn, folder, "image", ("tif",), scale)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
     drawing = _drawing(model, size)
     for array in jax.tree.leaves(_some_steps(model, drawing, 1)):
@@ -106,20 +106,20 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
     }
 
 
-def _some_steps(model: generator.Generator, drawing: drawing_lib.Drawing, steps: int):
+def _some_steps(model: generator.Generator, drawing: drawing_lib.ImagePlan, steps: int):
     """The state after the first steps."""
     sampler, plan, key = model.sampler, drawing.plan, rng.stream(0, "bench")
     state = sampler.start(plan, key)
-    for reached, place in sampler.walk(model.params, plan, drawing.condition, key, state):
+    for reached, place in sampler.iterate(model.params, plan, drawing.condition, key, state):
         if place.step == steps:
             return jax.block_until_ready(reached)
     raise ValueError(f"a plan must have {steps} steps, got {plan.num_steps}")
 
 
-def _drawing(model: generator.Generator, size: int) -> drawing_lib.Drawing:
+def _drawing(model: generator.Generator, size: int) -> drawing_lib.ImagePlan:
     cells = max(size // model.patch_px, 1)
     grid = np.random.default_rng(0).standard_normal((cells, cells, _EMBEDDING_DIM), np.float32)
-    return model.from_grid(grid, size=(size, size))
+    return model.plan_from_grid(grid, size=(size, size))
 
 
 def _random_model(context: stage.Context) -> generator.Generator:

@@ -50,7 +50,7 @@ def _step(context: stage.Context, name: str, batch_size: int, reached: float) ->
         yield f"{label}/peak_since_start", [memory["peak_bytes_in_use"]], "B"
 
 
-def _seconds(context: stage.Context, program: programs.Program, label: str) -> list[float]:
+def _seconds(context: stage.Context, program: programs.AbstractCall, label: str) -> list[float]:
     """Of a step, for some steps at a time; then some are traced, if the config says so."""
     compiled = program.function.lower(*program.args).compile()
     state, batch, key = jax.tree.map(_filled, program.args, compiled.input_shardings[0])

@@ -17,7 +17,7 @@ from ssldiff_jax.weights import published
 
 def program(
     name: str, config: run_config.RunConfig, mesh: Mesh, batch_size: int
-) -> programs.Program:
+) -> programs.AbstractCall:
     """A program by its name; `batch_size` 0 is the config's.
 
     Raises ValueError for a batch that the mesh does not divide.
@@ -27,11 +27,11 @@ def program(
     return programs.of_training(name, config, mesh, batch_size)
 
 
-def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.Program:
+def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     """One chunk of windows of the largest image that `bench` draws."""
     denoiser = config.denoiser.model(programs.embedding_dim(config), config.num_cells)
     params = published.abstract_denoiser(denoiser)
-    params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute), params)
+    params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute_dtype), params)
     channels = denoiser.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     decoder = published.abstract_autoencoder(config.autoencoder.model)
@@ -41,8 +41,8 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.Program:
         conditioning.Denoiser(denoiser),
         params,
     )
-    sample = dataclasses.replace(config.sample, chunk=config.sample.chunk or 32)
-    sample = dataclasses.replace(sample, chunk=sample.chunk * mesh.size)
+    sample = dataclasses.replace(config.sample, window_batch=config.sample.window_batch or 32)
+    sample = dataclasses.replace(sample, window_batch=sample.window_batch * mesh.size)
     drawing = generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
     side = max(config.bench.sizes, default=1024)
     sampler, plan = drawing.sampler, drawing.plan((side, side))
@@ -69,4 +69,4 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.Program:
     )
     windows = drawing.window_program(programs.COUNTED)
     counted = (windows.run, windows.shapes)
-    return programs.Program(sampler.programs(plan).denoise, args, 0, count, counted)
+    return programs.AbstractCall(sampler.programs(plan).denoise, args, 0, count, counted)

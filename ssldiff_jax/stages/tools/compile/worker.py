@@ -15,7 +15,7 @@ from ssldiff_jax.core import platform, schema
 from ssldiff_jax.runs import programs
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages.tools.compile import named_program
-from ssldiff_jax.train import chips, compiled
+from ssldiff_jax.train import chips, hlo_stats
 from ssldiff_jax.train import mesh as mesh_lib
 
 
@@ -34,10 +34,10 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
         seconds = time.monotonic() - began
     share = program.batch_size / len(devices)
     chip = chips.chip(kind)
-    told = compiled.describe(made, chip, flops * share if flops else None)
-    sent = compiled.collectives(made.as_text())
+    told = hlo_stats.describe(made, chip, flops * share if flops else None)
+    sent = hlo_stats.collectives(made.as_text())
     # The windows of a chunk come together on purpose, once.
-    gathered = compiled.gathers_of_batch(sent, program.batch_size) if program.num_params else []
+    gathered = hlo_stats.gathers_of_batch(sent, program.batch_size) if program.num_params else []
     return {
         "program": name,
         "topology": topology,

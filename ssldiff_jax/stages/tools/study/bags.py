@@ -47,7 +47,7 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     used = study_task.used(label, config.study, config.seed)
     cases = patch_samples.numbered(bag.case for bag in test)
     found = study_task.Task(classes, label, test_label, cases, used)
-    real, drawn = _embedded([train[i] for i in used], drawer, section.draws, "study bags")
+    real, drawn = _embedded([train[i] for i in used], drawer, section.num_generated, "study bags")
     seen_in_test, _ = _embedded(test, drawer, 0, "study test bags")
     length = max(len(bag) for bag in (*real, *seen_in_test))
     scaling = classifiers.Scaling.of(np.concatenate(real))
@@ -88,7 +88,7 @@ def _regions(source: patch_samples.Source) -> list[_Bag]:
     """Squares of side × side cells anywhere that records cover."""
     config, section = source.context.config, source.context.config.study.bags
     px, is_train = config.data.crops.patch_px, source.split == "train"
-    measure = patch_samples.Measure.of_run(source.context, section.measure)
+    measure = patch_samples.PixelLabels.of_run(source.context, section.measure)
     whole, found = source.mosaic, []
     count = section.count if is_train else section.count_test
     table = mosaic.RegionTable(

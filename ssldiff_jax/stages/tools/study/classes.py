@@ -70,7 +70,7 @@ class Classes:
             return cls(
                 (), lambda patches: patch_samples.recorded(patches.source, patches.numbers), None
             )
-        measure, names = patch_samples.Measure.of_run(context, labels), measures.CLASSES[labels]
+        measure, names = patch_samples.PixelLabels.of_run(context, labels), measures.CLASSES[labels]
         most = lambda classes: names[np.bincount(classes.ravel(), minlength=len(names)).argmax()]
         stain = lambda pixels: [most(measures.stain(patch)) for patch in pixels]
         of = lambda patches: [measure.most(patch) for patch in patches.read]

@@ -32,8 +32,10 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     found = study_task.Task(known, label, test_label, test.cases, used)
     embedding = drawer.embed(train.pixels)
     scaling = classifiers.Scaling.of(embedding)
-    progress = logs.Progress("study patches", section.draws * len(used))
-    drawn = [_in_blocks(drawer.draw, embedding[used], progress) for _ in range(section.draws)]
+    progress = logs.Progress("study patches", section.num_generated * len(used))
+    drawn = [
+        _in_blocks(drawer.draw, embedding[used], progress) for _ in range(section.num_generated)
+    ]
     progress.close()
     embedded = lambda pixels: scaling(drawer.embed(pixels))
     seen = {

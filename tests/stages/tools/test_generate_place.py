@@ -1,4 +1,4 @@
-"""What `draw` reads, and the ground of what it writes; the models are left out."""
+"""What `generate` reads, and the ground of what it writes; the models are left out."""
 
 import types
 
@@ -13,7 +13,7 @@ from ssldiff_jax.generation import generator, render
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages.tools import draw
+from ssldiff_jax.stages.tools import generate
 
 PX, LATITUDE = 64, 47
 MERCATOR = 6_378_137 * np.arcsinh(np.tan(np.radians(LATITUDE)))
@@ -42,10 +42,10 @@ class Model(types.SimpleNamespace):
         assert self.seen[-1].shape == (*size, 3)
         return np.zeros((*(-(-px // PX) for px in size), 4), np.float32)
 
-    def from_grid(self, grid, *, size, spans, seed):
+    def plan_from_grid(self, grid, *, size, spans, seed):
         return types.SimpleNamespace(size=size, spans=spans)
 
-    def from_reference(self, read, size, *, seed):
+    def plan_from_reference(self, read, size, *, seed):
         return types.SimpleNamespace(size=size, spans=None)
 
     def started(self, drawing, start):
@@ -80,14 +80,14 @@ def drawn(tmp_path, monkeypatch):
         with rasterio.open(tmp_path / "scene.tif", "w", **profile) as file:
             file.write(np.full((3, height, width), 7, np.uint8))
         values = tiny.get_config().to_dict()
-        values["draw"] |= {"reference": str(tmp_path / "scene.tif")} | settings
+        values["generate"] |= {"reference": str(tmp_path / "scene.tif")} | settings
         values["data"]["patch_mpp"] = patch_mpp
         config = schema.build(run_config.RunConfig, values)
         model = Model(patch_px=PX, config=config, seen=[])
         monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
         context = stage.Context(config, tmp_path, None)
-        context.folder("draw").mkdir(exist_ok=True)
-        told = draw.run(context)
+        context.folder("generate").mkdir(exist_ok=True)
+        told = generate.run(context)
         with rasterio.open(told["path"]) as file:
             return corners(file.transform, file.shape), transform, file.shape, told["spans"]
 
@@ -161,7 +161,7 @@ def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypat
             file.write(values)
     named = lambda name: str(tmp_path / f"{name}.tif")
     told = tiny.get_config().to_dict()
-    told["draw"] |= {
+    told["generate"] |= {
         "reference": named("reference"), "mix": named("mix"), "edits": (f"0,0={named('cell')}",),
     }  # fmt: skip
     told["data"]["patch_mpp"] = 0.5e6
@@ -170,8 +170,8 @@ def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypat
     model = Model(patch_px=PX, config=config, seen=[])
     monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
     context = stage.Context(config, tmp_path, None)
-    context.folder("draw").mkdir()
-    draw.run(context)
+    context.folder("generate").mkdir()
+    generate.run(context)
     assert len(model.seen) == 3
     for seen in model.seen:
         np.testing.assert_array_equal(seen, np.moveaxis(values[::-1] // 10, 0, -1))

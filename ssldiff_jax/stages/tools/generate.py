@@ -1,4 +1,4 @@
-"""Tool `draw`: one large image of any size, from a slide, an image or a grid of embeddings."""
+"""Tool `generate`: one large image of any size, from a slide, an image or a grid of embeddings."""
 
 import dataclasses
 import logging
@@ -29,14 +29,14 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
     Raises SlideError for a reference that is no image, ValueError for what does not fit it.
     """
-    config, folder = context.config, context.folder("draw")
-    section, output = config.draw, config.sample.output
+    config, folder = context.config, context.folder("generate")
+    section, output = config.generate, config.sample.output
     model = _at_strength(generator.Generator.of_run(context), section.strength)
     source = _Source.open(context, model)
     drawing = _drawing(section, model, source, seed=config.seed)
-    place = _place(source, drawing.size, grow=section.grow)
+    place = _place(source, drawing.size, grow=section.outpaint_px)
     scale = pyramid.Scale(config.data.patch_mpp, output.quality, place)
-    large = render.Job(model, drawing, folder, "image", output.formats, scale)
+    large = render.LargeImageRender(model, drawing, folder, "image", output.formats, scale)
     if config.sample.dry_run:
         _LOG.info("%s would be %s", large.name, large.cost(timed=True))
         return None
@@ -45,13 +45,13 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 def slug(config: run_config.RunConfig) -> str:
     """The name of a drawing by default: its reference or what is asked for, size and seed."""
-    section = config.draw
-    asked = " ".join((section.asked.text, *section.asked.labels, *section.asked.numbers))
-    words = asked.strip() or "anything" if section.asked.is_grid else "held-out"
+    section = config.generate
+    asked = " ".join((section.prior.text, *section.prior.labels, *section.prior.numbers))
+    words = asked.strip() or "anything" if section.prior.is_grid else "held-out"
     if section.reference:
         words = pathlib.Path(section.reference).stem
     size = "x".join(map(str, section.size))
-    grown = f"grow{section.grow}" if section.grow else ""
+    grown = f"grow{section.outpaint_px}" if section.outpaint_px else ""
     return names.slug(words, size, grown, f"seed{config.seed}")
 
 
@@ -60,15 +60,15 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
 
     Raises WeightsError for one that is not there.
     """
-    section = config.draw
-    found = {key: getattr(section, key) for key in ("reference", "keep", "mix")}
+    section = config.generate
+    found = {key: getattr(section, key) for key in ("reference", "mask", "blend_with")}
     named = {key: f"draw.{key}" for key in found}
     for edit in section.edits:
         match = _EDIT.fullmatch(edit)
         if match and match["source"] not in (None, "prior"):
             found[edit] = match["source"]
     return {
-        key: user_images.fingerprint(path, named.get(key, "draw.edits"))
+        key: user_images.fingerprint(path, named.get(key, "generate.edits"))
         for key, path in found.items()
         if path
     }
@@ -78,7 +78,7 @@ def ending(context: stage.Context, facts: Mapping[str, Any]) -> list[str]:
     """Size and path of the image, in every format."""
     size = f"{facts['height']} × {facts['width']} px"
     formats = context.config.sample.output.formats
-    return [f"{size} in {context.folder('draw') / f'image.{name}'}" for name in formats]
+    return [f"{size} in {context.folder('generate') / f'image.{name}'}" for name in formats]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +93,8 @@ class _Source:
 
     @classmethod
     def open(cls, context: stage.Context, model: generator.Generator) -> "_Source":
-        section = context.config.draw
-        if section.asked.is_grid:
+        section = context.config.generate
+        if section.prior.is_grid:
             return cls._asked_for(context, model)
         if not section.reference:
             first = artifacts.references(artifacts.with_references(context), model.embed)[0]
@@ -109,13 +109,14 @@ class _Source:
     @classmethod
     def _asked_for(cls, context: stage.Context, model: generator.Generator) -> "_Source":
         """A grid that the prior draws; it is written beside the image."""
-        section = context.config.draw
+        section = context.config.generate
         if section.reference or not section.size:
             raise ValueError(
-                "what is asked for must come with draw.size=(height,width) and no draw.reference, "
+                "what is asked for must come with generate.size=(height,width) and no "
+                "generate.reference, "
                 f"got size={section.size} and reference={section.reference!r}"
             )
-        asked = section.asked
+        asked = section.prior
         grid = model.sample_grid(
             tuple(-(-px // model.patch_px) * model.patch_px for px in section.size),
             text=asked.text,
@@ -124,8 +125,8 @@ class _Source:
             seed=context.config.seed,
             temperature=asked.temperature,
         )
-        context.folder("draw").mkdir(parents=True, exist_ok=True)
-        np.save(context.folder("draw") / "grid.npy", grid)
+        context.folder("generate").mkdir(parents=True, exist_ok=True)
+        np.save(context.folder("generate") / "grid.npy", grid)
         return cls(tuple(section.size), None, grid)
 
     def pixels(self, why: str) -> arrays.ImageUint8:
@@ -152,55 +153,61 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
 
 
 def _drawing(
-    section: run_config.DrawSection, model: generator.Generator, source: _Source, *, seed: int
-) -> drawing_lib.Drawing:
+    section: run_config.GenerateSection, model: generator.Generator, source: _Source, *, seed: int
+) -> drawing_lib.ImagePlan:
     size = tuple(section.size) or source.size
-    if section.grow:
-        size = tuple(length + 2 * section.grow for length in size)
-    changes_grid = bool(section.mix or section.edits)
+    if section.outpaint_px:
+        size = tuple(length + 2 * section.outpaint_px for length in size)
+    changes_grid = bool(section.blend_with or section.edits)
     if source.read is None or changes_grid or size != source.size:
         drawing = _of_grid(section, model, source, size, seed=seed)
     else:
-        drawing = model.from_reference(source.read, source.size, seed=seed)
-    if section.strength == 1 and not section.keep and not section.grow:
+        drawing = model.plan_from_reference(source.read, source.size, seed=seed)
+    if section.strength == 1 and not section.mask and not section.outpaint_px:
         return drawing
     return model.started(drawing, _start(section, source, size))
 
 
 def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed: int):
     grid = source.grid if source.grid is not None else model.embed_all(source.read, source.size)
-    if section.mix:
-        other = _other_grid(section.mix, model)
+    if section.blend_with:
+        other = _other_grid(section.blend_with, model)
         if other.shape != grid.shape:
             raise ValueError(
-                f"draw.mix must have the cells of the reference, {grid.shape}, got {other.shape}"
+                f"generate.blend_with must have the cells of the reference, {grid.shape}, got "
+                f"{other.shape}"
             )
-        grid = np.asarray(grid_lib.slerp(grid, other, np.full(grid.shape[:2], section.mix_amount)))
+        grid = np.asarray(
+            grid_lib.slerp(grid, other, np.full(grid.shape[:2], section.blend_amount))
+        )
     keep = np.ones(grid.shape[:2], bool)
     for edit in section.edits:
         grid, keep = _edited(grid, keep, edit, model)
-    if section.grow:
-        cells = section.grow // model.patch_px
-        if section.grow % model.patch_px:
+    if section.outpaint_px:
+        cells = section.outpaint_px // model.patch_px
+        if section.outpaint_px % model.patch_px:
             raise ValueError(
-                f"draw.grow must be whole cells of {model.patch_px} px, got {section.grow}"
+                f"generate.outpaint_px must be whole cells of {model.patch_px} px, got "
+                f"{section.outpaint_px}"
             )
         grid = np.pad(grid, ((cells, cells), (cells, cells), (0, 0)), "edge")
-        keep = np.pad(keep, cells, constant_values=section.asked.beyond == "edge")
+        keep = np.pad(keep, cells, constant_values=section.prior.beyond == "edge")
     if not keep.all():
-        grid = _completed(section.asked, model, grid, keep, seed=seed)
+        grid = _completed(section.prior, model, grid, keep, seed=seed)
     # Cells that cross the border of the reference end beyond that of the image.
-    spread = (new / (old + 2 * section.grow) for new, old in zip(size, source.size, strict=True))
+    spread = (
+        new / (old + 2 * section.outpaint_px) for new, old in zip(size, source.size, strict=True)
+    )
     spans = tuple(n * model.patch_px * s for n, s in zip(grid.shape[:2], spread, strict=True))
-    return model.from_grid(grid, size=size, spans=spans, seed=seed)
+    return model.plan_from_grid(grid, size=size, spans=spans, seed=seed)
 
 
 def _completed(
-    section: prior_config.DrawnConfig, model: generator.Generator, grid, keep, *, seed: int
+    section: prior_config.PriorRequestConfig, model: generator.Generator, grid, keep, *, seed: int
 ) -> arrays.EmbeddingGrid:
     """The grid with the cells that do not stay drawn by the prior."""
     numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
-    asked = prior_sampler.Asked(section.text, labels, numbers)
+    asked = prior_sampler.PriorRequest(section.text, labels, numbers)
     drawn = model.prior.draw(
         asked, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep=keep
     )
@@ -214,12 +221,14 @@ def _edited(
     an image; and what stays of it: not that of "row,col=prior"."""
     found = _EDIT.fullmatch(edit)
     if not found:
-        raise ValueError(f"draw.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}")
+        raise ValueError(
+            f"generate.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}"
+        )
     numbers = [int(n) for n in found.groups()[:4] if n is not None]
     for row, col in zip(numbers[::2], numbers[1::2], strict=True):
         if row >= grid.shape[0] or col >= grid.shape[1]:
             raise ValueError(
-                f"draw.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
+                f"generate.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
             )
     grid, keep = grid.copy(), keep.copy()
     other = found["source"]
@@ -232,23 +241,23 @@ def _edited(
     return grid, keep
 
 
-def _start(section: run_config.DrawSection, source: _Source, size) -> drawing_lib.Start:
-    why = "keep" if section.keep else "grow" if section.grow else "strength"
-    image, grow = source.pixels(why), section.grow
+def _start(section: run_config.GenerateSection, source: _Source, size) -> drawing_lib.InitImage:
+    why = "mask" if section.mask else "outpaint_px" if section.outpaint_px else "strength"
+    image, grow = source.pixels(why), section.outpaint_px
     keep = None
-    if section.keep:
-        keep = user_images.read_mask(section.keep)[..., 0] / np.float32(255)
+    if section.mask:
+        keep = user_images.read_mask(section.mask)[..., 0] / np.float32(255)
         if keep.shape != tuple(source.size):
             raise ValueError(
-                f"draw.keep must be {source.size} px like the reference, got {keep.shape}"
+                f"generate.mask must be {source.size} px like the reference, got {keep.shape}"
             )
     if grow:
         keep = np.ones(source.size, np.float32) if keep is None else keep
         keep = np.pad(keep, grow)
         image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
     if image.shape[:2] != tuple(size):
-        raise ValueError(f"draw.size must be that of the reference, {source.size}, got {size}")
-    return drawing_lib.Start(image, keep, blank=section.strength == 1)
+        raise ValueError(f"generate.size must be that of the reference, {source.size}, got {size}")
+    return drawing_lib.InitImage(image, keep, blank=section.strength == 1)
 
 
 def _at_strength(model: generator.Generator, strength: float) -> generator.Generator:

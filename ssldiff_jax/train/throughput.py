@@ -7,7 +7,7 @@ import jax
 from ssldiff_jax.train import chips
 
 
-class Meter:
+class Throughput:
     """Counts steps and time between two looks at it."""
 
     def __init__(self, batch_size: int):

@@ -17,7 +17,7 @@ from ssldiff_jax.generation import render
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages.tools import draw
+from ssldiff_jax.stages.tools import generate
 from ssldiff_jax.train import mesh as mesh_lib
 
 pytestmark = pytest.mark.e2e
@@ -31,7 +31,7 @@ def draw_here(workdir, folder, split):
     """By all devices of all processes; returns what was asked of the encoder."""
     values = atomic.read_json(pathlib.Path(workdir) / "config.json")
     # Whatever was drawn in that run since.
-    values["draw"] = tiny.get_config().draw.to_dict()
+    values["generate"] = tiny.get_config().generate.to_dict()
     values["sample"] |= {"split": split, "conditioning": "dense", "chunk": 4}
     values["sample"]["checkpoint_minutes"] = 0.0
     values["sample"]["output"]["formats"] = ["png"]
@@ -40,22 +40,22 @@ def draw_here(workdir, folder, split):
         pathlib.Path(folder),
         mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ())),
     )
-    return draw.run(context)
+    return generate.run(context)
 
 
 def draw_twice(workdir, folder, split):
     """Stopped before the image is written, and gone on with."""
     import jax
 
-    write = render.Job._write_pixels
+    write = render.LargeImageRender._write_pixels
 
     def stop(self, state):
         raise StoppedError
 
-    render.Job._write_pixels = stop
+    render.LargeImageRender._write_pixels = stop
     with pytest.raises(StoppedError):
         draw_here(workdir, folder, split)
-    render.Job._write_pixels = write
+    render.LargeImageRender._write_pixels = write
     draw_here(workdir, folder, split)
     print(jax.process_count(), jax.device_count(), flush=True)
 
@@ -77,7 +77,7 @@ def start(code, log):
 
 def linked(workdir, folder):
     """A run whose trained stages are those of another."""
-    (folder / "draw").mkdir(parents=True)
+    (folder / "generate").mkdir(parents=True)
     for name in ("patches", "encoder", "autoencoder", "latents", "denoiser"):
         (folder / name).symlink_to(workdir / name)
     return folder
@@ -109,11 +109,13 @@ def test_processes_draw_one_image(workdir, tmp_path, split):
         assert "goes on at step 3, chunk 0" in said
         assert out.splitlines()[-1] == "2 4"
     expected, found = (
-        pyramid.read_image(folder / "draw" / "image.png").astype(int)
+        pyramid.read_image(folder / "generate" / "image.png").astype(int)
         for folder in (alone, together)
     )
     assert expected.std() > 1
     # Sums in another order: a grey level at the most.
     assert np.abs(found - expected).max() <= 1
-    told = [atomic.read_json(f / "draw" / "image.json")["decoder_calls"] for f in (alone, together)]
+    told = [
+        atomic.read_json(f / "generate" / "image.json")["decoder_calls"] for f in (alone, together)
+    ]
     assert told[0] == told[1]

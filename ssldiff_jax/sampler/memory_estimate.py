@@ -11,7 +11,7 @@ _SHARE = 0.5  # of free memory: compilers keep copies, and other programs grow
 _MOST = 256
 
 
-def fitting(window_bytes: int) -> int:
+def max_windows(window_bytes: int) -> int:
     """Windows that a device can hold: as many as half its free memory takes, 256 at most."""
     return max(1, min(int(_SHARE * free_bytes() / max(window_bytes, 1)), _MOST))
 
@@ -25,7 +25,7 @@ def free_bytes() -> int:
     return stats["bytes_limit"] - stats["bytes_in_use"]
 
 
-def alive_bytes(jaxpr: Any) -> int:
+def peak_live_bytes(jaxpr: Any) -> int:
     """The most bytes of results that are alive at once while a program runs as it is written;
     what goes into it is not counted, and nothing is fused."""
     last_use = {}
@@ -38,7 +38,7 @@ def alive_bytes(jaxpr: Any) -> int:
             last_use[var] = len(jaxpr.eqns)
     alive, now, most = {}, 0, 0
     for i, equation in enumerate(jaxpr.eqns):
-        inside = max((alive_bytes(sub) for sub in _inner(equation)), default=0)
+        inside = max((peak_live_bytes(sub) for sub in _inner(equation)), default=0)
         for var in equation.outvars:
             alive[var] = _bytes(var.aval)
             now += alive[var]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssldiff_jax.train import chips, compiled
+from ssldiff_jax.train import chips, hlo_stats
 
 HLO = """
   %ag = bf16[64,192]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=1, dimensions={1}, metadata={}
@@ -16,7 +16,7 @@ HLO = """
 
 
 def test_collectives_are_those_of_the_text():
-    found = compiled.collectives(HLO)
+    found = hlo_stats.collectives(HLO)
     assert [c.kind for c in found] == [
         "all-gather", "all-gather", "all-reduce", "collective-permute", "reduce-scatter"
     ]  # fmt: skip
@@ -26,8 +26,8 @@ def test_collectives_are_those_of_the_text():
 
 def test_only_a_gathered_batch_is_one():
     large = "%a = f32[{},1024]{{1,0}} all-gather(%p), channel_id=1, dimensions={{{}}}"
-    of = lambda rows, dimension: compiled.gathers_of_batch(
-        compiled.collectives(large.format(rows, dimension)), 512
+    of = lambda rows, dimension: hlo_stats.gathers_of_batch(
+        hlo_stats.collectives(large.format(rows, dimension)), 512
     )
     assert len(of(512, 0)) == 1
     assert len(of(1024, 0)) == 1  # with what belongs to every example beside it

@@ -25,7 +25,7 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import table
-from ssldiff_jax.stages.tools import draw
+from ssldiff_jax.stages.tools import generate
 
 pytestmark = pytest.mark.e2e
 PX = 64
@@ -40,7 +40,7 @@ def drawn(workdir, tmp_path):
 
     def run(sample=(), **settings):
         config = json.loads(json.dumps(values))
-        config["draw"] |= settings
+        config["generate"] |= settings
         for key, value in dict(sample).items():
             *sections, last = key.split(".")
             part = config["sample"]
@@ -48,10 +48,10 @@ def drawn(workdir, tmp_path):
                 part = part[section]
             part[last] = value
         context = stage.Context(schema.build(run_config.RunConfig, config), tmp_path, None)
-        folder = context.folder("draw")
+        folder = context.folder("generate")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        told = draw.run(dataclasses.replace(context, mesh=mesh()))
+        told = generate.run(dataclasses.replace(context, mesh=mesh()))
         return folder, told
 
     return run
@@ -122,7 +122,7 @@ def test_cells_stay_in_place_where_a_reference_ends_within_one(generator, region
     sample = dataclasses.replace(generator.config.sample, conditioning="interpolated")
     model = generator.with_sample(sample)
     read = conditions.array_reader(reference)
-    found = model.from_reference(read, (96, 112)).condition.lattice
+    found = model.plan_from_reference(read, (96, 112)).condition.lattice
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * generator.config.window
     cells = model.embed_all(read, (96, 112)).reshape(4, -1)
     np.testing.assert_allclose(found.interpolated(corners), cells, atol=1e-5)
@@ -218,7 +218,7 @@ def test_an_image_that_wraps_meets_itself(drawn, region):
         ({"reference": "flat.npy"}, r"must hold \(rows, columns, D\) floats, got \(4, 32\)"),
         (
             {"reference": "grid.npy", "strength": 0.5},
-            "draw.strength needs the pixels of a reference",
+            "generate.strength needs the pixels of a reference",
         ),
         ({"edits": ("9,0=0,0",)}, "must name cells of 2 × 2, got '9,0=0,0'"),
         ({"edits": ("1;1=0,0",)}, "must read 'row,col=row,col'"),
@@ -237,8 +237,8 @@ def test_what_does_not_fit_is_refused(drawn, tmp_path, generator, region, settin
 
 
 def job_of(generator, region, folder):
-    return render.Job(
-        generator, generator.from_grid(generator.embed(region)), folder, "large", ("tif",),
+    return render.LargeImageRender(
+        generator, generator.plan_from_grid(generator.embed(region)), folder, "large", ("tif",),
         pyramid.Scale(0.5),
     )  # fmt: skip
 
@@ -252,7 +252,7 @@ def test_a_full_disk_is_told_before_the_start(generator, region, tmp_path, monke
 
 
 def test_memory_that_cannot_hold_the_canvas_is_told(generator, region, tmp_path, monkeypatch):
-    monkeypatch.setattr(render.chunk, "free_bytes", lambda: 1000)
+    monkeypatch.setattr(render.memory_estimate, "free_bytes", lambda: 1000)
     with pytest.raises(ValueError, match=r"sample\.split=rows shares it"):
         job_of(generator, region, tmp_path).run()
 
@@ -275,10 +275,10 @@ def asked(workdir, tmp_path, caplog):
 
     def run(*, force="", dry_run=False, **settings):
         values = tiny.get_config()
-        values.stages, values.force, values.models = "draw", force, str(workdir)
+        values.stages, values.force, values.models = "generate", force, str(workdir)
         values.sample.dry_run = dry_run
         values.sample.output.formats = ("png",)
-        values.draw.update(settings)
+        values.generate.update(settings)
         caplog.clear()
         with caplog.at_level(logging.INFO, "ssldiff_jax"):
             launch.launch(values.to_dict(), tmp_path / "pictures", table.STAGES)
@@ -293,28 +293,28 @@ def test_no_request_harms_the_image_of_another(asked, tmp_path, generator, regio
     folder = tmp_path / "pictures"
     asked(dry_run=True)
     assert not list(folder.rglob("*.json"))
-    first = folder / "draw" / "held-out-seed0"
-    assert asked()[-1] == f"draw: 128 × 128 px in {first / 'image.png'}"
+    first = folder / "generate" / "held-out-seed0"
+    assert asked()[-1] == f"generate: 128 × 128 px in {first / 'image.png'}"
     before = {path: path.read_bytes() for path in first.iterdir()}
-    second = folder / "draw" / "grid-96x150-seed0" / "image.png"
+    second = folder / "generate" / "grid-96x150-seed0" / "image.png"
     told = asked(reference=str(tmp_path / "grid.npy"), size=(96, 150))
-    assert told[-1] == f"draw: 96 × 150 px in {second}"
+    assert told[-1] == f"generate: 96 × 150 px in {second}"
     assert pyramid.read_image(second).shape == (96, 150, 3)
     assert "stage draw is done" in asked()
-    asked(force="draw", dry_run=True)
+    asked(force="generate", dry_run=True)
     (tmp_path / "broken.svs").write_bytes(b"no slide")
     for name in ("broken.svs", "missing.svs"):
         with pytest.raises(ValueError, match=name):
-            asked(name=first.name, force="draw", reference=str(tmp_path / name))
+            asked(name=first.name, force="generate", reference=str(tmp_path / name))
     assert {path: path.read_bytes() for path in first.iterdir()} == before
 
 
 def start(workdir):
     flags = (
-        "--config.stages=draw",
-        "--config.draw.name=mine",
+        "--config.stages=generate",
+        "--config.generate.name=mine",
         "--config.sample.checkpoint_minutes=0.0",
-        "--config.sample.chunk=1",
+        "--config.sample.window_batch=1",
     )
     return subprocess.Popen(
         [sys.executable, "-m", "ssldiff_jax.main", "--config=configs/tiny.py",
@@ -331,14 +331,14 @@ def test_a_killed_run_goes_on_to_the_identical_file(workdir, tmp_path):
         shutil.copytree(workdir, folder)
         process = start(folder)
         if name == "killed":
-            saved = (folder / "draw" / "mine" / ".image" / "canvas").glob
+            saved = (folder / "generate" / "mine" / ".image" / "canvas").glob
             patience.until(lambda glob=saved: any(p.name.isdigit() for p in glob("*")), process)
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            assert not (folder / "draw" / "mine" / "image.tif").exists()
+            assert not (folder / "generate" / "mine" / "image.tif").exists()
             process = start(folder)
         _, told = patience.communicate(process)
         assert process.returncode == 0, told
         assert ("goes on at step" in told) == (name == "killed")
-        found.append((folder / "draw" / "mine" / "image.tif").read_bytes())
+        found.append((folder / "generate" / "mine" / "image.tif").read_bytes())
     assert found[0] == found[1]
