@@ -37,7 +37,7 @@ class Feed:
         """The next batch; `waited` adds up the seconds until it was there."""
         began = time.monotonic()
         if not self._ready:
-            self._generate()
+            self._transfer()
         self.waited += time.monotonic() - began
         return self._ready.popleft()
 
@@ -45,8 +45,8 @@ class Feed:
         """Start the transfer of the batch after this one, while the devices are at work."""
         began = time.monotonic()
         while len(self._ready) < _AHEAD - 1:
-            self._generate()
+            self._transfer()
         self.waited += time.monotonic() - began
 
-    def _draw(self) -> None:
+    def _transfer(self) -> None:
         self._ready.append(mesh_lib.to_global(next(self._iterator), self._mesh))
