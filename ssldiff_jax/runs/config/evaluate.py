@@ -78,7 +78,7 @@ class CompareSection:
     drawn from the real one of the same place in the order of names."""
 
     real: str
-    drawn: str
+    generated: str
     paired: bool
 
 

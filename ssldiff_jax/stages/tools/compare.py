@@ -25,7 +25,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     features that were kept on the way are of these images, in this order. Raises ConfigError for a
     folder that is not there."""
     found = {}
-    for key in ("real", "drawn"):
+    for key in ("real", "generated"):
         path = getattr(config.compare, key)
         folder = pathlib.Path(path.removeprefix(patch_list.FOLDER) or os.devnull).expanduser()
         if not patch_list.is_list(path) and not folder.is_dir():
@@ -104,7 +104,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     Raises ConfigError where there is no network.
     """
     folder = context.folder("compare")
-    real, drawn = (_Folder.open(context, key) for key in ("real", "drawn"))
+    real, drawn = (_Folder.open(context, key) for key in ("real", "generated"))
     paired = context.config.compare.paired
     _require_alike(real, drawn, paired=paired)
     own = [n for n in protocol.OWN if (context.folder(n) / "done.json").exists()]
@@ -117,7 +117,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     for name, network in by.items():
         features = [
             regenerated.extract(network, side.read, len(side.images), folder / "features" / key)
-            for key, side in (("real", real), ("drawn", drawn))
+            for key, side in (("real", real), ("generated", drawn))
         ]
         px = real.images.shape(0)[0]
         extraction = statistics.Extraction(name, network.digest, network.dim, real.format, px)
@@ -125,7 +125,7 @@ def run(context: stage.Context) -> dict[str, Any]:
             context, extraction, *features, real.path, folder, cases=cases, paired=paired
         )
     atomic.write_json(folder / "results.json", results)
-    told = {"by": "compare", "real": real.path, "drawn": drawn.path}
+    told = {"by": "compare", "real": real.path, "generated": drawn.path}
     results_csv.add(context, told, {"patches": results})
     return {name: found["frechet"] for name, found in results.items()}
 
