@@ -156,6 +156,8 @@ def test_what_is_refused_before_the_start_needs_no_traceback(tmp_path):
     with pytest.raises(launch.REFUSALS, match=r"\*\.svs"):
         launch.launch(values_for(**changes), tmp_path / "run", table.STAGES)
     changes = {"stages": "compare", "compare.real": str(tmp_path), "compare.generated": "nowhere"}
-    with pytest.raises(launch.REFUSALS, match=r"compare\.drawn must name a folder, got nowhere"):
+    with pytest.raises(
+        launch.REFUSALS, match=r"compare\.generated must name a folder, got nowhere"
+    ):
         launch.launch(values_for(**changes), tmp_path / "run", table.STAGES)
     assert not (tmp_path / "run").exists()

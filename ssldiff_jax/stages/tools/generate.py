@@ -62,7 +62,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     """
     section = config.generate
     found = {key: getattr(section, key) for key in ("reference", "mask", "blend_with")}
-    named = {key: f"draw.{key}" for key in found}
+    named = {key: f"generate.{key}" for key in found}
     for edit in section.edits:
         match = _EDIT.fullmatch(edit)
         if match and match["source"] not in (None, "prior"):
@@ -132,7 +132,7 @@ class _Source:
     def pixels(self, why: str) -> arrays.ImageUint8:
         """All of them, in memory."""
         if self.read is None:
-            raise ValueError(f"draw.{why} needs the pixels of a reference, got a grid")
+            raise ValueError(f"generate.{why} needs the pixels of a reference, got a grid")
         return self.read(0, 0, *self.size)
 
 

@@ -68,7 +68,7 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
     assert (told["image_format"], told["image_px"], told["reference"]) == ("PNG", PX, str(real))
     assert told["digest"] == network.digest
     rows = list(csv.DictReader((at.parent / "results.csv").open()))
-    assert [row["drawn"] for row in rows] == [str(alike), str(dark)]
+    assert [row["generated"] for row in rows] == [str(alike), str(dark)]
     key = "patches.clip.extraction"
     assert [row["by"] for row in rows] == ["compare"] * 2
     assert {row[f"{key}.digest"] for row in rows} == {network.digest}
@@ -140,11 +140,11 @@ def test_images_that_changed_are_another_comparison(tmp_path):
     (tmp_path / "empty").mkdir()
     image = tmp_path / "a" / "0.png"
     image.write_bytes(b"12")
-    asked = types.SimpleNamespace(real=f"folder:{tmp_path}", drawn=f"{tmp_path}/empty")
+    asked = types.SimpleNamespace(real=f"folder:{tmp_path}", generated=f"{tmp_path}/empty")
     config = types.SimpleNamespace(compare=asked)
     before = compare_stage.fingerprint(config)
     assert before["real"][:2] == [1, 2]
-    assert before["drawn"][:2] == [0, 0]
+    assert before["generated"][:2] == [0, 0]
     assert compare_stage.fingerprint(config) == before
     image.write_bytes(b"34")
     os.utime(image, ns=(0, 1))  # copied over with its own, earlier time
@@ -157,7 +157,7 @@ def test_images_that_changed_places_are_another_comparison(tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(bytes([number]))
         os.utime(tmp_path / f"{number}.png", ns=(0, number))
-    asked = types.SimpleNamespace(real=f"folder:{tmp_path}", drawn=f"{tmp_path}/empty")
+    asked = types.SimpleNamespace(real=f"folder:{tmp_path}", generated=f"{tmp_path}/empty")
     config = types.SimpleNamespace(compare=asked)
     before = compare_stage.fingerprint(config)["real"]
     (tmp_path / "0.png").rename(tmp_path / "2.png")
