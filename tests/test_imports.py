@@ -31,7 +31,7 @@ ROOMS = (
 def imported(path):
     """Every module that a file imports, at its top or inside a function."""
     found = []
-    for node in ast.iterate(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -103,7 +103,7 @@ def names_of_rows(heading):
 
 def test_python_examples_call_what_exists():
     trees = [ast.parse(code) for language, code in BLOCKS if language == "python"]
-    calls = [n for tree in trees for n in ast.iterate(tree) if isinstance(n, ast.Call)]
+    calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
     named = [call for call in calls if isinstance(call.func.value, ast.Name)]
     ours = [call for call in named if call.func.value.id.lower() == "generator"]
     assert len(ours) >= 7

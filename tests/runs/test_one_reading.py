@@ -263,7 +263,7 @@ def test_no_other_code_opens_an_image_without_a_reading():
     without = []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root).as_posix()
-        for call in ast.iterate(ast.parse(path.read_text())):
+        for call in ast.walk(ast.parse(path.read_text())):
             if not isinstance(call, ast.Call) or name in OWN:
                 continue
             called = getattr(call.func, "attr", getattr(call.func, "id", ""))
