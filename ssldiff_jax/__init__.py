@@ -2,7 +2,8 @@
 
 from typing import Any
 
-__all__ = ["Generator"]
+__all__ = ["Generator", "__version__"]
+__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

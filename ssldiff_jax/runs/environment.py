@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+import ssldiff_jax
 from ssldiff_jax.core import machine, memory
 
 
@@ -15,7 +16,8 @@ def versions() -> dict[str, str]:
     """What the outputs depend on besides the config."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     found = {name: importlib.metadata.version(name) for name in names}
-    return found | {"python": platform.python_version(), "git": git_commit()}
+    own = {"ssldiff_jax": ssldiff_jax.__version__, "git": git_commit()}
+    return found | {"python": platform.python_version()} | own
 
 
 def git_commit() -> str:
