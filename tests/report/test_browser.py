@@ -1,5 +1,5 @@
 """The report in a browser: opened as a file and from a server, its views linked, no request
-beyond its folder. Chromium and its driver are spoken to over WebDriver, which is JSON over HTTP."""
+beyond its folder."""
 
 import functools
 import http.server
@@ -7,12 +7,8 @@ import itertools
 import json
 import pathlib
 import shutil
-import socket
-import subprocess
 import threading
-import time
 import urllib.parse
-import urllib.request
 
 import numpy as np
 import pytest
@@ -21,6 +17,9 @@ from PIL import Image
 from configs import default
 from ssldiff_jax.report import metrics, page
 from tests.report import test_report
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+from selenium.webdriver.support import wait as wait_lib  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
@@ -36,56 +35,37 @@ WIDE = 4112  # px, too wide to be loaded whole
 
 
 class Browser:
-    """A session of headless Chromium."""
+    """A session of headless Chromium; nothing but what is installed is run."""
 
     def __init__(self, folder: pathlib.Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.process = subprocess.Popen(
-            [DRIVER, f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        self.base = f"http://127.0.0.1:{port}"
-        args = [f"--{flag}" for flag in (*FLAGS, f"user-data-dir={folder}")]
-        options = {
-            "goog:chromeOptions": {"binary": CHROMIUM, "args": args},
-            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
-        }
-        self.wait(lambda: self._answers(), "the driver")
-        made = self._ask("/session", {"capabilities": {"alwaysMatch": options}})
-        self.base += f"/session/{made['sessionId']}"
-
-    def close(self):
-        """End the session, and the driver with it."""
-        try:
-            urllib.request.urlopen(urllib.request.Request(self.base, method="DELETE"), timeout=20)
-        finally:
-            self.process.terminate()
-            self.process.wait()
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in (*FLAGS, f"user-data-dir={folder}"):
+            options.add_argument(f"--{flag}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(executable_path=DRIVER))
 
     def open(self, url: str):
         """Forget what was logged and load a page."""
         self.log("browser"), self.log("performance")
-        self._ask("/url", {"url": url})
+        self.driver.get(url)
 
     def run(self, script: str, *args):
         """What JavaScript returns."""
-        return self._ask("/execute/sync", {"script": script, "args": args})
+        return self.driver.execute_script(script, *args)
 
     def keys(self, text: str):
         """Press keys, one after another, where the focus is."""
-        pressed = [{"type": kind, "value": key} for key in text for kind in ("keyDown", "keyUp")]
-        self._ask("/actions", {"actions": [{"type": "key", "id": "keys", "actions": pressed}]})
+        webdriver.ActionChains(self.driver).send_keys(text).perform()
 
     def resize(self, width: int, height: int):
         """Size of the page that is shown; a window has a least width."""
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        command = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
-        self._ask("/goog/cdp/execute", command)
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
     def log(self, kind: str) -> list[dict]:
         """Entries since it was last asked."""
-        return self._ask("/se/log", {"type": kind})
+        return self.driver.get_log(kind)
 
     def requests(self) -> list[str]:
         """Addresses that the page asked for."""
@@ -93,27 +73,10 @@ class Browser:
         sent = [m for m in messages if m["method"] == "Network.requestWillBeSent"]
         return [message["params"]["request"]["url"] for message in sent]
 
-    @staticmethod
-    def wait(found, what: str):
+    def wait(self, found, what: str):
         """Ask until the answer is true."""
-        end = time.monotonic() + PATIENCE
-        while not (value := found()):
-            assert time.monotonic() < end, f"waited {PATIENCE} s for {what}"
-            time.sleep(0.1)
-        return value
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.base}/status", timeout=5) as answer:
-                return json.load(answer)["value"]["ready"]
-        except OSError:
-            return False
-
-    def _ask(self, path: str, body: dict):
-        data = json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.base}{path}", data, method="POST")
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)["value"]
+        waiting = wait_lib.WebDriverWait(self.driver, PATIENCE, poll_frequency=0.1)
+        return waiting.until(lambda _: found(), f"waited {PATIENCE} s for {what}")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +84,7 @@ def browser(tmp_path_factory):
     """One session for all tests."""
     session = Browser(tmp_path_factory.mktemp("chromium"))
     yield session
-    session.close()
+    session.driver.quit()
 
 
 @pytest.fixture(scope="module")
