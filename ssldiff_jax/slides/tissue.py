@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
 from scipy import ndimage
+from skimage import filters, morphology
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import quality
@@ -118,11 +119,6 @@ class Examined:
         return quality.tinted(self.thumbnail, self.kinds[::step, ::step])
 
 
-def tissue_mask(slide: slides.Slide, config: TissueConfig | None = None) -> TissueMask:
-    """Find the tissue of a slide, without what spoils it."""
-    return examine(slide, config).mask
-
-
 def examine(slide: slides.Slide, config: TissueConfig | None = None) -> Examined:
     """Find tissue by saturation and what spoils it, with memory bounded by the thumbnail's.
 
@@ -192,32 +188,22 @@ def _saturation(image_uint8: arrays.ImageUint8) -> UInt8[np.ndarray, "H W"]:
 
 
 def _otsu(counts: Int[np.ndarray, "256"]) -> int:
-    """Return the value that parts a histogram with the largest variance between its halves."""
-    values = np.arange(len(counts))
-    below = counts.cumsum()
-    above = below[-1] - below
-    sums = (counts * values).cumsum()
-    mean_below = sums / np.maximum(below, 1)
-    mean_above = (sums[-1] - sums) / np.maximum(above, 1)
-    return int(np.argmax(below * 1.0 * above * (mean_below - mean_above) ** 2))
+    """The value that parts a histogram with the largest variance between its halves (Otsu 1979);
+    0 where all is of one value, or there is none."""
+    return filters.threshold_otsu(hist=counts) if np.count_nonzero(counts) > 1 else 0
 
 
 def _smooth(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W"]:
     """Open, then close, with a disc; the border counts as more of the same."""
     if radius < 1:
         return mask
-    dilated = ndimage.binary_dilation(_open(mask, radius), _disc(radius))
-    return ndimage.binary_erosion(dilated, _disc(radius), border_value=1)
+    dilated = ndimage.binary_dilation(_open(mask, radius), morphology.disk(radius))
+    return ndimage.binary_erosion(dilated, morphology.disk(radius), border_value=1)
 
 
 def _open(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W"]:
     """Erode, then dilate, with a disc."""
     if radius < 1:
         return mask
-    eroded = ndimage.binary_erosion(mask, _disc(radius), border_value=1)
-    return ndimage.binary_dilation(eroded, _disc(radius))
-
-
-def _disc(radius: int) -> Bool[np.ndarray, "size size"]:
-    offsets = np.arange(-radius, radius + 1)
-    return offsets[:, None] ** 2 + offsets[None, :] ** 2 <= radius**2
+    eroded = ndimage.binary_erosion(mask, morphology.disk(radius), border_value=1)
+    return ndimage.binary_dilation(eroded, morphology.disk(radius))

@@ -27,19 +27,19 @@ def painted(tmp_path):
 
 
 def test_real_slide_has_tissue():
-    found = tissue.tissue_mask(slides.open_slide(REAL))
+    found = tissue.examine(slides.open_slide(REAL)).mask
     assert found.mask.shape == (185, 138)
     assert 0.3 < found.mask.mean() < 1.0
 
 
 @pytest.mark.parametrize("noise", [0, 4])
 def test_blank_slide_has_none(painted, noise):
-    assert not tissue.tissue_mask(painted(WHITE, noise=noise)).mask.any()
+    assert not tissue.examine(painted(WHITE, noise=noise)).mask.mask.any()
 
 
 def test_slide_full_of_tissue_is_not_split(painted):
     two_stains = painted(PINK, (slice(0, 400), slice(0, 1200), (150, 60, 140)))
-    assert tissue.tissue_mask(two_stains).mask.all()
+    assert tissue.examine(two_stains).mask.mask.all()
 
 
 def test_rectangle_is_found_and_black_and_specks_are_not(painted):
@@ -49,25 +49,25 @@ def test_rectangle_is_found_and_black_and_specks_are_not(painted):
         (slice(0, 100), slice(0, 1200), BLACK),
         (slice(700, 704), slice(100, 104), PINK),
     )
-    found = tissue.tissue_mask(slide)
+    found = tissue.examine(slide).mask
     expected = np.zeros((200, 300), bool)
     expected[50:150, 100:250] = True
     assert (found.mask != expected).sum() <= 4 * 3  # the disc rounds the four corners
-    raw = tissue.tissue_mask(slide, tissue.TissueConfig(smooth_radius_um=0.0))
+    raw = tissue.examine(slide, tissue.TissueConfig(smooth_radius_um=0.0)).mask
     assert raw.mask[175, 25]
     assert not raw.mask[:25].any()
 
 
 def test_strips_equal_one_read(monkeypatch):
     slide = slides.open_slide(REAL)
-    whole = tissue.tissue_mask(slide).mask
+    whole = tissue.examine(slide).mask.mask
     monkeypatch.setattr(tissue, "_STRIP_ROWS", 7)
-    np.testing.assert_array_equal(tissue.tissue_mask(slide).mask, whole)
+    np.testing.assert_array_equal(tissue.examine(slide).mask.mask, whole)
 
 
 def test_coarse_slide_is_looked_at_natively(tmp_path):
     Image.new("RGB", (30, 20), PINK).save(tmp_path / "coarse.png")
-    found = tissue.tissue_mask(slides.open_slide(tmp_path / "coarse.png", mpp=1e7))
+    found = tissue.examine(slides.open_slide(tmp_path / "coarse.png", mpp=1e7)).mask
     assert found.mpp == 1e7
     assert found.mask.shape == (20, 30)
     assert found.mask.all()
