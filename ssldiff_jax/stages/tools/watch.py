@@ -35,6 +35,9 @@ def run(context: stage.Context) -> dict[str, Any]:
         )
     judged = _Judged(context)
     latest = time.monotonic()
+    # Orbax's checkpoints_iterator follows one folder, gives its latest step alone and copies that
+    # beside the others; here none is passed over, the models' folder is only read, and a training
+    # that was begun again is followed to its new one.
     while True:
         denoiser = force.latest(context, "denoiser")
         is_done = (denoiser.folder("denoiser") / "done.json").exists()
