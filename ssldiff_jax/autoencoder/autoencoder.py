@@ -89,10 +89,6 @@ class Autoencoder(nn.Module):
             z = self.quantiser(z).z
         return self.decoder(z)
 
-    def quantise(self, z: arrays.Latents) -> vq.Quantised:
-        """The codes of a VQ autoencoder's latents."""
-        return self.quantiser(z)
-
     def __call__(self, image: arrays.Image, noise: arrays.Latents) -> Reconstruction:
         """Through a latent drawn with `noise`, or through the nearest codes."""
         if self.config.kind == "vq":

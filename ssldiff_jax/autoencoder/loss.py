@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
 from ssldiff_jax.core import arrays, collectives, layers, rng
 
+_SCALES = 3  # of the gradients' loss: 1, 1/2, 1/4
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -29,15 +31,16 @@ class LossConfig:
     adversarial: discriminator.AdversarialConfig
 
 
-def gradient_loss(x: arrays.Image, y: arrays.Image, scales: int = 3) -> jax.Array:
-    """Mean absolute difference of horizontal and vertical gradients, over halved scales."""
+def gradient_loss(x: arrays.Image, y: arrays.Image) -> jax.Array:
+    """Mean absolute difference of horizontal and vertical gradients, over three scales, each half
+    the one before."""
     total = 0.0
-    for scale in range(scales):
+    for scale in range(_SCALES):
         if scale > 0:
             x, y = _halve(x), _halve(y)
         for axis in (1, 2):
             total += jnp.mean(jnp.abs(jnp.diff(x, axis=axis) - jnp.diff(y, axis=axis)))
-    return total / scales
+    return total / _SCALES
 
 
 def _halve(x: arrays.Image) -> jax.Array:

@@ -25,7 +25,6 @@ Embedding: TypeAlias = Float[AnyArray, "B D"]
 EmbeddingGrid: TypeAlias = Float[AnyArray, "rows cols D"]
 """Vectors on a lattice; one cell covers one patch."""
 Tokens: TypeAlias = Float[AnyArray, "B L D"]
-Scalar: TypeAlias = Float[AnyArray, ""]
 PerExample: TypeAlias = Float[AnyArray, "B"]
 Timestep: TypeAlias = Int[AnyArray, "B"]
 """0 … T−1, 0 carries the least noise."""

@@ -41,20 +41,3 @@ def to_x0(
             return output
         case "v":
             return alpha * x_t - sigma * output
-
-
-def to_eps(
-    prediction: Prediction,
-    output: arrays.AnyArray,
-    x_t: arrays.AnyArray,
-    alpha: arrays.AnyArray,
-    sigma: arrays.AnyArray,
-) -> jax.Array:
-    """The noise that `output` implies."""
-    match prediction:
-        case "eps":
-            return output
-        case "x0":
-            return (x_t - alpha * output) / sigma
-        case "v":
-            return sigma * x_t + alpha * output

@@ -18,6 +18,7 @@ from ssldiff_jax.encoders import vit
 Activation = Literal["quick_gelu", "gelu"]
 
 _LEGACY_END = 2
+_BATCH = 32  # texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,21 +216,20 @@ class TextEncoder:
         tokenizer: tokenizers.Tokenizer,
         *,
         source: str = "the tokenizer",
-        batch_size: int = 32,
     ):
         self.config, self.params = config, jax.device_put(params)
-        self._tokenizer, self._source, self._batch_size = tokenizer, source, batch_size
+        self._tokenizer, self._source = tokenizer, source
         tokenizer.no_padding()
         tokenizer.no_truncation()
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """Raises ValueError for a text without a word, or of more tokens than there are
         positions."""
-        tokens, size = self.tokens(texts), self._batch_size
+        tokens = self.tokens(texts)
         found = [np.zeros((0, self.config.tower.dim), np.float32)]
-        for start in range(0, len(tokens), size):
-            batch = tokens[start : start + size]
-            padded = np.pad(batch, ((0, size - len(batch)), (0, 0)))
+        for start in range(0, len(tokens), _BATCH):
+            batch = tokens[start : start + _BATCH]
+            padded = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0)))
             found.append(np.asarray(self._run(self.params, padded))[: len(batch)])
         return np.concatenate(found)
 

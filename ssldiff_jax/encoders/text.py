@@ -16,6 +16,7 @@ from ssldiff_jax.core import arrays, attention
 
 _EPSILON = 1e-12
 _STEP = 8  # lengths that are traced are multiples of it
+_BATCH = 64  # texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,11 +85,9 @@ class TextEncoder:
         params: Any,
         tokenizer: tokenizers.Tokenizer,
         num_tokens: int,
-        batch_size: int = 64,
     ):
         self.config, self.num_tokens = config, num_tokens
         self._params, self._tokenizer = jax.device_put(params), tokenizer
-        self._batch_size = batch_size
         tokenizer.no_padding()
         tokenizer.no_truncation()
 
@@ -108,7 +107,7 @@ class TextEncoder:
         vectors = np.zeros((*numbers.shape, self.config.width), np.float32)
         # Texts of one length together: what only fills up is computed too.
         order = np.argsort(known.sum(axis=1), kind="stable")
-        for rows in np.split(order, range(self._batch_size, len(order), self._batch_size)):
+        for rows in np.split(order, range(_BATCH, len(order), _BATCH)):
             longest = int(known[rows].sum(axis=1).max(initial=1))
             length = min(-(-longest // _STEP) * _STEP, self.num_tokens)
             vectors[rows, :length] = self._encode(numbers[rows, :length], known[rows, :length])
@@ -116,7 +115,7 @@ class TextEncoder:
         return EncodedText(vectors, known, truncated)
 
     def _encode(self, numbers: np.ndarray, known: np.ndarray) -> np.ndarray:
-        missing = self._batch_size - len(numbers)
+        missing = _BATCH - len(numbers)
         padded = (np.pad(a, ((0, missing), (0, 0))) for a in (numbers, known))
         return np.asarray(self._run(self._params, *padded))[: len(numbers)]
 

@@ -39,9 +39,6 @@ class PriorRequest:
         return bool(self.text or self.labels or self.numbers)
 
 
-UNCONDITIONAL = PriorRequest()
-
-
 @dataclasses.dataclass(frozen=True)
 class PriorSampler:
     """Draws grids.

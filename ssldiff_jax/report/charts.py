@@ -61,10 +61,10 @@ class Scale:
         return _log_ticks(self.low, self.high) if self.log else _ticks(self.low, self.high)
 
 
-def _ticks(low: float, high: float, most: int = 6) -> list[float]:
+def _ticks(low: float, high: float) -> list[float]:
     if high <= low:
         return [low]
-    rough = (high - low) / most
+    rough = (high - low) / 6
     power = 10 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

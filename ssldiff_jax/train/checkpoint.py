@@ -17,17 +17,17 @@ _CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
 
 
 class Checkpoints:
-    """Saves asynchronously, keeps the last `keep`; a save cut off by a kill or a full disk is never
+    """Saves asynchronously, keeps the last two; a save cut off by a kill or a full disk is never
     restored, and makes room when the next process begins.
 
     Each method raises DiskFullError for a save that did not fit.
     """
 
-    def __init__(self, folder: epath.Path, *, keep: int = 2):
+    def __init__(self, folder: epath.Path):
         _require_writable(folder)
         save_noise.silence()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=True, cleanup_tmp_directories=True
+            max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True
         )
         self._folder, self._bytes = folder, 0
         self._manager = ocp.CheckpointManager(_absolute(folder), options=options)

@@ -143,12 +143,6 @@ def test_variance_ratio():
     assert images.variance_ratio(np.full_like(noise, 9), noise) == 0
 
 
-def test_psnr():
-    a = np.full((4, 4, 3), 100, np.uint8)
-    assert images.psnr(a, a + 5) == pytest.approx(20 * np.log10(255 / 5))
-    assert images.psnr(a, a) > 100
-
-
 SIDE = 8
 
 

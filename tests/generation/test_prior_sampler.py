@@ -97,7 +97,9 @@ def test_known_cells_stay_and_the_others_are_drawn(generator):
     known = generator.sample_grid((4 * PX, 4 * PX), seed=5)
     keep = np.ones((4, 4), bool)
     keep[1:3, 1:3] = False
-    done = generator.prior.draw(prior_sampler.UNCONDITIONAL, (4, 4), seed=6, known=known, keep=keep)
+    done = generator.prior.draw(
+        prior_sampler.PriorRequest(), (4, 4), seed=6, known=known, keep=keep
+    )
     np.testing.assert_allclose(done[keep], known[keep], atol=1e-3)
     assert np.abs(done[~keep] - known[~keep]).mean() > 1e-2
 
@@ -105,7 +107,7 @@ def test_known_cells_stay_and_the_others_are_drawn(generator):
 def test_less_noise_is_less_spread(generator):
     spread = lambda t: np.std(
         [
-            generator.prior.draw(prior_sampler.UNCONDITIONAL, (2, 2), seed=s, temperature=t)
+            generator.prior.draw(prior_sampler.PriorRequest(), (2, 2), seed=s, temperature=t)
             for s in range(6)
         ],
         axis=0,

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +19,7 @@ class PairTexts:
     captions are needed (Ramesh et al. 2022)."""
 
     pair: zero_shot.Pair
-    num_phrases: int = 1
+    num_phrases: ClassVar[int] = 1
 
     @property
     def dim(self) -> int:

@@ -82,12 +82,12 @@ class Confusion:
         return float(np.nanmean(self.recall))
 
 
-def open_pair(folder: str | pathlib.Path, batch_size: int = 32) -> Pair:
+def open_pair(folder: str | pathlib.Path) -> Pair:
     """Both towers of a CLIP as transformers saves it.
 
     Raises WeightsError for a file that is missing or of another model.
     """
-    return Pair(networks.clip_images(folder, batch_size), clip.load_texts(folder))
+    return Pair(networks.clip_images(folder), clip.load_texts(folder))
 
 
 def fill(templates: Sequence[str], words: Mapping[str, str]) -> dict[str, list[str]]:

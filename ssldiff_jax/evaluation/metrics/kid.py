@@ -12,25 +12,6 @@ LEAST = 40
 """Features on either side that an interval needs: cubes of fewer are too skewed for Student's t."""
 
 
-@dataclasses.dataclass(frozen=True)
-class SubsetDistance:
-    """The kernel distance as torch-fidelity reports it.
-
-    Attributes:
-        mean: of the subsets' distances.
-        std: of the subsets' distances; of one subset, not of `mean`.
-        subsets: how many.
-        size: how many features of either side a subset has.
-        counts: how many features there are, generated and real.
-    """
-
-    mean: float
-    std: float
-    subsets: int
-    size: int
-    counts: tuple[int, int]
-
-
 def kid(
     generated: Float[np.ndarray, "N D"],
     real: Float[np.ndarray, "M D"],
@@ -74,26 +55,6 @@ def kid(
     return intervals.jackknife(float(value), counts, sides)
 
 
-def kid_of_subsets(
-    generated: Float[np.ndarray, "N D"],
-    real: Float[np.ndarray, "M D"],
-    *,
-    subsets: int = 100,
-    size: int = 1000,
-    seed: int = 0,
-) -> SubsetDistance:
-    """`kid`'s figure over random subsets of equal size, torch-fidelity's protocol."""
-    pairwise.require(generated, real, 2, _NAMES)
-    smaller = min(len(generated), len(real))
-    if not 2 <= size <= smaller:
-        raise ValueError(f"expected subsets of 2 to {smaller} features, got size={size}")
-    generator = np.random.default_rng(seed)
-    draw = lambda features: features[generator.choice(len(features), size, replace=False)]
-    found = [_distance(draw(generated), draw(real)) for _ in range(subsets)]
-    counts = (len(generated), len(real))
-    return SubsetDistance(float(np.mean(found)), float(np.std(found)), subsets, size, counts)
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class _KernelSums:
     """One of two sets, with the kernel's sums over each feature's pairs: those within the set, and
@@ -107,11 +68,6 @@ class _KernelSums:
     def within(self) -> float:
         """The kernel's mean over pairs within."""
         return _mean_of_pairs(self.own)
-
-
-def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    across = _cross_sums(a, b)[0].sum() / (len(a) * len(b))
-    return float(_mean_of_pairs(_sums(a)) + _mean_of_pairs(_sums(b)) - 2 * across)
 
 
 def _mean_of_pairs(sums: Float[np.ndarray, "N"]) -> float:

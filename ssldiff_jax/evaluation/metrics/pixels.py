@@ -5,6 +5,7 @@ import numpy as np
 from ssldiff_jax.core import arrays, patch_grid
 
 _ONE_COLOUR = 1e-12  # squared grey levels: rounding
+_OCTAVES = 8  # the finest; a shorter side of 1024 px has as many
 
 
 def layout_correlation(
@@ -44,27 +45,19 @@ def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> fl
     return float(variance(image) / max(variance(reference), 1e-12))
 
 
-def spectrum_ratio(
-    image: arrays.ImageUint8, reference: arrays.ImageUint8, bands: int = 8
-) -> list[float]:
+def spectrum_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> list[float]:
     """Power of the luminance over the reference's, in octaves from the finest: 1 is alike, below 1
     is blurred there. Images have one size, a power of two or more on their shorter side."""
-    found, wanted = (_octaves(x, bands) for x in (image, reference))
+    found, wanted = (_octaves(x) for x in (image, reference))
     return [float(a / max(b, 1e-12)) for a, b in zip(found, wanted, strict=True)]
 
 
-def _octaves(image: arrays.ImageUint8, bands: int) -> list[float]:
+def _octaves(image: arrays.ImageUint8) -> list[float]:
     """Mean power of each octave of frequencies, the finest first; at least 2 cycles an image."""
     luminance = image.astype(np.float64).mean(axis=-1)
     window = np.outer(*(np.hanning(size) for size in luminance.shape))
     power = np.abs(np.fft.fft2((luminance - luminance.mean()) * window)) ** 2
     frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, luminance.shape), indexing="ij"))
     lowest = 2 / min(luminance.shape)
-    edges = [0.5 / 2**k for k in range(bands + 1) if 0.5 / 2 ** (k + 1) >= lowest]
+    edges = [0.5 / 2**k for k in range(_OCTAVES + 1) if 0.5 / 2 ** (k + 1) >= lowest]
     return [power[(frequency > e / 2) & (frequency <= e)].mean() for e in edges]
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal to noise ratio of uint8 images, dB."""
-    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
-    return float(10 * np.log10(255**2 / max(error, 1e-12)))

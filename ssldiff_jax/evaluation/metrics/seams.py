@@ -49,11 +49,9 @@ class Lines:
         )
 
 
-def of_last_steps(
-    plan: windows.WindowPlan, *, factor: int, size: tuple[int, int], count: int = 3
-) -> list[Lines]:
-    """The lines of the last `count` steps (or of all, where there are fewer), the last first."""
-    steps = range(plan.num_steps - 1, max(plan.num_steps - 1 - count, -1), -1)
+def of_last_steps(plan: windows.WindowPlan, *, factor: int, size: tuple[int, int]) -> list[Lines]:
+    """The lines of the last three steps (or of all, where there are fewer), the last first."""
+    steps = range(plan.num_steps - 1, max(plan.num_steps - 4, -1), -1)
     return [Lines.of_step(plan, step, factor=factor, size=size) for step in steps]
 
 
@@ -117,16 +115,13 @@ def worst_phase(image: Image, *, period: int, factor: int) -> Phase | None:
     return max(found, key=lambda phase: phase.ratio, default=None)
 
 
-def ring_profile(
-    patches: UInt8[np.ndarray, "N s s 3"], rings: int | None = None
-) -> Float[np.ndarray, "N R"]:
+def ring_profile(patches: UInt8[np.ndarray, "N s s 3"]) -> Float[np.ndarray, "N R"]:
     """Mean grey level of every ring of pixels along a patch's border, the outermost first, minus
-    that of its middle (the inner half of its height and width). Rings end where the middle begins,
-    or after `rings`."""
+    that of its middle (the inner half of its height and width). Rings end where the middle
+    begins."""
     grey = patches.astype(np.float64).mean(axis=-1)
-    side, most = grey.shape[1], grey.shape[1] // 4
-    rings = most if rings is None else min(rings, most)
-    middle = grey[:, most : side - most, most : side - most].mean(axis=(1, 2))
+    side, rings = grey.shape[1], grey.shape[1] // 4
+    middle = grey[:, rings : side - rings, rings : side - rings].mean(axis=(1, 2))
     # Sums of squares that shrink by a pixel on every side; a ring is what one has beyond the next.
     sums = [grey[:, k : side - k, k : side - k].sum(axis=(1, 2)) for k in range(rings + 1)]
     pixels = [(side - 2 * k) ** 2 for k in range(rings + 1)]

@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from safetensors.numpy import load_file, save_file
 
-from ssldiff_jax.evaluation.features import zero_shot
+from ssldiff_jax.evaluation.features import networks, zero_shot
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.weights.tables import clip
 
@@ -112,7 +112,7 @@ def folder(clip_folder, tmp_path):
 
 
 def test_a_pair_of_a_folder_classifies(recorded, folder):
-    pair = zero_shot.open_pair(folder, batch_size=2)
+    pair = zero_shot.open_pair(folder)
     found = pair.images([recorded.inputs["square"]] * 3)
     expected = recorded.outputs["image_square"]
     np.testing.assert_allclose(found, np.repeat(expected, 3, axis=0), rtol=1e-4, atol=1e-5)
@@ -131,7 +131,7 @@ def test_a_pair_of_a_folder_classifies(recorded, folder):
 
 
 def test_the_digest_covers_how_images_are_prepared(folder):
-    digest = lambda: zero_shot.extractors.clip_images(folder).digest
+    digest = lambda: networks.clip_images(folder).digest
     before = digest()
     (folder / "preprocessor_config.json").unlink()
     assert digest() == before

@@ -25,9 +25,6 @@ def test_the_references_distances(golden):
     assert unequal.low < unequal.corrected < unequal.high
     expected = pytest.approx(value("unbiased_first500_vs_500_torch_fidelity_mmd2"), rel=1e-6)
     assert kid.kid(a[:500], b).uncorrected == expected
-    subset = kid.kid_of_subsets(a[:500], b, subsets=1, size=500)
-    assert subset.mean == expected
-    assert subset.std == 0
 
 
 def test_stripes_are_the_dense_distance_and_each_jackknife_value_too(monkeypatch):
@@ -160,15 +157,6 @@ def test_blocks_know_that_features_of_a_slide_are_alike():
     # Pairs of one slide are nearer to each other than others are.
     bias = np.array([e.uncorrected - e.corrected for e in found[20]])
     assert bias.mean() > 3 * bias.std() / np.sqrt(draws)
-
-
-def test_subsets_are_around_the_distance_of_all():
-    a, b = normal(0, 400, 6), normal(1, 300, 6) + 0.5
-    found = kid.kid_of_subsets(a, b, subsets=60, size=100)
-    assert found.mean == pytest.approx(kid.kid(a, b).corrected, abs=4 * found.std / np.sqrt(60))
-    assert found == kid.kid_of_subsets(a, b, subsets=60, size=100)
-    with pytest.raises(ValueError, match="subsets of 2 to 300 features, got size=301"):
-        kid.kid_of_subsets(a, b, size=301)
 
 
 def test_sets_that_cannot_be_compared_are_refused():
