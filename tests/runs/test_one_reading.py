@@ -250,8 +250,8 @@ def test_an_error_names_the_address_and_no_copy(tmp_path):
 OPENERS = {"open_slide", "open_remote", "open_backend", "open_list"}
 """Functions to which a reading is passed."""
 OWN = {
-    "stages/bench_archive.py",  # slides that it makes
-    "stages/user_images.py",  # masks
+    "stages/tools/bench/archive.py",  # slides that it makes
+    "generation/user_images.py",  # masks
     "slides/slide.py",
     "slides/remote.py",
     "data/patch_list.py",
