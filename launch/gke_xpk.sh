@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A workload on a GKE cluster by xpk; flags go on to main:
 #   CLUSTER=c TPU_TYPE=v5litepod-256 bash launch/gke_xpk.sh --config=configs/tcga.py --workdir=/mnt/run …
-# with the slides and with batches that the devices divide, as in README.md.
+# with the slides and with batches that the devices divide, as in launch/README.md.
 # IMAGE is a container with this checkout at /app and its .venv. The workdir is a folder that all
 # pods share: a storage attached to the cluster (xpk storage attach … --auto-mount=true).
 # SIGTERM gets 60 s: the run saves, stops, and is started again.

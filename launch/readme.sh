@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts what a finished run measured into the README: bash launch/readme.sh demo runs/demo
+# Puts what a finished run measured into the page that shows it: bash launch/readme.sh demo runs/demo
 set -euo pipefail
 cd "$(dirname "$0")/.."
 exec .venv/bin/python -m launch.pages.readme "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The same command on every host of a TPU slice that exists; flags go on to main:
 #   TPU_NAME=pod ZONE=us-central2-b bash launch/tpu_pod.sh --config=configs/tcga.py --workdir=/mnt/run …
-# with the slides and with batches that the devices divide, as in README.md.
+# with the slides and with batches that the devices divide, as in launch/README.md.
 # The workdir is a folder that all hosts share (Filestore, or a bucket by gcsfuse). SETUP=1 copies
 # this checkout there first and installs it.
 set -euo pipefail

@@ -13,9 +13,12 @@ from absl import logging as absl_logging
 from ssldiff_jax.core import interrupt, machine, memory
 from ssldiff_jax.runs.command import command_line
 
-# As of a process that the signal ended: what starts runs again sees that this one is not done.
-_STOPPED = 128 + signal.SIGTERM
-_QUARANTINED = 3
+STOPPED = 128 + signal.SIGTERM
+"""Exit status after SIGTERM, as of a process that the signal ended: what starts runs again sees
+that this one is not done."""
+
+QUARANTINED = 3
+"""Exit status of a run that is done, where some slides or patches could not be used."""
 
 
 def main(argv: list[str]) -> None:
@@ -36,10 +39,10 @@ def main(argv: list[str]) -> None:
         quarantined = launch.launch(command.values, command.workdir, table.STAGES)
         if quarantined:
             log.warning("%s", quarantined)
-            sys.exit(_QUARANTINED)
+            sys.exit(QUARANTINED)
     except launch.StoppedError as error:
         log.info("%s", error)
-        sys.exit(interrupt.STATUS if interrupt.came() else _STOPPED)
+        sys.exit(interrupt.STATUS if interrupt.came() else STOPPED)
     except launch.REFUSALS as error:
         sys.exit(_lines(error))
     except launch.USER_ERRORS as error:

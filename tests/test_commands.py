@@ -1,4 +1,4 @@
-"""Every command of the README as a reader types it: in a fresh shell, from the root.
+"""Every command of the pages as a reader types it: in a fresh shell, from the root.
 
 Their data are stand-ins: the folders /data, /weights, /models and /shared lie elsewhere, slides are
 pieces of the real one, scenes are drawn, weights are random, and configs are as small as
@@ -15,6 +15,7 @@ import shutil
 
 import h5py
 import numpy as np
+import pages
 import patience
 import pytest
 import rasterio
@@ -26,14 +27,8 @@ from ssldiff_jax.slides import slide as slide_lib
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[1]
-BASH = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-COMMANDS = [
-    " ".join(line.split())
-    for code in BASH
-    for line in code.replace("\\\n", " ").splitlines()
-    if line.strip()
-]
-"""As the page has them, in its order."""
+COMMANDS = pages.all_commands()
+"""As the pages have them, in their order: README.md first."""
 
 ELSEWHERE = {
     "bash launch/demo.sh": "launch/demo.sh itself, before every release",
@@ -44,6 +39,11 @@ ELSEWHERE = {
     "launch/tpu_pod.sh": "tests/test_launch.py: it needs gcloud",
     "launch/gke_xpk.sh": "tests/test_launch.py: it needs xpk",
     "sbatch": "tests/test_launch.py: it needs SLURM",
+    "launch/readme.sh": "tests/report/test_figures.py: it writes into the pages",
+    "launch.pages.pipeline": "tests/test_pages.py: it writes into .assets",
+    "python -m pytest": "this suite",
+    "tests/walk_archive.py": "itself: a million crops take ten minutes",
+    "tests/resume_often.py": "tests/train/test_resume.py, once",
 }
 """Commands that cannot be run here, and what tests them."""
 
@@ -51,6 +51,10 @@ CORNERS = [(top, left) for top in (0, 1480) for left in (0, 1110)]
 QUARTER = (1480, 1110)  # px of the demo's slide: height and width
 
 PREPARED = {
+    "/data/run": (
+        "python -m ssldiff_jax.main --config=configs/tcga.py --workdir=/data/run "
+        "--config.data.slides='/data/tcga/*.svs'"
+    ),
     "runs/demo": "python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo",
     "runs/naip": (
         "python -m ssldiff_jax.main --config=configs/naip_demo.py --workdir=runs/naip "
@@ -59,7 +63,7 @@ PREPARED = {
         "--config.prior.conditions.text_encoder=/models/all-MiniLM-L6-v2"
     ),
 }
-"""Work directories that the page takes for done."""
+"""Work directories that pages take for done."""
 
 APART = ("encoder.name", "embeddings.source", "engine.kind")
 """Commands that are other ways to begin, whose work directory is one of their own."""
@@ -124,7 +128,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def given(root, text_folder, golden):
     """What the reader has: slides, scenes, images and weights, in folders that stand for those of
-    the page."""
+    the pages."""
     folder = root.parent
     _write_slides(folder / "data" / "tcga")
     _write_slides(folder / "data" / "slides")
@@ -135,6 +139,7 @@ def given(root, text_folder, golden):
     (folder / "models" / "all-MiniLM-L6-v2").symlink_to(text_folder)
     _write_weights(folder / "weights", golden)
     _write_embeddings(folder / "data" / "ctranspath")
+    _write_patches(folder / "data" / "patches")
     pyramid.write_pyramid(root / "slide.svs", _slide_pixels(900, 800, 300, 200), pyramid.Scale(0.5))
     pyramid.write_png(root / "mine.png", _slide_pixels(800, 800, 256, 256))
     return folder
@@ -176,6 +181,17 @@ def _write_images(folder):
             top, left = generator.integers(300, 2000, 2)
             path = folder / name / f"{i:06d}.png"
             pyramid.write_png(path, _slide_pixels(int(top), int(left) % 1500, 64, 64))
+
+
+def _write_patches(folder):
+    """Squares of 64 px by case, in a folder for each of two classes."""
+    generator = np.random.default_rng(2)
+    for kind in ("dense", "loose"):
+        (folder / kind).mkdir(parents=True)
+        for i in range(40):
+            top, left = (int(x) for x in generator.integers(300, 1500, 2))
+            path = folder / kind / f"case{i % 8}_{i:02d}.png"
+            pyramid.write_png(path, _slide_pixels(top, left, 64, 64))
 
 
 def _write_embeddings(folder):
@@ -259,12 +275,14 @@ def test_every_command_is_typed_or_tested_elsewhere():
 
 
 @pytest.fixture(scope="module")
-def prepare(type_in, root):
+def prepare(type_in, root, given):
     """Makes the work directories that a command takes for done."""
 
     def work(typed):
         for name, command in PREPARED.items():
-            if f"={name}" in typed and typed != command and not (root / name).exists():
+            place = given / name.removeprefix("/") if name.startswith("/") else root / name
+            asked = re.search(rf"={re.escape(name)}(?![\w-])", typed)
+            if asked and typed != command and not place.exists():
                 done = type_in(command)
                 assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
         if "runs/other" in typed:

@@ -105,7 +105,9 @@ def test_stages_are_the_rows_of_the_table():
 
     folder = ROOT / "ssldiff_jax" / "stages"
     names = lambda where: {
-        p.stem for p in where.iterdir() if not p.name.startswith("_") and p.name != "table.py"
+        p.stem
+        for p in where.iterdir()
+        if not p.name.startswith("_") and p.name not in ("table.py", "README.md")
     }
     tools = {name for name, row in catalog.ROWS.items() if row.tool}
     assert names(folder / "tools") == tools

@@ -1,1 +1,1 @@
-"""Tables of the README that are made from results, and never written by hand."""
+"""Tables and drawings of the pages: made from results and code, never written by hand."""

@@ -1,4 +1,4 @@
-"""Blocks of the README that are made from results of a run, and never written by hand.
+"""Blocks of the pages that are made from results of a run, and never written by hand.
 
 `python -m launch.pages.readme demo runs/demo`, in the root of the repository,
 renews one of them.
@@ -18,25 +18,34 @@ from ssldiff_jax.report import figures
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Text between `<!-- name -->` and `<!-- /name -->`.
+    """Text between `<!-- name -->` and `<!-- /name -->` of one page.
 
     Attributes:
+        page: the file that shows it, from the root of the repository.
         collect: what `.assets/NAME.json` holds of a work directory; None where it has not that.
         markdown: the text of it.
     """
 
+    page: str
     collect: Callable[[pathlib.Path], Mapping[str, Any] | None]
     markdown: Callable[[Mapping[str, Any]], str]
 
 
+_CONFIGS = "configs/README.md"
+_DATA = "ssldiff_jax/data/README.md"
+_EVALUATION = "ssldiff_jax/evaluation/README.md"
+_STUDIES = "ssldiff_jax/evaluation/downstream/README.md"
+
 BLOCKS = {
-    "demo": Block(figures.of_run, figures.markdown),
-    "archive": Block(archive_table.collect, archive_table.markdown),
-    "judgement": Block(judgement_table.collect, judgement_table.markdown),
-    "unseen": Block(unseen_table.collect, unseen_table.markdown),
+    "demo": Block(_CONFIGS, figures.of_run, figures.markdown),
+    "archive": Block(_DATA, archive_table.collect, archive_table.markdown),
+    "judgement": Block(_EVALUATION, judgement_table.collect, judgement_table.markdown),
+    "unseen": Block(_EVALUATION, unseen_table.collect, unseen_table.markdown),
     **{
         f"study_{labels}": Block(
-            functools.partial(study_table.collect, labels=labels), study_table.markdown
+            _STUDIES,
+            functools.partial(study_table.collect, labels=labels),
+            study_table.markdown,
         )
         for labels in ("clusters", "stain", "landcover")
     },
@@ -61,20 +70,21 @@ def put(text: str, name: str, block: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Write what a run has for a block into `.assets` and `README.md`; both stay as they are on an
-    error."""
+    """Write what a run has for a block into `.assets` and the block's page; both stay as they are
+    on an error."""
     if len(arguments) != 2 or arguments[0] not in BLOCKS:
         raise SystemExit(
             f"error: expected one of {', '.join(BLOCKS)} and a work directory, got "
             f"{' '.join(arguments) or 'nothing'}"
         )
-    name, workdir, readme = arguments[0], pathlib.Path(arguments[1]), pathlib.Path("README.md")
-    found = BLOCKS[name].collect(workdir)
-    if found is None:
+    name, workdir = arguments[0], pathlib.Path(arguments[1])
+    block = BLOCKS[name]
+    page, collected = pathlib.Path(block.page), block.collect(workdir)
+    if collected is None:
         raise SystemExit(f"error: expected {workdir} to have results for {name}, got none")
-    text = put(readme.read_text("utf-8"), name, BLOCKS[name].markdown(found))
-    atomic.write_json(pathlib.Path(".assets", f"{name}.json"), found)
-    atomic.write_text(readme, text)
+    text = put(page.read_text("utf-8"), name, block.markdown(collected))
+    atomic.write_json(pathlib.Path(".assets", f"{name}.json"), collected)
+    atomic.write_text(page, text)
 
 
 if __name__ == "__main__":

@@ -171,8 +171,8 @@ def test_archives_of_many_slides_take_core_hours(workdir):
     assert rows["size"] == "30.0 kB a patch | 0.3 TB | 9 TB"
 
 
-def test_the_readme_is_renewed(workdir, monkeypatch):
-    found, _ = collect(workdir)
+def test_readme_renews_the_page_of_each_block(workdir, monkeypatch):
+    collected, _ = collect(workdir)
     monkeypatch.chdir(workdir)
     for arguments, message in (
         (["demo", "."], "expected . to have results for demo, got none"),
@@ -181,22 +181,29 @@ def test_the_readme_is_renewed(workdir, monkeypatch):
     ):
         with pytest.raises(SystemExit, match=message):
             readme.main(arguments)
-    text = "before\n" + "".join("between\n".join(readme.marks(name)) for name in readme.BLOCKS)
-    path = workdir / "README.md"
-    path.write_text(text)
-    test_report.write(workdir / "report" / "figures.json", found)
+    texts: dict[str, str] = {}
+    for name, block in readme.BLOCKS.items():
+        texts.setdefault(block.page, "before\n")
+        texts[block.page] += "between\n".join(readme.marks(name))
+    for page, text in texts.items():
+        (workdir / page).parent.mkdir(parents=True, exist_ok=True)
+        (workdir / page).write_text(text)
+    read = lambda: {page: (workdir / page).read_text() for page in texts}
+    test_report.write(workdir / "report" / "figures.json", collected)
     readme.main(["demo", str(workdir)])
-    one = readme.put(text, "demo", figures.markdown(found))
-    assert path.read_text() == one != text
-    assert json.loads((workdir / ".assets" / "demo.json").read_text()) == found
+    page = readme.BLOCKS["demo"].page
+    one = texts | {page: readme.put(texts[page], "demo", figures.markdown(collected))}
+    assert read() == one != texts
+    assert json.loads((workdir / ".assets" / "demo.json").read_text()) == collected
     assert not (workdir / ".assets" / "archive.json").exists()
     add_bench(workdir)
     readme.main(["archive", str(workdir)])
     benched = json.loads((workdir / ".assets" / "archive.json").read_text())
-    both = readme.put(one, "archive", archive_table.markdown(benched))
-    assert path.read_text() == both != one
+    page = readme.BLOCKS["archive"].page
+    both = one | {page: readme.put(one[page], "archive", archive_table.markdown(benched))}
+    assert read() == both != one
     readme.main(["demo", str(workdir)])
-    assert path.read_text() == both
+    assert read() == both
 
 
 @pytest.mark.parametrize("order", [(), (0,), (1, 0), (0, 1, 0, 1)])
