@@ -1,4 +1,7 @@
-"""Every knob, once. The values are those of the published TCGA-BRCA 20× model where it has one.
+"""Every key, once. Patches, autoencoder and denoiser have the published sizes of TCGA-BRCA 20×.
+
+Encoder, prior and judge are trained from scratch; large images are sampled in fewer calls than
+published (`sample_as_published` has that way).
 
 Other configs start from `get_config()` and change what differs. Any key can be set on the command
 line: --config.denoiser.train.batch_size=64

@@ -1,1 +1,1 @@
-"""What every room may lean on: shapes, config, random streams, layers, attention, files."""
+"""What every room may use: shapes, config schema, random streams, layers, devices, memory."""

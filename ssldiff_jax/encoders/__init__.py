@@ -1,1 +1,1 @@
-"""Self-supervised encoders: the ViT, what trains it, and the extraction of embeddings."""
+"""Encoders of images and texts: the ViT and what trains it, CLIP and BERT, FID's Inception."""

@@ -1,1 +1,1 @@
-"""How good a synthetic image is, by figures whose counts and encoders are named."""
+"""How good generated images are: features, figures with their intervals, downstream classifiers."""

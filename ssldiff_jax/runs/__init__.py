@@ -1,1 +1,1 @@
-"""A run: its config, its work directory, its command, and the table of stages that it follows."""
+"""A run: its config, its command, its work directory, and what a stage is and is given."""

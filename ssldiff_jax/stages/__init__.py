@@ -1,1 +1,1 @@
-"""What `main` runs, one file for each stage: read what earlier stages wrote, write one folder."""
+"""The table of steps and tools, and what each does: read what others wrote, write one folder."""

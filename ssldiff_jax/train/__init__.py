@@ -1,2 +1,2 @@
-"""One loop for every model: state, mesh, step, checkpoints, logs. Only this room, the stages and
-`main` know a mesh, a `jit` of a step, or a checkpoint library."""
+"""One loop for every model: state, mesh, step, checkpoints, logs. How parameters and batches lie on
+a mesh is decided here, and no other room calls the checkpoint library."""

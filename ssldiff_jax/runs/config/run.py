@@ -104,8 +104,7 @@ class DenoiserSection:
 
 @dataclasses.dataclass(frozen=True)
 class OutputConfig:
-    """What becomes of a large image: the files it is written as, its JPEG quality, how often a
-    long run is saved, and whether it is only planned."""
+    """The files that a large image is written as, and the JPEG quality inside them, 1…100."""
 
     formats: tuple[str, ...]
     quality: int
