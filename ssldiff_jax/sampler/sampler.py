@@ -242,17 +242,12 @@ class GridSampler:
     def _placed(self) -> data_parallel.Placed:
         return data_parallel.Placed()
 
-    def adopt(self, plan: windows.WindowPlan, programs: Any) -> None:
-        """Run canvases of this size by programs that were exported (jax.export) from `programs`:
-        start, denoise, advance and fetch."""
-        self._cache[self.layout(plan)] = programs
-
     @functools.cached_property
     def _cache(self) -> dict[field_lib.Layout, programs_lib.Programs]:
         return {}
 
-    def programs(self, plan: windows.WindowPlan) -> Any:
-        """What is compiled for canvases of this size: Programs, or what was adopted."""
+    def programs(self, plan: windows.WindowPlan) -> programs_lib.Programs:
+        """What is compiled for canvases of this size."""
         layout = self.layout(plan)
         if layout not in self._cache:
             self._cache[layout] = programs_lib.Programs(

@@ -113,11 +113,6 @@ class Examined:
         counts = np.bincount(self.kinds.ravel(), minlength=len(KINDS)) / self.kinds.size
         return dict(zip(KINDS, counts.tolist(), strict=True))
 
-    def picture(self) -> UInt8[np.ndarray, "h w 3"]:
-        """The thumbnail with artefacts tinted and the background pale, at most 1024 px a side."""
-        step = _picture_step(self.kinds.shape)
-        return quality.tinted(self.thumbnail, self.kinds[::step, ::step])
-
 
 def examine(slide: slides.Slide, config: TissueConfig | None = None) -> Examined:
     """Find tissue by saturation and what spoils it, with memory bounded by the thumbnail's.
@@ -148,7 +143,7 @@ def examine(slide: slides.Slide, config: TissueConfig | None = None) -> Examined
         kinds[blur] = KINDS.index("blur")
         mask &= ~blur
     kinds[mask] = KINDS.index("tissue")
-    step = _picture_step(mask.shape)
+    step = -(-max(mask.shape) // _PICTURE_PX)
     return Examined(TissueMask(mask, mpp), kinds, thumbnail[::step, ::step].copy())
 
 
@@ -167,10 +162,6 @@ def _pixel_rules(
             kind[quality.is_ink(strip, config.pen_chroma)] = KINDS.index("pen")
         kind[luminance < config.min_luminance * 255] = KINDS.index("black")
     return saturation, kinds
-
-
-def _picture_step(shape: tuple[int, int]) -> int:
-    return -(-max(shape) // _PICTURE_PX)
 
 
 def _split(value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -246,7 +246,13 @@ def test_one_trace_serves_seeds_conditions_and_plans():
     np.testing.assert_array_equal(draw(drawn, plan), first)
 
 
-def test_the_sampler_runs_from_an_export():
+def use(monkeypatch, **programs):
+    """Run every canvas by these: start, denoise, advance and fetch."""
+    chosen = types.SimpleNamespace(**programs)
+    monkeypatch.setattr(sampler.GridSampler, "programs", lambda self, plan: chosen)
+
+
+def test_the_sampler_runs_from_an_export(monkeypatch):
     """Traced once, kept as bytes, and run without the model's code."""
     plan = plan_of((12, 20), "offset")
     drawn, other = sampler_of(mixing), sampler_of(paint)
@@ -263,11 +269,11 @@ def test_the_sampler_runs_from_an_export():
     names = ("start", "denoise", "advance", "fetch")
     programs = drawn.programs(plan)
     wrapped = {name: exporting(name, getattr(programs, name)) for name in names}
-    drawn.adopt(plan, types.SimpleNamespace(**wrapped))
+    use(monkeypatch, **wrapped)
     expected = draw(drawn, plan)
 
     back = {name: jax.export.deserialize(bytearray(blob)).call for name, blob in kept.items()}
-    other.adopt(plan, types.SimpleNamespace(**back))
+    use(monkeypatch, **back)
     np.testing.assert_allclose(draw(other, plan), expected, atol=1e-6)
     assert expected.std() > 0.05
 
@@ -437,7 +443,7 @@ def test_a_chunk_holds_windows(chunk):
 
 
 @pytest.mark.parametrize("mesh", [None, Mesh(np.array(jax.devices()[:1]), (field.AXIS,))])
-def test_canvases_bring_no_parameters_again(mesh):
+def test_canvases_bring_no_parameters_again(mesh, monkeypatch):
     drawn, seen = sampler_of(pixelwise, mesh=mesh), []
     plan, params = plan_of((11, 23)), np.float32(0.5)
     programs = drawn.programs(plan)
@@ -448,7 +454,7 @@ def test_canvases_bring_no_parameters_again(mesh):
 
     names = ("start", "advance", "fetch")
     parts = {name: getattr(programs, name) for name in names}
-    drawn.adopt(plan, types.SimpleNamespace(**parts, denoise=denoise))
+    use(monkeypatch, **parts, denoise=denoise)
     for seed in (0, 1):
         drawn(params, plan, by_place, jax.random.key(seed))
     assert len(seen) > plan.num_steps

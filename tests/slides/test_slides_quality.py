@@ -198,18 +198,18 @@ def test_strips_of_the_rules_equal_one_read(real, monkeypatch):
     np.testing.assert_array_equal(examine(pixels, **RULES).kinds, whole.kinds)
 
 
-def test_picture_tints_artefacts_and_leaves_tissue(real):
+def test_tinted_shows_artefacts_and_leaves_tissue(real):
     pixels = real.copy()
     pixels[960:1152] = INKS["green"]
     found = examine(pixels)
-    picture = found.picture()
+    picture = quality.tinted(found.thumbnail, found.kinds)
     np.testing.assert_array_equal(picture[found.mask.mask], found.thumbnail[found.mask.mask])
     is_pen = is_kind(found, "pen")
     assert (picture[is_pen].argmax(axis=-1) == 2).mean() > 0.9
     assert picture[is_kind(found, "background")].min() > 180
 
 
-def test_picture_of_a_large_thumbnail_is_small():
+def test_a_large_thumbnail_is_kept_small():
     found = examine(np.full((700, 2500, 3), 200, np.uint8), mpp=8.0)
     assert found.kinds.shape == (700, 2500)
-    assert found.picture().shape == (234, 834, 3)
+    assert found.thumbnail.shape == (234, 834, 3)

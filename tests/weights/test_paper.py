@@ -74,7 +74,7 @@ def clean(table, i):
     return dataclasses.replace(table, **(one | ends))
 
 
-def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser):
+def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser, monkeypatch):
     model, params = denoiser
     config = solvers.SolverConfig("paper", plan.num_steps)
     table = solvers.solver_table(config, SCHEDULE)
@@ -92,11 +92,12 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser):
     canvas = field.CanvasConfig(channels=3)
     drawn = sampler.GridSampler(denoise, guided, clean(table, 0), 15, canvas)
     programs, key = drawn.programs(plan), jax.random.key(0)
+    # One trace for the tables of all steps.
+    monkeypatch.setattr(sampler.GridSampler, "programs", lambda self, plan: programs)
     one_step = dataclasses.replace(plan, rows=plan.rows[:1], cols=plan.cols[:1])
 
     def blend(params, x_t, i):
         step = dataclasses.replace(drawn, table=clean(table, i))
-        step.adopt(plan, programs)
         state = step.start(one_step, key)
         state = state._replace(x=jnp.asarray(step.layout(plan).store(x_t)))
         *_, (end, _) = step.iterate(params, one_step, embeddings, key, state)
