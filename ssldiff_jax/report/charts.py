@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-_LOG_SPAN = 30  # a wider range is drawn on a log axis
+_LOG_SPAN = 30  # a wider range has a log axis
 _MAX_POINTS = 1000
 _TEXT_COLS = 12  # a wider map has no room for numbers in its cells
-_MIDDLE = 0.18  # relative luminance on which black and white are told equally well
+_MIDDLE = 0.18  # relative luminance on which black and white are read equally well
 
 LEFT, TOP, WIDTH, HEIGHT = 46, 10, 350, 150  # px, the plot inside the chart
 CHART_WIDTH, CHART_HEIGHT = 412, 190  # px
@@ -80,34 +80,50 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return found[:: math.ceil(len(found) / 7)]
 
 
-def loss_points(lines: Iterable[Mapping[str, float]]) -> list[tuple[int, float]]:
+def loss_points(lines: Iterable[Mapping[str, float]], key: str = "loss") -> list[tuple[int, float]]:
     """(step, loss) by rising step; after a resume a step occurs twice, the last one counts."""
-    found = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    found = {line["step"]: line[key] for line in lines if key in line}
     return sorted((step, loss) for step, loss in found.items() if math.isfinite(loss))
 
 
-def line_chart(points: Sequence[tuple[int, float]], label: str) -> str:
+def line_chart(
+    points: Sequence[tuple[int, float]],
+    label: str,
+    *,
+    smoothed: Sequence[tuple[int, float]] = (),
+    held_out: Sequence[tuple[int, float]] = (),
+) -> str:
     """Loss over steps; `label`, which must be safe in HTML, is what a screen reader says.
 
-    Long series are thinned to about 1000 points, the last one kept.
+    `smoothed` is laid over `points`, which are thinner then; `held_out` is dashed. Long series are
+    thinned to about 1000 points, the last one kept.
     """
-    xs, ys = zip(*points, strict=True)
+    xs, ys = zip(*points, *held_out, strict=True)
     low, high = min(ys), max(ys)
     log = low > 0 and high / low > _LOG_SPAN
     margin = 0 if log or high == low else 0.04 * (high - low)
-    x = Scale(xs[0], xs[-1], LEFT, LEFT + WIDTH)
+    x = Scale(min(xs), max(xs), LEFT, LEFT + WIDTH)
     y = Scale(low - margin, high + margin, TOP + HEIGHT, TOP, log)
+    last, loss = (smoothed or points)[-1]
+    series = {"raw": points, "smooth": smoothed, "held-out": held_out}
+    lines = "".join(
+        f'<path class="line {name}" d="{_path(x, y, shown)}"/>'
+        for name, shown in series.items()
+        if shown
+    )
+    kind = "" if smoothed else " alone"
+    return (
+        f'<svg class="chart{kind}" viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" role="img" '
+        f'aria-label="{label}">{axes(x, y, "step")}{lines}'
+        f'<circle class="end" cx="{x(last):.2f}" cy="{y(loss):.2f}" r="3">'
+        f"<title>step {last:,}: {number(loss)}</title></circle></svg>"
+    )
+
+
+def _path(x: Scale, y: Scale, points: Sequence[tuple[int, float]]) -> str:
     every = math.ceil(len(points) / _MAX_POINTS)
     kept = [*points[:-1:every], points[-1]]
-    path = "M" + "L".join(f"{x(step):.2f},{y(loss):.2f}" for step, loss in kept)
-    end = f'cx="{x(xs[-1]):.2f}" cy="{y(ys[-1]):.2f}"'
-    frame = axes(x, y, "step")
-    return (
-        f'<svg class="chart" viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" role="img" '
-        f'aria-label="{label}">{frame}<path class="line" d="{path}"/>'
-        f'<circle class="end" {end} r="3"><title>step {xs[-1]:,}: {number(ys[-1])}</title>'
-        "</circle></svg>"
-    )
+    return "M" + "L".join(f"{x(step):.2f},{y(loss):.2f}" for step, loss in kept)
 
 
 def axes(x: Scale, y: Scale, title: str) -> str:
@@ -169,6 +185,6 @@ def heat_map(values: np.ndarray, low: float, high: float) -> str:
             cells.append(f'<text x="{col + 0.5}" y="{row + 0.5}" fill="{ink}">{value:.2f}</text>')
     return (
         f'<svg class="heat" viewBox="0 0 {cols} {rows}" role="img" '
-        f'aria-label="similarity of every cell"><g>{"".join(cells)}</g>'
+        f'aria-label="embedding similarity of every cell"><g>{"".join(cells)}</g>'
         '<rect class="mark" width="1" height="1"/></svg>'
     )

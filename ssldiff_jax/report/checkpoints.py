@@ -1,4 +1,4 @@
-"""Curves of a training's checkpoints, as the tool `watch` judged them.
+"""Curves over the checkpoints of a training, as the tool `watch` evaluated them.
 
 `watch/results.json`, optional: `{"steps": [{"step": 100, "patches": {"judge": {"frechet":
 {"corrected": 0.04, "low": 0.03, "high": 0.05, "uncorrected": 0.06, "interval": …}}}}]}`; of too few
@@ -15,7 +15,7 @@ from ssldiff_jax.report import charts, curves, goals
 
 
 def part(workdir: pathlib.Path) -> str:
-    """A chart for every network of features; empty where nothing was watched."""
+    """A chart for every feature network; empty where no checkpoint was evaluated."""
     path = workdir / "watch" / "results.json"
     steps = atomic.read_json(path)["steps"] if path.exists() else []
     rows: dict[str, list[curves.Row]] = {}
@@ -27,9 +27,11 @@ def part(workdir: pathlib.Path) -> str:
         return ""
     figures = "".join(_figure(name, found) for name, found in rows.items())
     return (
-        '<p class="hint">Fréchet distance of held-out patches drawn again by every checkpoint, its '
-        "bias taken off, with 95 % intervals; uncorrected and without one where patches are too "
-        f'few.</p><div class="studies">{figures}</div>'
+        '<p class="hint">Fréchet distance between held-out patches and patches generated from '
+        "their embeddings by every checkpoint; 0 is ideal. Corrected for the bias of small "
+        "samples, with 95 % intervals; where patches are too few for that, uncorrected and "
+        "without an interval."
+        f'</p><div class="studies">{figures}</div>'
     )
 
 
@@ -37,7 +39,7 @@ def _row(step: int, frechet: Mapping[str, Any]) -> list[curves.Row]:
     """A point of the curve; none of a step that has no distance at all."""
     value = goals.point(frechet)
     if value is not None:
-        return [curves.Row(step, value, frechet["low"], frechet["high"], "drawn again")]
+        return [curves.Row(step, value, frechet["low"], frechet["high"], "generated patches")]
     value = frechet["uncorrected"]
     if value is None:
         return []
@@ -46,8 +48,8 @@ def _row(step: int, frechet: Mapping[str, Any]) -> list[curves.Row]:
 
 def _figure(name: str, rows: list[curves.Row]) -> str:
     last = rows[-1]
-    drawn = curves.chart(rows, label=f"Fréchet distance by {name} over steps", x_title="steps")
+    chart = curves.chart(rows, label=f"Fréchet distance by {name} over steps", x_title="steps")
     return (
         f"<figure><figcaption><b>{html.escape(name)}</b> {charts.number(last.mean)} "
-        f"<small>at step {last.x:,.0f}</small></figcaption>{drawn}</figure>"
+        f"<small>at step {last.x:,.0f}</small></figcaption>{chart}</figure>"
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.report import charts, goals
+from ssldiff_jax.report import charts, goals, tables
 from ssldiff_jax.report import metrics as metrics_lib
 
 
@@ -28,7 +28,7 @@ class Figure:
 
 
 _EVALUATED = "evaluate/results.json"
-_of_drawn = lambda ruler: ("seams", ruler, "generated", "value")
+_of_generated = lambda ruler: ("seams", ruler, "generated", "value")
 _FIDELITY = ("patches", "judge", "fidelity")
 
 # By the encoder, and a second time by the judge.
@@ -36,42 +36,57 @@ _FEATURES = (
     Figure("embedding similarity", _EVALUATED, ("embedding_similarity", "mean"), "higher"),
     Figure("cell retrieval, top 1", _EVALUATED, ("cell_retrieval_top1",), "higher"),
     Figure(
-        "Fréchet distance, large image, uncorrected", _EVALUATED, ("crop_fd_uncorrected",), "lower"
+        "Fréchet distance of large images, uncorrected",
+        _EVALUATED,
+        ("crop_fd_uncorrected",),
+        "lower",
     ),
     Figure(
-        "Fréchet distance, cells alone, uncorrected", _EVALUATED, ("patch_fd_uncorrected",), "lower"
+        "Fréchet distance of single patches, uncorrected",
+        _EVALUATED,
+        ("patch_fd_uncorrected",),
+        "lower",
     ),
 )
 _OTHERS = (
     Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
-    Figure("steps across the last window lines", _EVALUATED, _of_drawn("last_step"), "one"),
-    Figure("steps at the worst phase", _EVALUATED, _of_drawn("worst_phase"), "lower"),
-    Figure("steps across borders of cells", _EVALUATED, _of_drawn("cell_lines"), "one"),
-    Figure("KID, by the judge", _EVALUATED, ("patches", "judge", "kid"), "lower"),
-    Figure("precision, by the judge", _EVALUATED, (*_FIDELITY, "precision"), "higher"),
-    Figure("recall, by the judge", _EVALUATED, (*_FIDELITY, "recall"), "higher"),
-    Figure("large images, crops, by the judge", _EVALUATED, ("large", "judge", "crops"), "lower"),
-    Figure("large images, whole, by the judge", _EVALUATED, ("large", "judge", "whole"), "lower"),
-    Figure("memorised patches", _EVALUATED, ("memorisation", "fraction"), "lower"),
+    Figure("seams at window borders", _EVALUATED, _of_generated("last_step"), "one"),
+    Figure("seams at the worst offset", _EVALUATED, _of_generated("worst_phase"), "lower"),
+    Figure("seams at cell borders", _EVALUATED, _of_generated("cell_lines"), "one"),
+    Figure("KID of single patches, by the judge", _EVALUATED, ("patches", "judge", "kid"), "lower"),
     Figure(
-        "prior: Fréchet distance of cells",
+        "precision of single patches, by the judge", _EVALUATED, (*_FIDELITY, "precision"), "higher"
+    ),
+    Figure("recall of single patches, by the judge", _EVALUATED, (*_FIDELITY, "recall"), "higher"),
+    Figure(
+        "Fréchet distance of crops, by the judge", _EVALUATED, ("large", "judge", "crops"), "lower"
+    ),
+    Figure(
+        "Fréchet distance of whole images, by the judge",
+        _EVALUATED,
+        ("large", "judge", "whole"),
+        "lower",
+    ),
+    Figure("share of possible copies", _EVALUATED, ("memorisation", "fraction"), "lower"),
+    Figure(
+        "Fréchet distance of the prior’s cells",
         "prior/results.json",
         ("prior", "frechet_of_cells"),
         "lower",
     ),
-    Figure("reconstruction PSNR, dB", "autoencoder/done.json", ("facts", "psnr"), "higher"),
-    Figure("reconstruction SSIM", "autoencoder/done.json", ("facts", "ssim"), "higher"),
+    Figure("autoencoder PSNR, dB", "autoencoder/done.json", ("facts", "psnr"), "higher"),
+    Figure("autoencoder SSIM", "autoencoder/done.json", ("facts", "ssim"), "higher"),
     Figure("seconds of denoiser training", "denoiser/done.json", ("seconds",), "lower"),
     Figure("seconds of sampling", "sample/done.json", ("seconds",), "lower"),
-)  # fmt: skip
+)
 
 
-def _judged(figure: Figure) -> Figure:
+def _by_judge(figure: Figure) -> Figure:
     title, keys = f"{figure.title}, by the judge", ("judge", *figure.keys)
     return dataclasses.replace(figure, title=title, keys=keys)
 
 
-FIGURES = (*(each for f in _FEATURES for each in (f, _judged(f))), *_OTHERS)
+FIGURES = (*(each for f in _FEATURES for each in (f, _by_judge(f))), *_OTHERS)
 
 _BETTER = {
     "higher": ("↑", "higher is better"),
@@ -83,7 +98,7 @@ _BETTER = {
 def comparison(workdirs: Sequence[pathlib.Path]) -> str:
     """Tables of the figures and of the config keys whose values differ, a column a run.
 
-    A dash stands for what a run has not, or has too little data to tell. Raises ValueError that
+    A dash stands for what a run lacks, or has too little data for. Raises ValueError that
     names the first work directory without a config.
     """
     workdirs = [pathlib.Path(path) for path in workdirs]
@@ -92,11 +107,11 @@ def comparison(workdirs: Sequence[pathlib.Path]) -> str:
     figures = [(figure, [_value(path, figure) for path in workdirs]) for figure in FIGURES]
     rows = "".join(_figure_row(f, values) for f, values in figures if set(values) != {None})
     return (
-        '<p class="hint">Figures depend on the encoder, the data and the regions of a run: where '
-        "these differ below, they are not of one kind. The best of a row is marked: the highest "
-        "(↑), the lowest (↓), or the one nearest to 1. A dash: a run has no such figure, or too "
-        "few vectors for one, as its own page says.</p>"
-        f"{_table('figures of the runs', names, rows)}<h4>In what the configs differ</h4>"
+        '<p class="hint">Metrics depend on the encoder, the data and the regions of a run: compare '
+        "them only where these are the same in the second table. The best of a row is marked: the "
+        "highest (↑), the lowest (↓), or the one nearest to 1. A dash: the run has no such metric, "
+        "or too few images for it.</p>"
+        f"{_table('metrics of the runs', names, rows)}<h3>Config keys that differ</h3>"
         f"{_differences(names, configs)}"
     )
 
@@ -146,14 +161,13 @@ def _differences(names: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> 
             cells = "".join(f"<td><code>{html.escape(text)}</code></td>" for text in said)
             rows.append(f'<tr><th scope="row">{html.escape(key)}</th>{cells}</tr>')
     if not rows:
-        return '<p class="hint">In nothing.</p>'
+        return '<p class="hint">None.</p>'
     return _table("differences of the configs", names, "".join(rows))
 
 
 def _table(label: str, names: Sequence[str], rows: str) -> str:
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{label}">'
-        f'<table class="runs"><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
+    return tables.scrollable(
+        label,
+        f'<table class="runs"><thead><tr><td></td>{head}</tr></thead><tbody>{rows}</tbody></table>',
     )

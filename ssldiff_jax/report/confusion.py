@@ -1,8 +1,8 @@
-"""What was taken for what, as a table.
+"""Classes of generated patches against those of the real patches they come from, as a table.
 
 `evaluate/confusion.json`, optional: `{"labels": ["stroma", …], "counts": [[30, 2], [1, 27]],
 "accuracy": 0.95, "of_real": {"accuracy": 0.97}}`; the last is the ceiling. A row of `counts` is
-what is asked for or true, a column what was found.
+the class of the real patch, a column that of the generated one.
 """
 
 import html
@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Sequence
 
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.report import charts
+from ssldiff_jax.report import charts, tables
 
 
 def part(workdir: pathlib.Path) -> str:
@@ -41,15 +41,19 @@ def table(
         )
     head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in labels)
     body = "".join(_row(i, str(name), counts[i]) for i, name in enumerate(labels))
-    said = "Rows: what was asked for. Columns: what was found. Percentages are of a row."
+    said = (
+        "Rows: class of the real patch whose embedding the patch was generated from. Columns: "
+        "class that the judge’s features give the generated patch. Percentages are of a row."
+    )
     if accuracy is not None:
-        real = f", of the real ones {charts.number(ceiling)}" if ceiling is not None else ""
-        said = f"Accuracy <b>{charts.number(accuracy)}</b>{real}. {said}"
-    return (
-        f'<p class="hint">{said}</p>'
-        '<div class="wide" tabindex="0" role="region" aria-label="confusion matrix">'
-        '<table class="confusion">'
-        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        real = ""
+        if ceiling is not None:
+            real = f"; ceiling, real patches classified in the same way: {charts.number(ceiling)}"
+        said = f"Class agreement <b>{charts.number(accuracy)}</b>{real}. {said}"
+    return f'<p class="hint">{said}</p>' + tables.scrollable(
+        "classes of real and generated patches",
+        f'<table class="confusion"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>",
     )
 
 

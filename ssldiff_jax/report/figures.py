@@ -14,17 +14,9 @@ from ssldiff_jax.report import goals
 def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What `report/figures.json` holds of the `metrics` of a run: those figures of `goals.ROWS`
     that it has, with values, goal and the columns that miss it; and what the run was."""
-    known = {**metrics, **_derived(metrics)}
-    figures = []
-    for row in goals.ROWS:
-        values = {eye: [at(known, key) for key in getattr(row, eye)] for eye in goals.ENCODERS}
-        values = {eye: found for eye, found in values.items() if found and found[0] is not None}
-        if values:
-            missed = [eye for eye, found in values.items() if not row.aim(eye).is_met(found)]
-            figures.append({"name": row.name, "goal": row.aims, **values, "missed": missed})
     environment = metrics["environment"]
     return {
-        "figures": figures,
+        "figures": rows(metrics),
         "date": metrics["date"],
         "seed": metrics["seed"],
         "config_digest": metrics["config_digest"],
@@ -33,6 +25,20 @@ def collect(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "data": metrics["data"],
         "stages": metrics["stages"],
     }
+
+
+def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The figures of `goals.ROWS` that a run has: name, goal, values by column, and the columns
+    that miss the goal."""
+    known = {**metrics, **_derived(metrics)}
+    figures = []
+    for row in goals.ROWS:
+        values = {eye: [at(known, key) for key in getattr(row, eye)] for eye in goals.ENCODERS}
+        values = {eye: found for eye, found in values.items() if found and found[0] is not None}
+        if values:
+            missed = [eye for eye, found in values.items() if not row.aim(eye).is_met(found)]
+            figures.append({"name": row.name, "goal": row.aims, **values, "missed": missed})
+    return figures
 
 
 def of_run(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -154,13 +160,21 @@ def _cell(figure: Mapping[str, Any], eye: str, text: str) -> str:
 
 def _origin(found: Mapping[str, Any]) -> str:
     """Of what machine, day and data the figures are."""
-    machine, data = found["machine"], found["data"]
-    count, backend = len(machine["devices"]), machine["backend"]
-    devices = "no accelerator" if backend == "cpu" else f"{count} × {backend}"
+    data = found["data"]
     cells = sum(rows * cols for rows, cols in data["lattices"])
     size = f"{data['patch_px']} px" + (f" at {data['mpp']:g} µm/px" if data["mpp"] else "")
     return (
-        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']:.0f} GB, "
-        f"{devices}; {found['date']}, jax {found['versions']['jax']}, seed {found['seed']}.\n"
+        f"{hardware(found['machine'])}; {found['date']}, jax {found['versions']['jax']}, "
+        f"seed {found['seed']}.\n"
         f"{len(data['lattices'])} held-out images together, {cells} cells of {size}."
+    )
+
+
+def hardware(machine: Mapping[str, Any]) -> str:
+    """Cores, processor, memory and accelerators of a machine, as `environment.json` has it."""
+    count, backend = len(machine["devices"]), machine["backend"]
+    devices = "no accelerator" if backend == "cpu" else f"{count} × {backend}"
+    return (
+        f"{machine['cores']} cores of {machine['processor']}, {machine['memory_gb']:.0f} GB, "
+        f"{devices}"
     )

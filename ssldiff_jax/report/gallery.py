@@ -1,9 +1,12 @@
-"""Pictures side by side: draws of a patch, reconstructions, variations, nearest training patches.
+"""Pictures side by side: patches, reconstructions, variations, nearest training patches.
 
 Files of the work directory, each optional:
 
-`variations/real.png`, `patches.png` (rows: a real patch, its draws), `region_N.png`: the tool
-`variations`.
+`sample/variations.png`: rows of a real patch and patches generated from its embedding.
+
+`autoencoder/reconstructions.png`: real squares above, reconstructed ones below.
+
+`variations/real.png`, `patches.png` (rows as above), `region_N.png`: the tool `variations`.
 
 `evaluate/results.json`, key `memorisation`: `{"threshold": 0.95, "fraction": 0.01, "pairs":
 [{"similarity": 0.97, "name": "case 3"}, …]}`. `fraction` of generated patches have a training
@@ -22,50 +25,56 @@ from typing import Any
 import pyvips
 
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.report import charts, pictures
+from ssldiff_jax.report import charts, pictures, units
 
 _SHOWN_PAIRS = 24
 
 
-def draws(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any]) -> str:
-    """Draws of single patches beside the real ones, and patches through the autoencoder."""
-    parts = []
+def patches(workdir: pathlib.Path, folder: pathlib.Path, patch_px: int, mpp: float | None) -> str:
+    """Patches generated one by one, beside the real ones whose embeddings condition them."""
     source = workdir / "sample" / "variations.png"
-    if source.exists():
-        parts.append(_rows(source, folder / source.name, 4))
+    return _rows(source, folder / source.name, patch_px, mpp) if source.exists() else ""
+
+
+def reconstructions(workdir: pathlib.Path, folder: pathlib.Path, metrics: Mapping[str, Any]) -> str:
+    """Squares through the autoencoder and back."""
     source = workdir / "autoencoder" / "reconstructions.png"
-    if source.exists():
-        picture = pictures.copy(source, folder / source.name)
-        psnr, ssim = (charts.number(metrics[f"reconstruction_{k}"]) for k in ("psnr", "ssim"))
-        parts.append(
-            f"<figure>{picture.img('real patches above, reconstructed ones below')}"
-            "<figcaption>Above, held-out patches; below, the same through the autoencoder and "
-            f"back: PSNR {psnr} dB, SSIM {ssim}.</figcaption></figure>"
-        )
-    return f'<div class="pair">{"".join(parts)}</div>' if parts else ""
+    if not source.exists():
+        return ""
+    picture = pictures.copy(source, folder / source.name)
+    psnr, ssim = (charts.number(metrics[f"reconstruction_{k}"]) for k in ("psnr", "ssim"))
+    side = picture.height // 2
+    size = units.size(side, side, metrics["data"]["mpp"])
+    return (
+        f"<figure>{picture.img('real squares above, reconstructed ones below')}"
+        "<figcaption>Above, held-out squares; below, the same after encoding and decoding. No "
+        f"generated image is sharper than these. PSNR {psnr} dB, SSIM {ssim} (1 is ideal). Each "
+        f"{size}.</figcaption></figure>"
+    )
 
 
-def variations(workdir: pathlib.Path, folder: pathlib.Path, patch_px: int) -> str:
-    """What the tool `variations` drew: a region again and again, and its patches."""
+def variations(
+    workdir: pathlib.Path, folder: pathlib.Path, patch_px: int, mpp: float | None
+) -> str:
+    """What the tool `variations` made: a region generated again and again, and its patches."""
     source = workdir / "variations"
     if not (source / "real.png").exists():
         return ""
     regions = sorted(source.glob("region_*.png"), key=lambda p: int(p.stem.rpartition("_")[2]))
-    figures = [_figure(source / "real.png", folder / "variation_real.png", "real")]
+    figures = [_figure(source / "real.png", folder / "variation_real.png", "real", mpp)]
     figures += [
-        _figure(path, folder / f"variation_{i}.png", f"draw {i + 1}")
+        _figure(path, folder / f"variation_{i}.png", f"generated {i + 1}", mpp)
         for i, path in enumerate(regions)
     ]
-    hint = "One image, and what is drawn from its embeddings with different noise."
+    hint = "A real image, and images generated from its embeddings with different noise."
     body = f'<p class="hint">{hint}</p><div class="gallery">{"".join(figures)}</div>'
     page = source / "patches.png"
     if page.exists():
-        count = pictures.png_size(page)[1] // patch_px - 1
-        body += _rows(page, folder / "variation_patches.png", count)
+        body += _rows(page, folder / "variation_patches.png", patch_px, mpp)
     return body
 
 
-def nearest(workdir: pathlib.Path, folder: pathlib.Path) -> str:
+def nearest(workdir: pathlib.Path, folder: pathlib.Path, mpp: float | None) -> str:
     """Generated patches, each beside the training patch that is most like it.
 
     Raises ValueError where `nearest.png` has no row of two squares for every pair.
@@ -75,12 +84,8 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path) -> str:
     if not found:
         return ""
     source, pairs = workdir / "evaluate" / "nearest.png", found["pairs"]
-    body = (
-        f'<p class="hint">{_counted(found)} At the left a generated patch, at the right the '
-        "training patch whose embedding is nearest to its own.</p>"
-    )
     if not (pairs and source.exists()):
-        return body
+        return f'<p class="hint">{_counted(found)}</p>'
     height, width = pictures.png_size(source)
     side = width // 2
     if (height, width) != (side * len(pairs), 2 * side):
@@ -92,17 +97,23 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path) -> str:
         _pair(image.crop(0, i * side, 2 * side, side), folder / f"nearest_{i}.png", pair)
         for i, pair in enumerate(pairs[:_SHOWN_PAIRS])
     ]
-    return f'{body}<div class="gallery pairs">{"".join(figures)}</div>'
+    return (
+        f'<p class="hint">{_counted(found)} At the left a generated patch, at the right the '
+        "training patch whose embedding, by the judge, is nearest to its own; most similar pairs "
+        f"first, with their cosine similarity. Each patch {units.size(side, side, mpp)}.</p>"
+        f'<div class="gallery pairs">{"".join(figures)}</div>'
+    )
 
 
 def _counted(found: Mapping[str, Any]) -> str:
-    """How many are copies, or why that cannot be told."""
+    """How many may be copies, or why that is not known."""
     if found["fraction"] is None:
         reason = html.escape(found["interval"].partition(": ")[2])
-        return f"How many generated patches are copies cannot be told: {reason}."
+        return f"How many generated patches may be copies is not known: {reason}."
     return (
         f"<b>{_percent(found['fraction'])}</b>{_chance(found)} of generated patches have a "
-        f"training patch of a similarity above {charts.number(found['threshold'])}."
+        f"training patch with a similarity above {charts.number(found['threshold'])}, which few "
+        "held-out real patches have: possible copies."
     )
 
 
@@ -111,13 +122,17 @@ def _percent(share: float) -> str:
 
 
 def _chance(found: Mapping[str, Any]) -> str:
-    """The interval of the share, and what is expected where nothing is copied, if they are told."""
+    """The interval of the share, and what is expected where nothing is copied, if it has them."""
     if "low" not in found:
         return ""
     low, high = charts.number(100 * found["low"]), _percent(found["high"])
-    searched = f"; {_percent(found['power'])} of training were searched" if "power" in found else ""
+    searched = (
+        f"; {_percent(found['power'])} of the training data were searched"
+        if "power" in found
+        else ""
+    )
     expected = _percent(found["expected"])
-    return f" ({low} … {high}; {expected} are expected if none is a copy{searched})"
+    return f" (95 % interval {low} … {high}; {expected} are expected if none is a copy{searched})"
 
 
 def _pair(image: pyvips.Image, target: pathlib.Path, pair: Mapping[str, Any]) -> str:
@@ -129,19 +144,24 @@ def _pair(image: pyvips.Image, target: pathlib.Path, pair: Mapping[str, Any]) ->
     return f"<figure>{picture.img(alt)}<figcaption>{html.escape(said)}</figcaption></figure>"
 
 
-def _figure(source: pathlib.Path, target: pathlib.Path, said: str) -> str:
+def _figure(source: pathlib.Path, target: pathlib.Path, said: str, mpp: float | None) -> str:
     picture = pictures.copy(source, target)
-    return f"<figure>{picture.img(said)}<figcaption>{said}</figcaption></figure>"
+    size = units.size(*pictures.png_size(source), mpp)
+    return (
+        f"<figure>{picture.img(said)}<figcaption>{said} <small>{size}</small></figcaption></figure>"
+    )
 
 
-def _rows(source: pathlib.Path, target: pathlib.Path, count: int) -> str:
-    """Rows of a real patch and `count` draws."""
+def _rows(source: pathlib.Path, target: pathlib.Path, patch_px: int, mpp: float | None) -> str:
+    """Rows of a real patch and patches generated from its embedding."""
+    count = pictures.png_size(source)[1] // patch_px - 1
     picture = pictures.copy(source, target)
-    names = ("real", *(f"draw {i + 1}" for i in range(count)))
+    names = ("real", *(f"generated {i + 1}" for i in range(count)))
     heads = "".join(f"<span>{name}</span>" for name in names)
-    alt = f"a real patch and {count} draws of it in every row"
+    alt = f"in every row a real patch and {count} patches generated from its embedding"
     return (
         f'<figure class="variations" style="--cols:{1 + count}"><div class="heads">{heads}</div>'
-        f"{picture.img(alt)}<figcaption>Patches drawn alone from the embedding of the real one at "
-        "the left, with different noise.</figcaption></figure>"
+        f"{picture.img(alt)}<figcaption>Each patch is generated alone, from the embedding of the "
+        "real patch at the left and with different noise. Each "
+        f"{units.size(patch_px, patch_px, mpp)}.</figcaption></figure>"
     )

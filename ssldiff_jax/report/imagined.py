@@ -1,4 +1,4 @@
-"""The part of the page on images that no reference gave."""
+"""Images and grids without a real counterpart: generated from labels or text by the prior."""
 
 import html
 import pathlib
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ssldiff_jax.report import charts, metrics, pictures
+from ssldiff_jax.report import charts, goals, metrics, pictures, tables, units
 from ssldiff_jax.report import figures as figures_lib
 
 _FIGURES = {
@@ -14,10 +14,26 @@ _FIGURES = {
     "frechet_of_grids": "Fréchet distance of grids",
     "precision": "precision",
     "recall": "recall",
-    "neighbours": "neighbours’ correlation, over real",
-    "nearest": "distance to training, over real",
-    "agreement": "agreement with labels",
+    "neighbours": "correlation of neighbouring cells, divided by that of real grids",
+    "nearest": "distance to the nearest training grid, divided by that of held-out grids",
+    "agreement": "correlation with the labels",
 }
+_WAYS = {
+    "prior": "prior",
+    "prior, told what is another's": "prior, conditioned on another grid’s labels",
+    "prior, told in words alone": "prior, conditioned on text alone",
+    "cells apart": "baseline: training cells in random order",
+    "nearest training grid": "baseline: training grid with the nearest labels",
+    "real": "real held-out grids",
+}
+_CONDITIONS = {
+    "everything": "generated from all conditions",
+    "everything, asked of another": "chance: against the labels of another image",
+    "judge on real pixels": "ceiling: real images",
+    "labels alone": "generated from labels alone",
+    "text alone": "generated from text alone",
+}
+"""Names of rows in results, in words."""
 _QUADRANTS = {
     "": "all",
     "north-west": '<abbr title="north-west">NW</abbr>',
@@ -28,34 +44,44 @@ _QUADRANTS = {
 _PART = re.compile(r"(.+?)(?: ((?:north|south)-(?:west|east)))? (\d+\.\d+)")
 
 
-def part(workdir: pathlib.Path, folder: pathlib.Path) -> str:
-    """Images with what was asked for, and the figures of the prior; empty where there is none."""
-    told, prior = workdir / "imagine" / "results.json", workdir / "prior" / "results.json"
-    if not (told.exists() and prior.exists()):
+def images(workdir: pathlib.Path, folder: pathlib.Path, mpp: float | None) -> str:
+    """Images with the labels or the text that condition them; empty where there is none."""
+    results = workdir / "imagine" / "results.json"
+    if not (results.exists() and _prior(workdir).exists()):
         return ""
-    found = metrics.read(told)
     figures = []
-    for i, asked in enumerate(found["asked"]):
-        picture = pictures.copy(
-            workdir / "imagine" / f"image_{i}.png", folder / f"imagined_{i}.png"
-        )
+    for i, asked in enumerate(metrics.read(results)["asked"]):
+        source = workdir / "imagine" / f"image_{i}.png"
+        picture = pictures.copy(source, folder / f"imagined_{i}.png")
+        size = units.size(*pictures.png_size(source), mpp)
+        alt = f"image {i + 1} generated from labels or text"
         figures.append(
-            f"<figure>{picture.img(f'imagined image {i + 1}')}"
-            f"<figcaption>{_asked(asked)}</figcaption></figure>"
+            f"<figure>{picture.img(alt)}<figcaption><small>{size}</small> "
+            f"{_condition(asked)}</figcaption></figure>"
         )
     hint = (
-        "Grids of embeddings drawn by the prior as held-out places are told to be, and images "
-        "drawn from these grids: no embedding of a real patch is in them."
+        "The prior generates a grid of embeddings from the labels or the text of a held-out place, "
+        "and the denoiser an image from this grid: no embedding of a real patch is used."
     )
-    figured = _prior(metrics.read(prior))
+    return f'<p class="hint">{hint}</p><div class="gallery">{"".join(figures)}</div>'
+
+
+def figures(workdir: pathlib.Path) -> str:
+    """Figures of generated grids, and whether images show their labels; empty likewise."""
+    results = workdir / "imagine" / "results.json"
+    if not (results.exists() and _prior(workdir).exists()):
+        return ""
+    found = metrics.read(results)
     agreement = _agreement(found["agreement"]) if "agreement" in found else ""
-    return (
-        f'<p class="hint">{hint}</p><div class="gallery">{"".join(figures)}</div>'
-        f'<div class="pair uneven"><div>{figured}</div><div>{agreement}</div></div>'
-    )
+    grids = _grids(metrics.read(_prior(workdir)))
+    return f'<div class="stack"><div>{grids}</div><div>{agreement}</div></div>'
 
 
-def _asked(text: str) -> str:
+def _prior(workdir: pathlib.Path) -> pathlib.Path:
+    return workdir / "prior" / "results.json"
+
+
+def _condition(text: str) -> str:
     """Parts of classes, in all and in quadrants, as a table; other words as they are."""
     found = [_PART.fullmatch(part) for part in text.split(", ")]
     if not all(found):
@@ -75,29 +101,34 @@ def _asked(text: str) -> str:
         for name, row in rows.items()
     )
     return (
-        f'<table class="asked"><thead><tr><th scope="col">asked for</th>{head}</tr></thead>'
+        f'<table class="asked"><thead><tr><th scope="col">condition</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
 
 
-def _prior(results: Mapping[str, Mapping[str, Any]]) -> str:
+def _grids(results: Mapping[str, Mapping[str, Any]]) -> str:
     """One row a way of making grids."""
     names = [name for name in _FIGURES if any(name in row for row in results.values())]
-    table = _table("grids", {name: _FIGURES[name] for name in names}, results)
+    rows = {_WAYS.get(name, name): row for name, row in results.items()}
+    table = _table("grids of embeddings", {name: _FIGURES[name] for name in names}, rows)
     hint = (
-        "White embeddings, held out. Distances: 0 is ideal; the others: 1. In small print 95 % "
-        "intervals; a dash where grids are too few."
+        "Grids of whitened embeddings against held-out real ones. Of distances 0 is ideal, of the "
+        "other metrics 1. In small print 95 % intervals; a dash where grids are too few."
     )
-    return f'{table}<p class="hint">{hint}</p>'
+    return f'<h3>Generated grids</h3>{table}<p class="hint">{hint}</p>'
 
 
 def _agreement(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row a way of asking."""
-    table = _table("told", {name: name for name in next(iter(found.values()))}, found)
-    return (
-        f'{table}<p class="hint">Correlation of asked and shown parts of every class in the '
-        "quadrants of images, by a judge of pixels that learnt from real ones.</p>"
+    """One row a way of conditioning, the ceiling and chance among them."""
+    rows = {_CONDITIONS.get(name, name): row for name, row in found.items()}
+    table = _table("images", {name: name for name in next(iter(found.values()))}, rows)
+    goal = next(row.goal for row in goals.ROWS if "agreement.everything" in row.judge)
+    hint = (
+        "Correlation between the share of a class in the labels and its share in the image, over "
+        "quadrants of images. A classifier of pixels, trained on real images, finds the classes. "
+        f"Goal: at least {goal.low:g} for images generated from all conditions."
     )
+    return f'<h3>Labels and generated images</h3>{table}<p class="hint">{hint}</p>'
 
 
 def _figure(value: float | Mapping[str, Any] | None) -> str:
@@ -111,10 +142,14 @@ def _figure(value: float | Mapping[str, Any] | None) -> str:
 
 def _table(what: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows by name, under the titles of their figures; a dash for what a row has not."""
-    head = "".join(f"<td>{html.escape(title)}</td>" for title in columns.values())
+    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in columns.values())
     cells = lambda row: "".join(f"<td>{_figure(row.get(name))}</td>" for name in columns)
-    body = "".join(f"<tr><th>{html.escape(n)}</th>{cells(row)}</tr>" for n, row in rows.items())
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="figures of {what}"><table>'
-        f"<thead><tr><th>{what}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>{cells(row)}</tr>'
+        for name, row in rows.items()
+    )
+    return tables.scrollable(
+        f"figures of {what}",
+        f'<table class="plain"><thead><tr><th scope="col">{what}</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>",
     )

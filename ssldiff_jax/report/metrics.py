@@ -18,7 +18,7 @@ _FEATURES = (
 )
 _PIXELS = ("layout_correlation", "seams", "rings")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
-_VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked")
+_VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked", "num_tested")
 """Of encoders too, None of those that were trained before they were measured."""
 _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "study", "export",
              "verify", "compile", "bench")  # fmt: skip

@@ -1,4 +1,4 @@
-"""Drawn patches and large images against real ones, by every network of features, as a table.
+"""Generated patches and large images against real ones, by every feature network, as a table.
 
 Keys of `evaluate/results.json`, each optional: `patches`, by network `{"extraction": …, "frechet":
 estimate, "frechet_real_against_real": estimate, "fidelity": {"precision": …}, "kid": estimate,
@@ -12,29 +12,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssldiff_jax.evaluation.metrics import intervals
-from ssldiff_jax.report import charts, figures
+from ssldiff_jax.report import charts, figures, tables
 
 _ROWS = {
-    "Fréchet distance": ("patches", "frechet"),
-    "the same, one half of the real patches against the other": (
+    "Fréchet distance of single patches": ("patches", "frechet"),
+    "floor: one half of the real patches against the other": (
         "patches",
         "frechet_real_against_real",
     ),
-    "KID": ("patches", "kid"),
-    "precision": ("patches", "fidelity", "precision"),
-    "recall": ("patches", "fidelity", "recall"),
-    "density": ("patches", "fidelity", "density"),
-    "coverage": ("patches", "fidelity", "coverage"),
-    "large images, crops": ("large", "crops"),
-    "the same, the real crops of these places": ("large", "crops_real_moved"),
-    "large images, whole": ("large", "whole"),
+    "KID of single patches": ("patches", "kid"),
+    "precision of single patches": ("patches", "fidelity", "precision"),
+    "recall of single patches": ("patches", "fidelity", "recall"),
+    "density of single patches": ("patches", "fidelity", "density"),
+    "coverage of single patches": ("patches", "fidelity", "coverage"),
+    "Fréchet distance of crops of large images": ("large", "crops"),
+    "floor: real crops at the same places": ("large", "crops_real_moved"),
+    "Fréchet distance of whole large images": ("large", "whole"),
 }
 _HINT = (
-    "Patches drawn alone, and large images, against held-out ones. Of distances 0 is ideal, of "
-    "the others 1. In small print 95 % intervals. Distances are less the bias that samples of "
-    "finite size give them; where vectors are too few to tell it, they are uncorrected, and to be "
-    "compared only with those of as many vectors. Intervals are of the cases held out; where these "
-    "are fewer than {blocks}, they are named above, and figures of others may well lie elsewhere."
+    "Generated patches and large images against held-out real ones, by networks that turn an image "
+    "into numbers. Of distances (Fréchet, KID) 0 is ideal, of the other metrics 1. In small print "
+    "95 % intervals. Distances are corrected for the bias of small samples. Where there are too "
+    "few images for that, the uncorrected value is shown: compare it only with values of as many "
+    "images. Intervals hold for the held-out cases of this run; with fewer than {blocks} cases, "
+    "which the column then names, other cases may give other values."
 )
 
 
@@ -50,11 +51,10 @@ def part(metrics: Mapping[str, Any]) -> str:
             cells = "".join(f"<td>{_estimate(value)}</td>" for value in found)
             rows.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{_head(name, metrics["patches"])}</th>' for name in names)
-    return (
-        f'<p class="hint">{_HINT.format(blocks=intervals.BLOCKS)}</p>'
-        '<div class="wide" tabindex="0" role="region" aria-label="figures by network">'
+    return f'<p class="hint">{_HINT.format(blocks=intervals.BLOCKS)}</p>' + tables.scrollable(
+        "metrics by feature network",
         f'<table class="networks"><thead><tr><td></td>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
+        f"<tbody>{''.join(rows)}</tbody></table>",
     )
 
 
@@ -65,8 +65,8 @@ def _at(values: Any, path: list[str]) -> Any:
 
 
 def _head(name: str, patches: Mapping[str, Any] | None) -> str:
-    told = _at((patches or {}).get(name), ["extraction"])
-    said = f" <small>{told['dim']:,} numbers</small>" if told else ""
+    extraction = _at((patches or {}).get(name), ["extraction"])
+    said = f" <small>{extraction['dim']:,} numbers</small>" if extraction else ""
     cases = _at((patches or {}).get(name), ["cases"])
     if cases is not None and cases < intervals.BLOCKS:
         said += f" <small>{cases} {'case' if cases == 1 else 'cases'}</small>"

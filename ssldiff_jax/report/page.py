@@ -1,35 +1,36 @@
-"""One page that shows a run: pictures to compare, figures, losses, cost, config."""
+"""One page that shows a run: what was trained, pictures to compare, metrics, curves, cost, files.
 
-import contextlib
+The order of the page is the order of `_parts`.
+"""
+
 import html
-import json
 import pathlib
 import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import (
-    charts,
     checkpoints,
     comparison,
     confusion,
+    files,
     gallery,
     imagined,
+    key_figures,
+    losses,
     networks,
-    pictures,
-    seams,
+    overviews,
+    regions,
     sections,
     study,
+    training,
     viewer,
 )
 from ssldiff_jax.report import metrics as metrics_lib
 
 _HERE = pathlib.Path(__file__).parent
-_TRAININGS = ("encoder", "judge", "autoencoder", "denoiser", "prior")
 
 
 def build(
@@ -41,44 +42,65 @@ def build(
 ) -> None:
     """Write `index.html`, and the pictures and the viewer it needs, into `folder`.
 
-    `metrics` is what `metrics.collect` found in `workdir`; `compare` are work directories to show
+    `metrics` is what `metrics.collect` read from `workdir`; `compare` are work directories to show
     beside it. A part whose optional files (maps, variations, reconstructions, overviews, losses,
     what the modules of the parts name) are absent is left out; ValueError names any other missing
     file.
     """
     config = metrics_lib.read(workdir / "config.json")
-    places = metrics_lib.read(workdir / "patches" / "regions.json")
-    eye = "encoder" if metrics["encoder"] else "judge"
-    regions = [_region(workdir, folder, i, place, config, eye) for i, place in enumerate(places)]
-    parts = (
-        _section("Real and synthetic", viewer.comparisons(regions, folder)),
-        _section("Imagined", imagined.part(workdir, folder)),
-        _section("Patches", gallery.draws(workdir, folder, metrics)),
-        _section("Variations", gallery.variations(workdir, folder, regions[0].cell_px)),
-        _section("By every network", networks.part(metrics)),
-        _section("Nearest training patches", gallery.nearest(workdir, folder)),
-        _section("Downstream", study.part(workdir)),
-        _section("Confusion", confusion.part(workdir)),
-        _section("Slides", _slides(workdir, folder, config)),
-        _section("Losses", _losses(workdir)),
-        _section("Checkpoints", checkpoints.part(workdir)),
-        _section("Cost and encoders", _cost(metrics)),
-        _section("Runs compared", comparison.comparison([workdir, *compare]) if compare else ""),
-        _section("Config and environment", _settings(config, metrics["environment"])),
-    )
-    rows, cols = regions[0].lattice
+    pairs = regions.of_run(workdir, folder, metrics)
+    parts = [
+        _section(name, title, body)
+        for name, title, body in _parts(workdir, folder, metrics, config, pairs, compare)
+        if body
+    ]
     filled = string.Template((_HERE / "page.html").read_text("utf-8")).substitute(
-        title="Images drawn from embeddings",
-        lead=_lead(regions, config, metrics),
-        meta=_meta(places, config, metrics),
+        title="Images generated from embeddings",
+        lead=regions.lead(pairs, config, metrics),
+        trained=training.part(workdir, metrics, config),
+        meta=_meta(metrics),
         contents=_contents(parts),
-        figures=sections.key_figures(metrics, rows * cols),
-        sections="\n".join(part for part in parts if part),
+        sections="\n".join(parts),
         style=(_HERE / "style.css").read_text("utf-8"),
         viewer=viewer.scripts(folder),
-        script=(_HERE / "viewer.js").read_text("utf-8"),
+        script=viewer.own_scripts(),
     )
     atomic.write_atomic(folder / "index.html", lambda path: _write(path, filled))
+
+
+def _parts(
+    workdir: pathlib.Path,
+    folder: pathlib.Path,
+    metrics: Mapping[str, Any],
+    config: Mapping[str, Any],
+    pairs: Sequence[viewer.Region],
+    compare: Sequence[pathlib.Path],
+) -> Iterable[tuple[str, str, str]]:
+    """Name, title and content of every section: pictures first, then metrics, then the run."""
+    data = metrics["data"]
+    px, mpp = data["patch_px"], data["mpp"]
+
+    yield "regions", "Real and generated images", viewer.comparisons(pairs, folder)
+    yield "patches", "Single patches", gallery.patches(workdir, folder, px, mpp)
+    yield "variations", "Same embeddings, other noise", gallery.variations(workdir, folder, px, mpp)
+    yield "unreferenced", "Images without a real counterpart", imagined.images(workdir, folder, mpp)
+    yield "reconstructions", "Autoencoder", gallery.reconstructions(workdir, folder, metrics)
+    yield "nearest", "Nearest training patches", gallery.nearest(workdir, folder, mpp)
+
+    yield "metrics", "Metrics of generated images", key_figures.part(metrics)
+    yield "networks", "Metrics by feature network", networks.part(metrics)
+    yield "classes", "Classes of generated patches", confusion.part(workdir)
+    yield "prior", "Metrics of the prior", imagined.figures(workdir)
+    yield "downstream", "Classifiers trained on generated patches", study.part(workdir)
+
+    yield "slides", "Slides", overviews.part(workdir, folder, mpp)
+    yield "curves", "Training curves", losses.part(workdir)
+    yield "checkpoints", "Fréchet distance by checkpoint", checkpoints.part(workdir)
+    yield "cost", "Time, memory and encoders", _cost(metrics)
+    others = comparison.comparison([workdir, *compare]) if compare else ""
+    yield "runs", "Runs compared", others
+    yield "files", "Files and command", files.part(workdir, folder, metrics)
+    yield "config", "Config and environment", _settings(config, metrics["environment"])
 
 
 def _write(path: pathlib.Path, text: str) -> None:
@@ -86,9 +108,8 @@ def _write(path: pathlib.Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="replace")
 
 
-def _section(title: str, body: str) -> str:
-    name = title.lower().replace(" ", "-")
-    return f'<section id="{name}"><h2>{title}</h2>{body}</section>' if body else ""
+def _section(name: str, title: str, body: str) -> str:
+    return f'<section id="{name}"><h2>{title}</h2>{body}</section>'
 
 
 def _contents(parts: Sequence[str]) -> str:
@@ -97,130 +118,10 @@ def _contents(parts: Sequence[str]) -> str:
     return "".join(f'<li><a href="#{m[1]}">{m[2]}</a></li>' for m in found if m)
 
 
-def _region(
-    workdir: pathlib.Path,
-    folder: pathlib.Path,
-    i: int,
-    place: dict[str, Any],
-    config: dict,
-    eye: str,
-) -> viewer.Region:
-    reference = workdir / "patches" / f"region_{i}.png"
-    page = place["kind"] == "page"
-    drawn = "patches" if page else "image"
-    synthetic = workdir / "sample" / f"{drawn}_{i}.png"
-    shown = pictures.zoomable(reference, folder / f"reference_{i}.png")
-    similarity = workdir / "evaluate" / f"similarity_{i}.npy"
-    image = _optional(workdir / "sample" / f"image_{i}.json", {})
-    return viewer.Region(
-        title=_title(i, place),
-        reference=shown,
-        synthetic=pictures.zoomable(synthetic, folder / f"synthetic_{i}.png"),
-        cell_px=config["data"]["crops"]["patch_px"],
-        similarity=np.load(similarity).astype(float) if similarity.exists() else None,
-        eye=eye,
-        windows=None if page else seams.window_lines(image),
-    )
-
-
-def _title(i: int, place: dict[str, Any]) -> str:
-    name, size = place["slide_name"], f"{place['height']:,} × {place['width']:,} px"
-    if place["kind"] == "page":
-        return f"Page {i + 1}: held-out patches of {name} side by side, {size}, each drawn alone"
-    return f"Region {i + 1}: {name}, {size} at row {place['top']:,}, column {place['left']:,}"
-
-
-def _lead(regions: list[viewer.Region], config: dict, metrics: Mapping[str, Any]) -> str:
-    first, count = regions[0], len(regions)
-    rows, cols = first.lattice
-    numbers = f"{metrics['embedding_dim']:,} numbers for a square of {first.cell_px} px."
-    if not metrics["large_image"]:
-        return (
-            f"For {count * rows * cols:,} held-out patches, shown side by side, a synthetic one "
-            f"each, drawn from its embedding and nothing else: {numbers}"
-        )
-    source = f"the region’s {rows * cols:,} cells"
-    if config.get("sample", {}).get("conditioning") == "dense":
-        source = "the region at the place of every window, at every step"
-    whose = "a held-out region" if count == 1 else f"each of {count} held-out regions"
-    return (
-        f"For {whose}, a synthetic image of {first.synthetic.height:,} × "
-        f"{first.synthetic.width:,} px, drawn from embeddings of {source}, and nothing else: "
-        f"{numbers}"
-    )
-
-
-def _meta(places: list[dict], config: dict, metrics: Mapping[str, Any]) -> str:
-    versions = metrics["environment"]["versions"]
-    facts = (
-        metrics["date"],
-        ", ".join(sorted({place["slide_name"] for place in places})),
-        f"seed {config.get('seed', '–')}",
-        f"config {metrics['config_digest']}",
-        f"commit {versions.get('git', 'unknown')}",
-    )
-    return " · ".join(f"<span>{html.escape(str(fact))}</span>" for fact in facts)
-
-
-def _slides(workdir: pathlib.Path, folder: pathlib.Path, config: dict) -> str:
-    names = _optional(workdir / "patches" / "done.json", {}).get("facts", {}).get("slides", {})
-    figures = []
-    for source in sorted((workdir / "patches").glob("overview_*.png"), key=_number):
-        name = names.get(str(_number(source)), source.stem)
-        picture = pictures.copy(source, folder / source.name)
-        figures.append(
-            f"<figure>{picture.img(f'overview of {name}')}"
-            f"<figcaption>{html.escape(name)}</figcaption></figure>"
-        )
-    skipped = "".join(
-        f"<li><b>{html.escape(pathlib.PurePath(s['slide']).name)}</b> {html.escape(s['reason'])}"
-        "</li>"
-        for s in _quarantined(workdir / "patches" / "quarantine.jsonl")
-    )
-    body = ""
-    if figures:
-        mpp = config["data"].get("patch_mpp")
-        body = '<p class="hint">Pale: no tissue. <b class="held">Blue</b>: held out of training. '
-        body += '<b class="ref">Red</b>: the regions above. '
-        body += f"Patches were read at {charts.number(mpp)} µm per pixel.</p>"
-        body += f'<div class="slides">{"".join(figures)}</div>'
-    return body + (f'<h4>Quarantined</h4><ul class="skipped">{skipped}</ul>' if skipped else "")
-
-
-def _quarantined(path: pathlib.Path) -> list[dict]:
-    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
-
-
-def _number(path: pathlib.Path) -> int:
-    return int(path.stem.rpartition("_")[2])
-
-
-def _optional(path: pathlib.Path, default: Any) -> Any:
-    return atomic.read_json(path) if path.exists() else default
-
-
-def _losses(workdir: pathlib.Path) -> str:
-    found = []
-    for name in _TRAININGS:
-        path = workdir / name / "metrics.jsonl"
-        if not path.exists():
-            continue
-        points = charts.loss_points(_lines(path))
-        if points:
-            step, loss = points[-1]
-            found.append(
-                f"<figure><figcaption><b>{name}</b> {charts.number(loss)} "
-                f"<small>at step {step:,}</small></figcaption>"
-                f"{charts.line_chart(points, f'loss of the {name} over steps')}</figure>"
-            )
-    return f'<div class="losses">{"".join(found)}</div>' if found else ""
-
-
-def _lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text("utf-8").splitlines():
-        # A run that was killed while it wrote leaves half a line.
-        with contextlib.suppress(json.JSONDecodeError):
-            yield json.loads(line)
+def _meta(metrics: Mapping[str, Any]) -> str:
+    commit = metrics["environment"]["versions"].get("git", "unknown")
+    facts = (f"finished {metrics['date']}", f"code {commit}")
+    return " · ".join(f"<span>{html.escape(fact)}</span>" for fact in facts)
 
 
 def _cost(metrics: Mapping[str, Any]) -> str:
@@ -229,15 +130,15 @@ def _cost(metrics: Mapping[str, Any]) -> str:
     return (
         f'<div class="pair"><div>{sections.stage_table(metrics["stages"])}</div><div>'
         f'{sections.encoder_table(known)}<p class="hint">Retrieval: the share of held-out patches '
-        "found again from a view some pixels away. Effective rank: how many directions the "
-        "embeddings really use. The judge is trained apart and used for figures only.</p>"
-        "</div></div>"
+        "whose nearest embedding, among those of all tested patches, is that of the same patch "
+        "moved by some pixels, or enlarged with changed colours. Effective rank: how many "
+        "directions the embeddings use.</p></div></div>"
     )
 
 
-def _settings(config: dict, environment: Mapping[str, Any]) -> str:
+def _settings(config: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     return (
-        f'<h4>Environment</h4><dl class="tree">{sections.key_values(environment)}</dl>'
-        "<details><summary>The whole config</summary>"
+        f'<h3>Environment</h3><dl class="tree">{sections.key_values(environment)}</dl>'
+        "<details><summary>All config keys</summary>"
         f'<dl class="tree">{sections.key_values(config)}</dl></details>'
     )

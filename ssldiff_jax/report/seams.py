@@ -20,8 +20,8 @@ def window_lines(image: Mapping[str, Any]) -> Lines | None:
     Only the last step's are shown: it alone ends in pixels, and a grid that moves is elsewhere at
     every other.
     """
-    told = image.get("window_lines")
-    if not told:
+    lines_of_steps = image.get("window_lines")
+    if not lines_of_steps:
         return None
-    title = "borders of the last solver step’s windows"
-    return Lines(tuple(told[0]["rows"]), tuple(told[0]["cols"]), title)
+    title = "Borders of the sampling windows at the last solver step"
+    return Lines(tuple(lines_of_steps[0]["rows"]), tuple(lines_of_steps[0]["cols"]), title)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.report import charts, curves
+from ssldiff_jax.report import charts, curves, tables
 
 
 def part(workdir: pathlib.Path) -> str:
@@ -27,8 +27,9 @@ def part(workdir: pathlib.Path) -> str:
         return ""
     figures = "".join(_figure(task, model, found) for (task, model), found in groups.items())
     return (
-        '<p class="hint">AUC with its confidence interval, over the part of the real data that was '
-        f'used.</p><div class="studies">{figures}</div>'
+        '<p class="hint">AUC of classifiers on held-out real data, with confidence intervals, by '
+        "the share of the real training data they were trained on, with and without generated data."
+        f'</p><div class="studies">{figures}</div>'
         f"<details><summary>All values</summary>{_table(rows)}</details>"
     )
 
@@ -37,16 +38,18 @@ def _figure(task: str, model: str, rows: Sequence[Mapping[str, Any]]) -> str:
     points = [
         curves.Row(r["fraction"], r["mean"], r["low"], r["high"], str(r["mixture"])) for r in rows
     ]
-    drawn = curves.chart(points, label=f"{task} by {model}", x_title="part of the real data")
+    label = f"AUC of {task} by {model}"
+    chart = curves.chart(points, label=label, x_title="share of the real data")
     return (
         f"<figure><figcaption><b>{html.escape(task)}</b> {html.escape(model)}</figcaption>"
-        f"{drawn}</figure>"
+        f"{chart}</figure>"
     )
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     names, numbers = ("task", "model", "mixture"), ("fraction", "mean", "low", "high")
-    head = "".join(f'<th scope="col">{name}</th>' for name in (*names, *numbers))
+    titles = ("task", "classifier", "training data", "share of real data", "AUC", "from", "to")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
     body = "".join(
         "<tr>"
         + "".join(f"<th>{html.escape(str(row[name]))}</th>" for name in names)
@@ -54,7 +57,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
         + "</tr>"
         for row in rows
     )
-    return (
-        '<div class="wide" tabindex="0" role="region" aria-label="values of the study">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return tables.scrollable(
+        "AUC of all classifiers",
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>",
     )

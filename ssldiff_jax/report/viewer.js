@@ -2,7 +2,7 @@
 
 const MAX_PX = 32; // screen pixels that one image pixel may fill
 const CRISP = 2; // above this many, pixels are shown as squares
-const CLOSE = 5; // lines nearer than this many screen pixels are not drawn
+const CLOSE = 5; // lines nearer than this many screen pixels are left out
 const STEP = 0.2; // of the view, that an arrow key moves
 const COLOURS = { cells: "#ffffff", windows: "#4fd8ff", mark: "#ffe14d" };
 
@@ -18,7 +18,7 @@ if (typeof OpenSeadragon !== "undefined") {
   for (const viewer of document.querySelectorAll(".viewer")) near.observe(viewer);
 }
 
-// Nothing is asked for that is not an image: tiles are described here, not fetched.
+// Nothing is requested that is not an image: tiles are described here, not fetched.
 function tileSource({ url, tiles, width, height, tile, overlap }) {
   if (!tiles) return { type: "image", url, crossOriginPolicy: false };
   return new OpenSeadragon.DziTileSource({
@@ -54,6 +54,7 @@ function link(root, view) {
   const output = root.querySelector("output");
   const range = root.querySelector("input[type=range]");
   const heat = root.querySelector("svg.heat");
+  const bars = ports.map((p) => p.querySelector(".scale"));
   const shown = { cells: false, windows: false, map: false };
   const width = view.sources[0].width;
   const panes = ports.map((p, i) => open(p.querySelector(".stage"), view.sources[i]));
@@ -72,11 +73,12 @@ function link(root, view) {
   }
 
   function paintAll() {
-    panes.forEach((pane, i) => paint(pane, ports[i].querySelector(".over")));
+    panes.forEach((pane, i) => paint(pane, i));
   }
 
-  function paint(pane, canvas) {
+  function paint(pane, i) {
     if (!pane.isOpen()) return;
+    const canvas = ports[i].querySelector(".over");
     const { x: w, y: h } = pane.viewport.getContainerSize();
     const dense = window.devicePixelRatio;
     if (canvas.width !== Math.round(w * dense)) canvas.width = Math.round(w * dense);
@@ -86,6 +88,7 @@ function link(root, view) {
     const pen = canvas.getContext("2d");
     pen.setTransform(dense, 0, 0, dense, 0, 0);
     pen.clearRect(0, 0, w, h);
+    if (bars[i]) showScale(bars[i], view.mpp / unit, view.scene);
     const cell = view.cell * unit;
     if (shown.map && map.complete) {
       pen.globalAlpha = 0.55;
@@ -124,7 +127,8 @@ function link(root, view) {
     }
   }
 
-  function mark(row, col) {
+  // `where` are the coordinates of a point in the cell.
+  function mark(row, col, where) {
     const known = row >= 0 && row < view.rows && col >= 0 && col < view.cols;
     marked = known ? { row, col } : null;
     if (heat) {
@@ -134,19 +138,22 @@ function link(root, view) {
       rect.style.visibility = known ? "visible" : "hidden";
     }
     const value = known && view.similarity ? `, similarity ${view.similarity[row][col]}` : "";
-    output.textContent = known ? `row ${row + 1}, column ${col + 1}${value}` : "";
+    const cell = `cell in row ${row + 1}, column ${col + 1}${value}`;
+    output.textContent = known ? [where, cell].filter(Boolean).join("; ") : "";
     paintAll();
   }
 
+  function markPoint(point) {
+    const [x, y] = [point.x * width, point.y * width];
+    mark(Math.floor(y / view.cell), Math.floor(x / view.cell), coordinates(x, y, view.origin));
+  }
+
   function markAt(pane, pixel) {
-    if (!pane.isOpen()) return;
-    const point = pane.viewport.pointFromPixel(pixel, true);
-    mark(Math.floor(point.y * width / view.cell), Math.floor(point.x * width / view.cell));
+    if (pane.isOpen()) markPoint(pane.viewport.pointFromPixel(pixel, true));
   }
 
   function markCentre() {
-    const centre = panes[0].viewport.getCenter(false);
-    mark(Math.floor(centre.y * width / view.cell), Math.floor(centre.x * width / view.cell));
+    markPoint(panes[0].viewport.getCenter(false));
   }
 
   // Where one view is sent, the other is sent at the same time.
@@ -170,7 +177,7 @@ function link(root, view) {
   panes.forEach((pane, i) => {
     follow(pane, panes[1 - i]);
     pane.addHandler("open", () => ports[i].classList.add("opened"));
-    pane.addHandler("update-viewport", () => paint(pane, ports[i].querySelector(".over")));
+    pane.addHandler("update-viewport", () => paint(pane, i));
     pane.addHandler("canvas-press", () => root.focus({ preventScroll: true }));
     pane.addHandler("canvas-double-click", () => actions.reset());
     pane.addHandler("canvas-exit", () => mark(-1, -1));

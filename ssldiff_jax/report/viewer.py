@@ -13,24 +13,37 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.report import charts, pictures, seams
+from ssldiff_jax.report import charts, pictures, seams, units
 from ssldiff_jax.slides import pyramid
 
 _VENDOR = pathlib.Path(__file__).parent / "vendor"
 _SCRIPT = "openseadragon.min.js"
+_OWN = ("scale.js", "viewer.js", "page.js")
 _FILES = (_SCRIPT, "openseadragon.LICENSE.txt")
-_DRAWN_CELLS = 4096  # a map of more cells is shown as an image
+_VECTOR_CELLS = 4096  # a map of more cells is shown as an image
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where the top left corner of an image lies in its slide, in pixels of the image's scale, and
+    how many pixels of the slide at full resolution one of them is."""
+
+    top: int
+    left: int
+    native_px: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Region:
-    """A reference and the synthetic image drawn from its embeddings.
+    """A reference and the image generated from its embeddings.
 
     Attributes:
         cell_px: side of a cell.
         similarity: cosine of every cell (rows, cols), or None.
         eye: whose embeddings they are, the encoder's or the judge's.
         windows: borders of the sampler's windows, or None.
+        mpp: µm per pixel, or None: no scale bar then.
+        origin: its place in a slide, or None.
     """
 
     title: str
@@ -40,6 +53,8 @@ class Region:
     similarity: np.ndarray | None
     eye: str = "encoder"
     windows: seams.Lines | None = None
+    mpp: float | None = None
+    origin: Origin | None = None
 
     @property
     def lattice(self) -> tuple[int, int]:
@@ -55,6 +70,12 @@ def scripts(folder: pathlib.Path) -> str:
     return f'<script src="{_SCRIPT}"></script>'
 
 
+def own_scripts() -> str:
+    """The scripts of the page itself, to be written into it."""
+    folder = pathlib.Path(__file__).parent
+    return "\n".join((folder / name).read_text("utf-8") for name in _OWN)
+
+
 def comparisons(regions: Sequence[Region], folder: pathlib.Path) -> str:
     """All pairs; the maps share one range of colours and are written into `folder` as images."""
     maps = [r.similarity for r in regions if r.similarity is not None]
@@ -63,9 +84,10 @@ def comparisons(regions: Sequence[Region], folder: pathlib.Path) -> str:
     hint = (
         '<p class="hint scripted">Both images show the same place. Drag to move; zoom with '
         "<kbd>Ctrl</kbd> and the wheel, or with two fingers; double click for the whole image. "
-        "With the keyboard, once the view has the focus: arrows, <kbd>+</kbd> <kbd>−</kbd> "
-        "<kbd>0</kbd>, and <kbd>m</kbd> map, <kbd>l</kbd> cells, <kbd>w</kbd> windows, "
-        "<kbd>s</kbd> swipe, <kbd>f</kbd> full screen.</p>"
+        "With the keyboard, once the viewer has the focus: arrows, <kbd>+</kbd> <kbd>−</kbd> "
+        "<kbd>0</kbd>, and <kbd>m</kbd> similarity map, <kbd>l</kbd> cells, <kbd>w</kbd> windows, "
+        "<kbd>s</kbd> swipe, <kbd>f</kbd> full screen. Below the buttons stand the coordinates "
+        "under the pointer, or of the centre.</p>"
     )
     return hint + "".join(_region(i, r, (low, high), folder) for i, r in enumerate(regions))
 
@@ -91,13 +113,17 @@ def _region(i: int, r: Region, colours: tuple[float, float], folder: pathlib.Pat
         view["map"] = _write_map(folder / f"similarity_{i}.png", r.similarity, colours)
     if r.windows:
         view["windows"] = {"rows": r.windows.rows, "cols": r.windows.cols}
-    label = f"Real and synthetic image of region {i + 1}, linked; arrow keys move, plus and minus "
+    if r.mpp:
+        view |= {"mpp": r.mpp, "scene": units.is_scene(r.mpp)}
+    if r.origin:
+        view["origin"] = dataclasses.asdict(r.origin)
+    label = f"Real and generated image of region {i + 1}, linked; arrow keys move, plus and minus "
     return (
         f'<section class="region"><h3>{html.escape(r.title)}</h3>'
         f'<div class="viewer" tabindex="0" role="group" aria-label="{label}zoom" '
         f"data-view='{inline_json(view)}'>{_tools(r)}"
-        f'<div class="panes">{_pane(r.reference, "Real, never trained on", "reference")}'
-        f"{_pane(r.synthetic, 'Synthetic', 'synthetic')}</div>"
+        f'<div class="panes">{_pane(r.reference, "Real, held out of training", "reference", r.mpp)}'
+        f"{_pane(r.synthetic, 'Generated', 'synthetic', r.mpp)}</div>"
         f"{_similarity(r, colours, view.get('map'))}</div></section>"
     )
 
@@ -115,18 +141,21 @@ def _tools(r: Region) -> str:
     buttons = [
         _button("in", "+", "Zoom in (+)"),
         _button("out", "−", "Zoom out (−)"),
-        _button("reset", "Whole", "Show the whole image (0)"),
-        _button("swipe", "Swipe", "One image over the other (s)", pressed=False),
+        _button("reset", "Whole image", "Show the whole image (0)"),
+        _button("swipe", "Swipe", "Lay one image over the other (s)", pressed=False),
         _button("cells", "Cells", "Borders of cells (l)", pressed=False),
     ]
     if r.windows:
-        title = f"{r.windows.title[0].upper()}{r.windows.title[1:]} (w)"
+        title = f"{r.windows.title} (w)"
         buttons.append(_button("windows", "Windows", title, pressed=False))
     if r.similarity is not None:
-        title = "Similarity of every cell as colours (m)"
-        buttons.append(_button("map", "Map", title, pressed=False))
+        title = "Embedding similarity of every cell as colours (m)"
+        buttons.append(_button("map", "Similarity map", title, pressed=False))
     buttons.append(_button("full", "Full screen", "Full screen (f)", pressed=False))
-    split = '<input type="range" min="0" max="100" value="50" aria-label="border of the swipe">'
+    split = (
+        '<input type="range" min="0" max="100" value="50" '
+        'aria-label="position of the border between both images">'
+    )
     return f'<div class="tools scripted">{"".join(buttons)}{split}<output></output></div>'
 
 
@@ -139,12 +168,15 @@ def _button(name: str, text: str, title: str, *, pressed: bool | None = None) ->
     )
 
 
-def _pane(picture: pictures.Picture, caption: str, kind: str) -> str:
+def _pane(picture: pictures.Picture, caption: str, kind: str, mpp: float | None) -> str:
     ratio = f"{picture.width} / {picture.height}"
+    size = units.size(picture.height, picture.width, mpp)
+    bar = '<div class="scale scripted" hidden><i></i><span></span></div>' if mpp else ""
     return (
-        f'<figure class="pane {kind}"><figcaption>{caption}</figcaption>'
-        f'<div class="port" style="aspect-ratio:{ratio}">{picture.img(caption)}'
-        '<div class="stage"></div><canvas class="over" aria-hidden="true"></canvas></div></figure>'
+        f'<figure class="pane {kind}"><figcaption>{caption} <small>{size}</small></figcaption>'
+        f'<div class="port" style="aspect-ratio:{ratio}">{picture.img(f"{caption}, {size}")}'
+        f'<div class="stage"></div><canvas class="over" aria-hidden="true"></canvas>{bar}</div>'
+        "</figure>"
     )
 
 
@@ -154,15 +186,15 @@ def _similarity(r: Region, colours: tuple[float, float], image: str | None) -> s
         return ""
     low, high = colours
     worst = np.unravel_index(np.argmin(values), values.shape)
-    drawn = charts.heat_map(values, low, high)
-    if values.size > _DRAWN_CELLS:
-        drawn = f'<img class="heat" src="{image}" alt="similarity of every cell">'
+    shown = charts.heat_map(values, low, high)
+    if values.size > _VECTOR_CELLS:
+        shown = f'<img class="heat" src="{image}" alt="embedding similarity of every cell">'
     number = charts.number
     return (
-        f'<div class="map"><div>{drawn}</div><div><h4>Does each cell '
-        "say what it was asked to say?</h4><p>Cosine between the embeddings of the real cell and "
-        f"of what was drawn, by the {r.eye}. Point at a cell to find it in both "
-        f'images.</p><div class="legend" style="background:{charts.gradient()}"></div>'
+        f'<div class="map"><div>{shown}</div><div><h4>Embedding similarity per cell</h4>'
+        "<p>Cosine between the embedding of the real cell and that of the generated cell at the "
+        f"same place, by the {r.eye}. 1 is ideal. Point at a cell to mark it in both images.</p>"
+        f'<div class="legend" style="background:{charts.gradient()}"></div>'
         f'<p class="ends"><span>{number(low)}</span><span>{number(high)}</span></p>'
         f"<dl><dt>mean</dt><dd>{number(values.mean())}</dd><dt>median</dt>"
         f"<dd>{number(float(np.median(values)))}</dd><dt>lowest</dt><dd>{number(values.min())} "

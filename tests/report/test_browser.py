@@ -6,6 +6,7 @@ import http.server
 import itertools
 import json
 import pathlib
+import re
 import shutil
 import threading
 import urllib.parse
@@ -96,6 +97,8 @@ def folder(tmp_path_factory):
     config["data"]["crops"]["patch_px"] = 16
     (workdir / "config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0)
+    table = "number,slide,mpp,height,width,train,test\n0,a,0.25,999,999,1,1\n"
+    (workdir / "patches" / "slides.csv").write_text(table)
     told = {"window_lines": [{"rows": [8, 24], "cols": [16, 40]}]}
     for i in range(2):
         (workdir / "sample" / f"image_{i}.json").write_text(json.dumps(told))
@@ -261,6 +264,97 @@ def test_the_map_covers_the_images(browser, server):
     assert min(painted(browser)) > 0.9 * size  # the image fills its pane
     assert press(browser, "map") == "false"
     assert painted(browser) == [0, 0]
+
+
+def bars(browser, i=0):
+    """Length (µm) and width (px) of both scale bars, their words, and pixels of the screen for one
+    of the image."""
+    return browser.run(f"""
+        const root = document.querySelectorAll('.viewer')[{i}];
+        const boxes = [...root.querySelectorAll('.scale')].filter((box) => !box.hidden);
+        return boxes.map((box, k) => [
+          +box.dataset.um, box.querySelector('i').getBoundingClientRect().width,
+          box.querySelector('span').textContent,
+          root.panes[k].viewport.viewportToImageZoom(root.panes[k].viewport.getZoom(true)),
+        ]);
+    """)
+
+
+@pytest.mark.parametrize("view", [0, 1])
+def test_scale_bars_are_as_long_as_they_say(opened, view):
+    """0.5 µm a pixel: a bar of N µm covers 2 N pixels of the image, at any zoom."""
+    settle(opened, view)
+    whole = bars(opened, view)
+    opened.run(f"document.querySelectorAll('.viewer')[{view}].panes[0].viewport.zoomBy(3)")
+    settle(opened, view)
+    close = bars(opened, view)
+    assert len(whole) == len(close) == 2
+    for um, width, said, zoom in (*whole, *close):
+        assert width == pytest.approx(2 * um * zoom, rel=0.02)
+        assert 40 < width <= 145
+        assert re.match(r"[125]0* (nm|µm|mm) · [\d.,]+× on screen$", said)
+    assert close[0][0] < whole[0][0]
+
+
+def test_scale_bars_of_scenes_are_in_metres(opened):
+    assert opened.run("return lengthText(5e8, true)") == "500 m"
+    assert opened.run("return lengthText(2e9, true)") == "2 km"
+    assert opened.run("return lengthText(2e5, true)") == "20 cm"
+    assert opened.run("return lengthText(2e5, false)") == "200 mm"
+    said = opened.run("""
+        const box = document.querySelector('.scale');
+        showScale(box, 3e6, true);
+        return box.querySelector('span').textContent;
+    """)
+    assert said == "200 m · 3 m per screen pixel"
+
+
+def test_coordinates_are_those_under_the_pointer_at_full_resolution(opened):
+    """Region 1 lies at row 1, column 2 of pixels of 0.5 µm; the slide has 0.25 µm."""
+    settle(opened)
+    said = opened.run("""
+        const port = document.querySelector('.viewer .synthetic .port');
+        const box = port.getBoundingClientRect();
+        const at = { clientX: box.left + box.width * 20.75 / 48, bubbles: true,
+          clientY: box.top + box.height * 10.75 / 32 };
+        port.dispatchEvent(new PointerEvent('pointermove', at));
+        return document.querySelector('.viewer output').textContent;
+    """)
+    assert said.startswith(
+        "image x 20, y 10 px; slide at full resolution x 45, y 23 px; cell in row 1, column 2"
+    )
+
+
+def test_a_table_that_is_cut_says_so_until_its_end(browser, server):
+    script = """
+        const boxes = [...document.querySelectorAll('.wide')];
+        return boxes.map((box) => [box.scrollWidth > box.clientWidth + 1,
+          getComputedStyle(box, '::before').content, getComputedStyle(box).backgroundImage]);
+    """
+    browser.resize(360, 900)
+    browser.open(server)
+    browser.wait(lambda: any("→" in said for _, said, _ in browser.run(script)), "a cue")
+    found = browser.run(script)
+    assert {cut for cut, *_ in found} == {True, False}
+    for cut, said, shadow in found:
+        assert ("scroll →" in said) == cut
+        assert shadow.count("linear-gradient") == 4  # what is seen without a script
+    ends = "document.querySelectorAll('.wide').forEach((b) => b.scrollTo(b.scrollWidth, 0))"
+    browser.run(ends)
+    browser.wait(lambda: not any("→" in said for _, said, _ in browser.run(script)), "no cue")
+
+
+def test_the_command_is_copied_or_selected(opened):
+    text = opened.run("""
+        const button = document.querySelector('[data-copy]');
+        button.click();
+        return document.querySelector('.command code').textContent;
+    """)
+    assert "python -m ssldiff_jax.main --workdir=" in text
+    label = lambda: opened.run("return document.querySelector('[data-copy]').textContent")
+    opened.wait(lambda: label() != "Copy", "an answer")
+    if label() != "Copied":
+        assert opened.run("return getSelection().toString()").strip() == text.strip()
 
 
 def test_a_swipe_lays_one_over_the_other(opened):

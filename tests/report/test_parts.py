@@ -145,11 +145,11 @@ def test_a_map_of_many_cells_is_an_image(workdir):
 
 def test_a_confusion_matrix_is_a_table_with_headers():
     text = confusion.table(["tumour", HOSTILE], [[3, 1], [0, 0]], 0.75, 0.9)
-    assert "<b>0.750</b>, of the real ones 0.900" in text
+    assert "<b>0.750</b>; ceiling, real patches classified in the same way: 0.900" in text
     assert is_whole(text)
     assert HOSTILE not in text
     assert text.count('scope="col"') == text.count('scope="row"') == 2
-    assert "Accuracy <b>0.750</b>" in text
+    assert "Class agreement <b>0.750</b>" in text
     assert re.findall(r"(\d+) %</small>", text) == ["75", "25", "0", "0"]
     with pytest.raises(ValueError, match=r"counts must be 2 × 2.*got rows of lengths \[1\]"):
         confusion.table(["a", "b"], [[1]])
@@ -216,28 +216,33 @@ def test_checkpoints_have_a_curve_for_every_network(tmp_path):
 
 
 def test_nearest_training_patches_are_shown_in_pairs(tmp_path):
-    assert gallery.nearest(tmp_path, tmp_path) == ""
+    assert gallery.nearest(tmp_path, tmp_path, 0.5) == ""
     pairs = [{"similarity": 0.9, "name": HOSTILE}, {"similarity": 0.8}]
     told = {"memorisation": {"threshold": 0.95, "fraction": 0.25, "pairs": pairs}}
     test_report.write(tmp_path / "evaluate" / "results.json", told)
-    assert "<b>25.0 %</b>" in gallery.nearest(tmp_path, tmp_path)
+    assert "<b>25.0 %</b>" in gallery.nearest(tmp_path, tmp_path, 0.5)
     chance = {"low": 0.1, "high": 0.5, "expected": 0.02}
     told["memorisation"] |= chance
     test_report.write(tmp_path / "evaluate" / "results.json", told)
-    said = "<b>25.0 %</b> (10.0 … 50.0 %; 2.00 % are expected if none is a copy) of generated"
-    assert said in gallery.nearest(tmp_path, tmp_path)
+    said = (
+        "<b>25.0 %</b> (95 % interval 10.0 … 50.0 %; 2.00 % are expected if none is a copy) of "
+        "generated"
+    )
+    assert said in gallery.nearest(tmp_path, tmp_path, 0.5)
     told["memorisation"]["power"] = 0.001
     test_report.write(tmp_path / "evaluate" / "results.json", told)
-    assert "if none is a copy; 0.100 % of training were" in gallery.nearest(tmp_path, tmp_path)
+    assert "if none is a copy; 0.100 % of the training data were" in gallery.nearest(
+        tmp_path, tmp_path, 0.5
+    )
     why = {"fraction": None, "low": None, "interval": "none: 2 of 9 held-out ones are there"}
     cannot = {"memorisation": told["memorisation"] | why}
     test_report.write(tmp_path / "evaluate" / "results.json", cannot)
-    said = "copies cannot be told: 2 of 9 held-out ones are there."
-    assert said in gallery.nearest(tmp_path, tmp_path)
+    said = "copies is not known: 2 of 9 held-out ones are there."
+    assert said in gallery.nearest(tmp_path, tmp_path, 0.5)
     test_report.write(tmp_path / "evaluate" / "results.json", told)
     sprite = smooth(16, 16)
     save(tmp_path / "evaluate" / "nearest.png", sprite)
-    text = gallery.nearest(tmp_path, tmp_path)
+    text = gallery.nearest(tmp_path, tmp_path, 0.5)
     assert is_whole(text)
     assert HOSTILE not in text
     for i in range(2):
@@ -245,19 +250,19 @@ def test_nearest_training_patches_are_shown_in_pairs(tmp_path):
         np.testing.assert_array_equal(pair, sprite[8 * i : 8 * i + 8])
     save(tmp_path / "evaluate" / "nearest.png", smooth(8, 16))
     with pytest.raises(ValueError, match=r"nearest\.png must be 2 rows of two squares, got 8 × 16"):
-        gallery.nearest(tmp_path, tmp_path)
+        gallery.nearest(tmp_path, tmp_path, 0.5)
 
 
 def test_variations_are_shown(workdir):
     page.build(workdir, workdir / "report", metrics.collect(workdir))
-    assert "<h2>Variations" not in (workdir / "report" / "index.html").read_text()
+    assert "<h2>Same embeddings, other noise" not in (workdir / "report" / "index.html").read_text()
     for name in ("real", "region_0", "region_10", "region_2"):
         save(workdir / "variations" / f"{name}.png", smooth(32, 48))
     save(workdir / "variations" / "patches.png", smooth(32, 48))
     page.build(workdir, workdir / "report", metrics.collect(workdir))
     text = (workdir / "report" / "index.html").read_text()
-    assert "<h2>Variations" in text
-    assert "draw 3</figcaption>" in text
+    assert "<h2>Same embeddings, other noise" in text
+    assert "<figcaption>generated 3 <small>48 × 32 px</small>" in text
     assert 'style="--cols:3"' in text
 
 
@@ -277,9 +282,9 @@ def test_runs_are_compared(workdir, tmp_path_factory):
         re.sub("<.*?>", "", row[0]): [re.sub("<.*?>", "", cell) for cell in row[1:]]
         for row in (re.split("</th>|</td>", r) for r in re.findall("<tr>(.*?)</tr>", text))
     }
-    assert rows["steps across the last window lines →\u00a01"] == ["1.06", "best 0.950", ""]
-    assert rows["steps at the worst phase ↓"] == ["1.06", "–", ""]
-    assert rows["reconstruction PSNR, dB ↑"] == ["30.0", "–", ""]
+    assert rows["seams at window borders →\u00a01"] == ["1.06", "best 0.950", ""]
+    assert rows["seams at the worst offset ↓"] == ["1.06", "–", ""]
+    assert rows["autoencoder PSNR, dB ↑"] == ["30.0", "–", ""]
     assert rows["seed"] == ["3", "4", ""]
     assert rows["new"][0] == "–"
     assert "data.crops.patch_px" not in rows
@@ -290,7 +295,7 @@ def test_runs_are_compared(workdir, tmp_path_factory):
 
 def test_equal_runs_differ_in_nothing(workdir):
     text = comparison.comparison([workdir, workdir])
-    assert "In nothing." in text
+    assert "None." in text
     assert "best" not in re.sub('<p class="hint">.*?</p>', "", text).replace("is best", "")
 
 
@@ -349,28 +354,34 @@ def test_figures_by_network_have_their_intervals():
     assert HOSTILE not in text
     said = lambda title: re.findall("<td>(.*?)</td>", text.partition(f">{title}</th>")[2])[:3]
     interval = "0.0410 <small>−0.0123 … 0.0500</small>"
-    assert said("precision") == [interval, "0.750", "–"]
-    assert said("KID") == [interval, "–", "–"]
-    assert said("large images, crops") == ["–", "–", interval]
+    assert said("precision of single patches") == [interval, "0.750", "–"]
+    assert said("KID of single patches") == [interval, "–", "–"]
+    assert said("Fréchet distance of crops of large images") == ["–", "–", interval]
     assert "judge <small>1,024 numbers</small>" in text
     assert "recall" not in text
     assert networks.part({"patches": None, "large": None}) == ""
 
 
-def test_what_was_asked_of_quadrants_is_a_table(workdir):
+def test_conditions_of_quadrants_are_a_table(workdir):
     asked = "nuclei 0.15, nuclei north-west 0.17, <b> 0.80, <b> south-east 0.90"
     test_report.write(workdir / "prior" / "results.json", {"prior": {"neighbours": -0.0001}})
     told = {"asked": [asked, "a lake, in the north-west 0.5 of it"]}
     test_report.write(workdir / "imagine" / "results.json", told)
     for i in range(2):
         save(workdir / "imagine" / f"image_{i}.png", smooth(8, 8))
-    text = imagined.part(workdir, workdir)
+    text = imagined.images(workdir, workdir, 0.5) + imagined.figures(workdir)
     assert is_whole(text)
     rows = re.findall('<tr><th scope="row">(.*?)</th>(.*?)</tr>', text)
     cells = {name: re.findall("<td>(.*?)</td>", row) for name, row in rows}
-    assert cells == {"nuclei": ["0.15", "0.17", "–"], "&lt;b&gt;": ["0.80", "–", "0.90"]}
-    assert "<figcaption>a lake, in the north-west 0.5 of it</figcaption>" in text
-    assert re.findall('alt="(.*?)"', text) == ["imagined image 1", "imagined image 2"]
+    assert cells == {
+        "nuclei": ["0.15", "0.17", "–"],
+        "&lt;b&gt;": ["0.80", "–", "0.90"],
+        "prior": ["0.000"],
+    }
+    assert "</small> a lake, in the north-west 0.5 of it</figcaption>" in text
+    assert re.findall('alt="(.*?)"', text) == [
+        f"image {i} generated from labels or text" for i in (1, 2)
+    ]
     assert "<td>0.000</td>" in text  # three decimals, and no minus before zero
 
 

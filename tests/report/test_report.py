@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssldiff_jax.report import charts, metrics, page, sections
+from ssldiff_jax.report import charts, key_figures, metrics, page, sections
 
 _FEATURES = {
     "embedding_similarity": {"mean": 0.8, "shuffled": 0.3},
@@ -80,7 +80,11 @@ def _png(path: pathlib.Path, height: int, width: int):
 def make_workdir(tmp_path):
     """A finished run of two regions of 2 × 3 cells of 16 px."""
     write(tmp_path / "config.json", {"seed": 3, "data": {"crops": {"patch_px": 16}}})
-    environment = {"versions": {"jax": "1", "git": "f00"}, "machine": {"devices": ["cpu:0"]}}
+    machine = {"backend": "cpu", "devices": ["cpu:0"], "cores": 2, "processor": "Z<80>"}
+    environment = {
+        "versions": {"jax": "1", "git": "f00"},
+        "machine": machine | {"memory_gb": 7.8},
+    }
     write(tmp_path / "environment.json", environment)
     write(tmp_path / "evaluate" / "results.json", _FEATURES | _PIXELS | {"judge": _FEATURES})
     facts = {
@@ -143,7 +147,8 @@ def test_every_figure_is_collected(workdir):
     assert found["date"] == "2020-01-01"
     assert found["data"] == {"lattices": [[2, 3], [2, 3]], "patch_px": 16, "mpp": None}
     assert found["judge"] == _FEATURES
-    assert found["encoder"] == found["judge_encoder"] == _ENCODER
+    assert found["encoder"] == _ENCODER | {"num_tested": 4}
+    assert found["judge_encoder"] == _ENCODER | {"num_tested": None}
     assert found["large_image"] == _LARGE
     # What the report draws from is no figure.
     write(workdir / "sample" / "done.json", {
@@ -173,7 +178,13 @@ def test_page_is_whole_and_stands_alone(workdir):
     assert not re.search(r"https?://|@import|url\(", text)
     links = [name for name in found.references if name.startswith("#")]
     assert links == [f"#{name}" for name in re.findall('<section id="(.*?)"', text)] != []
-    assert set(found.references) == {*found.pictures, *links, "openseadragon.min.js"}
+    copies = {"config.json", "results.json"}
+    images = {f"../sample/{kind}_{i}.png" for kind in ("image", "patches") for i in range(2)}
+    there = {name for name in images if (workdir / "report" / name).exists()}
+    assert set(found.references) == {
+        *found.pictures, *links, *copies, *there, "openseadragon.min.js"
+    }  # fmt: skip
+    assert all((workdir / "report" / name).is_file() for name in copies)
     assert (workdir / "report" / "openseadragon.min.js").is_file()
     assert "Redistribution" in (workdir / "report" / "openseadragon.LICENSE.txt").read_text()
     assert len(found.pictures) == 7
@@ -200,7 +211,7 @@ def test_optional_parts_are_left_out(workdir):
     assert metrics.collect(workdir)["judge_encoder"] is None
     text = _build(workdir)
     assert Page(text).open == []
-    for title in ("Patches", "Slides", "Losses"):
+    for title in ("Single patches", "Autoencoder", "Slides", "Training curves"):
         assert f"<h2>{title}</h2>" not in text
 
 
@@ -234,7 +245,7 @@ def test_ticks_are_round():
 
 
 def _drawn(points):
-    path = re.search(r'class="line" d="M([^"]*)"', charts.line_chart(points, "loss")).group(1)
+    path = re.search(r'class="line raw" d="M([^"]*)"', charts.line_chart(points, "loss")).group(1)
     return np.array([[float(v) for v in pair.split(",")] for pair in path.split("L")])
 
 
@@ -291,7 +302,7 @@ FEW = ESTIMATE | dict.fromkeys(("corrected", "low", "high")) | {
 
 
 def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
-    assert "Imagined" not in _build(workdir)
+    assert "without a real counterpart" not in _build(workdir)
     figures = {
         "frechet_of_cells": ESTIMATE,
         "frechet_of_grids": FEW,
@@ -318,9 +329,8 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
 
 
 @pytest.mark.parametrize("found", [None, 0.9])
-def test_cells_of_one_colour_are_said_to_have_no_layout(found):
-    seen = {**_FEATURES, **_PIXELS, "layout_correlation": {"identity": found}, "judge": None}
-    told = {"reconstruction_psnr": 30, "reconstruction_ssim": 0.9, "large_image": _LARGE}
-    text = sections.key_figures({**seen, **told, "large_images": [_LARGE]}, 6)
-    assert ("none of cells of one colour" in text) == (found is None)
+def test_cells_of_one_colour_are_said_to_have_no_layout(workdir, found):
+    seen = metrics.collect(workdir) | {"layout_correlation": {"identity": found}}
+    text = key_figures.part(seen)
+    assert ("Not defined of cells of one colour" in text) == (found is None)
     assert "None" not in text

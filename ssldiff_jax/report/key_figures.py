@@ -1,0 +1,245 @@
+"""The figures at the head of their section: each with what it means, what to hold it against (a
+floor, a ceiling, chance) and its goal, in words."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ssldiff_jax.report import charts, figures, goals, units
+
+number = charts.number
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A figure of the page; texts must be safe in HTML.
+
+    Attributes:
+        values: pairs of a number and whose, or which, it is.
+        meaning: what is measured, in a sentence.
+        beside: what to hold it against: chance, floor, ceiling, or the same of real images.
+        goal: the first key of the row of `goals.ROWS` that says what is aimed at, if one does.
+        words: the goal in words, where the row's own say too little.
+    """
+
+    title: str
+    values: Sequence[tuple[str, float | None]]
+    meaning: str
+    beside: str
+    goal: str = ""
+    words: str = ""
+
+
+def part(metrics: Mapping[str, Any]) -> str:
+    """Cards of all figures that the run has."""
+    known = {figure["name"]: figure for figure in figures.rows(metrics)}
+    cards = [*_by_encoder(metrics), *_pixels(metrics)]
+    px, mpp = metrics["data"]["patch_px"], metrics["data"]["mpp"]
+    hint = (
+        f"A cell is a square of {units.size(px, px, mpp)} that has one embedding. Metrics of "
+        "embeddings are given twice: by the encoder, whose embeddings the images are generated "
+        "from, and by the judge."
+    )
+    return (
+        f'<p class="hint">{hint}</p>'
+        f'<div class="cards">{"".join(_card(card, known) for card in cards)}</div>'
+    )
+
+
+def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
+    """Figures in the features of the encoder and of the judge."""
+    eyes = [(who, found) for who, found in (("encoder", m), ("judge", m["judge"])) if found]
+    eyes = [(who, found) for who, found in eyes if found["embedding_similarity"]]
+    both = lambda get: [(who, get(found)) for who, found in eyes]
+    versus = lambda get: _each(both(get))
+    floor = versus(lambda r: r["fd_floor_uncorrected"])
+    cells = [rows * cols for rows, cols in m["data"]["lattices"]]
+    cards = [
+        Card(
+            "Embedding similarity",
+            both(lambda r: r["embedding_similarity"]["mean"]),
+            "Mean cosine between the embedding of a real cell and that of the cell generated "
+            "from it. 1 is ideal.",
+            f"Unrelated cells: {versus(lambda r: r['embedding_similarity']['shuffled'])}.",
+            "embedding_similarity.mean",
+            "at least 0.5 above unrelated cells",
+        ),
+        Card(
+            "Cell retrieval, top 1",
+            both(lambda r: r["cell_retrieval_top1"]),
+            "Share of generated cells whose nearest real cell of the region is the one they were "
+            f"generated from; {eyes[0][1]['num_cells']:,} cells."
+            if eyes
+            else "",
+            f"Chance: {number(len(cells) / sum(cells))}. {ceiling(m)}",
+            "retrieval.encoder",
+        ),
+        Card(
+            "Fréchet distance of single patches",
+            both(lambda r: r["patch_fd_uncorrected"]),
+            "Distance between the features of real cells and of patches generated one by one. "
+            "0 is ideal. Not corrected for the number of cells.",
+            f"{_floor(m)}: {floor}.",
+        ),
+    ]
+    if m["large_image"]:
+        cards.insert(2, Card(
+            "Fréchet distance of large images",
+            both(lambda r: r["crop_fd_uncorrected"]),
+            "Distance between the features of real cells and of crops of the large image, half a "
+            "cell away. 0 is ideal. Not corrected for the number of cells.",
+            f"{_floor(m)}: {floor}.",
+        ))  # fmt: skip
+    return cards if eyes else []
+
+
+def ceiling(m: Mapping[str, Any]) -> str:
+    """How often a real patch is retrieved when it is moved by a few pixels, or seen otherwise: what
+    the features allow a generated one to reach. Empty where neither was measured."""
+    encoders = {"encoder": m["encoder"], "judge": m["judge_encoder"]}
+    reached: dict[str, list[tuple[str, float]]] = {}
+    for who, found in encoders.items():
+        if not found:
+            continue
+        shifts = {int(px): value for px, value in found["retrieval_top1"].items()}
+        how = f"moved by {min(shifts)} px" if shifts else "enlarged and with changed colours"
+        value = shifts[min(shifts)] if shifts else found["retrieval_of_views"]
+        among = f" among {found['num_tested']:,}" if found["num_tested"] else ""
+        if value is not None:
+            reached.setdefault(f"real patches {how} reach{among}", []).append((who, value))
+    said = [f"{how}: {_each(values)}" for how, values in reached.items()]
+    return f"Ceiling, what {'; '.join(said)}." if said else ""
+
+
+def _floor(m: Mapping[str, Any]) -> str:
+    if m["large_image"]:
+        return "Floor, real cells against real cells half a cell away"
+    return "Floor, one half of the real cells against the other"
+
+
+def _pixels(m: Mapping[str, Any]) -> list[Card]:
+    """Figures of pixels, and the time."""
+    cards = [
+        Card(
+            "Autoencoder reconstruction",
+            [("dB PSNR", m["reconstruction_psnr"]), ("SSIM", m["reconstruction_ssim"])],
+            "Held-out squares, encoded and decoded. SSIM of 1 is ideal.",
+            "Ceiling of all generated images: none is sharper than what the autoencoder decodes.",
+        )
+    ]
+    if m["rings"]:
+        border = m["rings"]["border"]
+        cards.append(Card(
+            "Brightness at the border of single patches",
+            [("grey levels", border["generated"]["value"])],
+            "The outermost pixels of patches generated one by one, minus the pixels next to them. "
+            "Near that of real patches is ideal.",
+            beside_real(border, "patches"),
+        ))  # fmt: skip
+    return cards + (_large(m) if m["large_image"] else [])
+
+
+def _large(m: Mapping[str, Any]) -> list[Card]:
+    """Figures that only a large image has."""
+    layout, image = m["layout_correlation"], m["large_image"]
+    none = "" if layout["identity"] is not None else " Not defined of cells of one colour."
+    later = "".join(f"; the next one {number(i['seconds'])} s" for i in m["large_images"][1:2])
+    return [
+        Card(
+            "Layout correlation",
+            [("", layout["identity"])],
+            "Correlation of the mean colours of cells in the real and the generated image. "
+            f"1 is ideal, 0 is chance.{none}",
+            f"With the real image transposed: {number(layout.get('transposed'))}.",
+            "layout_correlation.identity",
+            "at least 0.95, and 0.4 above the transposed image",
+        ),
+        *_seams(m["seams"] or {}),
+        Card(
+            "Time of one large image",
+            [("s", image["seconds"])],
+            f"{image['width']:,} × {image['height']:,} px: {image['unet_forwards']:,} denoiser "
+            f"calls, {image['decoder_calls']:,} decoder calls{later}.",
+            "The first image includes compilation.",
+        ),
+    ]
+
+
+_RULERS = {
+    "last_step": ("Seams at window borders", "the borders of the last step’s sampling windows",
+                  "seams.last_step.generated.value"),
+    "worst_phase": ("Seams at the worst offset",
+                    "the lattice of lines, of all offsets, where they are largest",
+                    "seams.worst_phase.generated.value"),
+    "cell_lines": ("Seams at cell borders", "the borders of cells",
+                   "seams.cell_lines.generated.value"),
+}  # fmt: skip
+
+
+def _seams(found: Mapping[str, Any]) -> list[Card]:
+    """A card for each ruler of seams."""
+    known = [(*_RULERS[name], found[name]) for name in _RULERS if name in found]
+    return [
+        Card(
+            title,
+            [("", both["generated"]["value"])],
+            f"Steps between neighbouring pixels across {lines}, divided by the "
+            "steps beside them. 1 is seamless.",
+            beside_real(both, "images"),
+            goal,
+        )
+        for title, lines, goal, both in known
+        if both["generated"] and both["real"]
+    ]
+
+
+def beside_real(both: Mapping[str, Any], what: str) -> str:
+    """Standard error and count of a mean over generated images, and the same of real ones."""
+    generated, real = both["generated"], both["real"]
+    return f"Generated: {_mean(generated)} (n = {generated['count']}). Real {what}: {_mean(real)}."
+
+
+def _mean(found: Mapping[str, Any]) -> str:
+    """A mean with its standard error, where there is one."""
+    error = "" if found["error"] is None else f" ± {number(found['error'])}"
+    return f"{number(found['value'])}{error}"
+
+
+def _each(values: Sequence[tuple[str, float | None]]) -> str:
+    return ", ".join(f"{number(value)} ({who})" for who, value in values)
+
+
+def _card(card: Card, known: Mapping[str, Mapping[str, Any]]) -> str:
+    shown = " ".join(
+        f'<span class="value"><b>{number(value)}</b> <small>{who}</small></span>'
+        for who, value in card.values
+    )
+    notes = [card.meaning, card.beside, _goal(card, known)]
+    body = "".join(f'<p class="note">{note}</p>' for note in notes if note)
+    return f'<div class="card"><h3>{card.title}</h3><p>{shown}</p>{body}</div>'
+
+
+def _goal(card: Card, known: Mapping[str, Mapping[str, Any]]) -> str:
+    """The goal in words, and whether it is met."""
+    row = next((r for r in goals.ROWS if card.goal and card.goal in r.encoder[:1]), None)
+    figure = known.get(row.name) if row else None
+    if figure is None or row.goal == goals.Goal():
+        return ""
+    columns = [eye for eye in goals.ENCODERS if eye in figure]
+    verdict = "missed" if figure["missed"] else "met"
+    if 0 < len(figure["missed"]) < len(columns):
+        verdict = ", ".join(
+            f"{'missed' if eye in figure['missed'] else 'met'} by the {eye}" for eye in columns
+        )
+    return f"Goal: {card.words or in_words(row)}. <b>{verdict.capitalize()}</b>."
+
+
+def in_words(row: goals.Row) -> str:
+    """At least, or at most; another value for the judge where it has one."""
+    limits: Callable[[goals.Goal], str] = lambda goal: " and ".join(
+        f"{how} {value:g}{goal.unit}"
+        for how, value in (("at least", goal.low), ("at most", goal.high))
+        if value is not None
+    )
+    said = limits(row.goal)
+    return f"{said} (judge: {limits(row.judge_goal)})" if row.judge_goal else said
