@@ -43,7 +43,7 @@ def test_step_and_tool_tables_list_every_stage_in_order():
     assert pages.rows(text, "## Tools") == [name for name in table.STAGES if is_tool(name)]
 
 
-def test_step_table_reads_what_the_stages_need():
+def test_step_sectionreads_what_the_stages_need():
     text = TEXTS["ssldiff_jax/stages/README.md"]
     cells = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", text, re.M))
     for name, row in catalog.ROWS.items():
@@ -52,7 +52,7 @@ def test_step_table_reads_what_the_stages_need():
         assert tuple(cells[name].split(", ")) == table.STAGES[name].needs, name
 
 
-def test_encoder_table_lists_every_known_encoder():
+def test_encoder_sectionlists_every_known_encoder():
     text = TEXTS["ssldiff_jax/weights/README.md"]
     assert pages.rows(text, "## Known encoders")[1:] == list(known.ENCODERS)
     for name, encoder in known.ENCODERS.items():
@@ -63,7 +63,7 @@ def test_encoder_table_lists_every_known_encoder():
         ], name  # fmt: skip
 
 
-def test_config_table_lists_every_config():
+def test_config_sectionlists_every_config():
     files = {path.name for path in (ROOT / "configs").glob("*.py")}
     assert set(pages.rows(TEXTS["configs/README.md"], "## Which config for what")) == files
     named = re.findall(r"configs/\w+\.py", "".join(TEXTS.values()))
@@ -158,6 +158,15 @@ def test_first_page_repeats_what_was_measured():
     archive = TEXTS[readme.BLOCKS["archive"].page]
     hours = re.search(r"(\d+ core hours) for 1 000 slides", TEXTS["README.md"])[1]
     assert re.search(rf"^\| tiling.*\| {hours} \|", archive, re.M)
+
+
+def test_symptoms_are_the_words_of_the_code():
+    section = TEXTS["README.md"].partition("\n## Troubleshooting\n")[2].partition("\n## ")[0]
+    quoted = re.findall(r'"([^"]+)"', "".join(re.findall(r"^\| ([^|]+) \|", section, re.M)))
+    assert len(quoted) >= 8
+    code = "".join(path.read_text() for path in (ROOT / "ssldiff_jax").rglob("*.py"))
+    joined = re.sub(r'"\s*\n\s*f?"', "", code)
+    assert [words for words in quoted if words not in joined] == []
 
 
 def test_goals_of_the_demo_are_the_ones_in_force():
