@@ -56,12 +56,12 @@ def test_values_become_text_with_goals(workdir):
     said = f"0.50 ({0.5 - half:.2f} … {0.5 + half:.2f}); 0.167"
     assert row(text, "cell retrieval") == [said, said, "≥ 0.5; judge ≥ 0.3"]
     assert row(text, "KID") == ["", "0.04 (0.04 … 0.05)", "–"]
-    assert row(text, "the same, whole images") == ["0.041 (−0.010 … 0.050)", "", "–"]
-    assert row(text, "steps across window lines") == ["1.06 ± 0.02 (0.98 ± –)", "", "≤ 1.1"]
-    assert row(text, "the same at the worst phase") == ["1.06 ± 0.02 (0.98 ± –)", "", "–"]
+    assert row(text, "Fréchet distance of whole") == ["0.041 (−0.010 … 0.050)", "", "–"]
+    assert row(text, "seams at window borders") == ["1.06 ± 0.02 (0.98 ± –)", "", "≤ 1.1"]
+    assert row(text, "seams at the worst offset") == ["1.06 ± 0.02 (0.98 ± –)", "", "–"]
     assert row(text, "outermost pixels") == ["+1.1 ± 0.0 (+1.0 ± –)", "", "–"]
     assert row(text, "layout") == ["✗ 0.90 / –", "", "≥ 0.95, 0.4 apart"]
-    assert row(text, "all stages") == ["1.2 min", "", "≤ 20 min"]  # 10 + 11 + … + 15 s
+    assert row(text, "time of all stages") == ["1.2 min", "", "≤ 20 min"]  # 10 + 11 + … + 15 s
     assert row(text, "one large image")[0].endswith("7 UNet calls, 1 decodes, 2 s; the next 2 s")
     assert text.endswith(
         "\n\nSeconds for each stage: patches 10, encoder 11, judge 12, embeddings 13, "
@@ -76,14 +76,11 @@ def test_what_a_run_has_not_is_left_out(workdir):
     done = json.loads(path.read_text())
     test_report.write(path, done | {"facts": {"large_images": []}})
     found, by_name = collect(workdir)
-    assert set(by_name) == {
-        row.name for row in goals.ROWS
-        if row.name.startswith(("embedding", "cell r", "Fréchet", "autoenc", "all st", "peak"))
-    }  # fmt: skip
-    assert (
-        "encoder"
-        not in by_name["Fréchet distance of cells drawn alone, of unit features, uncorrected"]
-    )
+    first = ("embedding", "cell retrieval", "Fréchet", "autoencoder", "time of all", "peak")
+    names = {row.name for row in goals.ROWS if row.name.startswith(first)}
+    assert set(by_name) == {name for name in names if "raw features" not in name}
+    single = by_name["Fréchet distance of single patches, unit features, uncorrected"]
+    assert "encoder" not in single
     assert row(figures.markdown(found), "embedding similarity")[0] == ""
 
 
@@ -92,7 +89,7 @@ def test_a_group_meets_a_goal_with_its_worst(workdir):
     told = {"everything": shown, "judge on real pixels": {"nuclei": 0.98, "empty": 1.0}}
     test_report.write(workdir / "imagine" / "results.json", {"asked": [], "agreement": told})
     found, _ = collect(workdir)
-    said = row(figures.markdown(found), "images from labels alone")
+    said = row(figures.markdown(found), "images generated from labels")
     assert said == ["", "✗ 0.90, 0.65 (0.98, 1.00)", "≥ 0.7"]
 
 
@@ -132,9 +129,11 @@ def test_installation_counts_when_it_is_known(workdir, monkeypatch):
     (workdir / ".installed-run").write_text("45\n")
     monkeypatch.setattr(metrics.sys, "prefix", str(workdir))
     _, by_name = collect(workdir)
-    assert by_name["clone to report, installation included"]["encoder"] == [(75 + 45) / 60]
+    assert by_name["time from clone to report, installation included"]["encoder"] == [
+        (75 + 45) / 60
+    ]
     (workdir / ".installed-run").write_text("")
-    assert "clone to report, installation included" not in collect(workdir)[1]
+    assert "time from clone to report, installation included" not in collect(workdir)[1]
 
 
 BENCH = {
