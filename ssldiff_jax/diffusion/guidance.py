@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.diffusion import prediction as prediction_lib
-from ssldiff_jax.diffusion import schedule as schedule_lib
+from ssldiff_jax.diffusion import process as process_lib
 
 DenoiseFn: TypeAlias = Callable[[arrays.Latents, arrays.Timestep, arrays.Embedding], jax.Array]
 
@@ -50,14 +49,14 @@ class GuidedX0:
     """
 
     denoise: DenoiseFn
-    schedule: schedule_lib.Schedule
-    prediction: prediction_lib.Prediction
+    process: process_lib.Process
     config: GuidanceConfig = GuidanceConfig()
     time_offset: int = 0
 
     def is_guided(self, t: arrays.AnyArray) -> arrays.AnyArray:
         """Whether timesteps are guided."""
-        low, high = (round(edge * self.schedule.num_timesteps) for edge in self.config.interval)
+        num_timesteps = self.process.schedule.num_timesteps
+        low, high = (round(edge * num_timesteps) for edge in self.config.interval)
         return (t >= low) & (t < high)
 
     def calls_per_example(self, t: Int[np.ndarray, "S"]) -> Int[np.ndarray, "S"]:
@@ -76,21 +75,18 @@ class GuidedX0:
         return jax.lax.cond(self.is_guided(t)[0], self._guided, self._plain, x_t, t, embedding)
 
     def _plain(self, x_t, t, embedding) -> jax.Array:
-        return self._x0(self.denoise(x_t, t + self.time_offset, embedding), x_t, t)
+        prediction_hat = self.denoise(x_t, t + self.time_offset, embedding)
+        return self.process.to_x0(prediction_hat, x_t, t)
 
     def _guided(self, x_t, t, embedding) -> jax.Array:
-        told, null = t + self.time_offset, jnp.zeros_like(embedding)
+        shown_t, null = t + self.time_offset, jnp.zeros_like(embedding)
         # Side by side, not one half after the other: a batch split over devices stays so.
         pair = lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
-        both = self.denoise(pair(x_t, x_t), pair(told, told), pair(embedding, null))
-        cond, uncond = (self._x0(output, x_t, t) for output in (both[0::2], both[1::2]))
+        both = self.denoise(pair(x_t, x_t), pair(shown_t, shown_t), pair(embedding, null))
+        cond, uncond = (self.process.to_x0(p, x_t, t) for p in (both[0::2], both[1::2]))
         guided = uncond + self.config.scale * (cond - uncond)
         if self.config.rescale == 0:
             return guided
         spread = lambda x: jnp.std(x, axis=(1, 2, 3), keepdims=True)
         as_before = guided * spread(cond) / jnp.maximum(spread(guided), 1e-6)
         return guided + self.config.rescale * (as_before - guided)
-
-    def _x0(self, output, x_t, t) -> jax.Array:
-        alpha, sigma = self.schedule.at(t)
-        return prediction_lib.to_x0(self.prediction, output, x_t, alpha, sigma)

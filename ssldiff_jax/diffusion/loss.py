@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, layers, rng
 from ssldiff_jax.diffusion import conditioning
-from ssldiff_jax.diffusion import prediction as prediction_lib
-from ssldiff_jax.diffusion import schedule as schedule_lib
+from ssldiff_jax.diffusion import process as process_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,13 +20,13 @@ class LossConfig:
     `min_snr_gamma` caps the weight of low-noise timesteps (Hang et al. 2023); 0 weighs all alike.
     """
 
-    prediction: prediction_lib.Prediction = "eps"
+    prediction: process_lib.Prediction = "eps"
     cond_drop_rate: float = 0.1
     min_snr_gamma: float = 0.0
 
 
 def min_snr_weight(
-    prediction: prediction_lib.Prediction, snr: arrays.AnyArray, gamma: float
+    prediction: process_lib.Prediction, snr: arrays.AnyArray, gamma: float
 ) -> jax.Array:
     """min(snr, γ), carried from the x0 error it is defined on to the error of `prediction`."""
     match prediction:
@@ -45,38 +44,39 @@ def denoising_loss(
     index: arrays.AnyArray,
     keys: tuple[arrays.Key, arrays.Key],
     *,
-    schedule: schedule_lib.Schedule,
-    config: LossConfig,
+    process: process_lib.Process,
+    min_snr_gamma: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(loss, metrics): weighted mean squared error of the prediction, each example at a timestep
-    of its own. `keys` are those of timesteps and noise."""
+    of its own. `keys` are those of timesteps and noise; `min_snr_gamma` is LossConfig's."""
     # noise
     key_t, key_eps = keys
-    t = rng.per_example(key_t, index, jax.random.randint, (), 0, schedule.num_timesteps)
+    t = rng.per_example(key_t, index, jax.random.randint, (), 0, process.schedule.num_timesteps)
     eps = rng.per_example(key_eps, index, jax.random.normal, x0.shape[1:])
-    alpha, sigma = schedule.at(t)
-    x_t = alpha * x0 + sigma * eps
+    x_t = process.add_noise(x0, eps, t)
 
     # error
     prediction_hat = denoise(x_t, t).astype(jnp.float32)
-    target = prediction_lib.target(config.prediction, x0, eps, alpha, sigma)
-    error = jnp.mean(jnp.square(prediction_hat - target), axis=(1, 2, 3))
+    error = jnp.mean(jnp.square(prediction_hat - process.target(x0, eps, t)), axis=(1, 2, 3))
     weight = jnp.ones_like(error)
-    if config.min_snr_gamma > 0:
-        snr = jnp.square(alpha / sigma)[:, 0, 0, 0]
-        weight = min_snr_weight(config.prediction, snr, config.min_snr_gamma)
+    if min_snr_gamma > 0:
+        weight = min_snr_weight(process.prediction, process.snr(t), min_snr_gamma)
     return jnp.mean(weight * error), {"mse": jnp.mean(error)}
 
 
 @dataclasses.dataclass(frozen=True)
 class DenoisingTask:
     """Learn p(latents | embedding) from batches of cached `moments`, or means alone in their place,
-    and `embedding`."""
+    and `embedding`.
+
+    `cond_drop_rate` and `min_snr_gamma` are LossConfig's.
+    """
 
     denoiser: conditioning.Denoiser
     scaling: autoencoder.LatentScaling
-    schedule: schedule_lib.Schedule
-    config: LossConfig
+    process: process_lib.Process
+    cond_drop_rate: float
+    min_snr_gamma: float
 
     @property
     def _num_channels(self) -> int:
@@ -102,13 +102,18 @@ class DenoisingTask:
         x0 = self.scaling.apply(autoencoder.sample_stored(moments, noise))
 
         # condition
-        drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.config.cond_drop_rate)
+        drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.cond_drop_rate)
         embedding = conditioning.drop_condition(embedding, drop)
 
         denoise = lambda x_t, t: self.denoiser.apply(
             {"params": params}, layers.like(params, x_t), t, embedding
         )
         loss, metrics = denoising_loss(
-            denoise, x0, index, (key_t, key_eps), schedule=self.schedule, config=self.config
+            denoise,
+            x0,
+            index,
+            (key_t, key_eps),
+            process=self.process,
+            min_snr_gamma=self.min_snr_gamma,
         )
         return loss, (metrics, extra)

@@ -476,9 +476,8 @@ class Generator:
         return self._guided(functools.partial(self._denoise, params))(x_t, t, condition)
 
     def _guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
-        section, sample = self.config.denoiser, self.config.sample
-        prediction, offset = section.loss.prediction, sample.solver.time_offset
-        return guidance.GuidedX0(denoise, section.schedule, prediction, sample.guidance, offset)
+        sample, process = self.config.sample, self.config.denoiser.process
+        return guidance.GuidedX0(denoise, process, sample.guidance, sample.solver.time_offset)
 
     def _denoise(self, params: Any, x_t, t, embedding) -> jax.Array:
         x_t = layers.like(params, x_t)

@@ -200,8 +200,9 @@ class PriorSampler:
 
     def _guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
         section = self.section
-        return guidance.GuidedX0(denoise, section.schedule, section.loss.prediction,
-                                 section.guidance, section.solver.time_offset)  # fmt: skip
+        return guidance.GuidedX0(
+            denoise, section.process, section.guidance, section.solver.time_offset
+        )
 
     @functools.cached_property
     def _drawn(self) -> dict[conditions.ConditionSpec, Any]:

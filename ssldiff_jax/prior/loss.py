@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ssldiff_jax.core import arrays, layers
 from ssldiff_jax.diffusion import loss as diffusion_loss
-from ssldiff_jax.diffusion import schedule
+from ssldiff_jax.diffusion import process as process_lib
 from ssldiff_jax.prior import conditions, network
 
 
@@ -18,9 +18,9 @@ class PriorTask:
     """Learn p(grid | condition) from batches of white `grid` (B, k, k, D) and `condition`."""
 
     model: network.GridDenoiser
-    schedule: schedule.Schedule
-    config: diffusion_loss.LossConfig
+    process: process_lib.Process
     drop: conditions.DropRates
+    min_snr_gamma: float
 
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Parameters, and no further state."""
@@ -40,6 +40,6 @@ class PriorTask:
         )
         loss, metrics = diffusion_loss.denoising_loss(
             denoise, batch["grid"].astype(jnp.float32), index, (key_t, key_eps),
-            schedule=self.schedule, config=self.config,
+            process=self.process, min_snr_gamma=self.min_snr_gamma,
         )  # fmt: skip
         return loss, (metrics, extra)

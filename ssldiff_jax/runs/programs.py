@@ -131,7 +131,11 @@ def _denoiser(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
     channels = section.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     task = diffusion_loss.DenoisingTask(
-        conditioning.Denoiser(model), scaling, section.schedule, section.loss
+        conditioning.Denoiser(model),
+        scaling,
+        section.process,
+        section.loss.cond_drop_rate,
+        section.loss.min_snr_gamma,
     )
     return task, {
         "moments": ((side, side, config.autoencoder.model.num_stored), jnp.bfloat16),

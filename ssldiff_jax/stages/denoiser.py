@@ -20,8 +20,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     task = loss_lib.DenoisingTask(
         conditioning.Denoiser(model),
         artifacts.load_scaling(context.folder("latents")),
-        section.schedule,
-        section.loss,
+        section.process,
+        section.loss.cond_drop_rate,
+        section.loss.min_snr_gamma,
     )
     batches = loader.cached_batches(
         store.Store(context.folder("latents")),

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssldiff_jax.core import rng, schema
-from ssldiff_jax.diffusion import guidance, prediction, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, schedule, solvers
 
 SCHEDULE = schedule.Schedule()
 ALL = [("ddim", 0.0), ("ddim", 0.3), ("ddim", 1.0), ("ddpm", 0.0), ("dpmpp_2m", 0.0)]
@@ -282,9 +283,12 @@ X_T = np.random.default_rng(0).normal(size=(2, 3, 4, 1)).astype(np.float32)
 T, E = np.array([30, 700]), np.array([[0.2, 1.0], [3.0, -0.5]], np.float32)
 
 
+process_of = functools.partial(process.Process, SCHEDULE)
+
+
 def test_no_guidance_asks_once():
     network = Network()
-    guided = guidance.GuidedX0(network, SCHEDULE, "x0", guidance.GuidanceConfig(1.0))
+    guided = guidance.GuidedX0(network, process_of("x0"), guidance.GuidanceConfig(1.0))
     found = guided(X_T, T, E)
     assert [x.shape for x, _, _ in network.asked] == [X_T.shape]
     np.testing.assert_array_equal(found, Network()(X_T, T, E))
@@ -294,11 +298,10 @@ def test_no_guidance_asks_once():
 @pytest.mark.parametrize("scale", [0.0, 3.0])
 @pytest.mark.parametrize("name", ["eps", "x0", "v"])
 def test_guidance_extrapolates_x0_from_the_null_embedding(name, scale):
-    alpha, sigma = SCHEDULE.alphas[T][:, None, None, None], SCHEDULE.sigmas[T][:, None, None, None]
-    x0 = lambda e: prediction.to_x0(name, Network()(X_T, T, e), X_T, alpha, sigma)
+    x0 = lambda e: process_of(name).to_x0(Network()(X_T, T, e), X_T, T)
     cond, uncond = x0(E), x0(np.zeros_like(E))
     network = Network()
-    guided = guidance.GuidedX0(network, SCHEDULE, name, guidance.GuidanceConfig(scale))
+    guided = guidance.GuidedX0(network, process_of(name), guidance.GuidanceConfig(scale))
     expected = uncond + scale * (cond - uncond)
     np.testing.assert_allclose(guided(X_T, T, E), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(guided.calls_per_example(T), 2)
@@ -309,7 +312,7 @@ def test_guidance_extrapolates_x0_from_the_null_embedding(name, scale):
 def test_guidance_stays_in_its_interval(t, is_guided):
     """Outside, what comes out is what the network finds with the condition, at one call."""
     make = lambda scale, interval: guidance.GuidedX0(
-        Network(), SCHEDULE, "v", guidance.GuidanceConfig(scale, interval)
+        Network(), process_of("v"), guidance.GuidanceConfig(scale, interval)
     )
     guided, at = make(3.0, (0.3, 0.8)), np.array([t, t])
     expected = make(3.0 if is_guided else 1.0, (0.0, 1.0))(X_T, at, E)
@@ -321,7 +324,7 @@ def test_guidance_stays_in_its_interval(t, is_guided):
 def test_rescaling_brings_back_the_spread(rescale):
     contrast = lambda x_t, t, embedding: jnp.asarray(x_t * (0.3 + embedding[:, :1, None, None]))
     make = lambda scale, rescale: guidance.GuidedX0(
-        contrast, SCHEDULE, "x0", guidance.GuidanceConfig(scale, rescale=rescale)
+        contrast, process_of("x0"), guidance.GuidanceConfig(scale, rescale=rescale)
     )(X_T, T, E)
     spread = lambda x: np.std(x, axis=(1, 2, 3))
     plain, guided, found = make(1.0, 0.0), make(4.0, 0.0), make(4.0, rescale)

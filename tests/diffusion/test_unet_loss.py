@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.diffusion import conditioning, loss, schedule, unet
+from ssldiff_jax.diffusion import conditioning, loss, process, schedule, unet
 
 TINY = unet.UNetConfig(
     latent_channels=2,
@@ -161,10 +161,10 @@ def batch_of(size):
 
 
 def task_of(prediction="v", *, drop=0.0, gamma=0.0, gain=0.0, asked=None):
-    config = loss.LossConfig(prediction, drop, gamma)
     watch = (lambda *inputs: None) if asked is None else (lambda *inputs: asked.extend(inputs))
     denoiser = Known(denoiser_of(TINY).config, gain, watch)
-    return loss.DenoisingTask(denoiser, SCALING, SCHEDULE, config)
+    noising = process.Process(SCHEDULE, prediction)
+    return loss.DenoisingTask(denoiser, SCALING, noising, drop, gamma)
 
 
 def value_of(task, batch, seed=0):

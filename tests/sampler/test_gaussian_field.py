@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ssldiff_jax.diffusion import guidance, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, schedule, solvers
 from ssldiff_jax.evaluation.metrics import seams
 from ssldiff_jax.sampler import field, sampler, windows
 
@@ -50,7 +50,7 @@ def planned(mode="offset", *, max_offset=0, stride=WINDOW):
 def drawn_field(covariance, mode="offset", *, max_offset=0, stride=WINDOW):
     plan = planned(mode, max_offset=max_offset, stride=stride)
     table = solvers.solver_table(solvers.SolverConfig("dpmpp_2m", STEPS), SCHEDULE)
-    guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0")
+    guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(SCHEDULE, "x0"))
     canvas = field.CanvasConfig(CHANNELS)
     drawn = sampler.GridSampler(best_denoiser(covariance), guided, table, 42, canvas)
     nothing = lambda corners: np.zeros((len(corners), 1), np.float32)

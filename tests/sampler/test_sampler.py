@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from ssldiff_jax.diffusion import guidance, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, schedule, solvers
 from ssldiff_jax.sampler import conditions, field, sampler, windows
 
 SCHEDULE = schedule.Schedule()
@@ -51,7 +51,7 @@ def sampler_of(
 ):
     table = solvers.solver_table(solvers.SolverConfig(solver, steps), SCHEDULE)
     config = guidance.GuidanceConfig(scale, interval)
-    guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0", config)
+    guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(SCHEDULE, "x0"), config)
     return sampler.GridSampler(denoise, guided, table, chunk, canvas_of(**canvas))
 
 
@@ -365,7 +365,7 @@ def test_less_noise_stays_nearer_to_what_is_given():
     for t_start in (100, 400, 999):
         config = solvers.SolverConfig("ddim", 4, t_start=t_start)
         table = solvers.solver_table(config, SCHEDULE)
-        guided = lambda denoise: guidance.GuidedX0(denoise, SCHEDULE, "x0")
+        guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(SCHEDULE, "x0"))
         drawn = sampler.GridSampler(x0_hat, guided, table, 4, canvas_of())
         found.append(np.abs(draw(drawn, plan, start=sampler.InitLatents(known)) - known).mean())
     assert found[0] < found[1] < found[2]

@@ -20,7 +20,7 @@ from ssldiff_jax.autoencoder import autoencoder, conv, discriminator, light, vq
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import rng
 from ssldiff_jax.diffusion import loss as loss_lib
-from ssldiff_jax.diffusion import schedule
+from ssldiff_jax.diffusion import process, schedule
 from ssldiff_jax.encoders import augment, dino, infonce, vit
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer, parallel
@@ -58,8 +58,9 @@ def denoising():
     return loss_lib.DenoisingTask(
         TinyDenoiser(),
         autoencoder.LatentScaling((1.0, 2.0), (0.0, 0.5)),
-        schedule.Schedule("cosine", 1000, 0.0015, 0.0195),
-        loss_lib.LossConfig("v", 0.5, 5.0),
+        process.Process(schedule.Schedule("cosine", 1000, 0.0015, 0.0195), "v"),
+        cond_drop_rate=0.5,
+        min_snr_gamma=5.0,
     )
 
 

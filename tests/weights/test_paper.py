@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ssldiff_jax.autoencoder import autoencoder, conv
-from ssldiff_jax.diffusion import conditioning, guidance, schedule, solvers
+from ssldiff_jax.diffusion import conditioning, guidance, process, schedule, solvers
 from ssldiff_jax.sampler import conditions, decode, field, sampler, windows
 from ssldiff_jax.weights import published
 from ssldiff_jax.weights.tables import latent_diffusion
@@ -83,8 +83,7 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser, monkeypatc
     )
     guided = functools.partial(
         guidance.GuidedX0,
-        schedule=SCHEDULE,
-        prediction="eps",
+        process=process.Process(SCHEDULE, "eps"),
         config=guidance.GuidanceConfig(scale=4.0),
         time_offset=config.time_offset,
     )

@@ -6,7 +6,7 @@ import pathlib
 from typing import Literal
 
 from ssldiff_jax.core import schema
-from ssldiff_jax.diffusion import guidance, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, schedule, solvers
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.prior import conditions, network
@@ -162,7 +162,12 @@ class PriorSection:
             )
         self.solver.require_within(self.schedule)
 
+    @property
+    def process(self) -> process.Process:
+        """Its schedule and what it predicts."""
+        return process.Process(self.schedule, self.loss.prediction)
+
     def task(self, spec: conditions.ConditionSpec) -> prior_loss.PriorTask:
         """What is trained."""
         model = network.GridDenoiser(self.network, spec)
-        return prior_loss.PriorTask(model, self.schedule, self.loss, self.drop)
+        return prior_loss.PriorTask(model, self.process, self.drop, self.loss.min_snr_gamma)

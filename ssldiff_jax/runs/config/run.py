@@ -8,7 +8,7 @@ from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import names, schema
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import source
-from ssldiff_jax.diffusion import cells, conditioning, guidance, schedule, solvers, unet
+from ssldiff_jax.diffusion import cells, conditioning, guidance, process, schedule, solvers, unet
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.runs.config import evaluate as evaluate_config
@@ -94,6 +94,11 @@ class DenoiserSection:
 
     def __post_init__(self):
         _require_weights(self.weights, self.train)
+
+    @property
+    def process(self) -> process.Process:
+        """Its schedule and what it predicts."""
+        return process.Process(self.schedule, self.loss.prediction)
 
     def model(self, embedding_dim: int, num_cells: int = 1) -> conditioning.DenoiserConfig:
         """Sizes of the network for embeddings of a given dimension."""

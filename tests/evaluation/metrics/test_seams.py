@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage import data
 
-from ssldiff_jax.diffusion import guidance, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, schedule, solvers
 from ssldiff_jax.evaluation.metrics import means, seams
 from ssldiff_jax.sampler import field, sampler, windows
 
@@ -140,7 +140,7 @@ def test_lines_are_where_an_image_has_its_seams(mode, max_offset):
     plan = windows.plan_windows(config, (20, 24), window, 4, seed=1)
     table = solvers.solver_table(solvers.SolverConfig("dpmpp_2m", 4), levels)
     colour = lambda params, x, t, condition: jnp.zeros_like(x) + condition[:, None, None]
-    guided = lambda denoise: guidance.GuidedX0(denoise, levels, "x0")
+    guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(levels, "x0"))
     draws = sampler.GridSampler(colour, guided, table, 20, field.CanvasConfig(1))
     of_place = lambda corners: corners @ np.float32([[0.01], [0.037]])
     canvas = draws(np.float32(1), plan, of_place, jax.random.key(0))

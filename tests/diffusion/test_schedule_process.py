@@ -1,0 +1,131 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+from ssldiff_jax.diffusion import process, schedule
+
+GOLDEN = pathlib.Path(
+    os.environ.get("SSLDIFF_GOLDEN", pathlib.Path(__file__).parents[1] / "golden")
+)
+LINEAR, COSINE = schedule.Schedule("scaled_linear"), schedule.Schedule("cosine")
+
+
+def test_scaled_linear_is_the_published_schedule():
+    golden = load_file(GOLDEN / "lrdm_schedule.safetensors")
+    bar = golden["output.alphas_cumprod"]
+    np.testing.assert_allclose(LINEAR.alpha_bar, bar, rtol=1e-12)
+    root = golden["output.buffer_sqrt_alphas_cumprod_fp32"]
+    alpha, sigma = LINEAR.at(np.arange(1000), ndim=1)
+    np.testing.assert_allclose(alpha, root, rtol=1e-6)
+    root = golden["output.buffer_sqrt_one_minus_alphas_cumprod_fp32"]
+    np.testing.assert_allclose(sigma, root, rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [LINEAR, COSINE, schedule.Schedule("cosine", 50)])
+def test_variance_is_preserved_and_noise_grows(noise):
+    np.testing.assert_allclose(noise.alphas**2 + noise.sigmas**2, 1, rtol=1e-12)
+    assert np.all(np.diff(noise.alphas) < 0)
+    assert np.all(np.diff(noise.sigmas) >= 0)
+    assert noise.alphas[0] > 0.99 or noise.num_timesteps < 1000
+    assert noise.alphas.shape == (noise.num_timesteps,)
+
+
+def test_cosine_follows_its_formula_and_ends_near_nothing():
+    place = (np.arange(1, 1001) / 1000 + 0.008) / 1.008
+    formula = np.cos(place * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(COSINE.alpha_bar[:990], formula[:990], rtol=1e-9)
+    assert 0 < COSINE.alphas[-1] < 1e-3
+
+
+def test_at_broadcasts_over_images():
+    alpha, sigma = LINEAR.at(np.array([0, 999]))
+    assert alpha.shape == sigma.shape == (2, 1, 1, 1)
+    np.testing.assert_allclose(alpha.ravel(), LINEAR.alphas[[0, 999]], rtol=1e-6)
+    np.testing.assert_allclose(sigma.ravel(), LINEAR.sigmas[[0, 999]], rtol=1e-6)
+
+
+PREDICTIONS = ["eps", "x0", "v"]
+
+
+def noised(noise, t, seed):
+    """x0, eps and x_t of two examples at t, and the rounding errors to expect of an x0 and an
+    eps."""
+    x0, eps = np.random.default_rng(seed).normal(size=(2, 2, 3, 4)).astype(np.float32)
+    x_t = process.Process(noise, "eps").add_noise(x0, eps, np.array([t, t]))
+    return x0, eps, x_t, 2e-6 / noise.alphas[t], 2e-6 / noise.sigmas[t]
+
+
+@pytest.mark.parametrize("shape", [(2, 5), (2, 3, 4), (2, 3, 4, 5)])
+def test_noise_is_added_to_every_example_at_its_own_timestep(shape):
+    x0, eps = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    t = np.array([30, 700])
+    x_t = process.Process(COSINE, "v").add_noise(x0, eps, t)
+    for i in range(2):
+        expected = COSINE.alphas[t[i]] * x0[i] + COSINE.sigmas[t[i]] * eps[i]
+        np.testing.assert_allclose(x_t[i], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_targets_are_their_closed_forms(name):
+    x0, eps, x_t, *_ = noised(LINEAR, 300, 0)
+    t, alpha, sigma = np.array([300, 300]), LINEAR.alphas[300], LINEAR.sigmas[300]
+    of = process.Process(LINEAR, name)
+    target = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[name]
+    np.testing.assert_allclose(of.target(x0, eps, t), target, atol=1e-6)
+    given = {"eps": (x_t - sigma * x0) / alpha, "x0": x0, "v": alpha * x_t - sigma * x0}[name]
+    np.testing.assert_allclose(of.to_x0(x0, x_t, t), given, rtol=1e-5, atol=1e-5)
+    given = {"eps": eps, "x0": (x_t - alpha * eps) / sigma, "v": sigma * x_t + alpha * eps}[name]
+    np.testing.assert_allclose(of.to_eps(eps, x_t, t), given, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    name=st.sampled_from(PREDICTIONS),
+    noise=st.sampled_from([LINEAR, COSINE]),
+    t=st.integers(0, 990),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_targets_imply_what_they_were_made_of(name, noise, t, seed):
+    x0, eps, x_t, x0_atol, eps_atol = noised(noise, t, seed)
+    of, t = process.Process(noise, name), np.array([t, t])
+    target = of.target(x0, eps, t)
+    np.testing.assert_allclose(of.to_x0(target, x_t, t), x0, atol=x0_atol)
+    np.testing.assert_allclose(of.to_eps(target, x_t, t), eps, atol=eps_atol)
+
+
+@given(
+    here=st.sampled_from(PREDICTIONS),
+    there=st.sampled_from(PREDICTIONS),
+    t=st.integers(0, 999),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_prediction_converts_to_any_other_and_back(here, there, t, seed):
+    """Also where it is no target: x0_hat and eps_hat always explain x_t."""
+    _, prediction_hat, x_t, x0_atol, eps_atol = noised(LINEAR, t, seed)
+    here, there = (process.Process(LINEAR, name) for name in (here, there))
+    t = np.array([t, t])
+    x0, eps = here.to_x0(prediction_hat, x_t, t), here.to_eps(prediction_hat, x_t, t)
+    np.testing.assert_allclose(here.add_noise(x0, eps, t), x_t, atol=1e-5)
+    other = there.target(x0, eps, t)
+    size = 1 + np.abs(x0).max() + np.abs(eps).max()
+    np.testing.assert_allclose(there.to_x0(other, x_t, t), x0, atol=x0_atol * size)
+    np.testing.assert_allclose(there.to_eps(other, x_t, t), eps, atol=eps_atol * size)
+    np.testing.assert_allclose(here.target(x0, eps, t), prediction_hat, atol=1e-5)
+
+
+def test_v_is_a_rotation():
+    x0, eps, x_t, *_ = noised(COSINE, 400, 0)
+    v = process.Process(COSINE, "v").target(x0, eps, np.array([400, 400]))
+    np.testing.assert_allclose(x_t**2 + v**2, x0**2 + eps**2, rtol=1e-4)
+
+
+def test_snr_is_signal_over_noise():
+    t = np.array([0, 500, 999])
+    found = process.Process(LINEAR, "eps").snr(t)
+    np.testing.assert_allclose(found, LINEAR.alpha_bar[t] / (1 - LINEAR.alpha_bar[t]), rtol=1e-4)
