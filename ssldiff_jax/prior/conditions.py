@@ -182,7 +182,7 @@ class DropRates:
         chance = rng.per_example(key_kept, index, draw)
         parts = spec.unpack(condition)
         said = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
-        kept = _kept(jnp.stack(said, axis=1), chance[:, 1:], self.each)
+        kept = _kept(jnp.stack(said, axis=1), chance[:, 1:], self.kind)
         kept = {kind: kept[:, i] for i, kind in enumerate(kinds)}
         if self.text_noise and spec.text_phrases:
             noise = rng.per_example(
