@@ -92,10 +92,10 @@ def _mesh() -> ConfigDict:
 
 def _data() -> ConfigDict:
     c = ConfigDict()
-    # Slides: globs, files or folders, comma-separated, here or behind an address (gs://bucket/*.svs;
-    # pip install gcsfs); "demo" is a CC0 slide, "blue_marble" the Earth. Patches already cut:
-    # folder:PATH of images; a .npy file of pixels or of names of image files; tfds:NAME. "" asks
-    # for them.
+    # Slides: globs, files or folders, comma-separated, here or behind an address
+    # (gs://bucket/*.svs; pip install gcsfs); "demo" is a CC0 slide, "blue_marble" the Earth.
+    # Patches already cut: folder:PATH of images; a .npy file of pixels or of names of image files;
+    # tfds:NAME. "" asks for them.
     c.slides = ""
     # Where what became of every slide is kept; many runs can share it. "" is workdir/archive.
     c.archive = ""
@@ -643,7 +643,7 @@ def _bench() -> ConfigDict:
     c = ConfigDict()
     # Of network (one forward pass of the denoiser), weights (reading them), archive (slides to
     # records), input, images (large ones, drawn), training (steps, which take the memory of a
-    # training) and judgement (features of patches, distances with intervals).
+    # training) and evaluation (features of patches, distances with intervals).
     c.parts = ("network", "weights", "input", "images")
     # Whose steps part training measures, and with which batches; 0 is that of the config.
     c.train = ("denoiser",)

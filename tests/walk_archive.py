@@ -84,7 +84,7 @@ class Watched:
     def _read(self) -> None:
         for line in self._process.stderr:
             print(line, end="", flush=True)
-            if found := re.search(r"stage (\w+) (starts|goes on)", line):
+            if found := re.search(r"stage (\w+) (starts|resumes)", line):
                 self._end()
                 self.rows.append(Row(found[1]))
         self._end()

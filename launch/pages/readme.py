@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from launch.pages import archive_table, judgement_table, study_table, unseen_table
+from launch.pages import archive_table, evaluation_table, study_table, unseen_table
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import figures
 
@@ -39,7 +39,7 @@ _STUDIES = "ssldiff_jax/evaluation/downstream/README.md"
 BLOCKS = {
     "demo": Block(_CONFIGS, figures.of_run, figures.markdown),
     "archive": Block(_DATA, archive_table.collect, archive_table.markdown),
-    "judgement": Block(_EVALUATION, judgement_table.collect, judgement_table.markdown),
+    "evaluation": Block(_EVALUATION, evaluation_table.collect, evaluation_table.markdown),
     "unseen": Block(_EVALUATION, unseen_table.collect, unseen_table.markdown),
     **{
         f"study_{labels}": Block(

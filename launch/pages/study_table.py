@@ -1,4 +1,4 @@
-"""What the tool `study` found, as Markdown: the simplest classifier, and all that is sure."""
+"""Results of the tool `study` as Markdown: the simplest classifier, and every significant gain."""
 
 import pathlib
 from collections.abc import Mapping
@@ -31,7 +31,9 @@ def collect(workdir: pathlib.Path, labels: str) -> dict[str, Any] | None:
             line["gain"] = row["gain"]["auc"]
     return {
         "rows": list(found.values()),
-        "kept": {name: task["kept"] for name, task in results["tasks"].items()},
+        "class_agreement": {
+            name: task["class_agreement"] for name, task in results["tasks"].items()
+        },
         "seeds": results["rows"][0]["seeds"],
         "date": done["finished"][:10],
         "jax": done["versions"]["jax"],
@@ -53,8 +55,8 @@ def markdown(found: Mapping[str, Any]) -> str:
         for is_up in (True, False)
     )
     machine, count = found["machine"], len(found["rows"])
-    kept = [f"{value:.2f}" for value in found["kept"].values() if value is not None]
-    said = f" Of drawn patches {kept[0]} show the class of their real one." if kept else ""
+    kept = [f"{value:.2f}" for value in found["class_agreement"].values() if value is not None]
+    said = f" Class agreement of generated patches: {kept[0]}." if kept else ""
     return (
         f"{machine['cores']} cores of {machine['processor']}; {found['date']}, jax {found['jax']}; "
         f"{found['seeds']} seeds.\n{count} gains, {up} upwards and {down} downwards clear of zero; "

@@ -1,4 +1,4 @@
-"""A model on the data it was trained on, held out, and on other data, as Markdown."""
+"""Figures of a model on held-out data of its training set and on another data set, as Markdown."""
 
 import pathlib
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import figures
 
-_JUDGED = {
+_METRICS = {
     "Fréchet": ("frechet", ".2f"),
     "KID": ("kid", ".3f"),
-    "precision": ("fidelity.precision", ".2f"),
-    "recall": ("fidelity.recall", ".2f"),
+    "precision": ("precision_recall.precision", ".2f"),
+    "recall": ("precision_recall.recall", ".2f"),
 }
-"""Of patches drawn alone, by the judge."""
+"""Of single patches, by the judge."""
 
 
 def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -28,8 +28,8 @@ def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
     own = pathlib.Path(models).expanduser() / "evaluate" / "results.json"
     done = atomic.read_json(workdir / "evaluate" / "done.json")
     return {
-        "held out": _figures(atomic.read_json(own)),
-        "never seen": _figures(atomic.read_json(path)),
+        "held_out": _figures(atomic.read_json(own)),
+        "other_data": _figures(atomic.read_json(path)),
         "date": done["finished"][:10],
         "jax": done["versions"]["jax"],
         "machine": environment["machine"],
@@ -40,9 +40,9 @@ def _figures(results: Mapping[str, Any]) -> dict[str, Any]:
     judge = results["patches"]["judge"]
     names = ("cell_retrieval_top1", "num_cells")
     return {
-        "judge": {key: judge[key] for key in ("frechet", "kid", "fidelity")},
+        "judge": {key: judge[key] for key in ("frechet", "kid", "precision_recall")},
         "cells": {name: results[name] for name in names},
-        "cells by judge": {name: results["judge"][name] for name in names},
+        "cells_by_judge": {name: results["judge"][name] for name in names},
         "memorisation": {
             key: results["memorisation"].get(key) for key in ("fraction", "p_value", "interval")
         },
@@ -51,8 +51,8 @@ def _figures(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """A row for either data."""
-    titles = {"held out": "of the data of training", "never seen": "of other data"}
-    head = [*_JUDGED, "cells found (encoder / judge)", "nearer to training (by chance)"]
+    titles = {"held_out": "of the training data set", "other_data": "of another data set"}
+    head = [*_METRICS, "cell retrieval, top 1 (encoder / judge)", "memorised (p-value)"]
     lines = [f"| held-out patches | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for key, title in titles.items():
         lines.append(f"| {title} | {' | '.join(_cells(found[key]))} |")
@@ -60,16 +60,16 @@ def markdown(found: Mapping[str, Any]) -> str:
     cells = [found[key]["cells"]["num_cells"] for key in titles]
     return (
         f"{machine['cores']} cores of {machine['processor']}; {found['date']}, jax {found['jax']}. "
-        f"By the judge, 95 % intervals:\n{counts[0][0]} and {counts[1][0]} patches drawn alone, "
+        f"By the judge, 95 % intervals:\n{counts[0][0]} and {counts[1][0]} single patches, "
         f"{cells[0]} and {cells[1]} cells of large images.\n\n" + "\n".join(lines) + "\n"
     )
 
 
 def _cells(of: Mapping[str, Any]) -> list[str]:
     judged = [
-        format(figures.Shown(figures.at(of["judge"], key)), spec) for key, spec in _JUDGED.values()
+        format(figures.Shown(figures.at(of["judge"], key)), spec) for key, spec in _METRICS.values()
     ]
-    both = (of[key]["cell_retrieval_top1"] for key in ("cells", "cells by judge"))
+    both = (of[key]["cell_retrieval_top1"] for key in ("cells", "cells_by_judge"))
     copies = of["memorisation"]
     return [
         *judged,

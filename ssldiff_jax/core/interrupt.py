@@ -63,11 +63,11 @@ def _listen(signals: socket.socket) -> None:
         if number[0] != signal.SIGINT:
             continue
         if _CAME.is_set() or not _SAVES:
-            _say("ended by Ctrl-C; what was written stays, and the same command goes on")
+            _say("stopped by Ctrl-C: what was written is kept, and the same command resumes")
             # Not sys.exit: other threads compile or compute, and nobody waits for them.
             os._exit(STATUS)
         _CAME.set()
-        _say("Ctrl-C: saving, then the end; once more ends at once")
+        _say("Ctrl-C: saving, then stopping; Ctrl-C again stops at once")
         _SAVES[-1]()
 
 

@@ -19,6 +19,6 @@ def require(key: str, name: str) -> None:
     """Raises ConfigError for a name that cannot be a folder's; "" is none."""
     if name and not re.fullmatch(r"\w[\w.-]*", name):
         raise schema.ConfigError(
-            f"config.{key} must be letters, digits, '_', '-' and '.', the first none of the last "
-            f"two, got {name!r}"
+            f"config.{key} must be letters, digits, '_', '-' and '.', and begin with none of the "
+            f"last two, got {name!r}"
         )

@@ -146,7 +146,9 @@ def new_entry(
         with contextlib.suppress(OSError):
             os.rename(temporary, folder)
         if not (folder / "entry.json").exists():
-            raise OSError(f"cannot write {folder}: its finished neighbour could not be moved there")
+            raise OSError(
+                f"cannot write {folder}: the finished temporary folder could not be renamed to it"
+            )
     finally:
         writer.abandon()
         shutil.rmtree(temporary, ignore_errors=True)

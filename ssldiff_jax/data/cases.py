@@ -64,7 +64,7 @@ class Cases:
 
     def __str__(self) -> str:
         count, others = len(set(map(self.of_name, self.names))), len(self._unmatched)
-        own = f"; {others} without one are cases of their own" if others else ""
+        own = f"; {others} without a match are a case each" if others else ""
         return (
             f"{count} cases, {len(self.held_out)} of them held out; {len(self.names) - others} of "
             f"{len(self.names)} names match data.holdout.case_regex{own}"

@@ -79,7 +79,7 @@ def _used(patches: patch_list.PatchList, side: int) -> _Used:
     waiting = 8 * _READ_TOGETHER
     looks = list(ahead.ahead(look, range(len(patches)), threads=_READ_TOGETHER, count=waiting))
     left_out = getattr(patches, "left_out", [])
-    reason = "expected a file that ends as patches do (.png, .jpg, .tif, .bmp …), got another"
+    reason = "expected an image file (.png, .jpg, .tif, .bmp …), got another suffix"
     numbers, first = [], {}
     skipped = [{"slide": name, "reason": reason} for name in left_out]
     for number, found in enumerate(looks):

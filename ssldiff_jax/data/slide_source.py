@@ -196,7 +196,7 @@ class Tiled:
                     entries[number] = outcome
                     continue
                 outcome = f"the same pixels as {first}, which is used"
-            reason = outcome or "its process ended without a word"
+            reason = outcome or "the process that read it died without an error message"
             quarantine.append({"slide": name, "reason": reason})
         return cls(found, entries, quarantine)
 

@@ -184,7 +184,7 @@ class Store:
             if not stored.exists():
                 raise ValueError(f"{path} names {shard.file}, which is missing")
             if (size := stored.stat().st_size) != shard.bytes:
-                raise ValueError(f"{path} promises {shard.bytes} bytes of {shard.file}, got {size}")
+                raise ValueError(f"{path} expects {shard.bytes} bytes of {shard.file}, got {size}")
         self._reader = shards_lib.ShardReader(
             [self._folder / shard.file for shard in self.shards], [s.count for s in self.shards]
         )

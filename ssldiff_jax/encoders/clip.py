@@ -248,8 +248,9 @@ class TextEncoder:
             numbers[row, : len(ids)] = ids
             if end_of(numbers[row : row + 1], self.config.end) != len(ids) - 1:
                 raise ValueError(
-                    f"{self._source} must end a text with the token that stands for it (end="
-                    f"{self.config.end}), and have it nowhere else, got {ids[-8:]} of {text!r:.80}"
+                    f"{self._source} must end every text with its end token "
+                    f"(end={self.config.end}), and use it nowhere else, got {ids[-8:]} of "
+                    f"{text!r:.80}"
                 )
         return numbers
 

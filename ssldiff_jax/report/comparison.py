@@ -29,7 +29,7 @@ class Figure:
 
 _EVALUATED = "evaluate/results.json"
 _of_generated = lambda ruler: ("seams", ruler, "generated", "value")
-_FIDELITY = ("patches", "judge", "fidelity")
+_FIDELITY = ("patches", "judge", "precision_recall")
 
 # By the encoder, and a second time by the judge.
 _FEATURES = (
@@ -52,19 +52,22 @@ _OTHERS = (
     Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
     Figure("seams at window borders", _EVALUATED, _of_generated("last_step"), "one"),
     Figure("seams at the worst offset", _EVALUATED, _of_generated("worst_phase"), "lower"),
-    Figure("seams at cell borders", _EVALUATED, _of_generated("cell_lines"), "one"),
+    Figure("seams at cell borders", _EVALUATED, _of_generated("cell_borders"), "one"),
     Figure("KID of single patches, by the judge", _EVALUATED, ("patches", "judge", "kid"), "lower"),
     Figure(
         "precision of single patches, by the judge", _EVALUATED, (*_FIDELITY, "precision"), "higher"
     ),
     Figure("recall of single patches, by the judge", _EVALUATED, (*_FIDELITY, "recall"), "higher"),
     Figure(
-        "Fréchet distance of crops, by the judge", _EVALUATED, ("large", "judge", "crops"), "lower"
+        "Fréchet distance of crops, by the judge",
+        _EVALUATED,
+        ("large_image_frechet", "judge", "crops"),
+        "lower",
     ),
     Figure(
         "Fréchet distance of whole images, by the judge",
         _EVALUATED,
-        ("large", "judge", "whole"),
+        ("large_image_frechet", "judge", "whole"),
         "lower",
     ),
     Figure("share of possible copies", _EVALUATED, ("memorisation", "fraction"), "lower"),

@@ -1,7 +1,7 @@
 """Classes of generated patches against those of the real patches they come from, as a table.
 
 `evaluate/confusion.json`, optional: `{"labels": ["stroma", …], "counts": [[30, 2], [1, 27]],
-"accuracy": 0.95, "of_real": {"accuracy": 0.97}}`; the last is the ceiling. A row of `counts` is
+"accuracy": 0.95, "real": {"accuracy": 0.97}}`; the last is the ceiling. A row of `counts` is
 the class of the real patch, a column that of the generated one.
 """
 
@@ -19,7 +19,7 @@ def part(workdir: pathlib.Path) -> str:
     if not path.exists():
         return ""
     found = atomic.read_json(path)
-    ceiling = found.get("of_real", {}).get("accuracy")
+    ceiling = found.get("real", {}).get("accuracy")
     return table(found["labels"], found["counts"], found.get("accuracy"), ceiling)
 
 

@@ -14,24 +14,24 @@ _FIGURES = {
     "frechet_of_grids": "Fréchet distance of grids",
     "precision": "precision",
     "recall": "recall",
-    "neighbours": "correlation of neighbouring cells, divided by that of real grids",
-    "nearest": "distance to the nearest training grid, divided by that of held-out grids",
+    "neighbour_correlation": "correlation of neighbouring cells, divided by that of real grids",
+    "nearest_distance": "distance to the nearest training grid, divided by that of held-out grids",
     "agreement": "correlation with the labels",
 }
 _WAYS = {
     "prior": "prior",
-    "prior, told what is another's": "prior, conditioned on another grid’s labels",
-    "prior, told in words alone": "prior, conditioned on text alone",
-    "cells apart": "baseline: training cells in random order",
+    "prior, conditions shuffled": "prior, conditioned on another grid’s labels",
+    "prior, conditioned on text alone": "prior, conditioned on text alone",
+    "independent cells": "baseline: training cells in random order",
     "nearest training grid": "baseline: training grid with the nearest labels",
     "real": "real held-out grids",
 }
 _CONDITIONS = {
-    "everything": "generated from all conditions",
-    "everything, asked of another": "chance: against the labels of another image",
-    "judge on real pixels": "ceiling: real images",
-    "labels alone": "generated from labels alone",
-    "text alone": "generated from text alone",
+    "all_conditions": "generated from all conditions",
+    "shuffled_conditions": "chance: against the labels of another image",
+    "real_pixels": "ceiling: real images",
+    "labels_alone": "generated from labels alone",
+    "text_alone": "generated from text alone",
 }
 """Names of rows in results, in words."""
 _QUADRANTS = {
@@ -50,7 +50,7 @@ def images(workdir: pathlib.Path, folder: pathlib.Path, mpp: float | None) -> st
     if not (results.exists() and _prior(workdir).exists()):
         return ""
     figures = []
-    for i, asked in enumerate(metrics.read(results)["asked"]):
+    for i, asked in enumerate(metrics.read(results)["conditions"]):
         source = workdir / "imagine" / f"image_{i}.png"
         picture = pictures.copy(source, folder / f"imagined_{i}.png")
         size = units.size(*pictures.png_size(source), mpp)
@@ -122,7 +122,7 @@ def _agreement(found: Mapping[str, Mapping[str, Any]]) -> str:
     """One row a way of conditioning, the ceiling and chance among them."""
     rows = {_CONDITIONS.get(name, name): row for name, row in found.items()}
     table = _table("images", {name: name for name in next(iter(found.values()))}, rows)
-    goal = next(row.goal for row in goals.ROWS if "agreement.everything" in row.judge)
+    goal = next(row.goal for row in goals.ROWS if "agreement.all_conditions" in row.judge)
     hint = (
         "Correlation between the share of a class in the labels and its share in the image, over "
         "quadrants of images. A classifier of pixels, trained on real images, finds the classes. "

@@ -127,8 +127,8 @@ def _pixels(m: Mapping[str, Any]) -> list[Card]:
             "Ceiling of all generated images: none is sharper than what the autoencoder decodes.",
         )
     ]
-    if m["rings"]:
-        border = m["rings"]["border"]
+    if m["patch_borders"]:
+        border = m["patch_borders"]["border"]
         cards.append(Card(
             "Brightness at the border of single patches",
             [("grey levels", border["generated"]["value"])],
@@ -171,8 +171,8 @@ _RULERS = {
     "worst_phase": ("Seams at the worst offset",
                     "the lattice of lines, of all offsets, where they are largest",
                     "seams.worst_phase.generated.value"),
-    "cell_lines": ("Seams at cell borders", "the borders of cells",
-                   "seams.cell_lines.generated.value"),
+    "cell_borders": ("Seams at cell borders", "the borders of cells",
+                   "seams.cell_borders.generated.value"),
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ _FEATURES = (
     "fd_floor_uncorrected",
     "num_cells",
 )
-_PIXELS = ("layout_correlation", "seams", "rings")
+_PIXELS = ("layout_correlation", "seams", "patch_borders")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
 _VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked", "num_tested")
 """Of encoders too, None of those that were trained before they were measured."""
@@ -24,7 +24,7 @@ _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "s
              "verify", "compile", "bench")  # fmt: skip
 """An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
-_JUDGED = ("patches", "large", "confusion")
+_JUDGED = ("patches", "large_image_frechet", "confusion")
 
 
 def require(path: pathlib.Path) -> pathlib.Path:
@@ -98,8 +98,8 @@ def _pick(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     missing = [name for name in names if name not in values]
     if missing:
         raise ValueError(
-            f"the report expected figures {', '.join(missing)}, got those of an earlier form; "
-            "--config.force with the stage that makes them, such as evaluate, makes them anew"
+            f"the report expected figures {', '.join(missing)}, got those of an earlier version; "
+            "--config.force=STAGE, such as evaluate, computes them again"
         )
     return {name: values[name] for name in names}
 

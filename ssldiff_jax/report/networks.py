@@ -1,10 +1,10 @@
 """Generated patches and large images against real ones, by every feature network, as a table.
 
 Keys of `evaluate/results.json`, each optional: `patches`, by network `{"extraction": …, "frechet":
-estimate, "frechet_real_against_real": estimate, "fidelity": {"precision": …}, "kid": estimate,
-"cases": 9}`, and `large`, by network `{"crops": estimate, "whole": estimate}`. An estimate has
-`low`, `high` and `corrected` or `value`; where these are None, `interval` says why. A number alone
-will do.
+estimate, "frechet_of_real_halves": estimate, "precision_recall": {"precision": …}, "kid": estimate,
+"cases": 9}`, and `large_image_frechet`, by network `{"crops": estimate, "whole": estimate}`. An
+estimate has `low`, `high` and `corrected` or `value`; where these are None, `interval` says why. A
+number alone will do.
 """
 
 import html
@@ -18,16 +18,16 @@ _ROWS = {
     "Fréchet distance of single patches": ("patches", "frechet"),
     "floor: one half of the real patches against the other": (
         "patches",
-        "frechet_real_against_real",
+        "frechet_of_real_halves",
     ),
     "KID of single patches": ("patches", "kid"),
-    "precision of single patches": ("patches", "fidelity", "precision"),
-    "recall of single patches": ("patches", "fidelity", "recall"),
-    "density of single patches": ("patches", "fidelity", "density"),
-    "coverage of single patches": ("patches", "fidelity", "coverage"),
-    "Fréchet distance of crops of large images": ("large", "crops"),
-    "floor: real crops at the same places": ("large", "crops_real_moved"),
-    "Fréchet distance of whole large images": ("large", "whole"),
+    "precision of single patches": ("patches", "precision_recall", "precision"),
+    "recall of single patches": ("patches", "precision_recall", "recall"),
+    "density of single patches": ("patches", "precision_recall", "density"),
+    "coverage of single patches": ("patches", "precision_recall", "coverage"),
+    "Fréchet distance of crops of large images": ("large_image_frechet", "crops"),
+    "floor: real crops at the same places": ("large_image_frechet", "crops_real_shifted"),
+    "Fréchet distance of whole large images": ("large_image_frechet", "whole"),
 }
 _HINT = (
     "Generated patches and large images against held-out real ones, by networks that turn an image "
@@ -41,7 +41,9 @@ _HINT = (
 
 def part(metrics: Mapping[str, Any]) -> str:
     """A row for every figure, a column for every network; empty without either key."""
-    names = list(dict.fromkeys(n for key in ("patches", "large") for n in metrics[key] or {}))
+    names = list(
+        dict.fromkeys(n for key in ("patches", "large_image_frechet") for n in metrics[key] or {})
+    )
     if not names:
         return ""
     rows = []
@@ -78,5 +80,5 @@ def _estimate(value: Any) -> str:
     if not isinstance(value, Mapping):
         return charts.number(value)
     said = figures.said_estimate(value, charts.number, "<small>{} … {}</small>")
-    parted = f" <small>{html.escape(value['parted'])}</small>" if "parted" in value else ""
+    parted = f" <small>{html.escape(value['split_by'])}</small>" if "split_by" in value else ""
     return f"{said}{parted}"

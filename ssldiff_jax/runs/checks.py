@@ -202,7 +202,7 @@ def _asked(plan: Plan) -> Iterator[str]:
         return
     if not plan.context.config.generate.size or plan.context.config.generate.reference:
         yield (
-            "what is asked for must come with config.generate.size=(height,width) and no "
+            "config.generate.prior must come with config.generate.size=(height,width) and no "
             f"generate.reference, got size={plan.context.config.generate.size} and "
             f"reference={plan.context.config.generate.reference!r}"
         )
@@ -245,8 +245,8 @@ def _disk(plan: Plan) -> Iterator[str]:
     free = shutil.disk_usage(there).free
     if wanted > free:
         yield (
-            f"--workdir={context.workdir} must have room for {wanted / 1e9:.1f} GB of checkpoints, "
-            f"latents and embeddings at the least, got {free / 1e9:.1f} GB free"
+            f"--workdir={context.workdir} must have room for {wanted / 1e9:.1f} GB of "
+            f"checkpoints, latents and embeddings, got {free / 1e9:.1f} GB free"
         )
 
 

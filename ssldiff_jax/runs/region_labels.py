@@ -133,11 +133,11 @@ class RegionLabels:
         missing = sorted(cases - set(known))
         if len(missing) == len(cases):
             raise case_tables.TableError(
-                f"config.prior.conditions.{name} must know cases of the slides, got none of "
-                f"{len(cases)}, such as {missing[0]!r}; it has {next(iter(known))!r}"
+                f"config.prior.conditions.{name} must have rows for cases of the slides, got none "
+                f"of {len(cases)}, such as {missing[0]!r}; it has {next(iter(known))!r}"
             )
         if missing:
-            _LOG.warning("%s: the file lacks %d of %d cases, first %s: nothing is said of them",
+            _LOG.warning("%s: the file lacks %d of %d cases, first %s: these have no such labels",
                          name, len(missing), len(cases), missing[0])  # fmt: skip
 
     def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> measures.ClassMap:

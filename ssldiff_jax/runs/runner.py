@@ -49,8 +49,8 @@ def check(
     borrowed = [name for name in chosen if context.borrows(name)]
     if context.of_models is not context and borrowed:
         raise stage_lib.WorkdirError(
-            f"config.stages must be of what is done with the models of {context.models}, got "
-            f"{','.join(borrowed)}, which make them"
+            f"config.stages must be stages that use the models of {context.models}, got "
+            f"{','.join(borrowed)}, which would train them"
         )
     anew.recover(table, context)
     for name in chosen:
@@ -179,7 +179,7 @@ def _tell(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
     """Let a stage say what it would do, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         _work(table[name], name, context.at(name, pathlib.Path(folder)))
-    _LOG.info("stage %s only told what it would do; nothing is written", name)
+    _LOG.info("stage %s was a dry run; nothing is written", name)
 
 
 def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -> None:
@@ -187,11 +187,11 @@ def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -
     changed = record.is_other(table, name, working)
     if changed:
         what = "; ".join(provenance.changes(table, name, working)[:4]) or changed
-        _LOG.warning("what was begun in %s gives way (%s)", working.folder(name), what)
-    hosts.barrier(f"{name} was looked at beside its place")
+        _LOG.warning("unfinished work in %s is replaced (%s)", working.folder(name), what)
+    hosts.barrier(f"checked the new folder of {name}")
     if changed and hosts.is_first():
         anew.clear(name, working)
-    hosts.barrier(f"{name} may begin beside its place")
+    hosts.barrier(f"cleared the new folder of {name}")
 
 
 def _make(
@@ -221,7 +221,8 @@ def _make(
     except stage_lib.FoundError as found:
         keep(found.facts)
         raise
-    hosts.barrier(f"{name} was worked on")  # a folder moves when no host writes into it
+    # A folder moves only when no host writes into it.
+    hosts.barrier(f"all hosts finished the work of {name}")
     keep(facts)
     hosts.barrier(f"{name} is done")
 
@@ -237,8 +238,8 @@ def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> Non
     """Note what a stage depends on, unless it was begun before."""
     folder = context.folder(name)
     was_begun = (folder / "stage.json").exists()
-    hosts.barrier(f"{name} was looked at")
-    _LOG.info("stage %s %s", name, "goes on" if was_begun else "starts")
+    hosts.barrier(f"checked the folder of {name}")
+    _LOG.info("stage %s %s", name, "resumes" if was_begun else "starts")
     if was_begun:
         return
     if not anew.is_beside(folder):
@@ -246,7 +247,7 @@ def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> Non
     if hosts.is_first():
         anew.note_bucket(name, context)
         record.begin(table, name, context)
-    hosts.barrier(f"{name} is begun")
+    hosts.barrier(f"wrote the record of {name}")
 
 
 def _require_no_checkpoints(name: str, context: stage_lib.Context) -> None:

@@ -74,7 +74,7 @@ class Context:
         if config.models:
             raise WorkdirError(
                 f"config.models must name the run that made the models, {config.models}, got "
-                f"{self.models}, which takes them from there"
+                f"{self.models}, which itself takes them from there"
             )
         wanted, found = config.data.patch_mpp, self.config.data.patch_mpp
         if found != wanted:

@@ -30,7 +30,8 @@ def agreeing(
         else:
             full = "{} × {} px".format(*backend.level_shapes[0])
             told.once(
-                f"{path}: a page of {shape[0]} × {shape[1]} px is no level of {full} and left out"
+                f"{path}: a page of {shape[0]} × {shape[1]} px is not a level of {full} and is "
+                "left out"
             )
     return kept
 

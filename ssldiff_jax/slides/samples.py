@@ -120,7 +120,7 @@ def _bands(
             "--config.data.reading.bands=(<numbers of three, or one>)"
         )
     if file.count > 3:
-        told.once(f"{path}: bands 1, 2 and 3 of {file.count} are taken for red, green and blue")
+        told.once(f"{path}: bands 1, 2 and 3 of {file.count} are used as red, green and blue")
     return [1, 2, 3] if file.count >= 3 else [1]
 
 
@@ -135,7 +135,7 @@ def named_bands(path: pathlib.Path, file: rasterio.DatasetReader) -> list[int]:
     if found and others and found != others:
         told.once(
             f"{path}: bands {found} are described as red, green and blue, and marked as bands "
-            f"{others}: the description is taken"
+            f"{others}: the description is used"
         )
     if not (found or others):
         _require_order(path, described)

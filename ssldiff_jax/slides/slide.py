@@ -99,7 +99,7 @@ def _native_mpp(path: pathlib.Path, size: PixelSize, otherwise_mpp: float | None
         return size.mpp
     if otherwise_mpp is None or size.wrong:
         raise SlideError(f"{size.problem} in {path}: pass --config.data.mpp=<microns per pixel>")
-    _LOG.warning("%s in %s: taken for one of %g", size.absent, path, otherwise_mpp)
+    _LOG.warning("%s in %s: using %g microns per pixel", size.absent, path, otherwise_mpp)
     return otherwise_mpp
 
 

@@ -140,7 +140,7 @@ def _readable(path: pathlib.Path, file: tifffile.TiffFile) -> list[tifffile.Tiff
     except Exception:
         if not found:
             raise
-    told.once(f"{path}: what follows page {len(found) - 1} is no page and left out")
+    told.once(f"{path}: the data after page {len(found) - 1} is not a page and is left out")
     return found
 
 

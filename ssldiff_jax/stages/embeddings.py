@@ -103,9 +103,9 @@ def _imported(context: stage.Context) -> dict[str, Any]:
     found = context.config.embeddings.fingerprint()
     if checked["embeddings"] != found:
         raise features.WeightsError(
-            f"{context.config.embeddings.source} changed after its rows were held against the "
-            f"patches: expected {checked['embeddings']}, got {found}; --config.force=patches does "
-            "it anew"
+            f"{context.config.embeddings.source} changed after its rows were compared with the "
+            f"patches: expected {checked['embeddings']}, got {found}; --config.force=patches "
+            "compares them again"
         )
     for i, reference in enumerate(atomic.read_json(context.folder("patches") / "regions.json")):
         px = context.config.data.crops.patch_px

@@ -81,8 +81,8 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
     if found.collapse:
         _LOG.warning("%s: %s", name, found.collapse)
     elif by_view <= _BY_CHANCE / len(centre):
-        _LOG.warning("%s: %.3g of %d patches are found by a view of them, as many as by chance: "
-                     "embeddings tell nothing", name, by_view, len(centre))  # fmt: skip
+        _LOG.warning("%s: augmented views retrieve %.3g of %d patches, no more than by chance: "
+                     "the embeddings are uninformative", name, by_view, len(centre))  # fmt: skip
     return {
         "dim": int(centre.shape[1]),
         "hash": artifacts.encoder_digest(model),

@@ -159,8 +159,8 @@ class _Work:
         left_out = self.made.left_out()
         if left_out:
             _LOG.warning(
-                "%d of %d grids of %s are left out: no records lie side by side where they were "
-                "looked for", left_out, len(self.table), self.split,
+                "%d of %d grids of %s are left out: no adjacent records were found for them",
+                left_out, len(self.table), self.split,
             )  # fmt: skip
         paths = [self.captions(number) for number in range(self.made.num_shards)]
         if paths[0].exists():  # else they were put together before
@@ -176,7 +176,7 @@ def _whitening(work: _Work) -> whitening.Whitening:
     path = work.context.folder("grids") / "whitening.npz"
     if not hosts.broadcast_first(path.exists()):
         shard_writing.each_shard(work.raw, "grids to measure", work.write_raw)
-        hosts.on_first_host("measuring what makes grids white", lambda: _measure(work, path))
+        hosts.on_first_host("measuring the whitening of grids", lambda: _measure(work, path))
     return whitening.Whitening.load(path)
 
 

@@ -37,7 +37,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     said = atomic.read_json(context.folder("grids") / "captions_test.json")[:count]
     spec = model.prior.spec
     asked = [_told(spec, row, text) for row, text in zip(condition[:_SHOWN], said, strict=False)]
-    results: dict[str, Any] = {"asked": asked}
+    results: dict[str, Any] = {"conditions": asked}
     drawn = _images(model, condition, count, config.seed)
     for i, image in enumerate(drawn[:_SHOWN]):
         pyramid.write_png(folder / f"image_{i}.png", image)
@@ -85,16 +85,16 @@ def _judge(
     shown = show(drawn)
     order = np.random.default_rng(0).permutation(len(condition))
     results = {
-        "judge on real pixels": _correlations(names, *real),
-        "everything": _correlations(names, asked, shown),
-        "everything, asked of another": _correlations(names, asked[order], shown),
+        "real_pixels": _correlations(names, *real),
+        "all_conditions": _correlations(names, asked, shown),
+        "shuffled_conditions": _correlations(names, asked[order], shown),
     }
     for kind in ("labels", "text") if spec.text_phrases else ():
         images = _images(model, spec.keep_only(condition, kind), len(condition), seed)
-        results[f"{kind} alone"] = _correlations(names, asked, show(images))
+        results[f"{kind}_alone"] = _correlations(names, asked, show(images))
     for name in results:
         values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
-        _LOG.info("asked and shown, %s: %s", name, values)
+        _LOG.info("correlation of requested and shown classes, %s: %s", name, values)
     return {"agreement": results}
 
 

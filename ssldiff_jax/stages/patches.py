@@ -77,9 +77,9 @@ def _of_slides(
             "comparing embeddings with pixels", lambda: _agreement(tasks, section)
         )
     mine = [t for t in tasks if not isinstance(t.outcome(), archive.Entry)]
-    hosts.barrier("slides were looked at")
+    hosts.barrier("checked which slides are done")
     mine = mine[jax.process_index() :: jax.process_count()]
-    _LOG.info("%d of %d slides are to be tiled here", len(mine), len(tasks))
+    _LOG.info("%d of %d slides are left for this host to tile", len(mine), len(tasks))
     progress = logs.Progress("slides", len(mine))
     for _ in engine.for_each(
         tiling.tile, mine, context.config.data.engine,
@@ -89,7 +89,7 @@ def _of_slides(
     progress.close()
     hosts.barrier("slides are tiled")
     return hosts.on_first_host(
-        "putting slides together", lambda: _assemble(context, tasks, agreement)
+        "assembling the records of all slides", lambda: _assemble(context, tasks, agreement)
     )
 
 
@@ -119,8 +119,8 @@ def _assemble(
         pyramid.write_png(folder / f"overview_{number}.png", overview)
     empty = [entry.name for entry in found.entries.values() if not entry.count]
     for name in empty:
-        _LOG.warning("no record of %s: no square of it is tissue", name)
-    return facts | {"agreement": agreement, "without_records": empty}
+        _LOG.warning("%s has no records: none of its squares has enough tissue", name)
+    return facts | {"alignment": agreement, "without_records": empty}
 
 
 def _readable(
@@ -156,7 +156,7 @@ def _of_list(context: stage.Context, patches: patch_list.PatchList) -> dict[str,
     facts = _publish(context, {0: entry}, source.references, source.names, source.skipped)
     cells = ([source.read(cell) for cell in r.cells] for r in source.references)
     _write_references(context, cells, source.references)
-    return facts | {"agreement": agreement and dataclasses.asdict(agreement)}
+    return facts | {"alignment": agreement and dataclasses.asdict(agreement)}
 
 
 def _list_entry(
@@ -201,7 +201,7 @@ def _publish(
         "quarantined": len(quarantine),
         "records": counts,
         "regions": len(references),
-        "agreement": None,
+        "alignment": None,
     }
 
 
@@ -285,14 +285,14 @@ def _check_splits(
     size = f"{regions.rows * px} × {regions.cols * px} px"
     if not references:
         raise schema.ConfigError(
-            f"config.data.regions wants {regions.count} held-out regions of {size}, got none: "
+            f"config.data.regions must find {regions.count} held-out regions of {size}, got none: "
             f"smaller ones may be found (config.data.regions has rows={regions.rows}, "
             f"cols={regions.cols}), or some where more is held out (config.data.holdout has "
             f"fraction={data.holdout.fraction:g})"
         )
     if len(references) < regions.count:
         _LOG.warning(
-            "%d of the %d held-out regions of %s that config.data.regions asks for were found, "
-            "none of which overlap: large images are drawn of these",
+            "%d of the %d held-out regions of %s of config.data.regions were found without "
+            "overlap: large images are generated for these alone",
             len(references), regions.count, size,
         )  # fmt: skip

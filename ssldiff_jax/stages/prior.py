@@ -50,7 +50,7 @@ def run(context: stage.Context) -> dict[str, Any]:
 def _said(figure: float | Mapping[str, Any] | None) -> str:
     """A number; of a distance that with its bias taken off, or what there is."""
     if figure is None:
-        return "of too few"
+        return "too few to measure"
     if isinstance(figure, float):
         return f"{figure:.3g}"
     if figure["uncorrected"] is None:
@@ -76,9 +76,13 @@ def _judge(
     words = spec.labels and spec.text_phrases
     ways = {
         "prior": draw(asked),
-        "prior, told what is another's": draw(asked[order]),
-        **({"prior, told in words alone": draw(spec.keep_only(asked, "text"))} if words else {}),
-        "cells apart": apart[generator.integers(len(apart), size=real.shape[:3])],
+        "prior, conditions shuffled": draw(asked[order]),
+        **(
+            {"prior, conditioned on text alone": draw(spec.keep_only(asked, "text"))}
+            if words
+            else {}
+        ),
+        "independent cells": apart[generator.integers(len(apart), size=real.shape[:3])],
         "nearest training grid": seen[_nearest(asked, told, spec)],
         "real": real,
     }

@@ -28,7 +28,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     ]
     if config.sample.dry_run:
         for planned in jobs:
-            _LOG.info("%s would be %s", planned.name, planned.cost(timed=True))
+            _LOG.info("dry run: %s would be %s", planned.name, planned.cost(timed=True))
         return None
     facts = [large.run() for large in jobs]
     for i, reference in enumerate(references):

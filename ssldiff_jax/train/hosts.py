@@ -91,7 +91,7 @@ def on_first_host(what: str, work: Callable[[], T]) -> T | None:
     if failure is not None:
         raise failure
     if failed:
-        raise ElsewhereError(f"{what} failed on host 0, where its error is told")
+        raise ElsewhereError(f"{what} failed on host 0: the log of host 0 has the error")
     return found
 
 
@@ -151,7 +151,7 @@ def stop_between(what: str) -> None:
     else:
         asked = interrupt.came()
     if asked:
-        raise StoppedError(f"stopped after stage {what}; the same command goes on")
+        raise StoppedError(f"stopped after stage {what}; the same command resumes")
 
 
 def require_shared(folder: pathlib.Path) -> None:

@@ -38,17 +38,17 @@ class TrainConfig:
         metadata=changes.onward("the end may move, never before the steps that were done")
     )
     batch_size: int = dataclasses.field(
-        metadata=changes.onward("the stream of examples goes on where the last batch ended")
+        metadata=changes.onward("the stream of examples continues after the last batch")
     )
     optimizer: optimizer_lib.OptimizerConfig
     compute: step_lib.ComputeConfig
-    log_every: int = dataclasses.field(metadata=changes.free("only written down"))
-    checkpoint_every: int = dataclasses.field(metadata=changes.free("only written down"))
+    log_every: int = dataclasses.field(metadata=changes.free("only logged"))
+    checkpoint_every: int = dataclasses.field(metadata=changes.free("only logged"))
     max_skipped: int = dataclasses.field(metadata=changes.free("stops a run, changes no update"))
     method: Literal["jit", "pmap"] = dataclasses.field(
         metadata=changes.free("the same sums on the same examples, in another order")
     )
-    profile_steps: int = dataclasses.field(default=0, metadata=changes.free("only written down"))
+    profile_steps: int = dataclasses.field(default=0, metadata=changes.free("only logged"))
 
     def __post_init__(self):
         least = {"num_steps": 0, "batch_size": 1, "log_every": 1, "checkpoint_every": 1}
@@ -129,7 +129,7 @@ def fit(
     if stopped or int(state.step) < config.num_steps:
         raise hosts.StoppedError(
             f"{run.name} was stopped at step {int(state.step)} of {config.num_steps} and saved; "
-            "the same command goes on"
+            "the same command resumes"
         )
     return hosts.to_host(state.ema_params)
 

@@ -76,7 +76,7 @@ def require_one_process(devices: Sequence[jax.Device], sizes: tuple[int, int, in
         row = along.reshape(-1, sizes[2])
         worst = row[(row != row[:, :1]).any(axis=1)][0].tolist()
         raise ValueError(
-            "devices along model must be of one process, which brings their batch, got "
+            "devices along model must be of one process, which loads their batch, got "
             f"model={sizes[2]} over processes {worst}"
         )
 

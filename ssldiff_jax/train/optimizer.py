@@ -38,7 +38,7 @@ class OptimizerConfig:
     )
     clip_norm: float = dataclasses.field(metadata=changes.onward("no state depends on it"))
     ema_decay: float = dataclasses.field(
-        metadata=changes.onward("the average so far is kept and weighted anew")
+        metadata=changes.onward("the average so far is kept, and weighted by the new decay")
     )
 
     def __post_init__(self):

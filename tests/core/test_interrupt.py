@@ -73,7 +73,7 @@ def test_what_saves_nothing_ends_at_once_in_one_line(way, processes):
     _, told = process.communicate()  # all of them hold its pipes open until they end
     assert process.returncode == interrupt.STATUS == 130
     (line,) = told.strip().splitlines()
-    assert line.startswith("ended by Ctrl-C")
+    assert line.startswith("stopped by Ctrl-C")
 
 
 def test_what_can_save_itself_does():
@@ -89,7 +89,7 @@ def test_a_second_one_ends_at_once():
     process = begin("save_for_ever")
     press(process)
     assert process.stderr.readline() == "\n"
-    assert "once more ends at once" in process.stderr.readline()
+    assert "Ctrl-C again stops at once" in process.stderr.readline()
     press(process)
     written, told = process.communicate()
     assert written == ""

@@ -107,7 +107,7 @@ def test_names_of_a_pattern_and_others_are_told_apart():
     names = ["TCGA-A1-0001-01.svs", "TCGA-A1-0001-02.svs", "TCGA-A1-0002.svs", "other.svs"]
     found = cohort(names)
     assert str(found).startswith("3 cases, 1 of them held out; 3 of 4 names match")
-    assert "1 without one are cases of their own" in str(found)
+    assert "1 without a match are a case each" in str(found)
 
 
 @pytest.mark.parametrize("names", [["TCGA-A1-0001-01.svs", "TCGA-A1-0001-02.svs"], ["a.svs"]])

@@ -108,7 +108,7 @@ def test_a_cut_shard_is_noticed(tmp_path):
     write(tmp_path)
     path = tmp_path / "00001.array_record"
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match=r"promises \d+ bytes of 00001.array_record, got \d+"):
+    with pytest.raises(ValueError, match=r"expects \d+ bytes of 00001.array_record, got \d+"):
         store.Store(tmp_path)
 
 

@@ -97,10 +97,10 @@ def test_layout_correlation():
     turned = images.layout_correlation(reference.swapaxes(0, 1), reference, 4)
     assert turned["transposed"] == pytest.approx(1)
     assert turned["identity"] < 0.7
-    assert same["turned"] < 0.7
+    assert same["rotated"] < 0.7
     for orientation in range(1, 8):
         moved = images.layout_correlation(crops.orient(reference, orientation), reference, 4)
-        assert moved["turned"] == pytest.approx(1)
+        assert moved["rotated"] == pytest.approx(1)
     inverted = images.layout_correlation(255 - reference, reference, 4)
     assert inverted["identity"] == pytest.approx(-1)
     # The mean colour is no layout.
@@ -113,14 +113,14 @@ def test_cells_of_one_colour_have_no_layout(rows):
     blank, seen = np.full((4 * rows, 4 * rows, 3), 240, np.uint8), mosaic(rows, rows, 4)
     for pair in ((blank, seen), (seen, blank), (blank, blank)):
         found = images.layout_correlation(*pair, 4)
-        assert found == {"identity": None, "turned": None, "transposed": None}
+        assert found == {"identity": None, "rotated": None, "transposed": None}
 
 
 def test_layout_correlation_of_an_oblong_has_no_transpose():
     found = images.layout_correlation(mosaic(2, 3, 4), mosaic(2, 3, 4), 4)
-    assert found.keys() == {"identity", "turned"}
+    assert found.keys() == {"identity", "rotated"}
     assert found["identity"] == pytest.approx(1)
-    assert found["turned"] < 0.9
+    assert found["rotated"] < 0.9
 
 
 def test_a_spectrum_tells_blur_from_noise():

@@ -52,11 +52,11 @@ def test_a_grid_in_store_is_that_of_its_pixels(workdir, generator):
 def test_the_prior_is_held_against_simpler_ways(workdir):
     results = atomic.read_json(workdir / "prior" / "results.json")
     assert set(results) == {
-        "prior", "prior, told what is another's", "cells apart", "nearest training grid", "real",
+        "prior", "prior, conditions shuffled", "independent cells", "nearest training grid", "real",
     }  # fmt: skip
     # What is taken from training is a copy, whatever was learnt.
-    assert results["nearest training grid"]["nearest"] < 1e-3
-    assert results["prior"]["nearest"] > 0.1
+    assert results["nearest training grid"]["nearest_distance"] < 1e-3
+    assert results["prior"]["nearest_distance"] > 0.1
     for figures in results.values():
         assert all(np.isfinite(value) for value in figures.values() if isinstance(value, float))
         for name in ("frechet_of_cells", "frechet_of_grids"):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from launch.pages import archive_table, judgement_table, readme, study_table, unseen_table
+from launch.pages import archive_table, evaluation_table, readme, study_table, unseen_table
 from ssldiff_jax.report import figures, goals, metrics
 from tests.report import test_report
 
@@ -45,7 +45,11 @@ def test_values_become_text_with_goals(workdir):
     kid = {"corrected": 0.041, "low": 0.035, "high": 0.05, "uncorrected": 0.05, "counts": [64, 64],
            "interval": "95%"}  # fmt: skip
     large = {"crops": kid, "whole": kid | {"low": -0.01}}
-    add(workdir, patches={"judge": {"kid": kid}, "encoder": {}}, large={"encoder": large})
+    add(
+        workdir,
+        patches={"judge": {"kid": kid}, "encoder": {}},
+        large_image_frechet={"encoder": large},
+    )
     found, _ = collect(workdir)
     text = figures.markdown(json.loads(json.dumps(found)))
     assert text.startswith("2 cores of Z80, 25 GB, no accelerator; 2020-01-01, jax 1.2, seed 3.\n")
@@ -86,8 +90,8 @@ def test_what_a_run_has_not_is_left_out(workdir):
 
 def test_a_group_meets_a_goal_with_its_worst(workdir):
     shown = {"nuclei": 0.9, "empty": 0.65}
-    told = {"everything": shown, "judge on real pixels": {"nuclei": 0.98, "empty": 1.0}}
-    test_report.write(workdir / "imagine" / "results.json", {"asked": [], "agreement": told})
+    told = {"all_conditions": shown, "real_pixels": {"nuclei": 0.98, "empty": 1.0}}
+    test_report.write(workdir / "imagine" / "results.json", {"conditions": [], "agreement": told})
     found, _ = collect(workdir)
     said = row(figures.markdown(found), "images generated from labels")
     assert said == ["", "✗ 0.90, 0.65 (0.98, 1.00)", "≥ 0.7"]
@@ -218,16 +222,16 @@ def test_judging_is_held_against_its_goals(tmp_path):
     value = dict(zip(unit, (99.0, 12.0, 40.0), strict=True))
     told = {"repetitions": 3, "hardware": "any"}
     rows = [
-        {"name": f"judgement/{name}", "value": value[name], "unit": unit[name], **told}
+        {"name": f"evaluation/{name}", "value": value[name], "unit": unit[name], **told}
         for name in unit
     ]
     folder = tmp_path / "bench"
     test_report.write(folder / "results.json", [{"name": "unet/step", "value": 1.0}])
     done = {"finished": "2026-01-02T03:04:05", "versions": {"jax": "1.2"}}
     test_report.write(folder / "done.json", done)
-    assert judgement_table.collect(tmp_path) is None
+    assert evaluation_table.collect(tmp_path) is None
     test_report.write(folder / "results.json", rows)
-    lines = judgement_table.markdown(judgement_table.collect(tmp_path)).splitlines()
+    lines = evaluation_table.markdown(evaluation_table.collect(tmp_path)).splitlines()
     assert lines[0] == "any; 2026-01-02, jax 1.2; medians of 3."
     assert lines[-3] == "| encoder own weights, per core | ✗ 99 patches/s | ≥ 100 |"
     assert lines[-2].startswith("| frechet 9x4, memory | 12 MB | ≤ ")
@@ -253,7 +257,7 @@ def test_a_study_shows_its_first_classifier_and_all_that_is_sure(tmp_path):
         ("vit", 1.0): (0.00, -0.01, 0.01),
     }
     study, labels = tmp_path / "study", {"study": {"patches": {"labels": "stain"}}}
-    results = {"rows": list(study_rows(gains)), "tasks": {"patches": {"kept": 0.9}}}
+    results = {"rows": list(study_rows(gains)), "tasks": {"patches": {"class_agreement": 0.9}}}
     test_report.write(study / "results.json", results)
     test_report.write(study / "stage.json", {"config": labels})
     done = {"finished": "2026-01-02T03:04:05", "versions": {"jax": "1.2"}}
@@ -265,7 +269,7 @@ def test_a_study_shows_its_first_classifier_and_all_that_is_sure(tmp_path):
     assert [row["examples"] for row in found["rows"]] == [10, 10, 100]
     text = study_table.markdown(found)
     assert "3 gains, 0 upwards and 1 downwards clear of zero; chance alone gives 0.1" in text
-    assert "Of drawn patches 0.90 show" in text
+    assert "Class agreement of generated patches: 0.90" in text
     assert "| patches | linear | 10 | 0.540 | 0.590 | 0.660 | 0.010 (−0.020 … 0.040) |" in text
     assert "| patches | vit | 10 | 0.540 | 0.590 | 0.660 | **−0.050** (−0.090 … −0.010) |" in text
     assert "| vit | 100 |" not in text
@@ -279,7 +283,7 @@ def test_a_model_is_shown_on_data_it_never_saw_beside_its_own(tmp_path):
 
     def results(value):
         judge = {"frechet": estimate(value), "kid": estimate(value / 10)}
-        judge["fidelity"] = {name: estimate(0.4) for name in ("precision", "recall")}
+        judge["precision_recall"] = {name: estimate(0.4) for name in ("precision", "recall")}
         cells = {"cell_retrieval_top1": value / 10, "num_cells": 64}
         return {
             "patches": {"judge": judge}, "judge": cells, **cells,
@@ -296,6 +300,8 @@ def test_a_model_is_shown_on_data_it_never_saw_beside_its_own(tmp_path):
         test_report.write(folder / "config.json", {"models": models})
     assert unseen_table.collect(own) is None
     lines = unseen_table.markdown(unseen_table.collect(other)).splitlines()
-    assert lines[-2].startswith("| of the data of training | 1.00 (0.50 … 2.00) | 0.100 (0.050 …")
-    assert lines[-1].startswith("| of other data | 3.00 (1.50 … 6.00) | 0.300 (0.150 … 0.600) |")
+    assert lines[-2].startswith("| of the training data set | 1.00 (0.50 … 2.00) | 0.100 (0.050 …")
+    assert lines[-1].startswith(
+        "| of another data set | 3.00 (1.50 … 6.00) | 0.300 (0.150 … 0.600) |"
+    )
     assert lines[-1].endswith("| 0.30 / 0.30 | 0.020 (p = 0.2) |")

@@ -90,13 +90,16 @@ FORBIDDEN = re.compile(
 def everything(workdir):
     """All optional parts at once, with the keys of results as stages write them."""
     judge = {"extraction": {"dim": 96}, "frechet": test_report.FEW, "kid": test_report.ESTIMATE}
-    found = {"patches": {"judge": judge}, "large": {"judge": {"crops": test_report.ESTIMATE}}}
+    found = {
+        "patches": {"judge": judge},
+        "large_image_frechet": {"judge": {"crops": test_report.ESTIMATE}},
+    }
     steps = [{"step": 100, "patches": found["patches"]}]
     test_report.write(workdir / "watch" / "results.json", {"steps": steps})
     ways = {name: {"agreement": 0.5} for name in imagined._WAYS}
     test_report.write(workdir / "prior" / "results.json", ways)
     agreement = {name: {"water": 0.5} for name in imagined._CONDITIONS}
-    told = {"asked": ["water 0.50"], "agreement": agreement}
+    told = {"conditions": ["water 0.50"], "agreement": agreement}
     test_report.write(workdir / "imagine" / "results.json", told)
     test_report._png(workdir / "imagine" / "image_0.png", 16, 16)
     row = {"task": "t", "model": "m", "mixture": "real", "fraction": 0.5,

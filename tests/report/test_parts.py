@@ -307,18 +307,21 @@ def test_a_run_without_a_config_is_named(workdir, tmp_path):
 def test_figures_of_too_few_vectors_say_so():
     none = dict.fromkeys(("value", "low", "high")) | {"interval": "too few: 40 vectors, 150 needed"}
     judged = {
-        "extraction": {"dim": 96}, "frechet": test_report.FEW, "fidelity": {"precision": none},
-        "frechet_real_against_real": test_report.ESTIMATE | {"parted": "by case: 2 and 3 cases"},
+        "extraction": {"dim": 96}, "frechet": test_report.FEW,
+        "precision_recall": {"precision": none},
+        "frechet_of_real_halves": test_report.ESTIMATE | {"split_by": "by case: 2 and 3 cases"},
     }  # fmt: skip
     for cases, said in (
         (1, "<small>1 case</small>"),
         (5, "<small>5 cases</small>"),
         (20, "96 num"),
     ):
-        text = networks.part({"patches": {"judge": judged | {"cases": cases}}, "large": None})
+        text = networks.part(
+            {"patches": {"judge": judged | {"cases": cases}}, "large_image_frechet": None}
+        )
         assert said in text
         assert "cases</small></th>" not in text or cases == 5
-    text = networks.part({"patches": {"judge": judged}, "large": None})
+    text = networks.part({"patches": {"judge": judged}, "large_image_frechet": None})
     assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text
     assert "<td>too few: 40 vectors, 150 needed</td>" in text
     assert "1.50 <small>1.25 … 1.75</small> <small>by case: 2 and 3 cases</small>" in text
@@ -346,9 +349,12 @@ def test_a_curve_of_too_few_patches_is_uncorrected_and_says_so(tmp_path):
 
 def test_figures_by_network_have_their_intervals():
     kid = {"corrected": 0.041, "low": -0.0123, "high": 0.05, "uncorrected": 0.1, "interval": "95%"}
-    judged = {"extraction": {"dim": 1024}, "kid": kid, "fidelity": {"precision": kid}}
-    other = {"extraction": {"dim": 96}, "fidelity": {"precision": 0.75}}
-    found = {"patches": {"judge": judged, HOSTILE: other}, "large": {"clip": {"crops": kid}}}
+    judged = {"extraction": {"dim": 1024}, "kid": kid, "precision_recall": {"precision": kid}}
+    other = {"extraction": {"dim": 96}, "precision_recall": {"precision": 0.75}}
+    found = {
+        "patches": {"judge": judged, HOSTILE: other},
+        "large_image_frechet": {"clip": {"crops": kid}},
+    }
     text = networks.part(found)
     assert is_whole(text)
     assert HOSTILE not in text
@@ -359,13 +365,15 @@ def test_figures_by_network_have_their_intervals():
     assert said("Fréchet distance of crops of large images") == ["–", "–", interval]
     assert "judge <small>1,024 numbers</small>" in text
     assert "recall" not in text
-    assert networks.part({"patches": None, "large": None}) == ""
+    assert networks.part({"patches": None, "large_image_frechet": None}) == ""
 
 
 def test_conditions_of_quadrants_are_a_table(workdir):
     asked = "nuclei 0.15, nuclei north-west 0.17, <b> 0.80, <b> south-east 0.90"
-    test_report.write(workdir / "prior" / "results.json", {"prior": {"neighbours": -0.0001}})
-    told = {"asked": [asked, "a lake, in the north-west 0.5 of it"]}
+    test_report.write(
+        workdir / "prior" / "results.json", {"prior": {"neighbour_correlation": -0.0001}}
+    )
+    told = {"conditions": [asked, "a lake, in the north-west 0.5 of it"]}
     test_report.write(workdir / "imagine" / "results.json", told)
     for i in range(2):
         save(workdir / "imagine" / f"image_{i}.png", smooth(8, 8))

@@ -24,8 +24,8 @@ _MEAN = {"value": 1.06, "error": 0.02, "count": 2}
 _OVER_REAL = {"generated": _MEAN, "real": {"value": 0.98, "error": None, "count": 1}}
 _PIXELS = {
     "layout_correlation": {"identity": 0.9},
-    "seams": {"last_step": _OVER_REAL, "worst_phase": _OVER_REAL, "cell_lines": _OVER_REAL},
-    "rings": {"border": _OVER_REAL, "profile": {"generated": [-5.0], "real": [0.1]}},
+    "seams": {"last_step": _OVER_REAL, "worst_phase": _OVER_REAL, "cell_borders": _OVER_REAL},
+    "patch_borders": {"border": _OVER_REAL, "profile": {"generated": [-5.0], "real": [0.1]}},
 }
 _ENCODER = {
     "dim": 8,
@@ -141,8 +141,8 @@ def test_every_figure_is_collected(workdir):
     assert set(found) == {
         *_FEATURES, *_PIXELS, "reconstruction_psnr", "reconstruction_ssim", "judge", "encoder",
         "judge_encoder", "embedding_dim", "stages", "large_image", "large_images", "environment",
-        "config_digest", "date", "seed", "data", "setup_seconds", "patches", "large", "confusion",
-        "memorisation", "agreement",
+        "config_digest", "date", "seed", "data", "setup_seconds", "patches",
+        "large_image_frechet", "confusion", "memorisation", "agreement",
     }  # fmt: skip
     assert found["date"] == "2020-01-01"
     assert found["data"] == {"lattices": [[2, 3], [2, 3]], "patch_px": 16, "mpp": None}
@@ -307,12 +307,12 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
         "frechet_of_cells": ESTIMATE,
         "frechet_of_grids": FEW,
         "precision": None,
-        "neighbours": 0.9,
+        "neighbour_correlation": 0.9,
         "agreement": 0.7,
     }
     write(workdir / "prior" / "results.json", {"prior": figures, "real": {"agreement": 0.8}})
-    agreement = {"everything": {"water": 0.61, "bare": 0.52}}
-    told = {"asked": [HOSTILE, "a lake in the west"], "agreement": agreement}
+    agreement = {"all_conditions": {"water": 0.61, "bare": 0.52}}
+    told = {"conditions": [HOSTILE, "a lake in the west"], "agreement": agreement}
     write(workdir / "imagine" / "results.json", told)
     for i in range(2):
         _png(workdir / "imagine" / f"image_{i}.png", 48, 48)

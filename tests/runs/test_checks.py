@@ -143,7 +143,7 @@ def test_what_no_prior_has_learnt_is_told_before_the_start(tmp_path):
     for line in (
         "unknown label 'nucle', expected one of nuclei",
         "unknown number 'age'",
-        "what is asked for must come with config.generate.size=(height,width)",
+        "config.generate.prior must come with config.generate.size=(height,width)",
         f"config.generate.reference must be a file or folder, got no such file or folder: "
         f"{missing}",
     ):

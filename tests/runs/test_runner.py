@@ -146,7 +146,7 @@ def test_files_that_are_missing_are_missed_before_anything_runs(work):
 
 def test_changed_upstream_invalidates_what_is_downstream(work):
     work.run()
-    with pytest.raises(stage.WorkdirError, match=r"'second'.*an earlier stage was made anew"):
+    with pytest.raises(stage.WorkdirError, match=r"'second'.*an earlier stage was rebuilt"):
         work.run(force=["first"], first=Section(size=4))
     assert work.ran == ["first"]
     again = work.run(force=["second", "third"], first=Section(size=4))

@@ -24,7 +24,7 @@ def stopped_by(number, *flags):
     lines = []
     for line in process.stderr:
         lines.append(line)
-        if re.search(r"stage encoder (starts|goes on)", line):
+        if re.search(r"stage encoder (starts|resumes)", line):
             break
     # The second line that its training writes: the step is compiled and checkpoints are open.
     metrics = pathlib.Path(flags[0].removeprefix("--workdir=")) / "encoder" / "metrics.jsonl"

@@ -63,7 +63,7 @@ def test_the_published_config_measures_retrieval(monkeypatch, caplog):
                 .normal(size=(len(patches), 12))
                 .astype(np.float32)
             ),
-            "as many as by chance: embeddings tell nothing",
+            "no more than by chance: the embeddings are uninformative",
         ),
     ],
     ids=["all equal", "noise"],

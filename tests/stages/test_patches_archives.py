@@ -397,7 +397,7 @@ def test_verify_names_a_damaged_shard(tmp_path, folder, caplog):
     assert counts["records/train"] == len(
         records.RecordSource(tmp_path / "patches/records", "train")
     )
-    assert f"verify: all is as it was written ({counts['records/train']} of" in caplog.text
+    assert f"verify: all stored data is intact ({counts['records/train']} of" in caplog.text
     shard = sorted((tmp_path / "archive").glob("TCGA-BB*/train-*.array_record"))[0]
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 255

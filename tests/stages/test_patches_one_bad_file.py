@@ -222,7 +222,7 @@ def test_slides_without_a_record_are_told(tmp_path, two, caplog):
     write(two / "white.tif", np.full((SIDE, SIDE, 3), 255, np.uint8))
     assert patches_of(tmp_path / "run", two) is None
     assert facts(tmp_path / "run")["without_records"] == ["white.tif"]
-    assert "no record of white.tif" in caplog.text
+    assert "white.tif has no records" in caplog.text
 
 
 def test_an_error_of_any_kind_costs_the_slide_that_it_met(tmp_path, two, monkeypatch):

@@ -105,7 +105,7 @@ def test_hosts_that_differ_are_named_on_every_host():
     assert told[0][1:] == ["OSError disk full", "5"]
     for host in told[1:]:
         assert host[1:] == [
-            "ElsewhereError stage x failed on host 0, where its error is told",
+            "ElsewhereError stage x failed on host 0: the log of host 0 has the error",
             "None",
         ]
 
@@ -127,7 +127,7 @@ def test_a_signal_to_one_host_stops_all_at_one_step(moved):
     _, told, _ = moved
     assert told[0] == told[1]
     words = told[0][-1].split()
-    assert told[0][-1].endswith(f"of {NUM_STEPS} and saved; the same command goes on")
+    assert told[0][-1].endswith(f"of {NUM_STEPS} and saved; the same command resumes")
     assert STOPPED_AT - 1 <= int(words[words.index("step") + 1]) < NUM_STEPS - 20
 
 

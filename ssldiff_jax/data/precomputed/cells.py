@@ -56,7 +56,9 @@ class ImportedCells:
             ]
         used = sum(map(len, found.values()))
         if used < len(values):
-            _LOG.warning("%s: %d of %d patches cross a border and are left out",
+            _LOG.warning(
+                "%s: %d of %d patches cross the border between training and held-out parts and "
+                "are left out",
                          values.path, len(values) - used, len(values))  # fmt: skip
         return found
 

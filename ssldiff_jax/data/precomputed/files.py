@@ -196,7 +196,7 @@ class _Hdf5:
         # A damaged shape could ask for all memory; deflate cannot hold more than this.
         most = self._path.stat().st_size * (_DEFLATE_RATIO if getattr(found, "chunks", 0) else 1)
         if getattr(found, "nbytes", 0) > most:
-            raise WeightsError(f"{self._path}: {name} promises more than the file can hold")
+            raise WeightsError(f"{self._path}: {name} declares more data than the file can hold")
         return found
 
     def places(self) -> _Places:

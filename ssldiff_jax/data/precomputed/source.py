@@ -74,8 +74,8 @@ class EmbeddingsSection:
             return features.with_corners(found, features.open_corners(told))
         if found.corners is None:
             raise features.WeightsError(
-                f"{path} tells no coords of its patches: config.embeddings.corners must name the "
-                "folder of .h5 files that do"
+                f"{path} has no coords of its patches: config.embeddings.corners must name the "
+                "folder of .h5 files that have"
             )
         return found
 
@@ -108,14 +108,14 @@ def check_alignment(
     looks = alignment.look(np.stack([pixels(i) for i in chosen]))
     moved = [rows_of(compared, embeddings, move) for move in (-2, -1, 1, 2)]
     found = alignment.agreement(rows_of(compared, embeddings), looks, moved)
-    _LOG.info("embeddings agree with pixels: %.2f (shuffled %.2f, moved %.2f)",
+    _LOG.info("correlation of embeddings with pixels: %.2f (shuffled %.2f, shifted %.2f)",
               found.own, found.shuffled, found.moved)  # fmt: skip
     if not found.holds:
         raise features.WeightsError(
-            f"{embeddings(compared[0].slide)} must have the order of the patches: its rows agree "
-            f"with their pixels no better than others (correlation {found.own:.3f}; shuffled "
-            f"{found.shuffled:.3f}, moved {found.moved:.3f}); config.embeddings.check=none trusts "
-            "them"
+            f"{embeddings(compared[0].slide)} must have its rows in the order of the patches: "
+            "they correlate with their own pixels no better than with others (correlation "
+            f"{found.own:.3f}; shuffled {found.shuffled:.3f}, moved {found.moved:.3f}); "
+            "config.embeddings.check=none skips this check"
         )
     return found
 

@@ -97,7 +97,7 @@ def fill(templates: Sequence[str], words: Mapping[str, str]) -> dict[str, list[s
     """
     bad = [template for template in templates if _SLOT not in template]
     if bad or not templates:
-        raise ValueError(f"templates must have a place {_SLOT}, got {bad or list(templates)}")
+        raise ValueError(f"templates must contain {_SLOT}, got {bad or list(templates)}")
     return {
         name: [template.replace(_SLOT, word) for template in templates]
         for name, word in words.items()

@@ -62,7 +62,9 @@ def is_all_same(side: moments_lib.Moments) -> bool:
 def _warn_if_degenerate(side: moments_lib.Moments) -> None:
     log = logging.getLogger(__name__)
     if is_all_same(side):
-        log.warning("all %d features are the same: the extractor tells none apart", side.count)
+        log.warning(
+            "all %d features are the same: the extractor distinguishes no images", side.count
+        )
     elif side.count <= side.dim:
         log.warning(
             "%d features of dimension %d: the covariance is singular, the distance biased upward",

@@ -19,19 +19,19 @@ class GridFigures:
         frechet_of_cells: Fréchet distance of cells; blocks of its interval are whole grids.
         frechet_of_grids: that of whole grids, each seen by its first principal parts.
         precision: the part of drawn grids that lie among real ones (Kynkäänniemi et al. 2019); None
-            of too few grids (`fidelity.PER_NEIGHBOUR`).
+            of too few grids (`precision_recall.PER_NEIGHBOUR`).
         recall: the part of real grids that lie among drawn ones; None likewise.
-        neighbours: correlation of cells side by side, over that of real grids.
-        nearest: distance to the nearest training grid, over that of real held-out grids; near 0
-            are copies.
+        neighbour_correlation: correlation of cells side by side, over that of real grids.
+        nearest_distance: distance to the nearest training grid, over that of real held-out grids;
+            near 0 are copies.
     """
 
     frechet_of_cells: intervals.Estimate
     frechet_of_grids: intervals.Estimate
     precision: float | None
     recall: float | None
-    neighbours: float
-    nearest: float
+    neighbour_correlation: float
+    nearest_distance: float
 
 
 _PARTS = 32  # principal parts of a grid: fewer than the grids that are compared

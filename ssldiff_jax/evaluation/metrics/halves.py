@@ -31,7 +31,8 @@ class Halves:
         sizes = collections.Counter(cases)
         if len(sizes) in (1, len(cases)):
             half = len(cases) // 2
-            by = "by area: halves of one case" if len(sizes) == 1 else "by order: no cases are told"
+            is_one = len(sizes) == 1
+            by = "by area: halves of one case" if is_one else "by order: no cases are known"
             return cls(np.arange(half), np.arange(half, len(cases)), by)
         sides: tuple[set[str], set[str]] = (set(), set())
         counts = [0, 0]

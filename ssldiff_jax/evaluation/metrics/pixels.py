@@ -15,7 +15,7 @@ def layout_correlation(
     with the reference transposed, and the highest of all its orientations but the one it has.
 
     None where the cells of either have one colour, or there is one alone: no layout to find.
-    "transposed" is absent where the region is not square; "turned" is of three orientations then,
+    "transposed" is absent where the region is not square; "rotated" is of three orientations then,
     else of seven.
     """
     rows, cols = reference.shape[0] // side, reference.shape[1] // side
@@ -25,7 +25,7 @@ def layout_correlation(
     mirrored = wanted[:, ::-1]
     turned = [np.rot90(w, k) for w in (wanted, mirrored) for k in range(4)][1:]
     others = [_correlation(found, w) for w in turned if w.shape == found.shape]
-    result["turned"] = max((other for other in others if other is not None), default=None)
+    result["rotated"] = max((other for other in others if other is not None), default=None)
     if rows == cols:
         result["transposed"] = _correlation(found, wanted.swapaxes(0, 1))
     return result

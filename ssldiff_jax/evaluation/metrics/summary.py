@@ -28,9 +28,9 @@ def figures(
     cases: Sequence[str],
     paired: bool = False,
 ) -> dict[str, Any]:
-    """`frechet`, `kid` and `fidelity` with intervals, or with the reason why they have none; and
-    `frechet_real_against_real`, the same distance between halves of the real features, `parted` by
-    the `cases` that these are of.
+    """`frechet`, `kid` and `precision_recall` with intervals, or with the reason why they have
+    none; and `frechet_of_real_halves`, the same distance between halves of the real features,
+    `split_by`: the `cases` that these are of.
 
     Features of one slide should lie side by side; `paired` where each was drawn from the real one
     of the same index. With `reference` the Fréchet distance is to
@@ -49,14 +49,14 @@ def figures(
                 frechet_interval.blocks_of(drawn), sides, paired=paired and not reference
             ),
         ),
-        "fidelity": precision_recall.compare(drawn, real),
+        "precision_recall": precision_recall.compare(drawn, real),
         "kid": _unless(
             of_drawn or of_real, kid.kid(drawn, real, blocks=intervals.BLOCKS, paired=paired)
         ),
     }
     told = {name: dataclasses.asdict(figure) for name, figure in found.items()}
     apart = _real_against_real(real, cases, of_real)
-    return told | {"frechet_real_against_real": apart, "cases": len(set(cases))}
+    return told | {"frechet_of_real_halves": apart, "cases": len(set(cases))}
 
 
 def repeated(features: Float[np.ndarray, "N D"]) -> str | None:
@@ -90,4 +90,4 @@ def _real_against_real(
     parted = halves_lib.Halves.of_cases(cases)
     sides = (frechet_interval.blocks_of(real[half]) for half in (parted.first, parted.second))
     found = _unless(reason, frechet_interval.frechet_estimate(*sides))
-    return dataclasses.asdict(found) | {"parted": parted.by}
+    return dataclasses.asdict(found) | {"split_by": parted.by}

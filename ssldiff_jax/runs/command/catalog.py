@@ -18,29 +18,37 @@ class Row:
 
 
 ROWS = {
-    "patches": Row("slides, or patches already cut, to records and held-out regions", reads=False),
-    "encoder": Row("train the encoder of patches"),
-    "embeddings": Row("one vector for each training crop"),
+    "patches": Row(
+        "cut slides into records (or read a list of patches), choose held-out regions", reads=False
+    ),
+    "encoder": Row("train the self-supervised encoder of patches"),
+    "embeddings": Row("embed every training crop: one vector each"),
     "autoencoder": Row("train the autoencoder of patches"),
-    "latents": Row("latents of the same crops"),
+    "latents": Row("encode the same crops as latents"),
     "denoiser": Row("train the conditioned UNet"),
-    "sample": Row("large images of held-out regions, patches drawn alone"),
-    "judge": Row("train an encoder that the generator never sees"),
-    "evaluate": Row("figures of what was drawn: results.json, results.csv"),
-    "grids": Row("grids of neighbours' embeddings"),
-    "prior": Row("train the transformer that draws grids"),
-    "imagine": Row("images of the prior's grids, and whether they show what was asked for"),
-    "report": Row("index.html with real and drawn images"),
-    "generate": Row("one large image of any size", tool=True),
-    "variations": Row("a real patch or region drawn again", tool=True),
-    "sweep": Row("held-out regions drawn in many ways, with cost and figures", tool=True),
-    "watch": Row("figures of every checkpoint while the denoiser trains", tool=True),
-    "compare": Row("the same figures of two folders of images", reads=False, tool=True),
-    "study": Row("whether drawn patches help classifiers", tool=True),
-    "export": Row("the models as safetensors, under the names they are published with", tool=True),
-    "verify": Row("read all that is stored, name what is damaged", tool=True),
-    "compile": Row("what compilers say of devices that are not here", reads=False, tool=True),
-    "bench": Row("what models and large images cost on this machine", reads=False, tool=True),
+    "sample": Row("generate large images of held-out regions, and single patches"),
+    "judge": Row("train the judge, an encoder that the generator never sees"),
+    "evaluate": Row("evaluate generated images: results.json, results.csv"),
+    "grids": Row("embed grids of neighbouring patches, the data of the prior"),
+    "prior": Row("train the transformer that samples grids of embeddings"),
+    "imagine": Row("generate images from the prior, compare them with their conditions"),
+    "report": Row("write index.html with real and generated images"),
+    "generate": Row("generate one large image of any size", tool=True),
+    "variations": Row("regenerate a real patch or region several times", tool=True),
+    "sweep": Row(
+        "generate held-out regions with several sampler settings, with cost and figures", tool=True
+    ),
+    "watch": Row("evaluate every checkpoint while the denoiser trains", tool=True),
+    "compare": Row("evaluate one folder of images against another", reads=False, tool=True),
+    "study": Row("test whether generated patches improve classifiers", tool=True),
+    "export": Row("write the models as safetensors under their published names", tool=True),
+    "verify": Row("read all stored data again, name damaged files", tool=True),
+    "compile": Row(
+        "compile for TPUs or GPUs elsewhere: memory, collectives, roofline", reads=False, tool=True
+    ),
+    "bench": Row(
+        "measure what models and large images cost on this machine", reads=False, tool=True
+    ),
 }
 """In the order of the table."""
 
@@ -73,7 +81,7 @@ def lines() -> list[str]:
     """Steps and tools with a line about each."""
     text = lambda tool: [f"  {n:<12} {r.about}" for n, r in ROWS.items() if r.tool == tool]
     return ["all, or some of these, in this order:", *text(False),
-            "tools, which run when they are named:", *text(True)]  # fmt: skip
+            "tools, which run only when named:", *text(True)]  # fmt: skip
 
 
 def asks_for(values: dict[str, Any], name: str) -> bool:

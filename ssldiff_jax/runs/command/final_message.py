@@ -57,4 +57,4 @@ def of_compare(context: stage_lib.Context, facts: Facts) -> list[str]:
 def of_verify(context: stage_lib.Context, facts: Facts) -> list[str]:
     """How much was read again."""
     counts = ", ".join(f"{count} of {name}" for name, count in facts["counts"].items())
-    return [f"all is as it was written ({counts})", str(context.folder("verify") / "results.json")]
+    return [f"all stored data is intact ({counts})", str(context.folder("verify") / "results.json")]

@@ -23,7 +23,7 @@ _TRAINING = (
     "config.{name}.train.compute.accumulate={accumulate} computes a batch in parts, "
     "compute.remat={remat} recomputes what it does not keep (products, blocks), "
     "compute.dtype={dtype} halves activations (bfloat16), batch_size={batch_size} may be smaller; "
-    "all of them may change on the way"
+    "a training that resumes may change all of them"
 )
 _TILED = ("patches", "verify")
 _LONGEST = 300  # characters of an error that is quoted
@@ -64,8 +64,8 @@ def _of_disk(name: str, context: stage_lib.Context, error: Exception, needed: in
     what = f" ({error})" if isinstance(error, OSError) and len(str(error)) < _LONGEST else ""
     return (
         f"the disk of {folder} must hold {wanted} of stage {name!r}, got {_bytes(free)} "
-        f"free{what}; make room and the same command goes on, or choose {elsewhere} on a larger "
-        "disk"
+        f"free{what}; free some space and the same command resumes, or choose {elsewhere} on a "
+        "larger disk"
     )
 
 

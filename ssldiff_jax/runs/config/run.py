@@ -194,7 +194,7 @@ class SweepSection:
             )
 
 
-BENCH_PARTS = ("network", "weights", "archive", "input", "images", "training", "judgement")
+BENCH_PARTS = ("network", "weights", "archive", "input", "images", "training", "evaluation")
 TRAINED = ("denoiser", "autoencoder", "encoder", "prior")
 
 

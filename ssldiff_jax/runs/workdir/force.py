@@ -47,7 +47,7 @@ def recover(table: stage_lib.Table, context: stage_lib.Context) -> None:
                 for place in _places(table, name, context):
                     settle(table, name, context.at(name, place))
 
-    hosts.on_first_host("looking for stages made anew", work)
+    hosts.on_first_host("looking for rebuilt stages", work)
 
 
 def settle(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
@@ -77,7 +77,7 @@ def clear(name: str, context: stage_lib.Context) -> None:
     folder = context.folder(name)
     saved = context.checkpoints(name)
     if saved.exists() and any(saved.iterdir()):
-        _LOG.warning("%s is kept in %s", folder, _set_aside(context, name, folder))
+        _LOG.warning("unfinished %s is kept in %s", folder, _set_aside(context, name, folder))
     elif folder.exists():
         shutil.rmtree(folder)
 
@@ -129,7 +129,7 @@ def _remove(
     elif old.exists():
         if table[name].tool and _is_other_request(old, context.folder(name)):
             kept = _set_aside(context, name, old)
-            _LOG.info("what %s made before of another request is in %s", name, kept)
+            _LOG.info("earlier output of %s, of another request, is kept in %s", name, kept)
             return
         saved = _in_bucket(context.at(name, old), name)
         if saved is not None and saved.exists():

@@ -51,7 +51,7 @@ class Command:
             if not path.exists() or (atomic.read_json(path)["ended"] and not is_restart):
                 atomic.write_json(path, {"token": secrets.token_hex(8), "ended": False})
 
-        hosts.on_first_host("noting what is made anew", work)
+        hosts.on_first_host("noting which stages are rebuilt", work)
         return cls(path, atomic.read_json(path)["token"])
 
     def has_made(self, context: stage_lib.Context, name: str) -> bool:
@@ -63,7 +63,7 @@ class Command:
             and (atomic.read_json(path).get("command") == self.token)
         )
         if made := hosts.broadcast_first(made):
-            _LOG.info("stage %s was made anew before this command was cut off", name)
+            _LOG.info("stage %s was already rebuilt before this command was interrupted", name)
         return made
 
     def end(self) -> None:

@@ -46,7 +46,7 @@ def _claimed(path: pathlib.Path, folder: pathlib.Path) -> Iterator[int]:
     if not is_same:  # another process has it, or has just given it back
         os.close(lock)
         raise stage.WorkdirError(
-            f"one process at a time must work on {folder}, got another at work there; wait for its "
-            "end, or choose another --workdir"
+            f"{folder} must be used by one process at a time, got another one running there; wait "
+            "until it ends, or choose another --workdir"
         )
     yield lock

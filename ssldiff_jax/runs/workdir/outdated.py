@@ -27,9 +27,9 @@ def refuse(
         return
     provenance.refuse_outdated(table, next(iter(causes)), context)
     first, cause = next(iter(causes.items()))
-    why = f"--config.force={','.join(sorted(force))}" if force else "the training asked for"
+    why = f"--config.force={','.join(sorted(force))}" if force else "further training"
     raise stage_lib.WorkdirError(
-        f"stage {first!r} of {context.workdir} was made from what {why} will change (stage "
+        f"stage {first!r} of {context.workdir} depends on results that {why} will change (stage "
         f"{cause!r}): add {','.join(causes)} to config.force, or leave "
         f"{'it' if len(causes) == 1 else 'them'} out of config.stages"
     )

@@ -134,7 +134,7 @@ def changes(table: stage_lib.Table, name: str, context: stage_lib.Context) -> li
         return []
     found = _lines(differences(table, name, context))
     if not found and is_outdated(table, name, context):
-        found = ["an earlier stage was made anew"]
+        found = ["an earlier stage was rebuilt"]
     return found
 
 
@@ -160,7 +160,7 @@ def refuse_outdated(table: stage_lib.Table, name: str, context: stage_lib.Contex
     Raises WorkdirError.
     """
     if is_outdated(table, name, context):
-        raise _foreign(name, context, "an earlier stage was made anew", False)
+        raise _foreign(name, context, "an earlier stage was rebuilt", False)
 
 
 def is_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> bool:
@@ -176,10 +176,10 @@ def _foreign(
     instead = (
         "choose another config.models, or the config that made it"
         if context.borrows(name)
-        else f"choose another --workdir, or make it anew with --config.force={name} among "
+        else f"choose another --workdir, or rebuild it with --config.force={name} among "
         "--config.stages"
     )
-    on = f"train on with --config.stages={name}, " if can_follow else ""
+    on = f"resume the training with --config.stages={name}, " if can_follow else ""
     return stage_lib.WorkdirError(
         f"{context.folder(name).parent} holds stage {name!r} of another config ({found}); "
         f"{on}{instead}"

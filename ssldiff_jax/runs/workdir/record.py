@@ -80,10 +80,10 @@ def adopt(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
     """
     found = changes(table, name, context)
     provenance.refuse_outdated(table, name, context)
-    hosts.barrier(f"{name} was compared")
+    hosts.barrier(f"compared the record of {name}")
     if hosts.is_first() and not context.borrows(name):
         _note(table, name, context, found)
-    hosts.barrier(f"{name} is noted")
+    hosts.barrier(f"updated the record of {name}")
 
 
 def _note(

@@ -74,8 +74,8 @@ def require_steps(context: stage_lib.Context, name: str, found: Sequence[Change]
     where, line = f"stage {name!r} of {context.workdir}", "; ".join(map(str, found[:4]))
     if step == 0 or planned == 0:
         raise stage_lib.WorkdirError(
-            f"weights taken as they are have no training to go on with, got {line} for {where}; "
-            f"make it anew with --config.force={name}"
+            f"weights used without training have no training to resume, got {line} for {where}; "
+            f"rebuild it with --config.force={name}"
         )
     if planned < step:
         raise stage_lib.WorkdirError(
@@ -83,8 +83,9 @@ def require_steps(context: stage_lib.Context, name: str, found: Sequence[Change]
         )
     if planned == step and (context.folder(name) / "done.json").exists():
         raise stage_lib.WorkdirError(
-            f"{where} is done, and what decided its results must stay, got {line}; with {key} "
-            f"above {step} it goes on from there, with --config.force={name} it is made anew"
+            f"{where} is finished, and settings that affect its results must not change, got "
+            f"{line}; with {key} above {step} it continues from there, with --config.force={name} "
+            "it is trained again"
         )
 
 

@@ -61,7 +61,7 @@ class ClassConfusion:
         there = tuple(name for name in known if name in labels)
         if len(there) < 2 or not set(there) & set(truth):
             told = f"training patches of {', '.join(there) or 'none'}"
-            _LOG.warning("two classes of %s are needed to tell, got %s", section.classes, told)
+            _LOG.warning("class agreement needs two classes of %s, got %s", section.classes, told)
             return None
         return cls(truth, labels, there, None)
 
@@ -90,4 +90,4 @@ def _told(
     of_real, found = (zero_shot.classify(classes, side[kept], labels) for side in features)
     scores = lambda c: {"accuracy": c.accuracy, "balanced_accuracy": c.balanced_accuracy}
     told = {"labels": list(found.names), "counts": found.counts.tolist()}
-    return told | scores(found) | {"of_real": scores(of_real)}
+    return told | scores(found) | {"real": scores(of_real)}

@@ -23,7 +23,7 @@ _FEATURES = (
     "fd_floor_uncorrected",
     "patch_fd_uncorrected",
 )
-_PIXELS = ("layout_correlation", "variance", "spectrum", "seams")
+_PIXELS = ("layout_correlation", "variance_ratio", "spectrum_ratio", "seams")
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -51,10 +51,12 @@ def run(context: stage.Context) -> dict[str, Any]:
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
     results |= _pixels(context, pairs, side) if regions else dict.fromkeys(_PIXELS)
     factor = context.config.downsample_factor
-    results["rings"] = seam_figures.of_patches([p.reference for p in pairs], patches, side, factor)
+    results["patch_borders"] = seam_figures.of_patches(
+        [p.reference for p in pairs], patches, side, factor
+    )
     results["judge"] = of(judge)
     if regions:
-        results["large"] = large_images.run(context, pairs, networks)
+        results["large_image_frechet"] = large_images.run(context, pairs, networks)
     if judging:
         model = generator.Generator.of_run(context)
         results |= judging.run(model, folder)
@@ -64,7 +66,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         np.save(folder / f"similarity_{i}.npy", cosines.reshape(height, -1))
     atomic.write_json(folder / "results.json", results)
     sampled = atomic.read_json(context.folder("sample") / "done.json")["digest"]
-    results_csv.add(context, {"by": "evaluate", "sample": sampled}, results)
+    results_csv.add(context, {"tool": "evaluate", "sample": sampled}, results)
     return results
 
 
@@ -93,7 +95,7 @@ def _features(
     if min(map(len, sides)) > 1:
         floor = large_image.cell_distance(*sides, embed)
     else:
-        _LOG.warning("no floor: %s, one of them of one cell alone", parted.by)
+        _LOG.warning("fd_floor_uncorrected is left out: %s, one half is a single cell", parted.by)
     return found | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
 
 
@@ -114,8 +116,10 @@ def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
             key: (mean := means.Mean.of([layout[key] for layout in layouts])) and mean.value
             for key in layouts[0]
         },
-        "variance": float(np.mean([pixels.variance_ratio(p.image, p.reference) for p in pairs])),
-        "spectrum": np.mean(
+        "variance_ratio": float(
+            np.mean([pixels.variance_ratio(p.image, p.reference) for p in pairs])
+        ),
+        "spectrum_ratio": np.mean(
             [pixels.spectrum_ratio(p.image, p.reference) for p in pairs], axis=0
         ).tolist(),
         "seams": seam_figures.of_images(context, pairs),

@@ -23,9 +23,9 @@ def run(
     context: stage.Context, pairs: list[large_image.Pair], by: protocol.Networks
 ) -> dict[str, Any]:
     """By extractor: the Fréchet distance of `crops` (Graikos et al. 2024) to real ones half a cell
-    away; that of the real crops themselves, `crops_real_moved`, which a true image would have; and
-    of `whole` images by networks that take any size. Figures of fewer than three crops or images
-    are left out."""
+    away; that of the real crops themselves, `crops_real_shifted`, which a true image would have;
+    and of `whole` images by networks that take any size. Figures of fewer than three crops or
+    images are left out."""
     return {name: _of(context, pairs, network) for name, network in by.items()}
 
 
@@ -50,7 +50,7 @@ def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> 
         sides = [published.moments] if published else own
         distance = frechet_interval.frechet_estimate
         found["crops"] = _told(distance(_bands(crops), sides, paired=not published))
-        found["crops_real_moved"] = _told(distance(_bands(moved), own, paired=True))
+        found["crops_real_shifted"] = _told(distance(_bands(moved), own, paired=True))
     if network.name in networks.ANY_SIZE and len(pairs) >= _LEAST:
         found["whole"] = _told(_whole(network, through, drawn, real))
     return found

@@ -89,7 +89,7 @@ class Protocol:
         if len(held_out) < summary.LEAST:
             raise ValueError(
                 f"{summary.LEAST} held-out patches or more are needed, got {len(held_out)}; "
-                "--config.evaluate.num_patches=0 judges large images alone"
+                "--config.evaluate.num_patches=0 evaluates large images alone"
             )
         of_models = patch_samples.Source(context.of_models, "train")
         training = patch_samples.Sample.at_most(of_models, section.num_training)
@@ -102,7 +102,7 @@ class Protocol:
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
         """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into
-        `folder` the drawn patches with their features, `drawn.png`, `nearest.png`,
+        `folder` the drawn patches with their features, `generated.png`, `nearest.png`,
         `confusion.json` and `statistics/`.
 
         Pixels are in memory block by block; features are mapped.
@@ -147,14 +147,14 @@ class Protocol:
         config, kept = self.context.config, _format(self.context)
         real, drawn = (
             image_files.Files(self.shared / "real", kept),
-            image_files.Files(folder / "drawn", kept),
+            image_files.Files(folder / "generated", kept),
         )
         pair = regenerated.RegeneratedPatches(self.held_out, real, drawn)
         pair.make(model, config.seed + 1000)
         side = int(min(len(self.held_out), _SHOWN) ** 0.5)
         shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
         page = patch_grid.mosaic(np.stack([drawn.one(int(i)) for i in shown]), side)
-        pyramid.write_png(folder / "drawn.png", page)
+        pyramid.write_png(folder / "generated.png", page)
         return pair
 
 

@@ -28,7 +28,7 @@ class RegeneratedPatches:
     def make(self, model: generator.Generator, seed: int) -> None:
         """Write the files; blocks of which all files are there are left as they are."""
         starts = range(0, len(self.held_out), BLOCK)
-        progress = logs.Progress("patches drawn again", len(self.held_out))
+        progress = logs.Progress("patches regenerated", len(self.held_out))
         for block, start in enumerate(starts):
             stop = min(start + BLOCK, len(self.held_out))
             if not (self.real.has(start, stop) and self.drawn.has(start, stop)):

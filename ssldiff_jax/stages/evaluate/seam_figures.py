@@ -14,8 +14,8 @@ from ssldiff_jax.runs import stage
 
 def of_images(context: stage.Context, pairs: Sequence[large_image.Pair]) -> dict[str, Any]:
     """Steps across the window lines of the last solver step (`last_step`) and of those before it
-    (`steps_before`), at the worst phase of all (`worst_phase`) and across borders of cells
-    (`cell_lines`), each over the steps beside, with its standard error over images.
+    (`earlier_steps`), at the worst phase of all (`worst_phase`) and across borders of cells
+    (`cell_borders`), each over the steps beside, with its standard error over images.
 
     Lines are those that stage `sample` wrote; those of image i are laid over region i too.
     Raises WorkdirError where it wrote none.
@@ -37,9 +37,9 @@ def of_images(context: stage.Context, pairs: Sequence[large_image.Pair]) -> dict
     )
     return {
         "last_step": steps[0],
-        "steps_before": steps[1:],
+        "earlier_steps": steps[1:],
         "worst_phase": _both(pairs, worst),
-        "cell_lines": _both(pairs, cells),
+        "cell_borders": _both(pairs, cells),
     }
 
 
@@ -67,8 +67,8 @@ def window_lines(context: stage.Context, number: int) -> list[seams.Lines]:
     told = atomic.read_json(path).get("window_lines")
     if not told:
         raise stage.WorkdirError(
-            f"{path} must tell the window_lines of the last steps, got none: "
-            "--config.force=sample draws the image again"
+            f"{path} must have the window_lines of the last steps, got none: "
+            "--config.force=sample generates the image again"
         )
     return [seams.Lines(tuple(lines["rows"]), tuple(lines["cols"])) for lines in told]
 

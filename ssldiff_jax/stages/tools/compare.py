@@ -125,7 +125,7 @@ def run(context: stage.Context) -> dict[str, Any]:
             context, extraction, *features, real.path, folder, cases=cases, paired=paired
         )
     atomic.write_json(folder / "results.json", results)
-    told = {"by": "compare", "real": real.path, "generated": drawn.path}
+    told = {"tool": "compare", "real": real.path, "generated": drawn.path}
     results_csv.add(context, told, {"patches": results})
     return {name: found["frechet"] for name, found in results.items()}
 
@@ -151,5 +151,5 @@ def _require_alike(real: _Folder, drawn: _Folder, *, paired: bool) -> None:
             f"{drawn.path}: expected images of {sizes[0]} px as in {real.path}, got {sizes[1]}"
         )
     if real.format != drawn.format:
-        told = f"real images are {real.format}, drawn ones {drawn.format}"
-        _LOG.warning("%s: a distance sees what a format loses", told)
+        told = f"real images are {real.format}, generated ones {drawn.format}"
+        _LOG.warning("%s: distances include what the compression changes", told)

@@ -38,7 +38,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     scale = pyramid.Scale(config.data.patch_mpp, output.quality, place)
     large = render.LargeImageRender(model, drawing, folder, "image", output.formats, scale)
     if config.sample.dry_run:
-        _LOG.info("%s would be %s", large.name, large.cost(timed=True))
+        _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return None
     return large.run()
 
@@ -145,8 +145,8 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
     rows, cols = (old / new for old, new in zip(source.size, size, strict=True))
     if (rows, cols) != (1, 1):
         _LOG.info(
-            "a reference of %d × %d px is drawn as %d × %d on the same ground: its cells are "
-            "larger or smaller there, what they show is as large as in patches",
+            "a reference of %d × %d px is generated as %d × %d px over the same ground: objects "
+            "keep their size in pixels, so that the georeference stretches or shrinks them",
             *source.size, *size,
         )  # fmt: skip
     return source.place.scaled(rows, cols)

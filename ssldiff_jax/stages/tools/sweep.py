@@ -41,11 +41,11 @@ def run(context: stage.Context) -> dict[str, Any]:
             alone[page] = _alone(drawing, regions, config.seed)
         row, first = _row(drawing, regions, alone[page], judges, config)
         pyramid.write_png(folder / f"{len(rows)}.png", first)
-        rows.append({"way": way} | row)
+        rows.append({"variant": way} | row)
         _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
         atomic.write_json(folder / "results.json", rows)
     atomic.write_atomic(folder / "table.md", lambda path: _write(path, rows))
-    return {"ways": len(rows)}
+    return {"variants": len(rows)}
 
 
 def sample_section(config: run_config.RunConfig, way: str) -> run_config.SampleSection:
@@ -110,13 +110,13 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
     variance = [pixels.variance_ratio(p.image, p.reference) for p in pairs]
     found, of_layout = means.Mean.of(steps), means.Mean.of(layout)
     row = {
-        "calls": drawn[0].unet_forwards,
+        "unet_forwards": drawn[0].unet_forwards,
         # The first image also compiles.
         "seconds": float(np.median([d.seconds for d in drawn[1:] or drawn])),
         "last_step_seams": found and found.value,
         "last_step_seams_error": found and found.error,
         "layout_correlation": of_layout and of_layout.value,
-        "variance": float(np.mean(variance)),
+        "variance_ratio": float(np.mean(variance)),
     }
     real = [region.image for region in regions]
     for name, embed in judges.items():

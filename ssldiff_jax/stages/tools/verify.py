@@ -54,7 +54,7 @@ def _records(context: stage_lib.Context) -> list[tuple[str, str, str]]:
     found = []
     for shard, reason in archive.damaged(context.folder("patches") / "records"):
         entry = artifacts.archive_folder(context) / pathlib.PurePath(shard).parent
-        cure = f"remove {entry}, then --config.force=patches makes it anew"
+        cure = f"remove {entry}, then --config.force=patches rebuilds it"
         found.append((shard, reason, cure))
     return found
 

@@ -29,9 +29,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     section, folder = context.config.evaluate, context.folder("watch")
     if not section.num_patches or context.config.embeddings.source:
         raise stage.WorkdirError(
-            "watch judges held-out patches by an encoder: config.evaluate.num_patches must not "
-            f"be 0 and config.embeddings.source '', got {section.num_patches} and "
-            f"{context.config.embeddings.source!r}"
+            "the tool watch evaluates held-out patches by an encoder: "
+            "config.evaluate.num_patches must not be 0 and config.embeddings.source '', got "
+            f"{section.num_patches} and {context.config.embeddings.source!r}"
         )
     judged = _Judged(context)
     latest = time.monotonic()
@@ -79,10 +79,10 @@ class _Judged:
         shutil.rmtree(working, ignore_errors=True)
         results = self._protocol.run(model, working)
         # They come again from the checkpoint.
-        shutil.rmtree(working / "drawn")
+        shutil.rmtree(working / "generated")
         atomic.write_json(working / "results.json", {"step": step} | results)
         working.rename(folder)
-        results_csv.add(context, {"by": "watch", "step": step}, results)
+        results_csv.add(context, {"tool": "watch", "step": step}, results)
         for name, found in results["patches"].items():
             distance = figures.Shown(found["frechet"])
             _LOG.info("step %d, Fréchet distance by %s %s", step, name, f"{distance:.4g}")

@@ -73,7 +73,7 @@ def test_every_record_has_the_embedding_of_its_own_patch(tmp_path, tiles):
     source = write(tmp_path / "h5", corners, embed(patches))
     launch.launch(config(source), tmp_path / "run", table.STAGES)
     facts = json.loads((tmp_path / "run/patches/done.json").read_text())["facts"]
-    assert facts["agreement"]["own"] > 0.5 > facts["agreement"]["shuffled"]
+    assert facts["alignment"]["own"] > 0.5 > facts["alignment"]["shuffled"]
     records = records_lib.RecordSource(tmp_path / "run/patches/records", "train")
     found = store.Store(tmp_path / "run/embeddings")
     assert len(records) == len(found) == facts["records"]["train"] > 100
@@ -98,7 +98,9 @@ def test_another_order_is_refused(tmp_path, tiles, order):
         "shuffled": np.random.default_rng(1).permutation(values),
     }[order]
     source = write(tmp_path / "h5", corners, values)
-    with pytest.raises(ValueError, match=r"cmu_small_region\.h5: features must have the order"):
+    with pytest.raises(
+        ValueError, match=r"cmu_small_region\.h5: features must have its rows in the order"
+    ):
         launch.launch(config(source), tmp_path / "run", table.STAGES)
     assert not (tmp_path / "run/patches/records").exists()
     trusted = ("embeddings.check", "none"), ("stages", "patches")
@@ -130,7 +132,7 @@ def test_embeddings_that_change_between_stages_are_refused(tmp_path, tiles):
     path = tmp_path / "again/cmu_small_region.h5"
     os.utime(path, (path.stat().st_atime, path.stat().st_mtime + 10))
     path.replace(tmp_path / "h5/cmu_small_region.h5")
-    with pytest.raises(ValueError, match="changed after its rows were held against"):
+    with pytest.raises(ValueError, match="changed after its rows were compared with"):
         launch.launch(
             config(source, ("stages", "encoder,embeddings")), tmp_path / "run", table.STAGES
         )

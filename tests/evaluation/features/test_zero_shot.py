@@ -83,8 +83,8 @@ def test_templates_are_filled_and_averaged():
             lambda: zero_shot.from_images(floats([1, 0]), ["a"], ("a", "b")),
             "each class must have an example, got none of b",
         ),
-        (lambda: zero_shot.fill(["a photo"], {}), r"must have a place \{\}, got \['a photo'\]"),
-        (lambda: zero_shot.fill([], {}), r"must have a place \{\}, got \[\]"),
+        (lambda: zero_shot.fill(["a photo"], {}), r"must contain \{\}, got \['a photo'\]"),
+        (lambda: zero_shot.fill([], {}), r"must contain \{\}, got \[\]"),
         (lambda: zero_shot.classify(AXES, np.zeros((0, 3)), []), "one image or more"),
         (
             lambda: zero_shot.classify(AXES, np.ones((1, 3)), ["sea"]),
@@ -153,7 +153,7 @@ def test_texts_that_do_not_fit_are_one_line(folder):
     endless = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     endless.post_processor = tokenizers.processors.TemplateProcessing(single="$A")
     endless.save(str(folder / "tokenizer.json"))
-    with pytest.raises(ValueError, match=r"tokenizer\.json must end a text with .*end=59"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json must end every text with .*end=59"):
         clip.load_texts(folder)(["a lake"])
 
 

@@ -13,7 +13,7 @@ from ssldiff_jax.evaluation.metrics import frechet, halves, summary
         ("abcabcabc", (6, 3), "by case: 2 and 1 cases"),
         ("a" * 9 + "bc", (9, 2), "by case: 1 and 2 cases"),
         ("aaaaa", (2, 3), "by area: halves of one case"),
-        ("abcdef", (3, 3), "by order: no cases are told"),
+        ("abcdef", (3, 3), "by order: no cases are known"),
     ],
 )
 def test_a_case_is_in_one_half(cases, sizes, by):
@@ -39,8 +39,8 @@ def test_cases_are_as_far_apart_as_they_are():
     real[200:] += 3
     of_slides = [f"slide {i // 200}" for i in range(400)]
     found = summary.figures(generator.normal(size=(300, 4)), real, cases=of_slides)
-    apart = found["frechet_real_against_real"]
-    assert apart["parted"] == "by case: 1 and 1 cases"
+    apart = found["frechet_of_real_halves"]
+    assert apart["split_by"] == "by case: 1 and 1 cases"
     assert apart["low"] <= 36 <= apart["high"]
     assert frechet.frechet_distance(real[::2], real[1::2]) < 1
     assert apart["counts"] == (200, 200)
@@ -55,8 +55,8 @@ def test_figures_of_few_vectors_say_so():
     few = "too few: 64 vectors of 96 numbers, 203 needed"
     assert found["frechet"]["interval"] == few
     assert found["frechet"]["low"] is found["frechet"]["corrected"] is None
-    assert found["frechet_real_against_real"]["interval"].startswith("too few: 32 vectors of 96")
-    assert found["fidelity"]["recall"]["interval"].startswith("too few: 64 vectors")
+    assert found["frechet_of_real_halves"]["interval"].startswith("too few: 32 vectors of 96")
+    assert found["precision_recall"]["recall"]["interval"].startswith("too few: 64 vectors")
     assert found["kid"]["low"] <= found["kid"]["corrected"] <= found["kid"]["high"]
     published = moments.Moments.of(np.random.default_rng(1).normal(size=(500, 96)))
     found = summary.figures(drawn, real, published, cases=["one"] * 64)
@@ -67,10 +67,10 @@ def test_figures_of_few_vectors_say_so():
 def test_a_half_of_one_vector_has_no_distance_but_a_reason(count, cases):
     drawn, real = np.random.default_rng(0).normal(size=(2, count, 2))
     found = summary.figures(drawn, real, cases=list(cases), paired=True)
-    apart = found["frechet_real_against_real"]
+    apart = found["frechet_of_real_halves"]
     assert apart["uncorrected"] is apart["corrected"] is apart["low"] is None
     assert apart["interval"] == "too few: 1 vectors of 2 numbers, 5 needed"
-    assert apart["parted"] == "by case: 1 and 1 cases"
+    assert apart["split_by"] == "by case: 1 and 1 cases"
     assert found["frechet"]["uncorrected"] > 0
 
 
@@ -79,17 +79,19 @@ def test_vectors_that_are_all_the_same_have_a_reason_in_place_of_a_perfect_figur
     """An extractor that sees nothing is 0 apart from anything, and precise."""
     same = np.full((300, 4), value, np.float32)
     found = summary.figures(same, same.copy(), cases=["a", "b"] * 150, paired=True)
-    for figure in (found["frechet"], found["kid"], found["frechet_real_against_real"]):
+    for figure in (found["frechet"], found["kid"], found["frechet_of_real_halves"]):
         assert figure["uncorrected"] is figure["corrected"] is figure["high"] is None
         assert figure["interval"].startswith("none: all ")
     for name in ("precision", "recall", "density", "coverage"):
-        assert found["fidelity"][name]["value"] is None
-        assert found["fidelity"][name]["interval"] == "none: all 300 real vectors are the same"
+        assert found["precision_recall"][name]["value"] is None
+        assert (
+            found["precision_recall"][name]["interval"] == "none: all 300 real vectors are the same"
+        )
     # A generator that draws one image again and again is told so by numbers.
     real = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
     found = summary.figures(same, real, cases=["a", "b"] * 150)
     assert found["frechet"]["low"] > 1
-    assert found["fidelity"]["recall"]["value"] <= 0.01
+    assert found["precision_recall"]["recall"]["value"] <= 0.01
 
 
 @pytest.mark.parametrize("scale", [1e19, -1e30])
@@ -113,8 +115,8 @@ def test_copies_of_vectors_leave_no_interval(times, order):
     assert found["frechet"]["interval"] == found["kid"]["interval"] == said
     assert found["frechet"]["low"] is None
     assert found["frechet"]["uncorrected"] == pytest.approx(frechet.frechet_distance(copied, real))
-    assert found["frechet_real_against_real"]["low"] is not None
-    found = summary.figures(real, copied, cases=cases)["frechet_real_against_real"]
+    assert found["frechet_of_real_halves"]["low"] is not None
+    found = summary.figures(real, copied, cases=cases)["frechet_of_real_halves"]
     assert found["interval"] == said
 
 

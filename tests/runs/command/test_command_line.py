@@ -17,14 +17,16 @@ SAMPLER_ROWS = {
         *(
             f"{mode}/128/{n}"
             for mode in ("offset", "paper")
-            for n in ("calls", "decoder_calls", "seconds")
+            for n in ("unet_forwards", "decoder_calls", "seconds")
         ),
         *(f"offset/128/{n}_bytes" for n in ("canvas", "peak", "peak_beyond_canvas", "before")),
-        *(f"paper_over_ours/128/{n}" for n in ("calls", "seconds")),
+        *(f"paper_over_ours/128/{n}" for n in ("unet_forwards", "seconds")),
     )
 }
 TRAINING_ROWS = {
-    f"train/denoiser/{count}/{n}" for count in (8, 4) for n in ("rate", "model_flops", "of_product")
+    f"train/denoiser/{count}/{n}"
+    for count in (8, 4)
+    for n in ("rate", "model_flops", "of_matmul_rate")
 }
 ALL = runner.parse_names("all", table.STAGES, "stages")
 
@@ -54,7 +56,7 @@ def test_bench_measures_the_denoiser(command, tmp_path):
         "unet/forward_batch_1", "unet/forward_batch_8", "unet/compiled_flops_batch_1",
         "unet/compiled_flops_batch_8", "weights/load",
         "weights/peak", "input/cached", "input/jpeg_per_core", *ARCHIVE_ROWS, *SAMPLER_ROWS,
-        "device/bf16_product", *TRAINING_ROWS,
+        "device/bf16_matmul", *TRAINING_ROWS,
     }  # fmt: skip
     values = {row["name"]: row["value"] for row in rows}
     # 25 windows in four chunks of 7, 50 steps; 9 in two of 5, three steps; guided.
@@ -97,16 +99,16 @@ def test_metrics_are_complete_and_possible(workdir):
             found[name] >= -1e-6
             for name in ("patch_fd_uncorrected", "crop_fd_uncorrected", "fd_floor_uncorrected")
         )
-    assert metrics["layout_correlation"].keys() == {"identity", "turned", "transposed"}
+    assert metrics["layout_correlation"].keys() == {"identity", "rotated", "transposed"}
     assert all(-1 <= value <= 1 for value in metrics["layout_correlation"].values())
-    for ruler in ("last_step", "worst_phase", "cell_lines"):
+    for ruler in ("last_step", "worst_phase", "cell_borders"):
         for of in ("generated", "real"):
             found = metrics["seams"][ruler][of]
             assert found["value"] > 0
             assert found["error"] > 0
             assert found["count"] == 2
-    assert abs(metrics["rings"]["border"]["real"]["value"]) < 30
-    assert metrics["rings"]["border"]["generated"]["count"] == 2 * CELLS**2
+    assert abs(metrics["patch_borders"]["border"]["real"]["value"]) < 30
+    assert metrics["patch_borders"]["border"]["generated"]["count"] == 2 * CELLS**2
     assert 0 < metrics["reconstruction_psnr"] < 60
     assert set(metrics["stages"]) == set(ALL) - {"report"}
     for cost in metrics["stages"].values():

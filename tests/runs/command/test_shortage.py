@@ -64,8 +64,8 @@ def test_a_checkpoint_that_does_not_fit_is_one_line_and_the_one_before_is_gone_o
     assert len(line.splitlines()) == 1
     # Parameters, their average and two moments; step, counts and what the task keeps.
     wanted = rf"must hold the {LARGE * 4 * 4 / 1e6:.1f} MB it writes next of stage 'model', got "
-    wanted += r"[\d,.]+ GB free \(.*no room for a checkpoint in .*\); make room and the same "
-    assert re.search(wanted + "command goes on", line)
+    wanted += r"[\d,.]+ GB free \(.*no room for a checkpoint in .*\); free some space and the same "
+    assert re.search(wanted + "command resumes", line)
     assert "runtime.checkpoints" in line
     np.testing.assert_array_equal(work.state()["slope"], before)
     assert not (work.workdir / "model" / "done.json").exists()

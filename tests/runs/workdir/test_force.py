@@ -124,7 +124,7 @@ def test_stages_downstream_read_the_old_one_until_the_new_is_whole(work):
     work.run(["first"], force=["first"], first=Section(size=4))
     assert seen == ["3"]
     assert work.weights("first") == "4"
-    with pytest.raises(stage.WorkdirError, match=r"'second'.*an earlier stage was made anew"):
+    with pytest.raises(stage.WorkdirError, match=r"'second'.*an earlier stage was rebuilt"):
         work.run(first=Section(size=4))
 
 
@@ -135,7 +135,7 @@ def test_a_command_that_was_cut_off_does_not_repeat_what_it_made(work, caplog):
     assert work.weights("first") == "4"
     with caplog.at_level(logging.INFO, "ssldiff_jax"):
         assert work.run(**asked) == ["second", "third"]
-    assert "first was made anew before this command was cut off" in caplog.text
+    assert "first was already rebuilt before this command was interrupted" in caplog.text
     assert work.run(**asked) == list(ALL)
 
 

@@ -185,7 +185,7 @@ def test_finished_training_is_trained_on_to_the_bits_of_one_that_was_planned_so(
 def test_stages_after_a_longer_training_are_refused_before_it_begins_or_made_anew(work):
     work.run()
     longer = replaced(num_steps=8)
-    with pytest.raises(stage.WorkdirError, match=r"'reader'.*the training asked for.*'model'") as e:
+    with pytest.raises(stage.WorkdirError, match=r"'reader'.*further training.*'model'") as e:
         work.run(longer)
     assert "add reader,after to config.force" in str(e.value)
     assert work.ran == []

@@ -32,7 +32,7 @@ def test_true_images_are_at_the_floor_and_others_above(context, networks):
     same = large_images.run(context, [large_image.Pair(r, r) for r in real], networks)
     assert set(same) == {"judge", "encoder", "clip"}
     for found in same.values():
-        ours, real_own = (found[key]["uncorrected"] for key in ("crops", "crops_real_moved"))
+        ours, real_own = (found[key]["uncorrected"] for key in ("crops", "crops_real_shifted"))
         assert ours == pytest.approx(real_own, rel=1e-5)
         assert found["crops"]["interval"].startswith("too few: 36 vectors of ")
         assert found["crops"]["counts"] == (4 * 9, 4 * 16)

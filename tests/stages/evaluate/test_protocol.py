@@ -32,12 +32,12 @@ def test_every_figure_names_its_network_format_and_counts(results):
         assert found["frechet"]["uncorrected"] > 0
         assert found["frechet"]["interval"].startswith(f"too few: {COUNT} vectors of 32 numbers, ")
         for name in ("precision", "recall", "density", "coverage"):
-            share = found["fidelity"][name]
+            share = found["precision_recall"][name]
             assert share["value"] is share["low"] is share["high"] is None
             assert share["interval"].startswith(f"too few: {COUNT} vectors, ")
         assert found["kid"]["interval"] == f"too few: {COUNT} vectors, 40 needed"
-        real_alone = found["frechet_real_against_real"]
-        assert real_alone["parted"] == "by area: halves of one case"
+        real_alone = found["frechet_of_real_halves"]
+        assert real_alone["split_by"] == "by area: halves of one case"
         assert real_alone["counts"] == [COUNT // 2, COUNT // 2]
     digests = {found["extraction"]["digest"] for found in results["patches"].values()}
     assert len(digests) == 2
@@ -113,7 +113,7 @@ def test_several_devices_draw_and_judge_the_same(command, workdir, clip_folder, 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     drawn = [
-        np.asarray(Image.open(path / "evaluate" / "drawn.png"), int) for path in (run, workdir)
+        np.asarray(Image.open(path / "evaluate" / "generated.png"), int) for path in (run, workdir)
     ]
     # What rounds to another grey level differs by one.
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
@@ -127,7 +127,7 @@ def test_several_devices_draw_and_judge_the_same(command, workdir, clip_folder, 
     told = found["confusion"]
     assert told["labels"] == ["nuclei", "stroma", "empty"]
     assert np.array(told["counts"]).sum() == COUNT
-    assert 0 <= told["of_real"]["balanced_accuracy"] <= 1
+    assert 0 <= told["real"]["balanced_accuracy"] <= 1
 
 
 @pytest.mark.parametrize(

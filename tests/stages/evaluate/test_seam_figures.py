@@ -49,8 +49,8 @@ def test_each_image_is_measured_at_its_own_lines(context, tmp_path):
     assert 0 < last["generated"]["error"] < 0.1
     assert last["generated"]["count"] == last["real"]["count"] == 3
     assert last["real"]["value"] == pytest.approx(1, abs=0.05)
-    assert len(found["steps_before"]) == 2
-    for ruler in (*found["steps_before"], found["cell_lines"]):
+    assert len(found["earlier_steps"]) == 2
+    for ruler in (*found["earlier_steps"], found["cell_borders"]):
         for of in ("generated", "real"):
             assert ruler[of]["value"] == pytest.approx(1, abs=0.05)
     worst = found["worst_phase"]
@@ -66,15 +66,15 @@ def test_steps_across_cells(context, tmp_path):
     board = (np.arange(160)[:, None] // SIDE + np.arange(192) // SIDE) % 2
     drawn = (flat + 10 * board[..., None]).astype(np.uint8)
     found = seam_figures.of_images(context, [large_image.Pair(drawn, flat)])
-    assert found["cell_lines"]["real"] == {"value": 1.0, "error": None, "count": 1}
-    assert found["cell_lines"]["generated"]["value"] == pytest.approx(10 / 2, rel=0.01)
+    assert found["cell_borders"]["real"] == {"value": 1.0, "error": None, "count": 1}
+    assert found["cell_borders"]["generated"]["value"] == pytest.approx(10 / 2, rel=0.01)
     assert found["last_step"] == {"generated": None, "real": None}
-    assert found["steps_before"] == []
+    assert found["earlier_steps"] == []
 
 
 def test_a_run_that_wrote_no_lines_is_told_how_to(context, tmp_path):
     (tmp_path / "image_0.json").write_text(json.dumps({"height": 160}))
-    with pytest.raises(stage.WorkdirError, match=r"image_0.json must tell the window_lines"):
+    with pytest.raises(stage.WorkdirError, match=r"image_0.json must have the window_lines"):
         seam_figures.of_images(context, [large_image.Pair(noise(0), noise(1))])
 
 

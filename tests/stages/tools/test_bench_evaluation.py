@@ -1,4 +1,4 @@
-"""What the part `judgement` of the tool `bench` measures, at small sizes."""
+"""What the part `evaluation` of the tool `bench` measures, at small sizes."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def rows(config, workdir):
     found = list(evaluation.rows(stage.Context(config, workdir, None), SIZES))
     assert all(len(values) == 2 for _, values, _ in found)
     assert all(min(values) > 0 for _, values, unit in found if unit != "MB")
-    return {name.removeprefix("judgement/"): unit for name, _, unit in found}
+    return {name.removeprefix("evaluation/"): unit for name, _, unit in found}
 
 
 def test_without_a_run_weights_are_random(config, tmp_path):

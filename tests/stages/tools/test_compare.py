@@ -70,7 +70,7 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
     rows = list(csv.DictReader((at.parent / "results.csv").open()))
     assert [row["generated"] for row in rows] == [str(alike), str(dark)]
     key = "patches.clip.extraction"
-    assert [row["by"] for row in rows] == ["compare"] * 2
+    assert [row["tool"] for row in rows] == ["compare"] * 2
     assert {row[f"{key}.digest"] for row in rows} == {network.digest}
 
     done, at = compare(real, alike, PAIRED)
@@ -81,8 +81,8 @@ def test_figures_are_those_of_the_features(compare, folders, clip_folder):
     )
     dim = found["alike"]["extraction"]["dim"]
     assert paired["interval"].startswith(f"too few: {COUNT} vectors of {dim} numbers, ")
-    real_alone = found["alike"]["frechet_real_against_real"]
-    assert real_alone["parted"] == "by order: no cases are told"
+    real_alone = found["alike"]["frechet_of_real_halves"]
+    assert real_alone["split_by"] == "by order: no cases are known"
     assert real_alone["counts"] == [COUNT // 2, COUNT // 2]
 
     # The statistics that were written serve as a published reference.
@@ -130,7 +130,8 @@ def test_formats_that_differ_are_told(compare, folders, tmp_path):
     done, _ = compare(real, write_images(tmp_path / "jpeg", 1, suffix="jpg"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert (
-        "real images are PNG, drawn ones JPEG: a distance sees what a format loses" in done.stderr
+        "real images are PNG, generated ones JPEG: distances include what the compression changes"
+        in done.stderr
     )
 
 

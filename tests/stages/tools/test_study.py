@@ -84,7 +84,7 @@ def test_every_mixture_has_a_row(results, made):
 def test_classes_are_counted_and_one_slide_is_no_sample_of_cases(results):
     told = results["tasks"]["patches"]
     assert sum(told["classes"]["train"].values()) == 40
-    assert told["resampled"] == "examples"
+    assert told["resampling_unit"] == "examples"
     # The threshold is the median of the training regions.
     assert results["tasks"]["bags"]["classes"]["train"] == {"less nuclei": 5, "more nuclei": 5}
 
@@ -128,7 +128,7 @@ def test_only_what_is_used_is_drawn(run_study, monkeypatch):
     monkeypatch.setattr(study_task.Drawer, "draw", counted)
     few = {"patches.models": ("linear",), "bags.models": ("mean",), "fractions": (0.2,)}
     results = run_study(**few)
-    told = {name: results["tasks"][name]["drawn"] for name in ("patches", "bags")}
+    told = {name: results["tasks"][name]["generated"] for name in ("patches", "bags")}
     of_a_seed = {row["task"]: row["synthetic"] for row in results["rows"][1::3]}
     for name, count in told.items():
         assert of_a_seed[name] <= count <= 2 * of_a_seed[name]
@@ -146,7 +146,7 @@ def test_clusters_are_the_judge_s(run_study, made, workdir):
     assert sum(counts) == 40
     assert counts == sorted(counts, reverse=True)
     assert list(told["classes"]["train"]) == ["cluster 0", "cluster 1", "cluster 2"]
-    assert 0 <= told["kept"] <= 1
+    assert 0 <= told["class_agreement"] <= 1
 
 
 def test_bags_of_slides_need_labels_of_their_cases(run_study, made):

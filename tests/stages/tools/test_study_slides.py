@@ -83,7 +83,7 @@ def test_slides_of_labelled_cases_are_the_bags(results):
     told = results["tasks"]["bags"]
     # Two slides of the first case, none of the second.
     assert told["classes"] == {"train": {"dark": 4, "pale": 2}, "test": {"dark": 2, "pale": 2}}
-    assert told["drawn"] == 6
+    assert told["generated"] == 6
     counts = {  # of a fifth, one slide of each class
         (0.2, "real"): (2, 0), (0.2, "synthetic"): (0, 2), (0.2, "real + synthetic"): (2, 2),
         (1.0, "real"): (6, 0), (1.0, "synthetic"): (0, 6), (1.0, "real + synthetic"): (6, 6),

@@ -97,7 +97,7 @@ def test_models_of_another_run_are_judged_on_data_they_never_saw(command, workdi
 
     done = command(run, *asked, "--config.stages=encoder")
     assert done.returncode == 1
-    assert "got encoder, which make them" in done.stderr.strip().splitlines()[-1]
+    assert "got encoder, which would train them" in done.stderr.strip().splitlines()[-1]
     done = command(run, *asked, "--config.stages=sample", "--config.denoiser.train.num_steps=7")
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]

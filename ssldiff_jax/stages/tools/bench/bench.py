@@ -1,6 +1,6 @@
 """Tool `bench`: what the config's models cost on this machine, as rows of `results.json`.
 
-Weights are random (the part `judgement` takes the run's where it has them): only time and memory
+Weights are random (the part `evaluation` takes the run's where it has them): only time and memory
 are looked at.
 """
 
@@ -52,7 +52,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         "input": loader.rows,
         "images": sampler.rows,
         "training": train_step.rows,
-        "judgement": evaluation.rows,
+        "evaluation": evaluation.rows,
     }
     table: list[dict[str, Any]] = []
     for part in context.config.bench.parts:

@@ -69,7 +69,7 @@ def _extraction(context: stage.Context, name: str, sizes: Sizes) -> Figure:
     seconds = [_measured(lambda: extract(patches)).seconds for _ in range(sizes.repetitions)]
     is_cpu = jax.default_backend() == "cpu"
     share = machine.cores() if is_cpu else jax.local_device_count()
-    label = f"judgement/{name}_{weights}_weights/per_{'core' if is_cpu else 'device'}"
+    label = f"evaluation/{name}_{weights}_weights/per_{'core' if is_cpu else 'device'}"
     return label, [sizes.patches / s / share for s in seconds], "patches/s"
 
 
@@ -87,7 +87,7 @@ def _gaussian(sizes: Sizes) -> Iterator[Figure]:
     """The Fréchet distance of random features, which are drawn and added up block by block."""
     repeat = lambda call: [_measured(call) for _ in range(sizes.repetitions)]
     found = repeat(lambda: frechet_interval.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
-    label = f"judgement/frechet_{sizes.gaussian}x{sizes.dim}"
+    label = f"evaluation/frechet_{sizes.gaussian}x{sizes.dim}"
     yield f"{label}/from_features_to_interval", [m.seconds for m in found], "s"
     yield f"{label}/memory", [m.megabytes for m in found], "MB"
     sides = [moments.Moments.merged(_blocks(side, sizes)) for side in (0, 1)]
@@ -108,11 +108,11 @@ def _pairs(sizes: Sizes) -> Iterator[Figure]:
     features = np.random.default_rng(0).standard_normal(shape, np.float32)
     figures: dict[str, Callable[[], Any]] = {
         "kid": functools.partial(kid.kid, *features, blocks=intervals.BLOCKS),
-        "fidelity": functools.partial(precision_recall.compare, *features),
+        "precision_recall": functools.partial(precision_recall.compare, *features),
     }
     for name, call in figures.items():
         found = [_measured(call) for _ in range(sizes.repetitions)]
-        label = f"judgement/{name}_{sizes.pairs}x{sizes.dim}"
+        label = f"evaluation/{name}_{sizes.pairs}x{sizes.dim}"
         yield f"{label}/seconds", [m.seconds for m in found], "s"
         yield f"{label}/memory", [m.megabytes for m in found], "MB"
 

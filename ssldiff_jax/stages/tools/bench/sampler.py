@@ -45,12 +45,12 @@ def rows(context: stage.Context) -> Iterator[Figure]:
         paper = _paper(model, size, bench.paper_steps)
         for name, (value, unit) in _units(paper).items():
             yield f"sampler/paper/{size}/{name}", [value], unit
-        for name in ("calls", "seconds"):
+        for name in ("unet_forwards", "seconds"):
             yield f"sampler/paper_over_ours/{size}/{name}", [paper[name] / ours[name]], "×"
 
 
 def _units(found: dict[str, float]) -> dict[str, tuple[float, str]]:
-    units = {"calls": "windows", "decoder_calls": "tiles", "seconds": "s"}
+    units = {"unet_forwards": "windows", "decoder_calls": "tiles", "seconds": "s"}
     return {name: (value, units.get(name, "B")) for name, value in found.items()}
 
 
@@ -69,13 +69,13 @@ def _ours(context: stage.Context, model: generator.Generator, size: int) -> dict
     shutil.rmtree(folder)
     canvas = model.sampler.state_bytes(drawing.plan)
     return {
-        "calls": told["unet_forwards"],
+        "unet_forwards": told["unet_forwards"],
         "decoder_calls": told["decoder_calls"],
         "seconds": seconds,
         "canvas_bytes": canvas,
         "peak_bytes": peak * 2**20,
         "peak_beyond_canvas_bytes": peak * 2**20 - canvas,
-        "before_bytes": before * 2**20,
+        "bytes_before": before * 2**20,
     }
 
 
@@ -100,7 +100,7 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
     began = time.perf_counter()
     list(published_.strips(drawing, state))
     return {
-        "calls": published_.sampler.unet_forwards(drawing.plan),
+        "unet_forwards": published_.sampler.unet_forwards(drawing.plan),
         "decoder_calls": published_.decoder_calls(drawing.plan),
         "seconds": seconds + time.perf_counter() - began,
     }

@@ -25,7 +25,7 @@ def rows(context: stage.Context) -> Iterator[Figure]:
     if not bench.train:
         return
     reached = _product_rates()
-    yield "device/bf16_product", reached, "FLOP/s"
+    yield "device/bf16_matmul", reached, "FLOP/s"
     for name in bench.train:
         for batch_size in bench.batch_size:
             yield from _step(context, name, batch_size, statistics.median(reached))
@@ -41,7 +41,7 @@ def _step(context: stage.Context, name: str, batch_size: int, reached: float) ->
     if flops is not None:
         per_device = [flops * count / s / devices for s in seconds]
         yield f"{label}/model_flops", [flops], "FLOP/example"
-        yield f"{label}/of_product", [f / reached for f in per_device], "×"
+        yield f"{label}/of_matmul_rate", [f / reached for f in per_device], "×"
         chip = chips.chip(jax.devices()[0].device_kind)
         if chip is not None:
             yield f"{label}/mfu", [f / chip.flops for f in per_device], "×"

@@ -42,7 +42,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     config, section = context.config, context.config.study
     if config.embeddings.source:
         raise schema.ConfigError(
-            "a study embeds what is drawn: config.embeddings.source must be '', got "
+            "the tool study embeds generated images: config.embeddings.source must be '', got "
             f"{config.embeddings.source!r}"
         )
     drawer = study_task.Drawer(generator.Generator.of_run(context), config.seed)
@@ -56,10 +56,10 @@ def run(context: stage.Context) -> dict[str, Any]:
             rows += _rows((name, model), task, task.inputs[seen], classifier, bootstrap, config)
         facts[name] = {
             "classes": task.counts(),
-            "drawn": len(task.used),
-            "kept": task.kept,
-            "resampled": unit,
-            "seconds_of_data": round(drawn_after, 1),
+            "generated": len(task.used),
+            "class_agreement": task.kept,
+            "resampling_unit": unit,
+            "seconds_of_generation": round(drawn_after, 1),
             "seconds": round(time.monotonic() - began, 1),
         }
     folder = context.folder("study")

@@ -1,4 +1,4 @@
-"""What the tool `bench` measured of judging, as Markdown."""
+"""What the tool `bench` measured of the evaluation, as Markdown."""
 
 import pathlib
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ _GOALS = {
 
 
 def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
-    """The rows of `bench/results.json` on judging; None where it has none."""
+    """The rows of `bench/results.json` on the evaluation; None where it has none."""
     folder = workdir / "bench"
     if not (folder / "done.json").exists():
         return None
     rows = atomic.read_json(folder / "results.json")
-    found = [row for row in rows if row["name"].startswith("judgement/")]
+    found = [row for row in rows if row["name"].startswith("evaluation/")]
     done = atomic.read_json(folder / "done.json")
     told = {"date": done["finished"][:10], "jax": done["versions"]["jax"]}
     return {"rows": found, **told} if found else None
@@ -29,7 +29,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 def markdown(found: Mapping[str, Any]) -> str:
     """A row for every measurement: the median of its repetitions."""
-    lines = ["| judging | measured | goal |", "|---|---|---|"]
+    lines = ["| evaluation | measured | goal |", "|---|---|---|"]
     for row in found["rows"]:
         _, what, *rest = row["name"].split("/")
         has_goal = row["unit"] == "patches/s" or what.startswith("frechet")
