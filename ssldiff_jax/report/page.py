@@ -56,6 +56,7 @@ def build(
     ]
     filled = string.Template((_HERE / "page.html").read_text("utf-8")).substitute(
         title="Images generated from embeddings",
+        run=html.escape(workdir.resolve().name),
         lead=regions.lead(pairs, config, metrics),
         trained=training.part(workdir, metrics, config),
         meta=_meta(metrics),

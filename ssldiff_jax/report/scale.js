@@ -5,7 +5,7 @@ const OBJECTIVE = 10; // µm per pixel of a scan at 1×, so that 0.5 µm are 20�
 const SLIDE_UNITS = [[1e6, "m"], [1e3, "mm"], [1, "µm"], [1e-3, "nm"]];
 const SCENE_UNITS = [[1e9, "km"], [1e6, "m"], [1e4, "cm"]];
 
-const digits = (value) => Number(value.toPrecision(3)).toLocaleString("en-US");
+const digits = (value, count = 3) => Number(value.toPrecision(count)).toLocaleString("en-US");
 
 // The largest of 1, 2 and 5 times a power of ten that is not above `most`.
 function roundLength(most) {
@@ -26,7 +26,7 @@ function showScale(box, umPerPixel, scene) {
   const um = roundLength(BAR * umPerPixel);
   const onScreen = scene
     ? `${lengthText(umPerPixel, true)} per screen pixel`
-    : `${digits(OBJECTIVE / umPerPixel)}× on screen`;
+    : `${digits(OBJECTIVE / umPerPixel, 2)}× on screen`;
   box.hidden = false;
   box.dataset.um = um;
   box.querySelector("i").style.width = `${um / umPerPixel}px`;

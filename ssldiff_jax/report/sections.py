@@ -70,7 +70,8 @@ def encoder_table(encoders: Mapping[str, Mapping[str, Any]]) -> str:
     )
     return tables.scrollable(
         "encoders",
-        f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>",
+        f'<table class="plain"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>",
     )
 
 

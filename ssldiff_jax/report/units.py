@@ -37,8 +37,10 @@ def size(height: int, width: int, mpp: float | None) -> str:
 
 
 def magnification(mpp: float) -> str:
-    """The objective that a scan of `mpp` µm per pixel is named after, such as 20×."""
-    return f"{_short(_OBJECTIVE / mpp)}×"
+    """The objective that a scan of `mpp` µm per pixel corresponds to, such as 20×; two digits, as
+    scanners differ in the third."""
+    value = float(f"{_OBJECTIVE / mpp:.2g}")
+    return f"{_short(value)}×"
 
 
 def resolution(mpp: float | None) -> str:

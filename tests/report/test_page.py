@@ -39,6 +39,10 @@ def test_pictures_stand_before_numbers(workdir):
     assert text.index("<img ") < text.index('class="cards"')
 
 
+def test_title_names_the_run(workdir):
+    assert f"<title>Images generated from embeddings: {workdir.name}</title>" in build(workdir)
+
+
 def test_every_picture_has_its_size(workdir):
     text = build(workdir)
     figures = re.findall(r"<figure[^>]*>(?:(?!</figure>).)*<img.*?</figure>", text, re.S)

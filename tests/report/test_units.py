@@ -20,6 +20,7 @@ def test_length_has_the_unit_of_its_size(um, said):
     ("mpp", "said"),
     [
         (0.5, "0.5 µm per pixel (20×)"), (0.25, "0.25 µm per pixel (40×)"),
+        (0.2525, "0.253 µm per pixel (40×)"), (0.0499, "0.0499 µm per pixel (200×)"),
         (2.0, "2 µm per pixel (5×)"), (1e6, "1 m per pixel"), (5e8, "500 m per pixel"), (None, ""),
     ],
 )  # fmt: skip
