@@ -78,10 +78,10 @@ class Autoencoder(nn.Module):
 
     def encode(self, image: arrays.Image) -> Moments:
         """Moments of the latents; image sides must be multiples of the downsample factor."""
-        found = self.encoder(image)
+        moments = self.encoder(image)
         if self.config.kind == "vq":
-            return jnp.concatenate([found, jnp.full_like(found, _LOGVAR_RANGE[0])], axis=-1)
-        return found
+            return jnp.concatenate([moments, jnp.full_like(moments, _LOGVAR_RANGE[0])], axis=-1)
+        return moments
 
     def decode(self, z: arrays.Latents) -> arrays.Image:
         """Images, not clipped."""
@@ -94,8 +94,8 @@ class Autoencoder(nn.Module):
         if self.config.kind == "vq":
             z = self.encoder(image)
             quantised = self.quantiser(z)
-            found = self.decoder(quantised.z.astype(z.dtype))
-            return Reconstruction(found, z, {"codebook": quantised.loss}, quantised.index)
+            image_hat = self.decoder(quantised.z.astype(z.dtype))
+            return Reconstruction(image_hat, z, {"codebook": quantised.loss}, quantised.index)
         moments = self.encode(image)
         z = sample_moments(moments, noise)
         return Reconstruction(self.decoder(z), z, {"kl": kl_divergence(moments)})

@@ -100,7 +100,9 @@ class AutoencoderTask:
         noise = rng.per_example(key_noise, batch["index"], jax.random.normal, shape)
 
         # reconstruction
-        found, vjp_to_last_layer = _reconstruct(self.config, params["autoencoder"], image, noise)
+        reconstruction, vjp_to_last_layer = _reconstruct(
+            self.config, params["autoencoder"], image, noise
+        )
         w = self.weights
         distance = lambda x: self.perceptual(extra["perceptual"], x, image)
         pixels = lambda x: {
@@ -113,21 +115,29 @@ class AutoencoderTask:
             + w.gradient_weight * terms["gradient"]
             + w.perceptual_weight * terms["perceptual"]
         )
-        terms = pixels(found.image) | found.terms
+        terms = pixels(reconstruction.image) | reconstruction.terms
         cost = {"kl": w.kl_weight, "codebook": w.codebook_weight}
-        loss = fidelity(terms) + sum(cost[name] * term for name, term in found.terms.items())
+        loss = fidelity(terms) + sum(
+            cost[name] * term for name, term in reconstruction.terms.items()
+        )
 
         # adversary
         if self.adversary:
             reconstruction_loss = lambda x: fidelity(pixels(x))
             started = extra["step"] >= w.adversarial.start_step
-            added, told = self._adversarial_terms(
-                params["discriminator"], image, found.image, reconstruction_loss, vjp_to_last_layer
+            added, adversarial_terms = self._adversarial_terms(
+                params["discriminator"],
+                image,
+                reconstruction.image,
+                reconstruction_loss,
+                vjp_to_last_layer,
             )
             loss += jnp.where(started, added, 0.0)
-            terms |= told
-        terms["psnr"] = -10 * jnp.log10(collectives.pmean(jnp.mean((found.image - image) ** 2)) / 4)
-        extra, used = self._update_code_usage(extra, found, key_codes)
+            terms |= adversarial_terms
+        terms["psnr"] = -10 * jnp.log10(
+            collectives.pmean(jnp.mean((reconstruction.image - image) ** 2)) / 4
+        )
+        extra, used = self._update_code_usage(extra, reconstruction, key_codes)
         return loss, (terms | used, extra)
 
     def post_update(self, params: Any, extra: Any) -> Any:
@@ -154,21 +164,21 @@ class AutoencoderTask:
             reconstruction_loss, fooled, stop(fake), vjp_to_last_layer
         )
         generator = fooled(fake)
-        told = discriminator.hinge_loss(judge(params, real), judge(params, stop(fake)))
-        loss = self.weights.adversarial.weight * balance * generator + told
-        return loss, {"generator": generator, "discriminator": told, "balance": balance}
+        hinge = discriminator.hinge_loss(judge(params, real), judge(params, stop(fake)))
+        loss = self.weights.adversarial.weight * balance * generator + hinge
+        return loss, {"generator": generator, "discriminator": hinge, "balance": balance}
 
     def _update_code_usage(
-        self, extra: Any, found: autoencoder.Reconstruction, key
+        self, extra: Any, reconstruction: autoencoder.Reconstruction, key
     ) -> tuple[Any, dict]:
         """The step, and for codes how often each is used and where a dead one could go."""
         extra = extra | {"step": extra["step"] + 1}
-        if found.index is None:
+        if reconstruction.index is None:
             return extra, {}
         codes, decay = self.config.vq.num_codes, self.config.vq.usage_decay
-        used = collectives.pmean(vq.usage(found.index, codes))
+        used = collectives.pmean(vq.usage(reconstruction.index, codes))
         fractions = decay * extra["usage"] + (1 - decay) * used
-        extra |= {"usage": fractions, "latents": _drawn(key, codes, found.z)}
+        extra |= {"usage": fractions, "latents": _drawn(key, codes, reconstruction.z)}
         dead = jnp.mean(fractions * codes < self.config.vq.dead_below)
         return extra, {"code_perplexity": vq.perplexity(fractions), "dead_codes": dead}
 
@@ -199,9 +209,9 @@ def _reconstruct(config: autoencoder.AutoencoderConfig, params: Any, image, nois
 
     def with_kernel(kernel):
         decoder = params["decoder"] | {"conv_out": last | {"kernel": kernel}}
-        found = model.apply({"params": params | {"decoder": decoder}}, image, noise)
-        found = jax.tree.map(_exact, found)
-        return found.image, found
+        reconstruction = model.apply({"params": params | {"decoder": decoder}}, image, noise)
+        reconstruction = jax.tree.map(_exact, reconstruction)
+        return reconstruction.image, reconstruction
 
-    _, vjp_to_last_layer, found = jax.vjp(with_kernel, last["kernel"], has_aux=True)
-    return found, vjp_to_last_layer
+    _, vjp_to_last_layer, reconstruction = jax.vjp(with_kernel, last["kernel"], has_aux=True)
+    return reconstruction, vjp_to_last_layer

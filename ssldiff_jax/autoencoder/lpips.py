@@ -27,14 +27,14 @@ class VGGFeatures(nn.Module):
 
     @nn.compact
     def __call__(self, image: arrays.Image) -> list[jax.Array]:
-        h, found = (image - _SHIFT) / _SCALE, []
+        h, outputs = (image - _SHIFT) / _SCALE, []
         for depth, convolutions in enumerate(VGG16):
             if depth:
                 h = nn.max_pool(h, (2, 2), (2, 2))
             for number, features in convolutions:
                 h = nn.relu(layers.conv(features, name=f"conv_{number}")(h))
-            found.append(h)
-        return found
+            outputs.append(h)
+        return outputs
 
 
 class LPIPS(nn.Module):

@@ -12,21 +12,21 @@ def attend(
     k: Float[arrays.AnyArray, "B M D"],
     v: Float[arrays.AnyArray, "B M D"],
     num_heads: int,
-    known: Bool[arrays.AnyArray, "B M"] | None = None,
+    mask: Bool[arrays.AnyArray, "B M"] | None = None,
 ) -> Float[arrays.AnyArray, "B L D"]:
     """Softmax(q·kᵀ / √(D / num_heads))·v for each head, heads side by side in D; over the keys
-    that are `known`, of which there must be one."""
-    known = None if known is None else known[:, None, None]
+    that are `mask`, of which there must be one."""
+    mask = None if mask is None else mask[:, None, None]
     split = lambda x: x.reshape(*x.shape[:2], num_heads, -1)
     if platform.target() != "cpu":
-        return jax.nn.dot_product_attention(split(q), split(k), split(v), mask=known).reshape(
+        return jax.nn.dot_product_attention(split(q), split(k), split(v), mask=mask).reshape(
             q.shape
         )
     # (B, H, L, D) einsums are 3-4 times faster than dot_product_attention on CPU.
     qh, kh, vh = (split(x).swapaxes(1, 2) for x in (q, k, v))
     logits = jnp.einsum("bhld,bhmd->bhlm", qh, kh) * qh.shape[-1] ** -0.5
     logits = logits.astype(jnp.float32)
-    if known is not None:
-        logits = jnp.where(known, logits, -jnp.inf)
+    if mask is not None:
+        logits = jnp.where(mask, logits, -jnp.inf)
     weights = jax.nn.softmax(logits).astype(vh.dtype)
     return jnp.einsum("bhlm,bhmd->bhld", weights, vh).swapaxes(1, 2).reshape(q.shape)

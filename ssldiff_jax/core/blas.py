@@ -57,8 +57,8 @@ def _libraries() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
         return ()
     words = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]
     paths = {w[5] for w in words if len(w) == 6 and "openblas" in pathlib.Path(w[5]).name}
-    found = []
+    libraries = []
     for library in map(ctypes.CDLL, sorted(paths)):
         pairs = ((getattr(library, get, None), getattr(library, put, None)) for get, put in _NAMES)
-        found += [pair for pair in pairs if all(pair)][:1]
-    return tuple(found)
+        libraries += [pair for pair in pairs if all(pair)][:1]
+    return tuple(libraries)

@@ -29,7 +29,7 @@ def fixed(why: str) -> dict[str, Any]:
 
 def kinds(config: Any, prefix: str = "") -> dict[str, Kind]:
     """Dotted key → kind, of all leaves of a dataclass; what lies in a free field is free."""
-    found: dict[str, Kind] = {}
+    kinds_of_keys: dict[str, Kind] = {}
     for field in dataclasses.fields(config):
         value, key = getattr(config, field.name), f"{prefix}{field.name}"
         kind = field.metadata.get("kind", "fixed")
@@ -37,7 +37,7 @@ def kinds(config: Any, prefix: str = "") -> dict[str, Kind]:
             kind = "free"
         if dataclasses.is_dataclass(value):
             inner = kinds(value, f"{key}.")
-            found |= dict.fromkeys(inner, kind) if kind == "free" else inner
+            kinds_of_keys |= dict.fromkeys(inner, kind) if kind == "free" else inner
         else:
-            found[key] = kind
-    return found
+            kinds_of_keys[key] = kind
+    return kinds_of_keys

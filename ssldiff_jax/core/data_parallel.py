@@ -20,8 +20,8 @@ class Placed:
     def __call__(self, params: Any, sharding: Sharding | None) -> Any:
         """They as `sharding` has it, on the default device for None; arrays that lie there
         already are taken as they are."""
-        asked = self._asked
-        if asked is None or asked[0] is not params or asked[1] != sharding:
+        previous = self._asked
+        if previous is None or previous[0] is not params or previous[1] != sharding:
             self._placed = jax.tree.map(lambda leaf: _held(leaf, sharding), params)
             self._asked = params, sharding
         return self._placed
@@ -56,8 +56,8 @@ class DataParallel:
             return np.asarray(self._jit(self._placed(params, None), batch))
         count = self.multiple_of(len(batch))
         padded = np.pad(batch, ((0, count - len(batch)), *((0, 0),) * (batch.ndim - 1)))
-        found = self._jit(self._placed(params, self._whole), _put(padded, self._split))
-        return np.asarray(found)[: len(batch)]
+        outputs = self._jit(self._placed(params, self._whole), _put(padded, self._split))
+        return np.asarray(outputs)[: len(batch)]
 
     def multiple_of(self, count: int) -> int:
         """The least number of examples, `count` or more, that fills all devices."""

@@ -77,9 +77,9 @@ def _is_of_memory(error: BaseException) -> bool:
 
 def _amount(text: str) -> int | None:
     """The first number of bytes in a message."""
-    found = _AMOUNT.search(text)
-    if not found:
+    match = _AMOUNT.search(text)
+    if not match:
         return None
-    number, unit = float(found[1]), found[2].upper()
+    number, unit = float(match[1]), match[2].upper()
     power = _PREFIXES.find(unit[0]) + 1 if unit and unit != "BYTES" else 0
     return int(number * 1024**power)

@@ -29,31 +29,31 @@ class Moments:
     @classmethod
     def of(cls, z: Float[np.ndarray, "N D"], name: str = "vectors") -> "Moments":
         """Those of an array."""
-        found = cls(z.shape[1])
-        found.add(z, name)
-        return found
+        moments = cls(z.shape[1])
+        moments.add(z, name)
+        return moments
 
     @classmethod
     def merged(cls, parts: Iterable["Moments"]) -> "Moments":
         """Those of all parts, which stay as they are; at least one part."""
-        found = None
+        merged = None
         for part in parts:
-            found = found or cls(part.dim)
-            found.merge(part)
-        if found is None:
+            merged = merged or cls(part.dim)
+            merged.merge(part)
+        if merged is None:
             raise ValueError("expected moments of at least one part, got none")
-        return found
+        return merged
 
     @classmethod
     def unpack(cls, packed: UInt8[np.ndarray, "P"]) -> "Moments":
         """What `pack` made bytes of."""
         numbers = np.ascontiguousarray(packed).view(np.float64)
         dim = int((np.sqrt(4 * len(numbers) - 3) - 1) / 2)
-        found = cls(dim)
-        found.count = int(numbers[0])
-        found.mean = numbers[1 : dim + 1].copy()
-        found.scatter = numbers[dim + 1 :].reshape(dim, dim).copy()
-        return found
+        moments = cls(dim)
+        moments.count = int(numbers[0])
+        moments.mean = numbers[1 : dim + 1].copy()
+        moments.scatter = numbers[dim + 1 :].reshape(dim, dim).copy()
+        return moments
 
     @property
     def dim(self) -> int:

@@ -37,22 +37,22 @@ class _Source:
     def read(self, function: str, prefix: str) -> dict[str, str]:
         """The keys that a function makes below a section."""
         sections: dict[str, str] = {}
-        found: dict[str, str] = {}
+        of_keys: dict[str, str] = {}
         for node in self._functions[function].body:
             if not isinstance(node, ast.Assign):
                 continue
             target = node.targets[0]
             key = _resolved(target, sections, prefix)
             if isinstance(target, ast.Name):
-                known = bool(_dotted(node.value))
-                key = _resolved(node.value, sections, prefix) if known else prefix
+                is_section = bool(_dotted(node.value))
+                key = _resolved(node.value, sections, prefix) if is_section else prefix
                 sections[target.id] = key
-            elif self._above(node.lineno) or key not in found:
-                found[key] = self._above(node.lineno)
+            elif self._above(node.lineno) or key not in of_keys:
+                of_keys[key] = self._above(node.lineno)
             maker = _maker(node.value)
             if maker in self._functions:
-                found |= {k: v for k, v in self.read(maker, key).items() if k not in found}
-        return found
+                of_keys |= {k: v for k, v in self.read(maker, key).items() if k not in of_keys}
+        return of_keys
 
     def _above(self, line: int) -> str:
         first = line

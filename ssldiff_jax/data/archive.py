@@ -50,21 +50,21 @@ class Entry:
         path = folder / "entry.json"
         if not path.exists():
             return None
-        told = atomic.read_json(path)
+        record = atomic.read_json(path)
         shards = {
-            split: tuple(shards_lib.Shard(**shard) for shard in found)
-            for split, found in told["shards"].items()
+            split: tuple(shards_lib.Shard(**shard) for shard in parts)
+            for split, parts in record["shards"].items()
         }
-        for shard in (s for found in shards.values() for s in found):
+        for shard in (s for parts in shards.values() for s in parts):
             stored = folder / shard.file
             if not stored.exists() or stored.stat().st_size != shard.bytes:
                 return None
-        return cls(folder, told["name"], shards, told["facts"])
+        return cls(folder, record["name"], shards, record["facts"])
 
     @property
     def count(self) -> int:
         """Records, of all splits."""
-        return sum(shard.count for found in self.shards.values() for shard in found)
+        return sum(shard.count for parts in self.shards.values() for shard in parts)
 
     def places(self, split: str) -> Int[np.ndarray, "N 4"]:
         """(image, top, left, row) of its records; `image` is 0 but in a list of images."""
@@ -112,11 +112,11 @@ class EntryWriter:
         for split, places in self._places.items():
             np.save(self._folder / f"{split}.npy", np.array(places, np.int32).reshape(-1, 4))
         shards = {
-            split: [dataclasses.asdict(shard) for shard in found]
-            for split, found in self._shards.items()
+            split: [dataclasses.asdict(shard) for shard in parts]
+            for split, parts in self._shards.items()
         }
-        told = {"name": self._about["slide"], "shards": shards, "facts": facts}
-        atomic.write_json(self._folder / "entry.json", told)
+        record = {"name": self._about["slide"], "shards": shards, "facts": facts}
+        atomic.write_json(self._folder / "entry.json", record)
 
     def _end(self, split: str) -> None:
         self._shards[split].append(self._open.pop(split).close())
@@ -187,7 +187,7 @@ def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) ->
         description="Squares of slides with enough tissue.",
     )
     atomic.write_json(folder / "manifest.json", {"facts": facts, "splits": told})
-    return {split: found["count"] for split, found in told.items()}
+    return {split: split_info["count"] for split, split_info in told.items()}
 
 
 def _write_places(folder: pathlib.Path, split: str, entries: Mapping[int, Entry]) -> None:
@@ -196,8 +196,8 @@ def _write_places(folder: pathlib.Path, split: str, entries: Mapping[int, Entry]
     for number, entry in entries.items():
         if split in entry.shards:
             places = entry.places(split)
-            images, found = np.unique(places[:, 0], return_counts=True)
-            counts.append(np.stack([images + number, found], axis=1))
+            images, num_records = np.unique(places[:, 0], return_counts=True)
+            counts.append(np.stack([images + number, num_records], axis=1))
             total += len(places)
     np.save(folder / f"slides-{split}.npy", np.concatenate([*counts, np.zeros((0, 2), int)]))
     path, start = folder / f"places-{split}.npy", 0
@@ -242,8 +242,8 @@ def damaged(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Shards of a data set that are not as they were written, by their name in the archive, and
     what is wrong; all are read."""
     for split in atomic.read_json(folder / "manifest.json")["splits"].values():
-        for told in split["shards"]:
-            fields = {key: told[key] for key in ("file", "count", "bytes", "sha256")}
-            reason = shards_lib.damage(folder / told["file"], shards_lib.Shard(**fields))
+        for entry in split["shards"]:
+            fields = {key: entry[key] for key in ("file", "count", "bytes", "sha256")}
+            reason = shards_lib.damage(folder / entry["file"], shards_lib.Shard(**fields))
             if reason is not None:
-                yield told["of"], reason
+                yield entry["of"], reason

@@ -39,10 +39,10 @@ class Cases:
     def of(cls, names: Sequence[str], holdout: plan.HoldoutConfig) -> "Cases":
         """Raises ConfigError where there are not two, and for names that look like parts of one
         case which the pattern does not find."""
-        found = cls(tuple(names), holdout)
-        found._require_two()
-        found._require_apart()
-        return found
+        cases = cls(tuple(names), holdout)
+        cases._require_two()
+        cases._require_apart()
+        return cases
 
     @functools.cached_property
     def held_out(self) -> frozenset[str]:
@@ -75,11 +75,11 @@ class Cases:
         return tuple(n for n in self.names if not plan.match_of(n, self.holdout.case_regex))
 
     def _require_two(self) -> None:
-        found = set(map(self.of_name, self.names))
-        if len(found) < 2:
+        cases = set(map(self.of_name, self.names))
+        if len(cases) < 2:
             raise schema.ConfigError(
-                f"config.data.holdout.by=case must have two cases or more, got {len(found)} "
-                f"({', '.join(found)}) in {len(self.names)} names; --config.data.holdout.by=area "
+                f"config.data.holdout.by=case must have two cases or more, got {len(cases)} "
+                f"({', '.join(cases)}) in {len(self.names)} names; --config.data.holdout.by=area "
                 "holds out the last rows of each, and config.data.holdout.case_regex says what in "
                 "a name is its case"
             )
@@ -107,9 +107,9 @@ def look_alike(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """
     groups: dict[str, list[str]] = collections.defaultdict(list)
     for name in names:
-        found = _PART.fullmatch(plan.stem_of(name))
-        if found:
-            groups[found["case"]].append(name)
+        match = _PART.fullmatch(plan.stem_of(name))
+        if match:
+            groups[match["case"]].append(name)
     several = {case: tuple(parts) for case, parts in groups.items() if len(set(parts)) > 1}
     worded = {case: parts for case, parts in several.items() if not re.search(r"\d", case)}
     most = max(map(len, worded.values()), default=0)

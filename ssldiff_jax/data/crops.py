@@ -55,10 +55,10 @@ class Crop:
         first from that of the patch, in sides of a patch."""
         side, (top, left) = config.patch_px, self.lattice
         block = orient(record[top : top + 2 * side, left : left + 2 * side], self.orientation)
-        found = block.reshape(2, side, 2, side, 3).swapaxes(1, 2).reshape(4, side, side, 3)
+        patches = block.reshape(2, side, 2, side, 3).swapaxes(1, 2).reshape(4, side, side, 3)
         middle = np.array([self.top - top, self.left - left]) + config.context_px - side / 2
         row, col = turn(*middle, self.orientation)
-        return found, np.array([-row, -col]) / side - 0.5
+        return patches, np.array([-row, -col]) / side - 0.5
 
 
 def orient(image: np.ndarray, orientation: int) -> np.ndarray:

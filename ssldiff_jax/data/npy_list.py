@@ -60,8 +60,8 @@ class _NamesUnpickler(pickles.Unpickler):
 
 
 def _names(data: bytes, shape: tuple[int, ...]) -> list[str]:
-    found = _NamesUnpickler(data).load()
-    items = found.items if isinstance(found, _ObjectArray) else None
+    array = _NamesUnpickler(data).load()
+    items = array.items if isinstance(array, _ObjectArray) else None
     if len(shape) != 1 or not isinstance(items, list) or len(items) != shape[0]:
         raise PatchListError(f"expected one row of names, got objects of shape {shape}")
     wrong = [item for item in items if not isinstance(item, str)]

@@ -94,15 +94,15 @@ class ImageFiles:
 
     def fingerprint(self) -> str:
         """A hash of names, sizes and times of all files."""
-        found = hashlib.sha256()
+        hasher = hashlib.sha256()
         for name in self._names:
             try:
                 stat = (self._folder / name).stat()
                 facts = (name, stat.st_size, stat.st_mtime_ns)
             except (OSError, ValueError):  # ValueError: a null character in a name
                 facts = (name, -1, 0)
-            found.update(repr(facts).encode())
-        return found.hexdigest()[:32]
+            hasher.update(repr(facts).encode())
+        return hasher.hexdigest()[:32]
 
     def label(self, number: int) -> str:
         return pathlib.PurePath(self._names[number]).parent.name
@@ -190,8 +190,8 @@ class TfdsImages:
                 f"expected a TFDS data set of images, prepared or to be downloaded, got {name}: "
                 f"{_reason(error):.300}"
             ) from error
-        told = builder.info.features
-        self._classes = getattr(told["label"], "names", None) if "label" in told else None
+        features = builder.info.features
+        self._classes = getattr(features["label"], "names", None) if "label" in features else None
         self._decode = feature.decode_example_np
         self._shape = feature.shape
         self._ends = np.cumsum([len(split) for split in self._splits])
@@ -210,8 +210,8 @@ class TfdsImages:
         return name.decode() if isinstance(name, bytes) else str(name)
 
     def label(self, number: int) -> str:
-        found = self._example(number).get("label")
-        return "" if found is None or self._classes is None else self._classes[int(found)]
+        label = self._example(number).get("label")
+        return "" if label is None or self._classes is None else self._classes[int(label)]
 
     def shape(self, number: int) -> tuple[int, int]:
         if self.largest_side:

@@ -146,8 +146,8 @@ class Source:
 
 def match_of(name: str, case_regex: str) -> str:
     """What the pattern finds in a file name, "" for nothing."""
-    found = re.search(case_regex, name)
-    return found.group(0) if found else ""
+    match = re.search(case_regex, name)
+    return match.group(0) if match else ""
 
 
 def stem_of(name: str) -> str:
@@ -244,14 +244,14 @@ def regions(
     height, span = size
     tops, lefts = _lattice(rows, width, size, max(height // 16, 1))
     fractions = mask.fractions(tops, lefts, size, mpp)
-    order, found = np.lexsort((lefts, tops, -fractions)), []
-    while len(order) and len(found) < config.count:
+    order, chosen = np.lexsort((lefts, tops, -fractions)), []
+    while len(order) and len(chosen) < config.count:
         best = order[0]
         square = Square(number, int(tops[best]), int(lefts[best]), height, span)
-        found.append((float(fractions[best]), square))
+        chosen.append((float(fractions[best]), square))
         below = np.abs(tops[order] - tops[best]) >= height
         order = order[below | (np.abs(lefts[order] - lefts[best]) >= span)]
-    return found
+    return chosen
 
 
 def grown(square: Square, context_px: int) -> Square:
@@ -273,8 +273,8 @@ _NEAR = sorted(itertools.product(range(-_SLACK_PX, _SLACK_PX + 1), repeat=2), ke
 def _near(known: Mapping[tuple[int, int, int], Square], place: tuple[int, int, int]):
     """The square at a place, or the nearest within the slack; None where there is none."""
     slide, top, left = place
-    found = (known.get((slide, top + y, left + x)) for y, x in _NEAR)
-    return next((square for square in found if square), None)
+    neighbours = (known.get((slide, top + y, left + x)) for y, x in _NEAR)
+    return next((square for square in neighbours if square), None)
 
 
 def whole_regions(

@@ -62,9 +62,9 @@ def serialize(
         "image": encoded, "slide": slide, "case": case, "label": label, "mpp": mpp,
         "top": square.top, "left": square.left, "row": square.row,
     }  # fmt: skip
-    found = _SERIALIZER.get_tf_example(FEATURES.encode_example(example))
+    tf_example = _SERIALIZER.get_tf_example(FEATURES.encode_example(example))
     # Else the order of its fields would differ from process to process.
-    return found.SerializeToString(deterministic=True)
+    return tf_example.SerializeToString(deterministic=True)
 
 
 def encoded_image(record: bytes) -> bytes:

@@ -20,16 +20,16 @@ def examples_at(places: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.n
     half = max((int(count - 1).bit_length() + 1) // 2, 1)
     with np.errstate(over="ignore"):
         key = _mixed(epoch.astype(np.uint64) * _GOLDEN + _mixed(np.uint64(seed % 2**64)))
-        found = _network(place.astype(np.uint64), key, half)
-        while (outside := found >= count).any():
-            found[outside] = _network(found[outside], key[outside], half)
-    return found.astype(np.int64)
+        shuffled = _network(place.astype(np.uint64), key, half)
+        while (outside := shuffled >= count).any():
+            shuffled[outside] = _network(shuffled[outside], key[outside], half)
+    return shuffled.astype(np.int64)
 
 
-def first(wanted: int, count: int, seed: int) -> Int[np.ndarray, "N"]:
-    """The first `wanted` of `count` examples in a random order, all where there are no more; time
+def first(at_most: int, count: int, seed: int) -> Int[np.ndarray, "N"]:
+    """The first `at_most` of `count` examples in a random order, all where there are no more; time
     and memory are those of what is wanted."""
-    return examples_at(np.arange(min(wanted, count)), count, seed)
+    return examples_at(np.arange(min(at_most, count)), count, seed)
 
 
 def _network(

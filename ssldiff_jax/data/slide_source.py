@@ -64,11 +64,11 @@ def ask_again() -> None:
     _answer.cache_clear()
 
 
-def fingerprints(found: Sequence[str]) -> list[list[Any]]:
+def fingerprints(slides: Sequence[str]) -> list[list[Any]]:
     """Those of slides, in their order; remote ones are asked several at a time, as each answer
     takes a while."""
     with concurrent.futures.ThreadPoolExecutor(_ASKED_TOGETHER) as pool:
-        return list(pool.map(fingerprint, found))
+        return list(pool.map(fingerprint, slides))
 
 
 def tiling_config(data: data_config.DataConfig) -> tiling.TilingConfig:
@@ -120,8 +120,8 @@ def tasks(
         opener = lambda i: functools.partial(_open_image, data.slides, data.reading, i, data.mpp)
         names = [images.name(i) for i in range(len(images))]
         return [make(name, opener(i), [images.source, i]) for i, name in enumerate(names)]
-    found = sources(data)
-    shared = _shared_names(found) if known else set()
+    named = sources(data)
+    shared = _shared_names(named) if known else set()
     options = {"mpp": data.mpp or None, "reading": data.reading}
     is_shared = lambda s: pathlib.PurePath(s).stem in shared
     opener = lambda s: (
@@ -131,10 +131,10 @@ def tasks(
             remote.open_remote if remote.is_remote(s) else slide_lib.open_slide, s, **options
         )
     )
-    told = zip(found, fingerprints(found), strict=True)
+    with_facts = zip(named, fingerprints(named), strict=True)
     return [
         make(source, opener(source), [*facts, "shared name"] if is_shared(source) else facts)
-        for source, facts in told
+        for source, facts in with_facts
     ]
 
 
@@ -148,8 +148,8 @@ def _open_image(
 _open_list = functools.lru_cache(1)(patch_list.open_list)
 
 
-def _shared_names(found: list[str]) -> set[str]:
-    stems = collections.Counter(pathlib.PurePath(source).stem for source in found)
+def _shared_names(slides: list[str]) -> set[str]:
+    stems = collections.Counter(pathlib.PurePath(source).stem for source in slides)
     return {stem for stem, count in stems.items() if count > 1}
 
 
@@ -183,10 +183,10 @@ class Tiled:
     quarantine: list[dict[str, str]]
 
     @classmethod
-    def of(cls, found: list[tiling.Task]) -> "Tiled":
+    def of(cls, tasks_of_slides: list[tiling.Task]) -> "Tiled":
         """The outcomes; of files that are the same only the first is used."""
         entries, quarantine, seen = {}, [], {}
-        for number, task in enumerate(found):
+        for number, task in enumerate(tasks_of_slides):
             outcome, name = task.outcome(), remote.printable(task.source)
             if isinstance(outcome, archive.Entry):
                 marks = _marks(outcome)
@@ -198,7 +198,7 @@ class Tiled:
                 outcome = f"the same pixels as {first}, which is used"
             reason = outcome or "the process that read it died without an error message"
             quarantine.append({"slide": name, "reason": reason})
-        return cls(found, entries, quarantine)
+        return cls(tasks_of_slides, entries, quarantine)
 
     def without(self, reasons: Mapping[int, str]) -> "Tiled":
         """The same, of which these slides are left out."""
@@ -280,22 +280,22 @@ def _outlined(
 ) -> arrays.ImageUint8:
     picture = pyramid.read_image(entry.folder / "overview.png")
     image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
+    pen = ImageDraw.Draw(image)
     height, _ = entry.facts["shape"]
     scale = image.height / height * config.patch_mpp / entry.facts["native_mpp"]
     if "test" in entry.facts["parts"]:
         top, bottom = (row * scale for row in entry.facts["parts"]["test"])
-        _outline(draw, (1, top, image.width - 2, bottom - 2), (20, 90, 200))
+        _outline(pen, (1, top, image.width - 2, bottom - 2), (20, 90, 200))
     for reference in references:
         first, last, px = reference.cells[0], reference.cells[-1], config.cell_px
         box = (first.left, first.top, last.left + px, last.top + px)
-        _outline(draw, tuple(value * scale for value in box), (200, 30, 30))
+        _outline(pen, tuple(value * scale for value in box), (200, 30, 30))
     return np.asarray(image)
 
 
 def _outline(
-    draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], colour: tuple[int, int, int]
+    pen: ImageDraw.ImageDraw, box: tuple[float, float, float, float], colour: tuple[int, int, int]
 ) -> None:
     left, top, right, bottom = box
     if right >= left and bottom >= top:  # a slide may be a line
-        draw.rectangle(box, outline=colour, width=2)
+        pen.rectangle(box, outline=colour, width=2)

@@ -125,9 +125,9 @@ class SharedStore:
             temporary.replace(self.folder / _file(number))
         finally:
             temporary.unlink(missing_ok=True)
-        told = dataclasses.asdict(shard) | {"file": _file(number)}
+        shard_info = dataclasses.asdict(shard) | {"file": _file(number)}
         tallied = None if total is None else np.asarray(total).tolist()
-        note = {"shard": told, "tally": tallied, "left_out": left_out}
+        note = {"shard": shard_info, "tally": tallied, "left_out": left_out}
         atomic.write_json(self._note(number), note)
 
     def tally(self) -> np.ndarray:
@@ -143,10 +143,10 @@ class SharedStore:
 
         Raises ValueError where one is not.
         """
-        found = [self._read(i) for i in range(self.num_shards)]
-        if None in found:
-            raise ValueError(f"{self.folder} lacks shard {found.index(None)} of {len(found)}")
-        shards = [shards_lib.Shard(**note["shard"]) for note in found]
+        notes = [self._read(i) for i in range(self.num_shards)]
+        if None in notes:
+            raise ValueError(f"{self.folder} lacks shard {notes.index(None)} of {len(notes)}")
+        shards = [shards_lib.Shard(**note["shard"]) for note in notes]
         _write_manifest(self.folder, self.fields, shards, facts)
 
     def _note(self, number: int) -> pathlib.Path:
@@ -193,19 +193,19 @@ class Store:
         return len(self._reader)
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        found = self.batch([int(number)])
-        return {name: values[0] for name, values in found.items()}
+        columns = self.batch([int(number)])
+        return {name: values[0] for name, values in columns.items()}
 
     def batch(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
         """Any examples, every field stacked."""
         raw = np.frombuffer(b"".join(self._reader.read_many(numbers)), np.uint8)
-        rows, offset, found = raw.reshape(len(numbers), -1), 0, {}
+        rows, offset, columns = raw.reshape(len(numbers), -1), 0, {}
         for field in self.fields:
             part = rows[:, offset : offset + field.num_bytes]
             values = np.ascontiguousarray(part).view(field.dtype)
-            found[field.name] = values.reshape(len(numbers), *field.shape)
+            columns[field.name] = values.reshape(len(numbers), *field.shape)
             offset += field.num_bytes
-        return found
+        return columns
 
     def of_shard(self, number: int) -> range:
         """The examples of a shard."""

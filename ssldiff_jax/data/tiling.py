@@ -123,8 +123,8 @@ def tile(task: Task) -> None:
         finally:
             slide.close()
     except Exception as error:  # whatever a file trips over costs that file
-        found = exhausted.shortage(error)
-        if found is not None and found.of == "disk":
+        shortage = exhausted.shortage(error)
+        if shortage is not None and shortage.of == "disk":
             raise  # no fault of the slide's
         if not isinstance(error, ValueError | OSError | MemoryError):
             _LOG.exception("%s", remote.printable(task.source))
@@ -214,12 +214,16 @@ def _regions(
         return []
     if known is not None:
         cells = known["test"]
-        found = plan.whole_regions(cells, config.region_px, config.cell_px)
+        candidates = plan.whole_regions(cells, config.region_px, config.cell_px)
     else:
         cells, width = [], slide.shape_at(config.patch_mpp)[1]
         size = config.region_px
-        found = plan.regions(0, parts["test"], width, mask, config.regions, size, config.patch_mpp)
-    found = plan.pick_apart(sorted(found, key=lambda item: -item[0]), config.regions.count)
+        candidates = plan.regions(
+            0, parts["test"], width, mask, config.regions, size, config.patch_mpp
+        )
+    candidates = plan.pick_apart(
+        sorted(candidates, key=lambda item: -item[0]), config.regions.count
+    )
     return [
         {
             "tissue": fraction,
@@ -228,5 +232,5 @@ def _regions(
                 for cell in plan.Reference.region(square, config.cell_px, cells).cells
             ],
         }
-        for fraction, square in found
+        for fraction, square in candidates
     ]

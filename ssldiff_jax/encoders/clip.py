@@ -186,8 +186,8 @@ class TextTower(nn.Module):
 
 def end_of(tokens: Int[arrays.AnyArray, "B L"], end: int) -> Int[arrays.AnyArray, "B"]:
     """Where the token that stands for a text is."""
-    found = tokens if end == _LEGACY_END else (tokens == end).astype(np.int32)
-    return found.argmax(axis=1)
+    scores = tokens if end == _LEGACY_END else (tokens == end).astype(np.int32)
+    return scores.argmax(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +226,12 @@ class TextEncoder:
         """Raises ValueError for a text without a word, or of more tokens than there are
         positions."""
         tokens = self.tokens(texts)
-        found = [np.zeros((0, self.config.tower.dim), np.float32)]
+        vectors = [np.zeros((0, self.config.tower.dim), np.float32)]
         for start in range(0, len(tokens), _BATCH):
             batch = tokens[start : start + _BATCH]
             padded = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0)))
-            found.append(np.asarray(self._run(self.params, padded))[: len(batch)])
-        return np.concatenate(found)
+            vectors.append(np.asarray(self._run(self.params, padded))[: len(batch)])
+        return np.concatenate(vectors)
 
     def tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "N L"]:
         """Numbers of the tokens of each text, zero after its end."""

@@ -46,8 +46,8 @@ class Architecture:
             raise ValueError(
                 f"name must be {OWN!r} or one of {', '.join(known.ENCODERS)}, got {name!r}"
             )
-        found = known.ENCODERS[name]
-        return cls(found.vit, found.input_px, "any", found.mean, found.std)
+        published = known.ENCODERS[name]
+        return cls(published.vit, published.input_px, "any", published.mean, published.std)
 
     def prepare(self, image: arrays.Image) -> arrays.Image:
         """Images in [−1, 1] as the network wants them: resized (linear, antialiased), its mean
@@ -135,14 +135,14 @@ class Encoder:
         px = self.architecture.input_px
         if self.architecture.takes == "input_px" and patches.shape[1:] != (px, px, 3):
             raise ValueError(f"patches must be {px}×{px}×3, got {patches.shape[1:]}")
-        found = []
+        embeddings = []
         for start in range(0, len(patches), self._batch_size):
             batch = patches[start : start + self._batch_size]
             padding = self._batch_size - len(batch)
             padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
             embedding = self._embed(self.params, padded)[: len(batch)]
-            found.append(embedding - self.origin)
-        return np.concatenate(found) if found else np.zeros((0, self.dim), np.float32)
+            embeddings.append(embedding - self.origin)
+        return np.concatenate(embeddings) if embeddings else np.zeros((0, self.dim), np.float32)
 
 
 def unit(embedding: Float[arrays.AnyArray, "*B D"]) -> np.ndarray:

@@ -96,10 +96,10 @@ class TextEncoder:
         for text in texts:
             if not text.strip():
                 raise ValueError(f"a text must have at least one word, got {text!r}")
-        found = self._tokenizer.encode_batch(list(texts))
+        encodings = self._tokenizer.encode_batch(list(texts))
         numbers = np.zeros((len(texts), self.num_tokens), np.int32)
         known = np.zeros(numbers.shape, bool)
-        for row, encoding in enumerate(found):
+        for row, encoding in enumerate(encodings):
             ids = encoding.ids
             # What is cut off is before the token that ends every text.
             ids = ids if len(ids) <= self.num_tokens else [*ids[: self.num_tokens - 1], ids[-1]]
@@ -111,7 +111,7 @@ class TextEncoder:
             longest = int(known[rows].sum(axis=1).max(initial=1))
             length = min(-(-longest // _STEP) * _STEP, self.num_tokens)
             vectors[rows, :length] = self._encode(numbers[rows, :length], known[rows, :length])
-        truncated = sum(len(encoding.ids) > self.num_tokens for encoding in found)
+        truncated = sum(len(encoding.ids) > self.num_tokens for encoding in encodings)
         return EncodedText(vectors, known, truncated)
 
     def _encode(self, numbers: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -150,15 +150,17 @@ class PhraseEncoder:
         parts = [phrases(text) for text in texts]
         if [] in parts:
             raise ValueError(f"a text must have at least one word, got {texts[parts.index([])]!r}")
-        kept = [found[: self.num_phrases] for found in parts]
-        different = sorted({phrase for found in kept for phrase in found})
+        kept = [phrases_of_text[: self.num_phrases] for phrases_of_text in parts]
+        different = sorted({phrase for phrases_of_text in kept for phrase in phrases_of_text})
         place = {phrase: i for i, phrase in enumerate(different)}
         vectors = pooled(self.encoder(different)) * np.float32(self.dim**0.5)
         shape = (len(texts), self.num_phrases)
         tokens, known = np.zeros((*shape, self.dim), np.float32), np.zeros(shape, bool)
-        for row, found in enumerate(kept):
-            tokens[row, : len(found)] = vectors[[place[phrase] for phrase in found]]
-            known[row, : len(found)] = True
+        for row, phrases_of_text in enumerate(kept):
+            tokens[row, : len(phrases_of_text)] = vectors[
+                [place[phrase] for phrase in phrases_of_text]
+            ]
+            known[row, : len(phrases_of_text)] = True
         return EncodedText(tokens, known, sum(len(f) > self.num_phrases for f in parts))
 
 

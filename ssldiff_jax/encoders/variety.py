@@ -54,9 +54,9 @@ class Variety:
     @property
     def facts(self) -> dict[str, float]:
         """For a manifest: all but the dimension."""
-        found = dataclasses.asdict(self)
-        del found["dim"]
-        return found
+        values = dataclasses.asdict(self)
+        del values["dim"]
+        return values
 
     @property
     def collapse(self) -> str | None:

@@ -14,11 +14,11 @@ def of_path(path: str, key: str = "") -> dict[str, Any] | None:
     """
     if not path:
         return None
-    found = pathlib.Path(path).expanduser()
-    if not found.exists():
-        told = f"config.{key} must be a file or folder, got " if key else ""
-        raise WeightsError(f"{told}no such file or folder: {path}")
-    stats = [f.stat() for f in (sorted(found.iterdir()) if found.is_dir() else [found])]
+    file = pathlib.Path(path).expanduser()
+    if not file.exists():
+        prefix = f"config.{key} must be a file or folder, got " if key else ""
+        raise WeightsError(f"{prefix}no such file or folder: {path}")
+    stats = [f.stat() for f in (sorted(file.iterdir()) if file.is_dir() else [file])]
     return {
         "bytes": sum(s.st_size for s in stats),
         "time": int(max((s.st_mtime for s in stats), default=0)),

@@ -16,12 +16,12 @@ MOST = 2048
 def limit() -> int:
     """How many files this process may have open, raised as far as that is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * MOST if hard == resource.RLIM_INFINITY else min(hard, 4 * MOST)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    target = 4 * MOST if hard == resource.RLIM_INFINITY else min(hard, 4 * MOST)
+    if soft != resource.RLIM_INFINITY and soft < target:
         with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit that it hides
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if soft == resource.RLIM_INFINITY else soft
+    return target if soft == resource.RLIM_INFINITY else soft
 
 
 class OpenFiles:

@@ -50,9 +50,9 @@ class Unpickler(pickle._Unpickler):
     """
 
     def __init__(self, data: bytes):
-        found = {opcode.name for opcode, _, _ in pickletools.genops(data)} & _REFUSED
-        if found:
-            raise ValueError(f"the pickle uses {', '.join(sorted(found))}")
+        refused = {opcode.name for opcode, _, _ in pickletools.genops(data)} & _REFUSED
+        if refused:
+            raise ValueError(f"the pickle uses {', '.join(sorted(refused))}")
         super().__init__(io.BytesIO(data), encoding="utf-8")
 
     def find_class(self, module: str, name: str) -> Any:

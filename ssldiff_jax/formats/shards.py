@@ -88,14 +88,14 @@ class ShardReader:
         """Records in the order of their numbers in `numbers`; every file is asked once."""
         numbers = np.asarray(numbers, np.int64)
         of_shard = np.searchsorted(self.ends, numbers, "right")
-        found: list[bytes] = [b""] * len(numbers)
+        records: list[bytes] = [b""] * len(numbers)
         for shard in np.unique(of_shard).tolist():
             here = np.flatnonzero(of_shard == shard)
             start = int(self.ends[shard - 1]) if shard else 0
             read = self._opened(shard).read((numbers[here] - start).tolist())
-            for place, record in zip(here.tolist(), read, strict=True):
-                found[place] = record
-        return found
+            for position, record in zip(here.tolist(), read, strict=True):
+                records[position] = record
+        return records
 
     def _opened(self, shard: int) -> array_record_module.ArrayRecordReader:
         key, path = (self._owner, shard), self.paths[shard]
@@ -106,8 +106,8 @@ def _open(path: pathlib.Path, expected: int) -> array_record_module.ArrayRecordR
     """Raises ValueError for a file that is not what was written, OSError where no more files may
     be open even after others were let go."""
     reader = _open_any(path)
-    if (found := reader.num_records()) != expected:
-        raise ValueError(f"expected {expected} records in {path}, got {found}")
+    if (count := reader.num_records()) != expected:
+        raise ValueError(f"expected {expected} records in {path}, got {count}")
     return reader
 
 
@@ -150,7 +150,7 @@ def damage(path: pathlib.Path, shard: Shard) -> str | None:
     size = path.stat().st_size
     if size != shard.bytes:
         return f"expected {shard.bytes} bytes, got {size}"
-    found = sha256(path)
-    if found == shard.sha256:
+    actual = sha256(path)
+    if actual == shard.sha256:
         return None
-    return f"expected sha256 {shard.sha256[:12]}…, got {found[:12]}…"
+    return f"expected sha256 {shard.sha256[:12]}…, got {actual[:12]}…"

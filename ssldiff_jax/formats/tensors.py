@@ -58,10 +58,10 @@ def metadata(path: str | pathlib.Path) -> dict[str, str]:
 
 def _within(folder: pathlib.Path) -> pathlib.Path:
     whole = [folder / name for name in _WHOLE if (folder / name).is_file()]
-    found = sorted(folder.glob("*.index.json")) + whole
-    if not found:
+    candidates = sorted(folder.glob("*.index.json")) + whole
+    if not candidates:
         raise WeightsError(f"{folder}: expected one of {', '.join(_WHOLE)} or a *.index.json")
-    return found[0]
+    return candidates[0]
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -200,12 +200,12 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _named_tensors(root: Any) -> dict[str, np.ndarray]:
     """Walk dictionaries, lists and tuples, each once."""
-    found, seen, waiting = {}, set(), [("", root)]
+    tensors, seen, waiting = {}, set(), [("", root)]
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, _Tensor):
             try:
-                found[name] = value.array()
+                tensors[name] = value.array()
             except (AttributeError, TypeError, ValueError) as error:
                 raise WeightsError(f"tensor {name}: {error}") from None
         elif isinstance(value, _Foreign):
@@ -214,4 +214,4 @@ def _named_tensors(root: Any) -> dict[str, np.ndarray]:
             seen.add(id(value))
             items = value.items() if isinstance(value, dict) else enumerate(value)
             waiting.extend((f"{name}.{key}" if name else str(key), v) for key, v in items)
-    return dict(reversed(found.items()))
+    return dict(reversed(tensors.items()))

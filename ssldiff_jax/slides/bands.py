@@ -53,8 +53,8 @@ def read(
             values = file.read(_order(path, file, reading), window=window)
     except rasterio.errors.RasterioError as error:
         raise SlideError.because(path, "a raster", error) from error
-    found = np.ascontiguousarray(np.moveaxis(reading.to_8_bits(values), 0, -1))
-    return resample.apply(found, rows, columns)
+    pixels = np.ascontiguousarray(np.moveaxis(reading.to_8_bits(values), 0, -1))
+    return resample.apply(pixels, rows, columns)
 
 
 def _order(

@@ -75,14 +75,14 @@ def digest(path: pathlib.Path) -> str:
 
 @functools.lru_cache(2**16)  # a launch asks several times
 def _digest(stats: tuple[tuple[str, int, tuple[int, int]], ...]) -> str:
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name, size, _ in stats:
         with open(name, "rb", buffering=0) as file:
-            found.update(size.to_bytes(8, "big"))
+            hasher.update(size.to_bytes(8, "big"))
             for start, length in _places(size):
                 file.seek(start)
-                found.update(file.read(length))
-    return found.hexdigest()[:32]
+                hasher.update(file.read(length))
+    return hasher.hexdigest()[:32]
 
 
 def _places(size: int) -> Iterator[tuple[int, int]]:

@@ -34,12 +34,12 @@ def series_uid_of(path: pathlib.Path) -> str | None:
 
 @functools.lru_cache(64)
 def _by_series(folder: pathlib.Path, _time: int) -> dict[str, list[pathlib.Path]]:
-    found = collections.defaultdict(list)
+    series = collections.defaultdict(list)
     for path in sorted(p for p in folder.iterdir() if p.suffix.lower() == ".dcm" and p.is_file()):
         uid = series_uid_of(path)
         if uid:
-            found[uid].append(path)
-    return dict(found)
+            series[uid].append(path)
+    return dict(series)
 
 
 @functools.lru_cache(2**16)

@@ -109,12 +109,12 @@ def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.nda
     """Metres in space for a unit of each axis of a map, (P, 3, 2)."""
     step = _STEP / crs.linear_units_factor[1]
     around = step / 2 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
-    asked = (points[:, None] + around).reshape(-1, 2)
+    positions = (points[:, None] + around).reshape(-1, 2)
     try:
-        found = rasterio.warp.transform(crs, _degrees(crs), asked[:, 0], asked[:, 1])
+        degrees = rasterio.warp.transform(crs, _degrees(crs), positions[:, 0], positions[:, 1])
     except Exception:  # GDAL's classes, rasterio's and Python's: there is no way to the ground
         return np.full((len(points), 3, 2), np.nan)
-    longitude, latitude = np.radians(np.where(np.isfinite(found), found, np.nan))
+    longitude, latitude = np.radians(np.where(np.isfinite(degrees), degrees, np.nan))
     x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
     space = _radius(crs) * np.stack([x, y, np.sin(latitude)], -1).reshape(len(points), 4, 3)
     return np.stack([space[:, 0] - space[:, 1], space[:, 2] - space[:, 3]], -1) / step
@@ -122,8 +122,8 @@ def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.nda
 
 def _radius(crs: rasterio.crs.CRS) -> float:
     """Of a sphere as large as the body that a coordinate system is of, mostly the earth."""
-    found = _ELLIPSOID.search(crs.to_wkt())
-    part = float(found[1]) / _EQUATOR if found else 1.0
+    match = _ELLIPSOID.search(crs.to_wkt())
+    part = float(match[1]) / _EQUATOR if match else 1.0
     return EARTH_RADIUS * (1 if abs(part - 1) < _SQUARE else part)
 
 

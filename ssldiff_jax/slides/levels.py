@@ -43,8 +43,10 @@ def _is_alike(backend: Backend, fine: int, coarse: int) -> bool:
         for n, size in zip(backend.level_shapes[coarse], (height, width), strict=True)
     )
     differences = [
-        np.abs(_mean(backend, coarse, coarse, *place) - _mean(backend, fine, coarse, *place)).mean()
-        for place in itertools.product(tops, lefts, (height,), (width,))
+        np.abs(
+            _mean(backend, coarse, coarse, *window) - _mean(backend, fine, coarse, *window)
+        ).mean()
+        for window in itertools.product(tops, lefts, (height,), (width,))
     ]
     return float(np.mean(differences)) < _ALIKE
 

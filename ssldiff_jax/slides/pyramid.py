@@ -41,8 +41,8 @@ class RawImage:
     def rows(self, top: int, count: int) -> arrays.ImageUint8:
         """Some rows of it."""
         count, line = min(count, self.height - top), 3 * self.width
-        found = np.fromfile(self.path, np.uint8, count * line, offset=top * line)
-        return found.reshape(count, self.width, 3)
+        pixels = np.fromfile(self.path, np.uint8, count * line, offset=top * line)
+        return pixels.reshape(count, self.width, 3)
 
 
 Pixels: TypeAlias = arrays.ImageUint8 | RawImage

@@ -47,8 +47,10 @@ def is_ink(image_uint8: arrays.ImageUint8, chroma: float) -> Bool[np.ndarray, "H
     red, green, blue = (_ABSORBED[image_uint8[..., channel]] for channel in range(3))
     mean = (red + green + blue) / 3
     coloured = (mean > _INK_LEAST) & (red - np.minimum(green, mean) > chroma * mean)
-    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
-    return coloured | ((mean > _BLACK_INK_LEAST) & (spread < _BLACK_INK_SPREAD * mean))
+    chroma_range = np.maximum(np.maximum(red, green), blue) - np.minimum(
+        np.minimum(red, green), blue
+    )
+    return coloured | ((mean > _BLACK_INK_LEAST) & (chroma_range < _BLACK_INK_SPREAD * mean))
 
 
 def folds(
@@ -108,8 +110,8 @@ def tinted(
     for kind, tint in enumerate(TINTS.values()):
         if tint is not None:
             is_kind = kinds == kind
-            share = 0.75 if kind == 0 else 0.6
-            out[is_kind] = (1 - share) * out[is_kind] + share * np.float32(tint)
+            weight = 0.75 if kind == 0 else 0.6
+            out[is_kind] = (1 - weight) * out[is_kind] + weight * np.float32(tint)
     return np.rint(out).astype(np.uint8)
 
 

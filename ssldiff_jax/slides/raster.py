@@ -268,13 +268,13 @@ def _overviews(path: pathlib.Path, file: rasterio.DatasetReader) -> dict[int, tu
     shapes = {}
     for number in range(len(file.overviews(1))):
         shapes[number] = _shape(path, number)
-    found, last = {}, file.shape
+    by_number, last = {}, file.shape
     for number, shape in sorted(shapes.items(), key=lambda item: max(item[1]), reverse=True):
         ratio = max(file.shape) / max(shape)
         is_whole = all(abs(f / ratio - n) < 1 for f, n in zip(file.shape, shape, strict=True))
         if is_whole and max(shape) < max(last):
-            found[number] = last = shape
-    return found
+            by_number[number] = last = shape
+    return by_number
 
 
 def _to_srgb(file: rasterio.DatasetReader) -> colour.ToSrgb | None:

@@ -45,18 +45,18 @@ def find(pattern: str) -> list[str]:
     try:
         system, path = fsspec.core.url_to_fs(pattern)
         if _GLOB & set(path):
-            found = system.glob(path)
+            paths = system.glob(path)
         elif system.isdir(path):
             inside = system.ls(path, detail=False)
-            found = [p for p in inside if pathlib.PurePath(p).suffix.lower() in slide_lib.SUFFIXES]
+            paths = [p for p in inside if pathlib.PurePath(p).suffix.lower() in slide_lib.SUFFIXES]
         else:
-            found = [path] if system.exists(path) else []
-        found = _without_parts(system, sorted(found))
+            paths = [path] if system.exists(path) else []
+        paths = _without_parts(system, sorted(paths))
     except Exception as error:  # every file system has its own
         raise SlideError.because(pattern, "an address that opens", error) from error
-    if not found:
+    if not paths:
         raise SlideError(f"no slide matches '{pattern}': expected a file, a glob or a folder")
-    return sorted(system.unstrip_protocol(p) for p in found)
+    return sorted(system.unstrip_protocol(p) for p in paths)
 
 
 def fingerprint(source: str) -> list[Any]:
@@ -64,20 +64,20 @@ def fingerprint(source: str) -> list[Any]:
     system knows one, else a hash of its first MiB; of a series or an MRXS, of all files."""
     try:
         system, path = fsspec.core.url_to_fs(source)
-        told = [_facts(system, part) for part in (path, *_parts(system, path))]
+        parts = [_facts(system, part) for part in (path, *_parts(system, path))]
     except Exception as error:
         raise SlideError.because(source, "an address that opens", error) from error
-    (size, *known), *others = told
-    return [name_of(source), size, *known, *others]
+    (size, *content_facts), *others = parts
+    return [name_of(source), size, *content_facts, *others]
 
 
 def _facts(system: fsspec.AbstractFileSystem, path: str) -> list[Any]:
-    told = system.info(path)
-    known = [str(told[key]) for key in _CONTENT if told.get(key)][:1]
-    if not known:
+    info = system.info(path)
+    content_facts = [str(info[key]) for key in _CONTENT if info.get(key)][:1]
+    if not content_facts:
         with system.open(path) as file:
-            known = [hashlib.sha256(file.read(2**20)).hexdigest()[:32]]
-    return [told.get("size"), *known]
+            content_facts = [hashlib.sha256(file.read(2**20)).hexdigest()[:32]]
+    return [info.get("size"), *content_facts]
 
 
 def _parts(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
@@ -97,13 +97,13 @@ def _parts(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
 
 def _beside(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
     folder, slash, name = path.rpartition("/")
-    wanted = [folder + slash + other for other in content.names_beside(name)]
+    expected = [folder + slash + other for other in content.names_beside(name)]
     try:
         listed = set(system.ls(folder, detail=False))
     except Exception:  # a server without lists
         listed = set()
     is_list = path in listed
-    return [other for other in wanted if (other in listed if is_list else system.exists(other))]
+    return [other for other in expected if (other in listed if is_list else system.exists(other))]
 
 
 def _series(system: fsspec.AbstractFileSystem, path: str) -> str | None:
@@ -113,14 +113,14 @@ def _series(system: fsspec.AbstractFileSystem, path: str) -> str | None:
 
 def _without_parts(system: fsspec.AbstractFileSystem, paths: list[str]) -> list[str]:
     """One file for each DICOM series: the first."""
-    found, seen = [], set()
+    whole, seen = [], set()
     for path in paths:
         is_dicom = path.lower().endswith(".dcm")
         series = (path.rpartition("/")[0], _series(system, path)) if is_dicom else (path, None)
         if series[1] is None or series not in seen:
-            found.append(path)
+            whole.append(path)
             seen.add(series)
-    return found
+    return whole
 
 
 def open_remote(

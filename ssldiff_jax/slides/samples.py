@@ -72,8 +72,10 @@ class Samples:
         if config.is_scaled and alpha.dtype != np.uint8:
             full = min(full, config.high)
         part = (alpha / full).clip(0, 1)[..., None]
-        seen = rgb if self.alpha_kind == "premultiplied" else rgb * part
-        return np.floor(seen + pixels.WHITE * (1 - part) + 0.5).clip(0, 255).astype(np.uint8)
+        premultiplied = rgb if self.alpha_kind == "premultiplied" else rgb * part
+        return (
+            np.floor(premultiplied + pixels.WHITE * (1 - part) + 0.5).clip(0, 255).astype(np.uint8)
+        )
 
 
 def of(
@@ -131,16 +133,16 @@ def named_bands(path: pathlib.Path, file: rasterio.DatasetReader) -> list[int]:
     """
     described = [(text or "").strip().lower() for text in file.descriptions]
     marked = [c.name for c in file.colorinterp]
-    found, others = _numbers(described), _numbers(marked)
-    if found and others and found != others:
+    by_description, by_mark = _numbers(described), _numbers(marked)
+    if by_description and by_mark and by_description != by_mark:
         told.once(
-            f"{path}: bands {found} are described as red, green and blue, and marked as bands "
-            f"{others}: the description is used"
+            f"{path}: bands {by_description} are described as red, green and blue, and marked as "
+            f"bands {by_mark}: the description is used"
         )
-    if not (found or others):
+    if not (by_description or by_mark):
         _require_order(path, described)
         _require_order(path, marked)
-    return found or others
+    return by_description or by_mark
 
 
 def _numbers(names: list[str]) -> list[int]:
@@ -176,10 +178,10 @@ def _table(
             f"expected no config.data.reading.low and high for {path}, whose values are indices of "
             f"a table of colours, got {config.low:g} and {config.high:g}"
         )
-    found = np.zeros((max(colours) + 1, 4), np.uint8)
+    rgba_table = np.zeros((max(colours) + 1, 4), np.uint8)
     for value, rgba in colours.items():
-        found[value] = rgba
-    return found
+        rgba_table[value] = rgba
+    return rgba_table
 
 
 def table(file: rasterio.DatasetReader, band: int = 1) -> dict[int, tuple[int, ...]] | None:
@@ -207,11 +209,14 @@ def _alpha(
         return 0, "mask"
     if layout is not None:
         return number, layout.alpha or "straight"
-    found = _some(file, number)
-    seen, full = found[found != 0], np.iinfo(found.dtype).max if found.dtype.kind in "iu" else 1
-    if found.all() or not len(seen):
+    values = _some(file, number)
+    nonzero, full = (
+        values[values != 0],
+        np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1,
+    )
+    if values.all() or not len(nonzero):
         return 0, "mask"
-    is_mask = np.isin(seen, (255, full)).mean() >= _OPAQUE
+    is_mask = np.isin(nonzero, (255, full)).mean() >= _OPAQUE
     kind = "a mask: white where it is 0" if is_mask else "no mask: data"
     told.once(f"{path}: band {number}, called alpha, is {kind}")
     return (number if is_mask else 0), "mask"
@@ -225,4 +230,4 @@ def _some(file: rasterio.DatasetReader, band: int) -> Shaped[np.ndarray, "N"]:
         for n, size in zip(file.shape, (height, width), strict=True)
     )
     places = [windows.Window(left, top, width, height) for top in tops for left in lefts]
-    return np.concatenate([file.read(band, window=place).ravel() for place in places])
+    return np.concatenate([file.read(band, window=window).ravel() for window in places])

@@ -56,11 +56,11 @@ def of_tiff(tags: Mapping[int, object]) -> PixelSize:
 def _with_inches(size: PixelSize, per_inch: object) -> PixelSize:
     """The same, telling a resolution in inches that a scanner could have: it is nearly always a
     printer's, and is not believed."""
-    told = _record(per_inch, per_inch, per=_INCH_MICRONS)
+    record = _record(per_inch, per_inch, per=_INCH_MICRONS)
     if (
         size.absent != protocol.NO_MPP
-        or not told
-        or not _MICROSCOPIC[0] <= told[0] < _MICROSCOPIC[1]
+        or not record
+        or not _MICROSCOPIC[0] <= record[0] < _MICROSCOPIC[1]
     ):
         return size
     return PixelSize(
@@ -73,21 +73,21 @@ def agreed(records: Mapping[str, _Record | None]) -> PixelSize:
 
     Resolution tags that no scanner has are a printer's, and tell nothing.
     """
-    found = {name: record for name, record in records.items() if record is not None}
-    sizes = {name: sum(record) / 2 for name, record in found.items()}
+    known = {name: record for name, record in records.items() if record is not None}
+    sizes = {name: sum(record) / 2 for name, record in known.items()}
     low, high = _MICROSCOPIC
     believed = {name: size for name, size in sizes.items() if low <= size <= high}
     for name in believed:
-        x, y = found[name]
+        x, y = known[name]
         if abs(x - y) > _TOLERANCE * max(x, y):
             return PixelSize(wrong=f"expected square pixels, got {y:g} × {x:g} µm by {name}")
     if not believed:
         absurd = [size for name, size in sizes.items() if name != _TAGS]
-        told = f"expected {low}…{high} microns per pixel, got {absurd[0]:g}" if absurd else ""
-        return PixelSize(absent=told or protocol.NO_MPP)
+        message = f"expected {low}…{high} microns per pixel, got {absurd[0]:g}" if absurd else ""
+        return PixelSize(absent=message or protocol.NO_MPP)
     if max(believed.values()) > (1 + _TOLERANCE) * min(believed.values()):
-        told = " and ".join(f"{size:g} by {name}" for name, size in believed.items())
-        return PixelSize(wrong=f"expected one number of microns per pixel, got {told}")
+        message = " and ".join(f"{size:g} by {name}" for name, size in believed.items())
+        return PixelSize(wrong=f"expected one number of microns per pixel, got {message}")
     return PixelSize(next(iter(believed.values())))
 
 
@@ -103,16 +103,18 @@ def _record(x: object, y: object, *, per: float = 0.0) -> _Record | None:
 def _described(text: str, size: tuple[object, object]) -> dict[str, _Record | None]:
     """What the description of a TIFF tells of its image, which has a width and a height."""
     if text.startswith("Aperio"):
-        told = re.search(r"\bMPP\s*=\s*([^|\s]+)", text)
-        side = told.group(1).replace(",", ".") if told else None
+        match = re.search(r"\bMPP\s*=\s*([^|\s]+)", text)
+        side = match.group(1).replace(",", ".") if match else None
         return {_SCANNER: _record(side, side)}
     return {_OME: _of_ome(text, size)}
 
 
 def _of_imagej(text: str, sides: tuple[object, object]) -> _Record | None:
     """What ImageJ tells: the unit in its description, how many pixels it has in the resolution."""
-    told = re.search(r"^unit=(.*?)\s*$", text, re.MULTILINE) if text.startswith("ImageJ=") else None
-    microns = _MICRONS.get(told.group(1)) if told else None
+    match = (
+        re.search(r"^unit=(.*?)\s*$", text, re.MULTILINE) if text.startswith("ImageJ=") else None
+    )
+    microns = _MICRONS.get(match.group(1)) if match else None
     return _record(*sides, per=microns) if microns else None
 
 
@@ -127,10 +129,10 @@ def _of_ome(text: str, size: tuple[object, object]) -> _Record | None:
         elements = ElementTree.fromstring(text.strip().encode(errors="replace")).iter()
     except ElementTree.ParseError:
         return None
-    found = [element for element in elements if element.tag.rpartition("}")[2] == "Pixels"]
-    wanted = tuple(str(side) for side in size)
-    same = [element for element in found if (element.get("SizeX"), element.get("SizeY")) == wanted]
-    for element in same or found:
+    pixels = [element for element in elements if element.tag.rpartition("}")[2] == "Pixels"]
+    shape = tuple(str(side) for side in size)
+    same = [element for element in pixels if (element.get("SizeX"), element.get("SizeY")) == shape]
+    for element in same or pixels:
         return _record(*(_microns(element, f"PhysicalSize{axis}") for axis in "XY"))
     return None
 

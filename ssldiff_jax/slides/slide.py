@@ -123,7 +123,7 @@ def find_slides(pattern: str) -> list[pathlib.Path]:
     where a part of the pattern matches nothing.
     """
     is_one_path = os.path.exists(os.path.expanduser(pattern))  # it may have commas in its name
-    found = {}
+    by_path = {}
     for part in [pattern] if is_one_path else pattern.split(","):
         matches = _find(part.strip())
         if not matches:
@@ -131,8 +131,8 @@ def find_slides(pattern: str) -> list[pathlib.Path]:
                 f"no slide matches '{part.strip()}': expected a file, a glob such as "
                 "'slides/*.svs', or a directory of slides"
             )
-        found.update((os.path.realpath(match), match) for match in sorted(matches, reverse=True))
-    return content.without_parts(sorted(found.values()))
+        by_path.update((os.path.realpath(match), match) for match in sorted(matches, reverse=True))
+    return content.without_parts(sorted(by_path.values()))
 
 
 def identity(slide: Slide) -> str:
@@ -140,10 +140,10 @@ def identity(slide: Slide) -> str:
     if slide.path.is_file():
         return content.whole_digest(slide.path)
     height, width = slide.shape
-    found = hashlib.sha256(repr(slide.shape).encode())
+    hasher = hashlib.sha256(repr(slide.shape).encode())
     for row in range(height):
-        found.update(slide.read_region(row, 0, 1, width, mpp=slide.mpp))
-    return found.hexdigest()
+        hasher.update(slide.read_region(row, 0, 1, width, mpp=slide.mpp))
+    return hasher.hexdigest()
 
 
 class LeveledSlide:

@@ -128,26 +128,26 @@ def layout(path: pathlib.Path) -> Layout:
 
 def _readable(path: pathlib.Path, file: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     """Pages up to the first that is damaged, or was seen before: a chain of pages may be a ring."""
-    found, offsets = [], set()
+    pages, offsets = [], set()
     try:
         for page in file.pages:
             if page.offset in offsets:
                 break
             offsets.add(page.offset)
-            found.append(page)
+            pages.append(page)
         else:
-            return found
+            return pages
     except Exception:
-        if not found:
+        if not pages:
             raise
-    told.once(f"{path}: the data after page {len(found) - 1} is not a page and is left out")
-    return found
+    told.once(f"{path}: the data after page {len(pages) - 1} is not a page and is left out")
+    return pages
 
 
 def _scale_tags(file: tifffile.TiffFile, page: tifffile.TiffPage) -> dict[int, Any]:
     """Those of a page; OME-XML stands in the first page for all of them."""
-    found = {code: _number(page.tags[code].value) for code in _SCALE if code in page.tags}
-    return found | ({_DESCRIPTION: file.ome_metadata} if file.is_ome else {})
+    tags = {code: _number(page.tags[code].value) for code in _SCALE if code in page.tags}
+    return tags | ({_DESCRIPTION: file.ome_metadata} if file.is_ome else {})
 
 
 def _page(number: int, page: tifffile.TiffPage) -> Page:

@@ -174,8 +174,8 @@ def _split(value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
 def _saturation(image_uint8: arrays.ImageUint8) -> UInt8[np.ndarray, "H W"]:
     """HSV saturation, 0…255."""
     highest, lowest = image_uint8.max(axis=-1), image_uint8.min(axis=-1)
-    spread = (highest - lowest).astype(np.float32)
-    return np.rint(255 * spread / np.maximum(highest, 1)).astype(np.uint8)
+    chroma = (highest - lowest).astype(np.float32)
+    return np.rint(255 * chroma / np.maximum(highest, 1)).astype(np.uint8)
 
 
 def _otsu(counts: Int[np.ndarray, "256"]) -> int:

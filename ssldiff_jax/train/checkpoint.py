@@ -56,16 +56,16 @@ class Checkpoints:
 
         Raises ValueError for the state of another model or optimiser.
         """
-        wanted = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        self._refuse_other(wanted)
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        self._refuse_other(target)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         return self._manager.restore(self.latest, args=args)["state"]
 
-    def _refuse_other(self, wanted: step_lib.TrainState) -> None:
+    def _refuse_other(self, target: step_lib.TrainState) -> None:
         folder = self._manager.directory / str(self.latest) / "state"
         with ocp.StandardCheckpointer() as checkpointer:
             saved = checkpointer.metadata(folder).item_metadata.tree
-        there, here = _shapes(saved), _shapes(wanted)
+        there, here = _shapes(saved), _shapes(target)
         differ = sorted(
             name for name in there.keys() | here.keys() if there.get(name) != here.get(name)
         )
@@ -89,8 +89,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            found = exhausted.shortage(error)
-            if found is None or found.of != "disk":
+            shortage = exhausted.shortage(error)
+            if shortage is None or shortage.of != "disk":
                 raise
             what = f"a checkpoint in {self._folder}"
             raise exhausted.DiskFullError(what, self._bytes) from error
@@ -148,8 +148,8 @@ class CanvasCheckpoints:
             state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)),
             place=ocp.args.JsonRestore(),
         )
-        found = self._manager.restore(self.latest, args=args)
-        return found["state"], found["place"]
+        restored = self._manager.restore(self.latest, args=args)
+        return restored["state"], restored["place"]
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -219,9 +219,9 @@ def load_params(folder: epath.PathLike, *, ema: bool = True, step: int | None = 
         state=ocp.StandardCheckpointHandler(multiprocessing_options=who)
     )
     with ocp.Checkpointer(handler, multiprocessing_options=who) as checkpointer:
-        found = checkpointer.metadata(saved).item_metadata["state"]
-        if found is None:
+        stored = checkpointer.metadata(saved).item_metadata["state"]
+        if stored is None:
             raise FileNotFoundError(f"no whole checkpoint in {saved}")
-        target = ocp.args.StandardRestore(jax.tree.map(place, found.tree))
+        target = ocp.args.StandardRestore(jax.tree.map(place, stored.tree))
         state = checkpointer.restore(saved, ocp.args.Composite(state=target))["state"]
     return state["ema_params" if ema else "params"]

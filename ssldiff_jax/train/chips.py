@@ -53,9 +53,9 @@ class Slice:
 
         Raises ValueError for what is no topology.
         """
-        found = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
-        generation = found.group(1) if found else ""
-        shape = tuple(int(n) for n in found.group(2).split("x")) if found else ()
+        match = re.fullmatch(r"(\w+):(\d+(?:x\d+)*)", topology)
+        generation = match.group(1) if match else ""
+        shape = tuple(int(n) for n in match.group(2).split("x")) if match else ()
         if generation in _TPUS and len(shape) > 1:
             return cls("tpu", generation, shape)
         if generation in _GPUS and len(shape) == 1:
@@ -68,8 +68,8 @@ class Slice:
     @property
     def accelerator_type(self) -> str:
         """The name that a TPU slice is ordered by: v5e:16x16 is v5litepod-256."""
-        made = CHIPS[_TPUS[self.generation]]
-        return f"{made.slices}-{math.prod(self.shape) * made.cores}"
+        generation = CHIPS[_TPUS[self.generation]]
+        return f"{generation.slices}-{math.prod(self.shape) * generation.cores}"
 
     @property
     def gpu_target(self) -> str:

@@ -33,12 +33,12 @@ class Collective:
 
 def collectives(hlo: str) -> list[Collective]:
     """Those of a compiled program's text; what a loop repeats is there once."""
-    found = []
+    operations = []
     for line in hlo.splitlines():
-        told = _OPERATION.search(line)
-        if not told:
+        match = _OPERATION.search(line)
+        if not match:
             continue
-        result, kind, started = told.groups()
+        result, kind, started = match.groups()
         arrays = [
             (dtype, tuple(int(n) for n in dims.split(",") if n))
             for dtype, dims in _ARRAY.findall(result)
@@ -48,17 +48,17 @@ def collectives(hlo: str) -> list[Collective]:
             arrays = [a for a in arrays if a[1]]
             arrays = arrays[len(arrays) // 2 :]
         dimension = _DIMENSION.search(line)
-        found.append(
+        operations.append(
             Collective(kind, tuple(arrays), int(dimension.group(1)) if dimension else None)
         )
-    return found
+    return operations
 
 
-def gathers_of_batch(found: list[Collective], batch_size: int) -> list[Collective]:
+def gathers_of_batch(operations: list[Collective], batch_size: int) -> list[Collective]:
     """Gathers that bring the whole batch to every device."""
     return [
         c
-        for c in found
+        for c in operations
         if c.kind == "all-gather" and c.dimension == 0 and c.num_bytes > _SMALL
         and any(shape and shape[0] % batch_size == 0 for _, shape in c.arrays)
     ]  # fmt: skip
@@ -77,7 +77,7 @@ def describe(compiled: Any, chip: chips.Chip, model_flops: float | None) -> dict
     """
     stats, cost = compiled.memory_analysis(), _cost(compiled)
     sent = collectives(compiled.as_text())
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "argument_bytes": stats.argument_size_in_bytes,
         "output_bytes": stats.output_size_in_bytes,
         "alias_bytes": stats.alias_size_in_bytes,
@@ -91,12 +91,12 @@ def describe(compiled: Any, chip: chips.Chip, model_flops: float | None) -> dict
         "bytes_accessed": cost.get("bytes accessed"),
     }  # fmt: skip
     seconds = cost.get("optimal_seconds", 0.0)
-    told["roofline_seconds"] = seconds if seconds > 0 else None
-    told["model_flops"] = model_flops
+    facts["roofline_seconds"] = seconds if seconds > 0 else None
+    facts["model_flops"] = model_flops
     if seconds > 0 and model_flops:
-        told["roofline_mfu"] = model_flops / seconds / chip.flops
-    told["collectives"] = _by_kind(sent)
-    return told
+        facts["roofline_mfu"] = model_flops / seconds / chip.flops
+    facts["collectives"] = _by_kind(sent)
+    return facts
 
 
 def _by_kind(sent: list[Collective]) -> dict[str, dict[str, Any]]:

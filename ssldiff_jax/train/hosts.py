@@ -38,13 +38,13 @@ def require_same(what: str, facts: Any) -> None:
     """
     if jax.process_count() == 1:
         return
-    told = np.uint32(zlib.crc32(json.dumps(facts, sort_keys=True, default=str).encode()))
-    found = np.ravel(multihost_utils.process_allgather(told))
-    others = [int(i) for i in np.flatnonzero(found != found[0])]
+    digest = np.uint32(zlib.crc32(json.dumps(facts, sort_keys=True, default=str).encode()))
+    digests = np.ravel(multihost_utils.process_allgather(digest))
+    others = [int(i) for i in np.flatnonzero(digests != digests[0])]
     if others:
         raise ValueError(
             f"all hosts must have the same {what}, got another than host 0's on host "
-            f"{', '.join(map(str, others))} of {len(found)}"
+            f"{', '.join(map(str, others))} of {len(digests)}"
         )
 
 
@@ -78,11 +78,11 @@ def on_first_host(what: str, work: Callable[[], T]) -> T | None:
     """
     if not together():
         return work()
-    found = failure = None
+    result = failure = None
     if is_first():
         _ALONE.append(what)
         try:
-            found = work()
+            result = work()
         except Exception as error:  # the others wait to hear of it
             failure = error
         finally:
@@ -92,7 +92,7 @@ def on_first_host(what: str, work: Callable[[], T]) -> T | None:
         raise failure
     if failed:
         raise ElsewhereError(f"{what} failed on host 0: the log of host 0 has the error")
-    return found
+    return result
 
 
 def to_host(tree: Any) -> Any:
@@ -147,10 +147,10 @@ def stop_between(what: str) -> None:
     Raises StoppedError on every host.
     """
     if together():
-        asked = multihost_utils.reached_preemption_sync_point(next(_ASKED))
+        is_requested = multihost_utils.reached_preemption_sync_point(next(_ASKED))
     else:
-        asked = interrupt.came()
-    if asked:
+        is_requested = interrupt.came()
+    if is_requested:
         raise StoppedError(f"stopped after stage {what}; the same command resumes")
 
 
@@ -168,8 +168,8 @@ def require_shared(folder: pathlib.Path) -> None:
         token.write_text(secrets.token_hex(8))
 
     on_first_host("writing to the workdir", write)
-    told = token.read_text() if token.exists() else "nothing"
-    codes = np.ravel(multihost_utils.process_allgather(np.uint32(zlib.crc32(told.encode()))))
+    text = token.read_text() if token.exists() else "nothing"
+    codes = np.ravel(multihost_utils.process_allgather(np.uint32(zlib.crc32(text.encode()))))
     others = [int(i) for i in np.flatnonzero(codes != codes[0])]
     if others:
         raise ValueError(

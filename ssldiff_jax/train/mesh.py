@@ -147,14 +147,14 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: tuple[str, ...]) -> Any:
 
 
 def _parse(rule: str) -> tuple[str, int, str]:
-    found = re.fullmatch(r"(.+?)\s*=\s*(-?\d+):(\w+)", rule)
-    if not found or found.group(3) not in AXES:
+    match = re.fullmatch(r"(.+?)\s*=\s*(-?\d+):(\w+)", rule)
+    if not match or match.group(3) not in AXES:
         raise ValueError(f"rules must read 'regex = dimension:axis', got {rule!r}")
     try:
-        re.compile(found.group(1))
+        re.compile(match.group(1))
     except re.error as error:
         raise ValueError(f"rules must begin with a regex, got {rule!r}: {error}") from error
-    return found.group(1), int(found.group(2)), found.group(3)
+    return match.group(1), int(match.group(2)), match.group(3)
 
 
 def to_global(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

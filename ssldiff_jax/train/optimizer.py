@@ -99,28 +99,28 @@ def factors(params: Any, groups: Iterable[str]) -> Any:
     Raises ValueError for a group that names no parameter.
     """
     parsed = [_parse(group) for group in groups]
-    found = set()
+    matched = set()
 
     def of_leaf(path: tuple, leaf: Any) -> tuple[float, float]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         named = [group for group in parsed if re.search(group[0], name)]
-        found.update(pattern for pattern, _, _ in named)
+        matched.update(pattern for pattern, _, _ in named)
         return named[0][1:] if named else (1.0, 1.0)
 
     tree = jax.tree_util.tree_map_with_path(of_leaf, params)
     for pattern, _, _ in parsed:
-        if pattern not in found:
+        if pattern not in matched:
             raise ValueError(f"optimizer.groups must name parameters, got {pattern!r}: no match")
     return tree
 
 
 def _parse(group: str) -> tuple[str, float, float]:
-    found = re.fullmatch(r"(.+?)\s*=\s*([\d.e-]+)\s*,\s*([\d.e-]+)", group)
-    if not found:
+    match = re.fullmatch(r"(.+?)\s*=\s*([\d.e-]+)\s*,\s*([\d.e-]+)", group)
+    if not match:
         raise ValueError(f"groups must read 'regex = rate, decay', got {group!r}")
     try:
-        re.compile(found.group(1))
-        return found.group(1), float(found.group(2)), float(found.group(3))
+        re.compile(match.group(1))
+        return match.group(1), float(match.group(2)), float(match.group(3))
     except (re.error, ValueError) as error:
         raise ValueError(
             f"groups must read 'regex = rate, decay', got {group!r}: {error}"

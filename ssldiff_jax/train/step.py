@@ -198,9 +198,9 @@ def _accumulate(of_part: Callable, extra: Any, batch: Mapping, count: int, unrol
     def add(sums, part):
         # Every part changes what was before the update: a batch counts once, and what is frozen
         # stays so to the last digit.
-        after, found = of_part(extra, part)
+        after, of_this = of_part(extra, part)
         changes = jax.tree.map(jnp.subtract, after, extra)
-        return jax.tree.map(jnp.add, sums, (changes, found)), None
+        return jax.tree.map(jnp.add, sums, (changes, of_this)), None
 
     sums, _ = jax.lax.scan(add, zeros, parts, unroll=count if unroll else 1)
     changes, (grads, metrics) = jax.tree.map(lambda x: x / count, sums)

@@ -34,17 +34,17 @@ class Throughput:
             return {}
         now = time.monotonic()
         seconds = max(now - self._began, 1e-9) / self._steps
-        found = {
+        rates = {
             "step_seconds": seconds,
             "examples_per_second": self._batch_size / seconds,
             "input_wait": (waited - self._waited) / max(now - self._began, 1e-9),
         }
         if flops:
-            found["flops_per_second"] = flops / seconds
+            rates["flops_per_second"] = flops / seconds
             if self._chip:
-                found["mfu"] = flops / seconds / (self._chip.flops * jax.device_count())
-        told = jax.local_devices()[0].memory_stats() or {}
-        if "peak_bytes_in_use" in told:
-            found["peak_device_gb"] = told["peak_bytes_in_use"] / 1e9
+                rates["mfu"] = flops / seconds / (self._chip.flops * jax.device_count())
+        memory_stats = jax.local_devices()[0].memory_stats() or {}
+        if "peak_bytes_in_use" in memory_stats:
+            rates["peak_device_gb"] = memory_stats["peak_bytes_in_use"] / 1e9
         self._began, self._waited, self._steps = now, waited, 0
-        return found
+        return rates

@@ -86,8 +86,8 @@ class NameMap:
         finite; nothing is skipped.
         """
         tensors = self._own(tensors)
-        wanted = flax.traverse_util.flatten_dict(like, sep="/")
-        lines = {path: self._line(path) for path in wanted}
+        targets = flax.traverse_util.flatten_dict(like, sep="/")
+        lines = {path: self._line(path) for path in targets}
         known = {name for path, line in lines.items() for name in line.names(path)}
         problems: dict[str, list[str]] = {
             "missing": sorted(known - set(tensors)),
@@ -95,8 +95,8 @@ class NameMap:
             "misshaped": [],
             "not finite": [],
         }
-        found = {}
-        for path, leaf in wanted.items():
+        arrays = {}
+        for path, leaf in targets.items():
             names = lines[path].names(path)
             if not set(names) <= set(tensors):
                 continue
@@ -104,24 +104,24 @@ class NameMap:
             if _joined_shape(parts) != leaf.shape:
                 problems["misshaped"].append(f"{names[0]} {tensors[names[0]].shape}")
                 continue
-            found[path] = np.empty(leaf.shape, np.float32)
-            np.concatenate(parts, axis=-1, out=found[path], casting="unsafe")
-            if not np.isfinite(found[path]).all():
+            arrays[path] = np.empty(leaf.shape, np.float32)
+            np.concatenate(parts, axis=-1, out=arrays[path], casting="unsafe")
+            if not np.isfinite(arrays[path]).all():
                 problems["not finite"].append(names[0])
         _raise(source, problems)
-        return flax.traverse_util.unflatten_dict(found, sep="/")
+        return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
     def save(self, params: Any) -> dict[str, np.ndarray]:
         """Tensors under the file's names."""
-        found = {}
+        tensors = {}
         for path, value in flax.traverse_util.flatten_dict(params, sep="/").items():
             line = self._line(path)
             names = line.names(path)
             for name, part in zip(
                 names, np.split(np.asarray(value), len(names), axis=-1), strict=True
             ):
-                found[self.written + name] = np.ascontiguousarray(line.to_file(part))
-        return found
+                tensors[self.written + name] = np.ascontiguousarray(line.to_file(part))
+        return tensors
 
     def _ignores(self, name: str) -> bool:
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
@@ -161,10 +161,10 @@ def _joined_shape(parts: list[np.ndarray]) -> tuple[int, ...] | None:
 
 
 def _raise(source: str, problems: Mapping[str, list[str]]) -> None:
-    told = []
+    parts = []
     for what, names in problems.items():
         if names:
             more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-            told.append(f"{len(names)} {what}: {', '.join(names[:_LISTED])}{more}")
-    if told:
-        raise WeightsError(f"{source} does not fit the model; {'; '.join(told)}")
+            parts.append(f"{len(names)} {what}: {', '.join(names[:_LISTED])}{more}")
+    if parts:
+        raise WeightsError(f"{source} does not fit the model; {'; '.join(parts)}")

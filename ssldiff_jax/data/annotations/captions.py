@@ -81,8 +81,8 @@ def caption(
 ) -> str:
     """One sentence on every class, in random order and words, true to the measured parts."""
     order = generator.permutation(len(names))
-    said = [_clause(names[k], parts[..., k], generator, phrasing) for k in order]
-    return ", ".join(said)
+    clauses = [_clause(names[k], parts[..., k], generator, phrasing) for k in order]
+    return ", ".join(clauses)
 
 
 def _clause(name: str, part: np.ndarray, generator: np.random.Generator, phrasing) -> str:

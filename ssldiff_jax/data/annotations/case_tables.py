@@ -51,14 +51,14 @@ class Labels:
     @classmethod
     def read(cls, path: str) -> "Labels":
         """Columns case and label."""
-        found: dict[str, set[str]] = {}
+        of_cases: dict[str, set[str]] = {}
         for row in _read(path, ("label",)):
             if row["label"].strip():
-                found.setdefault(row["case"], set()).add(row["label"].strip())
-        names = tuple(sorted(set().union(*found.values()))) if found else ()
+                of_cases.setdefault(row["case"], set()).add(row["label"].strip())
+        names = tuple(sorted(set().union(*of_cases.values()))) if of_cases else ()
         if not names:
             raise TableError(f"{path} must name labels, got none")
-        return cls(names, {case: frozenset(labels) for case, labels in found.items()})
+        return cls(names, {case: frozenset(labels) for case, labels in of_cases.items()})
 
     def values(self, case: str) -> Float[np.ndarray, "K"]:
         """1 for the labels of a case, 0 for the others; NaN where it is in no row."""
@@ -87,13 +87,13 @@ class Numbers:
         """
         rows = _read(path)
         names = tuple(name for name in rows[0] if name != "case")
-        found = {}
+        of_cases = {}
         for number, row in enumerate(rows):
-            if row["case"] in found:
+            if row["case"] in of_cases:
                 raise TableError(f"{path}: case {row['case']!r} must have one row, got several")
-            found[row["case"]] = _numbers(path, number, row, names)
-        mean, std = _scale(path, names, [v for case, v in found.items() if case in training])
-        scaled = {case: ((row - mean) / std).astype(np.float32) for case, row in found.items()}
+            of_cases[row["case"]] = _numbers(path, number, row, names)
+        mean, std = _scale(path, names, [v for case, v in of_cases.items() if case in training])
+        scaled = {case: ((row - mean) / std).astype(np.float32) for case, row in of_cases.items()}
         return cls(names, scaled, mean.astype(np.float32), std.astype(np.float32))
 
     def values(self, case: str) -> Float[np.ndarray, "V"]:
@@ -135,11 +135,11 @@ class Captions:
     @classmethod
     def read(cls, path: str) -> "Captions":
         """Columns case and caption."""
-        found: dict[str, tuple[str, ...]] = {}
+        of_cases: dict[str, tuple[str, ...]] = {}
         for row in _read(path, ("caption",)):
             if row["caption"].strip():
-                found[row["case"]] = (*found.get(row["case"], ()), row["caption"].strip())
-        return cls(found)
+                of_cases[row["case"]] = (*of_cases.get(row["case"], ()), row["caption"].strip())
+        return cls(of_cases)
 
     def draw(self, case: str, generator: np.random.Generator) -> str:
         """One of a case; empty where it has none."""

@@ -39,19 +39,19 @@ def land_cover(bands: Bands) -> ClassMap:
         )
     red, green, _, infrared = np.moveaxis(bands[..., :4].astype(np.float32), -1, 0)
     ratio = lambda a, b: (a - b) / np.maximum(a + b, 1)
-    found = np.full(red.shape, 2)
-    found[ratio(infrared, red) > _PLANTS] = 1
-    found[ratio(green, infrared) > _WATER] = 0
-    return found
+    class_map = np.full(red.shape, 2)
+    class_map[ratio(infrared, red) > _PLANTS] = 1
+    class_map[ratio(green, infrared) > _WATER] = 0
+    return class_map
 
 
 def stain(image_uint8: Bands) -> ClassMap:
     """Nuclei, stroma or empty glass of a stained slide (Ruifrok and Johnston 2001)."""
     haematoxylin = skimage.color.rgb2hed(image_uint8)[..., 0]
     luminance = image_uint8 @ np.array([0.2126, 0.7152, 0.0722]) / 255
-    found = np.where(haematoxylin > _NUCLEI, 0, 1)
-    found[luminance > _GLASS] = 2
-    return found
+    class_map = np.where(haematoxylin > _NUCLEI, 0, 1)
+    class_map[luminance > _GLASS] = 2
+    return class_map
 
 
 MEASURES: Mapping[str, Callable[[Bands], ClassMap]] = {"landcover": land_cover, "stain": stain}

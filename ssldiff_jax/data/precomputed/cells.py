@@ -47,20 +47,20 @@ class ImportedCells:
         _check_corners(values, slide, px * scale)
         lefts, tops = np.round(values.corners / scale).astype(int).T
         within = (lefts - context >= 0) & (lefts + px + context <= width)
-        found = {}
+        squares = {}
         for split, (first, last) in parts.items():
             here = within & (tops - context >= first) & (tops + px + context <= last)
-            found[split] = [
+            squares[split] = [
                 plan.Square(0, int(tops[i]), int(lefts[i]), px, px, int(i))
                 for i in np.flatnonzero(here)
             ]
-        used = sum(map(len, found.values()))
+        used = sum(map(len, squares.values()))
         if used < len(values):
             _LOG.warning(
                 "%s: %d of %d patches cross the border between training and held-out parts and "
                 "are left out",
                          values.path, len(values) - used, len(values))  # fmt: skip
-        return found
+        return squares
 
 
 def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.ImageUint8]]:
@@ -88,7 +88,7 @@ def _check_rows(values: files.Features) -> None:
         values.rows(np.arange(start, min(start + _ROWS, len(values))))
 
 
-def _check_corners(values: files.Features, slide: slide_lib.Slide, wanted: float) -> None:
+def _check_corners(values: files.Features, slide: slide_lib.Slide, native_px: float) -> None:
     height, width = slide.shape
     x, y = values.corners.T
     outside = (x < 0) | (y < 0) | (x >= width) | (y >= height)
@@ -98,9 +98,9 @@ def _check_corners(values: files.Features, slide: slide_lib.Slide, wanted: float
             f"{values.path}: coords must lie inside {slide.path.name} ({width} × {height} px, x "
             f"first), got {values.corners[row].tolist()} in row {row}"
         )
-    if values.patch_px and abs(values.patch_px / wanted - 1) > slide_lib.MPP_TOLERANCE:
+    if values.patch_px and abs(values.patch_px / native_px - 1) > slide_lib.MPP_TOLERANCE:
         raise files.WeightsError(
-            f"{values.path}: patches must have {wanted:g} px of {slide.path.name}'s full "
+            f"{values.path}: patches must have {native_px:g} px of {slide.path.name}'s full "
             "resolution (config.data.crops.patch_px at config.data.patch_mpp), got "
             f"{values.patch_px}"
         )

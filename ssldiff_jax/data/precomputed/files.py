@@ -77,13 +77,13 @@ class Features:
         # HDF5 wants its rows in order and each once.
         unique, inverse = np.unique(index, return_inverse=True)
         with _reading(self.path):
-            found = np.asarray(self.values[unique]).astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(found).all(axis=1))
+            vectors = np.asarray(self.values[unique]).astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise WeightsError(
                 f"{self} must be finite, got NaN or infinity in row {unique[bad[0]]}"
             )
-        return found[inverse]
+        return vectors[inverse]
 
 
 def find(folder: pathlib.Path, stem: str) -> pathlib.Path | None:
@@ -118,35 +118,41 @@ def open_corners(path: pathlib.Path) -> Features:
         return Features(path, _COORDS, places.corners.astype(np.float32), *places)
 
 
-def with_corners(features: Features, told: Features) -> Features:
+def with_corners(features: Features, located: Features) -> Features:
     """Features with the corners of another file.
 
     Raises WeightsError where they are not as many, or differ from those of their own.
     """
-    if len(features) != len(told):
+    if len(features) != len(located):
         raise WeightsError(
-            f"{features} must have a row for each patch of {told.path}, got {len(features)} "
-            f"rows and {len(told)} patches"
+            f"{features} must have a row for each patch of {located.path}, got {len(features)} "
+            f"rows and {len(located)} patches"
         )
     own = features.corners
-    if own is not None and features.unit == told.unit and not np.array_equal(own, told.corners):
-        row = int(np.flatnonzero((own != told.corners).any(axis=1))[0])
+    if (
+        own is not None
+        and features.unit == located.unit
+        and not np.array_equal(own, located.corners)
+    ):
+        row = int(np.flatnonzero((own != located.corners).any(axis=1))[0])
         raise WeightsError(
-            f"{features.path}: {_COORDS} must be those of {told.path} in the same order, got "
-            f"{own[row].tolist()} and {told.corners[row].tolist()} in row {row}"
+            f"{features.path}: {_COORDS} must be those of {located.path} in the same order, got "
+            f"{own[row].tolist()} and {located.corners[row].tolist()} in row {row}"
         )
-    patch_px = told.patch_px or (features.patch_px if features.unit == told.unit else 0)
-    return dataclasses.replace(features, corners=told.corners, patch_px=patch_px, unit=told.unit)
+    patch_px = located.patch_px or (features.patch_px if features.unit == located.unit else 0)
+    return dataclasses.replace(
+        features, corners=located.corners, patch_px=patch_px, unit=located.unit
+    )
 
 
 def _npy(path: pathlib.Path) -> np.ndarray:
     try:
-        found = npy_list.read_array(path)
+        array = npy_list.read_array(path)
     except npy_list.PatchListError as error:
         raise WeightsError(str(error)) from error
-    if isinstance(found, list):
+    if isinstance(array, list):
         raise WeightsError(f"{path}: expected embeddings, got names")
-    return found
+    return array
 
 
 def _hdf5(path: pathlib.Path, dataset: str) -> Features:
@@ -157,16 +163,18 @@ def _hdf5(path: pathlib.Path, dataset: str) -> Features:
     return Features(path, name, file[name], *places)
 
 
-def _choose(path: pathlib.Path, names: list[str], wanted: str) -> str:
+def _choose(path: pathlib.Path, names: list[str], name_or_empty: str) -> str:
     """The array that is asked for; else the first of a usual name, else the only one."""
-    found = [wanted] if wanted in names else []
-    if not wanted:
-        found = [name for name in _USUAL if name in names][:1] or names
-    if len(found) != 1:
-        asked = f"named {wanted!r}" if wanted else "(config.embeddings.dataset names one)"
-        told = ", ".join(names[:8]) or "none"
-        raise WeightsError(f"{path}: expected an array of embeddings {asked}, got {told}")
-    return found[0]
+    candidates = [name_or_empty] if name_or_empty in names else []
+    if not name_or_empty:
+        candidates = [name for name in _USUAL if name in names][:1] or names
+    if len(candidates) != 1:
+        criterion = (
+            f"named {name_or_empty!r}" if name_or_empty else "(config.embeddings.dataset names one)"
+        )
+        there = ", ".join(names[:8]) or "none"
+        raise WeightsError(f"{path}: expected an array of embeddings {criterion}, got {there}")
+    return candidates[0]
 
 
 class _Places(NamedTuple):
@@ -189,36 +197,36 @@ class _Hdf5:
 
     def __getitem__(self, name: str) -> Any:
         link = self._file.get(name, getlink=True)
-        found = self._file[name] if isinstance(link, h5py.HardLink) else None
-        elsewhere = isinstance(found, h5py.Dataset) and (found.external or found.is_virtual)
-        if found is None or elsewhere:
+        item = self._file[name] if isinstance(link, h5py.HardLink) else None
+        elsewhere = isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)
+        if item is None or elsewhere:
             raise WeightsError(f"{self._path}: {name} must be data of this file, got a link")
         # A damaged shape could ask for all memory; deflate cannot hold more than this.
-        most = self._path.stat().st_size * (_DEFLATE_RATIO if getattr(found, "chunks", 0) else 1)
-        if getattr(found, "nbytes", 0) > most:
+        most = self._path.stat().st_size * (_DEFLATE_RATIO if getattr(item, "chunks", 0) else 1)
+        if getattr(item, "nbytes", 0) > most:
             raise WeightsError(f"{self._path}: {name} declares more data than the file can hold")
-        return found
+        return item
 
     def places(self) -> _Places:
         """Where patches lie, where the file tells. Raises WeightsError for an unknown unit."""
         if _COORDS not in self._file:
             return _Places()
-        told = self[_COORDS]
-        if getattr(told, "ndim", 0) != 2 or told.shape[1] != 2:
-            raise WeightsError(f"{self._path}: {_COORDS} must be (N, 2), got {told}")
-        attributes = dict(self._file.attrs) | dict(told.attrs)
+        coords = self[_COORDS]
+        if getattr(coords, "ndim", 0) != 2 or coords.shape[1] != 2:
+            raise WeightsError(f"{self._path}: {_COORDS} must be (N, 2), got {coords}")
+        attributes = dict(self._file.attrs) | dict(coords.attrs)
         unit = _text(attributes.get("unit", attributes.get("units", "px"))).lower()
         if unit in _MICRONS:  # as STAMP has them
             side = attributes.get("tile_size_um", attributes.get("tile_size", 0))
-            return _Places(np.asarray(told, np.float64), float(np.ravel(side)[0]), "um")
+            return _Places(np.asarray(coords, np.float64), float(np.ravel(side)[0]), "um")
         if unit not in _PIXELS:
             raise WeightsError(f"{self._path}: {_COORDS} must be in px or um, got unit={unit!r}")
-        attributes = dict(told.attrs)
+        attributes = dict(coords.attrs)
         patch_px = attributes.get("patch_size_level0")
         if patch_px is None:
             scale = np.ravel(attributes.get("downsample", 1))[0]
             patch_px = attributes.get("patch_size", 0) * scale
-        return _Places(np.round(told).astype(np.int64), round(float(patch_px)))
+        return _Places(np.round(coords).astype(np.int64), round(float(patch_px)))
 
 
 def _text(value: Any) -> str:

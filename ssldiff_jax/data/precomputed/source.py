@@ -68,16 +68,16 @@ class EmbeddingsSection:
         path = features.find(self.path, stem)
         if path is None:
             return None
-        found = features.open_features(path, self.dataset)
+        values = features.open_features(path, self.dataset)
         if self.corners:
-            told = pathlib.Path(self.corners).expanduser() / f"{stem}.h5"
-            return features.with_corners(found, features.open_corners(told))
-        if found.corners is None:
+            corners_path = pathlib.Path(self.corners).expanduser() / f"{stem}.h5"
+            return features.with_corners(values, features.open_corners(corners_path))
+        if values.corners is None:
             raise features.WeightsError(
                 f"{path} has no coords of its patches: config.embeddings.corners must name the "
                 "folder of .h5 files that have"
             )
-        return found
+        return values
 
 
 def _known_by(path: pathlib.Path) -> str:
@@ -107,17 +107,17 @@ def check_alignment(
     compared = [square(i) for i in chosen]
     looks = alignment.look(np.stack([pixels(i) for i in chosen]))
     moved = [rows_of(compared, embeddings, move) for move in (-2, -1, 1, 2)]
-    found = alignment.agreement(rows_of(compared, embeddings), looks, moved)
+    agreement = alignment.agreement(rows_of(compared, embeddings), looks, moved)
     _LOG.info("correlation of embeddings with pixels: %.2f (shuffled %.2f, shifted %.2f)",
-              found.own, found.shuffled, found.moved)  # fmt: skip
-    if not found.holds:
+              agreement.own, agreement.shuffled, agreement.moved)  # fmt: skip
+    if not agreement.holds:
         raise features.WeightsError(
             f"{embeddings(compared[0].slide)} must have its rows in the order of the patches: "
             "they correlate with their own pixels no better than with others (correlation "
-            f"{found.own:.3f}; shuffled {found.shuffled:.3f}, moved {found.moved:.3f}); "
-            "config.embeddings.check=none skips this check"
+            f"{agreement.own:.3f}; shuffled {agreement.shuffled:.3f}, shifted "
+            f"{agreement.moved:.3f}); config.embeddings.check=none skips this check"
         )
-    return found
+    return agreement
 
 
 def rows_of(
@@ -126,8 +126,8 @@ def rows_of(
     """The embeddings of squares that are in the order of their slides, or of rows beside them."""
     slides = np.array([s.slide for s in squares])
     rows = np.array([s.row for s in squares]) + move
-    found = []
+    vectors = []
     for slide in dict.fromkeys(slides.tolist()):
         values = embeddings(slide)
-        found.append(values.rows(np.clip(rows[slides == slide], 0, len(values) - 1)))
-    return np.concatenate(found)
+        vectors.append(values.rows(np.clip(rows[slides == slide], 0, len(values) - 1)))
+    return np.concatenate(vectors)

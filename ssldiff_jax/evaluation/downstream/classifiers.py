@@ -73,20 +73,20 @@ class LinearProbe:
             require_finite(features, f"{name} embeddings")
         classification.require_classes(label, "the training examples")
         one_more = lambda x: np.column_stack([x, np.ones(len(x))]).astype(np.float64)
-        x, wanted = one_more(train), np.eye(self.num_classes)[label]
+        x, one_hot = one_more(train), np.eye(self.num_classes)[label]
         shape = (x.shape[1], self.num_classes)
 
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
             w = flat.reshape(shape)
             log_p = scipy.special.log_softmax(x @ w, axis=1)
             free = np.concatenate([w[:-1], np.zeros((1, shape[1]))])  # the bias
-            value = -np.sum(wanted * log_p) / len(x) + self.l2 / 2 * np.sum(free**2)
-            gradient = x.T @ (np.exp(log_p) - wanted) / len(x) + self.l2 * free
+            value = -np.sum(one_hot * log_p) / len(x) + self.l2 / 2 * np.sum(free**2)
+            gradient = x.T @ (np.exp(log_p) - one_hot) / len(x) + self.l2 * free
             return value, gradient.ravel()
 
         start = np.zeros(shape).ravel()
-        found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B")
-        return scipy.special.softmax(one_more(held_out) @ found.x.reshape(shape), axis=1)
+        solution = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B")
+        return scipy.special.softmax(one_more(held_out) @ solution.x.reshape(shape), axis=1)
 
 
 def require_finite(features: Float[np.ndarray, "N *D"], what: str) -> None:

@@ -34,7 +34,7 @@ class Clusters:
                 x, count, iter=_STEPS, minit="++", rng=generator
             )
             tried.append((np.sum((x - centres[label]) ** 2), centres, label))
-        _, centres, label = min(tried, key=lambda found: found[0])
+        _, centres, label = min(tried, key=lambda fit: fit[0])
         order = np.argsort(-np.bincount(label, minlength=count), kind="stable")
         return cls(centres[order])
 

@@ -107,11 +107,11 @@ def in_batches(
     program: Callable[[Any, Any], Any], params: Any, examples: Examples, size: int
 ) -> Any:
     """What a program (params, batch) → arrays gives of all examples, in batches of one size."""
-    count, found = len(next(iter(examples.values()))), []
+    count, outputs = len(next(iter(examples.values()))), []
     for start in range(0, count, size):
         rows = np.minimum(np.arange(start, start + size), count - 1)
         batch = {name: values[rows] for name, values in examples.items()}
         with _EXACT():
             out = program(params, batch)
-        found.append(jax.tree.map(np.asarray, out))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+        outputs.append(jax.tree.map(np.asarray, out))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *outputs)

@@ -176,7 +176,7 @@ class CLAM(ABMIL):
         most = jax.lax.top_k(jnp.where(known, attention, -jnp.inf), k)[1]
         least = jax.lax.top_k(jnp.where(known, -attention, -jnp.inf), k)[1]
         own = jax.nn.one_hot(label, self.num_classes, dtype=jnp.int32)[:, None]
-        loss = lambda rows, wanted: smooth_svm(self._instance_scores(h, rows), wanted)
+        loss = lambda rows, target: smooth_svm(self._instance_scores(h, rows), target)
         of_most, of_least = loss(most, own), loss(least, jnp.zeros_like(own))
         each = jnp.where(own == 1, (of_most + of_least) / 2, of_most).mean(axis=-1)
         return (each * counts).sum(axis=1) / jnp.maximum(counts.sum(axis=1), 1)
@@ -187,9 +187,9 @@ class CLAM(ABMIL):
         return self.instance(chosen).reshape(*rows.shape, self.num_classes, 2)
 
 
-def smooth_svm(score: arrays.AnyArray, wanted: arrays.AnyArray) -> jax.Array:
+def smooth_svm(score: arrays.AnyArray, target: arrays.AnyArray) -> jax.Array:
     """Smooth top-1 SVM loss (Berrada et al. 2018) over the last axis, margin and temperature 1."""
-    right = jax.nn.one_hot(wanted, score.shape[-1])
+    right = jax.nn.one_hot(target, score.shape[-1])
     reached = jnp.sum(score * right, axis=-1, keepdims=True)
     return jax.nn.logsumexp(score - reached + 1 - right, axis=-1)
 
@@ -214,9 +214,9 @@ class DSMIL(_Model):
         return MILOutput(probability, jnp.take_along_axis(attention, most, axis=1)[:, 0])
 
     def loss(self, x: Instances, known: Known, label: Labels) -> jax.Array:
-        wanted = jax.nn.one_hot(label, self.num_classes)
+        target = jax.nn.one_hot(label, self.num_classes)
         highest, bag, _ = self._streams(x, known)
-        of = lambda logits: optax.sigmoid_binary_cross_entropy(logits, wanted).mean()
+        of = lambda logits: optax.sigmoid_binary_cross_entropy(logits, target).mean()
         return (of(highest) + of(bag)) / 2
 
     def _streams(self, x: Instances, known: Known) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -28,10 +28,10 @@ class PixelClassifier:
     ) -> "PixelClassifier":
         """Learn from images whose classes are known."""
         products, sums = 0.0, 0.0
-        for image, wanted in zip(image_uint8, classes, strict=True):
+        for image, class_map in zip(image_uint8, classes, strict=True):
             x = _features(image)
             products = products + x.T @ x
-            sums = sums + x.T @ np.eye(num_classes)[wanted.ravel()]
+            sums = sums + x.T @ np.eye(num_classes)[class_map.ravel()]
         scale = _RIDGE * np.trace(products) / len(products)
         return cls(np.linalg.solve(products + scale * np.eye(len(products)), sums))
 

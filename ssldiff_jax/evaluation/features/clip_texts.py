@@ -35,7 +35,7 @@ class PairTexts:
         vectors = np.zeros((len(images), self.dim), np.float32)
         shapes = [image.shape for image in images]
         for shape in dict.fromkeys(shapes):
-            here = [i for i, found in enumerate(shapes) if found == shape]
+            here = [i for i, other in enumerate(shapes) if other == shape]
             vectors[here] = self.pair.images(np.stack([images[i] for i in here]))
         return self._encoded(vectors)
 

@@ -62,13 +62,13 @@ class Batched:
     def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
         """Features, float32."""
         images = one_size(images)
-        found = [np.zeros((0, self.dim), np.float32)]
+        features = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(images), self.batch_size):
             batch = images[start : start + self.batch_size]
             padding = self.batch_size - len(batch)
             padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
-            found.append(self._spread(self._placed, padded)[: len(batch)])
-        return np.concatenate(found)
+            features.append(self._spread(self._placed, padded)[: len(batch)])
+        return np.concatenate(features)
 
     @functools.cached_property
     def _spread(self) -> data_parallel.DataParallel:
@@ -148,9 +148,11 @@ def clip_images(folder: str | pathlib.Path, batch_size: int = 32) -> Batched:
 
     Raises WeightsError for a folder without one.
     """
-    found = clip_weights.load_images(folder)
-    digest = digests.of_values(digests.of_params(found.params), found.config, found.pixels)
-    return Batched(CLIP, digest, found.config.tower.dim, found.embed, found.params, batch_size)
+    encoder = clip_weights.load_images(folder)
+    digest = digests.of_values(digests.of_params(encoder.params), encoder.config, encoder.pixels)
+    return Batched(
+        CLIP, digest, encoder.config.tower.dim, encoder.embed, encoder.params, batch_size
+    )
 
 
 def known_encoder(name: str, path: str | pathlib.Path, batch_size: int = 32) -> OfEncoder:
@@ -173,12 +175,12 @@ def one_size(images: Any) -> UInt8[np.ndarray, "N H W 3"]:
     Raises ValueError for a list of several sizes, and for anything but uint8 RGB.
     """
     if not isinstance(images, np.ndarray):
-        found = [np.asarray(image) for image in images]
-        shapes = sorted({image.shape for image in found})
+        pixels = [np.asarray(image) for image in images]
+        shapes = sorted({image.shape for image in pixels})
         if len(shapes) > 1:
             told = ", ".join(map(str, shapes[:4]))
             raise ValueError(f"images must be of one size, got {len(shapes)}: {told}")
-        images = np.stack(found) if found else np.zeros((0, 1, 1, 3), np.uint8)
+        images = np.stack(pixels) if pixels else np.zeros((0, 1, 1, 3), np.uint8)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images must be uint8 (N, H, W, 3), got {images.dtype} {images.shape}")
     return images

@@ -109,10 +109,14 @@ def from_prompts(texts: TextFn, prompts: Mapping[str, Sequence[str]]) -> Classes
 
     Raises ValueError for fewer than two classes, and a class without prompts.
     """
-    without = [name for name, told in prompts.items() if not told or isinstance(told, str)]
+    without = [
+        name
+        for name, texts_of_class in prompts.items()
+        if not texts_of_class or isinstance(texts_of_class, str)
+    ]
     if without:
         raise ValueError(f"each class must have a list of prompts, got none for {without}")
-    every = [(name, text) for name, told in prompts.items() for text in told]
+    every = [(name, text) for name, texts_of_class in prompts.items() for text in texts_of_class]
     features = texts([text for _, text in every]) if every else np.zeros((0, 1), np.float32)
     return from_images(features, [name for name, _ in every], tuple(prompts))
 

@@ -46,8 +46,8 @@ def rank_auc(
 def auc(probability: Probability, label: Label, weights: Weights) -> Float[np.ndarray, "R"]:
     """Area under the ROC curve; of more than two classes the mean of each against the rest."""
     classes = [1] if probability.shape[1] == 2 else range(probability.shape[1])
-    found = np.stack([rank_auc(probability[:, k], label == k, weights) for k in classes])
-    return _mean_of_known(found)
+    per_class = np.stack([rank_auc(probability[:, k], label == k, weights) for k in classes])
+    return _mean_of_known(per_class)
 
 
 def accuracy(probability: Probability, label: Label, weights: Weights) -> Float[np.ndarray, "R"]:
@@ -59,12 +59,12 @@ def balanced_accuracy(
     probability: Probability, label: Label, weights: Weights
 ) -> Float[np.ndarray, "R"]:
     """The mean over classes of the part of each that is found."""
-    right, found = _is_right(probability, label), []
+    right, per_class = _is_right(probability, label), []
     for k in range(probability.shape[1]):
         of_class = weights * (label == k)
         total = of_class.sum(axis=1)
-        found.append(np.where(total > 0, of_class @ right / np.maximum(total, 1e-300), np.nan))
-    return _mean_of_known(np.stack(found))
+        per_class.append(np.where(total > 0, of_class @ right / np.maximum(total, 1e-300), np.nan))
+    return _mean_of_known(np.stack(per_class))
 
 
 SCORES: Mapping[str, Score] = {
@@ -145,11 +145,11 @@ class Bootstrap:
 
 def require_classes(label: Label, where: str) -> None:
     """Raises ValueError unless there are two classes or more."""
-    found = np.unique(label)
-    if len(found) < 2:
-        told = f"only class {found[0]}" if len(found) else "none"
+    classes = np.unique(label)
+    if len(classes) < 2:
+        shown = f"only class {classes[0]}" if len(classes) else "none"
         raise ValueError(
-            f"{where} must show two classes or more, got {told} in {len(label)} examples"
+            f"{where} must show two classes or more, got {shown} in {len(label)} examples"
         )
 
 

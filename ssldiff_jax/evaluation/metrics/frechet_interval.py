@@ -53,7 +53,7 @@ def frechet_estimate(a: Blocks, b: Blocks, *, paired: bool = False) -> intervals
     counts = whole[0].count, whole[1].count
     if all(map(frechet.is_all_same, whole)):
         return intervals.Estimate.all_same(counts)
-    reason = next((told for side in (a, b) if (told := too_few(side))), None)
+    reason = next((why for side in (a, b) if (why := too_few(side))), None)
     with blas.one_thread(), futures.ThreadPoolExecutor(machine.cores()) as pool:
         if reason:
             value = _distance(*map(_Gaussian, whole)) if min(counts) > 1 else None
@@ -167,10 +167,10 @@ def _splits(blocks: Blocks) -> list[tuple[slice, slice]]:
         return []
     ends = np.cumsum(_sizes(blocks))
     middle = 1 + int(np.argmax(np.minimum(ends, ends[-1] - ends)))
-    found = [(slice(None, middle), slice(middle, None))]
+    splits = [(slice(None, middle), slice(middle, None))]
     if min(ends[-1] - _sizes(blocks)[::2].sum(), _sizes(blocks)[::2].sum()) >= blocks[0].dim:
-        found.append((slice(None, None, 2), slice(1, None, 2)))
-    return found
+        splits.append((slice(None, None, 2), slice(1, None, 2)))
+    return splits
 
 
 def _halves(blocks: Blocks, splits: list[tuple[slice, slice]]) -> list[_Split]:

@@ -38,21 +38,21 @@ _PARTS = 32  # principal parts of a grid: fewer than the grids that are compared
 _NEIGHBOURS = 3
 
 
-def compare(drawn: Grids, real: Grids, training: Grids) -> GridFigures:
-    """Figures of `drawn` against held-out `real` grids."""
-    of_drawn, of_real, of_training = (principal(g, training) for g in (drawn, real, training))
+def compare(generated: Grids, real: Grids, training: Grids) -> GridFigures:
+    """Figures of `generated` against held-out `real` grids."""
+    of_drawn, of_real, of_training = (principal(g, training) for g in (generated, real, training))
     return GridFigures(
-        frechet(drawn, real),
+        frechet(generated, real),
         frechet(of_drawn, of_real),
         _precision(of_drawn, of_real),
         _precision(of_real, of_drawn),
-        _neighbours(drawn) / _neighbours(real),
+        _neighbours(generated) / _neighbours(real),
         float(_nearest(of_drawn, of_training).mean() / _nearest(of_real, of_training).mean()),
     )
 
 
 def frechet(
-    drawn: Float[np.ndarray, "N *k D"], real: Float[np.ndarray, "M *l D"]
+    generated: Float[np.ndarray, "N *k D"], real: Float[np.ndarray, "M *l D"]
 ) -> intervals.Estimate:
     """Fréchet distance of the vectors of grids, or of one vector each; blocks are whole grids."""
 
@@ -60,7 +60,7 @@ def frechet(
         parts = intervals.blocks_of(len(grids))
         return [moments.Moments.of(grids[part].reshape(-1, grids.shape[-1])) for part in parts]
 
-    return frechet_interval.frechet_estimate(blocks(drawn), blocks(real))
+    return frechet_interval.frechet_estimate(blocks(generated), blocks(real))
 
 
 def principal(grids: Grids, training: Grids) -> Float[np.ndarray, "N P"]:
@@ -73,22 +73,24 @@ def principal(grids: Grids, training: Grids) -> Float[np.ndarray, "N P"]:
 
 
 def agreement(
-    asked: Float[np.ndarray, "N K"],
-    drawn: Float[np.ndarray, "N P"],
+    requested: Float[np.ndarray, "N K"],
+    generated: Float[np.ndarray, "N P"],
     probe: tuple[Float[np.ndarray, "M P"], Float[np.ndarray, "M K"]],
 ) -> float:
     """Correlation of what was asked for with what is found in grids, the mean over all that
     varies; found by ridge regression from real grids and what they show, the pair `probe`."""
     features, values = probe
     ones = lambda x: np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    known, seen = ones(features), ones(drawn)
-    weight = known.shape[0] / 100
-    solution = np.linalg.solve(known.T @ known + weight * np.eye(known.shape[1]), known.T @ values)
-    found = seen @ solution
-    varies = (asked.std(axis=0) > 1e-6) & (found.std(axis=0) > 1e-9)
+    design, design_generated = ones(features), ones(generated)
+    weight = design.shape[0] / 100
+    solution = np.linalg.solve(
+        design.T @ design + weight * np.eye(design.shape[1]), design.T @ values
+    )
+    predicted = design_generated @ solution
+    varies = (requested.std(axis=0) > 1e-6) & (predicted.std(axis=0) > 1e-9)
     if not varies.any():
         return 0.0
-    pairs = zip(asked.T[varies], found.T[varies], strict=True)
+    pairs = zip(requested.T[varies], predicted.T[varies], strict=True)
     return float(np.mean([np.corrcoef(a, b)[0, 1] for a, b in pairs]))
 
 

@@ -41,14 +41,14 @@ class Estimate:
     @classmethod
     def too_few(cls, uncorrected: float | None, counts: tuple[int, int], reason: str) -> "Estimate":
         """A distance of samples that tell no more: `reason` says how many there are."""
-        found = None if uncorrected is None else float(uncorrected)
-        return cls(None, None, None, found, counts, f"{TOO_FEW}{reason}")
+        distance = None if uncorrected is None else float(uncorrected)
+        return cls(None, None, None, distance, counts, f"{TOO_FEW}{reason}")
 
     @classmethod
     def all_same(cls, counts: tuple[int, int]) -> "Estimate":
         """No distance, of vectors of which none differs from another on its side."""
-        said = f"all {counts[0]} vectors are the same, and all {counts[1]} of the other side"
-        return cls(None, None, None, None, counts, f"{ALL_SAME}{said}")
+        reason = f"all {counts[0]} vectors are the same, and all {counts[1]} of the other side"
+        return cls(None, None, None, None, counts, f"{ALL_SAME}{reason}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +157,8 @@ def jackknife(
     freedom = np.array([len(side.values) - 1 for side in sides])
     total = max(variances.sum(), np.finfo(np.float64).tiny)
     # Welch and Satterthwaite's degrees of freedom.
-    found = 1 / max(np.sum((variances / total) ** 2 / freedom), 1e-12)
-    half = stats.t.ppf((1 + LEVEL) / 2, found) * np.sqrt(variances.sum()) + abs(further) / 2
+    degrees = 1 / max(np.sum((variances / total) ** 2 / freedom), 1e-12)
+    half = stats.t.ppf((1 + LEVEL) / 2, degrees) * np.sqrt(variances.sum()) + abs(further) / 2
     blocks = " and ".join(str(len(side.values)) for side in sides)
     text = f"{LEVEL:.0%}, jackknife of {blocks} {of}"
     centre = max(value - bias + further / 2, least)
@@ -168,10 +168,10 @@ def jackknife(
 
 def mean(value: float, counts: tuple[int, int], side: LeaveOneBlockOut) -> Share:
     """The interval of a mean of one number a vector, 0 or more: it has no bias to take off."""
-    found = jackknife(value, counts, [side], least=0)
+    estimate = jackknife(value, counts, [side], least=0)
     # Of values that are all the same an end is the mean itself, beyond rounding.
-    low, high = min(found.low, float(value)), max(found.high, float(value))
-    return Share(float(value), low, high, counts, found.interval)
+    low, high = min(estimate.low, float(value)), max(estimate.high, float(value))
+    return Share(float(value), low, high, counts, estimate.interval)
 
 
 def share(value: float, total: int, counts: tuple[int, int], side: LeaveOneBlockOut) -> Share:

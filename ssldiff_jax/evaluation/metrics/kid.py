@@ -109,14 +109,14 @@ def _parts(count: int, blocks: int | None) -> list[slice]:
 
 def _sums(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N"]:
     """Sums of the kernel's rows without the diagonal; each pair is computed once."""
-    found = np.zeros(len(x))
+    sums = np.zeros(len(x))
     for part in pairwise.rows(len(x), len(x)):
         values = _kernel(x[part], x[part.start :])
         size = part.stop - part.start
         np.fill_diagonal(values, 0)
-        found[part] += values.sum(axis=1)
-        found[part.stop :] += values[:, size:].sum(axis=0)
-    return found
+        sums[part] += values.sum(axis=1)
+        sums[part.stop :] += values[:, size:].sum(axis=0)
+    return sums
 
 
 def _cross_sums(

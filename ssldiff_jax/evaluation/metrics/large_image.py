@@ -49,7 +49,7 @@ def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
     a lattice of real cells with one moved by half a cell, of the same places; that of the former is
     synthetic, that of the floor real. Images are pooled before.
     """
-    pool = lambda found: encoder_lib.unit(embed(np.concatenate(found)))
+    pool = lambda squares: encoder_lib.unit(embed(np.concatenate(squares)))
     real = pool([patch_grid.cut_cells(p.reference, side) for p in pairs])
     real_moved = pool([patch_grid.cut_cells(p.reference, side, side // 2) for p in pairs])
     synthetic = pool([patch_grid.cut_cells(p.image, side, side // 2) for p in pairs])
@@ -60,11 +60,11 @@ def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
 
 
 def patch_distance(
-    real: list[arrays.ImageUint8], drawn: list[arrays.ImageUint8], embed: EmbedFn, side: int
+    real: list[arrays.ImageUint8], generated: list[arrays.ImageUint8], embed: EmbedFn, side: int
 ) -> float:
     """Fréchet distance between the pooled cells of two lists of images, uncorrected."""
     pool = lambda pages: np.concatenate([patch_grid.cut_cells(page, side) for page in pages])
-    return cell_distance(pool(real), pool(drawn), embed)
+    return cell_distance(pool(real), pool(generated), embed)
 
 
 def cell_distance(

@@ -23,8 +23,8 @@ class Mean:
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "Mean | None":
         """The mean of the values that are there; None of none."""
-        found = np.array([value for value in values if value is not None], np.float64)
-        if not len(found):
+        known = np.array([value for value in values if value is not None], np.float64)
+        if not len(known):
             return None
-        error = float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None
-        return cls(float(found.mean()), error, len(found))
+        error = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else None
+        return cls(float(known.mean()), error, len(known))

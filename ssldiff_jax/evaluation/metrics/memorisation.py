@@ -102,7 +102,7 @@ def compare(
     rank = max(1, int(quantile * (len(of_real) + 1)))
     threshold = float(np.sort(of_real)[rank - 1])
     worst = np.argsort(distance, kind="stable")[:num_worst]
-    found = Memorisation(
+    uncounted = Memorisation(
         threshold,
         *(None, None, None),
         rank / (len(of_real) + 1),
@@ -113,21 +113,23 @@ def compare(
         f"none: {int((of_real < _SAME).sum())} of {len(of_real)} held-out features are training "
         "features too, nothing can be nearer",
     )
-    return found if threshold < _SAME else _counted(found, distance, rank)
+    return uncounted if threshold < _SAME else _counted(uncounted, distance, rank)
 
 
-def _counted(found: Memorisation, distance: Float[np.ndarray, "N"], rank: int) -> Memorisation:
+def _counted(
+    memorisation: Memorisation, distance: Float[np.ndarray, "N"], rank: int
+) -> Memorisation:
     """With the part of generated features that are nearer than its threshold, the distance of the
     `rank`-th held-out feature."""
-    count, held_out, _ = found.counts
-    below = int((distance < found.threshold).sum())
+    count, held_out, _ = memorisation.counts
+    below = int((distance < memorisation.threshold).sum())
     interval = stats.binomtest(below, count).proportion_ci(0.95, "wilson")
     # As many as are below the rank-th of M, all N + M alike: negative hypergeometric.
     chance = stats.betabinom(count, rank, held_out + 1 - rank).sf(below - 1)
     # At 0 and 1 an end is the fraction itself, beyond rounding.
     fraction = below / count
     return dataclasses.replace(
-        found,
+        memorisation,
         fraction=fraction,
         low=min(float(interval.low), fraction),
         high=max(float(interval.high), fraction),
@@ -148,20 +150,20 @@ def nearest(features: Float[np.ndarray, "N D"], training: Float[np.ndarray, "T D
         others = encoder.unit(block.astype(dtype, copy=False))
         for part in pairwise.rows(len(unit), len(others)):
             cosine = unit[part] @ others.T
-            found = cosine.argmax(axis=1)
-            value = np.take_along_axis(cosine, found[:, None], axis=1)[:, 0]
+            closest = cosine.argmax(axis=1)
+            value = np.take_along_axis(cosine, closest[:, None], axis=1)[:, 0]
             is_nearer = value > best[part]
             best[part] = np.where(is_nearer, value, best[part])
-            index[part] = np.where(is_nearer, start + found, index[part])
+            index[part] = np.where(is_nearer, start + closest, index[part])
     return Nearest(_distances(features, training, index), index)
 
 
 def _distances(features: np.ndarray, training: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Cosine distances of pairs as |u − v|²/2, which is exact for copies, where 1 − cos is not."""
-    found = np.empty(len(features))
+    distances = np.empty(len(features))
     for start in range(0, len(features), _BLOCK):
         part = slice(start, start + _BLOCK)
         pair = (features[part], training[index[part]])
         u, v = (encoder.unit(x.astype(np.float64)) for x in pair)
-        found[part] = np.sum((u - v) ** 2, axis=1) / 2
-    return found
+        distances[part] = np.sum((u - v) ** 2, axis=1) / 2
+    return distances

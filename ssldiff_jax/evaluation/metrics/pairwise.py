@@ -14,13 +14,13 @@ ENTRIES = 2**24
 def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) -> None:
     """ValueError unless both sets have `least` vectors or more, all finite, of one dimension, and
     not so long that their squared distances are infinite."""
-    for found, name in zip((a, b), names, strict=True):
-        if len(found) < least:
-            raise ValueError(f"expected at least {least} {name} vectors, got {len(found)}")
-        moments.require_finite(found, f"{name} vectors")
-        highest = float(max(found.max(), -found.min())) if found.size else 0.0
-        dtype = np.result_type(found, np.float32)
-        most = float(np.sqrt(np.finfo(dtype).max / (4 * max(found.shape[1], 1))))
+    for vectors, name in zip((a, b), names, strict=True):
+        if len(vectors) < least:
+            raise ValueError(f"expected at least {least} {name} vectors, got {len(vectors)}")
+        moments.require_finite(vectors, f"{name} vectors")
+        highest = float(max(vectors.max(), -vectors.min())) if vectors.size else 0.0
+        dtype = np.result_type(vectors, np.float32)
+        most = float(np.sqrt(np.finfo(dtype).max / (4 * max(vectors.shape[1], 1))))
         if highest > most:
             raise ValueError(
                 f"expected {name} vectors of numbers up to {most:.1g} in {dtype}, got {highest:.1g}"

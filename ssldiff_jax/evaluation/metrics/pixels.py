@@ -20,14 +20,14 @@ def layout_correlation(
     """
     rows, cols = reference.shape[0] // side, reference.shape[1] // side
     means = lambda x: patch_grid.cut_cells(x, side).mean(axis=(1, 2)).reshape(rows, cols, 3)
-    found, wanted = means(image), means(reference)
-    result = {"identity": _correlation(found, wanted)}
-    mirrored = wanted[:, ::-1]
-    turned = [np.rot90(w, k) for w in (wanted, mirrored) for k in range(4)][1:]
-    others = [_correlation(found, w) for w in turned if w.shape == found.shape]
+    layout, layout_reference = means(image), means(reference)
+    result = {"identity": _correlation(layout, layout_reference)}
+    mirrored = layout_reference[:, ::-1]
+    turned = [np.rot90(w, k) for w in (layout_reference, mirrored) for k in range(4)][1:]
+    others = [_correlation(layout, w) for w in turned if w.shape == layout.shape]
     result["rotated"] = max((other for other in others if other is not None), default=None)
     if rows == cols:
-        result["transposed"] = _correlation(found, wanted.swapaxes(0, 1))
+        result["transposed"] = _correlation(layout, layout_reference.swapaxes(0, 1))
     return result
 
 
@@ -48,8 +48,8 @@ def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> fl
 def spectrum_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> list[float]:
     """Power of the luminance over the reference's, in octaves from the finest: 1 is alike, below 1
     is blurred there. Images have one size, a power of two or more on their shorter side."""
-    found, wanted = (_octaves(x) for x in (image, reference))
-    return [float(a / max(b, 1e-12)) for a, b in zip(found, wanted, strict=True)]
+    spectrum, spectrum_reference = (_octaves(x) for x in (image, reference))
+    return [float(a / max(b, 1e-12)) for a, b in zip(spectrum, spectrum_reference, strict=True)]
 
 
 def _octaves(image: arrays.ImageUint8) -> list[float]:

@@ -77,7 +77,7 @@ def compare(
     counts = (len(generated), len(real))
     inside /= k_density
     density = intervals.LeaveOneBlockOut.of_mean(inside, blocks)
-    found = Fidelity(
+    fidelity = Fidelity(
         _share(is_precise, counts, blocks),
         _share(is_recalled, counts, blocks),
         intervals.mean(float(inside.mean()), counts, density),
@@ -85,18 +85,18 @@ def compare(
         (k_recall, k_density),
         counts,
     )
-    return _without_few(found, per_neighbour)
+    return _without_few(fidelity, per_neighbour)
 
 
-def _without_few(found: Fidelity, per_neighbour: int) -> Fidelity:
+def _without_few(fidelity: Fidelity, per_neighbour: int) -> Fidelity:
     """The figures that there are vectors enough for."""
-    count, few = min(found.counts), {}
-    for names, k in zip((("precision", "recall"), ("density", "coverage")), found.neighbours,
+    count, few = min(fidelity.counts), {}
+    for names, k in zip((("precision", "recall"), ("density", "coverage")), fidelity.neighbours,
                         strict=True):  # fmt: skip
         if count < per_neighbour * k:
             reason = f"{count} vectors, {per_neighbour * k} needed"
-            few |= dict.fromkeys(names, intervals.Share.too_few(found.counts, reason))
-    return dataclasses.replace(found, **few)
+            few |= dict.fromkeys(names, intervals.Share.too_few(fidelity.counts, reason))
+    return dataclasses.replace(fidelity, **few)
 
 
 def _share(
@@ -135,10 +135,10 @@ def _radii(x: Float[np.ndarray, "N D"], ks: tuple[int, ...], name: str) -> list[
     """Squared distances of every vector to its k-th neighbour, itself not counted."""
     if not 1 <= min(ks) <= max(ks) < len(x):
         raise ValueError(f"expected more {name} vectors than neighbours, got {len(x)} for k={ks}")
-    found = [np.empty(len(x), np.result_type(x, np.float32)) for _ in ks]
+    per_k = [np.empty(len(x), np.result_type(x, np.float32)) for _ in ks]
     for part, distance in pairwise.squared_distances(x, x):
         distance[np.arange(len(distance)), np.arange(part.start, part.stop)] = np.inf
         distance.partition([k - 1 for k in ks], axis=1)
-        for radii, k in zip(found, ks, strict=True):
+        for radii, k in zip(per_k, ks, strict=True):
             radii[part] = distance[:, k - 1]
-    return found
+    return per_k

@@ -43,8 +43,8 @@ class Lines:
         latents = plan.borders(step)
         return cls(
             *(
-                tuple(int(line) * factor for line in found if line * factor < length)
-                for found, length in zip(latents, size, strict=True)
+                tuple(int(line) * factor for line in borders if line * factor < length)
+                for borders, length in zip(latents, size, strict=True)
             )
         )
 
@@ -70,11 +70,11 @@ def step_ratio(
     lies inside the image, or none has another beside it.
     """
     at = beside = 0.0
-    for axis, wanted in enumerate((lines.rows, lines.cols)):
+    for axis, positions in enumerate((lines.rows, lines.cols)):
         steps = _Steps.across(image, axis, factor, power)
         known = (line for each in besides for line in (each.rows, each.cols)[axis])
-        found = steps.sums(wanted, known, reach)
-        at, beside = at + found[0], beside + found[1]
+        sums = steps.sums(positions, known, reach)
+        at, beside = at + sums[0], beside + sums[1]
     return float(at / beside) if beside else None
 
 
@@ -94,15 +94,15 @@ def phases(image: Image, *, period: int, factor: int) -> list[Phase]:
     """
     if period % factor:
         raise ValueError(f"period must be whole latents of {factor} px, got period={period}")
-    found = []
+    every_phase = []
     for axis, name in enumerate(("rows", "cols")):
         steps = _Steps.across(image, axis, factor, 2)
         for px in range(0, period, factor):
-            wanted = range(px or period, image.shape[axis], period)
-            at, beside = steps.sums(wanted, (), period // 2)
+            positions = range(px or period, image.shape[axis], period)
+            at, beside = steps.sums(positions, (), period // 2)
             if beside:
-                found.append(Phase(float(at / beside), name, px))
-    return found
+                every_phase.append(Phase(float(at / beside), name, px))
+    return every_phase
 
 
 def worst_phase(image: Image, *, period: int, factor: int) -> Phase | None:
@@ -111,8 +111,8 @@ def worst_phase(image: Image, *, period: int, factor: int) -> Phase | None:
     The highest of many is above 1 where there are no seams too: it tells something beside that of
     real images of the same size only.
     """
-    found = phases(image, period=period, factor=factor)
-    return max(found, key=lambda phase: phase.ratio, default=None)
+    every_phase = phases(image, period=period, factor=factor)
+    return max(every_phase, key=lambda phase: phase.ratio, default=None)
 
 
 def ring_profile(patches: UInt8[np.ndarray, "N s s 3"]) -> Float[np.ndarray, "N R"]:
@@ -143,9 +143,9 @@ class _Steps:
         step = np.abs(image[line].astype(np.float64) - image[line - 1])
         return cls(line, np.mean(step**power, axis=(1, 2)) + _FLOOR)
 
-    def sums(self, wanted: Iterable[int], besides: Iterable[int], reach: int):
+    def sums(self, positions: Iterable[int], besides: Iterable[int], reach: int):
         """(their sum across the wanted lines, that of the means across the others beside each)."""
-        is_wanted = np.isin(self.line, list(wanted))
+        is_wanted = np.isin(self.line, list(positions))
         is_other = ~is_wanted & ~np.isin(self.line, list(besides))
         at = beside = 0.0
         for i in np.flatnonzero(is_wanted):

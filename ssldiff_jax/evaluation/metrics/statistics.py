@@ -49,12 +49,12 @@ def write(path: pathlib.Path, statistics: Statistics) -> str:
 
     Returns the SHA-256 of manifest and numbers, to publish beside the file.
     """
-    found = statistics.moments
-    require_same(dataclasses.replace(statistics.extraction, dim=found.dim), statistics.extraction)
-    tensors = {"count": np.array([found.count]), "mean": found.mean, "scatter": found.scatter}
+    stored = statistics.moments
+    require_same(dataclasses.replace(statistics.extraction, dim=stored.dim), statistics.extraction)
+    tensors = {"count": np.array([stored.count]), "mean": stored.mean, "scatter": stored.scatter}
     manifest = json.dumps(
         dataclasses.asdict(statistics.extraction)
-        | {"dataset": statistics.dataset, "count": found.count},
+        | {"dataset": statistics.dataset, "count": stored.count},
         sort_keys=True,
     )
     digest = _digest(manifest, tensors)
@@ -86,22 +86,22 @@ def read(
     if header.get("format") != FORMAT:
         raise ValueError(f"{path}: expected {FORMAT!r}, got format {header.get('format')!r}")
     manifest = header.get("manifest", "")
-    found, wanted = _digest(manifest, tensors), sha256 or header.get("sha256", "")
-    if found != wanted:
-        raise ValueError(f"{path}: expected sha256 {wanted:.12}…, got {found:.12}…")
-    told = _manifest(path, manifest)
-    extraction = Extraction(**{f.name: told[f.name] for f in dataclasses.fields(Extraction)})
+    actual, expected_digest = _digest(manifest, tensors), sha256 or header.get("sha256", "")
+    if actual != expected_digest:
+        raise ValueError(f"{path}: expected sha256 {expected_digest:.12}…, got {actual:.12}…")
+    values = _manifest(path, manifest)
+    extraction = Extraction(**{f.name: values[f.name] for f in dataclasses.fields(Extraction)})
     if expected is not None:
         require_same(extraction, expected, f"{path}: ")
-    return Statistics(extraction, told["dataset"], _moments(path, told, tensors))
+    return Statistics(extraction, values["dataset"], _moments(path, values, tensors))
 
 
-def require_same(found: Extraction, expected: Extraction, where: str = "") -> None:
+def require_same(actual: Extraction, expected: Extraction, where: str = "") -> None:
     """ValueError that names the first thing in which two extractions differ."""
     for field in dataclasses.fields(Extraction):
-        value, wanted = getattr(found, field.name), getattr(expected, field.name)
-        if value != wanted:
-            raise ValueError(f"{where}expected {field.name} {wanted!r}, got {value!r}")
+        value, target = getattr(actual, field.name), getattr(expected, field.name)
+        if value != target:
+            raise ValueError(f"{where}expected {field.name} {target!r}, got {value!r}")
 
 
 def _load(path: pathlib.Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -114,21 +114,21 @@ def _load(path: pathlib.Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
 
 def _manifest(path: pathlib.Path, text: str) -> dict[str, Any]:
     """The manifest as a dictionary whose fields are of the right types."""
-    wanted = {f.name: f.type for f in dataclasses.fields(Extraction)}
-    wanted |= {"dataset": str, "count": int}
+    types = {f.name: f.type for f in dataclasses.fields(Extraction)}
+    types |= {"dataset": str, "count": int}
     try:
-        told = json.loads(text)
+        values = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a manifest in JSON, got {text:.40!r}") from error
-    if not isinstance(told, dict) or {k: type(v) for k, v in told.items()} != wanted:
-        raise ValueError(f"{path}: expected a manifest of {sorted(wanted)}, got {text:.200}")
-    return told
+    if not isinstance(values, dict) or {k: type(v) for k, v in values.items()} != types:
+        raise ValueError(f"{path}: expected a manifest of {sorted(types)}, got {text:.200}")
+    return values
 
 
 def _moments(
-    path: pathlib.Path, told: dict[str, Any], tensors: dict[str, np.ndarray]
+    path: pathlib.Path, manifest: dict[str, Any], tensors: dict[str, np.ndarray]
 ) -> moments.Moments:
-    dim, count = told["dim"], told["count"]
+    dim, count = manifest["dim"], manifest["count"]
     shapes = {"count": (1,), "mean": (dim,), "scatter": (dim, dim)}
     got = {name: tensor.shape for name, tensor in tensors.items()}
     if got != shapes:
@@ -136,19 +136,19 @@ def _moments(
     if count < 2 or tensors["count"].tolist() != [count]:
         got = tensors["count"].tolist()
         raise ValueError(f"{path}: expected one count of 2 or more, got {count} and {got}")
-    found = moments.Moments(dim)
-    found.count = count
-    found.mean, found.scatter = (tensors[n].astype(np.float64) for n in ("mean", "scatter"))
-    if not (np.isfinite(found.mean).all() and np.isfinite(found.scatter).all()):
+    loaded = moments.Moments(dim)
+    loaded.count = count
+    loaded.mean, loaded.scatter = (tensors[n].astype(np.float64) for n in ("mean", "scatter"))
+    if not (np.isfinite(loaded.mean).all() and np.isfinite(loaded.scatter).all()):
         raise ValueError(f"{path}: expected finite moments, got NaN or infinity")
-    return found
+    return loaded
 
 
 def _digest(manifest: str, tensors: dict[str, np.ndarray]) -> str:
     """SHA-256 of the manifest and every tensor with its name, type and shape."""
-    found = hashlib.sha256(manifest.encode())
+    hasher = hashlib.sha256(manifest.encode())
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
-        found.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
-        found.update(tensor.data)
-    return found.hexdigest()
+        hasher.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        hasher.update(tensor.data)
+    return hasher.hexdigest()

@@ -21,7 +21,7 @@ _MOST_COPIES = 5  # of one image, where blocks are smaller
 
 
 def figures(
-    drawn: Float[np.ndarray, "N D"],
+    generated: Float[np.ndarray, "N D"],
     real: Float[np.ndarray, "M D"],
     reference: moments.Moments | None = None,
     *,
@@ -40,23 +40,23 @@ def figures(
     many there are, is below `estimate.BLOCKS`, intervals are of these cases and not of others: of
     two or five each block is a part of one, and what differs from case to case is not in them.
     """
-    of_drawn, of_real = repeated(drawn), repeated(real)
+    of_drawn, of_real = repeated(generated), repeated(real)
     sides = [reference] if reference else frechet_interval.blocks_of(real)
-    found = {
+    metrics = {
         "frechet": _unless(
             of_drawn or (None if reference else of_real),
             frechet_interval.frechet_estimate(
-                frechet_interval.blocks_of(drawn), sides, paired=paired and not reference
+                frechet_interval.blocks_of(generated), sides, paired=paired and not reference
             ),
         ),
-        "precision_recall": precision_recall.compare(drawn, real),
+        "precision_recall": precision_recall.compare(generated, real),
         "kid": _unless(
-            of_drawn or of_real, kid.kid(drawn, real, blocks=intervals.BLOCKS, paired=paired)
+            of_drawn or of_real, kid.kid(generated, real, blocks=intervals.BLOCKS, paired=paired)
         ),
     }
-    told = {name: dataclasses.asdict(figure) for name, figure in found.items()}
+    results = {name: dataclasses.asdict(figure) for name, figure in metrics.items()}
     apart = _real_against_real(real, cases, of_real)
-    return told | {"frechet_of_real_halves": apart, "cases": len(set(cases))}
+    return results | {"frechet_of_real_halves": apart, "cases": len(set(cases))}
 
 
 def repeated(features: Float[np.ndarray, "N D"]) -> str | None:
@@ -75,11 +75,11 @@ def repeated(features: Float[np.ndarray, "N D"]) -> str | None:
     return f"{count} vectors, {copies} of them copies of others"
 
 
-def _unless(reason: str | None, found: intervals.Estimate) -> intervals.Estimate:
+def _unless(reason: str | None, estimate: intervals.Estimate) -> intervals.Estimate:
     """An estimate without its interval where there is a reason."""
-    if reason is None or found.corrected is None:
-        return found
-    return intervals.Estimate.too_few(found.uncorrected, found.counts, reason)
+    if reason is None or estimate.corrected is None:
+        return estimate
+    return intervals.Estimate.too_few(estimate.uncorrected, estimate.counts, reason)
 
 
 def _real_against_real(
@@ -89,5 +89,5 @@ def _real_against_real(
         raise ValueError(f"expected a case for each of {len(real)} vectors, got {len(cases)}")
     parted = halves_lib.Halves.of_cases(cases)
     sides = (frechet_interval.blocks_of(real[half]) for half in (parted.first, parted.second))
-    found = _unless(reason, frechet_interval.frechet_estimate(*sides))
-    return dataclasses.asdict(found) | {"split_by": parted.by}
+    estimate = _unless(reason, frechet_interval.frechet_estimate(*sides))
+    return dataclasses.asdict(estimate) | {"split_by": parted.by}

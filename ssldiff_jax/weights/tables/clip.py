@@ -136,13 +136,13 @@ def load_texts(folder: str | pathlib.Path) -> clip.TextEncoder:
 
 def image_config(folder: pathlib.Path) -> clip.ImageConfig:
     """Sizes of the image tower, of `config.json`."""
-    path, told = _told(folder)
+    path, config = _told(folder)
     try:
-        section = _section(told, "vision_config", _IMAGES)
+        section = _section(config, "vision_config", _IMAGES)
         if section["num_channels"] != 3:
             raise ValueError(f"num_channels={section['num_channels']}")
         return clip.ImageConfig(
-            _tower(told, section), int(section["image_size"]), int(section["patch_size"])
+            _tower(config, section), int(section["image_size"]), int(section["patch_size"])
         )
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} must have the sizes of a CLIP, got: {error!r}") from error
@@ -150,11 +150,11 @@ def image_config(folder: pathlib.Path) -> clip.ImageConfig:
 
 def text_config(folder: pathlib.Path) -> clip.TextConfig:
     """Sizes of the text tower, of `config.json`."""
-    path, told = _told(folder)
+    path, config = _told(folder)
     try:
-        section = _section(told, "text_config", _TEXTS)
+        section = _section(config, "text_config", _TEXTS)
         sizes = ("vocab_size", "max_position_embeddings", "eos_token_id")
-        return clip.TextConfig(_tower(told, section), *(int(section[name]) for name in sizes))
+        return clip.TextConfig(_tower(config, section), *(int(section[name]) for name in sizes))
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} must have the sizes of a CLIP, got: {error!r}") from error
 
@@ -163,28 +163,28 @@ def _told(folder: pathlib.Path) -> tuple[pathlib.Path, Mapping[str, Any]]:
     path = folder / "config.json"
     if not path.is_file():
         raise WeightsError(f"{folder} must hold a CLIP, got no config.json")
-    told = _json(path)
-    if told.get("model_type") != "clip":
-        raise WeightsError(f"{path}: model_type must be clip, got {told.get('model_type')!r}")
-    return path, told
+    config = _json(path)
+    if config.get("model_type") != "clip":
+        raise WeightsError(f"{path}: model_type must be clip, got {config.get('model_type')!r}")
+    return path, config
 
 
 def _json(path: pathlib.Path) -> Mapping[str, Any]:
     try:
-        told = json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except ValueError as error:
         raise WeightsError(f"{path} must be JSON, got: {error}") from error
-    if not isinstance(told, dict):
-        raise WeightsError(f"{path} must be a JSON object, got {type(told).__name__}")
-    return told
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path} must be a JSON object, got {type(values).__name__}")
+    return values
 
 
-def _section(told: Mapping[str, Any], name: str, usual: Mapping[str, Any]) -> dict[str, Any]:
+def _section(config: Mapping[str, Any], name: str, usual: Mapping[str, Any]) -> dict[str, Any]:
     """A section of a config; old ones say it twice, and the second counts."""
-    return {**usual, **(told.get(f"{name}_dict") or told.get(name) or {})}
+    return {**usual, **(config.get(f"{name}_dict") or config.get(name) or {})}
 
 
-def _tower(told: Mapping[str, Any], section: Mapping[str, Any]) -> clip.TowerConfig:
+def _tower(config: Mapping[str, Any], section: Mapping[str, Any]) -> clip.TowerConfig:
     if section["hidden_act"] not in _ACTIVATIONS:
         raise ValueError(f"hidden_act={section['hidden_act']}, not one of {_ACTIVATIONS}")
     return clip.TowerConfig(
@@ -192,7 +192,7 @@ def _tower(told: Mapping[str, Any], section: Mapping[str, Any]) -> clip.TowerCon
         depth=int(section["num_hidden_layers"]),
         num_heads=int(section["num_attention_heads"]),
         mlp_width=int(section["intermediate_size"]),
-        dim=int(told.get("projection_dim", 512)),
+        dim=int(config.get("projection_dim", 512)),
         activation=section["hidden_act"],
         epsilon=float(section["layer_norm_eps"]),
     )
@@ -203,35 +203,35 @@ def pixels(folder: pathlib.Path, image_px: int) -> clip.Pixels:
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return clip.Pixels(resize_px=image_px)
-    told, usual = _json(path), clip.Pixels()
+    values, usual = _json(path), clip.Pixels()
     steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-    left_out = [step for step in steps if not told.get(step, True)]
-    resample = told.get("resample", _BICUBIC)
+    left_out = [step for step in steps if not values.get(step, True)]
+    resample = values.get("resample", _BICUBIC)
     if left_out or resample != _BICUBIC:
         raise WeightsError(
             f"{path} must resize bicubically (resample 3), crop, rescale and normalise, got "
             f"resample={resample} and not {', '.join(left_out) or 'less'}"
         )
     try:
-        size, crop = told.get("size", image_px), told.get("crop_size", image_px)
+        size, crop = values.get("size", image_px), values.get("crop_size", image_px)
         if isinstance(size, int) or "shortest_edge" in size:
             fit, resize_px = "shorter", size if isinstance(size, int) else size["shortest_edge"]
         else:
             fit, resize_px = "both", _side(size)
         crop_px = _side(crop)
         mean, std = (
-            tuple(float(v) for v in told.get(key, default))
+            tuple(float(v) for v in values.get(key, default))
             for key, default in (("image_mean", usual.mean), ("image_std", usual.std))
         )
-        found = clip.Pixels(int(resize_px), fit, mean, std)
+        config = clip.Pixels(int(resize_px), fit, mean, std)
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} must be of a CLIP image processor, got: {error!r}") from error
-    if crop_px != image_px or found.resize_px < image_px or (len(mean), len(std)) != (3, 3):
+    if crop_px != image_px or config.resize_px < image_px or (len(mean), len(std)) != (3, 3):
         raise WeightsError(
             f"{path} must give squares of {image_px} px and three colours, got size={size}, "
             f"crop_size={crop}, {len(mean)} means and {len(std)} deviations"
         )
-    return found
+    return config
 
 
 def _side(size: int | Mapping[str, int]) -> int:

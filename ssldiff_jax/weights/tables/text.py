@@ -79,17 +79,17 @@ def load_text_encoder(folder: str | pathlib.Path, num_tokens: int = 0) -> text.T
 
 def _config(path: pathlib.Path) -> text.TextConfig:
     try:
-        told = json.loads(path.read_text())
-        sizes = {ours: int(told[theirs]) for ours, theirs in _SIZES.items()}
+        values = json.loads(path.read_text())
+        sizes = {ours: int(values[theirs]) for ours, theirs in _SIZES.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} must have the sizes of a BERT, got: {error!r}") from error
     usual = ("bert", "gelu", "absolute")
-    found = tuple(
-        told.get(key, default)
+    actual = tuple(
+        values.get(key, default)
         for key, default in zip(
             ("model_type", "hidden_act", "position_embedding_type"), usual, strict=True
         )
     )
-    if found != usual:
-        raise WeightsError(f"{path} must be a BERT with {usual[1:]}, got {found}")
+    if actual != usual:
+        raise WeightsError(f"{path} must be a BERT with {usual[1:]}, got {actual}")
     return text.TextConfig(**sizes)
