@@ -70,8 +70,8 @@ def patches_at(
     source = records(context, split)
     order = shuffle.first(count, len(source), seed=0)[start:]
     at = np.s_[shift : shift + side, shift : shift + side]
-    found = [source[int(i)][at] for i in order]
-    return np.stack(found) if found else np.zeros((0, side, side, 3), np.uint8)
+    patches = [source[int(i)][at] for i in order]
+    return np.stack(patches) if patches else np.zeros((0, side, side, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,15 +92,15 @@ def references(
 ) -> list[Reference]:
     """What images are drawn from and held against; `embed` makes the grids of those whose
     embeddings were not computed elsewhere."""
-    folder, found = context.folder("patches"), []
-    for i, told in enumerate(atomic.read_json(folder / "regions.json")):
+    folder, all_references = context.folder("patches"), []
+    for i, entry in enumerate(atomic.read_json(folder / "regions.json")):
         image = pyramid.read_image(folder / f"region_{i}.png")
         if context.config.embeddings.source:
             grid = np.load(context.folder("embeddings") / f"region_{i}.npy", allow_pickle=False)
         else:
             grid = embed(image) if embed else None
-        found.append(Reference(image, told["kind"], grid))
-    return found
+        all_references.append(Reference(image, entry["kind"], grid))
+    return all_references
 
 
 def with_references(context: stage.Context) -> stage.Context:
@@ -111,8 +111,8 @@ def with_references(context: stage.Context) -> stage.Context:
 
 def are_pages(context: stage.Context) -> bool:
     """Whether records are patches of a list, which have no neighbours."""
-    told = atomic.read_json(context.folder("patches") / "regions.json")
-    return all(reference["kind"] == "page" for reference in told)
+    entries = atomic.read_json(context.folder("patches") / "regions.json")
+    return all(reference["kind"] == "page" for reference in entries)
 
 
 def imported_embeddings(context: stage.Context) -> Callable[[int], features.Features]:
@@ -128,10 +128,10 @@ def imported_embeddings(context: stage.Context) -> Callable[[int], features.Feat
 
     @functools.lru_cache(_OPEN_FEATURES)
     def of_slide(number: int) -> features.Features:
-        found = section.of_slide(names[str(number)])
-        if found is None:
+        values = section.of_slide(names[str(number)])
+        if values is None:
             raise features.WeightsError(f"no file of embeddings for {names[str(number)]}")
-        return found
+        return values
 
     return of_slide
 
@@ -166,10 +166,10 @@ def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
     return autoencoder.LatentScaling(tuple(facts["latent_scale"]), tuple(facts["latent_shift"]))
 
 
-def condition_spec(told: Mapping[str, Any]) -> conditions.ConditionSpec:
+def condition_spec(values: Mapping[str, Any]) -> conditions.ConditionSpec:
     """What a prior can be asked for, as the stage `grids` wrote it."""
-    names = {key: tuple(told[key]) for key in ("labels", "numbers")}
-    return conditions.ConditionSpec(**(dict(told) | names))
+    names = {key: tuple(values[key]) for key in ("labels", "numbers")}
+    return conditions.ConditionSpec(**(dict(values) | names))
 
 
 def load_denoiser(

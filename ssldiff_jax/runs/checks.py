@@ -76,8 +76,8 @@ class Plan:
         """Those of the stages that take steps, by stage."""
         config = self.context.config
         imported = ("encoder", "prior") if config.embeddings.source else ()
-        found = {n: getattr(config, n).train for n in TRAINED if n in self.stages}
-        return {n: train for n, train in found.items() if train.num_steps and n not in imported}
+        configs = {n: getattr(config, n).train for n in TRAINED if n in self.stages}
+        return {n: train for n, train in configs.items() if train.num_steps and n not in imported}
 
     @functools.cached_property
     def states(self) -> dict[str, step_lib.TrainState]:
@@ -134,10 +134,10 @@ def _batches(plan: Plan) -> Iterator[str]:
 
 def _measured(plan: Plan) -> dict[str, loop.TrainConfig]:
     """Trainings, and steps that the tool bench measures."""
-    bench, found = plan.context.config.bench, plan.trainings
+    bench, configs = plan.context.config.bench, plan.trainings
     if "bench" in plan.stages and "training" in bench.parts and 0 in bench.batch_size:
-        found |= {name: getattr(plan.context.config, name).train for name in bench.train}
-    return found
+        configs |= {name: getattr(plan.context.config, name).train for name in bench.train}
+    return configs
 
 
 def _method(plan: Plan) -> Iterator[str]:
@@ -156,8 +156,8 @@ def _files(plan: Plan) -> Iterator[str]:
     """Files that are named and are not there."""
     config = plan.context.config
     # The runner has looked for slides, of which there may be very many.
-    asked = (name for name in plan.stages if name != "patches")
-    yield from _reasons(lambda n=name: plan.table[n].inputs(config) for name in asked)
+    names = (name for name in plan.stages if name != "patches")
+    yield from _reasons(lambda n=name: plan.table[n].inputs(config) for name in names)
     for key, path in _named_files(plan):
         if path and not remote.is_remote(path) and not pathlib.Path(path).expanduser().exists():
             yield f"config.{key} must name a file or folder, got {path}: no such file"
@@ -178,27 +178,27 @@ def _named_files(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _tables(plan: Plan) -> Iterator[str]:
     """Tables of cases without the columns that are read."""
-    asked, study = plan.context.config.prior.conditions, plan.context.config.study
-    wanted: list[tuple[str, tuple[str, ...]]] = []
+    sources, study = plan.context.config.prior.conditions, plan.context.config.study
+    tables: list[tuple[str, tuple[str, ...]]] = []
     if "grids" in plan.stages:
-        wanted += [(asked.labels, ("label",)), (asked.numbers, ())]
-        if asked.captions not in ("measured", "images"):
-            wanted += [(asked.captions, ("caption",))]
+        tables += [(sources.labels, ("label",)), (sources.numbers, ())]
+        if sources.captions not in ("measured", "images"):
+            tables += [(sources.captions, ("caption",))]
     if "study" in plan.stages and "bags" in study.tasks and study.bags.of == "slides":
-        wanted += [(study.bags.labels, ("label",))]
+        tables += [(study.bags.labels, ("label",))]
         if not study.bags.labels:
             yield "config.study.bags.labels must name a CSV file (case, label), got ''"
     yield from _reasons(
         lambda p=path, c=columns: case_tables.require_columns(p, c)
-        for path, columns in wanted
+        for path, columns in tables
         if path and pathlib.Path(path).expanduser().exists()
     )
 
 
 def _asked(plan: Plan) -> Iterator[str]:
     """Drawings of what no prior has learnt, as far as the prior's own words tell it."""
-    asked, grids = plan.context.config.generate.prior, plan.context.folder("grids")
-    if "generate" not in plan.stages or not asked.is_grid:
+    request, grids = plan.context.config.generate.prior, plan.context.folder("grids")
+    if "generate" not in plan.stages or not request.is_grid:
         return
     if not plan.context.config.generate.size or plan.context.config.generate.reference:
         yield (
@@ -212,8 +212,8 @@ def _asked(plan: Plan) -> Iterator[str]:
         yield from _reasons(
             check_
             for check_ in (
-                lambda: spec.label_values(values(asked.labels)),
-                lambda: spec.number_values(values(asked.numbers)),
+                lambda: spec.label_values(values(request.labels)),
+                lambda: spec.number_values(values(request.numbers)),
             )
         )
 
@@ -236,16 +236,16 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 def _disk(plan: Plan) -> Iterator[str]:
     """A workdir without room for the last checkpoints, latents and embeddings."""
-    context, wanted = plan.context, _stored_bytes(plan)
+    context, needed = plan.context, _stored_bytes(plan)
     if not context.config.runtime.checkpoints:
         states = (s for name, s in plan.states.items() if name in plan.fresh)
-        wanted += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(list(states)))
+        needed += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(list(states)))
     folder = context.workdir.absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    if wanted > free:
+    if needed > free:
         yield (
-            f"--workdir={context.workdir} must have room for {wanted / 1e9:.1f} GB of "
+            f"--workdir={context.workdir} must have room for {needed / 1e9:.1f} GB of "
             f"checkpoints, latents and embeddings, got {free / 1e9:.1f} GB free"
         )
 
@@ -260,17 +260,17 @@ def _shard_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) ->
 def _device_bytes(mesh: Mesh) -> int:
     """Memory of a device; those of a CPU share the machine's."""
     device = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
-    told = device.memory_stats() if device.platform != "cpu" else None
-    if told and "bytes_limit" in told:
-        return told["bytes_limit"]
+    memory_stats = device.memory_stats() if device.platform != "cpu" else None
+    if memory_stats and "bytes_limit" in memory_stats:
+        return memory_stats["bytes_limit"]
     return psutil.virtual_memory().total // len(mesh.local_devices)
 
 
 def _stored_bytes(plan: Plan) -> int:
     """Of latents and embeddings, where the config says of how many crops."""
-    config, found = plan.context.config, 0
+    config, per_crop = plan.context.config, 0
     if "latents" in plan.fresh:  # halves, of the means alone where nothing is drawn
-        found += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
+        per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:
-        found += config.encoder.architecture.vit.width * config.num_cells * 4
-    return found * config.data.crops.num_crops
+        per_crop += config.encoder.architecture.vit.width * config.num_cells * 4
+    return per_crop * config.data.crops.num_crops

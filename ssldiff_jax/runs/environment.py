@@ -15,9 +15,9 @@ from ssldiff_jax.core import machine, memory
 def versions() -> dict[str, str]:
     """What the outputs depend on besides the config."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    found = {name: importlib.metadata.version(name) for name in names}
+    installed = {name: importlib.metadata.version(name) for name in names}
     own = {"ssldiff_jax": ssldiff_jax.__version__, "git": git_commit()}
-    return found | {"python": platform.python_version()} | own
+    return installed | {"python": platform.python_version()} | own
 
 
 def git_commit() -> str:

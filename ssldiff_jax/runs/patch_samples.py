@@ -154,8 +154,8 @@ class PixelLabels:
         """That of a name, on the slides of a run."""
         config = context.config
         nothing = dict.fromkeys(("labels", "numbers", "captions", "text_encoder"), "")
-        asked = dataclasses.replace(config.prior.conditions, measure=name, **nothing)
-        prior = dataclasses.replace(config.prior, conditions=asked)
+        measured = dataclasses.replace(config.prior.conditions, measure=name, **nothing)
+        prior = dataclasses.replace(config.prior, conditions=measured)
         config = dataclasses.replace(config, prior=prior)
         context = dataclasses.replace(context, config=config)
         return cls(name, region_labels.RegionLabels(context))

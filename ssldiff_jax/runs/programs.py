@@ -186,9 +186,9 @@ def _encoder(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
 
 def _prior(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
     """With texts, which are most of what it can be told."""
-    asked, side = config.prior.conditions, config.prior.grids.side
-    labels = () if asked.measure == "none" else measures.label_names(asked.measure)
-    spec = conditions.ConditionSpec(labels, (), asked.text_phrases, _TEXT_DIM)
+    sources, side = config.prior.conditions, config.prior.grids.side
+    labels = () if sources.measure == "none" else measures.label_names(sources.measure)
+    spec = conditions.ConditionSpec(labels, (), sources.text_phrases, _TEXT_DIM)
     return config.prior.task(spec), {
         "grid": ((side, side, embedding_dim(config)), jnp.float16),
         "condition": ((spec.dim,), jnp.float16),

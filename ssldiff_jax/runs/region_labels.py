@@ -41,14 +41,14 @@ class RegionLabels:
     def __init__(self, context: stage.Context):
         config, self._context = context.config, context
         self._data, self._asked = config.data, config.prior.conditions
-        asked = self._asked
-        self._labels = case_tables.Labels.read(asked.labels) if asked.labels else None
+        sources = self._asked
+        self._labels = case_tables.Labels.read(sources.labels) if sources.labels else None
         self._numbers = None
-        if asked.numbers:
-            self._numbers = case_tables.Numbers.read(asked.numbers, self._training_cases())
-        written = asked.captions if asked.captions not in ("measured", "images") else ""
+        if sources.numbers:
+            self._numbers = case_tables.Numbers.read(sources.numbers, self._training_cases())
+        written = sources.captions if sources.captions not in ("measured", "images") else ""
         self._captions = case_tables.Captions.read(written) if written else None
-        self._text = text_encoder(asked)
+        self._text = text_encoder(sources)
         for name, table in (
             ("labels", self._labels), ("numbers", self._numbers), ("captions", self._captions)
         ):  # fmt: skip
@@ -92,33 +92,33 @@ class RegionLabels:
         case = self._case(region.square.slide)
         labels = self._labels.values(case) if self._labels else np.zeros(0, np.float32)
         numbers = self._numbers.values(case) if self._numbers else np.zeros(0, np.float32)
-        said = self._captions.draw(case, generator) if self._captions else ""
+        caption = self._captions.draw(case, generator) if self._captions else ""
         if self._asked.measure != "none":
             parts = self._measured(region, pixels)
             labels = measures.label_values(parts)
             if self._asked.captions == "measured":
                 names = measures.CLASSES[self._asked.measure]
-                said = captions.caption(names, parts, generator, phrasing)
+                caption = captions.caption(names, parts, generator, phrasing)
         return RegionAnnotation(
-            labels, numbers, said, pixels if self._asked.captions == "images" else None
+            labels, numbers, caption, pixels if self._asked.captions == "images" else None
         )
 
-    def pack(self, told: Sequence[RegionAnnotation], places: np.ndarray) -> np.ndarray:
+    def pack(self, annotations: Sequence[RegionAnnotation], places: np.ndarray) -> np.ndarray:
         """The condition vectors of regions, of which grids at `places` are looked at."""
         spec, packed = self.spec, {"place": places}
         if spec.labels:
-            packed["labels"] = np.stack([t.labels for t in told])
+            packed["labels"] = np.stack([t.labels for t in annotations])
         if spec.numbers:
-            packed["numbers"] = np.stack([t.numbers for t in told])
+            packed["numbers"] = np.stack([t.numbers for t in annotations])
         if self._asked.captions == "images":
-            encoded = self._text.of_images([t.picture for t in told])
+            encoded = self._text.of_images([t.picture for t in annotations])
             packed |= {"text": encoded.tokens, "text_known": encoded.known}
         elif self._text:
-            has = np.array([bool(t.caption) for t in told])
-            encoded = self._text([t.caption or "-" for t in told])
+            has = np.array([bool(t.caption) for t in annotations])
+            encoded = self._text([t.caption or "-" for t in annotations])
             packed["text"] = encoded.tokens
             packed["text_known"] = encoded.known & has[:, None]
-        return spec.pack(len(told), **packed)
+        return spec.pack(len(annotations), **packed)
 
     def _training_cases(self) -> set[str]:
         """Those with a record to learn from."""
@@ -156,8 +156,8 @@ class RegionLabels:
         path = pathlib.Path(self._paths[square.slide])
         place = (square.top, square.left, square.height, square.width)
         reading = self._data.reading
-        found = bands_lib.read(path, *place, factor=self._factor(path), reading=reading)
-        return crops.orient(found, region.orientation)
+        bands = bands_lib.read(path, *place, factor=self._factor(path), reading=reading)
+        return crops.orient(bands, region.orientation)
 
     def _factor(self, path: pathlib.Path) -> float:
         """Native pixels of a raster for one of a record."""
@@ -192,12 +192,12 @@ def _names(context: stage.Context) -> Mapping[int, str]:
 
 
 def text_encoder(
-    asked: prior_config.ConditionSourcesConfig,
+    sources: prior_config.ConditionSourcesConfig,
 ) -> text_lib.PhraseEncoder | clip_texts.PairTexts | None:
     """What reads captions, where there are any."""
-    if not asked.text_encoder:
+    if not sources.text_encoder:
         return None
-    if asked.captions == "images":
-        return clip_texts.PairTexts(zero_shot.open_pair(asked.text_encoder))
-    encoder = text_weights.load_text_encoder(asked.text_encoder)
-    return text_lib.PhraseEncoder(encoder, asked.text_phrases)
+    if sources.captions == "images":
+        return clip_texts.PairTexts(zero_shot.open_pair(sources.text_encoder))
+    encoder = text_weights.load_text_encoder(sources.text_encoder)
+    return text_lib.PhraseEncoder(encoder, sources.text_phrases)

@@ -58,10 +58,10 @@ class RegionReader:
         else:
             grid = table.read_grid(region)
         generator = np.random.default_rng([table.seed, number])
-        told = self.conditions.of(region, whole, generator, self.phrasing)
+        annotation = self.conditions.of(region, whole, generator, self.phrasing)
         corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
         place = conditions.GridPosition.of_cells(corner, size)
-        return Seen(patch_grid.cut_cells(grid, px), place, told)
+        return Seen(patch_grid.cut_cells(grid, px), place, annotation)
 
 
 def grid_side(context: stage.Context) -> int:

@@ -95,16 +95,16 @@ def run_stages(
 ) -> None:
     """Run the chosen stages in the order of the table, and tell what they made and where."""
     anew.recover(table, context)
-    told = {name for name in chosen if table[name].only_tells(context.config)}
-    this = forced_command.Command.open(table, context, chosen, force.intersection(chosen) - told)
-    made = {}
+    dry = {name for name in chosen if table[name].only_tells(context.config)}
+    this = forced_command.Command.open(table, context, chosen, force.intersection(chosen) - dry)
+    contexts = {}
     for name in table:
         if name in chosen:
-            made[name] = _run_stage(table, name, context, force, this)
+            contexts[name] = _run_stage(table, name, context, force, this)
             hosts.stop_between(name)
     this.end()
     if hosts.is_first():
-        for line in final_message.lines(table, {name: at for name, at in made.items() if at}):
+        for line in final_message.lines(table, {name: at for name, at in contexts.items() if at}):
             _LOG.info("%s", line)
 
 

@@ -16,11 +16,11 @@ _READ = 32  # records that a thread reads together
 
 
 def each_shard(
-    made: store.SharedStore, name: str, write: Callable[[int, logs.Progress], None]
+    shared: store.SharedStore, name: str, write: Callable[[int, logs.Progress], None]
 ) -> None:
     """Let this host write its shards of a store; returns when all hosts have."""
-    missing = made.missing(jax.process_index(), jax.process_count())
-    progress = logs.Progress(name, sum(len(made.examples(number)) for number in missing))
+    missing = shared.missing(jax.process_index(), jax.process_count())
+    progress = logs.Progress(name, sum(len(shared.examples(number)) for number in missing))
     for number in missing:
         write(number, progress)
     progress.close()
@@ -42,8 +42,8 @@ def records_of(
         return list(zip(crops, source.batch([crop.record for crop in crops]), strict=True))
 
     parts_ = (numbers[i : i + _READ] for i in range(0, len(numbers), _READ))
-    found = ahead.ahead(read, parts_, threads=threads, count=2 * max(threads, BATCH // _READ))
-    while some := list(itertools.islice(found, BATCH // _READ)):
+    records = ahead.ahead(read, parts_, threads=threads, count=2 * max(threads, BATCH // _READ))
+    while some := list(itertools.islice(records, BATCH // _READ)):
         batch = [pair for part in some for pair in part]
         yield batch
         progress.update(len(batch))

@@ -76,11 +76,11 @@ class Context:
                 f"config.models must name the run that made the models, {config.models}, got "
                 f"{self.models}, which itself takes them from there"
             )
-        wanted, found = config.data.patch_mpp, self.config.data.patch_mpp
-        if found != wanted:
+        models_mpp, own = config.data.patch_mpp, self.config.data.patch_mpp
+        if own != models_mpp:
             raise WorkdirError(
-                f"config.data.patch_mpp must be that of the models in {self.models}, {wanted:g}, "
-                f"got {found:g}"
+                f"config.data.patch_mpp must be that of the models in {self.models}, "
+                f"{models_mpp:g}, got {own:g}"
             )
         return Context(config, self.models, self.mesh)
 

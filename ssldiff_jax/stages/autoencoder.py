@@ -72,11 +72,13 @@ def _measure(context: stage.Context, params: Any) -> dict[str, Any]:
     real = artifacts.patches_at(context, "test", _NUM_TESTED, side)
     # A figure of the weights, not of the device that measured it.
     with jax.default_matmul_precision("highest"):
-        found = np.concatenate([np.asarray(jax.jit(reconstruct)(params, x[None])) for x in real])
-    rows = [np.concatenate(list(images[:6]), axis=1) for images in (real, found)]
+        reconstructed = np.concatenate(
+            [np.asarray(jax.jit(reconstruct)(params, x[None])) for x in real]
+        )
+    rows = [np.concatenate(list(images[:6]), axis=1) for images in (real, reconstructed)]
     pyramid.write_png(context.folder("autoencoder") / "reconstructions.png", np.concatenate(rows))
     measure = lambda f, **kwargs: float(
-        np.mean([f(a, b, **kwargs) for a, b in zip(real, found, strict=True)])
+        np.mean([f(a, b, **kwargs) for a, b in zip(real, reconstructed, strict=True)])
     )
     return {
         "num_tested": len(real),

@@ -39,19 +39,21 @@ def _computed(context: stage.Context) -> dict[str, Any] | None:
     table = artifacts.crop_table(context.config, source)
     fields = (store.Field("embedding", (length,), "float32"),)
     folder = context.folder("embeddings")
-    made = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
+    shared = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
 
     def write(number: int, progress: logs.Progress) -> None:
         threads = context.config.data.loader.num_threads
-        found = shard_writing.records_of(source, table, made.examples(number), progress, threads)
-        made.write(number, ({"embedding": of_batch(b, model, config)} for b in found))
+        measured = shard_writing.records_of(
+            source, table, shared.examples(number), progress, threads
+        )
+        shared.write(number, ({"embedding": of_batch(b, model, config)} for b in measured))
 
-    shard_writing.each_shard(made, "embeddings", write)
+    shard_writing.each_shard(shared, "embeddings", write)
     if not hosts.is_first():
         return None
-    found = _variety(model, source, table, config)
-    facts = {"dim": model.dim, "encoder": artifacts.encoder_digest(model), **found.facts}
-    made.close(**facts)
+    measured = _variety(model, source, table, config)
+    facts = {"dim": model.dim, "encoder": artifacts.encoder_digest(model), **measured.facts}
+    shared.close(**facts)
     return facts
 
 
@@ -70,10 +72,10 @@ def _variety(
             (table[i], source[table[i].record]) for i in seen[start : start + shard_writing.BATCH]
         ]
         embedding.append(_of_patches(batch, model, config))
-    found = variety.Variety.of(np.concatenate(embedding), model.origin)
-    if found.collapse:
-        _LOG.warning("embeddings: %s", found.collapse)
-    return found
+    measured = variety.Variety.of(np.concatenate(embedding), model.origin)
+    if measured.collapse:
+        _LOG.warning("embeddings: %s", measured.collapse)
+    return measured
 
 
 def _of_patches(
@@ -90,9 +92,9 @@ def _of_cells(
     batch, model: encoder.Encoder, config: crops_lib.CropConfig
 ) -> Float[np.ndarray, "N L"]:
     """Conditions of crops: their cells' embeddings, and where these lie."""
-    found = [crop.cells(record, config) for crop, record in batch]
-    embedding = model(np.concatenate([patches for patches, _ in found]))
-    place = cells.cell_offsets(np.stack([corner for _, corner in found]))
+    crops_of_batch = [crop.cells(record, config) for crop, record in batch]
+    embedding = model(np.concatenate([patches for patches, _ in crops_of_batch]))
+    place = cells.cell_offsets(np.stack([corner for _, corner in crops_of_batch]))
     return cells.pack(embedding.reshape(len(batch), cells.CELLS_PER_WINDOW, -1), place)
 
 
@@ -100,11 +102,11 @@ def _imported(context: stage.Context) -> dict[str, Any]:
     """One embedding a record, and `region_N.npy`, the grids of the references."""
     folder, embeddings = context.folder("embeddings"), artifacts.imported_embeddings(context)
     checked = atomic.read_json(context.folder("patches") / "stage.json")["config"]["inputs"]
-    found = context.config.embeddings.fingerprint()
-    if checked["embeddings"] != found:
+    current = context.config.embeddings.fingerprint()
+    if checked["embeddings"] != current:
         raise features.WeightsError(
             f"{context.config.embeddings.source} changed after its rows were compared with the "
-            f"patches: expected {checked['embeddings']}, got {found}; --config.force=patches "
+            f"patches: expected {checked['embeddings']}, got {current}; --config.force=patches "
             "compares them again"
         )
     for i, reference in enumerate(atomic.read_json(context.folder("patches") / "regions.json")):
@@ -124,10 +126,10 @@ def _imported(context: stage.Context) -> dict[str, Any]:
         writer.append(embedding=embedding)
         progress.update(len(embedding))
     progress.close()
-    found = variety.Variety.of(np.concatenate(ranked))
-    if found.collapse:
-        _LOG.warning("%s: %s", context.config.embeddings.source, found.collapse)
-    facts = {"dim": dim, "source": context.config.embeddings.source, **found.facts}
+    current = variety.Variety.of(np.concatenate(ranked))
+    if current.collapse:
+        _LOG.warning("%s: %s", context.config.embeddings.source, current.collapse)
+    facts = {"dim": dim, "source": context.config.embeddings.source, **current.facts}
     writer.close(**facts)
     return facts
 
@@ -136,14 +138,14 @@ def _rows(
     places: Int[np.ndarray, "N 2"], embeddings: Callable[[int], features.Features]
 ) -> Float[np.ndarray, "N D"]:
     """Embeddings at (slide, row), every file asked once."""
-    found: np.ndarray | None = None
+    rows: np.ndarray | None = None
     for slide in np.unique(places[:, 0]):
         here, values = places[:, 0] == slide, embeddings(int(slide))
-        if found is None:
-            found = np.zeros((len(places), values.dim), np.float32)
-        if values.dim != found.shape[1]:
+        if rows is None:
+            rows = np.zeros((len(places), values.dim), np.float32)
+        if values.dim != rows.shape[1]:
             raise features.WeightsError(
-                f"{values} must have {found.shape[1]} dimensions as the others, got {values.dim}"
+                f"{values} must have {rows.shape[1]} dimensions as the others, got {values.dim}"
             )
-        found[here] = values.rows(places[here, 1])
-    return found
+        rows[here] = values.rows(places[here, 1])
+    return rows

@@ -76,10 +76,10 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
     seen, jitter = patches(0), getattr(context.config, name).model.jitter
     exact = networks.OfEncoder("measured", model)
     centre = exact(seen)
-    found = variety.Variety.of(_embeddings(context, exact, model.dim), model.origin)
+    measured = variety.Variety.of(_embeddings(context, exact, model.dim), model.origin)
     by_view = encoder.top1(exact(_views(seen, jitter)), centre)
-    if found.collapse:
-        _LOG.warning("%s: %s", name, found.collapse)
+    if measured.collapse:
+        _LOG.warning("%s: %s", name, measured.collapse)
     elif by_view <= _BY_CHANCE / len(centre):
         _LOG.warning("%s: augmented views retrieve %.3g of %d patches, no more than by chance: "
                      "the embeddings are uninformative", name, by_view, len(centre))  # fmt: skip
@@ -94,7 +94,7 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
             if shift <= slack
         },
         "retrieval_of_views": by_view,
-        **found.facts,
+        **measured.facts,
     }
 
 
@@ -102,13 +102,13 @@ def _embeddings(
     context: stage.Context, embed: networks.Extractor, dim: int
 ) -> Float[np.ndarray, "N D"]:
     """Of as many held-out patches as a rank should be of, or of all; some in memory at a time."""
-    count, px, found = variety.num_ranked(dim), context.config.data.crops.patch_px, []
+    count, px, embeddings = variety.num_ranked(dim), context.config.data.crops.patch_px, []
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        found.append(embed(artifacts.patches_at(context, "test", stop, px, start=start)))
-        if len(found[-1]) < stop - start:
+        embeddings.append(embed(artifacts.patches_at(context, "test", stop, px, start=start)))
+        if len(embeddings[-1]) < stop - start:
             break
-    return np.concatenate(found)
+    return np.concatenate(embeddings)
 
 
 def _views(

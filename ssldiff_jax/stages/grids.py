@@ -44,8 +44,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         # There is no encoder to embed neighbours with.
         return {"imported": context.config.embeddings.source}
     folder, model = context.folder("grids"), artifacts.load_encoder(context)
-    told = region_labels.RegionLabels(context)
-    work = {split: _Work(context, split, model, told) for split in _SPLITS}
+    region_labels_of_run = region_labels.RegionLabels(context)
+    work = {split: _Work(context, split, model, region_labels_of_run) for split in _SPLITS}
     for split in work.values():
         split.table.require_some()
     white = _whitening(work["train"])
@@ -57,8 +57,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         "dim": model.dim,
         "side": region_reader.grid_side(context),
         "encoder": artifacts.encoder_digest(model),
-        "spec": dataclasses.asdict(told.spec),
-        "scales": told.scales,
+        "spec": dataclasses.asdict(region_labels_of_run.spec),
+        "scales": region_labels_of_run.scales,
     }
     counts = {split: each.close(facts) for split, each in work.items()}
     atomic.write_json(folder / "spec.json", facts)
@@ -143,16 +143,16 @@ class _Work:
         self, number: int, regions: list[tuple[int, mosaic.Region]]
     ) -> Iterator[store.Batch]:
         """Batches of a shard's grids as the encoder gives them; its captions are written."""
-        said, side = [], self.table.grid
+        texts, side = [], self.table.grid
         reader = region_reader.RegionReader(self.table, self.told, _SPLITS[self.split])
         threads = self.context.config.data.loader.num_threads
         for seen in reader.batches(regions, _BATCH, threads):
             grid = self.model(np.concatenate([one.cells for one in seen]))
             found = [one.told for one in seen]
-            said += [told.caption for told in found]
+            texts += [told.caption for told in found]
             condition = self.told.pack(found, np.concatenate([one.place for one in seen]))
             yield {"grid": grid.reshape(len(seen), side, side, -1), "condition": condition}
-        atomic.write_json(self.captions(number), said)
+        atomic.write_json(self.captions(number), texts)
 
     def close(self, facts: dict[str, Any]) -> int:
         """Write what tells of the whole; returns how many grids there are."""
@@ -164,8 +164,8 @@ class _Work:
             )  # fmt: skip
         paths = [self.captions(number) for number in range(self.made.num_shards)]
         if paths[0].exists():  # else they were put together before
-            said = [caption for path in paths for caption in atomic.read_json(path)]
-            atomic.write_json(self.context.folder("grids") / f"captions_{self.split}.json", said)
+            texts = [caption for path in paths for caption in atomic.read_json(path)]
+            atomic.write_json(self.context.folder("grids") / f"captions_{self.split}.json", texts)
             shutil.rmtree(paths[0].parent)
         self.made.close(**facts, left_out=left_out)
         return len(self.table) - left_out

@@ -34,15 +34,17 @@ def run(context: stage.Context) -> dict[str, Any]:
     count = min(max(config.imagine.count, _SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
     folder = context.folder("imagine")
-    said = atomic.read_json(context.folder("grids") / "captions_test.json")[:count]
+    captions = atomic.read_json(context.folder("grids") / "captions_test.json")[:count]
     spec = model.prior.spec
-    asked = [_told(spec, row, text) for row, text in zip(condition[:_SHOWN], said, strict=False)]
-    results: dict[str, Any] = {"conditions": asked}
-    drawn = _images(model, condition, count, config.seed)
-    for i, image in enumerate(drawn[:_SHOWN]):
+    requested = [
+        _told(spec, row, text) for row, text in zip(condition[:_SHOWN], captions, strict=False)
+    ]
+    results: dict[str, Any] = {"conditions": requested}
+    images = _images(model, condition, count, config.seed)
+    for i, image in enumerate(images[:_SHOWN]):
         pyramid.write_png(folder / f"image_{i}.png", image)
     if config.prior.conditions.measure != "none" and config.imagine.count:
-        results |= _judge(context, model, condition, drawn)
+        results |= _judge(context, model, condition, images)
     atomic.write_json(folder / "results.json", results)
     return results
 
@@ -53,8 +55,8 @@ def _told(spec: conditions.ConditionSpec, condition: np.ndarray, caption: str) -
         return caption
     parts = spec.unpack(condition[None])
     labels = zip(spec.labels, parts["labels"][0], parts["labels_known"][0], strict=True)
-    said = [f"{name} {value:.2f}" for name, value, known in labels if known]
-    return ", ".join(said) or "nothing"
+    values = [f"{name} {value:.2f}" for name, value, known in labels if known]
+    return ", ".join(values) or "nothing"
 
 
 def _images(
@@ -72,46 +74,46 @@ def _judge(
     context: stage.Context,
     model: generator_lib.Generator,
     condition: np.ndarray,
-    drawn: list[arrays.ImageUint8],
+    images_of_all: list[arrays.ImageUint8],
 ) -> dict[str, Any]:
     """Asked against shown: by all that is told, by labels and by the text alone, and held against
     what another image was asked; and how well the judge knows real pixels."""
     spec, seed = model.prior.spec, context.config.seed
-    told = region_labels.RegionLabels(context)
-    judge, real = _pixel_judge(context, told)
-    asked = _quadrants(spec.unpack(condition)["labels"])
+    labels = region_labels.RegionLabels(context)
+    judge, real = _pixel_judge(context, labels)
+    requested = _quadrants(spec.unpack(condition)["labels"])
     names = measures.CLASSES[context.config.prior.conditions.measure]
     show = lambda images: np.stack([_parts(judge(image), len(names)) for image in images])
-    shown = show(drawn)
+    shown = show(images_of_all)
     order = np.random.default_rng(0).permutation(len(condition))
     results = {
         "real_pixels": _correlations(names, *real),
-        "all_conditions": _correlations(names, asked, shown),
-        "shuffled_conditions": _correlations(names, asked[order], shown),
+        "all_conditions": _correlations(names, requested, shown),
+        "shuffled_conditions": _correlations(names, requested[order], shown),
     }
     for kind in ("labels", "text") if spec.text_phrases else ():
         images = _images(model, spec.keep_only(condition, kind), len(condition), seed)
-        results[f"{kind}_alone"] = _correlations(names, asked, show(images))
+        results[f"{kind}_alone"] = _correlations(names, requested, show(images))
     for name in results:
         values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
         _LOG.info("correlation of requested and shown classes, %s: %s", name, values)
     return {"agreement": results}
 
 
-def _pixel_judge(context: stage.Context, told: region_labels.RegionLabels):
+def _pixel_judge(context: stage.Context, labels: region_labels.RegionLabels):
     """A classifier of real training pixels; and (asked, shown) of real held-out regions."""
     seen = {}
     for split in ("train", "test"):
         table = region_reader.regions_of(context, split)
         regions = [region for _, region in table.among(range(min(_LEARNT, len(table))))]
         images = [table.read(region) for region in regions]
-        maps = [told.classes(r, image) for r, image in zip(regions, images, strict=True)]
+        maps = [labels.classes(r, image) for r, image in zip(regions, images, strict=True)]
         seen[split] = images, maps
     count = len(measures.CLASSES[context.config.prior.conditions.measure])
     judge = pixel_classes.PixelClassifier.fit(*seen["train"], count)
     images, maps = seen["test"]
-    wanted = np.stack([_parts(classes, count) for classes in maps])
-    return judge, (wanted, np.stack([_parts(judge(image), count) for image in images]))
+    truth = np.stack([_parts(classes, count) for classes in maps])
+    return judge, (truth, np.stack([_parts(judge(image), count) for image in images]))
 
 
 def _parts(classes: np.ndarray, count: int) -> Float[np.ndarray, "4 K"]:
@@ -126,13 +128,13 @@ def _quadrants(labels: Float[np.ndarray, "N L"]) -> Float[np.ndarray, "N 4 K"]:
 
 def _correlations(
     names: tuple[str, ...],
-    asked: Float[np.ndarray, "N 4 K"],
+    requested: Float[np.ndarray, "N 4 K"],
     shown: Float[np.ndarray, "N 4 K"],
 ) -> dict[str, float]:
     """Of every class, over all quadrants of all images; 0 where one of them never varies."""
-    found = {}
+    by_class = {}
     for k, name in enumerate(names):
-        a, b = asked[..., k].ravel(), shown[..., k].ravel()
+        a, b = requested[..., k].ravel(), shown[..., k].ravel()
         varies = min(a.std(), b.std()) > 1e-9
-        found[name] = float(np.corrcoef(a, b)[0, 1]) if varies else 0.0
-    return found
+        by_class[name] = float(np.corrcoef(a, b)[0, 1]) if varies else 0.0
+    return by_class

@@ -23,28 +23,30 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     # Moments of a few hundred are far outside; half precision keeps three digits of the rest.
     shape = (config.window, config.window, config.autoencoder.model.num_stored)
     field = store.Field("moments", shape, "float16")
-    made = store.SharedStore(context.folder("latents"), (field,), len(table), store.SHARD_SIZE)
+    shared = store.SharedStore(context.folder("latents"), (field,), len(table), store.SHARD_SIZE)
     encode = _encoder(context, params)
 
     def write(number: int, progress: logs.Progress) -> None:
         threads = config.data.loader.num_threads
-        found = shard_writing.records_of(source, table, made.examples(number), progress, threads)
-        moments = (m for batch in found for m in encode(batch))
+        records = shard_writing.records_of(
+            source, table, shared.examples(number), progress, threads
+        )
+        moments = (m for batch in records for m in encode(batch))
         sums = lambda batch: _sums(batch["moments"], channels)
-        made.write(number, ({"moments": m} for m in moments), sums)
+        shared.write(number, ({"moments": m} for m in moments), sums)
 
-    shard_writing.each_shard(made, "latents", write)
+    shard_writing.each_shard(shared, "latents", write)
     if not hosts.is_first():
         return None
     mean, std = np.zeros(channels), np.ones(channels)
     if config.autoencoder.latent_scaling != "none":
-        mean, std = _mean_and_std(made.tally())
+        mean, std = _mean_and_std(shared.tally())
     facts = {
         "latent_shift": mean.tolist(),
         "latent_scale": (1 / std).tolist(),
         "autoencoder": digests.of_params(params),
     }
-    made.close(**facts)
+    shared.close(**facts)
     return facts
 
 

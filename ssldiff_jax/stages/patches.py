@@ -98,44 +98,44 @@ def _assemble(
 ) -> dict[str, Any]:
     data, folder = context.config.data, context.folder("patches")
     section = context.config.embeddings
-    found = slide_source.Tiled.of(tasks)
+    tiled = slide_source.Tiled.of(tasks)
     if section.source:
-        found = found.without(_of_other_dims(found, section))
-    found, references = _readable(context, found)
-    _write_quarantine(folder, found.quarantine)
-    if not found.entries:
+        tiled = tiled.without(_of_other_dims(tiled, section))
+    tiled, references = _readable(context, tiled)
+    _write_quarantine(folder, tiled.quarantine)
+    if not tiled.entries:
         raise slide_lib.SlideError(
-            f"no slide could be used; the first: {found.quarantine[0]['reason']}"
+            f"no slide could be used; the first: {tiled.quarantine[0]['reason']}"
         )
     config = slide_source.tiling_config(data)
     counts = {
-        split: sum(s.count for e in found.entries.values() for s in e.shards.get(split, ()))
+        split: sum(s.count for e in tiled.entries.values() for s in e.shards.get(split, ()))
         for split in ("train", "test")
     }
     _check_splits(counts, references, data)
-    facts = _publish(context, found.entries, references, found.names, found.quarantine)
-    atomic.write_text(folder / "slides.csv", found.as_csv())
-    for number, overview in found.overviews(references, config):
+    facts = _publish(context, tiled.entries, references, tiled.names, tiled.quarantine)
+    atomic.write_text(folder / "slides.csv", tiled.as_csv())
+    for number, overview in tiled.overviews(references, config):
         pyramid.write_png(folder / f"overview_{number}.png", overview)
-    empty = [entry.name for entry in found.entries.values() if not entry.count]
+    empty = [entry.name for entry in tiled.entries.values() if not entry.count]
     for name in empty:
         _LOG.warning("%s has no records: none of its squares has enough tissue", name)
     return facts | {"alignment": agreement, "without_records": empty}
 
 
 def _readable(
-    context: stage.Context, found: slide_source.Tiled
+    context: stage.Context, tiled: slide_source.Tiled
 ) -> tuple[slide_source.Tiled, list[plan.Reference]]:
     """Write the references; slides whose held-out part cannot be read are left out."""
     data = context.config.data
     while True:
-        references = found.references(slide_source.tiling_config(data))
+        references = tiled.references(slide_source.tiling_config(data))
         try:
-            _write_references(context, found.pixels(references, data.patch_mpp), references)
+            _write_references(context, tiled.pixels(references, data.patch_mpp), references)
         except slide_source.UnreadableSlide as error:
-            found = found.without({error.number: str(error)})
+            tiled = tiled.without({error.number: str(error)})
         else:
-            return found, references
+            return tiled, references
 
 
 def _of_list(context: stage.Context, patches: patch_list.PatchList) -> dict[str, Any]:
@@ -176,9 +176,9 @@ def _list_entry(
                 number = square.slide
                 name = patches.name(number)
                 case = plan.case_of(name, data.holdout.case_regex)
-                told = {"slide": name, "case": case, "label": patches.label(number)}
+                metadata = {"slide": name, "case": case, "label": patches.label(number)}
                 pixels = source.read(square)
-                writer.add(split, square, pixels, data.records.jpeg_quality, **told)
+                writer.add(split, square, pixels, data.records.jpeg_quality, **metadata)
                 progress.update(1)
         writer.close(source=patches.source)
     progress.close()
@@ -228,21 +228,21 @@ def _agreement(
     cells = {number: imported_cells.some_cells(tasks[number], count) for number in looked_at}
     seen = {number: section.of_slide(tasks[number].name) for number in looked_at if cells[number]}
     odd = _odd_dims(seen)
-    known = [(n, *cell) for n, found in cells.items() if n not in odd for cell in found]
+    known = [(n, *cell) for n, agreement in cells.items() if n not in odd for cell in agreement]
     squares = [dataclasses.replace(square, slide=number) for number, square, _ in known]
     pixels = [image for *_, image in known]
-    found = imported.check_alignment(
+    agreement = imported.check_alignment(
         len(squares), squares.__getitem__, pixels.__getitem__,
         lambda number: section.of_slide(tasks[number].name),
     )  # fmt: skip
-    return found and dataclasses.asdict(found)
+    return agreement and dataclasses.asdict(agreement)
 
 
 def _of_other_dims(
-    found: slide_source.Tiled, section: imported.EmbeddingsSection
+    tiled: slide_source.Tiled, section: imported.EmbeddingsSection
 ) -> dict[int, str]:
     """Slides whose embeddings have another length than most, and what it is."""
-    return _odd_dims({n: section.of_slide(found.names[n]) for n in found.entries})
+    return _odd_dims({n: section.of_slide(tiled.names[n]) for n in tiled.entries})
 
 
 def _odd_dims(files: Mapping[int, features.Features]) -> dict[int, str]:

@@ -1,5 +1,5 @@
-"""Stage `prior`: train p(grid | condition) on white grids, and hold what it draws against real ones
-and against two simpler ways."""
+"""Stage `prior`: train p(grid | condition) on whitened grids, and compare its samples with real
+grids and with two baselines."""
 
 import dataclasses
 import logging
@@ -19,12 +19,12 @@ from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
 
-_JUDGED, _COMPARED = 512, 4096
+_EVALUATED, _COMPARED = 512, 4096
 
 
 def run(context: stage.Context) -> dict[str, Any]:
-    """Train, then write `results.json`: figures of grids that are drawn as held-out ones are
-    told."""
+    """Train, then write `results.json`: figures of grids sampled with the conditions of held-out
+    ones."""
     config, section = context.config, context.config.prior
     if config.embeddings.source:
         return {"imported": config.embeddings.source}
@@ -38,12 +38,12 @@ def run(context: stage.Context) -> dict[str, Any]:
     )
     run_ = artifacts.training_run(context, "prior")
     params = loop.fit(section.task(spec), batches, section.train, run_)
-    results = _judge(context, grids, spec)
+    results = _evaluate(context, grids, spec)
     if hosts.is_first():
         atomic.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
-        told = ", ".join(f"{key} {_said(value)}" for key, value in figures.items())
-        _LOG.info("prior, %s: %s", name, told)
+        line = ", ".join(f"{key} {_said(value)}" for key, value in figures.items())
+        _LOG.info("prior, %s: %s", name, line)
     return {"prior": digests.of_params(params), "results": results}
 
 
@@ -60,43 +60,52 @@ def _said(figure: float | Mapping[str, Any] | None) -> str:
     return f"{figure['corrected']:.3g} ({figure['low']:.3g} … {figure['high']:.3g})"
 
 
-def _judge(
+def _evaluate(
     context: stage.Context, training: store.Store, spec: conditions.ConditionSpec
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the prior, of cells that are drawn apart, and of the training grid whose
-    condition is nearest; `agreement` is that of labels, where there are any."""
+    """Figures of the prior and of two baselines: independently sampled training cells, and the
+    training grid whose condition is nearest. `agreement` is that with labels, where there are
+    any."""
     held_out = store.Store(context.folder("grids") / "test")
-    real, asked = _read(held_out, _JUDGED)
-    seen, told = _read(training, _COMPARED)
+    real, requested = _read(held_out, _EVALUATED)
+    training_grids, training_conditions = _read(training, _COMPARED)
     model = prior_sampler.PriorSampler.of_run(context)
     generator = np.random.default_rng(0)
-    apart = seen.reshape(-1, seen.shape[-1])
-    order = generator.permutation(len(asked))
-    draw = lambda condition: model.white.apply(model.sample(condition, seed=context.config.seed))
-    words = spec.labels and spec.text_phrases
-    ways = {
-        "prior": draw(asked),
-        "prior, conditions shuffled": draw(asked[order]),
+    apart = training_grids.reshape(-1, training_grids.shape[-1])
+    order = generator.permutation(len(requested))
+    sample_grids = lambda condition: model.white.apply(
+        model.sample(condition, seed=context.config.seed)
+    )
+    has_texts = spec.labels and spec.text_phrases
+    grids_by_source = {
+        "prior": sample_grids(requested),
+        "prior, conditions shuffled": sample_grids(requested[order]),
         **(
-            {"prior, conditioned on text alone": draw(spec.keep_only(asked, "text"))}
-            if words
+            {"prior, conditioned on text alone": sample_grids(spec.keep_only(requested, "text"))}
+            if has_texts
             else {}
         ),
         "independent cells": apart[generator.integers(len(apart), size=real.shape[:3])],
-        "nearest training grid": seen[_nearest(asked, told, spec)],
+        "nearest training grid": training_grids[_nearest(requested, training_conditions, spec)],
         "real": real,
     }
     results = {}
-    # What tells labels from grids learns from one half; the other half is asked for.
+    # The regression that predicts labels from grids is fitted on one half and tested on the other.
     half = len(real) // 2
-    labels = spec.unpack(asked)["labels"]
-    features = {name: judging.principal(grids, seen) for name, grids in ways.items()}
-    for name, grids in ways.items():
-        found = dataclasses.asdict(judging.compare(grids, real, seen)) if name != "real" else {}
+    labels = spec.unpack(requested)["labels"]
+    features = {
+        name: judging.principal(grids, training_grids) for name, grids in grids_by_source.items()
+    }
+    for name, grids in grids_by_source.items():
+        figures = (
+            dataclasses.asdict(judging.compare(grids, real, training_grids))
+            if name != "real"
+            else {}
+        )
         if spec.labels:
             probe = (features["real"][:half], labels[:half])
-            found["agreement"] = judging.agreement(labels[half:], features[name][half:], probe)
-        results[name] = found
+            figures["agreement"] = judging.agreement(labels[half:], features[name][half:], probe)
+        results[name] = figures
     return results
 
 
@@ -105,14 +114,17 @@ def _read(grids: store.Store, count: int) -> tuple[np.ndarray, np.ndarray]:
     return batch["grid"].astype(np.float32), batch["condition"].astype(np.float32)
 
 
-def _nearest(asked: np.ndarray, told: np.ndarray, spec: conditions.ConditionSpec) -> np.ndarray:
-    """For each condition the nearest of `told`: by labels and numbers, or, without, by texts."""
+def _nearest(
+    requested: np.ndarray, candidates: np.ndarray, spec: conditions.ConditionSpec
+) -> np.ndarray:
+    """For each condition the nearest of `candidates`: by labels and numbers, or, without, by
+    texts."""
     kinds = ("labels", "numbers") if spec.labels or spec.numbers else ("text",)
 
-    def said(condition: np.ndarray) -> np.ndarray:
+    def described(condition: np.ndarray) -> np.ndarray:
         parts_ = spec.unpack(condition)
         return np.concatenate([parts_[kind] for kind in kinds], axis=1)
 
-    a, b = (said(condition).astype(np.float64) for condition in (asked, told))
+    a, b = (described(condition).astype(np.float64) for condition in (requested, candidates))
     square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
     return square.argmin(axis=1)

@@ -46,8 +46,8 @@ def _job(
     # PNG is what the evaluation reads.
     section = context.config.sample.output
     formats = ("png", *(name for name in section.formats if name != "png"))
-    drawing = references_lib.drawing_of(model, reference, seed=context.config.seed + number)
+    plan = references_lib.drawing_of(model, reference, seed=context.config.seed + number)
     scale = pyramid.Scale(context.config.data.patch_mpp, section.quality)
     return render.LargeImageRender(
-        model, drawing, context.folder("sample"), f"image_{number}", formats, scale
+        model, plan, context.folder("sample"), f"image_{number}", formats, scale
     )

@@ -47,9 +47,9 @@ def parse(argv: list[str]) -> Command | str:
     if {"-h", "--help", "--helpshort", "--helpfull"} & set(argv[1:]):
         return "\n".join((USAGE, "", *listing.lines("stages"), *listing.lines("configs")))
     _require_known_flags(argv)
-    path, workdir, asked = (_value(argv, name) for name in ("config", "workdir", "list"))
-    if asked is not None:
-        return "\n".join(_listed(asked, path))
+    path, workdir, list_what = (_value(argv, name) for name in ("config", "workdir", "list"))
+    if list_what is not None:
+        return "\n".join(_listed(list_what, path))
     if path is not None:
         path = os.path.expanduser(path)  # a shell leaves the ~ of --flag=~/… as it is
         values = _read(argv, path)
@@ -78,9 +78,9 @@ def default_workdir(config: str) -> str:
 def near(word: str, known: Iterable[str], *, before: str = "") -> str:
     """A hint that names what is spelt like `word`, or all that is known."""
     known = sorted(known)
-    found = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if found:
-        return f"; did you mean {' or '.join(before + name for name in found)}?"
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if matches:
+        return f"; did you mean {' or '.join(before + name for name in matches)}?"
     return f"; there are {', '.join(before + name for name in known)}" if known else ""
 
 
@@ -94,12 +94,12 @@ def _require_known_flags(argv: list[str]) -> None:
 
 def _value(argv: list[str], name: str) -> str | None:
     """The last value of a flag, `--name=value` or `--name value`; "" where it has none."""
-    found = None
+    last = None
     for i, word in enumerate(argv):
         key, equals, value = word.partition("=")
         if _is_flag(key, name):
-            found = value if equals else "".join(argv[i + 1 : i + 2])
-    return found
+            last = value if equals else "".join(argv[i + 1 : i + 2])
+    return last
 
 
 def _is_flag(word: str, name: str) -> bool:
@@ -130,16 +130,18 @@ def _read(
     """The config of a file, or of a run, with what the command changes."""
     if any(_changed_keys(argv)):
         _require_keys(_changed_keys(argv), _read(argv[:1], path, run))
-    found = flags.FlagValues()
+    flag_values = flags.FlagValues()
     if run is None:
         _require_config(path)
         argv = _config_first(argv, path)
-        config_flags.DEFINE_config_file("config", flag_values=found, sys_argv=argv)
+        config_flags.DEFINE_config_file("config", flag_values=flag_values, sys_argv=argv)
     else:
-        config_flags.DEFINE_config_dict("config", _as_config(run), flag_values=found, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "Where everything is written.", flag_values=found)
+        config_flags.DEFINE_config_dict(
+            "config", _as_config(run), flag_values=flag_values, sys_argv=argv
+        )
+    flags.DEFINE_string("workdir", None, "Where everything is written.", flag_values=flag_values)
     try:
-        others = found(argv)[1:]
+        others = flag_values(argv)[1:]
     except flags.Error as error:
         file, _, mode = (path or "").partition(":")
         if mode and "get_config() takes 0 positional" in str(error):
@@ -151,7 +153,7 @@ def _read(
         ) from error
     if others:
         raise CommandError(f"expected flags only, --NAME=VALUE, got {' '.join(others)}")
-    return found.config.to_dict()
+    return flag_values.config.to_dict()
 
 
 def _changed_keys(argv: list[str]) -> list[str]:
@@ -252,14 +254,14 @@ def main(argv: list[str]) -> Command:
     """The command; a text that is asked for is printed, an error told in one line, and both end
     the process."""
     try:
-        found = parse(argv)
+        parsed = parse(argv)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    if isinstance(found, str):
+    if isinstance(parsed, str):
         with contextlib.suppress(BrokenPipeError):
-            print(found, flush=True)
+            print(parsed, flush=True)
             sys.exit(0)
         # A reader such as `head` left: nothing is lost, and the end shall not write again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    return found
+    return parsed

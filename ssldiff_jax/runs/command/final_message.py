@@ -12,16 +12,16 @@ _HEADLINES = 3
 Facts = Mapping[str, Any]
 
 
-def lines(table: stage_lib.Table, made: Mapping[str, stage_lib.Context]) -> list[str]:
+def lines(table: stage_lib.Table, contexts: Mapping[str, stage_lib.Context]) -> list[str]:
     """Of the stages of a command, by name with the context that has their folder: what those tell
     that have something to tell, or else the folders."""
-    told = [
+    endings = [
         f"{name}: {line}"
-        for name, context in made.items()
+        for name, context in contexts.items()
         if (ending := table[name].ending) is not None
         for line in ending(context, _facts(context, name))
     ]
-    return told or [f"{name}: {context.folder(name)}" for name, context in made.items()]
+    return endings or [f"{name}: {context.folder(name)}" for name, context in contexts.items()]
 
 
 def _facts(context: stage_lib.Context, name: str) -> Facts:
@@ -41,15 +41,16 @@ def paths(name: str, *patterns: str) -> Callable[[stage_lib.Context, Facts], Seq
 def of_report(context: stage_lib.Context, facts: Facts) -> list[str]:
     """The first figures of the report, and its page."""
     folder = context.folder("report")
-    found = figures.lines(atomic.read_json(folder / "figures.json"), _HEADLINES)
-    return [*found, str(folder / "index.html")]
+    headlines = figures.lines(atomic.read_json(folder / "figures.json"), _HEADLINES)
+    return [*headlines, str(folder / "index.html")]
 
 
 def of_compare(context: stage_lib.Context, facts: Facts) -> list[str]:
     """The Fréchet distance by every network with its interval, or why it has none, and where the
     rest is."""
     distances = [
-        f"Fréchet distance by {name} {figures.Shown(found):.4g}" for name, found in facts.items()
+        f"Fréchet distance by {name} {figures.Shown(distance):.4g}"
+        for name, distance in facts.items()
     ]
     return [*distances, str(context.folder("compare") / "results.json")]
 

@@ -21,8 +21,8 @@ def lines(what: str, values: Mapping[str, Any] | None = None) -> list[str]:
     if what in parts:
         return [f"{what}:", *parts[what](), ""]
     prefix = "" if what in ("", "keys") else what
-    found = ["keys (--config.KEY=VALUE):", *_keys(values or defaults(), prefix)]
-    return found if what else [*lines("stages"), *lines("configs"), *found]
+    key_lines = ["keys (--config.KEY=VALUE):", *_keys(values or defaults(), prefix)]
+    return key_lines if what else [*lines("stages"), *lines("configs"), *key_lines]
 
 
 def _configs() -> list[str]:
@@ -34,17 +34,17 @@ def _configs() -> list[str]:
 def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
     comments, flat = schema_comments.comments(CONFIGS / "default.py"), schema.flatten(values)
     belongs = lambda key: not prefix or f"{key}.".startswith(f"{prefix.removeprefix('config.')}.")
-    found = []
+    key_lines = []
     for key, comment in comments.items():
         if belongs(key):
-            found += [f"  # {line}" for line in comment.splitlines()]
-            found += [f"  {key} = {flat[key]!r}"] if key in flat else []
-    if not found:
+            key_lines += [f"  # {line}" for line in comment.splitlines()]
+            key_lines += [f"  {key} = {flat[key]!r}"] if key in flat else []
+    if not key_lines:
         raise schema.ConfigError(
             f"--list must name stages, configs, keys or a key, got {prefix!r}"
             f"{schema.nearest_path(prefix, values)}"
         )
-    return found
+    return key_lines
 
 
 def defaults() -> Mapping[str, Any]:

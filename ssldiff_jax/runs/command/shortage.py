@@ -42,19 +42,19 @@ def told(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> Itera
     try:
         yield
     except Exception as error:
-        found = exhausted.shortage(error)
-        if found is None:
+        shortage = exhausted.shortage(error)
+        if shortage is None:
             raise
-        if found.of == "disk":
-            raise ShortageError(_of_disk(name, context, error, found.needed)) from error
-        line = _of_memory(name, found.needed)
+        if shortage.of == "disk":
+            raise ShortageError(_of_disk(name, context, error, shortage.needed)) from error
+        line = _of_memory(name, shortage.needed)
         raise ShortageError(f"{line}; {_help(name, stage, context)}") from error
 
 
 def _of_disk(name: str, context: stage_lib.Context, error: Exception, needed: int | None) -> str:
     folder = context.folder(name)
     free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
-    wanted = f"the {_bytes(needed)} it writes next" if needed else "what it writes"
+    what_for = f"the {_bytes(needed)} it writes next" if needed else "what it writes"
     elsewhere = "a --workdir"
     if trainings.section(context, name):
         elsewhere = "config.runtime.checkpoints (where checkpoints lie) or a --workdir"
@@ -63,15 +63,15 @@ def _of_disk(name: str, context: stage_lib.Context, error: Exception, needed: in
     # Ours name the file; those of libraries are pages long.
     what = f" ({error})" if isinstance(error, OSError) and len(str(error)) < _LONGEST else ""
     return (
-        f"the disk of {folder} must hold {wanted} of stage {name!r}, got {_bytes(free)} "
+        f"the disk of {folder} must hold {what_for} of stage {name!r}, got {_bytes(free)} "
         f"free{what}; free some space and the same command resumes, or choose {elsewhere} on a "
         "larger disk"
     )
 
 
 def _of_memory(name: str, needed: int | None) -> str:
-    wanted = f"another {_bytes(needed)}" if needed else "what it computes at once"
-    return f"memory must hold {wanted} for stage {name!r}, got {_free_memory()}"
+    what_for = f"another {_bytes(needed)}" if needed else "what it computes at once"
+    return f"memory must hold {what_for} for stage {name!r}, got {_free_memory()}"
 
 
 def _help(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> str:

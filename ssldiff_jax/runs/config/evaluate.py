@@ -90,7 +90,7 @@ class ReportSection:
 
 
 def _pairs(texts: tuple[str, ...], what: str) -> dict[str, str]:
-    found = dict(text.split("=", 1) for text in texts if "=" in text)
-    if len(found) < len(texts) or not all(found.values()):
+    pairs = dict(text.split("=", 1) for text in texts if "=" in text)
+    if len(pairs) < len(texts) or not all(pairs.values()):
         raise ValueError(f"{what} must read NAME=VALUE, each name once, got {texts}")
-    return found
+    return pairs

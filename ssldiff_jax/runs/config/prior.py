@@ -68,17 +68,17 @@ class ConditionSourcesConfig:
     def fingerprint(self) -> dict[str, object]:
         """Facts about the files it names."""
         files = {name: getattr(self, name) for name in ("labels", "numbers", "captions")}
-        found = {
+        facts = {
             name: fingerprints.of_path(path, f"prior.conditions.{name}")
             for name, path in files.items()
             if path and path not in ("measured", "images")
         }
         encoder = pathlib.Path(self.text_encoder)
         if self.text_encoder:
-            found["text_encoder"] = sorted(
+            facts["text_encoder"] = sorted(
                 [p.name, p.stat().st_size] for p in encoder.glob("*") if p.is_file()
             )
-        return found
+        return facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +106,8 @@ class PriorRequestConfig:
     @property
     def is_grid(self) -> bool:
         """Whether a whole grid is asked for, and not only cells beyond a reference."""
-        said = bool(self.text or self.labels or self.numbers)
-        return self.anything or (said and self.beyond == "edge")
+        has_condition = bool(self.text or self.labels or self.numbers)
+        return self.anything or (has_condition and self.beyond == "edge")
 
 
 def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
@@ -115,18 +115,18 @@ def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
 
     Raises ConfigError for what does not read so.
     """
-    found = {}
+    values = {}
     for pair in pairs:
         name, _, value = pair.rpartition("=")
         try:
-            found[name.strip()] = float(value)
+            values[name.strip()] = float(value)
         except ValueError:
             name = ""
         if not name.strip():
             raise schema.ConfigError(
                 f"config.generate.prior must read 'name=value' with a number, got {pair!r}"
             )
-    return found
+    return values
 
 
 @dataclasses.dataclass(frozen=True)

@@ -351,15 +351,15 @@ class RunConfig:
         crops_, loss = self.data.crops, self.autoencoder.loss
         px = crops_.context_patch_px
         wrong = [
-            f"{key}={found!r} (must be {wanted!r})"
-            for key, found, wanted in (
+            f"{key}={value!r} (must be {target!r})"
+            for key, value, target in (
                 ("data.records.record_px", self.data.records.record_px, px),
                 ("data.crops.num_crops", crops_.num_crops, 0),
                 ("data.crops.dihedral", crops_.dihedral, False),
                 ("data.crops.condition_on", crops_.condition_on, "patch"),
                 ("sample.conditioning", self.sample.conditioning, "interpolated"),
             )
-            if found != wanted
+            if value != target
         ]
         needs_features = self.autoencoder.train.num_steps and loss.perceptual_weight
         if needs_features and loss.perceptual == "encoder":

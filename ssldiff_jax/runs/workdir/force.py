@@ -88,8 +88,8 @@ def note_bucket(name: str, context: stage_lib.Context) -> None:
     folder = context.folder(name)
     if not context.config.runtime.checkpoints or (folder / stage_lib.SAVED_AS).exists():
         return
-    said = f"{name}.{secrets.token_hex(4)}" if is_beside(folder) else name
-    atomic.write_text(folder / stage_lib.SAVED_AS, said)
+    bucket_name = f"{name}.{secrets.token_hex(4)}" if is_beside(folder) else name
+    atomic.write_text(folder / stage_lib.SAVED_AS, bucket_name)
 
 
 def is_beside(folder: pathlib.Path) -> bool:

@@ -39,11 +39,11 @@ class Command:
         is the same even where it had ended."""
         if not force:
             return cls(None)
-        asked = {
+        request = {
             name: provenance.values(table[name], context, table[name].inputs(context.config))
             for name in sorted(force)
         }
-        digest = digests.of_values(asked, sorted(chosen))
+        digest = digests.of_values(request, sorted(chosen))
         path = context.workdir / ".force" / f"{digest}.json"
         is_restart = any(os.environ.get(name, "0") != "0" for name in _RESTARTS)
 
@@ -57,14 +57,14 @@ class Command:
     def has_made(self, context: stage_lib.Context, name: str) -> bool:
         """Whether it made the stage anew before it was cut off."""
         path = context.folder(name) / "done.json"
-        made = (
+        is_made = (
             bool(self.token)
             and path.exists()
             and (atomic.read_json(path).get("command") == self.token)
         )
-        if made := hosts.broadcast_first(made):
+        if is_made := hosts.broadcast_first(is_made):
             _LOG.info("stage %s was already rebuilt before this command was interrupted", name)
-        return made
+        return is_made
 
     def end(self) -> None:
         """All of it is done: the same flags are another command from here on."""

@@ -52,12 +52,12 @@ def _planned(
     noted = provenance.stored(context, name)
     fresh = lambda: provenance.values(table[name], context, table[name].inputs(context.config))
     if noted is None or name in force:
-        config, found = fresh(), []
+        config, changes = fresh(), []
     else:
-        config, found = noted["config"], provenance.changed(noted)
+        config, changes = noted["config"], provenance.changed(noted)
         if name in chosen and (new := record.changes(table, name, context)):
-            config, found = fresh(), trainings.merged(found, new)
+            config, changes = fresh(), trainings.merged(changes, new)
     plan = lambda need: _planned(table, need, context, force, chosen, digests)
     before = {need: plan(need) for need in table[name].reads(context)}
-    digests[name] = provenance.digest_of(config, before, found)
+    digests[name] = provenance.digest_of(config, before, changes)
     return digests[name]

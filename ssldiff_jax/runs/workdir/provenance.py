@@ -18,9 +18,9 @@ _SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.condition_
 
 def values(stage: stage_lib.Stage, context: stage_lib.Context, inputs: Any) -> dict[str, Any]:
     """What a stage's outputs depend on, itself alone, as JSON gives it back."""
-    found: dict[str, Any] = {"seed": context.config.seed, "inputs": inputs}
-    found |= {section: section_of(context, section) for section in stage.sections}
-    return plain(found)
+    values_by_section: dict[str, Any] = {"seed": context.config.seed, "inputs": inputs}
+    values_by_section |= {section: section_of(context, section) for section in stage.sections}
+    return plain(values_by_section)
 
 
 def stored(context: stage_lib.Context, name: str) -> dict[str, Any] | None:
@@ -38,10 +38,10 @@ def digest(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str
     return digest_of(noted.get("config"), upstream(table, name, context), changed(noted))
 
 
-def digest_of(config: Any, before: dict[str, str], found: list[trainings.Change]) -> str:
+def digest_of(config: Any, before: dict[str, str], changes_since: list[trainings.Change]) -> str:
     """A hash of a stage's config, of what it reads, and of what was changed on the way: a training
     that was changed is another than one that began so."""
-    return digests.of_values(config, before, *([found] if found else []))
+    return digests.of_values(config, before, *([changes_since] if changes_since else []))
 
 
 def changed(noted: Mapping[str, Any]) -> list[trainings.Change]:
@@ -132,10 +132,10 @@ def changes(table: stage_lib.Table, name: str, context: stage_lib.Context) -> li
     none where it was not begun."""
     if stored(context, name) is None:
         return []
-    found = _lines(differences(table, name, context))
-    if not found and is_outdated(table, name, context):
-        found = ["an earlier stage was rebuilt"]
-    return found
+    lines = _lines(differences(table, name, context))
+    if not lines and is_outdated(table, name, context):
+        lines = ["an earlier stage was rebuilt"]
+    return lines
 
 
 def _lines(differ: Mapping[str, tuple[Any, Any]]) -> list[str]:
@@ -171,7 +171,7 @@ def is_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -
 
 
 def _foreign(
-    name: str, context: stage_lib.Context, found: str, can_follow: bool
+    name: str, context: stage_lib.Context, difference: str, can_follow: bool
 ) -> stage_lib.WorkdirError:
     instead = (
         "choose another config.models, or the config that made it"
@@ -181,7 +181,7 @@ def _foreign(
     )
     on = f"resume the training with --config.stages={name}, " if can_follow else ""
     return stage_lib.WorkdirError(
-        f"{context.folder(name).parent} holds stage {name!r} of another config ({found}); "
+        f"{context.folder(name).parent} holds stage {name!r} of another config ({difference}); "
         f"{on}{instead}"
     )
 

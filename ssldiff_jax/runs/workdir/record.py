@@ -44,17 +44,17 @@ def changes(
     if noted is None:
         return []
     differ = provenance.differences(table, name, context)
-    found = trainings.gone_on_with(context, name, differ)
+    followed = trainings.gone_on_with(context, name, differ)
     for watched in table[name].watches:
         theirs = _changed_on_the_way(context, watched)
-        found += [trainings.Change(0, key, *differ[key]) for key in differ if key in theirs]
-    keys = {change.key for change in found}
+        followed += [trainings.Change(0, key, *differ[key]) for key in differ if key in theirs]
+    keys = {change.key for change in followed}
     rest = {key: pair for key, pair in differ.items() if key not in keys}
     provenance.refuse(name, context, rest)
-    if found and trainings.section(context, name):
-        trainings.require_steps(context, name, found)
-        _require_rate(context, name, trainings.merged(provenance.changed(noted), found))
-    return found
+    if followed and trainings.section(context, name):
+        trainings.require_steps(context, name, followed)
+        _require_rate(context, name, trainings.merged(provenance.changed(noted), followed))
+    return followed
 
 
 def _changed_on_the_way(context: stage_lib.Context, watched: str) -> set[str]:
@@ -78,11 +78,11 @@ def adopt(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
 
     Raises WorkdirError as `changes`, and where what it reads was made anew since.
     """
-    found = changes(table, name, context)
+    new = changes(table, name, context)
     provenance.refuse_outdated(table, name, context)
     hosts.barrier(f"compared the record of {name}")
     if hosts.is_first() and not context.borrows(name):
-        _note(table, name, context, found)
+        _note(table, name, context, new)
     hosts.barrier(f"updated the record of {name}")
 
 
@@ -90,20 +90,20 @@ def _note(
     table: stage_lib.Table,
     name: str,
     context: stage_lib.Context,
-    found: list[trainings.Change],
+    new: list[trainings.Change],
 ) -> None:
     noted, done = provenance.stored(context, name), context.folder(name) / "done.json"
-    if noted is None or (done.exists() and not found):
+    if noted is None or (done.exists() and not new):
         return
     record = noted | _aside(context, name, noted.get("aside", {}))
-    if found:
-        merged = trainings.merged(provenance.changed(noted), found)
+    if new:
+        merged = trainings.merged(provenance.changed(noted), new)
         record |= {"config": _values(table, name, context), "changes": _as_json(merged)}
-    for change in found:
+    for change in new:
         _LOG.info("stage %s: from step %d on, %s", name, change.step, change)
     if record != noted:
         atomic.write_json(context.folder(name) / "stage.json", record)
-    if found and done.exists():
+    if new and done.exists():
         _keep_seconds(context.folder(name))
         done.unlink()
 
@@ -120,16 +120,16 @@ def _values(table: stage_lib.Table, name: str, context: stage_lib.Context) -> di
     return provenance.values(table[name], context, table[name].inputs(context.config))
 
 
-def _as_json(found: list[trainings.Change]) -> list[dict[str, Any]]:
-    return [dataclasses.asdict(change) for change in found]
+def _as_json(entries: list[trainings.Change]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(change) for change in entries]
 
 
-def _require_rate(context: stage_lib.Context, name: str, found: list[trainings.Change]) -> None:
+def _require_rate(context: stage_lib.Context, name: str, history: list[trainings.Change]) -> None:
     """Refuse more steps after a decay that is over."""
     train = trainings.section(context, name)
     config = schema.flatten({name: {"train": provenance.plain(train)}})
     try:
-        train.optimizer.rate(train.num_steps, trainings.past(config, name, found))
+        train.optimizer.rate(train.num_steps, trainings.past(config, name, history))
     except ValueError as error:
         raise stage_lib.WorkdirError(f"config.{name}.train.{error}") from error
 
@@ -140,8 +140,8 @@ def _aside(context: stage_lib.Context, name: str, before: Mapping[str, Any]) -> 
     if train is None:
         return {}
     config, step = context.config, trainings.steps_done(context, name) or 0
-    told = {"mesh": config.mesh, "data": {"loader": config.data.loader}, name: {"train": train}}
-    kinds, flat = trainings.kinds(context, name), schema.flatten(_everything(told))
+    harmless = {"mesh": config.mesh, "data": {"loader": config.data.loader}, name: {"train": train}}
+    kinds, flat = trainings.kinds(context, name), schema.flatten(_everything(harmless))
     now = {key: value for key, value in flat.items() if kinds.get(key, "free") == "free"}
     was = before.get("values", now)
     new = [

@@ -21,15 +21,15 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
     values = atomic.read_json(path)
     if not isinstance(values, Mapping):
         raise schema.ConfigError(f"{path} must hold a config, got {type(values).__name__}")
-    found = complete(values)
+    config = complete(values)
     for beside in sorted(folder.glob(".*.new")):
         name = beside.name.removeprefix(".").removesuffix(".new")
         old = folder / name
         if name not in catalog.ROWS or catalog.ROWS[name].tool:
             continue  # what a tool is told is not the run's
         if (old / "done.json").exists() and not (beside / "done.json").exists():
-            found = _over(found, _sections(atomic.read_json(old / "stage.json")["config"]))
-    return found
+            config = _over(config, _sections(atomic.read_json(old / "stage.json")["config"]))
+    return config
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,12 +46,12 @@ def _over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
 
 def _sections(noted: Mapping[str, Any]) -> dict[str, Any]:
     """The sections that a stage noted by their dotted names, as a tree."""
-    found: dict[str, Any] = {}
+    sections: dict[str, Any] = {}
     for dotted, values in noted.items():
         *outer, last = dotted.split(".")
-        inner = found
+        inner = sections
         for name in outer:
             inner = inner.setdefault(name, {})
         inner[last] = values
-    found.pop("inputs", None)  # of files, and no key
-    return found
+    sections.pop("inputs", None)  # of files, and no key
+    return sections

@@ -62,16 +62,16 @@ def gone_on_with(
     return [Change(step or 0, key, *pair) for key, pair in differ.items() if key in may]
 
 
-def require_steps(context: stage_lib.Context, name: str, found: Sequence[Change]) -> None:
+def require_steps(context: stage_lib.Context, name: str, new: Sequence[Change]) -> None:
     """Refuse changes that no step is left to follow.
 
     Raises WorkdirError.
     """
     step = steps_done(context, name)
-    if step is None or not found:
+    if step is None or not new:
         return
     planned, key = section(context, name).num_steps, f"config.{name}.train.num_steps"
-    where, line = f"stage {name!r} of {context.workdir}", "; ".join(map(str, found[:4]))
+    where, line = f"stage {name!r} of {context.workdir}", "; ".join(map(str, new[:4]))
     if step == 0 or planned == 0:
         raise stage_lib.WorkdirError(
             f"weights used without training have no training to resume, got {line} for {where}; "
@@ -92,16 +92,16 @@ def require_steps(context: stage_lib.Context, name: str, found: Sequence[Change]
 def merged(before: Sequence[Change], after: Sequence[Change]) -> list[Change]:
     """All changes that count: of those of a key at one step the first value and the last, and
     none where these are the same or no step was done."""
-    found: dict[tuple[int, str], Change] = {}
+    by_step_and_key: dict[tuple[int, str], Change] = {}
     for change in (*before, *after):
-        first = found.pop((change.step, change.key), change)
+        first = by_step_and_key.pop((change.step, change.key), change)
         if change.step and first.was != change.now:
-            found[change.step, change.key] = dataclasses.replace(change, was=first.was)
-    return list(found.values())
+            by_step_and_key[change.step, change.key] = dataclasses.replace(change, was=first.was)
+    return list(by_step_and_key.values())
 
 
 def past(
-    config: Mapping[str, Any], name: str, found: Sequence[Change]
+    config: Mapping[str, Any], name: str, history: Sequence[Change]
 ) -> tuple[stretches.Stretch, ...]:
     """The stretches of a training before its config last changed.
 
@@ -111,7 +111,7 @@ def past(
     own = f"{name}.train."
     values = {key.removeprefix(own): value for key, value in config.items() if key.startswith(own)}
     stretched = []
-    for step in sorted({change.step for change in found}, reverse=True):
-        values |= {c.key.removeprefix(own): c.was for c in found if c.step == step}
+    for step in sorted({change.step for change in history}, reverse=True):
+        values |= {c.key.removeprefix(own): c.was for c in history if c.step == step}
         stretched.append(stretches.Stretch.of(step, values))
     return tuple(reversed(stretched))

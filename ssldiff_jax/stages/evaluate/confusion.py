@@ -60,8 +60,8 @@ class ClassConfusion:
         labels = tuple(training.classes(section.classes))
         there = tuple(name for name in known if name in labels)
         if len(there) < 2 or not set(there) & set(truth):
-            told = f"training patches of {', '.join(there) or 'none'}"
-            _LOG.warning("class agreement needs two classes of %s, got %s", section.classes, told)
+            shown = f"training patches of {', '.join(there) or 'none'}"
+            _LOG.warning("class agreement needs two classes of %s, got %s", section.classes, shown)
             return None
         return cls(truth, labels, there, None)
 
@@ -87,7 +87,7 @@ def _told(
     labels: Sequence[str],
     kept: list[int],
 ) -> dict[str, Any]:
-    of_real, found = (zero_shot.classify(classes, side[kept], labels) for side in features)
+    of_real, generated = (zero_shot.classify(classes, side[kept], labels) for side in features)
     scores = lambda c: {"accuracy": c.accuracy, "balanced_accuracy": c.balanced_accuracy}
-    told = {"labels": list(found.names), "counts": found.counts.tolist()}
-    return told | scores(found) | {"real": scores(of_real)}
+    result = {"labels": list(generated.names), "counts": generated.counts.tolist()}
+    return result | scores(generated) | {"real": scores(of_real)}

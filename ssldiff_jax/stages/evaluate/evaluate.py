@@ -35,9 +35,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     side, folder = context.config.data.crops.patch_px, context.folder("evaluate")
     references = artifacts.references(context)
     regions = all(reference.kind == "region" for reference in references)
-    drawn = "image" if regions else "patches"
+    kind = "image" if regions else "patches"
     pairs = [
-        large_image.Pair(_png(context, f"{drawn}_{i}"), reference.image)
+        large_image.Pair(_png(context, f"{kind}_{i}"), reference.image)
         for i, reference in enumerate(references)
     ]
     patches = [_png(context, f"patches_{i}") for i in range(len(pairs))]
@@ -84,10 +84,10 @@ def _features(
 ) -> dict[str, Any]:
     """`cases` of cells of pages; None of regions, whose cells are held against moved ones."""
     real = [pair.reference for pair in pairs]
-    found = large_image.cells(pairs, embed, side)
-    found["patch_fd_uncorrected"] = large_image.patch_distance(real, patches, embed, side)
+    figures = large_image.cells(pairs, embed, side)
+    figures["patch_fd_uncorrected"] = large_image.patch_distance(real, patches, embed, side)
     if cases is None:
-        return found | large_image.crops(pairs, embed, side)
+        return figures | large_image.crops(pairs, embed, side)
     cells = np.concatenate([patch_grid.cut_cells(page, side) for page in real])
     parted = halves.Halves.of_cases(cases)
     sides = cells[parted.first], cells[parted.second]
@@ -96,7 +96,7 @@ def _features(
         floor = large_image.cell_distance(*sides, embed)
     else:
         _LOG.warning("fd_floor_uncorrected is left out: %s, one half is a single cell", parted.by)
-    return found | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
+    return figures | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
 
 
 def _cases_of_cells(context: stage.Context) -> list[str]:

@@ -32,7 +32,7 @@ def run(
 def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> dict[str, Any]:
     side = context.config.data.crops.patch_px
     through = image_files.Format(context.config.evaluate.jpeg_quality).through
-    drawn, real = [pair.image for pair in pairs], [pair.reference for pair in pairs]
+    generated, real = [pair.image for pair in pairs], [pair.reference for pair in pairs]
     published = protocol.reference(context, protocol.extraction_of(context, network))
 
     def rows(image: np.ndarray, shift: int) -> list[Features]:
@@ -41,19 +41,19 @@ def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> 
         count = (image.shape[0] - shift) // side
         return np.split(network(through(cells)), count) if len(cells) else []
 
-    found: dict[str, Any] = {}
+    distances: dict[str, Any] = {}
     # Crops of the same places would be compared pixel by pixel: drawn ones lie between real ones.
-    crops, moved = ([rows(image, side // 2) for image in group] for group in (drawn, real))
+    crops, moved = ([rows(image, side // 2) for image in group] for group in (generated, real))
     if sum(len(row) for image in crops for row in image) >= _LEAST:
         cells = [rows(image, 0) for image in real]
         own = _bands([_joined(image) for image in cells])
         sides = [published.moments] if published else own
         distance = frechet_interval.frechet_estimate
-        found["crops"] = _told(distance(_bands(crops), sides, paired=not published))
-        found["crops_real_shifted"] = _told(distance(_bands(moved), own, paired=True))
+        distances["crops"] = _told(distance(_bands(crops), sides, paired=not published))
+        distances["crops_real_shifted"] = _told(distance(_bands(moved), own, paired=True))
     if network.name in networks.ANY_SIZE and len(pairs) >= _LEAST:
-        found["whole"] = _told(_whole(network, through, drawn, real))
-    return found
+        distances["whole"] = _told(_whole(network, through, generated, real))
+    return distances
 
 
 def _joined(rows: list[Features]) -> list[Features]:
@@ -61,9 +61,9 @@ def _joined(rows: list[Features]) -> list[Features]:
     return [*rows[:-2], np.concatenate(rows[-2:])] if len(rows) > 1 else []
 
 
-def _bands(found: list[list[Features]]) -> list[moments.Moments]:
+def _bands(images: list[list[Features]]) -> list[moments.Moments]:
     """Moments of bands of images, some rows each; those of crops and of cells are of one place."""
-    rows = [row for image in found for row in image]
+    rows = [row for image in images for row in image]
     parts = intervals.blocks_of(len(rows))
     return [moments.Moments.of(np.concatenate(rows[part]), "features") for part in parts]
 
@@ -71,16 +71,16 @@ def _bands(found: list[list[Features]]) -> list[moments.Moments]:
 def _whole(
     network: networks.Batched,
     through: Callable[[image_files.Patches], image_files.Patches],
-    drawn: list[np.ndarray],
+    generated: list[np.ndarray],
     real: list[np.ndarray],
 ) -> intervals.Estimate:
     """Whole images, each shrunk to what the network takes."""
     alone = dataclasses.replace(network, batch_size=1)
-    of = lambda found: np.concatenate([alone(through(image[None])) for image in found])
-    sides: list[Features] = [of(drawn), of(real)]
+    of = lambda images: np.concatenate([alone(through(image[None])) for image in images])
+    sides: list[Features] = [of(generated), of(real)]
     blocks = (frechet_interval.blocks_of(side) for side in sides)
     return frechet_interval.frechet_estimate(*blocks, paired=True)
 
 
-def _told(found: intervals.Estimate) -> dict[str, Any]:
-    return dataclasses.asdict(found)
+def _told(estimate: intervals.Estimate) -> dict[str, Any]:
+    return dataclasses.asdict(estimate)

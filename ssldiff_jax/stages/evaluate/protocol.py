@@ -39,18 +39,18 @@ def networks(
     """
     if own is None:
         own = OWN[:1] if context.config.embeddings.source else OWN
-    found: dict[str, extractors.Extractor] = {
+    by_name: dict[str, extractors.Extractor] = {
         name: extractors.OfEncoder(name, artifacts.load_encoder(context, name)) for name in own
     }
     for name, path in context.config.evaluate.networks.items():
-        found[name] = extractors.load(name, path)
+        by_name[name] = extractors.load(name, path)
     named = context.config.evaluate.reference
-    if named and not any(_reference_path(named, name).exists() for name in found):
+    if named and not any(_reference_path(named, name).exists() for name in by_name):
         raise stage.WorkdirError(
-            f"config.evaluate.reference must hold a file of one of {', '.join(found)}, such as "
-            f"{_reference_path(named, next(iter(found), 'clip'))}, got none"
+            f"config.evaluate.reference must hold a file of one of {', '.join(by_name)}, such as "
+            f"{_reference_path(named, next(iter(by_name), 'clip'))}, got none"
         )
-    return found
+    return by_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,22 +110,22 @@ class Protocol:
         context = self.context
         pair = self._redraw(model, folder)
         seen = {name: pair.features(network) for name, network in self.by.items()}
-        found: dict[str, Any] = {"patches": {}}
+        results: dict[str, Any] = {"patches": {}}
         for name, network in self.by.items():
             extraction = extraction_of(context, network)
-            found["patches"][name] = compare(
+            results["patches"][name] = compare(
                 context, extraction, *seen[name], "held-out patches", folder,
                 cases=self.held_out.cases(), paired=True,
             )  # fmt: skip
         of_training = self._judged(self.training, pair.real.format, "training")
-        found["memorisation"] = _copies(seen["judge"], of_training, pair, self.training, folder)
+        results["memorisation"] = _copies(seen["judge"], of_training, pair, self.training, folder)
         confusion = None
         if self.classes:
             confusion = self.classes.confusion(seen, self._of_examples(pair, of_training))
         if confusion:
             atomic.write_json(folder / "confusion.json", confusion)
-            found["confusion"] = confusion
-        return found
+            results["confusion"] = confusion
+        return results
 
     def _of_examples(self, pair: regenerated.RegeneratedPatches, of_training: Features) -> Features:
         """The judge's features of what classes are told by; nothing where prompts tell them."""
@@ -145,15 +145,15 @@ class Protocol:
     ) -> regenerated.RegeneratedPatches:
         """The patches, and a page of some."""
         config, kept = self.context.config, _format(self.context)
-        real, drawn = (
+        real, generated = (
             image_files.Files(self.shared / "real", kept),
             image_files.Files(folder / "generated", kept),
         )
-        pair = regenerated.RegeneratedPatches(self.held_out, real, drawn)
+        pair = regenerated.RegeneratedPatches(self.held_out, real, generated)
         pair.make(model, config.seed + 1000)
         side = int(min(len(self.held_out), _SHOWN) ** 0.5)
         shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
-        page = patch_grid.mosaic(np.stack([drawn.one(int(i)) for i in shown]), side)
+        page = patch_grid.mosaic(np.stack([generated.one(int(i)) for i in shown]), side)
         pyramid.write_png(folder / "generated.png", page)
         return pair
 
@@ -162,7 +162,7 @@ def compare(
     context: stage.Context,
     extraction: statistics.Extraction,
     real: Features,
-    drawn: Float[np.ndarray, "M D"],
+    generated: Float[np.ndarray, "M D"],
     dataset: str,
     folder: pathlib.Path,
     *,
@@ -175,14 +175,14 @@ def compare(
     own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
     path = folder / "statistics" / f"{extraction.extractor}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"sha256": statistics.write(path, own), "reference": dataset}
+    source = {"sha256": statistics.write(path, own), "reference": dataset}
     published = reference(context, extraction)
     if published:
         path = _reference_path(context.config.evaluate.reference, extraction.extractor)
-        told = {"sha256": statistics.sha256_of(path), "reference": f"{published.dataset}, {path}"}
+        source = {"sha256": statistics.sha256_of(path), "reference": f"{published.dataset}, {path}"}
     of = published.moments if published else None
-    found = summary.figures(drawn, real, of, cases=cases, paired=paired)
-    return {"extraction": dataclasses.asdict(extraction) | told} | found
+    figures = summary.figures(generated, real, of, cases=cases, paired=paired)
+    return {"extraction": dataclasses.asdict(extraction) | source} | figures
 
 
 def extraction_of(context: stage.Context, extractor: extractors.Extractor) -> statistics.Extraction:
@@ -220,12 +220,12 @@ def _copies(
     folder: pathlib.Path,
 ) -> dict[str, Any]:
     """Whether drawn patches are nearer to training than held-out ones are, by the judge."""
-    real, drawn = features
-    found = memorisation.compare(drawn, real, of_training, power=training.part_of_records)
+    real, generated = features
+    copies = memorisation.compare(generated, real, of_training, power=training.part_of_records)
     beside = lambda copy: (pair.drawn.one(copy.generated), training.patch(copy.training)[1])
-    rows = [np.concatenate(beside(copy), axis=1) for copy in found.worst]
+    rows = [np.concatenate(beside(copy), axis=1) for copy in copies.worst]
     pyramid.write_png(folder / "nearest.png", np.concatenate(rows))
-    told = dataclasses.asdict(found)
-    del told["worst"]
-    pairs = [{"similarity": 1 - copy.distance} for copy in found.worst]
-    return told | {"threshold": 1 - found.threshold, "pairs": pairs}
+    result = dataclasses.asdict(copies)
+    del result["worst"]
+    pairs = [{"similarity": 1 - copy.distance} for copy in copies.worst]
+    return result | {"threshold": 1 - copies.threshold, "pairs": pairs}

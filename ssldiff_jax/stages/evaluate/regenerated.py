@@ -34,8 +34,8 @@ class RegeneratedPatches:
             if not (self.real.has(start, stop) and self.drawn.has(start, stop)):
                 pixels = self.held_out.pixels(start, stop)
                 self.real.write(start, pixels)
-                drawn = model.sample_patches(model.encoder(pixels), seed=seed + block)
-                self.drawn.write(start, drawn)
+                generated = model.sample_patches(model.encoder(pixels), seed=seed + block)
+                self.drawn.write(start, generated)
             progress.update(stop - start)
         progress.close()
 
@@ -61,13 +61,13 @@ def extract(
 
     def write(temporary: pathlib.Path) -> None:
         shape = count, extractor.dim
-        found = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+        features = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
         progress = logs.Progress(f"features by {extractor.name}", count)
         for start, stop in blocks(count):
-            found[start:stop] = extractor(read(start, stop))
+            features[start:stop] = extractor(read(start, stop))
             progress.update(stop - start)
         progress.close()
-        found.flush()
+        features.flush()
 
     if not path.exists():
         atomic.write_atomic(path, write)

@@ -21,19 +21,23 @@ def of_images(context: stage.Context, pairs: Sequence[large_image.Pair]) -> dict
     Raises WorkdirError where it wrote none.
     """
     side, factor = context.config.data.crops.patch_px, context.config.downsample_factor
-    told = [window_lines(context, i) for i in range(len(pairs))]
+    lines_of_image = [window_lines(context, i) for i in range(len(pairs))]
     over = lambda image, lines, **options: seams.step_ratio(
         image, lines, factor=factor, reach=side // 2, **options
     )
     steps = [
-        _both(pairs, lambda i, image, k=k: over(image, told[i][k], besides=told[i]))
-        for k in range(min(map(len, told)))
+        _both(
+            pairs,
+            lambda i, image, k=k: over(image, lines_of_image[i][k], besides=lines_of_image[i]),
+        )
+        for k in range(min(map(len, lines_of_image)))
     ]
     cells = lambda i, image: over(
-        image, seams.Lines.every(side, image.shape[:2]), besides=told[i], power=1
+        image, seams.Lines.every(side, image.shape[:2]), besides=lines_of_image[i], power=1
     )
     worst = lambda _, image: (
-        (found := seams.worst_phase(image, period=side, factor=factor)) and found.ratio
+        (worst_of_image := seams.worst_phase(image, period=side, factor=factor))
+        and worst_of_image.ratio
     )
     return {
         "last_step": steps[0],
@@ -44,33 +48,36 @@ def of_images(context: stage.Context, pairs: Sequence[large_image.Pair]) -> dict
 
 
 def of_patches(
-    real: Sequence[arrays.ImageUint8], drawn: Sequence[arrays.ImageUint8], side: int, factor: int
+    real: Sequence[arrays.ImageUint8],
+    generated: Sequence[arrays.ImageUint8],
+    side: int,
+    factor: int,
 ) -> dict[str, Any]:
     """Rings of pixels along the borders of patches side by side on pages, grey levels over their
     middles (`profile`), and of the outer `factor` px over as many next to them (`border`) with its
     standard error over patches: what a patch shows differs less from one ring to the next than from
     the border to the middle."""
-    found: dict[str, Any] = {"profile": {}, "border": {}}
-    for name, pages in (("generated", drawn), ("real", real)):
+    figures: dict[str, Any] = {"profile": {}, "border": {}}
+    for name, pages in (("generated", generated), ("real", real)):
         patches = np.concatenate([patch_grid.cut_cells(page, side) for page in pages])
         rings = seams.ring_profile(patches)
-        found["profile"][name] = rings.mean(axis=0).tolist()
+        figures["profile"][name] = rings.mean(axis=0).tolist()
         width = min(factor, rings.shape[1] // 2)
         outer, next_to_it = rings[:, :width], rings[:, width : 2 * width]
-        found["border"][name] = _told((outer.mean(axis=1) - next_to_it.mean(axis=1)).tolist())
-    return found
+        figures["border"][name] = _told((outer.mean(axis=1) - next_to_it.mean(axis=1)).tolist())
+    return figures
 
 
 def window_lines(context: stage.Context, number: int) -> list[seams.Lines]:
     """The window lines of the last steps of an image, the last step first."""
     path = context.folder("sample") / f"image_{number}.json"
-    told = atomic.read_json(path).get("window_lines")
-    if not told:
+    stored = atomic.read_json(path).get("window_lines")
+    if not stored:
         raise stage.WorkdirError(
             f"{path} must have the window_lines of the last steps, got none: "
             "--config.force=sample generates the image again"
         )
-    return [seams.Lines(tuple(lines["rows"]), tuple(lines["cols"])) for lines in told]
+    return [seams.Lines(tuple(lines["rows"]), tuple(lines["cols"])) for lines in stored]
 
 
 def _both(
@@ -84,5 +91,5 @@ def _both(
 
 
 def _told(values: Sequence[float | None]) -> dict[str, Any] | None:
-    found = means.Mean.of(values)
-    return found and dataclasses.asdict(found)
+    mean = means.Mean.of(values)
+    return mean and dataclasses.asdict(mean)

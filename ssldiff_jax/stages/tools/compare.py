@@ -24,7 +24,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     """How many files both folders hold, their bytes, and a hash of the name, size and time of each:
     features that were kept on the way are of these images, in this order. Raises ConfigError for a
     folder that is not there."""
-    found = {}
+    by_key = {}
     for key in ("real", "generated"):
         path = getattr(config.compare, key)
         folder = pathlib.Path(path.removeprefix(patch_list.FOLDER) or os.devnull).expanduser()
@@ -39,8 +39,8 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
             for path, stat in ((path, path.stat()) for path in inside)
         ]
         size = sum(size for _, size, _ in facts)
-        found[key] = [len(facts), size, digests.of_values(facts)]
-    return found
+        by_key[key] = [len(facts), size, digests.of_values(facts)]
+    return by_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,28 +58,28 @@ class _Folder:
         named = path if patch_list.is_list(path) else f"folder:{path}"
         reading = context.config.data.reading
         # Of a run on rasters, drawn images are pictures all the same.
-        found = patch_list.open_list(named, reading, pictures="as stored")
-        left_out = getattr(found, "left_out", [])
+        images = patch_list.open_list(named, reading, pictures="as stored")
+        left_out = getattr(images, "left_out", [])
         if left_out:
             _LOG.warning("%s: %d images of other kinds are left out: %s",
                          path, len(left_out), ", ".join(left_out[:4]))  # fmt: skip
-        if len(found) < summary.LEAST:
+        if len(images) < summary.LEAST:
             raise patch_list.PatchListError(
-                f"{path}: expected {summary.LEAST} images or more to compare, got {len(found)}"
+                f"{path}: expected {summary.LEAST} images or more to compare, got {len(images)}"
             )
-        return cls(path, found, str(image_files.Format(quality)) if quality else "JPEG")
+        return cls(path, images, str(image_files.Format(quality)) if quality else "JPEG")
 
     def read(self, start: int, stop: int) -> image_files.Patches:
         """Raises PatchListError for images of several sizes."""
-        found = [self.images.read(number) for number in range(start, stop)]
-        wanted = self.images.shape(0)
-        for number, image in enumerate(found, start):
-            if image.shape[:2] != wanted:
+        images = [self.images.read(number) for number in range(start, stop)]
+        size = self.images.shape(0)
+        for number, image in enumerate(images, start):
+            if image.shape[:2] != size:
                 raise patch_list.PatchListError(
-                    f"{self.path}: expected images of one size, got {wanted} and, of "
+                    f"{self.path}: expected images of one size, got {size} and, of "
                     f"{self.images.name(number)}, {image.shape[:2]}"
                 )
-        return np.stack(found)
+        return np.stack(images)
 
     def cases(self, case_regex: str) -> list[str]:
         """Of the images, as their names tell; an image whose name tells none is its own."""
@@ -104,9 +104,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     Raises ConfigError where there is no network.
     """
     folder = context.folder("compare")
-    real, drawn = (_Folder.open(context, key) for key in ("real", "generated"))
+    real, generated = (_Folder.open(context, key) for key in ("real", "generated"))
     paired = context.config.compare.paired
-    _require_alike(real, drawn, paired=paired)
+    _require_alike(real, generated, paired=paired)
     own = [n for n in protocol.OWN if (context.folder(n) / "done.json").exists()]
     by = protocol.networks(context, own)
     if not by:
@@ -117,7 +117,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     for name, network in by.items():
         features = [
             regenerated.extract(network, side.read, len(side.images), folder / "features" / key)
-            for key, side in (("real", real), ("generated", drawn))
+            for key, side in (("real", real), ("generated", generated))
         ]
         px = real.images.shape(0)[0]
         extraction = statistics.Extraction(name, network.digest, network.dim, real.format, px)
@@ -125,31 +125,33 @@ def run(context: stage.Context) -> dict[str, Any]:
             context, extraction, *features, real.path, folder, cases=cases, paired=paired
         )
     atomic.write_json(folder / "results.json", results)
-    told = {"tool": "compare", "real": real.path, "generated": drawn.path}
-    results_csv.add(context, told, {"patches": results})
-    return {name: found["frechet"] for name, found in results.items()}
+    source = {"tool": "compare", "real": real.path, "generated": generated.path}
+    results_csv.add(context, source, {"patches": results})
+    return {name: figures["frechet"] for name, figures in results.items()}
 
 
-def _require_alike(real: _Folder, drawn: _Folder, *, paired: bool) -> None:
+def _require_alike(real: _Folder, generated: _Folder, *, paired: bool) -> None:
     """Raises PatchListError for images of another size, pairs that are none, and folders of which
     one holds the other; a warning for files of another format."""
-    counts = [len(side.images) for side in (real, drawn)]
+    counts = [len(side.images) for side in (real, generated)]
     if paired and counts[0] != counts[1]:
         raise patch_list.PatchListError(
-            f"{drawn.path}: expected {counts[0]} images as in {real.path}, since "
+            f"{generated.path}: expected {counts[0]} images as in {real.path}, since "
             f"config.compare.paired=True, got {counts[1]}"
         )
-    places = [pathlib.Path(s.path.removeprefix(patch_list.FOLDER)).resolve() for s in (real, drawn)]
+    places = [
+        pathlib.Path(s.path.removeprefix(patch_list.FOLDER)).resolve() for s in (real, generated)
+    ]
     if any(a == b or a in b.parents for a, b in (places, places[::-1])):
         raise patch_list.PatchListError(
-            f"{drawn.path}: expected images apart from those of {real.path}, got folders of which "
-            "one holds the other"
+            f"{generated.path}: expected images apart from those of {real.path}, got folders of "
+            "which one holds the other"
         )
-    sizes = [side.images.shape(0) for side in (real, drawn)]
+    sizes = [side.images.shape(0) for side in (real, generated)]
     if sizes[0] != sizes[1]:
         raise patch_list.PatchListError(
-            f"{drawn.path}: expected images of {sizes[0]} px as in {real.path}, got {sizes[1]}"
+            f"{generated.path}: expected images of {sizes[0]} px as in {real.path}, got {sizes[1]}"
         )
-    if real.format != drawn.format:
-        told = f"real images are {real.format}, generated ones {drawn.format}"
-        _LOG.warning("%s: distances include what the compression changes", told)
+    if real.format != generated.format:
+        kinds = f"real images are {real.format}, generated ones {generated.format}"
+        _LOG.warning("%s: distances include what the compression changes", kinds)

@@ -20,7 +20,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     found.
     """
     trained = models.Models.of_run(context)
-    made = atomic.read_json(context.folder("denoiser") / "done.json")["versions"]
-    card = exported.Card.of(context.config, trained, made)
+    versions = atomic.read_json(context.folder("denoiser") / "done.json")["versions"]
+    card = exported.Card.of(context.config, trained, versions)
     written = exported.write(context.folder("export"), trained, card)
     return {"files": [path.name for path in written]}

@@ -33,10 +33,10 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     section, output = config.generate, config.sample.output
     model = _at_strength(generator.Generator.of_run(context), section.strength)
     source = _Source.open(context, model)
-    drawing = _drawing(section, model, source, seed=config.seed)
-    place = _place(source, drawing.size, grow=section.outpaint_px)
+    plan = _drawing(section, model, source, seed=config.seed)
+    place = _place(source, plan.size, grow=section.outpaint_px)
     scale = pyramid.Scale(config.data.patch_mpp, output.quality, place)
-    large = render.LargeImageRender(model, drawing, folder, "image", output.formats, scale)
+    large = render.LargeImageRender(model, plan, folder, "image", output.formats, scale)
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return None
@@ -46,8 +46,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 def slug(config: run_config.RunConfig) -> str:
     """The name of a drawing by default: its reference or what is asked for, size and seed."""
     section = config.generate
-    asked = " ".join((section.prior.text, *section.prior.labels, *section.prior.numbers))
-    words = asked.strip() or "anything" if section.prior.is_grid else "held-out"
+    request = " ".join((section.prior.text, *section.prior.labels, *section.prior.numbers))
+    words = request.strip() or "anything" if section.prior.is_grid else "held-out"
     if section.reference:
         words = pathlib.Path(section.reference).stem
     size = "x".join(map(str, section.size))
@@ -61,15 +61,15 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     Raises WeightsError for one that is not there.
     """
     section = config.generate
-    found = {key: getattr(section, key) for key in ("reference", "mask", "blend_with")}
-    named = {key: f"generate.{key}" for key in found}
+    paths = {key: getattr(section, key) for key in ("reference", "mask", "blend_with")}
+    named = {key: f"generate.{key}" for key in paths}
     for edit in section.edits:
         match = _EDIT.fullmatch(edit)
         if match and match["source"] not in (None, "prior"):
-            found[edit] = match["source"]
+            paths[edit] = match["source"]
     return {
         key: user_images.fingerprint(path, named.get(key, "generate.edits"))
-        for key, path in found.items()
+        for key, path in paths.items()
         if path
     }
 
@@ -103,8 +103,10 @@ class _Source:
         if section.reference.endswith(".npy"):
             grid = _load_grid(section.reference)
             return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
-        found = user_images.UserImage.open(context.config.data, section.reference, mpp=section.mpp)
-        return cls(found.size, found.read, None, found.place)
+        user_image = user_images.UserImage.open(
+            context.config.data, section.reference, mpp=section.mpp
+        )
+        return cls(user_image.size, user_image.read, None, user_image.place)
 
     @classmethod
     def _asked_for(cls, context: stage.Context, model: generator.Generator) -> "_Source":
@@ -116,14 +118,14 @@ class _Source:
                 "generate.reference, "
                 f"got size={section.size} and reference={section.reference!r}"
             )
-        asked = section.prior
+        request = section.prior
         grid = model.sample_grid(
             tuple(-(-px // model.patch_px) * model.patch_px for px in section.size),
-            text=asked.text,
-            labels=prior_config.named_values(asked.labels),
-            numbers=prior_config.named_values(asked.numbers),
+            text=request.text,
+            labels=prior_config.named_values(request.labels),
+            numbers=prior_config.named_values(request.numbers),
             seed=context.config.seed,
-            temperature=asked.temperature,
+            temperature=request.temperature,
         )
         context.folder("generate").mkdir(parents=True, exist_ok=True)
         np.save(context.folder("generate") / "grid.npy", grid)
@@ -160,12 +162,12 @@ def _drawing(
         size = tuple(length + 2 * section.outpaint_px for length in size)
     changes_grid = bool(section.blend_with or section.edits)
     if source.read is None or changes_grid or size != source.size:
-        drawing = _of_grid(section, model, source, size, seed=seed)
+        plan = _of_grid(section, model, source, size, seed=seed)
     else:
-        drawing = model.plan_from_reference(source.read, source.size, seed=seed)
+        plan = model.plan_from_reference(source.read, source.size, seed=seed)
     if section.strength == 1 and not section.mask and not section.outpaint_px:
-        return drawing
-    return model.started(drawing, _start(section, source, size))
+        return plan
+    return model.started(plan, _start(section, source, size))
 
 
 def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed: int):
@@ -207,11 +209,11 @@ def _completed(
 ) -> arrays.EmbeddingGrid:
     """The grid with the cells that do not stay drawn by the prior."""
     numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
-    asked = prior_sampler.PriorRequest(section.text, labels, numbers)
-    drawn = model.prior.draw(
-        asked, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep=keep
+    request = prior_sampler.PriorRequest(section.text, labels, numbers)
+    sampled = model.prior.draw(
+        request, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep=keep
     )
-    return np.where(keep[..., None], grid, drawn)
+    return np.where(keep[..., None], grid, sampled)
 
 
 def _edited(
@@ -219,19 +221,19 @@ def _edited(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The grid with one cell replaced, "row,col=row,col" by another, "row,col=file" by that of
     an image; and what stays of it: not that of "row,col=prior"."""
-    found = _EDIT.fullmatch(edit)
-    if not found:
+    match = _EDIT.fullmatch(edit)
+    if not match:
         raise ValueError(
             f"generate.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}"
         )
-    numbers = [int(n) for n in found.groups()[:4] if n is not None]
+    numbers = [int(n) for n in match.groups()[:4] if n is not None]
     for row, col in zip(numbers[::2], numbers[1::2], strict=True):
         if row >= grid.shape[0] or col >= grid.shape[1]:
             raise ValueError(
                 f"generate.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
             )
     grid, keep = grid.copy(), keep.copy()
-    other = found["source"]
+    other = match["source"]
     if other == "prior":
         keep[numbers[0], numbers[1]] = False
     elif other is None:

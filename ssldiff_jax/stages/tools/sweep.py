@@ -35,11 +35,11 @@ def run(context: stage.Context) -> dict[str, Any]:
         if section.conditioning == "cells" and config.num_cells == 1:
             _LOG.info("%s is left out: the denoiser was not trained on cells", way)
             continue
-        drawing = model.with_sample(section)
+        variant = model.with_sample(section)
         page = (section.guidance, section.solver)
         if page not in alone:
-            alone[page] = _alone(drawing, regions, config.seed)
-        row, first = _row(drawing, regions, alone[page], judges, config)
+            alone[page] = _alone(variant, regions, config.seed)
+        row, first = _row(variant, regions, alone[page], judges, config)
         pyramid.write_png(folder / f"{len(rows)}.png", first)
         rows.append({"variant": way} | row)
         _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
@@ -98,23 +98,23 @@ def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed:
 
 def _row(model: generator.Generator, regions, pages, judges, config: run_config.RunConfig):
     """(figures, the first image)."""
-    drawn, pairs, steps, side = [], [], [], model.patch_px
-    for draw in range(config.sweep.num_generated):
+    generated, pairs, steps, side = [], [], [], model.patch_px
+    for repeat in range(config.sweep.num_generated):
         for i, region in enumerate(regions):
-            seed = config.seed + draw * len(regions) + i
-            drawing = references.drawing_of(model, region, seed=seed)
-            drawn.append(model.draw(drawing))
-            steps.append(_seams(model, drawing, drawn[-1].image))
-            pairs.append(large_image.Pair(drawn[-1].image, region.image))
+            seed = config.seed + repeat * len(regions) + i
+            plan = references.drawing_of(model, region, seed=seed)
+            generated.append(model.draw(plan))
+            steps.append(_seams(model, plan, generated[-1].image))
+            pairs.append(large_image.Pair(generated[-1].image, region.image))
     layout = [pixels.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
     variance = [pixels.variance_ratio(p.image, p.reference) for p in pairs]
-    found, of_layout = means.Mean.of(steps), means.Mean.of(layout)
+    seam_mean, of_layout = means.Mean.of(steps), means.Mean.of(layout)
     row = {
-        "unet_forwards": drawn[0].unet_forwards,
+        "unet_forwards": generated[0].unet_forwards,
         # The first image also compiles.
-        "seconds": float(np.median([d.seconds for d in drawn[1:] or drawn])),
-        "last_step_seams": found and found.value,
-        "last_step_seams_error": found and found.error,
+        "seconds": float(np.median([d.seconds for d in generated[1:] or generated])),
+        "last_step_seams": seam_mean and seam_mean.value,
+        "last_step_seams_error": seam_mean and seam_mean.error,
         "layout_correlation": of_layout and of_layout.value,
         "variance_ratio": float(np.mean(variance)),
     }
@@ -127,13 +127,13 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
             "crop_fd_uncorrected"
         ]
         row[f"{name}/patch_fd_uncorrected"] = large_image.patch_distance(real, pages, embed, side)
-    return row, drawn[0].image
+    return row, generated[0].image
 
 
-def _seams(model: generator.Generator, drawing, image: arrays.ImageUint8) -> float | None:
+def _seams(model: generator.Generator, plan, image: arrays.ImageUint8) -> float | None:
     """Steps across the window lines of the last solver step, over those beside."""
     factor = model.config.downsample_factor
-    lines = seams.Lines.of_step(drawing.plan, -1, factor=factor, size=drawing.size)
+    lines = seams.Lines.of_step(plan.plan, -1, factor=factor, size=plan.size)
     return seams.step_ratio(image, lines, factor=factor, reach=model.patch_px // 2)
 
 

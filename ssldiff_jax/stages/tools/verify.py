@@ -28,35 +28,35 @@ def run(context: stage_lib.Context) -> dict[str, Any]:
     counts = {}
     for name in _STORES:
         if (context.workdir / name / "manifest.json").exists():
-            found = store.Store(context.workdir / name)
-            counts[name] = len(found)
+            result = store.Store(context.workdir / name)
+            counts[name] = len(result)
             stage = name.partition("/")[0]
             harmed += [(str(path), reason, f"--config.force={stage}")
-                       for path, reason in found.damaged()]  # fmt: skip
+                       for path, reason in result.damaged()]  # fmt: skip
     folder = context.folder("patches") / "records"
     for split in atomic.read_json(folder / "manifest.json")["splits"]:
         source = records.RecordSource(folder, split)
         counts[f"records/{split}"] = len(source)
         if not harmed:
             harmed = _decode_all(source)
-    found = {"counts": counts, "damaged": harmed, "seconds": time.monotonic() - began}
-    atomic.write_json(context.folder("verify") / "results.json", found)
+    result = {"counts": counts, "damaged": harmed, "seconds": time.monotonic() - began}
+    atomic.write_json(context.folder("verify") / "results.json", result)
     if harmed:
         first = "; ".join(f"{path}: {reason} ({cure})" for path, reason, cure in harmed[:3])
         raise DamageError(
-            f"{len(harmed)} shards are damaged: {first}", found | {"damaged": len(harmed)}
+            f"{len(harmed)} shards are damaged: {first}", result | {"damaged": len(harmed)}
         )
-    return found
+    return result
 
 
 def _records(context: stage_lib.Context) -> list[tuple[str, str, str]]:
     """Damaged shards of records: the entry has to go before the stage makes it anew."""
-    found = []
+    damaged = []
     for shard, reason in archive.damaged(context.folder("patches") / "records"):
         entry = artifacts.archive_folder(context) / pathlib.PurePath(shard).parent
         cure = f"remove {entry}, then --config.force=patches rebuilds it"
-        found.append((shard, reason, cure))
-    return found
+        damaged.append((shard, reason, cure))
+    return damaged
 
 
 def _decode_all(source: records.RecordSource) -> list[tuple[str, str, str]]:

@@ -83,17 +83,17 @@ class _Judged:
         atomic.write_json(working / "results.json", {"step": step} | results)
         working.rename(folder)
         results_csv.add(context, {"tool": "watch", "step": step}, results)
-        for name, found in results["patches"].items():
-            distance = figures.Shown(found["frechet"])
+        for name, figures_of_network in results["patches"].items():
+            distance = figures.Shown(figures_of_network["frechet"])
             _LOG.info("step %d, Fréchet distance by %s %s", step, name, f"{distance:.4g}")
         self.write()
 
     def write(self) -> list[int]:
         """Write all steps in one file, and return their numbers."""
-        found = [atomic.read_json(path) for path in self._folder.glob("step_*/results.json")]
-        found.sort(key=lambda results: results["step"])
-        atomic.write_json(self._folder / "results.json", {"steps": found})
-        return [results["step"] for results in found]
+        all_steps = [atomic.read_json(path) for path in self._folder.glob("step_*/results.json")]
+        all_steps.sort(key=lambda results: results["step"])
+        atomic.write_json(self._folder / "results.json", {"steps": all_steps})
+        return [results["step"] for results in all_steps]
 
     def _at(self, context: stage.Context, step: int) -> generator.Generator:
         """The generator with the weights of a step; programs are traced once."""

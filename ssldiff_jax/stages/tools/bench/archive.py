@@ -40,8 +40,8 @@ def rows(context: stage.Context, repetitions: int = 3) -> Iterator[Figure]:
         checked.append(_rate(count, lambda i=i: list(archive.damaged(folder / f"records-{i}"))))
         source = records.RecordSource(folder / f"records-{i}", "train")
         decoded.append(_rate(count, lambda s=source: [s[n] for n in range(len(s))]))
-        drawn = np.random.default_rng(0).integers(0, count, _READ)
-        scattered.append(_rate(_READ, lambda s=source, d=drawn: [s.record(n) for n in d]))
+        chosen = np.random.default_rng(0).integers(0, count, _READ)
+        scattered.append(_rate(_READ, lambda s=source, d=chosen: [s.record(n) for n in d]))
     shutil.rmtree(folder)
     yield "archive/tiled_per_core", tiled, "patches/s"
     yield "archive/tiling_memory", [peak], "MB"

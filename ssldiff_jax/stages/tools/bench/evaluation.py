@@ -86,10 +86,10 @@ def _encoder(context: stage.Context, name: str) -> tuple[encoder_lib.Encoder, st
 def _gaussian(sizes: Sizes) -> Iterator[Figure]:
     """The Fréchet distance of random features, which are drawn and added up block by block."""
     repeat = lambda call: [_measured(call) for _ in range(sizes.repetitions)]
-    found = repeat(lambda: frechet_interval.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
+    costs = repeat(lambda: frechet_interval.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
     label = f"evaluation/frechet_{sizes.gaussian}x{sizes.dim}"
-    yield f"{label}/from_features_to_interval", [m.seconds for m in found], "s"
-    yield f"{label}/memory", [m.megabytes for m in found], "MB"
+    yield f"{label}/from_features_to_interval", [m.seconds for m in costs], "s"
+    yield f"{label}/memory", [m.megabytes for m in costs], "MB"
     sides = [moments.Moments.merged(_blocks(side, sizes)) for side in (0, 1)]
     plain = repeat(lambda: frechet.frechet(*sides))
     yield f"{label}/of_moments", [m.seconds for m in plain], "s"
@@ -98,8 +98,8 @@ def _gaussian(sizes: Sizes) -> Iterator[Figure]:
 def _blocks(side: int, sizes: Sizes) -> list[moments.Moments]:
     """Moments of blocks of features; no more than one block's features are in memory."""
     source = np.random.default_rng(side)
-    draw = lambda part: source.standard_normal((part.stop - part.start, sizes.dim), np.float32)
-    return [moments.Moments.of(draw(p)) for p in intervals.blocks_of(sizes.gaussian)]
+    normal = lambda part: source.standard_normal((part.stop - part.start, sizes.dim), np.float32)
+    return [moments.Moments.of(normal(p)) for p in intervals.blocks_of(sizes.gaussian)]
 
 
 def _pairs(sizes: Sizes) -> Iterator[Figure]:
@@ -111,10 +111,10 @@ def _pairs(sizes: Sizes) -> Iterator[Figure]:
         "precision_recall": functools.partial(precision_recall.compare, *features),
     }
     for name, call in figures.items():
-        found = [_measured(call) for _ in range(sizes.repetitions)]
+        costs = [_measured(call) for _ in range(sizes.repetitions)]
         label = f"evaluation/{name}_{sizes.pairs}x{sizes.dim}"
-        yield f"{label}/seconds", [m.seconds for m in found], "s"
-        yield f"{label}/memory", [m.megabytes for m in found], "MB"
+        yield f"{label}/seconds", [m.seconds for m in costs], "s"
+        yield f"{label}/memory", [m.megabytes for m in costs], "MB"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,8 +53,8 @@ class _Squares:
 def _patches() -> _Squares:
     source = np.random.default_rng(0)
     blurred = functools.partial(scipy.ndimage.gaussian_filter, sigma=(2, 2, 0))
-    draw = lambda: blurred(source.normal(128, 200, (_PATCH_PX, _PATCH_PX, 3)))
-    pixels = (draw().clip(0, 255).astype(np.uint8) for _ in range(_NUM_PATCHES))
+    square = lambda: blurred(source.normal(128, 200, (_PATCH_PX, _PATCH_PX, 3)))
+    pixels = (square().clip(0, 255).astype(np.uint8) for _ in range(_NUM_PATCHES))
     return _Squares(tuple(records.encode(p, _QUALITY).getvalue() for p in pixels))
 
 
@@ -76,11 +76,11 @@ def _stores(folder: pathlib.Path) -> tuple[store.Store, store.Store]:
 
 def _rates(batches: loader.Batches, repetitions: int, num_batches: int) -> list[float]:
     """Examples a second, once the threads are at work."""
-    iterator, found = iter(batches), []
+    iterator, rates = iter(batches), []
     for repetition in range(repetitions + 1):
         began = time.perf_counter()
         for _ in range(num_batches):
             next(iterator)
         if repetition:
-            found.append(num_batches * _BATCH / (time.perf_counter() - began))
-    return found
+            rates.append(num_batches * _BATCH / (time.perf_counter() - began))
+    return rates

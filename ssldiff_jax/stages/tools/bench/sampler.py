@@ -36,9 +36,9 @@ def rows(context: stage.Context) -> Iterator[Figure]:
         return
     ours: dict[str, float] = {}
     for size in bench.sizes:
-        found = _ours(context, model, size)
-        ours = ours or found
-        for name, (value, unit) in _units(found).items():
+        cost = _ours(context, model, size)
+        ours = ours or cost
+        for name, (value, unit) in _units(cost).items():
             yield f"sampler/{context.config.sample.windows.mode}/{size}/{name}", [value], unit
     if bench.paper_steps:
         size = bench.sizes[0]
@@ -49,28 +49,28 @@ def rows(context: stage.Context) -> Iterator[Figure]:
             yield f"sampler/paper_over_ours/{size}/{name}", [paper[name] / ours[name]], "×"
 
 
-def _units(found: dict[str, float]) -> dict[str, tuple[float, str]]:
+def _units(costs: dict[str, float]) -> dict[str, tuple[float, str]]:
     units = {"unet_forwards": "windows", "decoder_calls": "tiles", "seconds": "s"}
-    return {name: (value, units.get(name, "B")) for name, value in found.items()}
+    return {name: (value, units.get(name, "B")) for name, value in costs.items()}
 
 
 def _ours(context: stage.Context, model: generator.Generator, size: int) -> dict[str, float]:
     folder = context.folder("bench") / "sampler"
     scale = pyramid.Scale(context.config.data.patch_mpp)
-    large = lambda drawn: render.LargeImageRender(model, drawn, folder, "image", ("tif",), scale)
+    large = lambda plan: render.LargeImageRender(model, plan, folder, "image", ("tif",), scale)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
-    drawing = _drawing(model, size)
-    for array in jax.tree.leaves(_some_steps(model, drawing, 1)):
+    image_plan = _drawing(model, size)
+    for array in jax.tree.leaves(_some_steps(model, image_plan, 1)):
         array.delete()
     memory.reset_peak()
     began, before = time.perf_counter(), memory.rss_mb()
-    told = large(drawing).run()
+    facts = large(image_plan).run()
     seconds, peak = time.perf_counter() - began, memory.peak_rss_mb()
     shutil.rmtree(folder)
-    canvas = model.sampler.state_bytes(drawing.plan)
+    canvas = model.sampler.state_bytes(image_plan.plan)
     return {
-        "unet_forwards": told["unet_forwards"],
-        "decoder_calls": told["decoder_calls"],
+        "unet_forwards": facts["unet_forwards"],
+        "decoder_calls": facts["decoder_calls"],
         "seconds": seconds,
         "canvas_bytes": canvas,
         "peak_bytes": peak * 2**20,
@@ -92,25 +92,25 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
         )
     )
-    drawing = _drawing(published_, size)
-    _some_steps(published_, drawing, 1)
+    image_plan = _drawing(published_, size)
+    _some_steps(published_, image_plan, 1)
     began = time.perf_counter()
-    state = _some_steps(published_, drawing, steps)
+    state = _some_steps(published_, image_plan, steps)
     seconds = (time.perf_counter() - began) * _PAPER_STEPS / steps
     began = time.perf_counter()
-    list(published_.strips(drawing, state))
+    list(published_.strips(image_plan, state))
     return {
-        "unet_forwards": published_.sampler.unet_forwards(drawing.plan),
-        "decoder_calls": published_.decoder_calls(drawing.plan),
+        "unet_forwards": published_.sampler.unet_forwards(image_plan.plan),
+        "decoder_calls": published_.decoder_calls(image_plan.plan),
         "seconds": seconds + time.perf_counter() - began,
     }
 
 
-def _some_steps(model: generator.Generator, drawing: drawing_lib.ImagePlan, steps: int):
+def _some_steps(model: generator.Generator, image_plan: drawing_lib.ImagePlan, steps: int):
     """The state after the first steps."""
-    sampler, plan, key = model.sampler, drawing.plan, rng.stream(0, "bench")
+    sampler, plan, key = model.sampler, image_plan.plan, rng.stream(0, "bench")
     state = sampler.start(plan, key)
-    for reached, place in sampler.iterate(model.params, plan, drawing.condition, key, state):
+    for reached, place in sampler.iterate(model.params, plan, image_plan.condition, key, state):
         if place.step == steps:
             return jax.block_until_ready(reached)
     raise ValueError(f"a plan must have {steps} steps, got {plan.num_steps}")
@@ -134,13 +134,15 @@ def _random_model(context: stage.Context) -> generator.Generator:
         conditioning.Denoiser(denoiser),
         random_params(published.abstract_denoiser(denoiser)),
     )
-    told = "cells" if config.num_cells > 1 else "interpolated"
-    sample: run_config.SampleSection = dataclasses.replace(config.sample, conditioning=told)
+    conditioning_kind = "cells" if config.num_cells > 1 else "interpolated"
+    sample: run_config.SampleSection = dataclasses.replace(
+        config.sample, conditioning=conditioning_kind
+    )
     return generator.Generator(dataclasses.replace(config, sample=sample), trained, context.mesh)
 
 
 def random_params(like: Any) -> Any:
     """Small random arrays of the shapes in a tree."""
     source = np.random.default_rng(0)
-    draw = lambda leaf: 0.02 * source.standard_normal(leaf.shape, np.float32)
-    return jax.tree.map(draw, like)
+    normal = lambda leaf: 0.02 * source.standard_normal(leaf.shape, np.float32)
+    return jax.tree.map(normal, like)

@@ -60,15 +60,15 @@ def _seconds(context: stage.Context, program: programs.AbstractCall, label: str)
             state, _ = compiled(state, batch, key)
         return jax.block_until_ready(state)
 
-    state, found = some_steps(state), []
+    state, seconds = some_steps(state), []
     for _ in range(_REPETITIONS):
         began = time.perf_counter()
         state = some_steps(state)
-        found.append((time.perf_counter() - began) / _STEPS)
+        seconds.append((time.perf_counter() - began) / _STEPS)
     if context.config.bench.profile:
         with jax.profiler.trace(str(context.folder("bench") / "profile" / label)):
             some_steps(state)
-    return found
+    return seconds
 
 
 def _filled(like: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
@@ -89,9 +89,9 @@ def _product_rates() -> list[float]:
     left, right = (jax.random.normal(k, shape, jnp.bfloat16) for k in jax.random.split(key))
     multiply = jax.jit(jnp.matmul)
     multiply(left, right).block_until_ready()
-    found = []
+    rates = []
     for _ in range(_REPETITIONS):
         began = time.perf_counter()
         jax.block_until_ready([multiply(left, right) for _ in range(_STEPS)])
-        found.append(2 * side**3 * _STEPS / (time.perf_counter() - began))
-    return found
+        rates.append(2 * side**3 * _STEPS / (time.perf_counter() - began))
+    return rates

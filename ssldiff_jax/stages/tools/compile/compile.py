@@ -83,7 +83,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def _compile(folder, request: dict[str, Any], level: str) -> dict[str, Any]:
-    told = {key: request[key] for key in ("topology", "batch_size")} | {"program": request["name"]}
+    named = {key: request[key] for key in ("topology", "batch_size")} | {"program": request["name"]}
     ask, answer = folder / "request.json", folder / "answer.json"
     atomic.write_json(ask, request)
     answer.unlink(missing_ok=True)
@@ -95,11 +95,11 @@ def _compile(folder, request: dict[str, Any], level: str) -> dict[str, Any]:
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not answer.exists():
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return told | {"error": f"the compiler ended with status {result.returncode}: {last}"}
-    found = json.loads(answer.read_text())
+        return named | {"error": f"the compiler ended with status {result.returncode}: {last}"}
+    answered = json.loads(answer.read_text())
     ask.unlink()
     answer.unlink()
-    return told | found
+    return named | answered
 
 
 def compiler_environment(topology: str, level: str) -> dict[str, str]:

@@ -43,15 +43,15 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     )
     sample = dataclasses.replace(config.sample, window_batch=config.sample.window_batch or 32)
     sample = dataclasses.replace(sample, window_batch=sample.window_batch * mesh.size)
-    drawing = generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
+    model = generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
     side = max(config.bench.sizes, default=1024)
-    sampler, plan = drawing.sampler, drawing.plan((side, side))
+    sampler, plan = model.sampler, model.plan((side, side))
     layout, count = sampler.layout(plan), sampler.windows_at_once(plan)
 
     def shape(dims, dtype=np.float32, split=False):
-        over = NamedSharding(drawing.mesh, PartitionSpec("data" if split else None))
+        over = NamedSharding(model.mesh, PartitionSpec("data" if split else None))
         if not dims:
-            over = NamedSharding(drawing.mesh, PartitionSpec())
+            over = NamedSharding(model.mesh, PartitionSpec())
         return jax.ShapeDtypeStruct(dims, dtype, sharding=over)
 
     window = layout.window
@@ -67,6 +67,6 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
         shape((count, denoiser.condition_dim), np.float32, True),
         shape((), np.int32),
     )
-    windows = drawing.window_program(programs.COUNTED)
+    windows = model.window_program(programs.COUNTED)
     counted = (windows.run, windows.shapes)
     return programs.AbstractCall(sampler.programs(plan).denoise, args, 0, count, counted)

@@ -30,12 +30,12 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
         program = named_program.program(name, config, mesh, batch_size)
         flops = programs.flops_of_one(program)
         began = time.monotonic()
-        made = program.function.lower(*program.args).compile()
+        compiled = program.function.lower(*program.args).compile()
         seconds = time.monotonic() - began
     share = program.batch_size / len(devices)
     chip = chips.chip(kind)
-    told = hlo_stats.describe(made, chip, flops * share if flops else None)
-    sent = hlo_stats.collectives(made.as_text())
+    stats = hlo_stats.describe(compiled, chip, flops * share if flops else None)
+    sent = hlo_stats.collectives(compiled.as_text())
     # The windows of a chunk come together on purpose, once.
     gathered = hlo_stats.gathers_of_batch(sent, program.batch_size) if program.num_params else []
     return {
@@ -47,7 +47,7 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
         "batch_size": program.batch_size,
         "num_params": program.num_params,
         "optimization_level": str(jax.config.jax_optimization_level).rpartition(".")[2],
-        **told,
+        **stats,
         "gathers_of_batch": [dataclasses.asdict(c) for c in gathered],
         "compile_seconds": round(seconds, 1),
     }
@@ -66,12 +66,12 @@ def _devices(slice_: chips.Slice, topology: str) -> list[Any]:
 def main() -> None:
     """Read a request, write a row."""
     request, result = (pathlib.Path(path) for path in sys.argv[1:])
-    told = json.loads(request.read_text())
+    values = json.loads(request.read_text())
     try:
-        found = row(**told)
+        answer = row(**values)
     except (ValueError, RuntimeError) as error:
-        found = {"error": " ".join(str(error).split())[:2000]}
-    result.write_text(json.dumps(found))
+        answer = {"error": " ".join(str(error).split())[:2000]}
+    result.write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -46,36 +46,38 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
         label, test_label = (np.array([classes.index(b.name) for b in s]) for s in (train, test))
     used = study_task.used(label, config.study, config.seed)
     cases = patch_samples.numbered(bag.case for bag in test)
-    found = study_task.Task(classes, label, test_label, cases, used)
-    real, drawn = _embedded([train[i] for i in used], drawer, section.num_generated, "study bags")
+    task_ = study_task.Task(classes, label, test_label, cases, used)
+    real, generated = _embedded(
+        [train[i] for i in used], drawer, section.num_generated, "study bags"
+    )
     seen_in_test, _ = _embedded(test, drawer, 0, "study test bags")
     length = max(len(bag) for bag in (*real, *seen_in_test))
     scaling = classifiers.Scaling.of(np.concatenate(real))
     pad = lambda bags: mil.Bags.of([scaling(bag) for bag in bags], length)
-    seen = study_task.Inputs(pad(real), [pad(redrawn) for redrawn in drawn], pad(seen_in_test))
-    return dataclasses.replace(found, inputs={"bags": seen})
+    seen = study_task.Inputs(pad(real), [pad(redrawn) for redrawn in generated], pad(seen_in_test))
+    return dataclasses.replace(task_, inputs={"bags": seen})
 
 
-def _embedded(found: list[_Bag], drawer: study_task.Drawer, draws: int, name: str):
+def _embedded(bags: list[_Bag], drawer: study_task.Drawer, draws: int, name: str):
     """(embeddings of every bag, the same of each draw); pixels are let go block by block."""
     real: list[np.ndarray] = []
-    drawn: list[list[np.ndarray]] = [[] for _ in range(draws)]
-    progress = logs.Progress(name, len(found))
-    for block in _blocks(found):
+    generated: list[list[np.ndarray]] = [[] for _ in range(draws)]
+    progress = logs.Progress(name, len(bags))
+    for block in _blocks(bags):
         ends = np.cumsum([len(patches_) for patches_ in block])[:-1]
         embedding = drawer.embed(np.concatenate(block))
         real += np.split(embedding, ends)
-        for redrawn in drawn:
+        for redrawn in generated:
             redrawn += np.split(drawer.embed(drawer.draw(embedding)), ends)
         progress.update(len(block))
     progress.close()
-    return real, drawn
+    return real, generated
 
 
-def _blocks(found: list[_Bag]) -> Iterator[list[np.ndarray]]:
+def _blocks(bags: list[_Bag]) -> Iterator[list[np.ndarray]]:
     """Patches of bags, as many bags as fill a block."""
     block: list[np.ndarray] = []
-    for bag in found:
+    for bag in bags:
         block.append(bag.read())
         if sum(map(len, block)) >= study_task.BLOCK:
             yield block
@@ -89,7 +91,7 @@ def _regions(source: patch_samples.Source) -> list[_Bag]:
     config, section = source.context.config, source.context.config.study.bags
     px, is_train = config.data.crops.patch_px, source.split == "train"
     measure = patch_samples.PixelLabels.of_run(source.context, section.measure)
-    whole, found = source.mosaic, []
+    whole, bags = source.mosaic, []
     count = section.count if is_train else section.count_test
     table = mosaic.RegionTable(
         whole, count, px, section.side, section.side, False, config.seed + (not is_train)
@@ -101,8 +103,8 @@ def _regions(source: patch_samples.Source) -> list[_Bag]:
         shows = measure.shown(square, whole.read(square))[which]
         case = source.told(int(whole.places(square.slide)[0, 2]), "case")
         read = lambda square=square: patch_grid.cut_cells(whole.read(square), px)
-        found.append(_Bag(read, case, shows=float(shows)))
-    return found
+        bags.append(_Bag(read, case, shows=float(shows)))
+    return bags
 
 
 def _slides(source: patch_samples.Source) -> list[_Bag]:
@@ -112,7 +114,7 @@ def _slides(source: patch_samples.Source) -> list[_Bag]:
     """
     section, config = source.context.config.study.bags, source.context.config
     labels = case_tables.Labels.read(section.labels).of_case
-    generator_, found, records = np.random.default_rng(config.seed), [], source.records
+    generator_, bags, records = np.random.default_rng(config.seed), [], source.records
     for slide in source.records.slides[:, 0].tolist():
         numbers = source.mosaic.places(slide)[:, 2]
         case = source.told(int(numbers[0]), "case")
@@ -125,12 +127,12 @@ def _slides(source: patch_samples.Source) -> list[_Bag]:
             )
         chosen = generator_.permutation(numbers)[: section.cells].tolist()
         read = lambda chosen=chosen: np.stack([source.patch(number)[1] for number in chosen])
-        found.append(_Bag(read, case, name=next(iter(labels[case]))))
-    if not found:
+        bags.append(_Bag(read, case, name=next(iter(labels[case]))))
+    if not bags:
         raise case_tables.TableError(
             f"{section.labels} must label cases of the {source.split} split, got none of "
             f"{len(records.slides)} slides"
         )
     count = section.count if source.split == "train" else section.count_test
-    kept = generator_.permutation(len(found))[: count or len(found)]
-    return [found[number] for number in kept]
+    kept = generator_.permutation(len(bags))[: count or len(bags)]
+    return [bags[number] for number in kept]

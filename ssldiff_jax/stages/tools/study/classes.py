@@ -91,7 +91,7 @@ def _clusters(context: stage.Context, train: Patches) -> Classes:
         )
     judge = networks.OfEncoder("judge", artifacts.load_encoder(context, "judge"))
     count = context.config.study.patches.clusters
-    found = clusters.Clusters.of(judge(train.pixels), count, seed=context.config.seed)
+    fitted = clusters.Clusters.of(judge(train.pixels), count, seed=context.config.seed)
     names = tuple(f"cluster {number}" for number in range(count))
-    of_pixels = lambda pixels: [names[number] for number in found.nearest(judge(pixels))]
+    of_pixels = lambda pixels: [names[number] for number in fitted.nearest(judge(pixels))]
     return Classes(names, lambda patches: of_pixels(patches.pixels), of_pixels)

@@ -29,39 +29,43 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     known, (label, test_label) = classes.numbered(named, classes.of(test))
     used = study_task.used(label, config.study, config.seed)
     # A split of one class is refused before anything is drawn.
-    found = study_task.Task(known, label, test_label, test.cases, used)
+    without_inputs = study_task.Task(known, label, test_label, test.cases, used)
     embedding = drawer.embed(train.pixels)
     scaling = classifiers.Scaling.of(embedding)
     progress = logs.Progress("study patches", section.num_generated * len(used))
-    drawn = [
+    generated = [
         _in_blocks(drawer.draw, embedding[used], progress) for _ in range(section.num_generated)
     ]
     progress.close()
     embedded = lambda pixels: scaling(drawer.embed(pixels))
     seen = {
-        "pixels": study_task.Inputs(train.pixels[used], drawn, test.pixels),
+        "pixels": study_task.Inputs(train.pixels[used], generated, test.pixels),
         "embedding": study_task.Inputs(
-            scaling(embedding[used]), [embedded(pixels) for pixels in drawn], embedded(test.pixels)
+            scaling(embedding[used]),
+            [embedded(pixels) for pixels in generated],
+            embedded(test.pixels),
         ),
     }
-    wanted = np.array(named)[used]
-    return dataclasses.replace(found, inputs=seen, kept=_kept(classes, wanted, drawn))
+    classes_of_used = np.array(named)[used]
+    return dataclasses.replace(
+        without_inputs, inputs=seen, kept=_kept(classes, classes_of_used, generated)
+    )
 
 
 def _kept(
-    classes: study_classes.Classes, wanted: np.ndarray, drawn: list[np.ndarray]
+    classes: study_classes.Classes, truth: np.ndarray, generated: list[np.ndarray]
 ) -> float | None:
     """How often what is drawn shows the class of the real one."""
     if classes.of_pixels is None:
         return None
-    return float(np.mean([np.array(classes.of_pixels(pixels)) == wanted for pixels in drawn]))
+    return float(np.mean([np.array(classes.of_pixels(pixels)) == truth for pixels in generated]))
 
 
 def _in_blocks(
-    draw: Callable[[np.ndarray], np.ndarray], embedding: np.ndarray, progress: logs.Progress
+    regenerate: Callable[[np.ndarray], np.ndarray], embedding: np.ndarray, progress: logs.Progress
 ) -> np.ndarray:
-    made = []
+    parts = []
     for start in range(0, len(embedding), study_task.BLOCK):
-        made.append(draw(embedding[start : start + study_task.BLOCK]))
-        progress.update(len(made[-1]))
-    return np.concatenate(made)
+        parts.append(regenerate(embedding[start : start + study_task.BLOCK]))
+        progress.update(len(parts[-1]))
+    return np.concatenate(parts)

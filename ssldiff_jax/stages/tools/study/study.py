@@ -74,11 +74,11 @@ def _bootstrap(
     """What is resampled, and its name: whole cases where there are enough of them."""
     by_case = len(np.unique(task.test_case)) >= _LEAST_CASES
     case = task.test_case if by_case else np.arange(len(task.test_label))
-    found = classification.Bootstrap.draw(
+    bootstrap = classification.Bootstrap.draw(
         task.test_label, case, section.seeds,
         num_samples=section.resamples, level=section.level, seed=seed,
     )  # fmt: skip
-    return found, "cases" if by_case else "examples"
+    return bootstrap, "cases" if by_case else "examples"
 
 
 def _classifiers(
@@ -93,16 +93,16 @@ def _classifiers(
             num_classes=count,
         )  # fmt: skip
         return {model: ("bags", make(model)) for model in section.bags.models}
-    px, found = config.data.crops.patch_px, {}
+    px, by_model = config.data.crops.patch_px, {}
     for model in section.patches.models:
         if model == "linear":
-            found[model] = "embedding", classifiers.LinearProbe(count, section.patches.l2)
+            by_model[model] = "embedding", classifiers.LinearProbe(count, section.patches.l2)
         else:
             network = classifiers.PatchNetwork(
                 model, section.patches.network, image_px=px, num_classes=count
             )
-            found[model] = "pixels", network
-    return found
+            by_model[model] = "pixels", network
+    return by_model
 
 
 def _rows(
@@ -120,7 +120,7 @@ def _rows(
         len(section.fractions) * len(study_task.MIXTURES) * section.seeds,
     )
     for fraction in section.fractions:
-        found, counts = {}, {}
+        predictions, counts = {}, {}
         for mixture in study_task.MIXTURES:
             predicted = []
             for seed in study_task.seeds_of(section, config.seed):
@@ -128,12 +128,12 @@ def _rows(
                 train, label, counts[mixture] = task.mixed(inputs, real, mixture)
                 predicted.append(classifier(train, label, inputs.test, seed=seed))
                 progress.update()
-            found[mixture] = np.stack(predicted).astype(np.float64)
+            predictions[mixture] = np.stack(predicted).astype(np.float64)
         for mixture in study_task.MIXTURES:
             row = dict(zip(("task", "model"), names, strict=True))
             row |= {"fraction": fraction, "mixture": mixture, "seeds": section.seeds}
             row |= counts[mixture] | {"test": len(task.test_label)}
-            row |= _scored(found[mixture], found["real"], bootstrap, mixture)
+            row |= _scored(predictions[mixture], predictions["real"], bootstrap, mixture)
             rows.append(row)
             _LOG.info(
                 "%s %s, %g real, %s: AUC %.3f (%.3f…%.3f), accuracy %.3f", *names, fraction,
@@ -161,11 +161,11 @@ def _scored(
 
 def curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Lines over the fraction: of every task, model, mixture and score."""
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    by_key: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in rows:
         for score in classification.SCORES:
             key = (row["task"], row["model"], row["mixture"], score)
-            line = found.setdefault(
+            line = by_key.setdefault(
                 key,
                 dict(zip(("task", "model", "mixture", "score"), key, strict=True))
                 | {name: [] for name in ("fraction", "mean", "low", "high")},
@@ -173,4 +173,4 @@ def curves(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             line["fraction"].append(row["fraction"])
             for name in ("mean", "low", "high"):
                 line[name].append(row[score][name])
-    return list(found.values())
+    return list(by_key.values())

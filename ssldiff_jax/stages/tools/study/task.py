@@ -77,21 +77,21 @@ class Task:
         those drawn from these."""
         rows = np.searchsorted(self.used, real)
         sets = [inputs.train[rows]] if mixture != "synthetic" else []
-        drawn = [] if mixture == "real" else [redrawn[rows] for redrawn in inputs.drawn]
-        both = [*sets, *drawn]
+        generated = [] if mixture == "real" else [redrawn[rows] for redrawn in inputs.drawn]
+        both = [*sets, *generated]
         is_array = isinstance(both[0], np.ndarray)
         train = np.concatenate(both) if is_array else functools.reduce(operator.add, both)
-        counts = {"real": len(real) * len(sets), "synthetic": len(real) * len(drawn)}
+        counts = {"real": len(real) * len(sets), "synthetic": len(real) * len(generated)}
         return train, np.tile(self.label[real], len(both)), counts
 
 
 def subset(label: Int[np.ndarray, "N"], fraction: float, seed: int) -> Int[np.ndarray, "n"]:
     """A fraction of the examples of every class, one at least; in order."""
-    generator_, found = np.random.default_rng(seed), []
+    generator_, chosen = np.random.default_rng(seed), []
     for k in np.unique(label):
         rows = generator_.permutation(np.flatnonzero(label == k))
-        found.append(rows[: max(round(fraction * len(rows)), 1)])
-    return np.sort(np.concatenate(found))
+        chosen.append(rows[: max(round(fraction * len(rows)), 1)])
+    return np.sort(np.concatenate(chosen))
 
 
 def seeds_of(section: study_config.StudySection, seed: int) -> range:
