@@ -174,7 +174,7 @@ def _write_scenes(folder):
 
 
 def _write_images(folder):
-    for name, seed in (("real", 0), ("drawn", 1)):
+    for name, seed in (("real", 0), ("generated", 1)):
         (folder / name).mkdir()
         generator = np.random.default_rng(seed)
         for i in range(80):

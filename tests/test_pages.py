@@ -43,7 +43,7 @@ def test_step_and_tool_tables_list_every_stage_in_order():
     assert pages.rows(text, "## Tools") == [name for name in table.STAGES if is_tool(name)]
 
 
-def test_step_sectionreads_what_the_stages_need():
+def test_step_table_reads_what_the_stages_need():
     text = TEXTS["ssldiff_jax/stages/README.md"]
     cells = dict(re.findall(r"^\| `(\w+)` \| ([\w, ]+) \|", text, re.M))
     for name, row in catalog.ROWS.items():
@@ -52,7 +52,7 @@ def test_step_sectionreads_what_the_stages_need():
         assert tuple(cells[name].split(", ")) == table.STAGES[name].needs, name
 
 
-def test_encoder_sectionlists_every_known_encoder():
+def test_encoder_table_lists_every_known_encoder():
     text = TEXTS["ssldiff_jax/weights/README.md"]
     assert pages.rows(text, "## Known encoders")[1:] == list(known.ENCODERS)
     for name, encoder in known.ENCODERS.items():
@@ -63,7 +63,7 @@ def test_encoder_sectionlists_every_known_encoder():
         ], name  # fmt: skip
 
 
-def test_config_sectionlists_every_config():
+def test_config_table_lists_every_config():
     files = {path.name for path in (ROOT / "configs").glob("*.py")}
     assert set(pages.rows(TEXTS["configs/README.md"], "## Which config for what")) == files
     named = re.findall(r"configs/\w+\.py", "".join(TEXTS.values()))

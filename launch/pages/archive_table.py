@@ -17,15 +17,15 @@ def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
     if not (folder / "done.json").exists():
         return None
     rows = atomic.read_json(folder / "results.json")
-    found = {r["name"].partition("/")[2]: r for r in rows if r["name"].startswith("archive/")}
+    measured = {r["name"].partition("/")[2]: r for r in rows if r["name"].startswith("archive/")}
     done = atomic.read_json(folder / "done.json")
-    told = {"date": done["finished"][:10], "jax": done["versions"]["jax"]}
-    return {"rows": found, **told} if found else None
+    run = {"date": done["finished"][:10], "jax": done["versions"]["jax"]}
+    return {"rows": measured, **run} if measured else None
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(collected: Mapping[str, Any]) -> str:
     """A table of what is measured; core hours and bytes of many slides beside it."""
-    at = {name: row["value"] for name, row in found["rows"].items()}
+    at = {name: row["value"] for name, row in collected["rows"].items()}
     tiled, hashed, decoded = (at[f"{what}_per_core"] for what in ("tiled", "hashed", "decoded"))
     missed = "" if _TILING.is_met([tiled]) else goals.MISSED
     rows = {
@@ -40,11 +40,11 @@ def markdown(found: Mapping[str, Any]) -> str:
         "memory of tiling, beside the program": (
             f"{at['tiling_memory']:.0f} MiB a process", "", ""),
     }  # fmt: skip
-    hardware = next(iter(found["rows"].values()))["hardware"]
+    hardware = next(iter(collected["rows"].values()))["hardware"]
     lines = [f"| | measured | {' | '.join(_SIZES)} |", "|---|---|---|---|"]
     lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
     table = "\n".join(lines)
-    return f"{hardware}; {found['date']}, jax {found['jax']}.\n\n{table}\n"
+    return f"{hardware}; {collected['date']}, jax {collected['jax']}.\n\n{table}\n"
 
 
 def _hours(seconds: float) -> list[str]:

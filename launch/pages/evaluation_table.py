@@ -21,26 +21,26 @@ def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
     if not (folder / "done.json").exists():
         return None
     rows = atomic.read_json(folder / "results.json")
-    found = [row for row in rows if row["name"].startswith("evaluation/")]
+    measured = [row for row in rows if row["name"].startswith("evaluation/")]
     done = atomic.read_json(folder / "done.json")
-    told = {"date": done["finished"][:10], "jax": done["versions"]["jax"]}
-    return {"rows": found, **told} if found else None
+    run = {"date": done["finished"][:10], "jax": done["versions"]["jax"]}
+    return {"rows": measured, **run} if measured else None
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(collected: Mapping[str, Any]) -> str:
     """A row for every measurement: the median of its repetitions."""
     lines = ["| evaluation | measured | goal |", "|---|---|---|"]
-    for row in found["rows"]:
+    for row in collected["rows"]:
         _, what, *rest = row["name"].split("/")
         has_goal = row["unit"] == "patches/s" or what.startswith("frechet")
         goal = _GOALS[row["unit"]] if has_goal else None
         missed = goals.MISSED if goal and not goal.is_met([row["value"]]) else ""
         name = f"{what}, {', '.join(rest)}".replace("_", " ")
-        said = f"{missed}{row['value']:.3g} {row['unit']}"
-        lines.append(f"| {name} | {said} | {goal if goal else '–'} |")
-    hardware, count = found["rows"][0]["hardware"], found["rows"][0]["repetitions"]
+        value = f"{missed}{row['value']:.3g} {row['unit']}"
+        lines.append(f"| {name} | {value} | {goal if goal else '–'} |")
+    hardware, count = collected["rows"][0]["hardware"], collected["rows"][0]["repetitions"]
     return (
-        f"{hardware}; {found['date']}, jax {found['jax']}; medians of {count}.\n\n"
+        f"{hardware}; {collected['date']}, jax {collected['jax']}; medians of {count}.\n\n"
         + "\n".join(lines)
         + "\n"
     )

@@ -21,16 +21,16 @@ def collect(workdir: pathlib.Path, labels: str) -> dict[str, Any] | None:
     if settings["labels"] != labels:
         return None
     results, done = (atomic.read_json(folder / name) for name in ("results.json", "done.json"))
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in results["rows"]:
         key = row["task"], row["model"], row["fraction"]
-        line = found.setdefault(key, dict(zip(("task", "model", "fraction"), key, strict=True)))
+        line = rows.setdefault(key, dict(zip(("task", "model", "fraction"), key, strict=True)))
         line[_MIXTURES[row["mixture"]]] = row["auc"]["mean"]
         line["examples"] = max(row["real"], line.get("examples", 0))
         if row["mixture"] == _BOTH:
             line["gain"] = row["gain"]["auc"]
     return {
-        "rows": list(found.values()),
+        "rows": list(rows.values()),
         "class_agreement": {
             name: task["class_agreement"] for name, task in results["tasks"].items()
         },
@@ -41,26 +41,28 @@ def collect(workdir: pathlib.Path, labels: str) -> dict[str, Any] | None:
     }
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(collected: Mapping[str, Any]) -> str:
     """The first classifier of every task at every part of the real data, and every row whose gain
     is clear of zero, in bold; and how many rows there are."""
     first: dict[str, str] = {}
-    for row in found["rows"]:
+    for row in collected["rows"]:
         first.setdefault(row["task"], row["model"])
-    shown = [r for r in found["rows"] if r["model"] == first[r["task"]] or _is_clear(r)]
+    shown = [r for r in collected["rows"] if r["model"] == first[r["task"]] or _is_clear(r)]
     lines = ["| | classifier | real examples | real | synthetic | both | gain of both |"]
     lines += ["|---|---|---|---|---|---|---|", *(_line(row) for row in shown)]
     up, down = (
-        sum(_is_clear(r) and (r["gain"]["mean"] > 0) == is_up for r in found["rows"])
+        sum(_is_clear(r) and (r["gain"]["mean"] > 0) == is_up for r in collected["rows"])
         for is_up in (True, False)
     )
-    machine, count = found["machine"], len(found["rows"])
-    kept = [f"{value:.2f}" for value in found["class_agreement"].values() if value is not None]
-    said = f" Class agreement of generated patches: {kept[0]}." if kept else ""
+    machine, count = collected["machine"], len(collected["rows"])
+    run = f"{collected['date']}, jax {collected['jax']}"
+    kept = [f"{value:.2f}" for value in collected["class_agreement"].values() if value is not None]
+    agreement = f" Class agreement of generated patches: {kept[0]}." if kept else ""
     return (
-        f"{machine['cores']} cores of {machine['processor']}; {found['date']}, jax {found['jax']}; "
-        f"{found['seeds']} seeds.\n{count} gains, {up} upwards and {down} downwards clear of zero; "
-        f"chance alone gives {0.025 * count:.1f} of each.{said}\n\n" + "\n".join(lines) + "\n"
+        f"{machine['cores']} cores of {machine['processor']}; {run}; "
+        f"{collected['seeds']} seeds.\n{count} gains, "
+        f"{up} upwards and {down} downwards clear of zero; "
+        f"chance alone gives {0.025 * count:.1f} of each.{agreement}\n\n" + "\n".join(lines) + "\n"
     )
 
 

@@ -49,17 +49,18 @@ def _figures(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def markdown(found: Mapping[str, Any]) -> str:
+def markdown(collected: Mapping[str, Any]) -> str:
     """A row for either data."""
     titles = {"held_out": "of the training data set", "other_data": "of another data set"}
     head = [*_METRICS, "cell retrieval, top 1 (encoder / judge)", "memorised (p-value)"]
     lines = [f"| held-out patches | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for key, title in titles.items():
-        lines.append(f"| {title} | {' | '.join(_cells(found[key]))} |")
-    machine, counts = found["machine"], [found[key]["judge"]["frechet"]["counts"] for key in titles]
-    cells = [found[key]["cells"]["num_cells"] for key in titles]
+        lines.append(f"| {title} | {' | '.join(_cells(collected[key]))} |")
+    machine, run = collected["machine"], f"{collected['date']}, jax {collected['jax']}"
+    counts = [collected[key]["judge"]["frechet"]["counts"] for key in titles]
+    cells = [collected[key]["cells"]["num_cells"] for key in titles]
     return (
-        f"{machine['cores']} cores of {machine['processor']}; {found['date']}, jax {found['jax']}. "
+        f"{machine['cores']} cores of {machine['processor']}; {run}. "
         f"By the judge, 95 % intervals:\n{counts[0][0]} and {counts[1][0]} single patches, "
         f"{cells[0]} and {cells[1]} cells of large images.\n\n" + "\n".join(lines) + "\n"
     )
