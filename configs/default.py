@@ -478,7 +478,6 @@ def _prior() -> ConfigDict:
     c.schedule = _schedule("cosine")
     c.loss = ConfigDict()
     c.loss.prediction = "v"
-    c.loss.cond_drop_rate = 0.0
     c.loss.min_snr_gamma = 0.0
     c.solver = _solver(steps=50)
     c.solver.t_start = 990

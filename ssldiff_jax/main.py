@@ -12,6 +12,7 @@ from absl import logging as absl_logging
 
 from ssldiff_jax.core import interrupt, machine, memory
 from ssldiff_jax.runs.command import command_line
+from ssldiff_jax.runs.config import runtime as runtime_config
 
 STOPPED = 128 + signal.SIGTERM
 """Exit status after SIGTERM, as of a process that the signal ended: what starts runs again sees
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> None:
     command = command_line.main(argv)
     _set_up_logs()
     log = logging.getLogger("ssldiff_jax")
-    _set_up_jax(command.values.get("runtime", {}))
+    _set_up_jax(command.runtime)
 
     # Only now: this imports what asks jax for its devices.
     from ssldiff_jax.runs import launch
@@ -108,20 +109,20 @@ def _join_hosts(how: str) -> None:
         jax.distributed.initialize(address, int(count), int(number))
 
 
-def _set_up_jax(runtime: dict) -> None:
-    if runtime.get("keep_freed_memory"):
+def _set_up_jax(runtime: runtime_config.RuntimeConfig) -> None:
+    if runtime.keep_freed_memory:
         # Before jax makes its threads, each of which would get an arena of its own.
         memory.keep_freed()
     machine.look_for_no_tpu()
-    if runtime.get("cpu_devices", 0) > 1:
+    if runtime.cpu_devices > 1:
         # XLA's CPU runtime takes as many threads as cores; a collective that waits holds one.
-        os.environ.setdefault("NPROC", str(4 * runtime["cpu_devices"]))
+        os.environ.setdefault("NPROC", str(4 * runtime.cpu_devices))
     import jax
 
-    if runtime.get("cpu_devices"):
-        jax.config.update("jax_num_cpu_devices", runtime["cpu_devices"])
-    _join_hosts(runtime.get("distributed", "off"))
-    machine.keep_compiled(runtime.get("compilation_cache", ""))
+    if runtime.cpu_devices:
+        jax.config.update("jax_num_cpu_devices", runtime.cpu_devices)
+    _join_hosts(runtime.distributed)
+    machine.keep_compiled(runtime.compilation_cache)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,22 @@ from ssldiff_jax.diffusion import process as process_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class LossConfig:
+class ObjectiveConfig:
     """What is predicted and how it is weighted.
 
     `min_snr_gamma` caps the weight of low-noise timesteps (Hang et al. 2023); 0 weighs all alike.
     """
 
-    prediction: process_lib.Prediction = "eps"
-    cond_drop_rate: float = 0.1
-    min_snr_gamma: float = 0.0
+    prediction: process_lib.Prediction
+    min_snr_gamma: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig(ObjectiveConfig):
+    """The objective of the denoiser, and how often the null embedding takes the embedding's
+    place."""
+
+    cond_drop_rate: float
 
 
 def min_snr_weight(
@@ -48,7 +55,7 @@ def denoising_loss(
     min_snr_gamma: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(loss, metrics): weighted mean squared error of the prediction, each example at a timestep
-    of its own. `keys` are those of timesteps and noise; `min_snr_gamma` is LossConfig's."""
+    of its own. `keys` are those of timesteps and noise; `min_snr_gamma` is ObjectiveConfig's."""
     # noise
     key_t, key_eps = keys
     t = rng.per_example(key_t, index, jax.random.randint, (), 0, process.schedule.num_timesteps)

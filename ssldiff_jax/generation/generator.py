@@ -23,6 +23,7 @@ from ssldiff_jax.generation import exported, models, prior_sampler
 from ssldiff_jax.generation import plan as drawing_lib
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.runs.workdir import stored_config
 from ssldiff_jax.sampler import (
     conditions,
@@ -183,7 +184,7 @@ class Generator:
         )
         return self.prior.draw(asked, cells, seed=seed, temperature=temperature)
 
-    def with_sample(self, sample: run_config.SampleSection) -> "Generator":
+    def with_sample(self, sample: sample_config.SampleSection) -> "Generator":
         """The same models, drawing in another way."""
         config = dataclasses.replace(self.config, sample=sample)
         return Generator(config, self._trained, self._devices)

@@ -9,6 +9,7 @@ from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs.config import models as models_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.weights import published
 
@@ -67,7 +68,7 @@ class Models:
         )
 
 
-def encoder_of(path: str, section: run_config.EncoderSection) -> encoder.Encoder:
+def encoder_of(path: str, section: models_config.EncoderSection) -> encoder.Encoder:
     """The encoder of a file of weights, with the architecture that a config names."""
     file = published.ModelFile.read(path)
     params = published.load_encoder(file, section.name, section.architecture)

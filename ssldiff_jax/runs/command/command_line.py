@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.runs.command import catalog, listing
+from ssldiff_jax.runs.config import runtime as runtime_config
 from ssldiff_jax.runs.workdir import stored_config
 
 USAGE = """\
@@ -30,11 +31,12 @@ class CommandError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """What is to be run and where; `values` are not checked but for the names of keys and
-    stages."""
+    """What is to be run and where; `values` are not checked but for the names of keys and stages,
+    and for `runtime`, which is read before jax is set up."""
 
     values: dict[str, Any]
     workdir: pathlib.Path
+    runtime: runtime_config.RuntimeConfig
 
 
 def parse(argv: list[str]) -> Command | str:
@@ -66,7 +68,9 @@ def parse(argv: list[str]) -> Command | str:
             "neither; --list shows configs, stages and keys"
         )
     _check(values, folder)
-    return Command(values, folder)
+    runtime = values.get("runtime", {})
+    runtime = schema.build(runtime_config.RuntimeConfig, runtime, "config.runtime")
+    return Command(values, folder, runtime)
 
 
 def default_workdir(config: str) -> str:

@@ -73,16 +73,6 @@ class EvaluateSection:
 
 
 @dataclasses.dataclass(frozen=True)
-class CompareSection:
-    """Folders of images, or .npy arrays of pixels, for the tool `compare`; `paired` where each was
-    drawn from the real one of the same place in the order of names."""
-
-    real: str
-    generated: str
-    paired: bool
-
-
-@dataclasses.dataclass(frozen=True)
 class ReportSection:
     """Work directories of other runs to show beside this one."""
 

@@ -149,17 +149,12 @@ class PriorSection:
     network: network.NetworkConfig
     drop: conditions.DropRates
     schedule: schedule.Schedule
-    loss: diffusion_loss.LossConfig
+    loss: diffusion_loss.ObjectiveConfig
     solver: solvers.SolverConfig
     guidance: guidance.GuidanceConfig
     train: loop.TrainConfig
 
     def __post_init__(self):
-        if self.loss.cond_drop_rate:
-            raise schema.ConfigError(
-                "config.prior.loss.cond_drop_rate must be 0: config.prior.drop says what is left "
-                f"out, got {self.loss.cond_drop_rate}"
-            )
         self.solver.require_within(self.schedule)
 
     @property

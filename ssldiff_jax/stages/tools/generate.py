@@ -15,6 +15,7 @@ from ssldiff_jax.generation import plan as drawing_lib
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.config import tools as tools_config
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.sampler import grid as grid_lib
 from ssldiff_jax.slides import ground, pyramid
@@ -155,7 +156,7 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
 
 
 def _drawing(
-    section: run_config.GenerateSection, model: generator.Generator, source: _Source, *, seed: int
+    section: tools_config.GenerateSection, model: generator.Generator, source: _Source, *, seed: int
 ) -> drawing_lib.ImagePlan:
     size = tuple(section.size) or source.size
     if section.outpaint_px:
@@ -243,7 +244,7 @@ def _edited(
     return grid, keep
 
 
-def _start(section: run_config.GenerateSection, source: _Source, size) -> drawing_lib.InitImage:
+def _start(section: tools_config.GenerateSection, source: _Source, size) -> drawing_lib.InitImage:
     why = "mask" if section.mask else "outpaint_px" if section.outpaint_px else "strength"
     image, grow = source.pixels(why), section.outpaint_px
     keep = None

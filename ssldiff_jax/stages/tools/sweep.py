@@ -16,6 +16,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator, references
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.slides import pyramid
 
 _LOG = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     return {"variants": len(rows)}
 
 
-def sample_section(config: run_config.RunConfig, way: str) -> run_config.SampleSection:
+def sample_section(config: run_config.RunConfig, way: str) -> sample_config.SampleSection:
     """config.sample with the changes of a way: "windows.mode=paper guidance.scale=4"; `w/8` is an
     eighth of a window.
 
@@ -67,7 +68,7 @@ def sample_section(config: run_config.RunConfig, way: str) -> run_config.SampleS
             hint = schema.nearest_path(key, part)
             raise schema.ConfigError(f"config.sweep.variants: no key in {change!r}{hint}")
         part[key] = _value(text, config.window)
-    section = schema.build(run_config.SampleSection, values, "config.sample")
+    section = schema.build(sample_config.SampleSection, values, "config.sample")
     try:
         section.solver.require_within(config.denoiser.schedule)
     except ValueError as error:

@@ -67,6 +67,35 @@ def test_a_config_has_a_workdir_of_its_name(config, folder):
     assert (found.workdir, found.values["seed"]) == (pathlib.Path(folder), 2)
 
 
+def test_runtime_is_checked_before_jax_is_set_up(run):
+    """It says which devices jax has, and how this process finds the others."""
+    words = f"--workdir={run}"
+    assert parse(words, "--config.runtime.cpu_devices=2").runtime.cpu_devices == 2
+    line = refusal(words, "--config.runtime.distributed=slurm")
+    assert line == (
+        "config.runtime.distributed must be one of ('off', 'auto', 'given'), got 'slurm'"
+    )
+    line = refusal(words, "--config.runtime.cpu_devices=-1")
+    assert line == "config.runtime: cpu_devices must be 0 or more, got -1"
+    values = json.loads((run / "config.json").read_text())
+    values["runtime"]["cpu_devises"] = 2
+    (run / "config.json").write_text(json.dumps(values))
+    line = refusal(words)
+    assert line == "config.runtime.cpu_devises is no config key; did you mean 'cpu_devices'?"
+    values["runtime"] = {"cpu_devices": "two"}
+    (run / "config.json").write_text(json.dumps(values))
+    assert refusal(words) == "config.runtime.cpu_devices must be int, got 'two'"
+
+
+def test_a_command_is_read_without_jax():
+    """What jax is told must be known before it is imported."""
+    code = (
+        "import sys; from ssldiff_jax.runs.command import command_line;"
+        "command_line.parse(['main', '--config=configs/tiny.py']); assert 'jax' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_runs_own_config_is_taken_and_changed(run):
     found = parse(
         f"--workdir={run}", "--config.data.patch_mpp=2", "--config.generate.outpaint_px=64"

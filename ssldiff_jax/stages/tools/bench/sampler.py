@@ -16,7 +16,7 @@ from ssldiff_jax.diffusion import conditioning, guidance, solvers
 from ssldiff_jax.generation import generator, models, render
 from ssldiff_jax.generation import plan as drawing_lib
 from ssldiff_jax.runs import stage
-from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.sampler import decode, windows
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.weights import published
@@ -135,7 +135,7 @@ def _random_model(context: stage.Context) -> generator.Generator:
         random_params(published.abstract_denoiser(denoiser)),
     )
     conditioning_kind = "cells" if config.num_cells > 1 else "interpolated"
-    sample: run_config.SampleSection = dataclasses.replace(
+    sample: sample_config.SampleSection = dataclasses.replace(
         config.sample, conditioning=conditioning_kind
     )
     return generator.Generator(dataclasses.replace(config, sample=sample), trained, context.mesh)

@@ -1,0 +1,83 @@
+"""The sections of the models: encoder and judge, autoencoder, denoiser."""
+
+import dataclasses
+from typing import Literal
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.autoencoder import loss as autoencoder_loss
+from ssldiff_jax.core import schema
+from ssldiff_jax.diffusion import conditioning, process, schedule, unet
+from ssldiff_jax.diffusion import loss as diffusion_loss
+from ssldiff_jax.encoders import encoder
+from ssldiff_jax.train import loop
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSection:
+    """An encoder and its training: `name` own is a ViT of `model.vit`, any other a published one
+    with its weights."""
+
+    name: str
+    weights: str
+    model: encoder.EncoderConfig
+    train: loop.TrainConfig
+
+    def __post_init__(self):
+        published = self.architecture.takes == "any"
+        if published and (self.train.num_steps or not self.weights):
+            raise schema.ConfigError(
+                "a published encoder must have weights and train.num_steps=0, got "
+                f"name={self.name}, weights={self.weights!r}, num_steps={self.train.num_steps}"
+            )
+        _require_weights(self.weights, self.train)
+
+    @property
+    def architecture(self) -> encoder.Architecture:
+        """The network and what it expects of pixels."""
+        return encoder.Architecture.named(self.name, self.model.vit)
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderSection:
+    """The first stage and its training."""
+
+    model: autoencoder.AutoencoderConfig
+    loss: autoencoder_loss.LossConfig
+    weights: str
+    latent_scaling: Literal["measured", "none"]
+    train: loop.TrainConfig
+
+    def __post_init__(self):
+        _require_weights(self.weights, self.train)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiserSection:
+    """The denoiser and its training."""
+
+    unet: unet.UNetConfig
+    embedding_length: Literal["one", "root_dim"]
+    region_dim: int
+    weights: str
+    schedule: schedule.Schedule
+    loss: diffusion_loss.LossConfig
+    train: loop.TrainConfig
+
+    def __post_init__(self):
+        _require_weights(self.weights, self.train)
+
+    @property
+    def process(self) -> process.Process:
+        """Its schedule and what it predicts."""
+        return process.Process(self.schedule, self.loss.prediction)
+
+    def model(self, embedding_dim: int, num_cells: int = 1) -> conditioning.DenoiserConfig:
+        """Sizes of the network for embeddings of a given dimension."""
+        return conditioning.DenoiserConfig(
+            self.unet, embedding_dim, self.embedding_length, self.region_dim, num_cells
+        )
+
+
+def _require_weights(weights: str, train: loop.TrainConfig) -> None:
+    if train.num_steps == 0 and not weights:
+        raise schema.ConfigError("train.num_steps=0 must come with weights, got none")

@@ -1,0 +1,52 @@
+"""The section `sample` of a config: how large images are generated, and the files they become."""
+
+import dataclasses
+from typing import Literal
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.diffusion import guidance, solvers
+from ssldiff_jax.sampler import decode, grid, windows
+from ssldiff_jax.slides import pyramid
+
+_ASIDE = {"digest": False}
+"""Marks what may change without making other results."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputConfig:
+    """The files that a large image is written as, and the JPEG quality inside them, 1…100."""
+
+    formats: tuple[str, ...]
+    quality: int
+
+    def __post_init__(self):
+        for name in self.formats:
+            if name not in pyramid.FORMATS:
+                raise schema.ConfigError(
+                    f"config.sample.output.formats must be of {', '.join(pyramid.FORMATS)}, "
+                    f"got {name!r}"
+                )
+        if not 1 <= self.quality <= 100:
+            raise schema.ConfigError(
+                f"config.sample.output.quality must be 1…100, got {self.quality}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSection:
+    """How large images are drawn."""
+
+    conditioning: Literal["dense", "interpolated", "cells"]
+    interpolation: grid.Interpolation
+    guidance: guidance.GuidanceConfig
+    solver: solvers.SolverConfig
+    windows: windows.WindowConfig
+    compute_dtype: Literal["float32", "bfloat16"]
+    canvas_dtype: Literal["float32", "bfloat16"]
+    split: Literal["windows", "rows"] = dataclasses.field(metadata=_ASIDE)
+    window_batch: int = dataclasses.field(metadata=_ASIDE)
+    decode: decode.DecodeConfig
+    output: OutputConfig
+    checkpoint_minutes: float = dataclasses.field(metadata=_ASIDE)
+    dry_run: bool = dataclasses.field(metadata=_ASIDE)
+    num_variations: int

@@ -1,0 +1,140 @@
+"""The sections of the tools, which stand outside a run's record: each is noted in the folder of its
+tool. That of `study` has a file of its own."""
+
+import dataclasses
+from typing import Literal
+
+from ssldiff_jax.core import names, schema
+from ssldiff_jax.runs.config import prior as prior_config
+from ssldiff_jax.train import chips
+
+BENCH_PARTS = ("network", "weights", "archive", "input", "images", "training", "evaluation")
+TRAINED = ("denoiser", "autoencoder", "encoder", "prior")
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateSection:
+    """What the tool `generate` draws, what it begins from, and the name of its folder."""
+
+    reference: str
+    mpp: float
+    size: tuple[int, ...]
+    strength: float
+    mask: str
+    outpaint_px: int
+    prior: prior_config.PriorRequestConfig
+    blend_with: str
+    blend_amount: float
+    edits: tuple[str, ...]
+    name: str = dataclasses.field(metadata={"digest": False})
+
+    def __post_init__(self):
+        names.require("generate.name", self.name)
+        if len(self.size) not in (0, 2) or any(px < 1 for px in self.size):
+            raise schema.ConfigError(
+                f"config.generate.size must be (height, width) of at least 1 px, or (), got "
+                f"{self.size}"
+            )
+        if not 0 < self.strength <= 1 or not 0 <= self.blend_amount <= 1 or self.outpaint_px < 0:
+            raise schema.ConfigError(
+                "config.generate must have 0 < strength ≤ 1, 0 ≤ blend_amount ≤ 1 and "
+                "outpaint_px ≥ 0, got "
+                f"{self.strength}, {self.blend_amount} and {self.outpaint_px}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepSection:
+    """Ways of drawing that the tool `sweep` compares, as changes of the section sample, and how
+    often each region is drawn."""
+
+    variants: tuple[str, ...]
+    num_generated: int
+
+    def __post_init__(self):
+        if not self.variants or self.num_generated < 1:
+            raise schema.ConfigError(
+                f"config.sweep must have variants and num_generated ≥ 1, got {self.variants} and "
+                f"{self.num_generated}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchSection:
+    """What the tool `bench` measures: sides of the large images it draws, how many of the
+    published algorithm's 50 steps it does to compare (0: none), whose training steps at which
+    batches (0: the config's)."""
+
+    parts: tuple[str, ...]
+    train: tuple[str, ...]
+    batch_size: tuple[int, ...]
+    profile: bool
+    sizes: tuple[int, ...]
+    paper_steps: int
+
+    def __post_init__(self):
+        _require_known("bench.parts", self.parts, BENCH_PARTS)
+        _require_known("bench.train", self.train, TRAINED)
+        if any(px < 1 for px in self.sizes) or not 0 <= self.paper_steps <= 50:
+            raise schema.ConfigError(
+                "config.bench must have sizes of at least 1 px and 0 ≤ paper_steps ≤ 50, got "
+                f"{self.sizes} and {self.paper_steps}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CompileSection:
+    """What the tool `compile` compiles: programs, for slices (v5e:16x16, h200:8) and global
+    batches (0: the config's); for TPUs at a level of optimisation."""
+
+    topology: tuple[str, ...]
+    programs: tuple[str, ...]
+    batch_size: tuple[int, ...]
+    optimization_level: Literal["O0", "O1", "O2", "O3"]
+
+    def __post_init__(self):
+        for topology in self.topology:
+            chips.Slice.named(topology)
+        _require_known("compile.programs", self.programs, (*TRAINED, "sampler"))
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationsSection:
+    """What the tool `variations` draws again."""
+
+    image: str
+    mpp: float
+    num_patches: int
+    num_generated: int
+    num_regions: int
+
+    def __post_init__(self):
+        if self.num_patches < 1 or self.num_generated < 1 or self.num_regions < 0:
+            raise schema.ConfigError(
+                "config.variations must have num_patches and num_generated ≥ 1 and num_regions ≥ "
+                "0, "
+                f"got {self.num_patches}, {self.num_generated} and {self.num_regions}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareSection:
+    """Folders of images, or .npy arrays of pixels, for the tool `compare`; `paired` where each was
+    drawn from the real one of the same place in the order of names."""
+
+    real: str
+    generated: str
+    paired: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportSection:
+    """What the tool `export` says of the models: their licence, "" where none is stated."""
+
+    licence: str
+
+
+def _require_known(key: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in known:
+            raise schema.ConfigError(f"config.{key} must be of {', '.join(known)}, got {name!r}")
