@@ -14,6 +14,7 @@ from multiprocessing import resource_tracker
 from typing import Literal, TypeVar
 
 from ssldiff_jax.core import machine
+from ssldiff_jax.slides import warn
 
 T = TypeVar("T")
 
@@ -65,7 +66,7 @@ def _by_processes(
         for task in (yield from _until_broken(work, waiting, processes)):
             with _pool(1) as pool:
                 try:
-                    _submit(pool, work, task).result()
+                    _say(_submit(pool, work, task).result())
                 except process.BrokenProcessPool:
                     died(task)
             yield
@@ -86,7 +87,7 @@ def _until_broken(
                     at_work, return_when=concurrent.futures.FIRST_COMPLETED
                 )
                 for future in done:
-                    future.result()
+                    _say(future.result())
                     del at_work[future]
                     yield
         except process.BrokenProcessPool:
@@ -100,7 +101,7 @@ def _pool(processes: int) -> concurrent.futures.ProcessPoolExecutor:
     # Not forked: threads of jax, libvips and OpenSlide would hold locks in the child for ever.
     context = multiprocessing.get_context("spawn")
     return concurrent.futures.ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),)
+        processes, mp_context=context, initializer=_begin_worker, initargs=(os.getpid(),)
     )
 
 
@@ -113,13 +114,25 @@ def _submit(
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(work, task)
+        return pool.submit(_work_and_messages, work, task)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent(parent: int) -> None:
+def _work_and_messages(work: Callable[[T], None], task: T) -> list[str]:
+    """Do the work in a worker process; returns the warnings about files that it left."""
+    work(task)
+    return warn.taken()
+
+
+def _say(messages: list[str]) -> None:
+    for message in messages:
+        warn.once(message)
+
+
+def _begin_worker(parent: int) -> None:
     """A worker would wait for work for ever after its parent was killed."""
+    warn.leave_to_parent()
 
     def watch() -> None:
         while os.getppid() == parent:

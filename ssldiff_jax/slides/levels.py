@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.slides import tiff, told
+from ssldiff_jax.slides import tiff, warn
 from ssldiff_jax.slides.protocol import Backend
 
 _WINDOWS, _WINDOW = 4, 32  # compared a side of the image, and their side, px of the level
@@ -29,7 +29,7 @@ def agreeing(
             kept.append(level)
         else:
             full = "{} × {} px".format(*backend.level_shapes[0])
-            told.once(
+            warn.once(
                 f"{path}: a page of {shape[0]} × {shape[1]} px is not a level of {full} and is "
                 "left out"
             )

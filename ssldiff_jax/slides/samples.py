@@ -10,7 +10,7 @@ from jaxtyping import Bool, Shaped, UInt8
 from rasterio import windows
 from rasterio.enums import ColorInterp
 
-from ssldiff_jax.slides import pixels, reading, tiff, told
+from ssldiff_jax.slides import pixels, reading, tiff, warn
 from ssldiff_jax.slides.protocol import SlideError
 
 _COLOURS = ("red", "green", "blue")
@@ -122,7 +122,7 @@ def _bands(
             "--config.data.reading.bands=(<numbers of three, or one>)"
         )
     if file.count > 3:
-        told.once(f"{path}: bands 1, 2 and 3 of {file.count} are used as red, green and blue")
+        warn.once(f"{path}: bands 1, 2 and 3 of {file.count} are used as red, green and blue")
     return [1, 2, 3] if file.count >= 3 else [1]
 
 
@@ -135,7 +135,7 @@ def named_bands(path: pathlib.Path, file: rasterio.DatasetReader) -> list[int]:
     marked = [c.name for c in file.colorinterp]
     by_description, by_mark = _numbers(described), _numbers(marked)
     if by_description and by_mark and by_description != by_mark:
-        told.once(
+        warn.once(
             f"{path}: bands {by_description} are described as red, green and blue, and marked as "
             f"bands {by_mark}: the description is used"
         )
@@ -218,7 +218,7 @@ def _alpha(
         return 0, "mask"
     is_mask = np.isin(nonzero, (255, full)).mean() >= _OPAQUE
     kind = "a mask: white where it is 0" if is_mask else "no mask: data"
-    told.once(f"{path}: band {number}, called alpha, is {kind}")
+    warn.once(f"{path}: band {number}, called alpha, is {kind}")
     return (number if is_mask else 0), "mask"
 
 

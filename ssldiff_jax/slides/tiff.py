@@ -8,7 +8,7 @@ from typing import Any
 
 import tifffile
 
-from ssldiff_jax.slides import told
+from ssldiff_jax.slides import warn
 from ssldiff_jax.slides.protocol import SlideError
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is told by our errors
@@ -140,7 +140,7 @@ def _readable(path: pathlib.Path, file: tifffile.TiffFile) -> list[tifffile.Tiff
     except Exception:
         if not pages:
             raise
-    told.once(f"{path}: the data after page {len(pages) - 1} is not a page and is left out")
+    warn.once(f"{path}: the data after page {len(pages) - 1} is not a page and is left out")
     return pages
 
 
@@ -191,7 +191,7 @@ def _tell(path: pathlib.Path, image: Page, left_out: tuple[Page, ...]) -> None:
     if left_out:
         shape = "{0[0]} × {0[1]} px".format
         others = ", ".join(f"{p.number} ({shape(p.shape)})" for p in left_out)
-        told.once(
+        warn.once(
             f"{path}: page {image.number} of {shape(image.shape)} is the image; left out, as no "
             f"level of it: page {others}"
         )

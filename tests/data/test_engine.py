@@ -4,6 +4,7 @@ import pathlib
 import pytest
 
 from ssldiff_jax.data import engine
+from ssldiff_jax.slides import warn
 
 
 def work(task):
@@ -36,6 +37,17 @@ def test_every_task_is_done(tmp_path, processes):
 def test_a_task_that_ends_its_process_costs_itself_alone(tmp_path):
     done, died, found = run(tmp_path, [3, -1, 4, 5, -1, 6], config())
     assert (done, died, found) == (6, [-1, -1], {n: n**2 for n in (3, 4, 5, 6)})
+
+
+def warn_of_file(task):
+    warn.once(f"{task}: a file of two workers")
+
+
+def test_workers_leave_warnings_to_their_parent_which_says_each_once(tmp_path, caplog, capfd):
+    tasks = [f"{tmp_path}/a", f"{tmp_path}/b"] * 4
+    list(engine.for_each(warn_of_file, tasks, config(), died=tasks.remove))
+    assert sorted(caplog.messages) == [f"{task}: a file of two workers" for task in tasks[:2]]
+    assert "a file of two workers" not in capfd.readouterr().err
 
 
 def test_what_the_work_raises_comes_back(tmp_path):
