@@ -108,6 +108,10 @@ def test_commands_of_python_name_files_and_modules_that_exist():
         assert not path or (ROOT / path).is_file(), command
         for word in command[2:]:
             assert not word.startswith("tests/") or (ROOT / word).exists(), command
+        if "-k" in command:
+            chosen = command[command.index("-k") + 1]
+            files = [(ROOT / word).read_text() for word in command if word.startswith("tests/")]
+            assert any(re.search(rf"def test_\w*{chosen}", text) for text in files), command
 
 
 def test_both_kinds_of_command_are_on_the_pages():

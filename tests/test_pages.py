@@ -117,6 +117,18 @@ def test_modules_that_pages_name_exist():
             assert (ROOT / name).exists(), f"{page}: {name}"
 
 
+@each_page
+def test_names_of_code_are_in_the_code(page):
+    """`snake_case` in a page: an argument, a key of results, a file."""
+    folders = ("ssldiff_jax", "tests", "configs", "launch")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    code = "".join(path.read_text() for path in paths)
+    named = re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", TEXTS[page])
+    golden = {path.stem for path in (ROOT / "tests" / "golden").iterdir()}
+    composed = {"train_x2", "train_x4"}  # splits, of config.data.records.scales
+    assert {name for name in named if name not in code} <= {*golden, *readme.BLOCKS, *composed}
+
+
 def anchors(text):
     """What links after # can lead to: headings as they are made to anchors."""
     headings = re.findall(r"^#+ (.+)$", text, re.M)
