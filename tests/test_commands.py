@@ -119,6 +119,7 @@ def root(tmp_path_factory):
         if path.stem == "default":
             # Its comments are read as text; nothing starts from it as it is but `compare`.
             shutil.copy(path, folder / "configs")
+            shutil.copytree(path.with_name("defaults"), folder / "configs" / "defaults")
         else:
             (folder / "configs" / path.name).write_text(CONFIG.format(name=path.stem))
     (folder / "small.py").write_text(SMALL.format(root=str(ROOT), tests=str(ROOT / "tests")))

@@ -75,7 +75,7 @@ def test_rooms_import_earlier_rooms_only(room):
     assert later == {}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.py")), ids=lambda p: p.name)
 def test_configs_import_configs_only(path):
     assert {module.split(".")[0] for module in imported(path)} <= {"ml_collections", "configs"}
 

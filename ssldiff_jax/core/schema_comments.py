@@ -10,10 +10,11 @@ from collections.abc import Mapping
 def comments(path: pathlib.Path) -> dict[str, str]:
     """Dotted key → the comment above its first assignment in `get_config`, "" where there is none.
 
-    Sections are keys too. The file is read and not run: functions that make sections are followed
-    by their names, and so are local names of sections.
+    Sections are keys too. Files are read and not run: functions that make sections are followed by
+    their names, into modules that are imported from the same package, and so are local names of
+    sections.
     """
-    return _Source(path.read_text(encoding="utf-8")).read("get_config", "")
+    return _Source(path).read("get_config", "")
 
 
 def about(path: pathlib.Path) -> str:
@@ -23,9 +24,16 @@ def about(path: pathlib.Path) -> str:
 
 
 class _Source:
-    def __init__(self, text: str):
-        self._functions = {
-            node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)
+    def __init__(self, path: pathlib.Path):
+        text = path.read_text(encoding="utf-8")
+        body = ast.parse(text).body
+        self._functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+        self._modules = {
+            alias.asname or alias.name: file
+            for node in body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if (file := _module_file(path, f"{node.module}.{alias.name}")) is not None
         }
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         self._comments = {
@@ -49,10 +57,18 @@ class _Source:
                 sections[target.id] = key
             elif self._above(node.lineno) or key not in of_keys:
                 of_keys[key] = self._above(node.lineno)
-            maker = _maker(node.value)
-            if maker in self._functions:
-                of_keys |= {k: v for k, v in self.read(maker, key).items() if k not in of_keys}
+            made = self._made(node.value, key)
+            of_keys |= {k: v for k, v in made.items() if k not in of_keys}
         return of_keys
+
+    def _made(self, value: ast.expr, key: str) -> dict[str, str]:
+        """The keys of a section that a function makes, of this file or of one it imports."""
+        *module, maker = (isinstance(value, ast.Call) and _dotted(value.func)) or [""]
+        if not module and maker in self._functions:
+            return self.read(maker, key)
+        if len(module) == 1 and module[0] in self._modules:
+            return _Source(self._modules[module[0]]).read(maker, key)
+        return {}
 
     def _above(self, line: int) -> str:
         first = line
@@ -61,10 +77,12 @@ class _Source:
         return "\n".join(self._comments[n] for n in range(first, line))
 
 
-def _maker(value: ast.expr) -> str:
-    """The name of the function whose result a value is."""
-    is_call = isinstance(value, ast.Call) and isinstance(value.func, ast.Name)
-    return value.func.id if is_call else ""
+def _module_file(path: pathlib.Path, module: str) -> pathlib.Path | None:
+    """The file of a module of the package that holds `path`."""
+    package, *names = module.split(".")
+    root = next((folder for folder in path.parents if folder.name == package), None)
+    file = root.joinpath(*names).with_suffix(".py") if root and names else None
+    return file if file and file.exists() else None
 
 
 def _dotted(node: ast.expr) -> list[str]:

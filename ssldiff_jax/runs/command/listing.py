@@ -1,7 +1,9 @@
 """What a command can name: stages, configs, and keys with the comments of their source."""
 
-import importlib.util
+import importlib
 import pathlib
+import sys
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,8 +50,19 @@ def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
 
 
 def defaults() -> Mapping[str, Any]:
-    """The values of configs/default.py."""
-    spec = importlib.util.spec_from_file_location("_defaults", CONFIGS / "default.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config().to_dict()
+    """The values of configs/default.py beside this package, whatever else is called `configs`."""
+    others = _take_configs()
+    package = types.ModuleType("configs")
+    package.__path__ = [str(CONFIGS)]
+    sys.modules["configs"] = package
+    try:
+        return importlib.import_module("configs.default").get_config().to_dict()
+    finally:
+        _take_configs()
+        sys.modules.update(others)
+
+
+def _take_configs() -> dict[str, types.ModuleType]:
+    """Forget the modules of a package `configs`, and return them."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "configs"]
+    return {name: sys.modules.pop(name) for name in names}

@@ -282,6 +282,27 @@ def test_every_key_is_listed_with_its_value_and_comment():
     assert "mesh.data = -1" in parse("--list=config.mesh")
 
 
+def test_defaults_are_those_beside_the_package(tmp_path, monkeypatch):
+    """Also for who has another package of that name, which stays as it was imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "__init__.py").write_text("")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "configs"]:
+        monkeypatch.delitem(sys.modules, name)
+    import configs
+
+    assert configs.__file__ == str(tmp_path / "configs" / "__init__.py")
+    assert listing.defaults() == default.get_config().to_dict()
+    assert sys.modules["configs"] is configs
+    monkeypatch.delitem(sys.modules, "configs")
+
+
+def test_files_of_defaults_are_short():
+    """A section is found by the name of its file, and read at a glance."""
+    for path in (ROOT / "configs" / "defaults").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 130, path
+
+
 def test_listed_values_are_those_of_the_config():
     assert "\n  data.mpp = 0.495\n" in parse("--list=data", "--config=configs/colorectal.py")
 

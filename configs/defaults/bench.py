@@ -1,0 +1,35 @@
+"""The sections of the tools `bench` and `compile`: what is measured of models and machines."""
+
+from ml_collections import ConfigDict
+
+
+def bench() -> ConfigDict:
+    c = ConfigDict()
+    # Of network (one forward pass of the denoiser), weights (reading them), archive (slides to
+    # records), input, images (large ones, drawn), training (steps, which take the memory of a
+    # training) and evaluation (features of patches, distances with intervals).
+    c.parts = ("network", "weights", "input", "images")
+    # Whose steps part training measures, and with which batches; 0 is that of the config.
+    c.train = ("denoiser",)
+    c.batch_size = (0,)
+    # Trace some of these steps, for TensorBoard or Perfetto.
+    c.profile = False
+    # Sides of the large images that are drawn, px.
+    c.sizes = (1024,)
+    # Steps of the published algorithm's 50 that are done to compare at the first size, the rest
+    # is multiplied; 0 does not compare.
+    c.paper_steps = 2
+    return c
+
+
+def compile() -> ConfigDict:
+    c = ConfigDict()
+    # Slices that the tool compiles for, generation:chips: v5e:2x2, v5e:16x16, v5p:2x4x4, h200:8 …
+    c.topology = ("v5e:2x2",)
+    # Training steps and the sampler's network.
+    c.programs = ("denoiser", "autoencoder", "encoder", "prior", "sampler")
+    # Global batches; 0 is that of the config.
+    c.batch_size = (0,)
+    # Of the TPU compiler: O0 takes minutes for the published UNet, O1 and above an hour.
+    c.optimization_level = "O0"
+    return c

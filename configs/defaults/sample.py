@@ -1,0 +1,55 @@
+"""The section `sample`: how large images are generated."""
+
+from ml_collections import ConfigDict
+
+from configs.defaults import diffusion
+
+
+def get_config() -> ConfigDict:
+    c = ConfigDict()
+    # dense: the reference is embedded at every window; interpolated: between the grid's cells;
+    # cells: the cells that a window touches, of a denoiser that was trained so.
+    c.conditioning = "dense"
+    # slerp or lerp.
+    c.interpolation = "slerp"
+    c.guidance = diffusion.guidance(1.5)
+    c.guidance.interval = (0.4, 1.0)
+    c.solver = diffusion.solver(steps=12)
+    c.windows = ConfigDict()
+    # offset: windows side by side, the grid moves every step; overlap: all windows every step.
+    c.windows.mode = "offset"
+    # Of overlap: distance of windows, latent px.
+    c.windows.stride = 16
+    # Of offset: farthest move of the grid, latent px.
+    c.windows.max_offset = 8
+    # Of overlap: uniform or tapered.
+    c.windows.weights = "uniform"
+    # Of offset: a margin around the canvas, or wrap: its other side, for images that tile.
+    c.windows.border = "margin"
+    # What the network computes in, and what the canvas is held in between steps: float32 or
+    # bfloat16.
+    c.compute_dtype = "float32"
+    c.canvas_dtype = "float32"
+    # What devices share: the windows of a chunk, or the rows of the canvas where one is too small.
+    c.split = "windows"
+    # Windows evaluated together; 0 takes as many as memory allows.
+    c.window_batch = 32
+    c.decode = ConfigDict()
+    # Tile and overlap of the decoder, latent px, and tiles together.
+    c.decode.tile = 64
+    c.decode.overlap = 16
+    c.decode.chunk = 4
+    # ramp: linear over the overlap; paper: the published radial weights, uint8 by truncation.
+    c.decode.blend = "ramp"
+    c.output = ConfigDict()
+    # Files of a large image: png, tif (pyramidal BigTIFF), ome.tif, cog.tif, dzi.
+    c.output.formats = ("png", "tif")
+    # JPEG quality inside them; from 90 on colour keeps its full resolution.
+    c.output.quality = 90
+    # A canvas that is being drawn is saved this often.
+    c.checkpoint_minutes = 10.0
+    # Only say what would be drawn: windows, calls, FLOPs, memory, time.
+    c.dry_run = False
+    # Cells whose variations are shown.
+    c.num_variations = 6
+    return c
