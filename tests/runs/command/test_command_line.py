@@ -5,6 +5,7 @@ import openslide
 import pytest
 from PIL import Image
 
+import ssldiff_jax
 from ssldiff_jax.runs import runner
 from ssldiff_jax.stages import table
 
@@ -77,6 +78,7 @@ def test_run_is_written_down(workdir):
     assert config["denoiser"]["train"]["num_steps"] == 4
     environment = read(workdir / "environment.json")
     assert environment["versions"]["jax"]
+    assert environment["versions"]["ssldiff_jax"] == ssldiff_jax.__version__
     assert environment["machine"]["cores"] >= 1
     for name in ("encoder", "autoencoder", "denoiser", "judge"):
         lines = [
