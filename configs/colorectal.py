@@ -16,7 +16,7 @@ from configs import default
 
 
 def get_config():
-    """Patches of half the published side, drawn at any pixel and orientation."""
+    """Patches of half the published side, cropped at any pixel and orientation."""
     config = default.get_config()
     config.data.slides = "tfds:colorectal_histology_large"
     config.data.mpp = config.data.patch_mpp = 0.495

@@ -33,10 +33,10 @@ def get_config() -> ConfigDict:
     # judge, evaluate, grids, prior, imagine, report. The tools generate, sweep, variations, watch,
     # compare, study, export, verify, bench and compile run when named.
     config.stages = "all"
-    # Stages to make anew although they are done; what they wrote stays until the new is whole.
+    # Stages to run again although they are done; the old output stays until the new one is whole.
     config.force = ""
     # Work directory of another run of the same sizes, whose models are used instead of training
-    # own ones: data that they never saw, judged by the same figures.
+    # own ones: for data that they never saw, evaluated by the same metrics.
     config.models = ""
     config.runtime = machine.runtime()
     config.mesh = machine.mesh()
@@ -65,9 +65,9 @@ def get_config() -> ConfigDict:
 
 
 def sample_as_published(config: ConfigDict) -> None:
-    """Large images as the published code draws them, errors included.
+    """Large images as the published code samples them, errors included.
 
-    169 overlapping windows at each of 50 steps, the network told t + 1, noise of single
+    169 overlapping windows at each of 50 steps, the network given t + 1, noise of single
     timesteps over strides of 20, guidance far beyond its best, decoded window by window.
     """
     c = config.sample

@@ -5,7 +5,7 @@
 Hardware and time: two cores of an AMD EPYC, 20 min from clone to report, 3.1 GB (2026-11-26).
 Expected on the held-out region: cell retrieval 0.48 to 0.58 by the encoder and 0.42 to 0.48 by the
 judge, embedding similarity 0.91 against 0.33 of other cells, layout correlation 0.99; of
-what the prior is asked for its images show 0.83 to 0.91 (correlation of parts in quadrants).
+images of the prior show what their condition says (correlation of parts in quadrants 0.83 to 0.91).
 """
 
 from configs import default
@@ -46,7 +46,7 @@ def _data(c):
 
 def _encoder(c):
     c.model.objective = "infonce"
-    # Features before a head tell kinds of tissue apart but lie in a narrow cone, so that all
+    # Features before a head separate kinds of tissue but lie in a narrow cone, so that all
     # cosines are high: measured from their mean they fill the sphere.
     c.model.infonce.head_dim = 128
     c.model.origin = "mean"
@@ -66,7 +66,8 @@ def _encoder(c):
 
 
 def _judge(c):
-    # Narrower, and used to larger shifts: another eye than the one the generator is led by.
+    # Narrower, and trained with larger shifts: another encoder than the one that conditions the
+    # generator.
     _encoder(c)
     c.model.vit.width = 64
     c.model.vit.num_heads = 2

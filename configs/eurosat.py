@@ -4,8 +4,8 @@
 
 Data: eurosat/rgb (Helber et al. 2019, MIT), downloaded at the first run (90 MB; TFDS needs
 TensorFlow for that, once). Patches come alone: a tenth of them is held out, some of those are
-drawn again one by one, and there is no region to hold a large image against; Generator.generate
-draws large images from any grid of their embeddings.
+regenerated one by one, and there is no region to compare a large image with; Generator.generate
+makes large images from any grid of their embeddings.
 Hardware and hours: 14 GFLOP for each patch the denoiser (66 M parameters) is trained on; 30.7 M
 patches (60 000 steps of 512) are 0.15 h of one H200 at its peak of 790 TFLOP/s, 0.4 h at 40 % of
 it, estimated from FLOPs.

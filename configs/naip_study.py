@@ -1,4 +1,4 @@
-"""Whether drawn patches help on aerial scenes: land cover of patches, water in regions.
+"""Whether generated patches help on aerial scenes: land cover of patches, water in regions.
 
     python -m ssldiff_jax.main --config=configs/naip_study.py --workdir=runs/naip \
         --config.data.slides='/data/naip/*.tif' --config.stages=study
@@ -7,8 +7,8 @@ The work directory holds a run of configs/naip_demo.py with --config.data.patch_
 patches … denoiser). Data: eight NAIP scenes of one quarter quad in North Dakota, 2009 to 2020, 5 m
 per pixel, from the public repository opengeos/data; the lower 30 % of each is held out.
 Measured (2026-11-26; two shared cores of an Intel Xeon at 2 to 4 times their load, 17 min, 4 of
-them drawing 600 patches and 900 cells of regions; 1.4 GB): AUC of real, synthetic only, both, and
-the gain of both over real with its interval (3 seeds, cases resampled):
+them generating 600 patches and 900 cells of regions; 1.4 GB): AUC of real, synthetic only, both,
+and the gain of both over real with its interval (3 seeds, cases resampled):
 
     linear,     6 patches  .604  .588  .595  −.010 (−.061 … .044)
     linear,    60          .788  .775  .801   .013 (−.013 … .041)
@@ -20,7 +20,7 @@ the gain of both over real with its interval (3 seeds, cases resampled):
     DSMIL,    100          .875  .877  .887   .011 (−.010 … .035)
 
 Of 24 such gains one is clear of zero upwards and one downwards, as chance has it: on these eight
-scenes of one place drawn patches neither help nor harm.
+scenes of one place generated patches neither help nor harm.
 """
 
 from configs import naip_demo

@@ -12,7 +12,7 @@ cases come from `config.prior.conditions`. Its S network: 46 M parameters, 3.6 G
 Expected: patch FID 6.98, crop FID 15.51 and CLIP FID 7.43 at 1024², embedding similarity 0.924
 (as published: started from other published weights, and with two embeddings).
 
-`--config=configs/tcga.py:paper` draws as the published code does, step for step.
+`--config=configs/tcga.py:paper` samples as the published code does, step for step.
 """
 
 from configs import default

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
     c.loss.perceptual = "encoder"
     c.loss.perceptual_weight = 1.0
     c.loss.lpips_weights = ""
-    # KL from a unit Gaussian (kl, light); codes and latents drawn together (vq).
+    # KL from a unit Gaussian (kl, light); codes and latents initialised together (vq).
     c.loss.kl_weight = 1e-6
     c.loss.codebook_weight = 1.0
     c.loss.adversarial = ConfigDict()

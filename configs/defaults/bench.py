@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 def bench() -> ConfigDict:
     c = ConfigDict()
     # Of network (one forward pass of the denoiser), weights (reading them), archive (slides to
-    # records), input, images (large ones, drawn), training (steps, which take the memory of a
+    # records), input, images (large ones), training (steps, which take the memory of a
     # training) and evaluation (features of patches, distances with intervals).
     c.parts = ("network", "weights", "input", "images")
     # Whose steps part training measures, and with which batches; 0 is that of the config.
@@ -14,7 +14,7 @@ def bench() -> ConfigDict:
     c.batch_size = (0,)
     # Trace some of these steps, for TensorBoard or Perfetto.
     c.profile = False
-    # Sides of the large images that are drawn, px.
+    # Sides of the large images that are generated, px.
     c.sizes = (1024,)
     # Steps of the published algorithm's 50 that are done to compare at the first size, the rest
     # is multiplied; 0 does not compare.

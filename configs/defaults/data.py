@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
     # Out of focus: detail as wide as after a Gaussian of this sigma, µm (2 is safe); 0 keeps it and
     # saves reading all tissue at blur_mpp.
     c.tissue.blur_um = 0.0
-    # Microns per pixel that sharpness is judged at.
+    # Microns per pixel at which sharpness is measured.
     c.tissue.blur_mpp = 1.0
     # Specks and holes below this radius vanish, µm.
     c.tissue.smooth_radius_um = 16.0
@@ -97,8 +97,9 @@ def get_config() -> ConfigDict:
     c.crops.context_px = 0
     # One of eight orientations for each crop.
     c.crops.dihedral = False
-    # patch: each is led by its own embedding; cells: by those of the 2×2 cells that it touches of
-    # a lattice laid anywhere over its record, so that large images need no embedding in between.
+    # patch: each is conditioned on its own embedding; cells: on those of the 2×2 cells that it
+    # touches of a lattice laid anywhere over its record, so that large images need no embedding in
+    # between.
     c.crops.condition_on = "patch"
 
     c.loader = ConfigDict()

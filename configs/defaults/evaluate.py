@@ -5,10 +5,10 @@ from ml_collections import ConfigDict
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
-    # Held-out patches that are drawn again and compared with real ones; 0: large images alone.
+    # Held-out patches that are regenerated and compared with real ones; 0: large images alone.
     c.num_patches = 10_000
     # Training patches among which copies are looked for, at most; 0: those of every record. What
-    # was copied from others is not found, so the part of records that was searched is told as
+    # was copied from others is not found, so the part of records that was searched is reported as
     # `power`. A million are as many JPEGs, a pass of the judge and 1.5 GB of features (of 384
     # numbers).
     c.num_training = 1_000_000

@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
     # Cells on the side of a grid; 1 learns embeddings one by one.
     c.grids.side = 4
     # Cells on the side of the square that a condition describes: a grid lies anywhere in it, so
-    # that larger images can be asked for as a whole.
+    # that larger images can be sampled as a whole.
     c.grids.max_cells = 8
     c.grids.count = 1_000_000
     # Held out, to judge by.
@@ -54,7 +54,7 @@ def get_config() -> ConfigDict:
 
 def imagine() -> ConfigDict:
     c = ConfigDict()
-    # Held-out conditions that are drawn as images, to measure what these show; 0 draws a few and
-    # measures nothing.
+    # Held-out conditions from which images are generated, to measure what these show; 0 generates a
+    # few and measures nothing.
     c.count = 32
     return c

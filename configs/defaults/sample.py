@@ -46,9 +46,9 @@ def get_config() -> ConfigDict:
     c.output.formats = ("png", "tif")
     # JPEG quality inside them; from 90 on colour keeps its full resolution.
     c.output.quality = 90
-    # A canvas that is being drawn is saved this often.
+    # The canvas of an image in progress is saved this often.
     c.checkpoint_minutes = 10.0
-    # Only say what would be drawn: windows, calls, FLOPs, memory, time.
+    # Only print what would be generated: windows, calls, FLOPs, memory, time.
     c.dry_run = False
     # Cells whose variations are shown.
     c.num_variations = 6

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     # Real patches, at most one of each record; 0 is all.
     p.count = 512
     p.count_test = 512
-    # How often each is drawn again.
+    # How often each is regenerated.
     p.num_generated = 2
     # linear (of embeddings), resnet, vit (of pixels).
     p.models = ("linear", "resnet", "vit")
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     # Bags; of slides 0 is all.
     b.count = 100
     b.count_test = 100
-    # How often each bag is drawn again.
+    # How often each bag is regenerated.
     b.num_generated = 1
     # mean (of embeddings, linear), abmil, clam (CLAM-SB), dsmil.
     b.models = ("mean", "abmil", "clam", "dsmil")

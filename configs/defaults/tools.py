@@ -6,9 +6,9 @@ from ml_collections import ConfigDict
 def generate() -> ConfigDict:
     c = ConfigDict()
     # Folder in generate/ of the image: every request has its own, and none is overwritten. ""
-    # makes a name of the reference or of what is asked for, the size and the seed.
+    # makes a name from the reference or the request, the size and the seed.
     c.name = ""
-    # What the tool draws from: a slide or an image, or embeddings (rows, columns, D) in a .npy
+    # What the tool generates from: a slide or an image, or embeddings (rows, columns, D) in a .npy
     # file; "": the first held-out reference.
     c.reference = ""
     # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
@@ -16,21 +16,21 @@ def generate() -> ConfigDict:
     # (height, width) in px that the reference's cells are spread over, on its ground; () is its own
     # size.
     c.size = ()
-    # 1 draws from noise; below, from the reference at that part of the noise.
+    # 1 starts from noise; below 1, from the reference with that part of the noise.
     c.strength = 1.0
-    # Image of what stays of the reference: white stays, black is drawn.
+    # Mask of what stays of the reference: white stays, black is generated.
     c.mask = ""
-    # Pixels to draw beyond each side of the reference, which stays; whole cells.
+    # Pixels to generate beyond each side of the reference, which stays; whole cells.
     c.outpaint_px = 0
     c.prior = ConfigDict()
-    # What the prior shall draw, of size `generate.size`: a text, parts of labels ("water=0.4"), and
-    # numbers ("TP53=1.2"). What is not said is free; `anything` says nothing at all.
+    # What the prior shall sample, of size `generate.size`: a text, parts of labels ("water=0.4"),
+    # and numbers ("TP53=1.2"). What is not said is free; `anything` says nothing at all.
     c.prior.text = ""
     c.prior.labels = ()
     c.prior.numbers = ()
     c.prior.anything = False
-    # Where generate.outpaint_px adds cells they are those at the edge again, or drawn by the prior
-    # (prior).
+    # Where generate.outpaint_px adds cells they repeat those at the edge, or are sampled by the
+    # prior (prior).
     c.prior.beyond = "edge"
     # Scales the prior's noise; below 1 grids are more alike.
     c.prior.temperature = 1.0
@@ -45,7 +45,7 @@ def generate() -> ConfigDict:
 
 def sweep() -> ConfigDict:
     c = ConfigDict()
-    # Ways of drawing to compare: changes of `sample`, apart by spaces; w/8 is an eighth of a
+    # Sampler settings to compare: changes of `sample`, apart by spaces; w/8 is an eighth of a
     # window.
     offsets = ("windows.max_offset=0", "windows.max_offset=w/8", "windows.max_offset=w/2")
     told = ("conditioning=interpolated", "conditioning=dense", "conditioning=cells")
@@ -66,32 +66,33 @@ def sweep() -> ConfigDict:
         "guidance.interval=(0.0,1.0) solver.name=paper solver.num_solver_steps=50 "
         "solver.t_start=999",
     )
-    # How often each region is drawn.
+    # How often each region is generated.
     c.num_generated = 1
     return c
 
 
 def variations() -> ConfigDict:
     c = ConfigDict()
-    # Image of a patch or of a region that the tool draws again; "": the first held-out one.
+    # Image of a patch or of a region that the tool regenerates; "": the first held-out one.
     c.image = ""
     # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
     c.mpp = 0.0
-    # Patches of it that are drawn alone, and how often each.
+    # Patches of it that are regenerated one by one, and how often each.
     c.num_patches = 6
     c.num_generated = 4
-    # How often a region is drawn as a whole.
+    # How often a region is regenerated as a whole.
     c.num_regions = 2
     return c
 
 
 def compare() -> ConfigDict:
     c = ConfigDict()
-    # Two folders of images, whoever drew them, that the tool compare judges; of JPEGs,
+    # Two folders of images, of any generator, that the tool compare evaluates; for JPEGs,
     # evaluate.jpeg_quality may say how good they are.
     c.real = ""
     c.generated = ""
-    # Whether each was drawn from the real one of its name: intervals know it.
+    # Whether each was generated from the real image of its name, which the intervals take into
+    # account.
     c.paired = False
     return c
 

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 def get_config(*, steps: int, batch_size: int, learning_rate: float) -> ConfigDict:
     c = ConfigDict()
-    # More than a finished training has done let it go on from its last checkpoint.
+    # With more than a finished training has done, it continues from its last checkpoint.
     c.num_steps = steps
     # Over all devices and hosts.
     c.batch_size = batch_size

@@ -42,7 +42,7 @@ class AutoencoderConfig:
 class Reconstruction(flax.struct.PyTreeNode):
     """An image through its latents, what the latents cost, and the codes of a VQ one.
 
-    Fields are arrays, or shapes of arrays where only shapes are asked for.
+    Fields are arrays, or shapes of arrays where only shapes are needed.
 
     Attributes:
         image: `(B, H, W, 3)`.
@@ -90,7 +90,7 @@ class Autoencoder(nn.Module):
         return self.decoder(z)
 
     def __call__(self, image: arrays.Image, noise: arrays.Latents) -> Reconstruction:
-        """Through a latent drawn with `noise`, or through the nearest codes."""
+        """Through a latent sampled with `noise`, or through the nearest codes."""
         if self.config.kind == "vq":
             z = self.encoder(image)
             quantised = self.quantiser(z)

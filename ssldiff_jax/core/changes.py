@@ -3,7 +3,7 @@
 `free`: changes how fast, where or how visibly, and no result. It may change at any time, and makes
 nothing outdated. `onward`: the steps that were done stay what they are, and those to come follow
 the new value. It may change while steps are left, and is recorded with its step. `fixed`, and every
-field without a mark: the state so far would not fit; the training is made anew.
+field without a mark: the state so far would not fit; the training starts again.
 """
 
 import dataclasses

@@ -1,6 +1,7 @@
-"""Convolution in the form each backend runs best; on CPU the form depends on what is asked.
+"""Convolution in the form each backend runs best; on CPU the form depends on whether gradients are
+needed.
 
-To draw, XLA's is used, or where maps are large Winograd's, which needs 2.25 times fewer products.
+To sample, XLA's is used, or where maps are large Winograd's, which needs 2.25 times fewer products.
 To train, shifted copies and one matrix product: as fast as XLA's or faster, and half of Winograd's
 time to compile.
 """
@@ -43,7 +44,7 @@ def convolve(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _on_cpu(x: FeatureMap, kernel: Kernel, strides: tuple[int, ...], padding: Padding) -> jax.Array:
-    """Drawn forward, where no gradient is asked for."""
+    """The forward pass, where no gradient is needed."""
     if kernel.shape[:2] == strides:
         return _as_product(x, kernel, strides, padding)
     # Copies overlap, and cost memory.

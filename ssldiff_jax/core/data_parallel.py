@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 
 class Placed:
-    """Parameters on devices, brought there when others are asked for than the last time."""
+    """Parameters on devices, moved there when they differ from those of the last call."""
 
     def __init__(self):
         self._asked: tuple[Any, Sharding | None] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-# Rust and C++ tell it in words alone; numpy counts what it could not write.
+# Rust and C++ report it in words alone; numpy counts what it could not write.
 _DISK = re.compile(
     r"ENOSPC|EDQUOT|EFBIG|No space left on device|[Dd]isk quota exceeded|File too large|"
     r"\d+ requested and \d+ written"

@@ -1,7 +1,7 @@
 """Ctrl-C (SIGINT) in a command: what can save itself does so first, everything else ends at once.
 
-Python tells the main thread alone of a signal, and only between two of its instructions: a compiler
-that works for minutes would hear nothing. So a thread of its own reads the signals.
+Python delivers a signal to the main thread alone, and only between two of its instructions: a
+compiler that works for minutes would hear nothing. So a thread of its own reads the signals.
 """
 
 import contextlib

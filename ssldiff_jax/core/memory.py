@@ -41,7 +41,7 @@ def give_back_freed() -> None:
 
 
 def reset_peak() -> None:
-    """Start the peak anew; where the kernel does not offer that, it stays the process's."""
+    """Reset the peak; where the kernel does not offer that, it stays the process's."""
     try:
         _CLEAR.write_text("5")
     except OSError:

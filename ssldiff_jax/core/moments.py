@@ -116,7 +116,7 @@ class Moments:
 
 
 def require_finite(z: Float[np.ndarray, "N D"], name: str) -> None:
-    """ValueError that tells how many rows, called `name`, have NaN or infinity."""
+    """ValueError that says how many rows, called `name`, have NaN or infinity."""
     bad = len(z) - int(np.isfinite(z).all(axis=1).sum())
     if bad:
         raise ValueError(f"expected finite {name}, got NaN or infinity in {bad} of {len(z)}")

@@ -1,4 +1,4 @@
-"""Names of folders: made of what is asked for, or given."""
+"""Names of folders: made from the request, or given."""
 
 import re
 

@@ -9,13 +9,14 @@ from ssldiff_jax.core import arrays
 
 
 def stream(seed: int, name: str, step: int | jax.Array | None = None) -> arrays.Key:
-    """The key of the stream `name`, at `step` if it is drawn from more than once."""
+    """The key of the stream `name`, at `step` if it is used more than once."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return key if step is None else jax.random.fold_in(key, step)
 
 
 def per_example(key: arrays.Key, index: arrays.AnyArray, draw: Callable, *args) -> jax.Array:
-    """Draw for every example from its own key, so no draw depends on how the batch is split.
+    """Sample for every example from its own key, so that no sample depends on how the batch is
+    split.
 
     Args:
         index: global example indices, `(B,)` int.
@@ -26,7 +27,7 @@ def per_example(key: arrays.Key, index: arrays.AnyArray, draw: Callable, *args) 
 
 
 def at_place(key: arrays.Key, step, row, col) -> arrays.Key:
-    """The key of what is drawn at a place of a lattice at a step, whoever draws it."""
+    """The key of the noise at a place of a lattice at a step, the same on every device."""
     for number in (step, row, col):
         key = jax.random.fold_in(key, number)
     return key

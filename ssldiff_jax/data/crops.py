@@ -14,10 +14,10 @@ from ssldiff_jax.data import shuffle
 class CropConfig:
     """`num_crops` patches are embedded and encoded (0: one for each record); `context_px` more
     pixels on each side are seen by the autoencoder and cut off its latents, so that latents know
-    no patch border; `dihedral` draws one of eight orientations.
+    no patch border; `dihedral` samples one of eight orientations.
 
-    A patch is led by its own embedding, or by those of the 2×2 cells that it touches of a lattice
-    laid anywhere over its record.
+    A patch is conditioned on its own embedding, or on those of the 2×2 cells that it touches of a
+    lattice laid anywhere over its record.
     """
 
     patch_px: int

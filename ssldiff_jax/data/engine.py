@@ -44,7 +44,7 @@ def for_each(
     *,
     died: Callable[[T], None],
 ) -> Iterator[None]:
-    """Yields after each task; `died` is told of those whose process ended without a word.
+    """Yields after each task; `died` gets those whose process ended without an error.
 
     `work` and the tasks are pickled, so `work` must be a function of a module.
     Raises EngineError where Beam is missing, and what the work raises.

@@ -126,14 +126,14 @@ def _held_out(
         last = set(numbers[len(numbers) - count :])
         return last.__contains__
     if len(numbers) < 2:
-        return lambda number: False  # why others were skipped is told
+        return lambda number: False  # why others were skipped is reported
     split = cases.Cases.of([patches.name(i) for i in numbers], holdout)
     _LOG.info("%s", split)
     return lambda number: split.side(patches.name(number)) == "test"
 
 
 def _pages(squares: list[plan.Square], data: data_config.DataConfig) -> list[plan.Reference]:
-    """Held-out patches side by side, as many pages as regions are wanted."""
+    """Held-out patches side by side, as many pages as regions are requested."""
     px, each = data.crops.patch_px, data.regions.rows * data.regions.cols
     margin = (data.records.record_px - px) // 2
     order = np.random.default_rng(0).permutation(len(squares))[: each * data.regions.count]

@@ -58,7 +58,7 @@ def _share(batch_size: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-    """Numbers without end of `count` examples, shuffled anew in every epoch, and which of them
+    """Numbers without end of `count` examples, shuffled again in every epoch, and which of them
     are this host's of every batch. Examples are read by the batch: one at a time through Grain
     takes twice as long for JPEGs and ten times for arrays."""
 

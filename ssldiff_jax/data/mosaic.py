@@ -20,7 +20,7 @@ _Part = tuple[slice, slice, tuple[int, int, int]]
 
 
 class MosaicError(ValueError):
-    """Records that do not cover what is asked for."""
+    """Records that do not cover the requested square."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,13 +152,13 @@ class RegionTable:
     """Region i: a function of the seed and i. Where no place was found for it there is none.
 
     Attributes:
-        mosaic: what is drawn from.
+        mosaic: the records.
         count: how many are looked for.
         cell_px: side of a cell.
         grid: cells on the side of what is looked at.
         max_cells: on the side of the whole.
         dihedral: whether they are turned.
-        seed: of the draws.
+        seed: of the random places.
     """
 
     mosaic: Mosaic

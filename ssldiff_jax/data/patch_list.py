@@ -55,7 +55,7 @@ class PatchList(Protocol):
         ...
 
     def label(self, number: int) -> str:
-        """The name of its class, "" where nothing tells."""
+        """The name of its class, "" where it is unknown."""
         ...
 
     def shape(self, number: int) -> tuple[int, int]:

@@ -101,7 +101,7 @@ class Square:
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Held-out cells to draw from, row by row: a region of a slide, or patches side by side."""
+    """Held-out cells to generate from, row by row: a region of a slide, or patches side by side."""
 
     cells: tuple[Square, ...]
     cols: int
@@ -132,7 +132,7 @@ class Source:
     Attributes:
         read: the pixels of a square.
         splits: the squares of `train` and `test`.
-        references: held-out cells that images are drawn from.
+        references: held-out cells that images are generated from.
         names: of slides by their number, or of the list.
         skipped: what could not be used, and why.
     """

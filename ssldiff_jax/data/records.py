@@ -78,7 +78,7 @@ class RecordSource:
 
     Records are in the order of their slides and, within one, of their rows. Memory does not grow
     with their number: places are mapped, and a few shards are open. The last records read stay
-    decoded: a small slide is drawn from many times over.
+    decoded: a small slide is cropped many times over.
 
     Raises ValueError where the folder has no manifest, or no such split.
     """

@@ -28,7 +28,7 @@ def examples_at(places: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.n
 
 def first(at_most: int, count: int, seed: int) -> Int[np.ndarray, "N"]:
     """The first `at_most` of `count` examples in a random order, all where there are no more; time
-    and memory are those of what is wanted."""
+    and memory grow with `at_most` alone."""
     return examples_at(np.arange(min(at_most, count)), count, seed)
 
 

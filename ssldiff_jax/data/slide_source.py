@@ -43,7 +43,7 @@ def sources(data: data_config.DataConfig) -> list[str]:
 
 
 def fingerprint(source: str) -> list[Any]:
-    """Name, size and a hash of the content of a slide; size −1 where it cannot be asked."""
+    """Name, size and a hash of the content of a slide; size −1 where it cannot be read."""
     try:
         if remote.is_remote(source):
             return list(_answer(source))
@@ -60,12 +60,12 @@ def _answer(source: str) -> tuple[Any, ...]:
 
 
 def ask_again() -> None:
-    """Ask remote slides anew: a command begins."""
+    """Query remote slides again: a command begins."""
     _answer.cache_clear()
 
 
 def fingerprints(slides: Sequence[str]) -> list[list[Any]]:
-    """Those of slides, in their order; remote ones are asked several at a time, as each answer
+    """Those of slides, in their order; remote ones are queried several at a time, as each answer
     takes a while."""
     with concurrent.futures.ThreadPoolExecutor(_ASKED_TOGETHER) as pool:
         return list(pool.map(fingerprint, slides))
@@ -84,7 +84,7 @@ def cases_of(
 ) -> cases.Cases | None:
     """The cases of all slides, or of a list's images; None where rows are held out.
 
-    Raises ConfigError where names tell no cases to hold out.
+    Raises ConfigError where names have no cases to hold out.
     """
     if data.holdout.by != "case":
         return None
@@ -103,7 +103,7 @@ def tasks(
     whose embeddings were computed elsewhere.
 
     Slides of one name whose embeddings are found by it cannot be opened. Raises SlideError where
-    the config does not tell the microns per pixel of images, ConfigError for names that tell no
+    the config lacks the microns per pixel of images, ConfigError for names that have no
     cases to hold out.
     """
     how = tiling_config(data)

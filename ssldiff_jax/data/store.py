@@ -69,7 +69,7 @@ class StoreWriter:
 @dataclasses.dataclass(frozen=True)
 class SharedStore:
     """A store that several hosts write, each some of its shards; one that was written whole is
-    not written again, so what is cut off goes on at the shard. A shard may leave some out.
+    not written again, so that what is interrupted resumes at the shard. A shard may leave some out.
 
     Attributes:
         folder: where all hosts see it.

@@ -1,5 +1,5 @@
 """Views of a patch for self-supervision. Orientation is never changed here: an embedding has to
-tell a patch from its mirror image, or no layout could be drawn from it."""
+distinguish a patch from its mirror image, or it could not determine a layout."""
 
 import dataclasses
 

@@ -72,7 +72,8 @@ class EncoderConfig:
     """The encoder, the objective that trains it, and what embeddings are measured from.
 
     `origin` zero leaves embeddings as the network gives them; mean subtracts their mean over
-    training patches, so that cosines tell patches apart and not only patches from nothing.
+    training patches, so that cosines separate patches from each other, and not only patches from
+    nothing.
     """
 
     vit: vit.ViTConfig

@@ -16,8 +16,8 @@ from ssldiff_jax.encoders import augment, vit
 class InfoNCEConfig:
     """Softmax temperature, and width and output of the projection head that is thrown away.
 
-    Without a head (`head_dim` 0) the embedding itself is spread over the sphere: it then tells
-    single patches apart, where features before a head tell kinds of patches apart.
+    Without a head (`head_dim` 0) the embedding itself is spread over the sphere: it then separates
+    single patches, where features before a head separate kinds of patches.
     """
 
     temperature: float = 0.1
@@ -42,7 +42,7 @@ class ProjectedEncoder(nn.Module):
 def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float) -> jax.Array:
     """Cross entropy of finding, among all second views, the one of the same patch; symmetric.
 
-    Views are those of one device; they are told apart from those of all.
+    Views are those of one device; they are contrasted with those of all devices.
     """
     unit = lambda z: z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-6)
     u1, u2, count = unit(z1), unit(z2), len(z1)

@@ -1,4 +1,4 @@
-"""Published encoders: architecture, expected input, licence, and where weights are asked for."""
+"""Published encoders: architecture, expected input, licence, and where weights can be requested."""
 
 import dataclasses
 from typing import Literal

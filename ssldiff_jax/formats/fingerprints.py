@@ -1,4 +1,4 @@
-"""What tells that a file is the one that was read before, without reading it."""
+"""Fingerprints that show whether a file is the one that was read before, without reading it."""
 
 import pathlib
 from typing import Any

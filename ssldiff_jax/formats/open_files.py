@@ -78,5 +78,5 @@ _OWNERS = itertools.count()
 
 
 def new_owner() -> int:
-    """A number of its own for whoever opens files."""
+    """A number of its own for every owner of open files."""
     return next(_OWNERS)

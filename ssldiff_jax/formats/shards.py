@@ -85,7 +85,7 @@ class ShardReader:
         return self._opened(shard).read([number - start])[0]
 
     def read_many(self, numbers: Sequence[int]) -> list[bytes]:
-        """Records in the order of their numbers in `numbers`; every file is asked once."""
+        """Records in the order of their numbers in `numbers`; every file is read once."""
         numbers = np.asarray(numbers, np.int64)
         of_shard = np.searchsorted(self.ends, numbers, "right")
         records: list[bytes] = [b""] * len(numbers)

@@ -76,7 +76,7 @@ def patches_at(
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Held-out cells to draw from: a region of a slide, or a page of patches side by side.
+    """Held-out cells to generate from: a region of a slide, or a page of patches side by side.
 
     `grid` are their embeddings, where anything gave them.
     """
@@ -90,7 +90,7 @@ def references(
     context: stage.Context,
     embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None,
 ) -> list[Reference]:
-    """What images are drawn from and held against; `embed` makes the grids of those whose
+    """What images are generated from and compared with; `embed` makes the grids of those whose
     embeddings were not computed elsewhere."""
     folder, all_references = context.folder("patches"), []
     for i, entry in enumerate(atomic.read_json(folder / "regions.json")):
@@ -167,7 +167,7 @@ def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
 
 
 def condition_spec(values: Mapping[str, Any]) -> conditions.ConditionSpec:
-    """What a prior can be asked for, as the stage `grids` wrote it."""
+    """The conditions that a prior knows, as the stage `grids` wrote it."""
     names = {key: tuple(values[key]) for key in ("labels", "numbers")}
     return conditions.ConditionSpec(**(dict(values) | names))
 

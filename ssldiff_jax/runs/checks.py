@@ -51,7 +51,7 @@ class Plan:
     """What is to be done.
 
     Attributes:
-        stages: those that are not done yet or are made anew, in order.
+        stages: those that are not done yet or are run again, in order.
         fresh: those of which nothing is written yet.
     """
 
@@ -100,7 +100,7 @@ def _reasons(checks: Iterator[Callable[[], object]]) -> Iterator[str]:
 
 
 def _cases(plan: Plan) -> Iterator[str]:
-    """Names of slides that tell no cases to hold out."""
+    """Names of slides that have no cases to hold out."""
     data = plan.context.config.data
     if "patches" not in plan.stages or not data.slides or patch_list.is_list(data.slides):
         return  # lists are small, and cut first
@@ -109,7 +109,7 @@ def _cases(plan: Plan) -> Iterator[str]:
     except schema.ConfigError as error:
         yield str(error)
     except (ValueError, OSError):
-        return  # slides that cannot be found, of which the runner tells
+        return  # slides that cannot be found: the runner reports them
 
 
 def batches(trainings: Mapping[str, loop.TrainConfig], devices: int) -> Iterator[str]:
@@ -196,7 +196,7 @@ def _tables(plan: Plan) -> Iterator[str]:
 
 
 def _asked(plan: Plan) -> Iterator[str]:
-    """Drawings of what no prior has learnt, as far as the prior's own words tell it."""
+    """Requests that the prior was not trained for, as far as its own condition spec shows."""
     request, grids = plan.context.config.generate.prior, plan.context.folder("grids")
     if "generate" not in plan.stages or not request.is_grid:
         return
@@ -269,7 +269,7 @@ def _device_bytes(mesh: Mesh) -> int:
 def _stored_bytes(plan: Plan) -> int:
     """Of latents and embeddings, where the config says of how many crops."""
     config, per_crop = plan.context.config, 0
-    if "latents" in plan.fresh:  # halves, of the means alone where nothing is drawn
+    if "latents" in plan.fresh:  # halves, of the means alone where nothing is sampled
         per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:
         per_crop += config.encoder.architecture.vit.width * config.num_cells * 4

@@ -66,7 +66,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()
 
-    # What a tool is told is not the run's: others read what it was made with.
+    # The settings of a tool are not the run's: others read what the run was made with.
     kept = catalog.are_tools(chosen) and (workdir / "config.json").exists()
 
     def write() -> None:

@@ -82,8 +82,8 @@ class Sample:
 
     @classmethod
     def at_most(cls, source: Source, count: int) -> "Sample":
-        """`count` patches as `draw` takes them; all that there are where these are no more, or for
-        0. Eight bytes each are in memory."""
+        """`count` patches as `draw` chooses them; all that there are where these are no more, or
+        for 0. Eight bytes each are in memory."""
         shifts = np.array(shifts_of(source.context.config.data), np.int32)
         if 0 < count < len(source.records) * len(shifts):
             return cls.draw(source, count)
@@ -94,7 +94,7 @@ class Sample:
     @classmethod
     def draw(cls, source: Source, count: int) -> "Sample":
         """`count` patches in the middle of records; where records are few, at other places of
-        them too, and fewer where there are no more (a warning tells)."""
+        them too, and fewer, with a warning, where there are no more."""
         order = shuffle.first(count, len(source.records), seed=0)
         shifts = shifts_of(source.context.config.data)
         taken = [order[: max(count - i * len(order), 0)] for i in range(len(shifts))]
@@ -128,7 +128,7 @@ class Sample:
         return len(np.unique(self.places[:, 0])) / len(self.source.records)
 
     def cases(self) -> list[str]:
-        """The case of each, as its slide's records tell."""
+        """The case of each, as its slide's records have it."""
         slides = self.source.records.places[self.places[:, 0], 0]
         _, first, member = np.unique(slides, return_index=True, return_inverse=True)
         names = [self.source.told(number, "case") for number in self.places[first, 0].tolist()]
@@ -144,7 +144,7 @@ class Sample:
 
 @dataclasses.dataclass(frozen=True)
 class PixelLabels:
-    """What squares of a run show, whatever its prior is told."""
+    """What squares of a run show, whatever conditions its prior."""
 
     name: measures.Name
     regions: region_labels.RegionLabels

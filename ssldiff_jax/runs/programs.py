@@ -120,7 +120,7 @@ def batch(
 
 
 def embedding_dim(config: run_config.RunConfig) -> int:
-    """Of the run's encoder; of embeddings computed elsewhere only their files tell."""
+    """Of the run's encoder; of embeddings computed elsewhere only their files know."""
     own = config.encoder.architecture.vit.width
     return _IMPORTED_DIM if config.embeddings.source else own
 
@@ -185,7 +185,7 @@ def _encoder(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
 
 
 def _prior(config: run_config.RunConfig) -> tuple[step_lib.Task, dict]:
-    """With texts, which are most of what it can be told."""
+    """With texts, the largest part of a condition."""
     sources, side = config.prior.conditions, config.prior.grids.side
     labels = () if sources.measure == "none" else measures.label_names(sources.measure)
     spec = conditions.ConditionSpec(labels, (), sources.text_phrases, _TEXT_DIM)

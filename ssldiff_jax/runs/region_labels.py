@@ -1,4 +1,4 @@
-"""What the regions of a run are told to be: measured in their pixels, or known of their case."""
+"""Conditions of the regions of a run: measured in their pixels, or known of their case."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class RegionAnnotation:
-    """What a region is told to be: values of labels and of numbers (NaN: nothing), a caption."""
+    """The condition of a region: values of labels and of numbers (NaN: unknown), a caption."""
 
     labels: np.ndarray
     numbers: np.ndarray
@@ -57,7 +57,7 @@ class RegionLabels:
 
     @property
     def spec(self) -> conditions.ConditionSpec:
-        """What can be asked for."""
+        """The parts of a condition."""
         labels = self._labels.names if self._labels else ()
         if self._asked.measure != "none":
             labels = measures.label_names(self._asked.measure)
@@ -77,7 +77,7 @@ class RegionLabels:
 
     @property
     def see_pixels(self) -> bool:
-        """Whether anything is told by the pixels of records."""
+        """Whether any condition is measured in the pixels of records."""
         return self._asked.measure == "stain" or self._asked.captions == "images"
 
     def of(
@@ -87,7 +87,7 @@ class RegionLabels:
         generator: np.random.Generator,
         phrasing: captions.Phrasing,
     ) -> RegionAnnotation:
-        """What one region is told to be; `pixels` may be None where none are needed
+        """The condition of one region; `pixels` may be None where none are needed
         (`see_pixels`)."""
         case = self._case(region.square.slide)
         labels = self._labels.values(case) if self._labels else np.zeros(0, np.float32)

@@ -1,4 +1,4 @@
-"""Regions as a prior learns them: pixels of cells, and what the whole is told to be."""
+"""Regions as a prior learns them: pixels of cells, and the condition of the whole."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ class Seen:
     Attributes:
         cells: those that are looked at, in reading order.
         place: where they lie in the whole.
-        told: what the whole is told to be.
+        told: the condition of the whole.
     """
 
     cells: UInt8[np.ndarray, "N s s 3"]
@@ -48,7 +48,7 @@ class RegionReader:
             yield batch
 
     def read(self, number: int, region: mosaic.Region) -> Seen:
-        """One region; only where what it is told depends on its pixels is all of it decoded."""
+        """One region; all of it is decoded only where its condition depends on its pixels."""
         table, whole = self.table, None
         px, side = table.cell_px, table.grid
         if self.conditions.see_pixels:

@@ -16,7 +16,7 @@ from ssldiff_jax.runs import stage
 
 
 def add(context: stage.Context, of: Mapping[str, Any], results: Mapping[str, Any]) -> None:
-    """Add a line: the date, what was judged (`of`), and every number and text of the results."""
+    """Add a line: the date, what was evaluated (`of`), and every number and text of the results."""
     flat = {key: _cell(value) for key, value in schema.flatten(results).items()}
     row = {"date": time.strftime("%Y-%m-%dT%H:%M:%S"), **of}
     row |= {key: value for key, value in flat.items() if value is not None}

@@ -39,7 +39,7 @@ def check(
     """Refuse, before anything is written, what the chosen stages would refuse later.
 
     Raises WorkdirError for outputs of another config, for a stage that is read but neither done nor
-    chosen, and for one that is to be made anew but not chosen.
+    chosen, and for one that is to be run again but not chosen.
     """
     if force - set(chosen):
         raise stage_lib.WorkdirError(
@@ -83,7 +83,7 @@ def _check_stage(
 
 
 def only_tell(table: stage_lib.Table, config: run_config.RunConfig, chosen: list[str]) -> bool:
-    """Whether the chosen stages are only to tell what they would do."""
+    """Whether the chosen stages are dry runs."""
     return all(table[name].only_tells(config) for name in chosen)
 
 
@@ -93,7 +93,7 @@ def run_stages(
     chosen: list[str],
     force: set[str],
 ) -> None:
-    """Run the chosen stages in the order of the table, and tell what they made and where."""
+    """Run the chosen stages in the order of the table, and print what they made and where."""
     anew.recover(table, context)
     dry = {name for name in chosen if table[name].only_tells(context.config)}
     this = forced_command.Command.open(table, context, chosen, force.intersection(chosen) - dry)
@@ -133,8 +133,8 @@ def _run_stage(
     force: set[str],
     this: forced_command.Command,
 ) -> stage_lib.Context | None:
-    """Run a stage where it is not done or is made anew; returns the context that has its folder,
-    None where it only told what it would do."""
+    """Run a stage where it is not done or is run again; returns the context that has its folder,
+    None where it was a dry run."""
     stage = table[name]
     _require_upstream(table, name, context)
     forced = name in force or stage.always
@@ -201,7 +201,7 @@ def _make(
     working: stage_lib.Context,
     this: forced_command.Command,
 ) -> None:
-    """Begin a stage or go on with it, and let it take its place when it is done.
+    """Begin or resume a stage, and let it take its place when it is done.
 
     Raises what the stage raises; a FoundError when the stage is in its place.
     """

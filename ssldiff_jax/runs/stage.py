@@ -19,7 +19,7 @@ SAVED_AS = "checkpoints.txt"
 
 MODELS = ("encoder", "embeddings", "autoencoder", "latents", "denoiser", "grids", "prior",
           "imagine", "judge")  # fmt: skip
-"""Stages that make models or tell of these alone: `config.models` takes them from another run."""
+"""Stages that make models or facts about them: `config.models` takes them from another run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Stage:
     """A row of the stage table.
 
     Attributes:
-        run: does the work; returns facts for done.json, or None where it only told what it would
-            do.
+        run: does the work; returns facts for done.json, or None where it was a dry run and only
+            said what it would do.
         sections: the config sections it reads (dotted).
         needs: the stages whose folders it reads.
         spares: of these, what it can do without where the models are another run's.
@@ -110,10 +110,10 @@ class Stage:
         inputs: facts about files outside the workdir that its outputs depend on.
         tool: not a step of the run: it is not among "all".
         always: runs whenever it is named; what it made before stays until the new is whole.
-        slug: a short name of what is asked. What each request made is kept in a folder of that
+        slug: a short name of the request. What each request made is kept in a folder of that
             name, or of `config.<stage>.name`; None where a stage has one folder.
         only_tells: whether the config asks what it would do, and for nothing to be written.
-        ending: lines that tell, when the command ends, what it made and where.
+        ending: lines that say, when the command ends, what it made and where.
         elsewhere: is about other devices than those at hand.
         on: the hosts of a run that do its work: all of them together, or the first alone.
     """

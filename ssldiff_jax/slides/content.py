@@ -20,7 +20,8 @@ def files_of(path: pathlib.Path) -> list[pathlib.Path]:
     """All files of a slide, itself first: the folder beside an MRXS, a series of DICOM instances,
     what a Hamamatsu key file names, what GDAL reads beside a raster.
 
-    Itself alone where it cannot be read: why is told where it is opened, and costs that slide.
+    Itself alone where it cannot be read: the reason is reported where it is opened, and costs that
+    slide.
     """
     try:
         more = _more(path)
@@ -66,7 +67,7 @@ def digest(path: pathlib.Path) -> str:
     """A hash of a slide's files: of the whole of those up to 16 MiB, and of the size, both ends and
     1024 places between them of others.
 
-    What writes a slide anew changes it nearly everywhere; a change of less than a thousandth of a
+    Writing a slide again changes it nearly everywhere; a change of less than a thousandth of a
     large file in place may be missed. Raises OSError for files that cannot be read.
     """
     stats = [(str(p), p.stat()) for p in files_of(path)]

@@ -20,14 +20,14 @@ _HEAD = 2**20  # the series stands in the first of it
 
 
 def series_of(path: pathlib.Path) -> list[pathlib.Path]:
-    """Files of the same folder and series, sorted; itself alone where it tells no series."""
+    """Files of the same folder and series, sorted; itself alone where it names no series."""
     by_series = _by_series(path.parent, path.parent.stat().st_mtime_ns)
     uid = series_uid_of(path)
     return by_series.get(uid, [path]) if uid else [path]
 
 
 def series_uid_of(path: pathlib.Path) -> str | None:
-    """The SeriesInstanceUID of a file; None where it tells none."""
+    """The SeriesInstanceUID of a file; None where it names none."""
     stat = path.stat()
     return _series_uid(path, stat.st_size, stat.st_mtime_ns)
 
@@ -52,7 +52,7 @@ def _series_uid(path: pathlib.Path, _size: int, _time: int) -> str | None:
 
 
 def series_uid(file: BinaryIO) -> str | None:
-    """The SeriesInstanceUID of a DICOM file; None for what is none, or tells none at its head."""
+    """The SeriesInstanceUID of a DICOM file; None for what is none, or names none at its head."""
     head = file.read(_HEAD)
     if head[128:132] != b"DICM":
         return None

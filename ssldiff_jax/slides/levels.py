@@ -17,7 +17,7 @@ _ALIKE = 16  # mean difference of their mean colours, of 255
 def agreeing(
     path: pathlib.Path, backend: Backend, *, may_be: Callable[[int], bool] = lambda level: True
 ) -> list[int]:
-    """Numbers of the levels that are level 0 made smaller, finest first; others are told.
+    """Numbers of the levels that are level 0 made smaller, finest first; others are reported.
 
     A level has the shape of level 0 up to rounding, and the colours of the last one that agrees;
     what `may_be` none is not compared.

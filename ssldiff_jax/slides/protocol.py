@@ -23,7 +23,7 @@ class SlideError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class PixelSize:
-    """What a file tells of its scale: microns per pixel, or in words why it has none.
+    """What a file says about its scale: microns per pixel, or in words why it has none.
 
     Attributes:
         mpp: above 0.

@@ -170,7 +170,7 @@ def georeference(
 ) -> Georeference | None:
     """Where a raster lies, for pixels of `mpp` from its top left corner, as `Slide.read_region`
     gives them; None for a file that does not say. `native_mpp` is that of the raster, where
-    something else than the file tells it."""
+    another format than that of the file."""
     if not (raster.is_geotiff(path) or raster.is_jpeg2000(path)):
         return None
     with rasterio.open(path) as file:

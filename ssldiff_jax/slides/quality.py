@@ -1,4 +1,4 @@
-"""What spoils a stained slide: ink, folds and blur, told by how much light the dyes absorb."""
+"""What spoils a stained slide: ink, folds and blur, found by how much light the dyes absorb."""
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -21,11 +21,11 @@ TINTS = {
 _ABSORBED = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 _LEVELS = 200  # of absorbance, for one: 0.005 each
 _STRIP_ROWS = 256
-_INK_LEAST = 0.15  # absorbance below which a colour is too pale to tell
+_INK_LEAST = 0.15  # absorbance below which a colour is too pale to have a hue
 _BLACK_INK_LEAST, _BLACK_INK_SPREAD = 0.3, 0.2  # absorbance, and between channels over its mean
 _FOLD_UM = 40.0  # nuclei and gaps are averaged over this
 _FOLD_EDGE = 0.65  # of the density that makes a fold, and belongs to one where it touches it
-_FEW = 50  # pixels of a colour that do not tell what is typical of it
+_FEW = 50  # pixels of a colour that are too few for a typical value
 _FOCUS_UM = 128.0
 _FOCUS_BLOCK = 4  # least finer pixels on the side of a thumbnail pixel
 _FOCUS_PIXELS = 2**22  # read at once
@@ -42,7 +42,8 @@ def is_ink(image_uint8: arrays.ImageUint8, chroma: float) -> Bool[np.ndarray, "H
     Both dyes absorb green most, and red at most 1.2 times the mean of the channels (Ruifrok &
     Johnston 2001); ink does where it absorbs red `chroma` more, over the mean, than the mean or
     than green. Ratios of absorbances, which do not depend on the amount of dye: van der Laak et al.
-    2000. Black ink absorbs all alike. Red ink has the colour of blood and is not told from it.
+    2000. Black ink absorbs all alike. Red ink has the colour of blood and cannot be distinguished
+    from it.
     """
     red, green, blue = (_ABSORBED[image_uint8[..., channel]] for channel in range(3))
     mean = (red + green + blue) / 3
@@ -79,7 +80,7 @@ def is_blurred(
 
     Detail blurred by sigma has squared gradients of sigma² / 2 times its squared Laplacian,
     whatever its contrast. `mask` is at `mpp`; the slide is read where it is set, at about
-    `blur_mpp`. Nothing is found in a slide that is too coarse to tell. Noise counts as detail.
+    `blur_mpp`. Nothing is found in a slide that is too coarse. Noise counts as detail.
     """
     finest = int(mpp / (slide.mpp * (1 - slides.MPP_TOLERANCE)))
     block = min(round(mpp / blur_mpp), finest)
@@ -140,7 +141,7 @@ def _colour_and_level(
 def _typical(
     colour: UInt8[np.ndarray, "N"], level: UInt8[np.ndarray, "N"]
 ) -> Float[np.ndarray, "256"]:
-    """Median level of each colour; infinite for a rare one, which cannot be judged."""
+    """Median level of each colour; infinite for a rare one, whose median would be unreliable."""
     counts = np.bincount(colour.astype(np.int64) * 256 + level, minlength=256**2).reshape(256, 256)
     below = counts.cumsum(axis=1)
     median = np.maximum(np.argmax(2 * below >= below[:, -1:], axis=1), 1)

@@ -263,7 +263,7 @@ def _as_slide_error(path: pathlib.Path) -> Iterator[None]:
 def _overviews(path: pathlib.Path, file: rasterio.DatasetReader) -> dict[int, tuple[int, int]]:
     """Shapes of the overviews that are the whole image made smaller, finest first.
 
-    Factors are told rounded: only an opened overview knows its shape. None is kept open.
+    Factors are given rounded: only an opened overview knows its shape. None is kept open.
     """
     shapes = {}
     for number in range(len(file.overviews(1))):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 _PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
-_PNG_DEPTH = 24  # where a PNG tells its bits
+_PNG_DEPTH = 24  # where a PNG has its bits
 
 
 @dataclasses.dataclass(frozen=True)

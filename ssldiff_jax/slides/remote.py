@@ -40,7 +40,7 @@ def printable(name: str) -> str:
 def find(pattern: str) -> list[str]:
     """Addresses of slides: those that a glob matches, those in a folder, or one alone.
 
-    Raises SlideError where nothing is there, or it cannot be asked.
+    Raises SlideError where nothing is there, or it does not answer.
     """
     try:
         system, path = fsspec.core.url_to_fs(pattern)
@@ -60,7 +60,7 @@ def find(pattern: str) -> list[str]:
 
 
 def fingerprint(source: str) -> list[Any]:
-    """Name and size of a slide and what tells its content: a check sum or time where the file
+    """Name and size of a slide and a fingerprint of its content: a check sum or time where the file
     system knows one, else a hash of its first MiB; of a series or an MRXS, of all files."""
     try:
         system, path = fsspec.core.url_to_fs(source)

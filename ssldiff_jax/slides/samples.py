@@ -29,7 +29,7 @@ class Samples:
         table: RGBA by value, for a band of indices.
         is_inverted: whether 0 is white.
         top: the value that is white.
-        alpha: number of a band that tells what is transparent; 0: none.
+        alpha: number of a band that marks what is transparent; 0: none.
         alpha_kind: a mask (0 is no data), or transparency that colours are multiplied with or not.
     """
 
@@ -86,7 +86,7 @@ def of(
 ) -> Samples:
     """What the bands of a file mean; `layout` is None for a georeferenced one.
 
-    Raises SlideError where that cannot be told, or the config asks for what is not there.
+    Raises SlideError where that cannot be decided, or the config names what is not there.
     """
     bands = _bands(path, file, config, layout)
     structure = file.tags(ns="IMAGE_STRUCTURE")

@@ -1,4 +1,4 @@
-"""What the files of scanners and microscopes tell of their scale, and whether to believe it."""
+"""What the files of scanners and microscopes say about their scale, and whether to believe it."""
 
 import contextlib
 import re
@@ -69,9 +69,9 @@ def _with_inches(size: PixelSize, per_inch: object) -> PixelSize:
 
 
 def agreed(records: Mapping[str, _Record | None]) -> PixelSize:
-    """The one size that all records tell, by the name of each.
+    """The one size that all records agree on, by the name of each.
 
-    Resolution tags that no scanner has are a printer's, and tell nothing.
+    Resolution tags that no scanner has are a printer's, and are ignored.
     """
     known = {name: record for name, record in records.items() if record is not None}
     sizes = {name: sum(record) / 2 for name, record in known.items()}
@@ -101,7 +101,7 @@ def _record(x: object, y: object, *, per: float = 0.0) -> _Record | None:
 
 
 def _described(text: str, size: tuple[object, object]) -> dict[str, _Record | None]:
-    """What the description of a TIFF tells of its image, which has a width and a height."""
+    """What the description of a TIFF says about its image, which has a width and a height."""
     if text.startswith("Aperio"):
         match = re.search(r"\bMPP\s*=\s*([^|\s]+)", text)
         side = match.group(1).replace(",", ".") if match else None
@@ -110,7 +110,7 @@ def _described(text: str, size: tuple[object, object]) -> dict[str, _Record | No
 
 
 def _of_imagej(text: str, sides: tuple[object, object]) -> _Record | None:
-    """What ImageJ tells: the unit in its description, how many pixels it has in the resolution."""
+    """What ImageJ writes: the unit in its description, how many pixels it has in the resolution."""
     match = (
         re.search(r"^unit=(.*?)\s*$", text, re.MULTILINE) if text.startswith("ImageJ=") else None
     )
@@ -119,7 +119,7 @@ def _of_imagej(text: str, sides: tuple[object, object]) -> _Record | None:
 
 
 def _of_ome(text: str, size: tuple[object, object]) -> _Record | None:
-    """Physical size of the image of OME-XML that has that size, of the first where none tells it:
+    """Physical size of the image of OME-XML that has that size, of the first where none has it:
     pictures of the glass and its label may stand before the slide."""
     if "OME" not in text or "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None

@@ -76,9 +76,9 @@ def open_slide(
     """Open a whole-slide image, a GeoTIFF or a plain image (png, jpg, tif, webp …).
 
     `mpp` is microns per pixel of level 0 and overrides the file's; `otherwise_mpp` is taken, with a
-    warning, where the file tells none, or none that can be (a scanner's of 5000 µm/px), and never
-    where it tells that pixels are not square or contradicts itself.
-    Plain images are decoded whole in memory; the dpi of a photograph is not taken for an mpp.
+    warning, where the file has none, or an impossible one (a scanner's of 5000 µm/px), and never
+    where it says that pixels are not square or contradicts itself.
+    Plain images are decoded whole in memory; the dpi of a photograph is not used as an mpp.
     Raises SlideError for a file that is missing, damaged or truncated, and where no mpp is known.
     """
     path = pathlib.Path(path)

@@ -11,7 +11,9 @@ import tifffile
 from ssldiff_jax.slides import warn
 from ssldiff_jax.slides.protocol import SlideError
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds is told by our errors
+logging.getLogger("tifffile").setLevel(
+    logging.CRITICAL
+)  # what it finds is reported by our own errors
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 1, 2, 3, 5, 6
@@ -70,7 +72,7 @@ class Layout:
         is_plain: whether OpenSlide and Pillow take its pixels for what they are.
         names_colours: whether the format says which samples are red, green and blue, if any are.
         alpha: what the sample after the colours is, where it is transparency.
-        tags: those that tell its scale, by number.
+        tags: those that give its scale, by number.
     """
 
     page: int
@@ -169,7 +171,7 @@ def _number(value: Any) -> Any:
 
 
 def _image(path: pathlib.Path, pages: list[Page]) -> Page:
-    """The page that is the image; pages that are neither it nor its levels are told."""
+    """The page that is the image; pages that are neither it nor its levels are reported."""
     whole = [p for p in pages if not p.is_reduced and not p.is_mask] or pages[:1]
     if not whole:
         raise SlideError(f"expected an image in {path}, got a TIFF without pages")

@@ -41,7 +41,7 @@ class TissueConfig:
     # Out of focus: detail as wide as after a Gaussian of this sigma, µm (2 is safe); 0 keeps it
     # and saves reading all tissue at blur_mpp.
     blur_um: float = 0.0
-    # Microns per pixel that sharpness is judged at.
+    # Microns per pixel at which sharpness is measured.
     blur_mpp: float = 1.0
     # Specks and holes below this radius vanish; 0 keeps them.
     smooth_radius_um: float = 16.0

@@ -20,7 +20,7 @@ from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
 
-"""Embeddings whose effective rank is told."""
+"""Embeddings whose effective rank is reported."""
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -63,7 +63,7 @@ def _variety(
     table: crops_lib.CropTable,
     config: crops_lib.CropConfig,
 ) -> variety.Variety:
-    """Of embeddings of crops from all over the table; a warning tells where they have collapsed."""
+    """Of embeddings of crops from all over the table; a warning where they have collapsed."""
     count = variety.num_ranked(model.dim)
     seen = np.unique(np.linspace(0, len(table) - 1, count).astype(int)).tolist()
     embedding = []
@@ -137,7 +137,7 @@ def _imported(context: stage.Context) -> dict[str, Any]:
 def _rows(
     places: Int[np.ndarray, "N 2"], embeddings: Callable[[int], features.Features]
 ) -> Float[np.ndarray, "N D"]:
-    """Embeddings at (slide, row), every file asked once."""
+    """Embeddings at (slide, row), every file read once."""
     rows: np.ndarray | None = None
     for slide in np.unique(places[:, 0]):
         here, values = places[:, 0] == slide, embeddings(int(slide))

@@ -1,5 +1,5 @@
-"""Stages `encoder` and `judge`: self-supervised training, and how well its embeddings tell
-held-out patches apart. The judge is the same work with its own sizes and seed; nothing else in a
+"""Stages `encoder` and `judge`: self-supervised training, and how well its embeddings separate
+held-out patches. The judge is the same work with its own sizes and seed; nothing else in a
 run ever reads it but the evaluation."""
 
 import logging
@@ -29,7 +29,7 @@ _NUM_AVERAGED = 4096
 
 def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     """Train, or take published weights; then write `encoder.json`: sizes, hash, retrieval and
-    effective rank. A warning tells of embeddings that have collapsed, or tell nothing."""
+    effective rank. Warns of embeddings that have collapsed, or carry no information."""
     config, section = context.config, getattr(context.config, name)
     if name == "encoder" and config.embeddings.source:
         # Its embeddings are all there is of it.
@@ -115,7 +115,8 @@ def _views(
     patches: UInt8[np.ndarray, "N s s 3"], jitter: augment.ColorJitter
 ) -> UInt8[np.ndarray, "N s s 3"]:
     """The inner 7/8 of each patch, enlarged, its colours changed as training changes them: another
-    view that needs nothing of what lies around. It is never turned: embeddings tell that."""
+    view that needs nothing of what lies around. It is never rotated: embeddings depend on
+    orientation."""
     side = patches.shape[1]
     margin = max(1, side // 16)
     inner = layers.to_image(patches[:, margin : side - margin, margin : side - margin])

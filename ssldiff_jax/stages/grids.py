@@ -1,8 +1,8 @@
-"""Stage `grids`: grids of embeddings of neighbouring cells, white, and what they are told to be.
+"""Stage `grids`: whitened grids of embeddings of neighbouring cells, and their conditions.
 
-All hosts share it, each some of the shards, and what is cut off goes on at the shard. What makes
-embeddings white is measured on the first grids of training, which are kept as the encoder gives
-them (`raw_train`) until they are stored white.
+All hosts share it, each some of the shards, and what is interrupted resumes at the shard. What
+makes embeddings white is measured on the first grids of training, which are kept as the encoder
+gives them (`raw_train`) until they are stored white.
 """
 
 import dataclasses
@@ -155,7 +155,7 @@ class _Work:
         atomic.write_json(self.captions(number), texts)
 
     def close(self, facts: dict[str, Any]) -> int:
-        """Write what tells of the whole; returns how many grids there are."""
+        """Write the manifest; returns how many grids there are."""
         left_out = self.made.left_out()
         if left_out:
             _LOG.warning(

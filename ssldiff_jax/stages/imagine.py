@@ -1,5 +1,5 @@
-"""Stage `imagine`: large images that no reference gives, drawn from the prior's grids, and whether
-they show what was asked for."""
+"""Stage `imagine`: large images without a reference, generated from grids of the prior, and whether
+they show their conditions."""
 
 import logging
 from typing import Any
@@ -25,8 +25,8 @@ _LEARNT = 64  # regions that the judge of pixels learns from
 
 
 def run(context: stage.Context) -> dict[str, Any]:
-    """Write `image_N.png`, drawn as held-out grids are told, the captions beside them, and
-    `results.json`: correlation of asked and shown parts of classes in quadrants."""
+    """Write `image_N.png`, generated with the conditions of held-out grids, the captions beside
+    them, and `results.json`: correlation of requested and shown parts of classes in quadrants."""
     if not (context.folder("prior") / "results.json").exists():
         return {"imported": context.config.embeddings.source}
     model, config = generator_lib.Generator.of_run(context), context.config
@@ -76,8 +76,8 @@ def _judge(
     condition: np.ndarray,
     images_of_all: list[arrays.ImageUint8],
 ) -> dict[str, Any]:
-    """Asked against shown: by all that is told, by labels and by the text alone, and held against
-    what another image was asked; and how well the judge knows real pixels."""
+    """Requested against shown: with all conditions, with labels and with the text alone, and with
+    conditions of other images; and how well the classifier does on real pixels."""
     spec, seed = model.prior.spec, context.config.seed
     labels = region_labels.RegionLabels(context)
     judge, real = _pixel_judge(context, labels)
@@ -101,7 +101,8 @@ def _judge(
 
 
 def _pixel_judge(context: stage.Context, labels: region_labels.RegionLabels):
-    """A classifier of real training pixels; and (asked, shown) of real held-out regions."""
+    """A classifier of real training pixels; and (true, predicted) parts of real held-out
+    regions."""
     seen = {}
     for split in ("train", "test"):
         table = region_reader.regions_of(context, split)

@@ -84,8 +84,8 @@ def _sums(moments: np.ndarray, channels: int) -> np.ndarray:
 
 def _mean_and_std(sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each channel, from `_sums`. Their difference is safe here: half precision, in which
-    latents are stored, tells none apart whose mean is 2000 deviations or more, and float64 keeps
-    nine digits of a variance there.
+    latents are stored, cannot distinguish those whose mean is 2000 deviations or more, and float64
+    keeps nine digits of a variance there.
 
     Raises ValueError for a channel that no scale brings to unit variance.
     """

@@ -1,6 +1,6 @@
 """Stage `patches`: slides, or patches already cut → records of both splits, and references.
 
-What every slide becomes lies in the archive and outlives the stage: made anew, it costs only the
+What every slide becomes lies in the archive and outlives the stage: run again, it costs only the
 slides that are new or changed.
 """
 

@@ -1,4 +1,4 @@
-"""Stage `sample`: large images from held-out regions, and patches drawn alone."""
+"""Stage `sample`: large images from held-out regions, and single patches."""
 
 import logging
 from typing import Any
@@ -16,8 +16,8 @@ _DRAWS = 4
 
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write for every region `image_N.png` and the other formats, for every reference
-    `patches_N.png` (each cell drawn alone), and `variations.png` (rows: a real patch, four draws
-    of it). A dry run only tells what the regions take."""
+    `patches_N.png` (each cell generated singly), and `variations.png` (rows: a real patch, four
+    samples of it). A dry run only says what the regions cost."""
     config, folder = context.config, context.folder("sample")
     model = generator.Generator.of_run(context)
     references = artifacts.references(context, model.embed)

@@ -38,7 +38,7 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: step_lib.TrainState) -> None:
-        """Save in the background; the caller may go on to change `state`."""
+        """Save in the background; the caller may then change `state`."""
         if step == self.latest:
             return
         self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -134,7 +134,7 @@ class CanvasCheckpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, arrays: Any, place: dict[str, int]) -> None:
-        """Save before the caller goes on: the arrays are given away with the next step."""
+        """Save before returning: the arrays are given away with the next step."""
         in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), arrays)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays, in_chunks), place=ocp.args.JsonSave(place)

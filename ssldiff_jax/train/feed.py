@@ -26,7 +26,7 @@ class Batches(Protocol):
 
 
 class Feed:
-    """Batches as global arrays from the first step's on, transferred before they are asked for."""
+    """Batches as global arrays from the first step's on, transferred before they are needed."""
 
     def __init__(self, batches: Batches, mesh: Mesh, first: int):
         self._iterator, self._mesh = batches.since(first), mesh

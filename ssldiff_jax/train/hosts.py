@@ -24,11 +24,11 @@ _ASKED = itertools.count(1)
 
 
 class StoppedError(RuntimeError):
-    """The run was asked to stop, saved itself, and goes on when it is started again."""
+    """The run was asked to stop, saved itself, and resumes when it is started again."""
 
 
 class ElsewhereError(RuntimeError):
-    """Another host failed, and tells why."""
+    """Another host failed; its log says why."""
 
 
 def require_same(what: str, facts: Any) -> None:
@@ -115,7 +115,7 @@ class StopSignal:
         self._came = True
 
     def came(self) -> bool:
-        """To be asked by every host as often as by the others, at every step and stage."""
+        """To be called by every host equally often, at every step and stage."""
         if self._alone:
             return self._came
         # Counted over the whole process: a point to stop at must lie ahead.

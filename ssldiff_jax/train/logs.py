@@ -68,7 +68,7 @@ class Profile:
         self._running = False
 
     def at(self, step: int) -> None:
-        """To be told of every step before it."""
+        """To be called with every step before it runs."""
         if self._count and step == self._first:
             jax.profiler.start_trace(str(self._folder))
             self._running = True

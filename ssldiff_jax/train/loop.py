@@ -89,7 +89,7 @@ def fit(
 
     `start` are parameters to begin with, of the whole model or of parts at the top of its tree;
     with no steps to train they are the result. A killed run that is started again ends with the
-    same bits as one that was not. Raises ValueError where more steps were done than are asked for.
+    same bits as one that was not. Raises ValueError where more steps were done than `num_steps`.
     """
     if config.num_steps == 0:
         checkpoint.save_params(run.checkpoints, start)

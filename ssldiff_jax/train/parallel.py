@@ -29,9 +29,10 @@ def born_sharded(
 ) -> tuple[step_lib.TrainState, Any]:
     """The first state, initialised on the devices it lives on, and its shardings.
 
-    What is the same on all of them is drawn once and copied.
+    What is the same on all of them is initialised once and copied.
     """
-    # It runs once: on CPU, where XLA compiles every draw anew, optimising it costs far more.
+    # It runs once: on CPU, where XLA compiles every random initialiser separately, optimising it
+    # costs far more.
     options = _UNOPTIMISED if jax.default_backend() == "cpu" else None
     batch = jax.tree.map(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), dict(batch))
     init = functools.partial(step_lib.init_state, task, tx)
@@ -89,7 +90,7 @@ def compile_step(
                 f"fsdp, got {jax.process_count()} processes and a mesh of {dict(mesh.shape)}"
             )
         return CompiledStep(pmap_step(update), None)
-    # Counted as if one device did it all at once: a program of many tells the work of one, and a
+    # Counted as if one device did it all at once: a program of many reports the work of one, and a
     # loop's body once.
     compute = dataclasses.replace(update.compute, remat="none", accumulate=1)
     alone = dataclasses.replace(update, compute=compute)

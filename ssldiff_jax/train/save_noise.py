@@ -8,7 +8,7 @@ import sys
 
 @functools.cache
 def silence() -> None:
-    """Drop it in this process; the error itself still reaches whoever saves."""
+    """Drop it in this process; the error itself still reaches the caller that saves."""
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_told_once)
     before = sys.unraisablehook

@@ -16,7 +16,7 @@ class Stopwatch:
     there while it runs.
 
     All work counts, also what a process did after the last checkpoint and the next one did again.
-    `peak` is read as it goes on; the largest value of any process is kept. None for `path` counts
+    `peak` is read as time passes; the largest value of any process is kept. None for `path` counts
     this process alone and writes nothing.
     """
 

@@ -1,9 +1,9 @@
 """A training whose config changed on the way: stretches of steps, each under a config of its own.
 
 The learning rate of the steps that were done stays what it was. Where only `num_steps` changed, a
-warm-up goes on as it was, a constant rate stays, and what was left of a cosine is spread over the
+warm-up continues as it was, a constant rate stays, and what was left of a cosine is spread over the
 steps that are left. Where `learning_rate`, `warmup_steps` or `decay` changed, the schedule begins
-anew: from the rate that was reached in a line to `learning_rate`, over `warmup_steps` unless it is
+again: from the rate that was reached in a line to `learning_rate`, over `warmup_steps` unless it is
 there already; then, with `cosine`, to zero at `num_steps`. So a constant rate can be turned into a
 decay at once, and a decay that is over can be warmed up again.
 
@@ -85,7 +85,7 @@ class _Piece:
 
     @property
     def warmup(self) -> int:
-        """Steps from `start` in which the rate goes in a line; none where a cosine goes on."""
+        """Steps from `start` in which the rate is linear; none where a cosine continues."""
         is_there = math.isclose(self.initial, self.plan.learning_rate, rel_tol=1e-5)
         return 0 if self.over or is_there else self.plan.warmup_steps
 

@@ -1,6 +1,7 @@
 """What a region shows, measured in its pixels: parts of classes in the whole and in quadrants.
 
-Labels that need no one to give them: land cover by a scene's infrared band, or what stain tells.
+Labels that need no one to give them: land cover by a scene's infrared band, or the colours of a
+stain.
 """
 
 from collections.abc import Callable, Mapping

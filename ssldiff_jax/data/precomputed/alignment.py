@@ -1,4 +1,4 @@
-"""Do embeddings belong to these patches, in this order? Their pixels tell."""
+"""Do embeddings belong to these patches, in this order? Checked with their pixels."""
 
 import dataclasses
 

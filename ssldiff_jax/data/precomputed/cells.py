@@ -1,4 +1,4 @@
-"""The patches of a slide that embeddings computed elsewhere tell of."""
+"""The patches of a slide that embeddings computed elsewhere list."""
 
 import dataclasses
 import logging
@@ -20,7 +20,7 @@ _ROWS = 4096  # embeddings read at once
 
 @dataclasses.dataclass(frozen=True)
 class ImportedCells:
-    """Finds the patches of a slide that embeddings computed elsewhere tell of."""
+    """Finds the patches of a slide that embeddings computed elsewhere list."""
 
     section: source.EmbeddingsSection
     data: data_config.DataConfig
@@ -78,7 +78,7 @@ def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.
             return [(square, read(square)) for square in squares]
         finally:
             slide.close()
-    except (ValueError, OSError):  # it is told of when it is tiled
+    except (ValueError, OSError):  # reported when the slide is tiled
         return []
 
 

@@ -30,8 +30,8 @@ class Features:
         path: the file.
         name: of the array in it.
         values: (N, D), read by rows.
-        corners: (x, y) of each patch's top left corner, in `unit`, where the file tells.
-        patch_px: the side of a patch in `unit`, where the file tells; else 0.
+        corners: (x, y) of each patch's top left corner, in `unit`, where the file has them.
+        patch_px: the side of a patch in `unit`, where the file has it; else 0.
         unit: "px" of level 0, or "um".
     """
 
@@ -164,7 +164,7 @@ def _hdf5(path: pathlib.Path, dataset: str) -> Features:
 
 
 def _choose(path: pathlib.Path, names: list[str], name_or_empty: str) -> str:
-    """The array that is asked for; else the first of a usual name, else the only one."""
+    """The array that the config names; else the first of a usual name, else the only one."""
     candidates = [name_or_empty] if name_or_empty in names else []
     if not name_or_empty:
         candidates = [name for name in _USUAL if name in names][:1] or names
@@ -208,7 +208,7 @@ class _Hdf5:
         return item
 
     def places(self) -> _Places:
-        """Where patches lie, where the file tells. Raises WeightsError for an unknown unit."""
+        """Where patches lie, where the file has that. Raises WeightsError for an unknown unit."""
         if _COORDS not in self._file:
             return _Places()
         coords = self[_COORDS]

@@ -28,7 +28,7 @@ class EmbeddingsSection:
         source: a file with a row for each patch of a list, or a folder with a file for each
             slide; "" where they are computed here.
         dataset: name of the array in a file that has several.
-        corners: folder of .h5 files with the places of patches, where `source` does not tell.
+        corners: folder of .h5 files with the places of patches, where `source` has none.
         check: `pixels` compares embeddings with their patches; `none` trusts them.
     """
 
@@ -62,7 +62,7 @@ class EmbeddingsSection:
     def of_slide(self, name: str) -> features.Features | None:
         """The embeddings of a slide with the corners of its patches; None where there is no file.
 
-        Raises WeightsError where nothing tells the corners, or two files tell different ones.
+        Raises WeightsError where no file has the corners, or two files have different ones.
         """
         stem = pathlib.PurePath(name).stem
         path = features.find(self.path, stem)
@@ -81,7 +81,7 @@ class EmbeddingsSection:
 
 
 def _known_by(path: pathlib.Path) -> str:
-    """A hash of names, sizes and times: of files that change places, sums of sizes tell nothing."""
+    """A hash of names, sizes and times: sums of sizes would not change where files swap names."""
     fingerprints.of_path(str(path))  # raises where there is nothing
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stats = [(f.name, (s := f.stat()).st_size, s.st_mtime_ns) for f in files]
@@ -98,7 +98,7 @@ def check_alignment(
     slide.
 
     Raises WeightsError where another order would agree better. None where the patches are too
-    few to tell.
+    few to decide.
     """
     chosen = shuffle.first(NUM_COMPARED, count, seed=0).tolist()
     if len(chosen) < alignment.LEAST:

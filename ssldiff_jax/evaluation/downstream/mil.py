@@ -1,4 +1,4 @@
-"""Classifiers of bags of embeddings: a network of mil_models, fitted and asked."""
+"""Classifiers of bags of embeddings: a network of mil_models, fitted and applied."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -196,7 +196,7 @@ def smooth_svm(score: arrays.AnyArray, target: arrays.AnyArray) -> jax.Array:
 
 class DSMIL(_Model):
     """Two streams: the highest score of an instance, and attention to the instance that has it;
-    their probabilities are averaged. Classes are told apart one by one, as published."""
+    their probabilities are averaged. One binary classifier a class, as published."""
 
     def setup(self):
         hidden = self.config.hidden

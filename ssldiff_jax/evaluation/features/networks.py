@@ -1,4 +1,4 @@
-"""Features of images by whichever network they are asked of, behind one call."""
+"""Features of images by any of several networks, behind one call."""
 
 import dataclasses
 import functools

@@ -60,14 +60,14 @@ class Classes:
 
 @dataclasses.dataclass(frozen=True)
 class Confusion:
-    """How often images of a class (rows) were taken for each class (columns)."""
+    """How often images of a class (rows) were classified as each class (columns)."""
 
     names: tuple[str, ...]
     counts: Int[np.ndarray, "K K"]
 
     @property
     def accuracy(self) -> float:
-        """The part of all images that was taken for what it is."""
+        """The part of all images that was classified correctly."""
         return float(np.trace(self.counts) / self.counts.sum())
 
     @property
@@ -142,7 +142,7 @@ def from_images(
 def classify(
     classes: Classes, features: Float[np.ndarray, "N D"], labels: Sequence[str]
 ) -> Confusion:
-    """Features of images whose classes are known, against what they are taken for.
+    """Features of images whose classes are known, against the predicted ones.
 
     Raises ValueError for no images, or a label that is no class.
     """

@@ -102,7 +102,7 @@ class Bootstrap:
         level: float,
         seed: int,
     ) -> "Bootstrap":
-        """Cases are drawn whole: examples of one are not independent.
+        """Whole cases are resampled: examples of one are not independent.
 
         Raises ValueError where all labels are one class.
         """

@@ -23,7 +23,7 @@ def frechet(a: moments_lib.Moments, b: moments_lib.Moments) -> float:
 
     |μa − μb|² + tr(Σa + Σb − 2 (Σa Σb)^½), the root taken through the symmetric
     Σa^½ Σb Σa^½, which stays real where a covariance is singular. Samples are biased upward: those
-    of N from the same Gaussian of unit variance are D²/2N + 2D/N apart. Warnings tell of features
+    of N from the same Gaussian of unit variance are D²/2N + 2D/N apart. Warnings name features
     that are all the same, and of no more features than dimensions.
     """
     check(a, b)

@@ -1,4 +1,4 @@
-"""The Fréchet distance of populations, told from samples of them, with an interval."""
+"""The Fréchet distance of populations, estimated from samples of them, with an interval."""
 
 import functools
 import itertools
@@ -39,7 +39,7 @@ def frechet_estimate(a: Blocks, b: Blocks, *, paired: bool = False) -> intervals
     resample of N has the bias of N a second time; here the bias, a series in 1/N (Chong and
     Forsyth 2020), is taken off: its first term by the jackknife, and, because that alone is short
     by D·(D/N)², its second by distances of halves. The interval has both corrections in it.
-    Where block i of `a` was drawn from block i of `b`, as `paired` says, both are left out
+    Where block i of `a` was generated from block i of `b`, as `paired` says, both are left out
     together: two samples of the same places share most of what chance there is.
 
     Of few vectors (`too_few`) there is no interval, and nothing but the uncorrected distance, of
@@ -150,7 +150,7 @@ def _second_term(
 
     With F(n) = F + α/n + β/n², the mean of F(n) − F(N) over halves of N is about α/N + 3β/N², and
     the jackknife of g blocks takes off α/N + e·β/N² with e = (2g − 1)/(g − 1). So the difference
-    tells β/N², of which the jackknife took off e − 1 too many.
+    gives β/N², of which the jackknife took off e − 1 too many.
     """
     blocks = len(side.values)
     taken = (2 * blocks - 1) / (blocks - 1)

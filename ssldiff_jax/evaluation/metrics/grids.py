@@ -1,4 +1,4 @@
-"""How grids of embeddings that a prior draws compare with real ones."""
+"""How grids of embeddings sampled by a prior compare with real ones."""
 
 import dataclasses
 
@@ -13,14 +13,14 @@ Grids = Float[np.ndarray, "_ k k D"]
 
 @dataclasses.dataclass(frozen=True)
 class GridFigures:
-    """Figures of drawn grids; embeddings are white, so that distances count in deviations.
+    """Figures of generated grids; embeddings are whitened, so that distances count in deviations.
 
     Attributes:
         frechet_of_cells: Fréchet distance of cells; blocks of its interval are whole grids.
         frechet_of_grids: that of whole grids, each seen by its first principal parts.
-        precision: the part of drawn grids that lie among real ones (Kynkäänniemi et al. 2019); None
-            of too few grids (`precision_recall.PER_NEIGHBOUR`).
-        recall: the part of real grids that lie among drawn ones; None likewise.
+        precision: the part of generated grids that lie among real ones (Kynkäänniemi et al. 2019);
+            None of too few grids (`precision_recall.PER_NEIGHBOUR`).
+        recall: the part of real grids that lie among generated ones; None likewise.
         neighbour_correlation: correlation of cells side by side, over that of real grids.
         nearest_distance: distance to the nearest training grid, over that of real held-out grids;
             near 0 are copies.
@@ -77,8 +77,8 @@ def agreement(
     generated: Float[np.ndarray, "N P"],
     probe: tuple[Float[np.ndarray, "M P"], Float[np.ndarray, "M K"]],
 ) -> float:
-    """Correlation of what was asked for with what is found in grids, the mean over all that
-    varies; found by ridge regression from real grids and what they show, the pair `probe`."""
+    """Correlation of requested with predicted values, the mean over all that
+    vary; predicted by a ridge regression that is fitted on real grids and their values, `probe`."""
     features, values = probe
     ones = lambda x: np.concatenate([x, np.ones((len(x), 1))], axis=1)
     design, design_generated = ones(features), ones(generated)

@@ -22,7 +22,7 @@ class Estimate:
 
     Attributes:
         corrected: the distance less the bias that samples give it for being finite; the interval
-            is around it. None where there are too few vectors to tell the bias.
+            is around it. None where there are too few vectors to estimate the bias.
         low: the lower end of the interval, at most `corrected`; None likewise.
         high: the upper end, at least `corrected`; None likewise.
         uncorrected: the distance of these very samples, as others report it; None where a side is
@@ -40,7 +40,8 @@ class Estimate:
 
     @classmethod
     def too_few(cls, uncorrected: float | None, counts: tuple[int, int], reason: str) -> "Estimate":
-        """A distance of samples that tell no more: `reason` says how many there are."""
+        """A distance of samples that are too few for an interval: `reason` says how many there
+        are."""
         distance = None if uncorrected is None else float(uncorrected)
         return cls(None, None, None, distance, counts, f"{TOO_FEW}{reason}")
 

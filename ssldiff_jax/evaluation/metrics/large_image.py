@@ -15,7 +15,7 @@ EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A synthetic large image and the region whose embeddings it was drawn from."""
+    """A synthetic large image and the region whose embeddings it was generated from."""
 
     image: arrays.ImageUint8
     reference: arrays.ImageUint8

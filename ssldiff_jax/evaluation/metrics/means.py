@@ -12,7 +12,7 @@ class Mean:
 
     Attributes:
         value: the mean.
-        error: its standard error; None of one value, which tells of none.
+        error: its standard error; None of one value.
         count: how many values.
     """
 

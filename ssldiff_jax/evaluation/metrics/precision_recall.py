@@ -10,7 +10,7 @@ from ssldiff_jax.evaluation.metrics import intervals, pairwise
 _NAMES = ("generated", "real")
 PER_NEIGHBOUR = 50
 """Vectors of either set for each neighbour that a ball reaches to: it then holds 2 % of its set at
-most. Balls that hold much of all there is tell nothing of where it lies."""
+most. Balls that hold much of all vectors say nothing about where these lie."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Fidelity:
     """Figures of balls around features, each as wide as to its k-th neighbour of the same set.
 
     Intervals keep the balls as they are, because radii do not stand a resampling: neighbours would
-    be missing, or be copies. They are of the features that are looked for in balls, drawn anew:
+    be missing, or be copies. They are of the features that are looked for in balls, sampled again:
     generated ones in these real balls, or for recall real ones in these generated balls. How much
     another set of balls would change is not in them.
 

@@ -108,8 +108,8 @@ def phases(image: Image, *, period: int, factor: int) -> list[Phase]:
 def worst_phase(image: Image, *, period: int, factor: int) -> Phase | None:
     """The highest of `phases`; None where the image has none.
 
-    The highest of many is above 1 where there are no seams too: it tells something beside that of
-    real images of the same size only.
+    The highest of many is above 1 where there are no seams too: it means something only beside that
+    of real images of the same size only.
     """
     every_phase = phases(image, period=period, factor=factor)
     return max(every_phase, key=lambda phase: phase.ratio, default=None)
@@ -144,7 +144,8 @@ class _Steps:
         return cls(line, np.mean(step**power, axis=(1, 2)) + _FLOOR)
 
     def sums(self, positions: Iterable[int], besides: Iterable[int], reach: int):
-        """(their sum across the wanted lines, that of the means across the others beside each)."""
+        """(their sum across the lines at `positions`, that of the means across the others beside
+        each)."""
         is_wanted = np.isin(self.line, list(positions))
         is_other = ~is_wanted & ~np.isin(self.line, list(besides))
         at = beside = 0.0

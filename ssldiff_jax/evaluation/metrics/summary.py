@@ -32,8 +32,8 @@ def figures(
     none; and `frechet_of_real_halves`, the same distance between halves of the real features,
     `split_by`: the `cases` that these are of.
 
-    Features of one slide should lie side by side; `paired` where each was drawn from the real one
-    of the same index. With `reference` the Fréchet distance is to
+    Features of one slide should lie side by side; `paired` where each was generated from the real
+    one of the same index. With `reference` the Fréchet distance is to
     published moments, which count as known exactly; the rest is to `real`.
 
     Distances have no interval where vectors are copies of others (`repeated`). Where `cases`, how
@@ -62,8 +62,8 @@ def figures(
 def repeated(features: Float[np.ndarray, "N D"]) -> str | None:
     """Why features give no interval where more than a twentieth are copies of others; else None.
 
-    N of which half are copies tell as much as N/2, which blocks do not see where a copy is far
-    from what it is of: the bias that they take off is half of what there is. A value that more
+    N of which half are copies have the information of N/2, which blocks do not see where a copy is
+    far from what it is of: the bias that they take off is half of what there is. A value that more
     have than a block holds is no copy but one of the population's: blank images.
     """
     count = len(features)

@@ -73,7 +73,7 @@ def split(text: str) -> list[str]:
 
 
 def are_tools(names: list[str]) -> bool:
-    """Whether all of them are: what they are told is not the run's own config."""
+    """Whether all of them are: their settings are not the run's own config."""
     return all(name in ROWS and ROWS[name].tool for name in names)
 
 

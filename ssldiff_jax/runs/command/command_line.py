@@ -1,5 +1,5 @@
 """From the words of a command to a config and a work directory, before jax is imported: what is
-misspelt is told at once, and nothing is written."""
+misspelt is reported at once, and nothing is written."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ python -m ssldiff_jax.main --list[=stages|configs|keys|KEY]"""
 
 
 class CommandError(ValueError):
-    """A command that cannot be run; the message is one line, but for lists that were asked for."""
+    """A command that cannot be run; the message is one line, except for requested lists."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _require_config(path: str) -> None:
 
 
 def _of_run(named: str, by: str) -> Mapping[str, Any]:
-    """The config of a run that a flag names; what it made anew stays."""
+    """The config of a run that a flag names; stages that were run again keep their config."""
     folder = pathlib.Path(named).expanduser()
     path = folder / "config.json"
     if not path.is_file():
@@ -255,7 +255,7 @@ def _require_writable(folder: pathlib.Path) -> None:
 
 
 def main(argv: list[str]) -> Command:
-    """The command; a text that is asked for is printed, an error told in one line, and both end
+    """The command; a requested list is printed, an error reported in one line, and both end
     the process."""
     try:
         parsed = parse(argv)

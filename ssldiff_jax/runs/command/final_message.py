@@ -1,4 +1,4 @@
-"""What a command tells last: what it made, and where that is."""
+"""The last lines of a command: what it made, and where that is."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ Facts = Mapping[str, Any]
 
 
 def lines(table: stage_lib.Table, contexts: Mapping[str, stage_lib.Context]) -> list[str]:
-    """Of the stages of a command, by name with the context that has their folder: what those tell
-    that have something to tell, or else the folders."""
+    """Of the stages of a command, by name with the context that has their folder: the lines of
+    those that have an ending, or else the folders."""
     endings = [
         f"{name}: {line}"
         for name, context in contexts.items()
@@ -29,7 +29,7 @@ def _facts(context: stage_lib.Context, name: str) -> Facts:
 
 
 def paths(name: str, *patterns: str) -> Callable[[stage_lib.Context, Facts], Sequence[str]]:
-    """An ending that tells the files of the stage `name` that the patterns find."""
+    """An ending that lists the files of the stage `name` that the patterns find."""
 
     def ending(context: stage_lib.Context, facts: Facts) -> list[str]:
         folder = context.folder(name)

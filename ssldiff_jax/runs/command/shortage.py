@@ -1,4 +1,4 @@
-"""What a stage that ran out of memory or disk tells: what was short, and which keys help."""
+"""The message of a stage that ran out of memory or disk: what was short, and which keys help."""
 
 import contextlib
 import shutil

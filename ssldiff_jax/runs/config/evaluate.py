@@ -1,4 +1,4 @@
-"""The sections `evaluate` and `report`: how drawn patches are held against held-out ones."""
+"""The sections `evaluate` and `report`: how generated patches are compared with held-out ones."""
 
 import dataclasses
 from typing import Literal
@@ -10,7 +10,7 @@ from ssldiff_jax.evaluation.metrics import summary
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSection:
-    """`num_patches` held-out patches are drawn again, one each, and compared with as many real
+    """`num_patches` held-out patches are regenerated, one each, and compared with as many real
     ones.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The section `prior` of a config: which grids it learns, what they may be asked for, the network
+"""The section `prior` of a config: which grids it learns, their conditions, the network
 and its training."""
 
 import dataclasses
@@ -105,7 +105,7 @@ class PriorRequestConfig:
 
     @property
     def is_grid(self) -> bool:
-        """Whether a whole grid is asked for, and not only cells beyond a reference."""
+        """Whether a whole grid is requested, and not only cells beyond a reference."""
         has_condition = bool(self.text or self.labels or self.numbers)
         return self.anything or (has_condition and self.beyond == "edge")
 
@@ -131,7 +131,7 @@ def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class ImagineSection:
-    """How many held-out conditions are drawn as images, to measure whether these show them."""
+    """How many held-out conditions are generated as images, to measure whether these show them."""
 
     count: int
 
@@ -142,7 +142,7 @@ class ImagineSection:
 
 @dataclasses.dataclass(frozen=True)
 class PriorSection:
-    """The prior, its training, and how grids are drawn from it."""
+    """The prior, its training, and how grids are sampled from it."""
 
     grids: GridsConfig
     conditions: ConditionSourcesConfig

@@ -34,7 +34,7 @@ class OutputConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SampleSection:
-    """How large images are drawn."""
+    """How large images are sampled."""
 
     conditioning: Literal["dense", "interpolated", "cells"]
     interpolation: grid.Interpolation

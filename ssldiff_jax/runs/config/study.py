@@ -21,7 +21,7 @@ class PatchStudy:
         clusters: how many.
         count: real patches of the training split, 0: one of each record.
         count_test: of the held-out split.
-        num_generated: how often each real one is drawn again.
+        num_generated: how often each real one is regenerated.
         models: which classifiers.
         l2: of the linear one.
         network: of the others.
@@ -61,7 +61,7 @@ class BagStudy:
         cells: most patches of a slide.
         count: bags of the training split; of slides 0 is all.
         count_test: of the held-out split.
-        num_generated: how often each real one is drawn again.
+        num_generated: how often each real one is regenerated.
         models: which classifiers.
         network: their sizes and fits.
     """

@@ -14,7 +14,7 @@ TRAINED = ("denoiser", "autoencoder", "encoder", "prior")
 
 @dataclasses.dataclass(frozen=True)
 class GenerateSection:
-    """What the tool `generate` draws, what it begins from, and the name of its folder."""
+    """What the tool `generate` makes, what it starts from, and the name of its folder."""
 
     reference: str
     mpp: float
@@ -45,8 +45,8 @@ class GenerateSection:
 
 @dataclasses.dataclass(frozen=True)
 class SweepSection:
-    """Ways of drawing that the tool `sweep` compares, as changes of the section sample, and how
-    often each region is drawn."""
+    """Sampler settings that the tool `sweep` compares, as changes of the section sample, and how
+    often each region is generated."""
 
     variants: tuple[str, ...]
     num_generated: int
@@ -61,7 +61,7 @@ class SweepSection:
 
 @dataclasses.dataclass(frozen=True)
 class BenchSection:
-    """What the tool `bench` measures: sides of the large images it draws, how many of the
+    """What the tool `bench` measures: sides of the large images it generates, how many of the
     published algorithm's 50 steps it does to compare (0: none), whose training steps at which
     batches (0: the config's)."""
 
@@ -100,7 +100,7 @@ class CompileSection:
 
 @dataclasses.dataclass(frozen=True)
 class VariationsSection:
-    """What the tool `variations` draws again."""
+    """What the tool `variations` regenerates."""
 
     image: str
     mpp: float
@@ -120,7 +120,7 @@ class VariationsSection:
 @dataclasses.dataclass(frozen=True)
 class CompareSection:
     """Folders of images, or .npy arrays of pixels, for the tool `compare`; `paired` where each was
-    drawn from the real one of the same place in the order of names."""
+    generated from the real one at the same place in the order of names."""
 
     real: str
     generated: str

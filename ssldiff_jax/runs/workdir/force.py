@@ -1,6 +1,6 @@
-"""A stage made anew: beside what it made before, whose place it takes when it is whole.
+"""A stage that is run again: beside its old output, whose place it takes when it is whole.
 
-Until then both are kept, checkpoints in a bucket too: a stage that is made anew needs its room on
+Until then both are kept, checkpoints in a bucket too: a stage that is run again needs its room on
 the disk twice. At any moment one of them is whole, and `recover` ends what a crash left half-way.
 """
 
@@ -72,7 +72,7 @@ def settle(table: stage_lib.Table, name: str, context: stage_lib.Context) -> Non
 
 
 def clear(name: str, context: stage_lib.Context) -> None:
-    """Drop what was begun in the folder of `name` and cannot be gone on with; checkpoints of it are
+    """Drop what was begun in the folder of `name` and cannot be resumed; checkpoints of it are
     moved to `earlier/`."""
     folder = context.folder(name)
     saved = context.checkpoints(name)
@@ -84,7 +84,7 @@ def clear(name: str, context: stage_lib.Context) -> None:
 
 def note_bucket(name: str, context: stage_lib.Context) -> None:
     """Give the checkpoints of a stage that begins a name in the bucket: that of the stage, or of
-    one made anew another, since folders of a bucket cannot be renamed."""
+    one that is run again another, since folders of a bucket cannot be renamed."""
     folder = context.folder(name)
     if not context.config.runtime.checkpoints or (folder / stage_lib.SAVED_AS).exists():
         return

@@ -1,4 +1,5 @@
-"""A command with `config.force` that was cut off: what it made anew already is not made again."""
+"""A command with `config.force` that was interrupted: stages that it has already rebuilt are not
+rebuilt once more."""
 
 import dataclasses
 import logging
@@ -21,8 +22,8 @@ _RESTARTS = ("SLURM_RESTART_COUNT", "JOBSET_RESTART_ATTEMPT")
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """One command from its first start to its end, told from others by a token that the stages it
-    made anew note in their done.json; without `config.force` there is none."""
+    """One command from its first start to its end, known by a token that the stages it
+    rebuilt note in their done.json; without `config.force` there is none."""
 
     path: pathlib.Path | None
     token: str = ""
@@ -55,7 +56,7 @@ class Command:
         return cls(path, atomic.read_json(path)["token"])
 
     def has_made(self, context: stage_lib.Context, name: str) -> bool:
-        """Whether it made the stage anew before it was cut off."""
+        """Whether it rebuilt the stage before it was interrupted."""
         path = context.folder(name) / "done.json"
         is_made = (
             bool(self.token)

@@ -1,4 +1,4 @@
-"""Stages that would be outdated by what is to be done before them: told before anything is."""
+"""Stages that would be outdated by earlier ones: reported before anything runs."""
 
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.workdir import provenance, record, trainings
@@ -7,7 +7,7 @@ from ssldiff_jax.runs.workdir import provenance, record, trainings
 def refuse(
     table: stage_lib.Table, chosen: list[str], context: stage_lib.Context, force: set[str]
 ) -> None:
-    """Refuse stages that were begun, if one before them was made anew, or is to be made anew or
+    """Refuse stages that were begun, if one before them was rebuilt, or is to be rebuilt or
     trained on, and becomes another.
 
     Raises WorkdirError that names them all.
@@ -43,8 +43,8 @@ def _planned(
     chosen: list[str],
     digests: dict[str, str],
 ) -> str:
-    """The digest that a stage will have once those of `force` are made anew, and trainings have
-    gone on; `digests` keeps those that are known."""
+    """The digest that a stage will have once those of `force` are rebuilt, and trainings have
+    continued; `digests` keeps those that are known."""
     if name in digests:
         return digests[name]
     if context.borrows(name):

@@ -88,7 +88,7 @@ def refuse_foreign(
     context: stage_lib.Context,
     inputs: Any = _FRESH,
 ) -> None:
-    """Refuse a stage that was begun with another config, or after stages that were made anew since;
+    """Refuse a stage that was begun with another config, or after stages that were rebuilt since;
     of a stage that is another run's, what says only how its data were cut may differ.
 
     Raises WorkdirError that names the keys.
@@ -155,7 +155,7 @@ def refuse(name: str, context: stage_lib.Context, differ: Mapping[str, tuple[Any
 
 
 def refuse_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
-    """Refuse a stage that was begun, if what it reads was made anew since.
+    """Refuse a stage that was begun, if what it reads was rebuilt since.
 
     Raises WorkdirError.
     """
@@ -164,7 +164,7 @@ def refuse_outdated(table: stage_lib.Table, name: str, context: stage_lib.Contex
 
 
 def is_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> bool:
-    """Whether what a stage that was begun reads was made anew since."""
+    """Whether what a stage that was begun reads was rebuilt since."""
     noted = stored(context, name)
     whose = context.of_models if context.borrows(name) else context
     return noted is not None and noted["upstream"] != upstream(table, name, whose)

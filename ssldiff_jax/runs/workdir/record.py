@@ -35,8 +35,9 @@ def begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
 def changes(
     table: stage_lib.Table, name: str, context: stage_lib.Context
 ) -> list[trainings.Change]:
-    """What the config changes about a stage that was begun, and that it goes on with: a training
-    with what may change from a step on; what judges a training as it goes, with what this does.
+    """What the config changes about a stage that was begun, and that it can resume with: a training
+    with what may change from a step on; a tool that evaluates a training in progress, with the
+    changes of this training.
 
     Raises WorkdirError for any other difference, and where no step is left to follow a change.
     """
@@ -64,7 +65,7 @@ def _changed_on_the_way(context: stage_lib.Context, watched: str) -> set[str]:
 
 def is_other(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str:
     """What of a stage that was begun is another than the config asks for and cannot become it;
-    "" where it goes on."""
+    "" where it resumes."""
     try:
         changes(table, name, context)
         provenance.refuse_outdated(table, name, context)
@@ -76,7 +77,7 @@ def is_other(table: stage_lib.Table, name: str, context: stage_lib.Context) -> s
 def adopt(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
     """Note what the config changes about a stage that was begun; then it is done no more.
 
-    Raises WorkdirError as `changes`, and where what it reads was made anew since.
+    Raises WorkdirError as `changes`, and where what it reads was rebuilt since.
     """
     new = changes(table, name, context)
     provenance.refuse_outdated(table, name, context)
@@ -109,7 +110,8 @@ def _note(
 
 
 def _keep_seconds(folder: pathlib.Path) -> None:
-    """Let what goes on count from what was counted, in a folder that holds no stopwatch yet."""
+    """Let a resumed stage count on from what was counted, in a folder that holds no stopwatch
+    yet."""
     path = folder / STOPWATCH
     if not path.exists():
         done = atomic.read_json(folder / "done.json")

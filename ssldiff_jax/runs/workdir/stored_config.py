@@ -13,7 +13,7 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
     """What a run that has a `config.json` was made with, and the values of configs/default.py for
     keys that came later.
 
-    Of a stage that is being made anew it says what the old one was made with, which is the one that
+    Of a stage that is being rebuilt it says what the old one was made with, which is the one that
     is read until the new is whole. Raises ConfigError for what is no config, ValueError for a
     damaged file.
     """
@@ -26,7 +26,7 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
         name = beside.name.removeprefix(".").removesuffix(".new")
         old = folder / name
         if name not in catalog.ROWS or catalog.ROWS[name].tool:
-            continue  # what a tool is told is not the run's
+            continue  # the settings of a tool are not the run's
         if (old / "done.json").exists() and not (beside / "done.json").exists():
             config = _over(config, _sections(atomic.read_json(old / "stage.json")["config"]))
     return config

@@ -1,5 +1,5 @@
-"""Trainings whose config changed after they had begun: which changes they go on with, and what a
-record of them tells."""
+"""Trainings whose config changed after they had begun: which changes they can resume with, and how
+they are recorded."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

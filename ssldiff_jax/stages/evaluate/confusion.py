@@ -1,4 +1,5 @@
-"""What drawn patches are taken for, against the classes of the real ones that led them."""
+"""Predicted classes of generated patches, against the classes of the real ones that condition
+them."""
 
 import dataclasses
 import logging
@@ -19,7 +20,7 @@ Features = Float[np.ndarray, "N D"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClassConfusion:
-    """Classes of held-out patches, and how they are told.
+    """Classes of held-out patches, and how they are predicted.
 
     Attributes:
         truth: of each held-out patch.
@@ -37,7 +38,7 @@ class ClassConfusion:
     def of_run(
         cls, context: stage.Context, held_out: patch_samples.Sample, training: patch_samples.Sample
     ) -> "ClassConfusion | None":
-        """As `config.evaluate` asks; None where it asks for none, and (a warning tells) where
+        """As `config.evaluate` says; None where it names no classes, and (with a warning) where
         training patches are of fewer than two classes.
 
         Raises ValueError for classes that were not recorded, and prompts of other classes.
@@ -68,9 +69,9 @@ class ClassConfusion:
     def confusion(
         self, seen: Mapping[str, tuple[Features, Features]], of_training: Features
     ) -> dict[str, Any]:
-        """Counts, accuracy, and `of_real`, what the real patches themselves are taken for: no drawn
-        ones do better. `seen` are features of real and drawn patches, by network; those of training
-        patches are the judge's."""
+        """Counts, accuracy, and `real`, the accuracy on the real patches themselves: generated
+        ones cannot do better. `seen` are features of real and generated patches, by network; those
+        of training patches are the judge's."""
         classes, features = self.by_prompts, seen.get(networks.CLIP)
         if classes is None:
             known = [i for i, name in enumerate(self.labels) if name in self.names]

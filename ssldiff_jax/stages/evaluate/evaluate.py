@@ -1,4 +1,4 @@
-"""Stage `evaluate`: the figures of what was drawn, by the encoder and by the judge."""
+"""Stage `evaluate`: metrics of generated images, by the encoder and by the judge."""
 
 import logging
 from typing import Any

@@ -42,7 +42,8 @@ def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> 
         return np.split(network(through(cells)), count) if len(cells) else []
 
     distances: dict[str, Any] = {}
-    # Crops of the same places would be compared pixel by pixel: drawn ones lie between real ones.
+    # Crops of the same places would be compared pixel by pixel: generated ones lie between real
+    # ones.
     crops, moved = ([rows(image, side // 2) for image in group] for group in (generated, real))
     if sum(len(row) for image in crops for row in image) >= _LEAST:
         cells = [rows(image, 0) for image in real]

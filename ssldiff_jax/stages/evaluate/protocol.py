@@ -55,15 +55,16 @@ def networks(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Protocol:
-    """What is the same for every model that is judged.
+    """What is the same for every model that is evaluated.
 
     Attributes:
         context: of the run.
         by: the networks of features.
-        held_out: patches that are drawn again.
+        held_out: patches that are regenerated.
         training: patches among which copies are looked for.
-        examples: training patches that classes are told by; `training` itself where it is not many.
-        classes: what both show; None where no classes are asked for.
+        examples: training patches that classes are predicted from; `training` itself where it is
+            small.
+        classes: of both; None where the config names no classes.
         shared: where real patches and features are kept.
     """
 
@@ -77,7 +78,7 @@ class Protocol:
 
     @classmethod
     def of_run(cls, context: stage.Context, by: Networks, shared: pathlib.Path) -> "Protocol":
-        """Read what is needed, so that what cannot be judged is refused before it is drawn.
+        """Read what is needed, so that what cannot be evaluated is refused before it is generated.
 
         Raises ValueError for fewer held-out patches than figures need, and for classes, prompts or
         statistics that do not fit.
@@ -102,7 +103,7 @@ class Protocol:
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
         """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into
-        `folder` the drawn patches with their features, `generated.png`, `nearest.png`,
+        `folder` the generated patches with their features, `generated.png`, `nearest.png`,
         `confusion.json` and `statistics/`.
 
         Pixels are in memory block by block; features are mapped.
@@ -128,7 +129,8 @@ class Protocol:
         return results
 
     def _of_examples(self, pair: regenerated.RegeneratedPatches, of_training: Features) -> Features:
-        """The judge's features of what classes are told by; nothing where prompts tell them."""
+        """The judge's features of what classes are predicted from; nothing where prompts predict
+        them."""
         if self.examples is self.training or not self.classes.labels:
             return of_training
         return self._judged(self.examples, pair.real.format, "examples")
@@ -170,7 +172,7 @@ def compare(
     paired: bool,
 ) -> dict[str, Any]:
     """Figures by one network, with what is needed to repeat them; writes the statistics of the real
-    side, called `dataset`, whose vectors are of `cases`. `paired` where each was drawn from the
+    side, called `dataset`, whose vectors are of `cases`. `paired` where each was generated from the
     real one of its index."""
     own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
     path = folder / "statistics" / f"{extraction.extractor}.safetensors"
@@ -219,7 +221,7 @@ def _copies(
     training: patch_samples.Sample,
     folder: pathlib.Path,
 ) -> dict[str, Any]:
-    """Whether drawn patches are nearer to training than held-out ones are, by the judge."""
+    """Whether generated patches are nearer to training than held-out ones are, by the judge."""
     real, generated = features
     copies = memorisation.compare(generated, real, of_training, power=training.part_of_records)
     beside = lambda copy: (pair.drawn.one(copy.generated), training.patch(copy.training)[1])

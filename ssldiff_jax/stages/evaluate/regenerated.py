@@ -1,4 +1,4 @@
-"""Held-out patches, each drawn again from its embedding, as files that any tool can judge."""
+"""Held-out patches, each regenerated from its embedding, as files that any tool can evaluate."""
 
 import dataclasses
 import pathlib
@@ -19,7 +19,7 @@ BLOCK = 512
 
 @dataclasses.dataclass(frozen=True)
 class RegeneratedPatches:
-    """Held-out patches as they were read, in `real`, and as they were drawn, in `drawn`."""
+    """Held-out patches as they were read, in `real`, and as they were regenerated, in `drawn`."""
 
     held_out: patch_samples.Sample
     real: image_files.Files
@@ -42,7 +42,7 @@ class RegeneratedPatches:
     def features(
         self, extractor: networks.Extractor
     ) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
-        """(of real, of drawn patches), kept beside the patches and mapped."""
+        """(of real, of generated patches), kept beside the patches and mapped."""
         count = len(self.held_out)
         of = lambda kept: extract(extractor, kept.read, count, kept.folder / "features")
         return of(self.real), of(self.drawn)

@@ -1,4 +1,5 @@
-"""Seams of what a run drew, by every ruler of `evaluation.metrics.seams`, beside real images'."""
+"""Seams of a run's large images, by every ruler of `evaluation.metrics.seams`, beside real
+images'."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -83,7 +84,7 @@ def window_lines(context: stage.Context, number: int) -> list[seams.Lines]:
 def _both(
     pairs: Sequence[large_image.Pair], of: Callable[[int, arrays.ImageUint8], float | None]
 ) -> dict[str, Any]:
-    """Means of `of(number, image)` over drawn images and over their regions."""
+    """Means of `of(number, image)` over generated images and over their regions."""
     return {
         "generated": _told([of(i, pair.image) for i, pair in enumerate(pairs)]),
         "real": _told([of(i, pair.reference) for i, pair in enumerate(pairs)]),

@@ -1,4 +1,5 @@
-"""Tool `compare`: two folders of images judged by the same figures, whoever drew them."""
+"""Tool `compare`: two folders of images compared by the metrics of `evaluate`, whatever generated
+them."""
 
 import dataclasses
 import logging
@@ -57,7 +58,7 @@ class _Folder:
         path, quality = getattr(context.config.compare, key), context.config.evaluate.jpeg_quality
         named = path if patch_list.is_list(path) else f"folder:{path}"
         reading = context.config.data.reading
-        # Of a run on rasters, drawn images are pictures all the same.
+        # In a run on rasters, generated images are still plain pictures.
         images = patch_list.open_list(named, reading, pictures="as stored")
         left_out = getattr(images, "left_out", [])
         if left_out:
@@ -82,13 +83,13 @@ class _Folder:
         return np.stack(images)
 
     def cases(self, case_regex: str) -> list[str]:
-        """Of the images, as their names tell; an image whose name tells none is its own."""
+        """Of the images, by their names; an image whose name has none is its own."""
         names = (self.images.name(number) for number in range(len(self.images)))
         return [plan.case_of(name, case_regex) for name in names]
 
     @property
     def format(self) -> str:
-        """Of the files, as names tell: "PNG", which arrays are too, "JPEG 90 and PNG"."""
+        """Of the files, by their names: "PNG", which arrays are too, "JPEG 90 and PNG"."""
         names = (self.images.name(number) for number in range(len(self.images)))
         suffixes = {pathlib.Path(name).suffix[1:].upper() for name in names}
         lossy = {"JPG", "JPEG"}

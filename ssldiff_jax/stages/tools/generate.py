@@ -26,7 +26,7 @@ _EDIT = re.compile(r"(\d+),(\d+)=(?:(\d+),(\d+)|(?P<source>.+))")
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
-    """Write `image.tif` and the other formats, and `grid.npy` where the prior draws the grid.
+    """Write `image.tif` and the other formats, and `grid.npy` where the prior samples the grid.
 
     Raises SlideError for a reference that is no image, ValueError for what does not fit it.
     """
@@ -45,7 +45,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 
 def slug(config: run_config.RunConfig) -> str:
-    """The name of a drawing by default: its reference or what is asked for, size and seed."""
+    """The default name of an image: its reference or request, size and seed."""
     section = config.generate
     request = " ".join((section.prior.text, *section.prior.labels, *section.prior.numbers))
     words = request.strip() or "anything" if section.prior.is_grid else "held-out"
@@ -57,7 +57,7 @@ def slug(config: run_config.RunConfig) -> str:
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
-    """Size and time of every file that is drawn from.
+    """Size and time of every file that is generated from.
 
     Raises WeightsError for one that is not there.
     """
@@ -84,8 +84,8 @@ def ending(context: stage.Context, facts: Mapping[str, Any]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """What is drawn from: pixels that are read as they are needed, and where they lie if anywhere;
-    or a grid alone."""
+    """What an image is generated from: pixels that are read as they are needed, and where they lie
+    if anywhere; or a grid alone."""
 
     size: tuple[int, int]
     read: conditions.ReadFn | None
@@ -111,7 +111,7 @@ class _Source:
 
     @classmethod
     def _asked_for(cls, context: stage.Context, model: generator.Generator) -> "_Source":
-        """A grid that the prior draws; it is written beside the image."""
+        """A grid that the prior samples; it is written beside the image."""
         section = context.config.generate
         if section.reference or not section.size:
             raise ValueError(
@@ -208,7 +208,7 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
 def _completed(
     section: prior_config.PriorRequestConfig, model: generator.Generator, grid, keep, *, seed: int
 ) -> arrays.EmbeddingGrid:
-    """The grid with the cells that do not stay drawn by the prior."""
+    """The grid, its cells outside `keep` sampled by the prior."""
     numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
     request = prior_sampler.PriorRequest(section.text, labels, numbers)
     sampled = model.prior.draw(

@@ -1,4 +1,5 @@
-"""Tool `sweep`: the held-out regions drawn in several ways, each with its cost and its figures."""
+"""Tool `sweep`: the held-out regions with several sampler settings, each with its cost and its
+metrics."""
 
 import ast
 import dataclasses
@@ -87,7 +88,7 @@ def _value(text: str, window: int) -> Any:
 
 
 def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed: int):
-    """Every cell drawn alone, a page for each region."""
+    """Every cell generated singly, a page for each region."""
     pages = []
     for i, region in enumerate(regions):
         cells = region.grid.reshape(-1, region.grid.shape[-1])

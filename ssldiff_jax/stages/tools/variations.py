@@ -1,4 +1,4 @@
-"""Tool `variations`: a real patch or region drawn again, from its embeddings."""
+"""Tool `variations`: a real patch or region regenerated from its embeddings."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from ssldiff_jax.slides import pyramid
 
 
 def run(context: stage.Context) -> dict[str, Any]:
-    """Write `real.png`, `patches.png` (rows: a real patch, its draws) and, of a region,
-    `region_N.png` and `.tif`: its whole cells drawn again."""
+    """Write `real.png`, `patches.png` (rows: a real patch, samples of it) and, of a region,
+    `region_N.png` and `.tif`: its whole cells regenerated."""
     config, folder = context.config, context.folder("variations")
     section = config.variations
     model = generator.Generator.of_run(context)
@@ -37,6 +37,6 @@ def _reference(context: stage.Context, model: generator.Generator) -> artifacts.
     if not section.image:
         return artifacts.references(artifacts.with_references(context), model.embed)[0]
     image = user_images.UserImage.open(data, section.image, mpp=section.mpp)
-    # Whole cells, so that a grid spans what it is drawn for.
+    # Whole cells, so that a grid spans the image.
     pixels = image.read(0, 0, *(size - size % model.patch_px for size in image.size))
     return artifacts.Reference(pixels, "region", model.embed(pixels))

@@ -21,7 +21,7 @@ class DamageError(stage_lib.FoundError):
 def run(context: stage_lib.Context) -> dict[str, Any]:
     """Compare every shard with its hash, decode every record; writes `results.json`.
 
-    Raises DamageError, after that, naming the shards that are damaged and what makes them anew.
+    Raises DamageError, after that, naming the shards that are damaged and what rebuilds them.
     """
     began = time.monotonic()
     harmed = _records(context)
@@ -50,7 +50,7 @@ def run(context: stage_lib.Context) -> dict[str, Any]:
 
 
 def _records(context: stage_lib.Context) -> list[tuple[str, str, str]]:
-    """Damaged shards of records: the entry has to go before the stage makes it anew."""
+    """Damaged shards of records: the entry has to go before the stage rebuilds it."""
     damaged = []
     for shard, reason in archive.damaged(context.folder("patches") / "records"):
         entry = artifacts.archive_folder(context) / pathlib.PurePath(shard).parent

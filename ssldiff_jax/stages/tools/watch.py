@@ -1,4 +1,4 @@
-"""Tool `watch`: every checkpoint of the denoiser judged, while it trains or after."""
+"""Tool `watch`: every checkpoint of the denoiser evaluated, while it trains or after."""
 
 import logging
 import shutil
@@ -22,8 +22,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     """Draw the held-out patches again by each checkpoint that is there or comes, and write
     `step_N/results.json`, `results.json` (all steps) and a line of `results.csv`.
 
-    Ends when training is done and its last checkpoint judged; stops when none has come for
-    `config.evaluate.patience` minutes, and goes on when it is started again. Large images are not
+    Ends when training is done and its last checkpoint is evaluated; stops when none has come for
+    `config.evaluate.patience` minutes, and resumes when it is started again. Large images are not
     drawn.
     """
     section, folder = context.config.evaluate, context.folder("watch")

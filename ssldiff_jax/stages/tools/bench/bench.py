@@ -44,7 +44,7 @@ class Row:
 
 
 def run(context: stage.Context) -> dict[str, Any]:
-    """Measure the parts that `bench.parts` names; each figure is told and kept as it comes."""
+    """Measure the parts that `bench.parts` names; each figure is logged and written as it comes."""
     measured = {
         "network": _network,
         "weights": _weights,

@@ -31,7 +31,7 @@ Figure = tuple[str, list[float], str]
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """How much is judged.
+    """How much is evaluated.
 
     Attributes:
         patches: that features are taken of.
@@ -51,7 +51,7 @@ class Sizes:
 def rows(context: stage.Context, sizes: Sizes = Sizes()) -> Iterator[Figure]:
     """Patches through the encoder and the judge, then distances of random features.
 
-    Names tell whether weights are the run's or random, and how many features there are.
+    Names say whether weights are the run's or random, and how many features there are.
     """
     for name in ("encoder", "judge"):
         yield _extraction(context, name, sizes)
@@ -84,7 +84,7 @@ def _encoder(context: stage.Context, name: str) -> tuple[encoder_lib.Encoder, st
 
 
 def _gaussian(sizes: Sizes) -> Iterator[Figure]:
-    """The Fréchet distance of random features, which are drawn and added up block by block."""
+    """The Fréchet distance of random features, which are sampled and added up block by block."""
     repeat = lambda call: [_measured(call) for _ in range(sizes.repetitions)]
     costs = repeat(lambda: frechet_interval.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
     label = f"evaluation/frechet_{sizes.gaussian}x{sizes.dim}"

@@ -29,7 +29,7 @@ Figure = tuple[str, list[float], str]
 
 
 def rows(context: stage.Context) -> Iterator[Figure]:
-    """Calls, decodes, seconds and memory of every size, drawn into a file; then those of the
+    """Calls, decodes, seconds and memory of every size, generated into a file; then those of the
     published algorithm at the first size, and how many times more they are."""
     bench, model = context.config.bench, _random_model(context)
     if not bench.sizes:

@@ -28,7 +28,7 @@ def program(
 
 
 def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
-    """One chunk of windows of the largest image that `bench` draws."""
+    """One chunk of windows of the largest image that `bench` generates."""
     denoiser = config.denoiser.model(programs.embedding_dim(config), config.num_cells)
     params = published.abstract_denoiser(denoiser)
     params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute_dtype), params)

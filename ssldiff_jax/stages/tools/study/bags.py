@@ -1,4 +1,4 @@
-"""Bags as the tool `study` classifies them: regions or slides, and each drawn again."""
+"""Bags as the tool `study` classifies them: regions or slides, and each regenerated."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ class _Bag:
 
 def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     """Bags of embeddings, of regions or of slides, and what the run's encoder sees in every cell
-    of the training ones drawn again.
+    of the training ones regenerated.
 
     Raises ValueError where a split shows one class only.
     """
@@ -59,7 +59,7 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
 
 
 def _embedded(bags: list[_Bag], drawer: study_task.Drawer, draws: int, name: str):
-    """(embeddings of every bag, the same of each draw); pixels are let go block by block."""
+    """(embeddings of every bag, the same of each repetition); pixels are let go block by block."""
     real: list[np.ndarray] = []
     generated: list[list[np.ndarray]] = [[] for _ in range(draws)]
     progress = logs.Progress(name, len(bags))

@@ -48,9 +48,10 @@ class Classes:
     """How patches are named.
 
     Attributes:
-        all: every name, in order; empty where only the patches tell.
+        all: every name, in order; empty where only the patches show them.
         of: the names of real patches.
-        of_pixels: those of any pixels, drawn ones too; None where pixels alone do not tell.
+        of_pixels: those of any pixels, generated ones too; None where pixels alone do not show
+            them.
     """
 
     all: tuple[str, ...]
@@ -74,7 +75,7 @@ class Classes:
         most = lambda classes: names[np.bincount(classes.ravel(), minlength=len(names)).argmax()]
         stain = lambda pixels: [most(measures.stain(patch)) for patch in pixels]
         of = lambda patches: [measure.most(patch) for patch in patches.read]
-        # Land cover is read in a band that drawn patches lack.
+        # Land cover is read in a band that generated patches lack.
         return cls(names, of, stain if labels == "stain" else None)
 
     def numbered(self, *named: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:

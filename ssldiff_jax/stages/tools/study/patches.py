@@ -1,4 +1,4 @@
-"""Patches as the tool `study` classifies them: real ones, and each drawn again."""
+"""Patches as the tool `study` classifies them: real ones, and each regenerated."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from ssldiff_jax.train import logs
 
 
 def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
-    """One patch of each record, and what is drawn from the embeddings of the training ones.
+    """One patch of each record, and what is generated from the embeddings of the training ones.
 
     Embeddings are standardised by all of these, labelled or not, as the encoder was trained on
     them: so the real ones alone are no worse for their being few.
-    Raises ValueError where a split shows one class only, and where records tell none.
+    Raises ValueError where a split shows one class only, and where records have none.
     """
     config, section = context.config, context.config.study.patches
     of_split = lambda split, count: study_classes.Patches.some(
@@ -28,7 +28,7 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     named = classes.of(train)
     known, (label, test_label) = classes.numbered(named, classes.of(test))
     used = study_task.used(label, config.study, config.seed)
-    # A split of one class is refused before anything is drawn.
+    # A split of one class is refused before anything is generated.
     without_inputs = study_task.Task(known, label, test_label, test.cases, used)
     embedding = drawer.embed(train.pixels)
     scaling = classifiers.Scaling.of(embedding)
@@ -55,7 +55,7 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
 def _kept(
     classes: study_classes.Classes, truth: np.ndarray, generated: list[np.ndarray]
 ) -> float | None:
-    """How often what is drawn shows the class of the real one."""
+    """How often a generated patch shows the class of its real one."""
     if classes.of_pixels is None:
         return None
     return float(np.mean([np.array(classes.of_pixels(pixels)) == truth for pixels in generated]))

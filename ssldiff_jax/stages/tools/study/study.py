@@ -1,8 +1,8 @@
-"""Tool `study`: whether drawn patches help classifiers of patches and of bags.
+"""Tool `study`: whether generated patches help classifiers of patches and of bags.
 
 The encoder and the denoiser were trained on all training patches without a label; of these,
-classifiers get the labels of a fraction. Each of those is drawn again from its embedding, and what
-is drawn has the label of the real one. Tests are real and held out.
+classifiers get the labels of a fraction. Each of those is regenerated from its embedding, and what
+is generated has the label of the real one. Tests are real and held out.
 """
 
 import dataclasses

@@ -18,7 +18,7 @@ from ssldiff_jax.runs.config import study as study_config
 SPLITS = ("train", "test")
 MIXTURES = ("real", "synthetic", "real + synthetic")
 BLOCK = 512
-"""Cells that are embedded and drawn together."""
+"""Cells that are embedded and generated together."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Inputs:
 
     Attributes:
         train: real ones.
-        drawn: one set of U for each draw; example i has the label of the real one i.
+        drawn: one set of U for each repetition; example i has the label of the real one i.
         test: real ones of the held-out split.
     """
 
@@ -45,10 +45,11 @@ class Task:
         label: of N training examples.
         test_label: of M test examples.
         test_case: a number for the case of each.
-        used: the U training examples that some fraction and seed uses, in order; no other is drawn.
+        used: the U training examples that some fraction and seed uses, in order; no other is
+            regenerated.
         inputs: by what it is that a classifier sees.
-        kept: the part of drawn examples that show the class of their real one; None where pixels
-            alone do not tell it.
+        kept: the part of generated examples that show the class of their real one; None where
+            pixels alone do not show it.
     """
 
     classes: tuple[str, ...]
@@ -74,7 +75,7 @@ class Task:
         self, inputs: Inputs, real: Int[np.ndarray, "n"], mixture: str
     ) -> tuple[Any, Int[np.ndarray, "m"], dict[str, int]]:
         """(training examples, their labels, counts) of a mixture of some of the real examples and
-        those drawn from these."""
+        those generated from these."""
         rows = np.searchsorted(self.used, real)
         sets = [inputs.train[rows]] if mixture != "synthetic" else []
         generated = [] if mixture == "real" else [redrawn[rows] for redrawn in inputs.drawn]
@@ -108,7 +109,7 @@ def used(
 
 
 class Drawer:
-    """Real cells to embeddings, and to embeddings of cells drawn again from those."""
+    """Real cells to embeddings, and to cells regenerated from those."""
 
     def __init__(self, model: generator.Generator, seed: int):
         self._model = model
