@@ -178,7 +178,7 @@ class AutoencoderTask:
         codes, decay = self.config.vq.num_codes, self.config.vq.usage_decay
         used = collectives.pmean(vq.usage(reconstruction.index, codes))
         fractions = decay * extra["usage"] + (1 - decay) * used
-        extra |= {"usage": fractions, "latents": _drawn(key, codes, reconstruction.z)}
+        extra |= {"usage": fractions, "latents": _sample_latents(key, codes, reconstruction.z)}
         dead = jnp.mean(fractions * codes < self.config.vq.dead_below)
         return extra, {"code_perplexity": vq.perplexity(fractions), "dead_codes": dead}
 
@@ -188,7 +188,7 @@ class AutoencoderTask:
         return b, h // f, w // f, c
 
 
-def _drawn(key: arrays.Key, count: int, z: arrays.Latents) -> jax.Array:
+def _sample_latents(key: arrays.Key, count: int, z: arrays.Latents) -> jax.Array:
     """Latents `(count, C)` from any places of the batch, whichever device holds them."""
     own = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
     of_all = jax.random.randint(key, (count,), 0, len(own) * collectives.num_shares())

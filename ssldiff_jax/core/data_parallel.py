@@ -14,16 +14,16 @@ class Placed:
     """Parameters on devices, moved there when they differ from those of the last call."""
 
     def __init__(self):
-        self._asked: tuple[Any, Sharding | None] | None = None
+        self._previous: tuple[Any, Sharding | None] | None = None
         self._placed: Any = None
 
     def __call__(self, params: Any, sharding: Sharding | None) -> Any:
         """They as `sharding` has it, on the default device for None; arrays that lie there
         already are taken as they are."""
-        previous = self._asked
+        previous = self._previous
         if previous is None or previous[0] is not params or previous[1] != sharding:
             self._placed = jax.tree.map(lambda leaf: _held(leaf, sharding), params)
-            self._asked = params, sharding
+            self._previous = params, sharding
         return self._placed
 
 

@@ -80,7 +80,7 @@ def turn(row: float, col: float, orientation: int) -> tuple[float, float]:
     return (row, -col) if orientation >= 4 else (row, col)
 
 
-def draw_crop(
+def sample_crop(
     generator: np.random.Generator, record: int, record_px: int, side: int, dihedral: bool
 ) -> Crop:
     """A uniform place and orientation.
@@ -109,7 +109,7 @@ class CropTable:
 
     def __getitem__(self, number: int) -> Crop:
         generator = np.random.Generator(np.random.Philox(key=[self.seed, number]))
-        crop = draw_crop(
+        crop = sample_crop(
             generator,
             self._record(number),
             self.record_px,

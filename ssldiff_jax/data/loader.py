@@ -119,7 +119,7 @@ class _Patches:
     def _crop(self, place: int, number: int) -> arrays.ImageUint8:
         record, side = self.records[number], self.side
         generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, place]))
-        crop = crops.draw_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
+        crop = crops.sample_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
         return crop.cut(record, side)
 
 

@@ -22,7 +22,7 @@ from ssldiff_jax.slides import content, pyramid, remote, tissue
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 
-_ASKED_TOGETHER = 32  # slides: more would be turned away by some servers
+_QUERIED_TOGETHER = 32  # slides: more would be turned away by some servers
 
 
 def sources(data: data_config.DataConfig) -> list[str]:
@@ -59,7 +59,7 @@ def _answer(source: str) -> tuple[Any, ...]:
     return tuple(remote.fingerprint(source))
 
 
-def ask_again() -> None:
+def query_again() -> None:
     """Query remote slides again: a command begins."""
     _answer.cache_clear()
 
@@ -67,7 +67,7 @@ def ask_again() -> None:
 def fingerprints(slides: Sequence[str]) -> list[list[Any]]:
     """Those of slides, in their order; remote ones are queried several at a time, as each answer
     takes a while."""
-    with concurrent.futures.ThreadPoolExecutor(_ASKED_TOGETHER) as pool:
+    with concurrent.futures.ThreadPoolExecutor(_QUERIED_TOGETHER) as pool:
         return list(pool.map(fingerprint, slides))
 
 

@@ -37,7 +37,7 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
     errors: list[Exception] = []
     _note(errors, lambda: runner.check(table, context, chosen, force))
     plan = Plan.of(table, context, chosen, force)
-    for find in (_cases, _batches, _method, _files, _tables, _asked, _memory, _disk):
+    for find in (_cases, _batches, _method, _files, _tables, _prior_requests, _memory, _disk):
         _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
     reasons = list(dict.fromkeys(str(error) for error in errors))
     if len(reasons) == 1:
@@ -65,10 +65,10 @@ class Plan:
         cls, table: stage.Table, context: stage.Context, chosen: list[str], force: set[str]
     ) -> "Plan":
         """By what the work directory holds."""
-        anew = lambda name: name in force or table[name].always
+        is_forced = lambda name: name in force or table[name].always
         is_done = lambda name: (context.folder(name) / "done.json").exists()
-        stages = tuple(n for n in table if n in chosen and (anew(n) or not is_done(n)))
-        fresh = frozenset(n for n in stages if anew(n) or not context.folder(n).exists())
+        stages = tuple(n for n in table if n in chosen and (is_forced(n) or not is_done(n)))
+        fresh = frozenset(n for n in stages if is_forced(n) or not context.folder(n).exists())
         return cls(table, context, stages, fresh)
 
     @property
@@ -195,7 +195,7 @@ def _tables(plan: Plan) -> Iterator[str]:
     )
 
 
-def _asked(plan: Plan) -> Iterator[str]:
+def _prior_requests(plan: Plan) -> Iterator[str]:
     """Requests that the prior was not trained for, as far as its own condition spec shows."""
     request, grids = plan.context.config.generate.prior, plan.context.folder("grids")
     if "generate" not in plan.stages or not request.is_grid:

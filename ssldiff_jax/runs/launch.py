@@ -60,7 +60,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
     hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
     hosts.require_shared(workdir)
-    slide_source.ask_again()
+    slide_source.query_again()
     _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
@@ -70,7 +70,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
     kept = catalog.are_tools(chosen) and (workdir / "config.json").exists()
 
     def write() -> None:
-        if kept or runner.only_tell(table, config, chosen):
+        if kept or runner.is_dry_run(table, config, chosen):
             return
         atomic.write_json(workdir / "config.json", values)
         about = {"versions": environment.versions(), "machine": machine}

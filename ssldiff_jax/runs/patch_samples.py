@@ -51,9 +51,9 @@ class Source:
         square = plan.Square(slide, top + at, left + at, px, px)
         return square, self.records[number][at : at + px, at : at + px]
 
-    def told(self, number: int, name: str) -> str:
+    def metadata(self, number: int, name: str) -> str:
         """A text that a record holds beside its image."""
-        return told(self.records.record(number), name)
+        return metadata(self.records.record(number), name)
 
 
 def shifts_of(data: data_config.DataConfig) -> tuple[int, ...]:
@@ -62,7 +62,7 @@ def shifts_of(data: data_config.DataConfig) -> tuple[int, ...]:
     return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))
 
 
-def told(record: bytes, name: str) -> str:
+def metadata(record: bytes, name: str) -> str:
     """A text that a serialised record holds."""
     features = tf_example_pb2.Example.FromString(record).features
     return features.feature[name].bytes_list.value[0].decode()
@@ -82,17 +82,17 @@ class Sample:
 
     @classmethod
     def at_most(cls, source: Source, count: int) -> "Sample":
-        """`count` patches as `draw` chooses them; all that there are where these are no more, or
+        """`count` patches as `choose` takes them; all that there are where these are no more, or
         for 0. Eight bytes each are in memory."""
         shifts = np.array(shifts_of(source.context.config.data), np.int32)
         if 0 < count < len(source.records) * len(shifts):
-            return cls.draw(source, count)
+            return cls.choose(source, count)
         numbers = np.arange(len(source.records), dtype=np.int32)
         places = np.stack([np.repeat(numbers, len(shifts)), np.tile(shifts, len(numbers))], axis=1)
         return cls(source, places)
 
     @classmethod
-    def draw(cls, source: Source, count: int) -> "Sample":
+    def choose(cls, source: Source, count: int) -> "Sample":
         """`count` patches in the middle of records; where records are few, at other places of
         them too, and fewer, with a warning, where there are no more."""
         order = shuffle.first(count, len(source.records), seed=0)
@@ -131,7 +131,7 @@ class Sample:
         """The case of each, as its slide's records have it."""
         slides = self.source.records.places[self.places[:, 0], 0]
         _, first, member = np.unique(slides, return_index=True, return_inverse=True)
-        names = [self.source.told(number, "case") for number in self.places[first, 0].tolist()]
+        names = [self.source.metadata(number, "case") for number in self.places[first, 0].tolist()]
         return [names[slide] for slide in member.tolist()]
 
     def classes(self, labels: Labels) -> list[str]:
@@ -180,7 +180,7 @@ def recorded(source: Source, numbers: Iterable[int]) -> list[str]:
 
     Raises ConfigError where records hold none.
     """
-    names = [source.told(number, "label") for number in numbers]
+    names = [source.metadata(number, "label") for number in numbers]
     if not all(names):
         raise schema.ConfigError(
             "labels=recorded reads the classes of a list of patches, got "

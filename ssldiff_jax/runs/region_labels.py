@@ -53,7 +53,7 @@ class RegionLabels:
             ("labels", self._labels), ("numbers", self._numbers), ("captions", self._captions)
         ):  # fmt: skip
             if table is not None:
-                self._tell_missing(name, table.of_case)
+                self._warn_of_missing(name, table.of_case)
 
     @property
     def spec(self) -> conditions.ConditionSpec:
@@ -92,7 +92,7 @@ class RegionLabels:
         case = self._case(region.square.slide)
         labels = self._labels.values(case) if self._labels else np.zeros(0, np.float32)
         numbers = self._numbers.values(case) if self._numbers else np.zeros(0, np.float32)
-        caption = self._captions.draw(case, generator) if self._captions else ""
+        caption = self._captions.choose(case, generator) if self._captions else ""
         if self._asked.measure != "none":
             parts = self._measured(region, pixels)
             labels = measures.label_values(parts)
@@ -128,7 +128,7 @@ class RegionLabels:
     def _case(self, slide: int) -> str:
         return plan.case_of(self._names[slide], self._data.holdout.case_regex)
 
-    def _tell_missing(self, name: str, known) -> None:
+    def _warn_of_missing(self, name: str, known) -> None:
         cases = {self._case(slide) for slide in self._names}
         missing = sorted(cases - set(known))
         if len(missing) == len(cases):

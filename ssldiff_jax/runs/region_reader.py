@@ -15,18 +15,18 @@ from ssldiff_jax.runs import artifacts, region_labels, stage
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class LabelledRegion:
     """A region.
 
     Attributes:
         cells: those that are looked at, in reading order.
         place: where they lie in the whole.
-        told: the condition of the whole.
+        annotation: the condition of the whole.
     """
 
     cells: UInt8[np.ndarray, "N s s 3"]
     place: Float[np.ndarray, "1 4"]
-    told: region_labels.RegionAnnotation
+    annotation: region_labels.RegionAnnotation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RegionReader:
 
     def batches(
         self, regions: Iterable[tuple[int, mosaic.Region]], size: int, threads: int
-    ) -> Iterator[list[Seen]]:
+    ) -> Iterator[list[LabelledRegion]]:
         """Regions, each with its number, `size` at a time; threads read the next ones while these
         are used."""
         read = lambda item: self.read(*item)
@@ -47,7 +47,7 @@ class RegionReader:
         while batch := list(itertools.islice(seen, size)):
             yield batch
 
-    def read(self, number: int, region: mosaic.Region) -> Seen:
+    def read(self, number: int, region: mosaic.Region) -> LabelledRegion:
         """One region; all of it is decoded only where its condition depends on its pixels."""
         table, whole = self.table, None
         px, side = table.cell_px, table.grid
@@ -61,7 +61,7 @@ class RegionReader:
         annotation = self.conditions.of(region, whole, generator, self.phrasing)
         corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
         place = conditions.GridPosition.of_cells(corner, size)
-        return Seen(patch_grid.cut_cells(grid, px), place, annotation)
+        return LabelledRegion(patch_grid.cut_cells(grid, px), place, annotation)
 
 
 def grid_side(context: stage.Context) -> int:

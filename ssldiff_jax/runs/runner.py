@@ -15,7 +15,7 @@ from ssldiff_jax.runs import environment
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.command import final_message, shortage
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.runs.workdir import force as anew
+from ssldiff_jax.runs.workdir import force as rebuilding
 from ssldiff_jax.runs.workdir import (
     forced_command,
     lock,
@@ -52,7 +52,7 @@ def check(
             f"config.stages must be stages that use the models of {context.models}, got "
             f"{','.join(borrowed)}, which would train them"
         )
-    anew.recover(table, context)
+    rebuilding.recover(table, context)
     for name in chosen:
         _check_stage(table, name, context, chosen, force)
     outdated.refuse(table, chosen, context, force)
@@ -72,7 +72,7 @@ def _check_stage(
     for followed in stage.follows:
         provenance.refuse_foreign(table, followed, context)
     for watched in stage.watches:
-        provenance.refuse_foreign(table, watched, anew.latest(context, watched))
+        provenance.refuse_foreign(table, watched, rebuilding.latest(context, watched))
     forced = name in force or stage.always
     context = request_folders.placed(table, name, context, forced=forced)
     if not forced:
@@ -82,9 +82,9 @@ def _check_stage(
         stage.inputs(context.config)
 
 
-def only_tell(table: stage_lib.Table, config: run_config.RunConfig, chosen: list[str]) -> bool:
+def is_dry_run(table: stage_lib.Table, config: run_config.RunConfig, chosen: list[str]) -> bool:
     """Whether the chosen stages are dry runs."""
-    return all(table[name].only_tells(config) for name in chosen)
+    return all(table[name].is_dry_run(config) for name in chosen)
 
 
 def run_stages(
@@ -94,8 +94,8 @@ def run_stages(
     force: set[str],
 ) -> None:
     """Run the chosen stages in the order of the table, and print what they made and where."""
-    anew.recover(table, context)
-    dry = {name for name in chosen if table[name].only_tells(context.config)}
+    rebuilding.recover(table, context)
+    dry = {name for name in chosen if table[name].is_dry_run(context.config)}
     this = forced_command.Command.open(table, context, chosen, force.intersection(chosen) - dry)
     contexts = {}
     for name in table:
@@ -140,8 +140,8 @@ def _run_stage(
     forced = name in force or stage.always
     context = request_folders.placed(table, name, context, forced=forced)
     hosts.require_same(f"folder for stage {name}", context.folder(name).name)
-    if stage.only_tells(context.config):
-        _tell(table, name, context)
+    if stage.is_dry_run(context.config):
+        _dry_run(table, name, context)
         return None
     with lock.held(context.folder(name)):
         _work_on(table, name, context, this, forced=forced)
@@ -157,7 +157,7 @@ def _work_on(
     forced: bool,
 ) -> None:
     forced = table[name].always or (forced and not this.has_made(context, name))
-    working = anew.beside(context, name) if forced else context
+    working = rebuilding.beside(context, name) if forced else context
     if forced:
         _drop_other(table, name, working)
     record.adopt(table, name, working)
@@ -175,7 +175,7 @@ def _require_upstream(table: stage_lib.Table, name: str, context: stage_lib.Cont
     hosts.require_same(f"data for stage {name}", read)
 
 
-def _tell(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+def _dry_run(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
     """Let a stage say what it would do, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         _work(table[name], name, context.at(name, pathlib.Path(folder)))
@@ -190,7 +190,7 @@ def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -
         _LOG.warning("unfinished work in %s is replaced (%s)", working.folder(name), what)
     hosts.barrier(f"checked the new folder of {name}")
     if changed and hosts.is_first():
-        anew.clear(name, working)
+        rebuilding.clear(name, working)
     hosts.barrier(f"cleared the new folder of {name}")
 
 
@@ -213,7 +213,7 @@ def _make(
     def keep(facts: dict[str, Any]) -> None:
         if hosts.is_first():
             _finish(table, name, working, facts, watch, this)
-            anew.settle(table, name, context)
+            rebuilding.settle(table, name, context)
 
     try:
         with watch:
@@ -228,7 +228,7 @@ def _make(
 
 
 def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
-    with shortage.told(name, stage, context):
+    with shortage.reported(name, stage, context):
         if stage.on == "all":
             return stage.run(context)
         return hosts.on_first_host(f"stage {name}", lambda: stage.run(_alone(context)))
@@ -242,10 +242,10 @@ def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> Non
     _LOG.info("stage %s %s", name, "resumes" if was_begun else "starts")
     if was_begun:
         return
-    if not anew.is_beside(folder):
+    if not rebuilding.is_beside(folder):
         _require_no_checkpoints(name, context)
     if hosts.is_first():
-        anew.note_bucket(name, context)
+        rebuilding.note_bucket(name, context)
         record.begin(table, name, context)
     hosts.barrier(f"wrote the record of {name}")
 

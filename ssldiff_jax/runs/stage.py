@@ -112,7 +112,7 @@ class Stage:
         always: runs whenever it is named; what it made before stays until the new is whole.
         slug: a short name of the request. What each request made is kept in a folder of that
             name, or of `config.<stage>.name`; None where a stage has one folder.
-        only_tells: whether the config asks what it would do, and for nothing to be written.
+        is_dry_run: whether the config asks what it would do, and for nothing to be written.
         ending: lines that say, when the command ends, what it made and where.
         elsewhere: is about other devices than those at hand.
         on: the hosts of a run that do its work: all of them together, or the first alone.
@@ -128,7 +128,7 @@ class Stage:
     tool: bool = False
     always: bool = False
     slug: Callable[[run_config.RunConfig], str] | None = None
-    only_tells: Callable[[run_config.RunConfig], bool] = lambda config: False
+    is_dry_run: Callable[[run_config.RunConfig], bool] = lambda config: False
     ending: Callable[[Context, Mapping[str, Any]], Sequence[str]] | None = None
     elsewhere: bool = False
     on: Literal["all", "first"] = "first"

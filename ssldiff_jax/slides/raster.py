@@ -145,7 +145,7 @@ class RasterBackend:
                 self._samples = dataclasses.replace(self._samples, top=pixels.SIXTEEN_BITS)
                 return
         raise protocol.SlideError(
-            f"expected bands of 8 bits, got {dtype} with {self._found_values()} in {self._path}: "
+            f"expected bands of 8 bits, got {dtype} with {self._value_range()} in {self._path}: "
             "pass --config.data.reading.low and --config.data.reading.high, the values that become "
             "0 and 255"
         )
@@ -163,7 +163,7 @@ class RasterBackend:
         kinds = [(f.count, f.dtypes, samples.table(f)) for f in map(self._file, (0, level))]
         return kinds[0] == kinds[1]
 
-    def _found_values(self) -> str:
+    def _value_range(self) -> str:
         values = self._look()
         return f"values {values.min():.10g}…{values.max():.10g}" if values.size else "no data"
 

@@ -185,11 +185,11 @@ def _image(path: pathlib.Path, pages: list[Page]) -> Page:
             f"other ({shapes} px): write the one that is meant, or all channels of it in one page"
         )
     strange = [p for p in pages if p.is_reduced and p is not image and not p.is_level_of(image)]
-    _tell(path, image, tuple(sorted((*others, *strange), key=lambda p: p.number)))
+    _report_others(path, image, tuple(sorted((*others, *strange), key=lambda p: p.number)))
     return image
 
 
-def _tell(path: pathlib.Path, image: Page, left_out: tuple[Page, ...]) -> None:
+def _report_others(path: pathlib.Path, image: Page, left_out: tuple[Page, ...]) -> None:
     if left_out:
         shape = "{0[0]} × {0[1]} px".format
         others = ", ".join(f"{p.number} ({shape(p.shape)})" for p in left_out)

@@ -73,7 +73,7 @@ class _Work:
     context: stage.Context
     split: str
     model: encoder.Encoder
-    told: region_labels.RegionLabels
+    labels: region_labels.RegionLabels
 
     @functools.cached_property
     def table(self) -> mosaic.RegionTable:
@@ -95,7 +95,7 @@ class _Work:
         side = self.table.grid
         fields = (
             store.Field("grid", (side, side, self.model.dim), dtype),
-            store.Field("condition", (self.told.spec.dim,), "float16"),
+            store.Field("condition", (self.labels.spec.dim,), "float16"),
         )
         return store.SharedStore(self.context.folder("grids") / name, fields, count, SHARD_SIZE)
 
@@ -144,13 +144,13 @@ class _Work:
     ) -> Iterator[store.Batch]:
         """Batches of a shard's grids as the encoder gives them; its captions are written."""
         texts, side = [], self.table.grid
-        reader = region_reader.RegionReader(self.table, self.told, _SPLITS[self.split])
+        reader = region_reader.RegionReader(self.table, self.labels, _SPLITS[self.split])
         threads = self.context.config.data.loader.num_threads
         for seen in reader.batches(regions, _BATCH, threads):
             grid = self.model(np.concatenate([one.cells for one in seen]))
-            found = [one.told for one in seen]
+            found = [one.annotation for one in seen]
             texts += [told.caption for told in found]
-            condition = self.told.pack(found, np.concatenate([one.place for one in seen]))
+            condition = self.labels.pack(found, np.concatenate([one.place for one in seen]))
             yield {"grid": grid.reshape(len(seen), side, side, -1), "condition": condition}
         atomic.write_json(self.captions(number), texts)
 

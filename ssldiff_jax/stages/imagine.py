@@ -21,7 +21,7 @@ from ssldiff_jax.train import logs
 _LOG = logging.getLogger(__name__)
 
 _SHOWN = 4
-_LEARNT = 64  # regions that the judge of pixels learns from
+_LEARNT = 64  # regions that the classifier of pixels learns from
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -37,19 +37,19 @@ def run(context: stage.Context) -> dict[str, Any]:
     captions = atomic.read_json(context.folder("grids") / "captions_test.json")[:count]
     spec = model.prior.spec
     requested = [
-        _told(spec, row, text) for row, text in zip(condition[:_SHOWN], captions, strict=False)
+        _in_words(spec, row, text) for row, text in zip(condition[:_SHOWN], captions, strict=False)
     ]
     results: dict[str, Any] = {"conditions": requested}
     images = _images(model, condition, count, config.seed)
     for i, image in enumerate(images[:_SHOWN]):
         pyramid.write_png(folder / f"image_{i}.png", image)
     if config.prior.conditions.measure != "none" and config.imagine.count:
-        results |= _judge(context, model, condition, images)
+        results |= _agreement_with_conditions(context, model, condition, images)
     atomic.write_json(folder / "results.json", results)
     return results
 
 
-def _told(spec: conditions.ConditionSpec, condition: np.ndarray, caption: str) -> str:
+def _in_words(spec: conditions.ConditionSpec, condition: np.ndarray, caption: str) -> str:
     """A condition in words: its caption, or its labels."""
     if caption:
         return caption
@@ -70,7 +70,7 @@ def _images(
     return images
 
 
-def _judge(
+def _agreement_with_conditions(
     context: stage.Context,
     model: generator_lib.Generator,
     condition: np.ndarray,
@@ -80,10 +80,10 @@ def _judge(
     conditions of other images; and how well the classifier does on real pixels."""
     spec, seed = model.prior.spec, context.config.seed
     labels = region_labels.RegionLabels(context)
-    judge, real = _pixel_judge(context, labels)
+    classifier, real = _pixel_classifier(context, labels)
     requested = _quadrants(spec.unpack(condition)["labels"])
     names = measures.CLASSES[context.config.prior.conditions.measure]
-    show = lambda images: np.stack([_parts(judge(image), len(names)) for image in images])
+    show = lambda images: np.stack([_parts(classifier(image), len(names)) for image in images])
     shown = show(images_of_all)
     order = np.random.default_rng(0).permutation(len(condition))
     results = {
@@ -100,7 +100,7 @@ def _judge(
     return {"agreement": results}
 
 
-def _pixel_judge(context: stage.Context, labels: region_labels.RegionLabels):
+def _pixel_classifier(context: stage.Context, labels: region_labels.RegionLabels):
     """A classifier of real training pixels; and (true, predicted) parts of real held-out
     regions."""
     seen = {}
@@ -111,10 +111,10 @@ def _pixel_judge(context: stage.Context, labels: region_labels.RegionLabels):
         maps = [labels.classes(r, image) for r, image in zip(regions, images, strict=True)]
         seen[split] = images, maps
     count = len(measures.CLASSES[context.config.prior.conditions.measure])
-    judge = pixel_classes.PixelClassifier.fit(*seen["train"], count)
+    classifier = pixel_classes.PixelClassifier.fit(*seen["train"], count)
     images, maps = seen["test"]
     truth = np.stack([_parts(classes, count) for classes in maps])
-    return judge, (truth, np.stack([_parts(judge(image), count) for image in images]))
+    return classifier, (truth, np.stack([_parts(classifier(image), count) for image in images]))
 
 
 def _parts(classes: np.ndarray, count: int) -> Float[np.ndarray, "4 K"]:

@@ -195,7 +195,7 @@ def _publish(
     folder, data = context.folder("patches"), context.config.data
     config = dataclasses.asdict(slide_source.tiling_config(data))
     counts = archive.publish(folder / "records", entries, config=config, slides=len(entries))
-    atomic.write_json(folder / "regions.json", [_told(r, names) for r in references])
+    atomic.write_json(folder / "regions.json", [_region_entry(r, names) for r in references])
     return {
         "slides": names,
         "quarantined": len(quarantine),
@@ -255,7 +255,7 @@ def _odd_dims(files: Mapping[int, features.Features]) -> dict[int, str]:
     }
 
 
-def _told(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:
+def _region_entry(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:
     """A reference as regions.json has it."""
     first, kind = reference.cells[0], reference.kind
     px = first.height

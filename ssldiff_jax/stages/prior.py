@@ -10,7 +10,7 @@ import numpy as np
 
 from ssldiff_jax.core import digests
 from ssldiff_jax.data import loader, store
-from ssldiff_jax.evaluation.metrics import grids as judging
+from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.prior import conditions
@@ -42,12 +42,12 @@ def run(context: stage.Context) -> dict[str, Any]:
     if hosts.is_first():
         atomic.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
-        line = ", ".join(f"{key} {_said(value)}" for key, value in figures.items())
+        line = ", ".join(f"{key} {_in_words(value)}" for key, value in figures.items())
         _LOG.info("prior, %s: %s", name, line)
     return {"prior": digests.of_params(params), "results": results}
 
 
-def _said(figure: float | Mapping[str, Any] | None) -> str:
+def _in_words(figure: float | Mapping[str, Any] | None) -> str:
     """A number; of a distance that with its bias taken off, or what there is."""
     if figure is None:
         return "too few to measure"
@@ -94,17 +94,20 @@ def _evaluate(
     half = len(real) // 2
     labels = spec.unpack(requested)["labels"]
     features = {
-        name: judging.principal(grids, training_grids) for name, grids in grids_by_source.items()
+        name: grid_metrics.principal(grids, training_grids)
+        for name, grids in grids_by_source.items()
     }
     for name, grids in grids_by_source.items():
         figures = (
-            dataclasses.asdict(judging.compare(grids, real, training_grids))
+            dataclasses.asdict(grid_metrics.compare(grids, real, training_grids))
             if name != "real"
             else {}
         )
         if spec.labels:
             probe = (features["real"][:half], labels[:half])
-            figures["agreement"] = judging.agreement(labels[half:], features[name][half:], probe)
+            figures["agreement"] = grid_metrics.agreement(
+                labels[half:], features[name][half:], probe
+            )
         results[name] = figures
     return results
 

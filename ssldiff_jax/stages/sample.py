@@ -11,7 +11,7 @@ from ssldiff_jax.slides import pyramid
 
 _LOG = logging.getLogger(__name__)
 
-_DRAWS = 4
+_REPETITIONS = 4
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -35,7 +35,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         grid = reference.grid
         patches = model.sample_patches(grid.reshape(-1, grid.shape[-1]), seed=config.seed + i)
         pyramid.write_png(folder / f"patches_{i}.png", patch_grid.mosaic(patches, grid.shape[1]))
-    variations = references_lib.page(model, references[0], config.sample.num_variations, _DRAWS)
+    variations = references_lib.page(
+        model, references[0], config.sample.num_variations, _REPETITIONS
+    )
     pyramid.write_png(folder / "variations.png", variations)
     return {"large_images": facts}
 

@@ -82,7 +82,7 @@ STAGES: stage.Table = {
         sample.run,
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
-        only_tells=lambda config: config.sample.dry_run,
+        is_dry_run=lambda config: config.sample.dry_run,
         ending=final_message.paths("sample", "image_*.png", "image_*.tif"),
     ),
     "judge": stage.Stage(
@@ -123,7 +123,7 @@ STAGES: stage.Table = {
         inputs=generate.fingerprint,
         slug=generate.slug,
         ending=generate.ending,
-        only_tells=lambda config: config.sample.dry_run,
+        is_dry_run=lambda config: config.sample.dry_run,
         tool=True,
         on="all",
     ),

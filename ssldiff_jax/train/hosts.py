@@ -20,7 +20,7 @@ from ssldiff_jax.core import interrupt
 T = TypeVar("T")
 
 _ALONE: list[str] = []
-_ASKED = itertools.count(1)
+_SYNC_POINTS = itertools.count(1)
 
 
 class StoppedError(RuntimeError):
@@ -119,7 +119,7 @@ class StopSignal:
         if self._alone:
             return self._came
         # Counted over the whole process: a point to stop at must lie ahead.
-        return multihost_utils.reached_preemption_sync_point(next(_ASKED))
+        return multihost_utils.reached_preemption_sync_point(next(_SYNC_POINTS))
 
     def __enter__(self) -> "StopSignal":
         # Of several, jax itself waits for SIGTERM.
@@ -147,7 +147,7 @@ def stop_between(what: str) -> None:
     Raises StoppedError on every host.
     """
     if together():
-        is_requested = multihost_utils.reached_preemption_sync_point(next(_ASKED))
+        is_requested = multihost_utils.reached_preemption_sync_point(next(_SYNC_POINTS))
     else:
         is_requested = interrupt.came()
     if is_requested:

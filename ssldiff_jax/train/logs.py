@@ -117,13 +117,13 @@ class Progress:
         now = self._clock()
         self._sample(now, count)
         if self._bar is not None:
-            self._bar.set_postfix_str(self._told(now), refresh=False)
+            self._bar.set_postfix_str(self._progress_text(now), refresh=False)
             self._bar.update(count)
             return
         if now - self._last < self._interval and self._done < self._total:
             return
         self._last = now
-        _LOG.info("%s %d/%d  %s", self._name, self._done, self._total, self._told(now))
+        _LOG.info("%s %d/%d  %s", self._name, self._done, self._total, self._progress_text(now))
 
     def _sample(self, now: float, count: int) -> None:
         samples = self._samples
@@ -132,7 +132,7 @@ class Progress:
         while len(samples) > 1 and samples[1][0] <= now - _WINDOW:
             samples.popleft()
 
-    def _told(self, now: float) -> str:
+    def _progress_text(self, now: float) -> str:
         """Rate and time left, once they are known, and the note."""
         parts = [self._note] if self._note else []
         began, before = self._samples[0] if self._samples else (now, self._done)

@@ -100,8 +100,8 @@ def test_no_number_of_crops_means_one_for_each_record():
 def test_record_smaller_than_a_crop_is_refused():
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"record_px=23, crop=24"):
-        crops.draw_crop(generator, 0, 23, 24, True)
-    assert crops.draw_crop(generator, 0, 24, 24, True).top == 0
+        crops.sample_crop(generator, 0, 23, 24, True)
+    assert crops.sample_crop(generator, 0, 24, 24, True).top == 0
 
 
 def test_case_split_is_stable_and_never_splits_a_case():

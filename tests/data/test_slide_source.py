@@ -16,7 +16,7 @@ def bucket():
     names = [f"memory://bucket/slide_{number:03d}.svs" for number in range(200)]
     for number, name in enumerate(names):
         system.pipe(name, b"x" * (number + 1))
-    slide_source.ask_again()
+    slide_source.query_again()
     yield names
     system.rm("memory://bucket", recursive=True)
 
@@ -53,5 +53,5 @@ def test_a_command_asks_each_slide_once(bucket, monkeypatch):
     assert slide_source.fingerprints(bucket) == first
     assert sorted(asked) == bucket
     fsspec.filesystem("memory").pipe(bucket[3], b"mended")
-    slide_source.ask_again()
+    slide_source.query_again()
     assert slide_source.fingerprints(bucket[3:4])[0][1] == len(b"mended")

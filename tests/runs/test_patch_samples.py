@@ -41,7 +41,7 @@ def scene(tmp_path_factory):
 
 
 def test_patches_are_classed_by_what_most_of_them_shows(scene):
-    sample = patch_samples.Sample.draw(patch_samples.Source(scene, "train"), 40)
+    sample = patch_samples.Sample.choose(patch_samples.Source(scene, "train"), 40)
     found = sample.classes("landcover")
     names = list(COVER)
     for index, name in enumerate(found):
@@ -58,7 +58,7 @@ def test_patches_are_classed_by_what_most_of_them_shows(scene):
 
 
 def test_what_was_not_recorded_is_refused(scene):
-    sample = patch_samples.Sample.draw(patch_samples.Source(scene, "train"), 3)
+    sample = patch_samples.Sample.choose(patch_samples.Source(scene, "train"), 3)
     with pytest.raises(schema.ConfigError, match="3 of 3 records of train without one"):
         sample.classes("recorded")
 
@@ -80,7 +80,7 @@ def test_a_sample_of_270_million_records_takes_the_memory_of_the_sample(tmp_path
     context = types.SimpleNamespace(config=types.SimpleNamespace(data=data))
     source = types.SimpleNamespace(context=context, split="train", records=Records(places))
     tracemalloc.start()
-    sample = patch_samples.Sample.draw(source, 1000)
+    sample = patch_samples.Sample.choose(source, 1000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5e6
@@ -93,7 +93,7 @@ def test_all_patches_are_those_of_every_record(scene):
     count = len(source.records)
     every = patch_samples.Sample.at_most(source, 0)
     assert len(every) == len(patch_samples.shifts_of(scene.config.data)) * count
-    drawn = patch_samples.Sample.draw(source, len(every))
+    drawn = patch_samples.Sample.choose(source, len(every))
     assert sorted(map(tuple, every.places.tolist())) == sorted(map(tuple, drawn.places.tolist()))
     slides = source.records.places[every.places[:, 0], 0]
     assert (np.diff(slides) >= 0).all()
@@ -106,14 +106,14 @@ def test_all_patches_are_those_of_every_record(scene):
 
 
 def test_patches_know_their_cases(scene):
-    sample = patch_samples.Sample.draw(patch_samples.Source(scene, "test"), 5)
+    sample = patch_samples.Sample.choose(patch_samples.Source(scene, "test"), 5)
     assert sample.cases() == ["scene"] * 5
 
 
 def test_samples_are_of_different_places_and_slides_lie_together(scene):
     source = patch_samples.Source(scene, "train")
     count = len(source.records)
-    sample = patch_samples.Sample.draw(source, count + 5)
+    sample = patch_samples.Sample.choose(source, count + 5)
     assert len({tuple(place) for place in sample.places.tolist()}) == count + 5
     numbers = sample.places[:, 0].tolist()
     slides = source.records.places[numbers, 0]

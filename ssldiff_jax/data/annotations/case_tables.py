@@ -141,7 +141,7 @@ class Captions:
                 of_cases[row["case"]] = (*of_cases.get(row["case"], ()), row["caption"].strip())
         return cls(of_cases)
 
-    def draw(self, case: str, generator: np.random.Generator) -> str:
+    def choose(self, case: str, generator: np.random.Generator) -> str:
         """One of a case; empty where it has none."""
         texts = self.of_case.get(case, ())
         return texts[generator.integers(len(texts))] if texts else ""

@@ -92,7 +92,7 @@ class Bootstrap:
     level: float
 
     @classmethod
-    def draw(
+    def resample(
         cls,
         label: Label,
         case: Int[np.ndarray, "N"],

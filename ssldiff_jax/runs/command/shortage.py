@@ -11,7 +11,7 @@ from ssldiff_jax.core import exhausted
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.workdir import trainings
 
-_DRAWING = (
+_GENERATING = (
     "config.sample.window_batch={window_batch} says how many windows are computed together, "
     "config.sample.canvas_dtype={canvas_dtype} is that of the canvas (bfloat16 halves it), "
     "config.sample.split={split} shares the canvas between devices (rows), "
@@ -34,7 +34,7 @@ class ShortageError(RuntimeError):
 
 
 @contextlib.contextmanager
-def told(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> Iterator[None]:
+def reported(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> Iterator[None]:
     """Turn what is raised by a stage for want of memory or disk into one line.
 
     Raises ShortageError for it, and anything else as it is.
@@ -86,7 +86,7 @@ def _help(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> str:
         return _TILING.format(processes=config.data.engine.processes)
     if "sample" in stage.sections or name == "evaluate":
         sample = config.sample
-        return _DRAWING.format(
+        return _GENERATING.format(
             window_batch=sample.window_batch,
             canvas_dtype=sample.canvas_dtype,
             split=sample.split,

@@ -79,10 +79,10 @@ class ClassConfusion:
             classes = zero_shot.from_images(of_training[known], labels, self.names)
             features = seen["judge"]
         kept = [i for i, name in enumerate(self.truth) if name in self.names]
-        return _told(classes, features, [self.truth[i] for i in kept], kept)
+        return _as_facts(classes, features, [self.truth[i] for i in kept], kept)
 
 
-def _told(
+def _as_facts(
     classes: zero_shot.Classes,
     features: tuple[Features, Features],
     labels: Sequence[str],

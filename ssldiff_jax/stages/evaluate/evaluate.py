@@ -106,7 +106,7 @@ def _cases_of_cells(context: stage.Context) -> list[str]:
     source = patch_samples.Source(context, "test")
     slides, first = np.unique(source.records.places[:, 0], return_index=True)
     records = first[np.searchsorted(slides, numbers)]
-    return [source.told(number, "case") for number in records.tolist()]
+    return [source.metadata(number, "case") for number in records.tolist()]
 
 
 def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:

@@ -50,10 +50,10 @@ def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> 
         own = _bands([_joined(image) for image in cells])
         sides = [published.moments] if published else own
         distance = frechet_interval.frechet_estimate
-        distances["crops"] = _told(distance(_bands(crops), sides, paired=not published))
-        distances["crops_real_shifted"] = _told(distance(_bands(moved), own, paired=True))
+        distances["crops"] = _as_facts(distance(_bands(crops), sides, paired=not published))
+        distances["crops_real_shifted"] = _as_facts(distance(_bands(moved), own, paired=True))
     if network.name in networks.ANY_SIZE and len(pairs) >= _LEAST:
-        distances["whole"] = _told(_whole(network, through, generated, real))
+        distances["whole"] = _as_facts(_whole(network, through, generated, real))
     return distances
 
 
@@ -83,5 +83,5 @@ def _whole(
     return frechet_interval.frechet_estimate(*blocks, paired=True)
 
 
-def _told(estimate: intervals.Estimate) -> dict[str, Any]:
+def _as_facts(estimate: intervals.Estimate) -> dict[str, Any]:
     return dataclasses.asdict(estimate)

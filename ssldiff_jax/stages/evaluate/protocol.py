@@ -16,7 +16,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import artifacts, patch_samples, stage
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages.evaluate import confusion as classed
+from ssldiff_jax.stages.evaluate import confusion as confusion_lib
 from ssldiff_jax.stages.evaluate import regenerated
 
 _SHOWN = 64
@@ -73,7 +73,7 @@ class Protocol:
     held_out: patch_samples.Sample
     training: patch_samples.Sample
     examples: patch_samples.Sample
-    classes: classed.ClassConfusion | None
+    classes: confusion_lib.ClassConfusion | None
     shared: pathlib.Path
 
     @classmethod
@@ -84,7 +84,7 @@ class Protocol:
         statistics that do not fit.
         """
         section = context.config.evaluate
-        held_out = patch_samples.Sample.draw(
+        held_out = patch_samples.Sample.choose(
             patch_samples.Source(context, "test"), section.num_patches
         )
         if len(held_out) < summary.LEAST:
@@ -95,10 +95,10 @@ class Protocol:
         of_models = patch_samples.Source(context.of_models, "train")
         training = patch_samples.Sample.at_most(of_models, section.num_training)
         is_much = len(training) > _EXAMPLES
-        examples = patch_samples.Sample.draw(of_models, _EXAMPLES) if is_much else training
+        examples = patch_samples.Sample.choose(of_models, _EXAMPLES) if is_much else training
         for network in by.values():
             reference(context, extraction_of(context, network))
-        classes = classed.ClassConfusion.of_run(context, held_out, examples)
+        classes = confusion_lib.ClassConfusion.of_run(context, held_out, examples)
         return cls(context, by, held_out, training, examples, classes, shared)
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Protocol:
         Pixels are in memory block by block; features are mapped.
         """
         context = self.context
-        pair = self._redraw(model, folder)
+        pair = self._regenerate(model, folder)
         seen = {name: pair.features(network) for name, network in self.by.items()}
         results: dict[str, Any] = {"patches": {}}
         for name, network in self.by.items():
@@ -118,7 +118,7 @@ class Protocol:
                 context, extraction, *seen[name], "held-out patches", folder,
                 cases=self.held_out.cases(), paired=True,
             )  # fmt: skip
-        of_training = self._judged(self.training, pair.real.format, "training")
+        of_training = self._judge_features(self.training, pair.real.format, "training")
         results["memorisation"] = _copies(seen["judge"], of_training, pair, self.training, folder)
         confusion = None
         if self.classes:
@@ -133,16 +133,16 @@ class Protocol:
         them."""
         if self.examples is self.training or not self.classes.labels:
             return of_training
-        return self._judged(self.examples, pair.real.format, "examples")
+        return self._judge_features(self.examples, pair.real.format, "examples")
 
-    def _judged(
+    def _judge_features(
         self, sample: patch_samples.Sample, kept: image_files.Format, name: str
     ) -> Features:
         """The judge's features of training patches, as files of held-out ones are kept."""
         read = lambda start, stop: kept.through(sample.pixels(start, stop))
         return regenerated.extract(self.by["judge"], read, len(sample), self.shared / name)
 
-    def _redraw(
+    def _regenerate(
         self, model: generator.Generator, folder: pathlib.Path
     ) -> regenerated.RegeneratedPatches:
         """The patches, and a page of some."""
@@ -224,7 +224,7 @@ def _copies(
     """Whether generated patches are nearer to training than held-out ones are, by the judge."""
     real, generated = features
     copies = memorisation.compare(generated, real, of_training, power=training.part_of_records)
-    beside = lambda copy: (pair.drawn.one(copy.generated), training.patch(copy.training)[1])
+    beside = lambda copy: (pair.generated.one(copy.generated), training.patch(copy.training)[1])
     rows = [np.concatenate(beside(copy), axis=1) for copy in copies.worst]
     pyramid.write_png(folder / "nearest.png", np.concatenate(rows))
     result = dataclasses.asdict(copies)

@@ -19,11 +19,12 @@ BLOCK = 512
 
 @dataclasses.dataclass(frozen=True)
 class RegeneratedPatches:
-    """Held-out patches as they were read, in `real`, and as they were regenerated, in `drawn`."""
+    """Held-out patches as they were read, in `real`, and as they were regenerated, in
+    `generated`."""
 
     held_out: patch_samples.Sample
     real: image_files.Files
-    drawn: image_files.Files
+    generated: image_files.Files
 
     def make(self, model: generator.Generator, seed: int) -> None:
         """Write the files; blocks of which all files are there are left as they are."""
@@ -31,11 +32,11 @@ class RegeneratedPatches:
         progress = logs.Progress("patches regenerated", len(self.held_out))
         for block, start in enumerate(starts):
             stop = min(start + BLOCK, len(self.held_out))
-            if not (self.real.has(start, stop) and self.drawn.has(start, stop)):
+            if not (self.real.has(start, stop) and self.generated.has(start, stop)):
                 pixels = self.held_out.pixels(start, stop)
                 self.real.write(start, pixels)
                 generated = model.sample_patches(model.encoder(pixels), seed=seed + block)
-                self.drawn.write(start, generated)
+                self.generated.write(start, generated)
             progress.update(stop - start)
         progress.close()
 
@@ -45,7 +46,7 @@ class RegeneratedPatches:
         """(of real, of generated patches), kept beside the patches and mapped."""
         count = len(self.held_out)
         of = lambda kept: extract(extractor, kept.read, count, kept.folder / "features")
-        return of(self.real), of(self.drawn)
+        return of(self.real), of(self.generated)
 
 
 def extract(

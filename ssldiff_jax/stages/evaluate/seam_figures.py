@@ -65,7 +65,7 @@ def of_patches(
         figures["profile"][name] = rings.mean(axis=0).tolist()
         width = min(factor, rings.shape[1] // 2)
         outer, next_to_it = rings[:, :width], rings[:, width : 2 * width]
-        figures["border"][name] = _told((outer.mean(axis=1) - next_to_it.mean(axis=1)).tolist())
+        figures["border"][name] = _mean_of((outer.mean(axis=1) - next_to_it.mean(axis=1)).tolist())
     return figures
 
 
@@ -86,11 +86,11 @@ def _both(
 ) -> dict[str, Any]:
     """Means of `of(number, image)` over generated images and over their regions."""
     return {
-        "generated": _told([of(i, pair.image) for i, pair in enumerate(pairs)]),
-        "real": _told([of(i, pair.reference) for i, pair in enumerate(pairs)]),
+        "generated": _mean_of([of(i, pair.image) for i, pair in enumerate(pairs)]),
+        "real": _mean_of([of(i, pair.reference) for i, pair in enumerate(pairs)]),
     }
 
 
-def _told(values: Sequence[float | None]) -> dict[str, Any] | None:
+def _mean_of(values: Sequence[float | None]) -> dict[str, Any] | None:
     mean = means.Mean.of(values)
     return mean and dataclasses.asdict(mean)

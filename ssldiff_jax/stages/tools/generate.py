@@ -11,7 +11,7 @@ import numpy as np
 
 from ssldiff_jax.core import arrays, names
 from ssldiff_jax.generation import generator, prior_sampler, render, user_images
-from ssldiff_jax.generation import plan as drawing_lib
+from ssldiff_jax.generation import plan as plan_lib
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
@@ -34,7 +34,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     section, output = config.generate, config.sample.output
     model = _at_strength(generator.Generator.of_run(context), section.strength)
     source = _Source.open(context, model)
-    plan = _drawing(section, model, source, seed=config.seed)
+    plan = _plan(section, model, source, seed=config.seed)
     place = _place(source, plan.size, grow=section.outpaint_px)
     scale = pyramid.Scale(config.data.patch_mpp, output.quality, place)
     large = render.LargeImageRender(model, plan, folder, "image", output.formats, scale)
@@ -96,7 +96,7 @@ class _Source:
     def open(cls, context: stage.Context, model: generator.Generator) -> "_Source":
         section = context.config.generate
         if section.prior.is_grid:
-            return cls._asked_for(context, model)
+            return cls._sampled_by_prior(context, model)
         if not section.reference:
             first = artifacts.references(artifacts.with_references(context), model.embed)[0]
             image = first.image
@@ -110,7 +110,7 @@ class _Source:
         return cls(user_image.size, user_image.read, None, user_image.place)
 
     @classmethod
-    def _asked_for(cls, context: stage.Context, model: generator.Generator) -> "_Source":
+    def _sampled_by_prior(cls, context: stage.Context, model: generator.Generator) -> "_Source":
         """A grid that the prior samples; it is written beside the image."""
         section = context.config.generate
         if section.reference or not section.size:
@@ -155,9 +155,9 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
     return source.place.scaled(rows, cols)
 
 
-def _drawing(
+def _plan(
     section: tools_config.GenerateSection, model: generator.Generator, source: _Source, *, seed: int
-) -> drawing_lib.ImagePlan:
+) -> plan_lib.ImagePlan:
     size = tuple(section.size) or source.size
     if section.outpaint_px:
         size = tuple(length + 2 * section.outpaint_px for length in size)
@@ -244,7 +244,7 @@ def _edited(
     return grid, keep
 
 
-def _start(section: tools_config.GenerateSection, source: _Source, size) -> drawing_lib.InitImage:
+def _start(section: tools_config.GenerateSection, source: _Source, size) -> plan_lib.InitImage:
     why = "mask" if section.mask else "outpaint_px" if section.outpaint_px else "strength"
     image, grow = source.pixels(why), section.outpaint_px
     keep = None
@@ -260,7 +260,7 @@ def _start(section: tools_config.GenerateSection, source: _Source, size) -> draw
         image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
     if image.shape[:2] != tuple(size):
         raise ValueError(f"generate.size must be that of the reference, {source.size}, got {size}")
-    return drawing_lib.InitImage(image, keep, blank=section.strength == 1)
+    return plan_lib.InitImage(image, keep, blank=section.strength == 1)
 
 
 def _at_strength(model: generator.Generator, strength: float) -> generator.Generator:

@@ -33,7 +33,7 @@ def run(context: stage.Context) -> dict[str, Any]:
             "config.evaluate.num_patches must not be 0 and config.embeddings.source '', got "
             f"{section.num_patches} and {context.config.embeddings.source!r}"
         )
-    judged = _Judged(context)
+    evaluator = _Evaluator(context)
     latest = time.monotonic()
     # Orbax's checkpoints_iterator follows one folder, gives its latest step alone and copies that
     # beside the others; here none is passed over, the models' folder is only read, and a training
@@ -44,17 +44,17 @@ def run(context: stage.Context) -> dict[str, Any]:
         there = checkpoint.steps(denoiser.checkpoints("denoiser"))
         waiting = [step for step in there if not (folder / f"step_{step}").exists()]
         if waiting:
-            judged.judge(waiting[0])
+            evaluator.evaluate(waiting[0])
             latest = time.monotonic()
         elif is_done:
-            return {"steps": judged.write()}
+            return {"steps": evaluator.write()}
         elif time.monotonic() - latest > 60 * section.patience:
             raise hosts.StoppedError(f"no new checkpoint came in {section.patience:g} min")
         else:
             time.sleep(_POLL_SECONDS)
 
 
-class _Judged:
+class _Evaluator:
     """What is the same for every checkpoint, made when there is a first."""
 
     def __init__(self, context: stage.Context):
@@ -63,7 +63,7 @@ class _Judged:
         self._protocol = protocol.Protocol.of_run(context, networks, self._folder)
         self._model: generator.Generator | None = None
 
-    def judge(self, step: int) -> None:
+    def evaluate(self, step: int) -> None:
         """Judge one; one that training deleted meanwhile is passed over."""
         folder = self._folder / f"step_{step}"
         context = force.latest(self._context, "denoiser")

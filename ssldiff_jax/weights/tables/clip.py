@@ -136,7 +136,7 @@ def load_texts(folder: str | pathlib.Path) -> clip.TextEncoder:
 
 def image_config(folder: pathlib.Path) -> clip.ImageConfig:
     """Sizes of the image tower, of `config.json`."""
-    path, config = _told(folder)
+    path, config = _config(folder)
     try:
         section = _section(config, "vision_config", _IMAGES)
         if section["num_channels"] != 3:
@@ -150,7 +150,7 @@ def image_config(folder: pathlib.Path) -> clip.ImageConfig:
 
 def text_config(folder: pathlib.Path) -> clip.TextConfig:
     """Sizes of the text tower, of `config.json`."""
-    path, config = _told(folder)
+    path, config = _config(folder)
     try:
         section = _section(config, "text_config", _TEXTS)
         sizes = ("vocab_size", "max_position_embeddings", "eos_token_id")
@@ -159,7 +159,7 @@ def text_config(folder: pathlib.Path) -> clip.TextConfig:
         raise WeightsError(f"{path} must have the sizes of a CLIP, got: {error!r}") from error
 
 
-def _told(folder: pathlib.Path) -> tuple[pathlib.Path, Mapping[str, Any]]:
+def _config(folder: pathlib.Path) -> tuple[pathlib.Path, Mapping[str, Any]]:
     path = folder / "config.json"
     if not path.is_file():
         raise WeightsError(f"{folder} must hold a CLIP, got no config.json")

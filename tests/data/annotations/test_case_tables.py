@@ -69,9 +69,9 @@ def test_a_run_standardises_numbers_by_the_cases_of_its_training_records(write, 
 
 def test_any_caption_of_a_case_is_drawn(write):
     found = case_tables.Captions.read(write('case,caption\na,"one, two"\na,three\n'))
-    drawn = {found.draw("a", np.random.default_rng(i)) for i in range(20)}
+    drawn = {found.choose("a", np.random.default_rng(i)) for i in range(20)}
     assert drawn == {"one, two", "three"}
-    assert found.draw("b", np.random.default_rng(0)) == ""
+    assert found.choose("b", np.random.default_rng(0)) == ""
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_intervals_cover():
     covered = []
     for seed in range(150):
         probability, label = normal_scores(np.random.default_rng(seed), 120)
-        drawn = classification.Bootstrap.draw(
+        drawn = classification.Bootstrap.resample(
             label, np.arange(120), 2, num_samples=200, level=0.9, seed=seed
         )
         found = drawn.interval(classification.auc, probability)
@@ -89,7 +89,9 @@ def test_cases_are_drawn_whole_and_few_are_less_certain():
     width = {}
     for size in (1, 20):
         case = np.arange(200) // size
-        drawn = classification.Bootstrap.draw(label, case, 2, num_samples=300, level=0.95, seed=0)
+        drawn = classification.Bootstrap.resample(
+            label, case, 2, num_samples=300, level=0.95, seed=0
+        )
         assert (drawn.weights == drawn.weights[:, case * size]).all()
         assert (drawn.weights.reshape(300, -1, size)[:, :, 0].sum(axis=1) == 200 // size).all()
         # Everything in a case is alike.
@@ -102,7 +104,7 @@ def test_cases_are_drawn_whole_and_few_are_less_certain():
 
 def test_a_gain_is_paired():
     probability, label = normal_scores(np.random.default_rng(3), 100)
-    drawn = classification.Bootstrap.draw(
+    drawn = classification.Bootstrap.resample(
         label, np.arange(100), 2, num_samples=300, level=0.95, seed=0
     )
     none = drawn.gain(classification.accuracy, probability, probability)
@@ -121,4 +123,4 @@ def test_one_class_is_refused(label, message):
     with pytest.raises(
         ValueError, match=f"the test split must show two classes or more, {message}"
     ):
-        classification.Bootstrap.draw(label, label, 1, num_samples=9, level=0.9, seed=0)
+        classification.Bootstrap.resample(label, label, 1, num_samples=9, level=0.9, seed=0)

@@ -115,7 +115,7 @@ def test_every_stage_names_keys_that_are_there(tmp_path, config, name, key):
     for error in (MemoryError(), OSError(errno.ENOSPC, "No space left on device")):
         with (
             pytest.raises(shortage.ShortageError) as caught,
-            shortage.told(name, table.STAGES[name], context),
+            shortage.reported(name, table.STAGES[name], context),
         ):
             raise error
         lines.append(str(caught.value))
@@ -131,7 +131,7 @@ def test_every_stage_names_keys_that_are_there(tmp_path, config, name, key):
 
 def test_other_errors_pass(tmp_path, config):
     context = stage.Context(config, tmp_path, None)
-    with pytest.raises(KeyError), shortage.told("sample", table.STAGES["sample"], context):
+    with pytest.raises(KeyError), shortage.reported("sample", table.STAGES["sample"], context):
         raise KeyError("x")
 
 

@@ -276,7 +276,7 @@ def test_what_only_tells_writes_nothing(work):
         (context.folder("third") / "grid.npy").write_text("made on the way")
         told.append(context.config.third.size)
 
-    tool(work, run=run, only_tells=lambda config: config.third.rate == 0)
+    tool(work, run=run, is_dry_run=lambda config: config.third.rate == 0)
     for force in ((), ("third",)):
         work.run(["third"], force=force, third=Section(size=7, rate=0))
     assert told == [7, 7]

@@ -119,13 +119,13 @@ def test_what_is_drawn_has_the_label_of_what_led_it():
 
 def test_only_what_is_used_is_drawn(run_study, monkeypatch):
     """Two seeds of a fifth of 40 patches and of 10 regions, each of four cells."""
-    draw, drawn = study_task.Drawer.draw, []
+    draw, drawn = study_task.Regenerator.regenerate, []
 
     def counted(self, embedding):
         drawn.append(len(embedding))
         return draw(self, embedding)
 
-    monkeypatch.setattr(study_task.Drawer, "draw", counted)
+    monkeypatch.setattr(study_task.Regenerator, "regenerate", counted)
     few = {"patches.models": ("linear",), "bags.models": ("mean",), "fractions": (0.2,)}
     results = run_study(**few)
     told = {name: results["tasks"][name]["generated"] for name in ("patches", "bags")}
@@ -165,7 +165,7 @@ def test_bags_of_slides_need_labels_of_their_cases(run_study, made):
 
 def case_name(made):
     record = records.RecordSource(made / "patches" / "records", "train").record(0)
-    return patch_samples.told(record, "case")
+    return patch_samples.metadata(record, "case")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_what_cannot_be_studied_is_one_line(run_study, changes, message):
 
 
 def test_embeddings_that_are_not_finite_are_one_line(generator):
-    drawer = study_task.Drawer(generator, 0)
+    drawer = study_task.Regenerator(generator, 0)
     patches = np.zeros((3, 64, 64, 3), np.uint8)
     moved = generator.encoder.measured_from(np.full(generator.embedding_dim, np.nan))
     drawer._model = type("Model", (), {"encoder": moved})

@@ -14,7 +14,7 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import memory, rng
 from ssldiff_jax.diffusion import conditioning, guidance, solvers
 from ssldiff_jax.generation import generator, models, render
-from ssldiff_jax.generation import plan as drawing_lib
+from ssldiff_jax.generation import plan as plan_lib
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.sampler import decode, windows
@@ -59,7 +59,7 @@ def _ours(context: stage.Context, model: generator.Generator, size: int) -> dict
     scale = pyramid.Scale(context.config.data.patch_mpp)
     large = lambda plan: render.LargeImageRender(model, plan, folder, "image", ("tif",), scale)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
-    image_plan = _drawing(model, size)
+    image_plan = _random_plan(model, size)
     for array in jax.tree.leaves(_some_steps(model, image_plan, 1)):
         array.delete()
     memory.reset_peak()
@@ -92,7 +92,7 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
         )
     )
-    image_plan = _drawing(published_, size)
+    image_plan = _random_plan(published_, size)
     _some_steps(published_, image_plan, 1)
     began = time.perf_counter()
     state = _some_steps(published_, image_plan, steps)
@@ -106,7 +106,7 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
     }
 
 
-def _some_steps(model: generator.Generator, image_plan: drawing_lib.ImagePlan, steps: int):
+def _some_steps(model: generator.Generator, image_plan: plan_lib.ImagePlan, steps: int):
     """The state after the first steps."""
     sampler, plan, key = model.sampler, image_plan.plan, rng.stream(0, "bench")
     state = sampler.start(plan, key)
@@ -116,7 +116,7 @@ def _some_steps(model: generator.Generator, image_plan: drawing_lib.ImagePlan, s
     raise ValueError(f"a plan must have {steps} steps, got {plan.num_steps}")
 
 
-def _drawing(model: generator.Generator, size: int) -> drawing_lib.ImagePlan:
+def _random_plan(model: generator.Generator, size: int) -> plan_lib.ImagePlan:
     cells = max(size // model.patch_px, 1)
     grid = np.random.default_rng(0).standard_normal((cells, cells, _EMBEDDING_DIM), np.float32)
     return model.plan_from_grid(grid, size=(size, size))

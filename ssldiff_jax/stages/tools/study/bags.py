@@ -24,7 +24,7 @@ class _Bag:
     shows: float = 0.0
 
 
-def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
+def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_task.Task:
     """Bags of embeddings, of regions or of slides, and what the run's encoder sees in every cell
     of the training ones regenerated.
 
@@ -48,27 +48,29 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     cases = patch_samples.numbered(bag.case for bag in test)
     task_ = study_task.Task(classes, label, test_label, cases, used)
     real, generated = _embedded(
-        [train[i] for i in used], drawer, section.num_generated, "study bags"
+        [train[i] for i in used], regenerator, section.num_generated, "study bags"
     )
-    seen_in_test, _ = _embedded(test, drawer, 0, "study test bags")
+    seen_in_test, _ = _embedded(test, regenerator, 0, "study test bags")
     length = max(len(bag) for bag in (*real, *seen_in_test))
     scaling = classifiers.Scaling.of(np.concatenate(real))
     pad = lambda bags: mil.Bags.of([scaling(bag) for bag in bags], length)
-    seen = study_task.Inputs(pad(real), [pad(redrawn) for redrawn in generated], pad(seen_in_test))
+    seen = study_task.Inputs(
+        pad(real), [pad(regenerated) for regenerated in generated], pad(seen_in_test)
+    )
     return dataclasses.replace(task_, inputs={"bags": seen})
 
 
-def _embedded(bags: list[_Bag], drawer: study_task.Drawer, draws: int, name: str):
+def _embedded(bags: list[_Bag], regenerator: study_task.Regenerator, repetitions: int, name: str):
     """(embeddings of every bag, the same of each repetition); pixels are let go block by block."""
     real: list[np.ndarray] = []
-    generated: list[list[np.ndarray]] = [[] for _ in range(draws)]
+    generated: list[list[np.ndarray]] = [[] for _ in range(repetitions)]
     progress = logs.Progress(name, len(bags))
     for block in _blocks(bags):
         ends = np.cumsum([len(patches_) for patches_ in block])[:-1]
-        embedding = drawer.embed(np.concatenate(block))
+        embedding = regenerator.embed(np.concatenate(block))
         real += np.split(embedding, ends)
-        for redrawn in generated:
-            redrawn += np.split(drawer.embed(drawer.draw(embedding)), ends)
+        for regenerated in generated:
+            regenerated += np.split(regenerator.embed(regenerator.regenerate(embedding)), ends)
         progress.update(len(block))
     progress.close()
     return real, generated
@@ -101,7 +103,7 @@ def _regions(source: patch_samples.Source) -> list[_Bag]:
     for _, region in table.among(range(count)):
         square = region.square
         shows = measure.shown(square, whole.read(square))[which]
-        case = source.told(int(whole.places(square.slide)[0, 2]), "case")
+        case = source.metadata(int(whole.places(square.slide)[0, 2]), "case")
         read = lambda square=square: patch_grid.cut_cells(whole.read(square), px)
         bags.append(_Bag(read, case, shows=float(shows)))
     return bags
@@ -117,7 +119,7 @@ def _slides(source: patch_samples.Source) -> list[_Bag]:
     generator_, bags, records = np.random.default_rng(config.seed), [], source.records
     for slide in source.records.slides[:, 0].tolist():
         numbers = source.mosaic.places(slide)[:, 2]
-        case = source.told(int(numbers[0]), "case")
+        case = source.metadata(int(numbers[0]), "case")
         if case not in labels:
             continue
         if len(labels[case]) > 1:

@@ -39,7 +39,7 @@ class Patches:
         records, seed = len(source.records), source.context.config.seed
         numbers = shuffle.first(count or records, records, seed).tolist()
         read = [source.patch(number) for number in numbers]
-        cases = patch_samples.numbered(source.told(number, "case") for number in numbers)
+        cases = patch_samples.numbered(source.metadata(number, "case") for number in numbers)
         return cls(source, numbers, read, np.stack([pixels for _, pixels in read]), cases)
 
 

@@ -12,7 +12,7 @@ from ssldiff_jax.stages.tools.study import task as study_task
 from ssldiff_jax.train import logs
 
 
-def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
+def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_task.Task:
     """One patch of each record, and what is generated from the embeddings of the training ones.
 
     Embeddings are standardised by all of these, labelled or not, as the encoder was trained on
@@ -30,14 +30,15 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     used = study_task.used(label, config.study, config.seed)
     # A split of one class is refused before anything is generated.
     without_inputs = study_task.Task(known, label, test_label, test.cases, used)
-    embedding = drawer.embed(train.pixels)
+    embedding = regenerator.embed(train.pixels)
     scaling = classifiers.Scaling.of(embedding)
     progress = logs.Progress("study patches", section.num_generated * len(used))
     generated = [
-        _in_blocks(drawer.draw, embedding[used], progress) for _ in range(section.num_generated)
+        _in_blocks(regenerator.regenerate, embedding[used], progress)
+        for _ in range(section.num_generated)
     ]
     progress.close()
-    embedded = lambda pixels: scaling(drawer.embed(pixels))
+    embedded = lambda pixels: scaling(regenerator.embed(pixels))
     seen = {
         "pixels": study_task.Inputs(train.pixels[used], generated, test.pixels),
         "embedding": study_task.Inputs(
@@ -48,11 +49,13 @@ def task(context: stage.Context, drawer: study_task.Drawer) -> study_task.Task:
     }
     classes_of_used = np.array(named)[used]
     return dataclasses.replace(
-        without_inputs, inputs=seen, kept=_kept(classes, classes_of_used, generated)
+        without_inputs,
+        inputs=seen,
+        class_agreement=_class_agreement(classes, classes_of_used, generated),
     )
 
 
-def _kept(
+def _class_agreement(
     classes: study_classes.Classes, truth: np.ndarray, generated: list[np.ndarray]
 ) -> float | None:
     """How often a generated patch shows the class of its real one."""

@@ -45,11 +45,11 @@ def run(context: stage.Context) -> dict[str, Any]:
             "the tool study embeds generated images: config.embeddings.source must be '', got "
             f"{config.embeddings.source!r}"
         )
-    drawer = study_task.Drawer(generator.Generator.of_run(context), config.seed)
+    regenerator = study_task.Regenerator(generator.Generator.of_run(context), config.seed)
     rows, facts = [], {}
     for name in section.tasks:
         began = time.monotonic()
-        task = _TASKS[name](context, drawer)
+        task = _TASKS[name](context, regenerator)
         drawn_after = time.monotonic() - began
         bootstrap, unit = _bootstrap(task, section, config.seed)
         for model, (seen, classifier) in _classifiers(name, task, config).items():
@@ -57,7 +57,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         facts[name] = {
             "classes": task.counts(),
             "generated": len(task.used),
-            "class_agreement": task.kept,
+            "class_agreement": task.class_agreement,
             "resampling_unit": unit,
             "seconds_of_generation": round(drawn_after, 1),
             "seconds": round(time.monotonic() - began, 1),
@@ -74,7 +74,7 @@ def _bootstrap(
     """What is resampled, and its name: whole cases where there are enough of them."""
     by_case = len(np.unique(task.test_case)) >= _LEAST_CASES
     case = task.test_case if by_case else np.arange(len(task.test_label))
-    bootstrap = classification.Bootstrap.draw(
+    bootstrap = classification.Bootstrap.resample(
         task.test_label, case, section.seeds,
         num_samples=section.resamples, level=section.level, seed=seed,
     )  # fmt: skip

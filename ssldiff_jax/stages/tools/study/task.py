@@ -27,12 +27,12 @@ class Inputs:
 
     Attributes:
         train: real ones.
-        drawn: one set of U for each repetition; example i has the label of the real one i.
+        generated: one set of U for each repetition; example i has the label of the real one i.
         test: real ones of the held-out split.
     """
 
     train: Any
-    drawn: list[Any]
+    generated: list[Any]
     test: Any
 
 
@@ -48,8 +48,8 @@ class Task:
         used: the U training examples that some fraction and seed uses, in order; no other is
             regenerated.
         inputs: by what it is that a classifier sees.
-        kept: the part of generated examples that show the class of their real one; None where
-            pixels alone do not show it.
+        class_agreement: the part of generated examples that show the class of their real one; None
+            where pixels alone do not show it.
     """
 
     classes: tuple[str, ...]
@@ -58,7 +58,7 @@ class Task:
     test_case: Int[np.ndarray, "M"]
     used: Int[np.ndarray, "U"]
     inputs: dict[str, Inputs] = dataclasses.field(default_factory=dict)
-    kept: float | None = None
+    class_agreement: float | None = None
 
     def __post_init__(self):
         for split, label in zip(SPLITS, (self.label, self.test_label), strict=True):
@@ -78,7 +78,9 @@ class Task:
         those generated from these."""
         rows = np.searchsorted(self.used, real)
         sets = [inputs.train[rows]] if mixture != "synthetic" else []
-        generated = [] if mixture == "real" else [redrawn[rows] for redrawn in inputs.drawn]
+        generated = (
+            [] if mixture == "real" else [regenerated[rows] for regenerated in inputs.generated]
+        )
         both = [*sets, *generated]
         is_array = isinstance(both[0], np.ndarray)
         train = np.concatenate(both) if is_array else functools.reduce(operator.add, both)
@@ -108,7 +110,7 @@ def used(
     return np.unique(np.concatenate([subset(label, *which) for which in every]))
 
 
-class Drawer:
+class Regenerator:
     """Real cells to embeddings, and to cells regenerated from those."""
 
     def __init__(self, model: generator.Generator, seed: int):
@@ -121,6 +123,6 @@ class Drawer:
         classifiers.require_finite(embedding, "embeddings of the run's encoder")
         return embedding
 
-    def draw(self, embedding: Float[np.ndarray, "N D"]) -> np.ndarray:
+    def regenerate(self, embedding: Float[np.ndarray, "N D"]) -> np.ndarray:
         """A patch for each embedding, by another seed every time."""
         return self._model.sample_patches(embedding, seed=next(self._seeds))
