@@ -192,9 +192,9 @@ def _sample_latents(key: arrays.Key, count: int, z: arrays.Latents) -> jax.Array
     """Latents `(count, C)` from any places of the batch, whichever device holds them."""
     own = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
     of_all = jax.random.randint(key, (count,), 0, len(own) * collectives.num_shares())
-    place = of_all - collectives.offset(len(own))
-    held = (place >= 0) & (place < len(own))
-    return collectives.psum(jnp.where(held[:, None], own[place.clip(0, len(own) - 1)], 0.0))
+    position = of_all - collectives.offset(len(own))
+    held = (position >= 0) & (position < len(own))
+    return collectives.psum(jnp.where(held[:, None], own[position.clip(0, len(own) - 1)], 0.0))
 
 
 def _exact(x: jax.Array) -> jax.Array:

@@ -52,14 +52,14 @@ def shortage(error: BaseException) -> Shortage | None:
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """An error, those it holds and those it came from."""
-    todo, seen = [error], set()
-    while todo:
-        this = todo.pop(0)
+    waiting, seen = [error], set()
+    while waiting:
+        this = waiting.pop(0)
         if this is None or id(this) in seen:
             continue
         seen.add(id(this))
         yield this
-        todo += [*getattr(this, "exceptions", ()), this.__cause__, this.__context__]
+        waiting += [*getattr(this, "exceptions", ()), this.__cause__, this.__context__]
 
 
 def _is_of_disk(error: BaseException) -> bool:

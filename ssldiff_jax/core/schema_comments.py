@@ -57,8 +57,8 @@ class _Source:
                 sections[target.id] = key
             elif self._above(node.lineno) or key not in of_keys:
                 of_keys[key] = self._above(node.lineno)
-            made = self._made(node.value, key)
-            of_keys |= {k: v for k, v in made.items() if k not in of_keys}
+            returned = self._made(node.value, key)
+            of_keys |= {k: v for k, v in returned.items() if k not in of_keys}
         return of_keys
 
     def _made(self, value: ast.expr, key: str) -> dict[str, str]:

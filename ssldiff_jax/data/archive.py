@@ -161,7 +161,7 @@ def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     splits = list(dict.fromkeys(s for entry in entries.values() for s in entry.shards))
-    told, infos = {}, []
+    splits_by_name, infos = {}, []
     for split in splits:
         shards = [(e.folder, shard) for e in entries.values() for shard in e.shards.get(split, ())]
         names = [f"{_DATASET}-{split}.{_SUFFIX}-{i:05d}-of-{len(shards):05d}"
@@ -169,7 +169,7 @@ def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) ->
         for name, (source, shard) in zip(names, shards, strict=True):
             _link(source / shard.file, folder / name)
         _write_places(folder, split, entries)
-        told[split] = {
+        splits_by_name[split] = {
             "count": sum(shard.count for _, shard in shards),
             "shards": [
                 dataclasses.asdict(shard) | {"file": name, "of": f"{source.name}/{shard.file}"}
@@ -186,8 +186,8 @@ def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) ->
         check_data=False,
         description="Squares of slides with enough tissue.",
     )
-    atomic.write_json(folder / "manifest.json", {"facts": facts, "splits": told})
-    return {split: split_info["count"] for split, split_info in told.items()}
+    atomic.write_json(folder / "manifest.json", {"facts": facts, "splits": splits_by_name})
+    return {split: split_info["count"] for split, split_info in splits_by_name.items()}
 
 
 def _write_places(folder: pathlib.Path, split: str, entries: Mapping[int, Entry]) -> None:

@@ -43,7 +43,7 @@ def _folders(package: str) -> list[pathlib.Path]:
     if spec is None:
         return []
     beside = [pathlib.Path(spec.origin).parent] if spec.origin else []
-    return beside + [pathlib.Path(place) for place in spec.submodule_search_locations or ()]
+    return beside + [pathlib.Path(location) for location in spec.submodule_search_locations or ()]
 
 
 def demo_slide() -> pathlib.Path:

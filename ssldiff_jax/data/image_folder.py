@@ -36,8 +36,10 @@ def names_in(folder: pathlib.Path) -> list[str]:
 
 def left_out(folder: pathlib.Path) -> list[str]:
     """Images of a folder that end as slides do, and not as patches."""
-    known = slide_lib.SUFFIXES - set(_IMAGE_SUFFIXES)
-    is_image = lambda p: p.suffix.lower() in known and not p.name.startswith(".") and p.is_file()
+    slide_suffixes = slide_lib.SUFFIXES - set(_IMAGE_SUFFIXES)
+    is_image = lambda p: (
+        p.suffix.lower() in slide_suffixes and not p.name.startswith(".") and p.is_file()
+    )
     paths = sorted(p for p in folder.rglob("*") if is_image(p))
     return [remote.printable(str(p.relative_to(folder))) for p in paths]
 

@@ -116,9 +116,9 @@ class _Patches:
         images = [self._crop(place, n) for place, n in zip(places, numbers, strict=True)]
         return {"image_uint8": np.stack(images), "index": _index(places)}
 
-    def _crop(self, place: int, number: int) -> arrays.ImageUint8:
+    def _crop(self, position: int, number: int) -> arrays.ImageUint8:
         record, side = self.records[number], self.side
-        generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, place]))
+        generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, position]))
         crop = crops.sample_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
         return crop.cut(record, side)
 

@@ -210,8 +210,8 @@ class RegionTable:
         turned = crops.orient(
             np.arange(region.cells**2).reshape(region.cells, region.cells), region.orientation
         )
-        seen = turned[region.row : region.row + self.grid, region.col : region.col + self.grid]
-        row, col = (seen // region.cells).min(), (seen % region.cells).min()
+        window = turned[region.row : region.row + self.grid, region.col : region.col + self.grid]
+        row, col = (window // region.cells).min(), (window % region.cells).min()
         px, whole = self.cell_px, region.square
         square = dataclasses.replace(
             whole,

@@ -115,13 +115,13 @@ class Reference:
     @classmethod
     def region(cls, whole: Square, cell_px: int, known: Iterable[Square] = ()) -> "Reference":
         """The cells of a region: those of `known` that lie there, else squares of the lattice."""
-        places = {(s.slide, s.top, s.left): s for s in known}
+        by_corner = {(s.slide, s.top, s.left): s for s in known}
         lattice = [
             Square(whole.slide, whole.top + top, whole.left + left, cell_px, cell_px)
             for top in range(0, whole.height, cell_px)
             for left in range(0, whole.width, cell_px)
         ]
-        cells = tuple(_near(places, (s.slide, s.top, s.left)) or s for s in lattice)
+        cells = tuple(_near(by_corner, (s.slide, s.top, s.left)) or s for s in lattice)
         return cls(cells, whole.width // cell_px, "region")
 
 
@@ -270,10 +270,10 @@ _SLACK_PX = 2
 _NEAR = sorted(itertools.product(range(-_SLACK_PX, _SLACK_PX + 1), repeat=2), key=np.linalg.norm)
 
 
-def _near(known: Mapping[tuple[int, int, int], Square], place: tuple[int, int, int]):
+def _near(by_corner: Mapping[tuple[int, int, int], Square], corner: tuple[int, int, int]):
     """The square at a place, or the nearest within the slack; None where there is none."""
-    slide, top, left = place
-    neighbours = (known.get((slide, top + y, left + x)) for y, x in _NEAR)
+    slide, top, left = corner
+    neighbours = (by_corner.get((slide, top + y, left + x)) for y, x in _NEAR)
     return next((square for square in neighbours if square), None)
 
 
@@ -282,12 +282,12 @@ def whole_regions(
 ) -> list[tuple[float, Square]]:
     """Candidates for reference regions of `size` px all of whose cells are among `squares`."""
     height, width = size
-    known = {(s.slide, s.top, s.left): s for s in squares}
+    by_corner = {(s.slide, s.top, s.left): s for s in squares}
     steps = [(y, x) for y in range(0, height, cell_px) for x in range(0, width, cell_px)]
     return [
         (1.0, Square(s.slide, s.top, s.left, height, width))
         for s in squares
-        if all(_near(known, (s.slide, s.top + y, s.left + x)) for y, x in steps)
+        if all(_near(by_corner, (s.slide, s.top + y, s.left + x)) for y, x in steps)
     ]
 
 

@@ -16,11 +16,11 @@ def examples_at(places: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.n
     A Feistel network over as many bits as `count` needs; where it leads outside, it is walked on
     (Black and Rogaway 2002). Time and memory do not grow with `count`.
     """
-    epoch, place = np.divmod(np.asarray(places, np.int64), count)
+    epoch, position = np.divmod(np.asarray(places, np.int64), count)
     half = max((int(count - 1).bit_length() + 1) // 2, 1)
     with np.errstate(over="ignore"):
         key = _mixed(epoch.astype(np.uint64) * _GOLDEN + _mixed(np.uint64(seed % 2**64)))
-        shuffled = _network(place.astype(np.uint64), key, half)
+        shuffled = _network(position.astype(np.uint64), key, half)
         while (outside := shuffled >= count).any():
             shuffled[outside] = _network(shuffled[outside], key[outside], half)
     return shuffled.astype(np.int64)

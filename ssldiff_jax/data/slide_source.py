@@ -185,13 +185,15 @@ class Tiled:
     @classmethod
     def of(cls, tasks_of_slides: list[tiling.Task]) -> "Tiled":
         """The outcomes; of files that are the same only the first is used."""
-        entries, quarantine, seen = {}, [], {}
+        entries, quarantine, first_with_mark = {}, [], {}
         for number, task in enumerate(tasks_of_slides):
             outcome, name = task.outcome(), remote.printable(task.source)
             if isinstance(outcome, archive.Entry):
                 marks = _marks(outcome)
-                first = next((seen[mark] for mark in marks if mark in seen), name)
-                seen |= dict.fromkeys(marks, first)
+                first = next(
+                    (first_with_mark[mark] for mark in marks if mark in first_with_mark), name
+                )
+                first_with_mark |= dict.fromkeys(marks, first)
                 if first == name:
                     entries[number] = outcome
                     continue

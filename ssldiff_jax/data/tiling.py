@@ -136,7 +136,7 @@ def tile(task: Task) -> None:
 def _tile(task: Task, slide: slide_lib.Slide) -> None:
     config = task.config
     parts = plan.parts(slide, config.holdout, config.patch_mpp, task.side)
-    known = task.find_cells(slide, parts) if task.find_cells else None
+    cells = task.find_cells(slide, parts) if task.find_cells else None
     examined = tissue.examine(slide, config.tissue)
     about = {
         "slide": task.name,
@@ -145,7 +145,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
         "mpp": config.patch_mpp,
     }
     with archive.new_entry(task.folder, **about) as (writer, folder):
-        for split, mpp, squares in _squares(slide, parts, examined.mask, known, config):
+        for split, mpp, squares in _squares(slide, parts, examined.mask, cells, config):
             writer.declare(split)
             for s in squares:
                 pixels = slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
@@ -159,7 +159,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
             look=_look(slide, examined),
             tissue=examined.parts,
             parts={split: list(rows) for split, rows in parts.items()},
-            regions=_regions(slide, parts, examined.mask, known, config),
+            regions=_regions(slide, parts, examined.mask, cells, config),
         )
 
 

@@ -91,8 +91,8 @@ class DINOTask:
         local_views = [view(k, config.local_px, config.local_area) for k in keys[2:]]
 
         def outputs(params: Any, views: list[jax.Array]) -> list[Prototypes]:
-            seen = [layers.like(params, v) for v in views]
-            return [self.model.apply({"params": params}, v).astype(jnp.float32) for v in seen]
+            resized = [layers.like(params, v) for v in views]
+            return [self.model.apply({"params": params}, v).astype(jnp.float32) for v in resized]
 
         teacher = jax.lax.stop_gradient(outputs(ema_params, global_views))
         student = outputs(params, global_views + local_views)

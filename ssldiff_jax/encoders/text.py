@@ -37,10 +37,10 @@ class Layer(nn.Module):
     config: TextConfig
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens, known: Bool[arrays.AnyArray, "B L"]) -> jax.Array:
+    def __call__(self, x: arrays.Tokens, is_token: Bool[arrays.AnyArray, "B L"]) -> jax.Array:
         c, width = self.config, x.shape[-1]
         q, k, v = (nn.Dense(width, name=name)(x) for name in ("query", "key", "value"))
-        h = attention.attend(q, k, v, c.num_heads, known)
+        h = attention.attend(q, k, v, c.num_heads, is_token)
         norm = lambda name: nn.LayerNorm(epsilon=_EPSILON, name=name)
         x = norm("norm_attention")(x + nn.Dense(width, name="proj")(h))
         h = nn.gelu(nn.Dense(c.mlp_width, name="mlp_in")(x), approximate=False)
@@ -54,7 +54,7 @@ class Bert(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int[arrays.AnyArray, "B L"], known: Bool[arrays.AnyArray, "B L"]
+        self, tokens: Int[arrays.AnyArray, "B L"], is_token: Bool[arrays.AnyArray, "B L"]
     ) -> arrays.Tokens:
         c, small = self.config, nn.initializers.normal(0.02)
         table = lambda name, count: self.param(name, small, (count, c.width))
@@ -62,7 +62,7 @@ class Bert(nn.Module):
         x = x + table("positions", c.max_positions)[: tokens.shape[1]] + table("kinds", 2)[0]
         x = nn.LayerNorm(epsilon=_EPSILON, name="norm_in")(x)
         for i in range(c.depth):
-            x = Layer(c, name=f"layer_{i}")(x, known)
+            x = Layer(c, name=f"layer_{i}")(x, is_token)
         return x
 
 
@@ -98,34 +98,34 @@ class TextEncoder:
                 raise ValueError(f"a text must have at least one word, got {text!r}")
         encodings = self._tokenizer.encode_batch(list(texts))
         numbers = np.zeros((len(texts), self.num_tokens), np.int32)
-        known = np.zeros(numbers.shape, bool)
+        is_token = np.zeros(numbers.shape, bool)
         for row, encoding in enumerate(encodings):
             ids = encoding.ids
             # What is cut off is before the token that ends every text.
             ids = ids if len(ids) <= self.num_tokens else [*ids[: self.num_tokens - 1], ids[-1]]
-            numbers[row, : len(ids)], known[row, : len(ids)] = ids, True
+            numbers[row, : len(ids)], is_token[row, : len(ids)] = ids, True
         vectors = np.zeros((*numbers.shape, self.config.width), np.float32)
         # Texts of one length together: what only fills up is computed too.
-        order = np.argsort(known.sum(axis=1), kind="stable")
+        order = np.argsort(is_token.sum(axis=1), kind="stable")
         for rows in np.split(order, range(_BATCH, len(order), _BATCH)):
-            longest = int(known[rows].sum(axis=1).max(initial=1))
+            longest = int(is_token[rows].sum(axis=1).max(initial=1))
             length = min(-(-longest // _STEP) * _STEP, self.num_tokens)
-            vectors[rows, :length] = self._encode(numbers[rows, :length], known[rows, :length])
+            vectors[rows, :length] = self._encode(numbers[rows, :length], is_token[rows, :length])
         truncated = sum(len(encoding.ids) > self.num_tokens for encoding in encodings)
-        return EncodedText(vectors, known, truncated)
+        return EncodedText(vectors, is_token, truncated)
 
-    def _encode(self, numbers: np.ndarray, known: np.ndarray) -> np.ndarray:
+    def _encode(self, numbers: np.ndarray, is_token: np.ndarray) -> np.ndarray:
         missing = _BATCH - len(numbers)
-        padded = (np.pad(a, ((0, missing), (0, 0))) for a in (numbers, known))
+        padded = (np.pad(a, ((0, missing), (0, 0))) for a in (numbers, is_token))
         return np.asarray(self._run(self._params, *padded))[: len(numbers)]
 
     @functools.cached_property
     def _run(self):
-        def run(params, numbers, known):
+        def run(params, numbers, is_token):
             # A row that only fills the batch has no token: the first stands for one.
-            seen = known.at[:, 0].set(True)
-            vectors = Bert(self.config).apply({"params": params}, numbers, seen)
-            return vectors * known[..., None]
+            with_first = is_token.at[:, 0].set(True)
+            vectors = Bert(self.config).apply({"params": params}, numbers, with_first)
+            return vectors * is_token[..., None]
 
         return jax.jit(run)
 
@@ -150,18 +150,20 @@ class PhraseEncoder:
         parts = [phrases(text) for text in texts]
         if [] in parts:
             raise ValueError(f"a text must have at least one word, got {texts[parts.index([])]!r}")
-        kept = [phrases_of_text[: self.num_phrases] for phrases_of_text in parts]
-        different = sorted({phrase for phrases_of_text in kept for phrase in phrases_of_text})
-        place = {phrase: i for i, phrase in enumerate(different)}
+        texts_phrases = [phrases_of_text[: self.num_phrases] for phrases_of_text in parts]
+        different = sorted(
+            {phrase for phrases_of_text in texts_phrases for phrase in phrases_of_text}
+        )
+        row_of_phrase = {phrase: i for i, phrase in enumerate(different)}
         vectors = pooled(self.encoder(different)) * np.float32(self.dim**0.5)
         shape = (len(texts), self.num_phrases)
-        tokens, known = np.zeros((*shape, self.dim), np.float32), np.zeros(shape, bool)
-        for row, phrases_of_text in enumerate(kept):
+        tokens, is_phrase = np.zeros((*shape, self.dim), np.float32), np.zeros(shape, bool)
+        for row, phrases_of_text in enumerate(texts_phrases):
             tokens[row, : len(phrases_of_text)] = vectors[
-                [place[phrase] for phrase in phrases_of_text]
+                [row_of_phrase[phrase] for phrase in phrases_of_text]
             ]
-            known[row, : len(phrases_of_text)] = True
-        return EncodedText(tokens, known, sum(len(f) > self.num_phrases for f in parts))
+            is_phrase[row, : len(phrases_of_text)] = True
+        return EncodedText(tokens, is_phrase, sum(len(f) > self.num_phrases for f in parts))
 
 
 def phrases(text: str) -> list[str]:

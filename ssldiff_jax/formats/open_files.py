@@ -66,8 +66,8 @@ class OpenFiles:
         with self._lock:
             self._let_go(len(self._open) // 2)
 
-    def _let_go(self, kept: int) -> None:
-        while len(self._open) > kept:
+    def _let_go(self, at_most: int) -> None:
+        while len(self._open) > at_most:
             self._open.pop(next(iter(self._open)), None)
 
 

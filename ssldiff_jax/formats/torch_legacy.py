@@ -45,9 +45,9 @@ class _Unpickler(torch_zip._Unpickler):
         match pid:
             case ("storage", torch_zip._StorageType(name), str() as key, str(), int() as n, None):
                 storage = _Storage(np.dtype(torch_zip._STORAGES[name]), n)
-                known = self.storages.setdefault(key, storage)
-                if (known.dtype, known.count) == (storage.dtype, n):
-                    return known
+                stored = self.storages.setdefault(key, storage)
+                if (stored.dtype, stored.count) == (storage.dtype, n):
+                    return stored
         raise WeightsError(
             f"a storage is (storage, type, key, device, count, None), got {pid!r:.100}"
         )

@@ -67,10 +67,10 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
     machine = environment.describe_machine()
 
     # The settings of a tool are not the run's: others read what the run was made with.
-    kept = catalog.are_tools(chosen) and (workdir / "config.json").exists()
+    keeps_record = catalog.are_tools(chosen) and (workdir / "config.json").exists()
 
     def write() -> None:
-        if kept or runner.is_dry_run(table, config, chosen):
+        if keeps_record or runner.is_dry_run(table, config, chosen):
             return
         atomic.write_json(workdir / "config.json", values)
         about = {"versions": environment.versions(), "machine": machine}

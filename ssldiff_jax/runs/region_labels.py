@@ -128,13 +128,13 @@ class RegionLabels:
     def _case(self, slide: int) -> str:
         return plan.case_of(self._names[slide], self._data.holdout.case_regex)
 
-    def _warn_of_missing(self, name: str, known) -> None:
+    def _warn_of_missing(self, name: str, cases_of_file) -> None:
         cases = {self._case(slide) for slide in self._names}
-        missing = sorted(cases - set(known))
+        missing = sorted(cases - set(cases_of_file))
         if len(missing) == len(cases):
             raise case_tables.TableError(
                 f"config.prior.conditions.{name} must have rows for cases of the slides, got none "
-                f"of {len(cases)}, such as {missing[0]!r}; it has {next(iter(known))!r}"
+                f"of {len(cases)}, such as {missing[0]!r}; it has {next(iter(cases_of_file))!r}"
             )
         if missing:
             _LOG.warning("%s: the file lacks %d of %d cases, first %s: these have no such labels",
@@ -143,8 +143,8 @@ class RegionLabels:
     def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> measures.ClassMap:
         """The measured class of every pixel of a region."""
         name = self._asked.measure
-        seen = pixels if name == "stain" else self._bands(region)
-        return measures.MEASURES[name](seen)
+        bands = pixels if name == "stain" else self._bands(region)
+        return measures.MEASURES[name](bands)
 
     def _measured(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> np.ndarray:
         count = len(measures.CLASSES[self._asked.measure])
@@ -154,9 +154,9 @@ class RegionLabels:
         """All bands of a region, turned as it is: records have three only."""
         square = region.square
         path = pathlib.Path(self._paths[square.slide])
-        place = (square.top, square.left, square.height, square.width)
+        window = (square.top, square.left, square.height, square.width)
         reading = self._data.reading
-        bands = bands_lib.read(path, *place, factor=self._factor(path), reading=reading)
+        bands = bands_lib.read(path, *window, factor=self._factor(path), reading=reading)
         return crops.orient(bands, region.orientation)
 
     def _factor(self, path: pathlib.Path) -> float:

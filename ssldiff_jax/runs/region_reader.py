@@ -43,8 +43,8 @@ class RegionReader:
         """Regions, each with its number, `size` at a time; threads read the next ones while these
         are used."""
         read = lambda item: self.read(*item)
-        seen = ahead.ahead(read, regions, threads=threads, count=size)
-        while batch := list(itertools.islice(seen, size)):
+        examples = ahead.ahead(read, regions, threads=threads, count=size)
+        while batch := list(itertools.islice(examples, size)):
             yield batch
 
     def read(self, number: int, region: mosaic.Region) -> LabelledRegion:
@@ -60,8 +60,8 @@ class RegionReader:
         generator = np.random.default_rng([table.seed, number])
         annotation = self.conditions.of(region, whole, generator, self.phrasing)
         corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
-        place = conditions.GridPosition.of_cells(corner, size)
-        return LabelledRegion(patch_grid.cut_cells(grid, px), place, annotation)
+        position = conditions.GridPosition.of_cells(corner, size)
+        return LabelledRegion(patch_grid.cut_cells(grid, px), position, annotation)
 
 
 def grid_side(context: stage.Context) -> int:

@@ -22,18 +22,18 @@ def agreeing(
     A level has the shape of level 0 up to rounding, and the colours of the last one that agrees;
     what `may_be` none is not compared.
     """
-    kept = [0]
+    numbers = [0]
     for level, shape in enumerate(backend.level_shapes[1:], 1):
         has_shape = tiff.is_level(backend.level_shapes[0], shape)
-        if has_shape and may_be(level) and _is_alike(backend, kept[-1], level):
-            kept.append(level)
+        if has_shape and may_be(level) and _is_alike(backend, numbers[-1], level):
+            numbers.append(level)
         else:
             full = "{} × {} px".format(*backend.level_shapes[0])
             warn.once(
                 f"{path}: a page of {shape[0]} × {shape[1]} px is not a level of {full} and is "
                 "left out"
             )
-    return kept
+    return numbers
 
 
 def _is_alike(backend: Backend, fine: int, coarse: int) -> bool:

@@ -153,10 +153,10 @@ class RasterBackend:
     def _keep_levels(self) -> None:
         """Of an image, leave out pages that have the shape of a level and other pixels."""
         if self._is_image:
-            kept = levels.agreeing(self._path, self, may_be=self._has_kind_of_image)
-            self._levels = [self._levels[i] for i in kept]
-            self._files = {kept.index(i): f for i, f in self._files.items() if i in kept}
-            self.level_shapes = tuple(self.level_shapes[i] for i in kept)
+            numbers = levels.agreeing(self._path, self, may_be=self._has_kind_of_image)
+            self._levels = [self._levels[i] for i in numbers]
+            self._files = {numbers.index(i): f for i, f in self._files.items() if i in numbers}
+            self.level_shapes = tuple(self.level_shapes[i] for i in numbers)
 
     def _has_kind_of_image(self, level: int) -> bool:
         """Whether numbers of a level mean what those of the image do."""

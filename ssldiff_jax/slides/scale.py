@@ -73,12 +73,12 @@ def agreed(records: Mapping[str, _Record | None]) -> PixelSize:
 
     Resolution tags that no scanner has are a printer's, and are ignored.
     """
-    known = {name: record for name, record in records.items() if record is not None}
-    sizes = {name: sum(record) / 2 for name, record in known.items()}
+    given = {name: record for name, record in records.items() if record is not None}
+    sizes = {name: sum(record) / 2 for name, record in given.items()}
     low, high = _MICROSCOPIC
     believed = {name: size for name, size in sizes.items() if low <= size <= high}
     for name in believed:
-        x, y = known[name]
+        x, y = given[name]
         if abs(x - y) > _TOLERANCE * max(x, y):
             return PixelSize(wrong=f"expected square pixels, got {y:g} × {x:g} µm by {name}")
     if not believed:

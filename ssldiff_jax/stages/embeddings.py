@@ -65,11 +65,12 @@ def _variety(
 ) -> variety.Variety:
     """Of embeddings of crops from all over the table; a warning where they have collapsed."""
     count = variety.num_ranked(model.dim)
-    seen = np.unique(np.linspace(0, len(table) - 1, count).astype(int)).tolist()
+    numbers = np.unique(np.linspace(0, len(table) - 1, count).astype(int)).tolist()
     embedding = []
-    for start in range(0, len(seen), shard_writing.BATCH):
+    for start in range(0, len(numbers), shard_writing.BATCH):
         batch = [
-            (table[i], source[table[i].record]) for i in seen[start : start + shard_writing.BATCH]
+            (table[i], source[table[i].record])
+            for i in numbers[start : start + shard_writing.BATCH]
         ]
         embedding.append(_of_patches(batch, model, config))
     measured = variety.Variety.of(np.concatenate(embedding), model.origin)
@@ -94,8 +95,8 @@ def _of_cells(
     """Conditions of crops: their cells' embeddings, and where these lie."""
     crops_of_batch = [crop.cells(record, config) for crop, record in batch]
     embedding = model(np.concatenate([patches for patches, _ in crops_of_batch]))
-    place = cells.cell_offsets(np.stack([corner for _, corner in crops_of_batch]))
-    return cells.pack(embedding.reshape(len(batch), cells.CELLS_PER_WINDOW, -1), place)
+    offsets = cells.cell_offsets(np.stack([corner for _, corner in crops_of_batch]))
+    return cells.pack(embedding.reshape(len(batch), cells.CELLS_PER_WINDOW, -1), offsets)
 
 
 def _imported(context: stage.Context) -> dict[str, Any]:

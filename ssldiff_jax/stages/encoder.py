@@ -51,9 +51,9 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     params = loop.fit(section.model.task(), batches, section.train, run_, start=start)
     model = encoder.Encoder(section.architecture, params["encoder"])
     if section.model.origin == "mean":
-        seen = artifacts.patches_at(context, "train", _NUM_AVERAGED, px)
+        patches = artifacts.patches_at(context, "train", _NUM_AVERAGED, px)
         exact = networks.OfEncoder(name, model)
-        model = model.measured_from(exact(seen).mean(axis=0))
+        model = model.measured_from(exact(patches).mean(axis=0))
     facts = _measure(context, model, name)
     atomic.write_json(context.folder(name) / "encoder.json", facts)
     _LOG.info("%s: retrieval %s, of views %.3f, effective rank %.1f of %d (white noise %.1f)",
@@ -73,11 +73,11 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
     px = context.config.data.crops.patch_px
     patches = lambda shift: artifacts.patches_at(context, "test", _NUM_TESTED, px, shift)
     slack = context.config.data.records.record_px - px
-    seen, jitter = patches(0), getattr(context.config, name).model.jitter
+    centred, jitter = patches(0), getattr(context.config, name).model.jitter
     exact = networks.OfEncoder("measured", model)
-    centre = exact(seen)
+    centre = exact(centred)
     measured = variety.Variety.of(_embeddings(context, exact, model.dim), model.origin)
-    by_view = encoder.top1(exact(_views(seen, jitter)), centre)
+    by_view = encoder.top1(exact(_views(centred, jitter)), centre)
     if measured.collapse:
         _LOG.warning("%s: %s", name, measured.collapse)
     elif by_view <= _BY_CHANCE / len(centre):

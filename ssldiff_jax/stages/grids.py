@@ -101,8 +101,8 @@ class _Work:
 
     def write(self, white: whitening.Whitening) -> None:
         """Write this host's shards of `made`; those that are in `raw` are not embedded again."""
-        kept = self.raw.folder / "manifest.json"
-        raw = store.Store(self.raw.folder) if kept.exists() else None
+        manifest = self.raw.folder / "manifest.json"
+        raw = store.Store(self.raw.folder) if manifest.exists() else None
 
         def write(number: int, progress: logs.Progress) -> None:
             if raw is not None and number < self.raw.num_shards:
@@ -146,12 +146,12 @@ class _Work:
         texts, side = [], self.table.grid
         reader = region_reader.RegionReader(self.table, self.labels, _SPLITS[self.split])
         threads = self.context.config.data.loader.num_threads
-        for seen in reader.batches(regions, _BATCH, threads):
-            grid = self.model(np.concatenate([one.cells for one in seen]))
-            found = [one.annotation for one in seen]
-            texts += [told.caption for told in found]
-            condition = self.labels.pack(found, np.concatenate([one.place for one in seen]))
-            yield {"grid": grid.reshape(len(seen), side, side, -1), "condition": condition}
+        for batch in reader.batches(regions, _BATCH, threads):
+            grid = self.model(np.concatenate([one.cells for one in batch]))
+            annotations = [one.annotation for one in batch]
+            texts += [annotation.caption for annotation in annotations]
+            condition = self.labels.pack(annotations, np.concatenate([one.place for one in batch]))
+            yield {"grid": grid.reshape(len(batch), side, side, -1), "condition": condition}
         atomic.write_json(self.captions(number), texts)
 
     def close(self, facts: dict[str, Any]) -> int:

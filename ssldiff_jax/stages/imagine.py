@@ -55,7 +55,7 @@ def _in_words(spec: conditions.ConditionSpec, condition: np.ndarray, caption: st
         return caption
     parts = spec.unpack(condition[None])
     labels = zip(spec.labels, parts["labels"][0], parts["labels_known"][0], strict=True)
-    values = [f"{name} {value:.2f}" for name, value, known in labels if known]
+    values = [f"{name} {value:.2f}" for name, value, is_known in labels if is_known]
     return ", ".join(values) or "nothing"
 
 
@@ -103,16 +103,16 @@ def _agreement_with_conditions(
 def _pixel_classifier(context: stage.Context, labels: region_labels.RegionLabels):
     """A classifier of real training pixels; and (true, predicted) parts of real held-out
     regions."""
-    seen = {}
+    by_split = {}
     for split in ("train", "test"):
         table = region_reader.regions_of(context, split)
         regions = [region for _, region in table.among(range(min(_LEARNT, len(table))))]
         images = [table.read(region) for region in regions]
         maps = [labels.classes(r, image) for r, image in zip(regions, images, strict=True)]
-        seen[split] = images, maps
+        by_split[split] = images, maps
     count = len(measures.CLASSES[context.config.prior.conditions.measure])
-    classifier = pixel_classes.PixelClassifier.fit(*seen["train"], count)
-    images, maps = seen["test"]
+    classifier = pixel_classes.PixelClassifier.fit(*by_split["train"], count)
+    images, maps = by_split["test"]
     truth = np.stack([_parts(classes, count) for classes in maps])
     return classifier, (truth, np.stack([_parts(classifier(image), count) for image in images]))
 

@@ -58,8 +58,8 @@ def _encoder(context: stage.Context, params: Any):
 
     def program(params, image_uint8):
         moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
-        kept = moments[..., : config.autoencoder.model.num_stored]
-        return kept[:, margin : margin + side, margin : margin + side]
+        stored = moments[..., : config.autoencoder.model.num_stored]
+        return stored[:, margin : margin + side, margin : margin + side]
 
     encode = data_parallel.DataParallel(program, data_parallel.local_mesh())
 

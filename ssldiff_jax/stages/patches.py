@@ -226,16 +226,18 @@ def _agreement(
     looked_at = np.unique(np.linspace(0, len(tasks) - 1, _LOOKED_AT).astype(int)).tolist()
     count = imported.NUM_COMPARED // len(looked_at)
     cells = {number: imported_cells.some_cells(tasks[number], count) for number in looked_at}
-    seen = {number: section.of_slide(tasks[number].name) for number in looked_at if cells[number]}
-    odd = _odd_dims(seen)
-    known = [(n, *cell) for n, agreement in cells.items() if n not in odd for cell in agreement]
-    squares = [dataclasses.replace(square, slide=number) for number, square, _ in known]
-    pixels = [image for *_, image in known]
-    agreement = imported.check_alignment(
+    files = {number: section.of_slide(tasks[number].name) for number in looked_at if cells[number]}
+    odd = _odd_dims(files)
+    compared = [
+        (n, *cell) for n, found_cells in cells.items() if n not in odd for cell in found_cells
+    ]
+    squares = [dataclasses.replace(square, slide=number) for number, square, _ in compared]
+    pixels = [image for *_, image in compared]
+    alignment = imported.check_alignment(
         len(squares), squares.__getitem__, pixels.__getitem__,
         lambda number: section.of_slide(tasks[number].name),
     )  # fmt: skip
-    return agreement and dataclasses.asdict(agreement)
+    return alignment and dataclasses.asdict(alignment)
 
 
 def _of_other_dims(

@@ -117,13 +117,13 @@ class CanvasCheckpoints:
             restore_concurrent_gb=at_once,
             multiprocessing_options=who,
         )
-        place = ocp.JsonCheckpointHandler(multiprocessing_options=who)
+        position = ocp.JsonCheckpointHandler(multiprocessing_options=who)
         save_noise.silence()
         folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
             max_to_keep=1, create=False, multiprocessing_options=who
         )
-        handlers = {"state": state, "place": place}
+        handlers = {"state": state, "place": position}
         self._manager = ocp.CheckpointManager(
             folder.absolute(), options=options, item_handlers=handlers
         )
@@ -212,7 +212,7 @@ def load_params(folder: epath.PathLike, *, ema: bool = True, step: int | None = 
         raise FileNotFoundError(f"no {what} in {folder}")
     step = there[-1] if step is None else step
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
+    placed = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
     saved, who = path / str(step), _this_process()
     # A checkpoint as a whole: one of its items alone has no metadata of its own to be found.
     handler = ocp.CompositeCheckpointHandler(
@@ -222,6 +222,6 @@ def load_params(folder: epath.PathLike, *, ema: bool = True, step: int | None = 
         stored = checkpointer.metadata(saved).item_metadata["state"]
         if stored is None:
             raise FileNotFoundError(f"no whole checkpoint in {saved}")
-        target = ocp.args.StandardRestore(jax.tree.map(place, stored.tree))
+        target = ocp.args.StandardRestore(jax.tree.map(placed, stored.tree))
         state = checkpointer.restore(saved, ocp.args.Composite(state=target))["state"]
     return state["ema_params" if ema else "params"]

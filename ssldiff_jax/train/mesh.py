@@ -55,9 +55,9 @@ def axis_sizes(config: MeshConfig, count: int) -> tuple[int, int, int]:
     """
     fsdp = config.fsdp or _fitting(count, max(config.data, 1) * max(config.model, 1), config.data)
     sizes = [config.data, fsdp, config.model]
-    known = int(np.prod([s for s in sizes if s > 0]))
-    if sizes.count(-1) == 1 and count % known == 0:
-        sizes[sizes.index(-1)] = count // known
+    product = int(np.prod([s for s in sizes if s > 0]))
+    if sizes.count(-1) == 1 and count % product == 0:
+        sizes[sizes.index(-1)] = count // product
     if int(np.prod(sizes)) != count or min(sizes) < 1:
         raise ValueError(
             f"mesh axes must multiply to the {count} devices, got data={config.data}, "

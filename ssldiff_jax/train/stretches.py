@@ -54,11 +54,11 @@ class Stretch:
 def shift(past: tuple[Stretch, ...], batch_size: int) -> int:
     """By how many examples batches of this size lie behind where they would be, had all been of
     it."""
-    begin, seen = 0, 0
+    begin, num_examples = 0, 0
     for stretch in past:
-        seen += (stretch.until - begin) * stretch.batch_size
+        num_examples += (stretch.until - begin) * stretch.batch_size
         begin = stretch.until
-    return seen - begin * batch_size
+    return num_examples - begin * batch_size
 
 
 def rate(past: tuple[Stretch, ...], plan: Plan) -> optax.Schedule:

@@ -88,10 +88,12 @@ class NameMap:
         tensors = self._own(tensors)
         targets = flax.traverse_util.flatten_dict(like, sep="/")
         lines = {path: self._line(path) for path in targets}
-        known = {name for path, line in lines.items() for name in line.names(path)}
+        expected = {name for path, line in lines.items() for name in line.names(path)}
         problems: dict[str, list[str]] = {
-            "missing": sorted(known - set(tensors)),
-            "unexpected": sorted(name for name in set(tensors) - known if not self._ignores(name)),
+            "missing": sorted(expected - set(tensors)),
+            "unexpected": sorted(
+                name for name in set(tensors) - expected if not self._ignores(name)
+            ),
             "misshaped": [],
             "not finite": [],
         }

@@ -116,9 +116,9 @@ def _scale(
 ) -> tuple[Float[np.ndarray, "V"], Float[np.ndarray, "V"]]:
     """(mean, deviation) of every column; a deviation of 0 counts as 1."""
     table = np.array(rows).reshape(len(rows), len(names))
-    known = np.isfinite(table).any(axis=0)
-    if not names or not known.all():
-        empty = [name for name, is_known in zip(names, known, strict=True) if not is_known]
+    has_value = np.isfinite(table).any(axis=0)
+    if not names or not has_value.all():
+        empty = [name for name, is_known in zip(names, has_value, strict=True) if not is_known]
         raise TableError(
             f"{path} must have values of training cases in every column, got none in {empty[:3]}"
         )

@@ -71,9 +71,9 @@ class Learner:
         num_classes: int,
     ):
         self._module = config.module(name, num_classes)
-        x, known = np.zeros((1, length, dim), np.float32), np.ones((1, length), bool)
+        x, is_instance = np.zeros((1, length, dim), np.float32), np.ones((1, length), bool)
         self._fitter = fitting.Fitter(
-            lambda key: self._module.init(key, x, known)["params"], self._loss, config.fit
+            lambda key: self._module.init(key, x, is_instance)["params"], self._loss, config.fit
         )
         self._see = jax.jit(
             lambda params, batch: self._module.apply({"params": params}, batch["x"], batch["known"])

@@ -46,8 +46,8 @@ def _features(image_uint8: arrays.ImageUint8) -> Float[np.ndarray, "N F"]:
     image = image_uint8.astype(np.float64) / 255
     blur = lambda x, sigma: ndimage.gaussian_filter(x, (sigma, sigma, 0))
     around = [blur(image, sigma) for sigma in _BLURS]
-    spread = np.sqrt(np.maximum(blur(image**2, _BLURS[0]) - around[0] ** 2, 0))
-    linear = np.concatenate([image, *around, spread], axis=-1).reshape(-1, 12)
+    deviation = np.sqrt(np.maximum(blur(image**2, _BLURS[0]) - around[0] ** 2, 0))
+    linear = np.concatenate([image, *around, deviation], axis=-1).reshape(-1, 12)
     first, second = np.triu_indices(linear.shape[1])
     ones = np.ones((len(linear), 1))
     return np.concatenate([ones, linear, linear[:, first] * linear[:, second]], axis=1)

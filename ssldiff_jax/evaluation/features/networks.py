@@ -178,8 +178,8 @@ def one_size(images: Any) -> UInt8[np.ndarray, "N H W 3"]:
         pixels = [np.asarray(image) for image in images]
         shapes = sorted({image.shape for image in pixels})
         if len(shapes) > 1:
-            told = ", ".join(map(str, shapes[:4]))
-            raise ValueError(f"images must be of one size, got {len(shapes)}: {told}")
+            sizes = ", ".join(map(str, shapes[:4]))
+            raise ValueError(f"images must be of one size, got {len(shapes)}: {sizes}")
         images = np.stack(pixels) if pixels else np.zeros((0, 1, 1, 3), np.uint8)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images must be uint8 (N, H, W, 3), got {images.dtype} {images.shape}")

@@ -160,5 +160,5 @@ def _indices(names: Sequence[str], labels: Sequence[str], count: int) -> Int[np.
     other = sorted(set(labels) - set(names))
     if other:
         raise ValueError(f"labels must be among {', '.join(names)}, got {', '.join(other[:8])}")
-    place = {name: i for i, name in enumerate(names)}
-    return np.array([place[label] for label in labels], np.int64)
+    index_of = {name: i for i, name in enumerate(names)}
+    return np.array([index_of[label] for label in labels], np.int64)

@@ -159,6 +159,6 @@ def _is_right(probability: Probability, label: Label) -> Float[np.ndarray, "N"]:
 
 def _mean_of_known(values: Float[np.ndarray, "K R"]) -> Float[np.ndarray, "R"]:
     """The mean over classes that are there; NaN where none is."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan)
+    is_known = np.isfinite(values)
+    total = np.where(is_known, values, 0).sum(axis=0)
+    return np.where(is_known.any(axis=0), total / np.maximum(is_known.sum(axis=0), 1), np.nan)

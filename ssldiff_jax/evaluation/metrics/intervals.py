@@ -104,8 +104,8 @@ class LeaveOneBlockOut:
 
     def bias(self, value: float) -> float:
         """What the jackknife for blocks of unequal sizes (Busing et al. 1999) takes off."""
-        share = self.sizes / self.sizes.sum()
-        return float(np.sum((1 - share) * self.values) - (len(self.values) - 1) * value)
+        weight = self.sizes / self.sizes.sum()
+        return float(np.sum((1 - weight) * self.values) - (len(self.values) - 1) * value)
 
     def variance(self, value: float) -> float:
         """That of the figure, by the same jackknife."""

@@ -23,8 +23,12 @@ class Mean:
     @classmethod
     def of(cls, values: Sequence[float | None]) -> "Mean | None":
         """The mean of the values that are there; None of none."""
-        known = np.array([value for value in values if value is not None], np.float64)
-        if not len(known):
+        values_there = np.array([value for value in values if value is not None], np.float64)
+        if not len(values_there):
             return None
-        error = float(known.std(ddof=1) / np.sqrt(len(known))) if len(known) > 1 else None
-        return cls(float(known.mean()), error, len(known))
+        error = (
+            float(values_there.std(ddof=1) / np.sqrt(len(values_there)))
+            if len(values_there) > 1
+            else None
+        )
+        return cls(float(values_there.mean()), error, len(values_there))

@@ -72,8 +72,8 @@ def step_ratio(
     at = beside = 0.0
     for axis, positions in enumerate((lines.rows, lines.cols)):
         steps = _Steps.across(image, axis, factor, power)
-        known = (line for each in besides for line in (each.rows, each.cols)[axis])
-        sums = steps.sums(positions, known, reach)
+        besides_of_axis = (line for each in besides for line in (each.rows, each.cols)[axis])
+        sums = steps.sums(positions, besides_of_axis, reach)
         at, beside = at + sums[0], beside + sums[1]
     return float(at / beside) if beside else None
 

@@ -128,8 +128,8 @@ def _remove(
         old.unlink()
     elif old.exists():
         if table[name].tool and _is_other_request(old, context.folder(name)):
-            kept = _set_aside(context, name, old)
-            _LOG.info("earlier output of %s, of another request, is kept in %s", name, kept)
+            moved_to = _set_aside(context, name, old)
+            _LOG.info("earlier output of %s, of another request, is kept in %s", name, moved_to)
             return
         saved = _in_bucket(context.at(name, old), name)
         if saved is not None and saved.exists():
@@ -155,8 +155,8 @@ def _is_other_request(old: pathlib.Path, place: pathlib.Path) -> bool:
 def _set_aside(context: stage_lib.Context, name: str, folder: pathlib.Path) -> pathlib.Path:
     """Move a folder to the first free name in `earlier/`."""
     number, root = 1, context.workdir / EARLIER
-    while (kept := root / f"{name}-{number}").exists():
+    while (target := root / f"{name}-{number}").exists():
         number += 1
     root.mkdir(exist_ok=True)
-    folder.rename(kept)
-    return kept
+    folder.rename(target)
+    return target

@@ -213,8 +213,8 @@ def plain(values: Any) -> Any:
     """As JSON gives it back, without fields that change no results."""
     if dataclasses.is_dataclass(values):
         # Fields that are marked so change no results.
-        kept = [f.name for f in dataclasses.fields(values) if f.metadata.get("digest", True)]
-        return {name: plain(getattr(values, name)) for name in kept}
+        counted = [f.name for f in dataclasses.fields(values) if f.metadata.get("digest", True)]
+        return {name: plain(getattr(values, name)) for name in counted}
     if isinstance(values, Mapping):
         return {str(k): plain(v) for k, v in values.items()}
     if isinstance(values, list | tuple):

@@ -47,19 +47,21 @@ class ClassConfusion:
         if not section.classes:
             return None
         truth = tuple(held_out.classes(section.classes))
-        known = measures.CLASSES.get(section.classes, tuple(sorted(set(truth))))
+        class_names = measures.CLASSES.get(section.classes, tuple(sorted(set(truth))))
         if networks.CLIP in section.networks and section.prompts:
             prompts = zero_shot.fill(section.templates, section.words)
-            if set(prompts) != set(known):
+            if set(prompts) != set(class_names):
                 raise ValueError(
-                    f"config.evaluate.prompts must be of the classes {', '.join(known)}, got "
+                    f"config.evaluate.prompts must be of the classes {', '.join(class_names)}, got "
                     f"{', '.join(prompts)}"
                 )
             pair = zero_shot.open_pair(section.networks[networks.CLIP])
-            vectors = zero_shot.from_prompts(pair.texts, {name: prompts[name] for name in known})
-            return cls(truth, (), known, vectors)
+            vectors = zero_shot.from_prompts(
+                pair.texts, {name: prompts[name] for name in class_names}
+            )
+            return cls(truth, (), class_names, vectors)
         labels = tuple(training.classes(section.classes))
-        there = tuple(name for name in known if name in labels)
+        there = tuple(name for name in class_names if name in labels)
         if len(there) < 2 or not set(there) & set(truth):
             shown = f"training patches of {', '.join(there) or 'none'}"
             _LOG.warning("class agreement needs two classes of %s, got %s", section.classes, shown)
@@ -67,28 +69,28 @@ class ClassConfusion:
         return cls(truth, labels, there, None)
 
     def confusion(
-        self, seen: Mapping[str, tuple[Features, Features]], of_training: Features
+        self, by_network: Mapping[str, tuple[Features, Features]], of_training: Features
     ) -> dict[str, Any]:
         """Counts, accuracy, and `real`, the accuracy on the real patches themselves: generated
-        ones cannot do better. `seen` are features of real and generated patches, by network; those
-        of training patches are the judge's."""
-        classes, features = self.by_prompts, seen.get(networks.CLIP)
+        ones cannot do better. `by_network` are features of real and generated patches, by network;
+        those of training patches are the judge's."""
+        classes, features = self.by_prompts, by_network.get(networks.CLIP)
         if classes is None:
-            known = [i for i, name in enumerate(self.labels) if name in self.names]
-            labels = [self.labels[i] for i in known]
-            classes = zero_shot.from_images(of_training[known], labels, self.names)
-            features = seen["judge"]
-        kept = [i for i, name in enumerate(self.truth) if name in self.names]
-        return _as_facts(classes, features, [self.truth[i] for i in kept], kept)
+            training_rows = [i for i, name in enumerate(self.labels) if name in self.names]
+            labels = [self.labels[i] for i in training_rows]
+            classes = zero_shot.from_images(of_training[training_rows], labels, self.names)
+            features = by_network["judge"]
+        rows = [i for i, name in enumerate(self.truth) if name in self.names]
+        return _as_facts(classes, features, [self.truth[i] for i in rows], rows)
 
 
 def _as_facts(
     classes: zero_shot.Classes,
     features: tuple[Features, Features],
     labels: Sequence[str],
-    kept: list[int],
+    rows: list[int],
 ) -> dict[str, Any]:
-    of_real, generated = (zero_shot.classify(classes, side[kept], labels) for side in features)
+    of_real, generated = (zero_shot.classify(classes, side[rows], labels) for side in features)
     scores = lambda c: {"accuracy": c.accuracy, "balanced_accuracy": c.balanced_accuracy}
     result = {"labels": list(generated.names), "counts": generated.counts.tolist()}
     return result | scores(generated) | {"real": scores(of_real)}

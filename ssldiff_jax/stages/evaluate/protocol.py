@@ -110,19 +110,21 @@ class Protocol:
         """
         context = self.context
         pair = self._regenerate(model, folder)
-        seen = {name: pair.features(network) for name, network in self.by.items()}
+        by_network = {name: pair.features(network) for name, network in self.by.items()}
         results: dict[str, Any] = {"patches": {}}
         for name, network in self.by.items():
             extraction = extraction_of(context, network)
             results["patches"][name] = compare(
-                context, extraction, *seen[name], "held-out patches", folder,
+                context, extraction, *by_network[name], "held-out patches", folder,
                 cases=self.held_out.cases(), paired=True,
             )  # fmt: skip
         of_training = self._judge_features(self.training, pair.real.format, "training")
-        results["memorisation"] = _copies(seen["judge"], of_training, pair, self.training, folder)
+        results["memorisation"] = _copies(
+            by_network["judge"], of_training, pair, self.training, folder
+        )
         confusion = None
         if self.classes:
-            confusion = self.classes.confusion(seen, self._of_examples(pair, of_training))
+            confusion = self.classes.confusion(by_network, self._of_examples(pair, of_training))
         if confusion:
             atomic.write_json(folder / "confusion.json", confusion)
             results["confusion"] = confusion
@@ -136,20 +138,20 @@ class Protocol:
         return self._judge_features(self.examples, pair.real.format, "examples")
 
     def _judge_features(
-        self, sample: patch_samples.Sample, kept: image_files.Format, name: str
+        self, sample: patch_samples.Sample, file_format: image_files.Format, name: str
     ) -> Features:
         """The judge's features of training patches, as files of held-out ones are kept."""
-        read = lambda start, stop: kept.through(sample.pixels(start, stop))
+        read = lambda start, stop: file_format.through(sample.pixels(start, stop))
         return regenerated.extract(self.by["judge"], read, len(sample), self.shared / name)
 
     def _regenerate(
         self, model: generator.Generator, folder: pathlib.Path
     ) -> regenerated.RegeneratedPatches:
         """The patches, and a page of some."""
-        config, kept = self.context.config, _format(self.context)
+        config, file_format = self.context.config, _format(self.context)
         real, generated = (
-            image_files.Files(self.shared / "real", kept),
-            image_files.Files(folder / "generated", kept),
+            image_files.Files(self.shared / "real", file_format),
+            image_files.Files(folder / "generated", file_format),
         )
         pair = regenerated.RegeneratedPatches(self.held_out, real, generated)
         pair.make(model, config.seed + 1000)
@@ -189,8 +191,8 @@ def compare(
 
 def extraction_of(context: stage.Context, extractor: extractors.Extractor) -> statistics.Extraction:
     """How features of patches come about, to be written beside them."""
-    kept, px = str(_format(context)), context.config.data.crops.patch_px
-    return statistics.Extraction(extractor.name, extractor.digest, extractor.dim, kept, px)
+    file_format, px = str(_format(context)), context.config.data.crops.patch_px
+    return statistics.Extraction(extractor.name, extractor.digest, extractor.dim, file_format, px)
 
 
 def reference(

@@ -45,7 +45,7 @@ class RegeneratedPatches:
     ) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
         """(of real, of generated patches), kept beside the patches and mapped."""
         count = len(self.held_out)
-        of = lambda kept: extract(extractor, kept.read, count, kept.folder / "features")
+        of = lambda files: extract(extractor, files.read, count, files.folder / "features")
         return of(self.real), of(self.generated)
 
 

@@ -93,8 +93,8 @@ class _Folder:
         names = (self.images.name(number) for number in range(len(self.images)))
         suffixes = {pathlib.Path(name).suffix[1:].upper() for name in names}
         lossy = {"JPG", "JPEG"}
-        kept = suffixes - lossy - {""} | ({self.jpeg} if suffixes & lossy else set())
-        return " and ".join(sorted(kept)) or str(image_files.Format())
+        kinds = suffixes - lossy - {""} | ({self.jpeg} if suffixes & lossy else set())
+        return " and ".join(sorted(kinds)) or str(image_files.Format())
 
 
 def run(context: stage.Context) -> dict[str, Any]:

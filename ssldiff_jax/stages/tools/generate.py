@@ -35,8 +35,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     model = _at_strength(generator.Generator.of_run(context), section.strength)
     source = _Source.open(context, model)
     plan = _plan(section, model, source, seed=config.seed)
-    place = _place(source, plan.size, grow=section.outpaint_px)
-    scale = pyramid.Scale(config.data.patch_mpp, output.quality, place)
+    georeference = _place(source, plan.size, grow=section.outpaint_px)
+    scale = pyramid.Scale(config.data.patch_mpp, output.quality, georeference)
     large = render.LargeImageRender(model, plan, folder, "image", output.formats, scale)
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
@@ -198,10 +198,10 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
     if not keep.all():
         grid = _completed(section.prior, model, grid, keep, seed=seed)
     # Cells that cross the border of the reference end beyond that of the image.
-    spread = (
+    stretch = (
         new / (old + 2 * section.outpaint_px) for new, old in zip(size, source.size, strict=True)
     )
-    spans = tuple(n * model.patch_px * s for n, s in zip(grid.shape[:2], spread, strict=True))
+    spans = tuple(n * model.patch_px * s for n, s in zip(grid.shape[:2], stretch, strict=True))
     return model.plan_from_grid(grid, size=size, spans=spans, seed=seed)
 
 

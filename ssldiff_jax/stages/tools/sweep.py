@@ -78,9 +78,9 @@ def sample_section(config: run_config.RunConfig, way: str) -> sample_config.Samp
 
 
 def _value(text: str, window: int) -> Any:
-    share = re.fullmatch(r"w/(\d+)", text)
-    if share:
-        return window // int(share.group(1))
+    fraction = re.fullmatch(r"w/(\d+)", text)
+    if fraction:
+        return window // int(fraction.group(1))
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -68,9 +68,9 @@ def _extraction(context: stage.Context, name: str, sizes: Sizes) -> Figure:
     extract(patches)
     seconds = [_measured(lambda: extract(patches)).seconds for _ in range(sizes.repetitions)]
     is_cpu = jax.default_backend() == "cpu"
-    share = machine.cores() if is_cpu else jax.local_device_count()
+    units = machine.cores() if is_cpu else jax.local_device_count()
     label = f"evaluation/{name}_{weights}_weights/per_{'core' if is_cpu else 'device'}"
-    return label, [sizes.patches / s / share for s in seconds], "patches/s"
+    return label, [sizes.patches / s / units for s in seconds], "patches/s"
 
 
 def _encoder(context: stage.Context, name: str) -> tuple[encoder_lib.Encoder, str]:

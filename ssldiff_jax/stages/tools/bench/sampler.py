@@ -110,8 +110,8 @@ def _some_steps(model: generator.Generator, image_plan: plan_lib.ImagePlan, step
     """The state after the first steps."""
     sampler, plan, key = model.sampler, image_plan.plan, rng.stream(0, "bench")
     state = sampler.start(plan, key)
-    for reached, place in sampler.iterate(model.params, plan, image_plan.condition, key, state):
-        if place.step == steps:
+    for reached, position in sampler.iterate(model.params, plan, image_plan.condition, key, state):
+        if position.step == steps:
             return jax.block_until_ready(reached)
     raise ValueError(f"a plan must have {steps} steps, got {plan.num_steps}")
 

@@ -32,9 +32,9 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
         began = time.monotonic()
         compiled = program.function.lower(*program.args).compile()
         seconds = time.monotonic() - began
-    share = program.batch_size / len(devices)
+    per_device = program.batch_size / len(devices)
     chip = chips.chip(kind)
-    stats = hlo_stats.describe(compiled, chip, flops * share if flops else None)
+    stats = hlo_stats.describe(compiled, chip, flops * per_device if flops else None)
     sent = hlo_stats.collectives(compiled.as_text())
     # The windows of a chunk come together on purpose, once.
     gathered = hlo_stats.gathers_of_batch(sent, program.batch_size) if program.num_params else []

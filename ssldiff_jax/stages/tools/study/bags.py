@@ -54,10 +54,10 @@ def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_t
     length = max(len(bag) for bag in (*real, *seen_in_test))
     scaling = classifiers.Scaling.of(np.concatenate(real))
     pad = lambda bags: mil.Bags.of([scaling(bag) for bag in bags], length)
-    seen = study_task.Inputs(
+    inputs = study_task.Inputs(
         pad(real), [pad(regenerated) for regenerated in generated], pad(seen_in_test)
     )
-    return dataclasses.replace(task_, inputs={"bags": seen})
+    return dataclasses.replace(task_, inputs={"bags": inputs})
 
 
 def _embedded(bags: list[_Bag], regenerator: study_task.Regenerator, repetitions: int, name: str):
@@ -136,5 +136,5 @@ def _slides(source: patch_samples.Source) -> list[_Bag]:
             f"{len(records.slides)} slides"
         )
     count = section.count if source.split == "train" else section.count_test
-    kept = generator_.permutation(len(bags))[: count or len(bags)]
-    return [bags[number] for number in kept]
+    order = generator_.permutation(len(bags))[: count or len(bags)]
+    return [bags[number] for number in order]

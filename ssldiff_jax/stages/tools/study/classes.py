@@ -80,8 +80,10 @@ class Classes:
 
     def numbered(self, *named: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
         """(classes, the number of each name among them)."""
-        known = self.all or tuple(sorted(set().union(*named)))
-        return known, [np.array([known.index(name) for name in names]) for names in named]
+        class_names = self.all or tuple(sorted(set().union(*named)))
+        return class_names, [
+            np.array([class_names.index(name) for name in names]) for names in named
+        ]
 
 
 def _clusters(context: stage.Context, train: Patches) -> Classes:

@@ -26,10 +26,10 @@ def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_t
     train, test = of_split("train", section.count), of_split("test", section.count_test)
     classes = study_classes.Classes.of_run(context, train)
     named = classes.of(train)
-    known, (label, test_label) = classes.numbered(named, classes.of(test))
+    class_names, (label, test_label) = classes.numbered(named, classes.of(test))
     used = study_task.used(label, config.study, config.seed)
     # A split of one class is refused before anything is generated.
-    without_inputs = study_task.Task(known, label, test_label, test.cases, used)
+    without_inputs = study_task.Task(class_names, label, test_label, test.cases, used)
     embedding = regenerator.embed(train.pixels)
     scaling = classifiers.Scaling.of(embedding)
     progress = logs.Progress("study patches", section.num_generated * len(used))
@@ -39,7 +39,7 @@ def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_t
     ]
     progress.close()
     embedded = lambda pixels: scaling(regenerator.embed(pixels))
-    seen = {
+    inputs = {
         "pixels": study_task.Inputs(train.pixels[used], generated, test.pixels),
         "embedding": study_task.Inputs(
             scaling(embedding[used]),
@@ -50,7 +50,7 @@ def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_t
     classes_of_used = np.array(named)[used]
     return dataclasses.replace(
         without_inputs,
-        inputs=seen,
+        inputs=inputs,
         class_agreement=_class_agreement(classes, classes_of_used, generated),
     )
 

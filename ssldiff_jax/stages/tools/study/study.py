@@ -52,8 +52,10 @@ def run(context: stage.Context) -> dict[str, Any]:
         task = _TASKS[name](context, regenerator)
         drawn_after = time.monotonic() - began
         bootstrap, unit = _bootstrap(task, section, config.seed)
-        for model, (seen, classifier) in _classifiers(name, task, config).items():
-            rows += _rows((name, model), task, task.inputs[seen], classifier, bootstrap, config)
+        for model, (input_name, classifier) in _classifiers(name, task, config).items():
+            rows += _rows(
+                (name, model), task, task.inputs[input_name], classifier, bootstrap, config
+            )
         facts[name] = {
             "classes": task.counts(),
             "generated": len(task.used),
