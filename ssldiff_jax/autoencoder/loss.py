@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
-from ssldiff_jax.core import arrays, collectives, layers, rng
+from ssldiff_jax.core import arrays, collectives, layers, rng, tasks
 
 _SCALES = 3  # of the gradients' loss: 1, 1/2, 1/4
 
@@ -55,14 +55,19 @@ def feature_distance(features: Callable[[jax.Array], jax.Array]) -> Callable[...
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoencoderTask:
-    """Reconstruct batches of `image_uint8`; `perceptual` (params, x, y) → distance, with
-    `perceptual_params` held fixed."""
+class AutoencoderTask(tasks.Task):
+    """Reconstruct batches of `image_uint8` of `image_px`; `perceptual` (params, x, y) → distance,
+    with `perceptual_params` held fixed."""
 
     config: autoencoder.AutoencoderConfig
     weights: LossConfig
     perceptual: Callable[[Any, jax.Array, jax.Array], jax.Array]
     perceptual_params: Any
+    image_px: int
+
+    def batch_spec(self) -> tasks.BatchSpec:
+        """Images."""
+        return tasks.images(self.image_px)
 
     @property
     def adversary(self) -> discriminator.Discriminator | None:
@@ -80,7 +85,8 @@ class AutoencoderTask:
         params = {"autoencoder": model.init(key_model, image, noise)["params"]}
         if self.adversary:
             params["discriminator"] = self.adversary.init(key_adversary, image)["params"]
-        extra = {"perceptual": self.perceptual_params, "step": jnp.zeros((), jnp.float32)}
+        fixed = tasks.shapes_as_zeros(self.perceptual_params)
+        extra = {"perceptual": fixed, "step": jnp.zeros((), jnp.float32)}
         if self.config.kind == "vq":
             codes = self.config.vq.num_codes
             channels = self.config.chosen.latent_channels
@@ -91,8 +97,8 @@ class AutoencoderTask:
         return params, extra
 
     def loss(
-        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
-    ) -> tuple:
+        self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
+    ) -> tasks.LossOutput:
         """L1 + gradients + features + what the latents cost + adversary."""
         image = layers.to_image(batch["image_uint8"])
         key_noise, key_codes = jax.random.split(key)
@@ -138,7 +144,7 @@ class AutoencoderTask:
             collectives.pmean(jnp.mean((reconstruction.image - image) ** 2)) / 4
         )
         extra, used = self._update_code_usage(extra, reconstruction, key_codes)
-        return loss, (terms | used, extra)
+        return tasks.LossOutput(loss, terms | used, extra)
 
     def post_update(self, params: Any, extra: Any) -> Any:
         """After an update: codes that nothing uses start again at latents of the batch."""

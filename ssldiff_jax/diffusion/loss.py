@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import arrays, layers, rng
+from ssldiff_jax.core import arrays, layers, rng, tasks
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.diffusion import process as process_lib
 
@@ -72,9 +72,9 @@ def denoising_loss(
 
 
 @dataclasses.dataclass(frozen=True)
-class DenoisingTask:
+class DenoisingTask(tasks.Task):
     """Learn p(latents | embedding) from batches of cached `moments`, or means alone in their place,
-    and `embedding`.
+    and `embedding`; moments of one example are of `moments_shape` (h, w, C or 2C).
 
     `cond_drop_rate` and `min_snr_gamma` are LossConfig's.
     """
@@ -84,10 +84,20 @@ class DenoisingTask:
     process: process_lib.Process
     cond_drop_rate: float
     min_snr_gamma: float
+    moments_shape: tuple[int, int, int]
 
     @property
     def _num_channels(self) -> int:
         return len(self.scaling.latent_scale)
+
+    def batch_spec(self) -> tasks.BatchSpec:
+        """Moments, condition and place in the stream."""
+        dim = self.denoiser.config.condition_dim
+        return {
+            "moments": jax.ShapeDtypeStruct((1, *self.moments_shape), jnp.float16),
+            "embedding": jax.ShapeDtypeStruct((1, dim), jnp.float32),
+            "index": jax.ShapeDtypeStruct((1,), jnp.int32),
+        }
 
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Parameters, and no further state."""
@@ -96,8 +106,8 @@ class DenoisingTask:
         return self.denoiser.init(key, mean, t, batch["embedding"])["params"], {}
 
     def loss(
-        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
-    ) -> tuple:
+        self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
+    ) -> tasks.LossOutput:
         """Weighted mean squared error of the prediction at a uniform timestep."""
         moments, embedding, index = batch["moments"], batch["embedding"], batch["index"]
         key_z, key_t, key_eps, key_drop = jax.random.split(key, 4)
@@ -123,4 +133,4 @@ class DenoisingTask:
             process=self.process,
             min_snr_gamma=self.min_snr_gamma,
         )
-        return loss, (metrics, extra)
+        return tasks.LossOutput(loss, metrics, extra)

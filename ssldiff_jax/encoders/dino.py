@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, collectives, layers
+from ssldiff_jax.core import arrays, collectives, layers, tasks
 from ssldiff_jax.encoders import augment, vit
 
 Prototypes = Float[arrays.AnyArray, "B P"]
@@ -60,12 +60,18 @@ def dino_loss(
 
 
 @dataclasses.dataclass(frozen=True)
-class DINOTask:
-    """Train on batches of `image_uint8`; the teacher is the loop's EMA of the student."""
+class DINOTask(tasks.Task):
+    """Train on batches of `image_uint8` of `crop_px`; the teacher is the loop's average of the
+    student."""
 
     encoder: vit.ViT
     config: DINOConfig
     jitter: augment.ColorJitter
+    crop_px: int
+
+    def batch_spec(self) -> tasks.BatchSpec:
+        """Crops."""
+        return tasks.images(self.crop_px)
 
     @property
     def model(self) -> HeadedEncoder:
@@ -79,8 +85,8 @@ class DINOTask:
         return params, {"center": jnp.zeros(self.config.num_prototypes)}
 
     def loss(
-        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
-    ) -> tuple:
+        self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
+    ) -> tasks.LossOutput:
         """Loss of the student, and the centre moved towards this batch."""
         config, index = self.config, batch["index"]
         image = layers.to_image(batch["image_uint8"])
@@ -102,4 +108,4 @@ class DINOTask:
         m = config.center_momentum
         entropy = -jnp.sum(jax.nn.softmax(batch_center) * jax.nn.log_softmax(batch_center))
         center = m * extra["center"] + (1 - m) * batch_center
-        return loss, ({"center_entropy": entropy}, {"center": center})
+        return tasks.LossOutput(loss, {"center_entropy": entropy}, {"center": center})

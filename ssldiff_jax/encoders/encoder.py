@@ -86,10 +86,10 @@ class EncoderConfig:
 
     def task(self) -> infonce.InfoNCETask | dino.DINOTask:
         """The training task of the chosen objective."""
-        encoder = vit.ViT(self.vit)
+        encoder, crop_px = vit.ViT(self.vit), self.vit.image_px + self.shift_px
         if self.objective == "infonce":
-            return infonce.InfoNCETask(encoder, self.infonce, self.jitter)
-        return dino.DINOTask(encoder, self.dino, self.jitter)
+            return infonce.InfoNCETask(encoder, self.infonce, self.jitter, crop_px)
+        return dino.DINOTask(encoder, self.dino, self.jitter, crop_px)
 
 
 class Encoder:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssldiff_jax.core import arrays, collectives, layers
+from ssldiff_jax.core import arrays, collectives, layers, tasks
 from ssldiff_jax.encoders import augment, vit
 
 
@@ -56,13 +56,18 @@ def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float)
 
 
 @dataclasses.dataclass(frozen=True)
-class InfoNCETask:
-    """Train on batches of `image_uint8` that are larger than the encoder's input, so that two
+class InfoNCETask(tasks.Task):
+    """Train on batches of `image_uint8` of `crop_px`, larger than the encoder's input, so that two
     views of one patch differ in position and colour."""
 
     encoder: vit.ViT
     config: InfoNCEConfig
     jitter: augment.ColorJitter
+    crop_px: int
+
+    def batch_spec(self) -> tasks.BatchSpec:
+        """Crops."""
+        return tasks.images(self.crop_px)
 
     @property
     def model(self) -> ProjectedEncoder:
@@ -75,8 +80,8 @@ class InfoNCETask:
         return self.model.init(key, jnp.zeros((1, px, px, 3)))["params"], {}
 
     def loss(
-        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
-    ) -> tuple:
+        self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
+    ) -> tasks.LossOutput:
         """InfoNCE between two views of every patch."""
         image = layers.to_image(batch["image_uint8"])
         px, index = self.encoder.config.image_px, batch["index"]
@@ -86,4 +91,4 @@ class InfoNCETask:
         embed = lambda view: self.model.apply({"params": params}, layers.like(params, view))
         z1, z2 = (embed(view).astype(jnp.float32) for view in views)
         loss = infonce_loss(z1, z2, self.config.temperature)
-        return loss, ({}, extra)
+        return tasks.LossOutput(loss, {}, extra)

@@ -21,10 +21,10 @@ from ssldiff_jax.encoders import encoder
 from ssldiff_jax.formats import tensors
 from ssldiff_jax.generation import exported, models, prior_sampler
 from ssldiff_jax.generation import plan as drawing_lib
-from ssldiff_jax.runs import stage
+from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
-from ssldiff_jax.runs.workdir import stored_config
+from ssldiff_jax.runs.workdir import folders, stored_config
 from ssldiff_jax.sampler import (
     conditions,
     decode,
@@ -80,14 +80,14 @@ class Generator:
             return cls._of_export(path)
         run = schema.build(run_config.RunConfig, stored_config.of_run(path))
         machine.keep_compiled(run.runtime.compilation_cache)
-        context = stage.Context(run, path, mesh_lib.make_mesh(run.mesh))
-        return cls.of_run(context)
+        made = artifacts.Artifacts(run, folders.Folders.of(run, path))
+        return cls.of_run(made, mesh_lib.make_mesh(run.mesh))
 
     @classmethod
     def _of_export(cls, path: pathlib.Path) -> "Generator":
         file = exported.find(path)
         if file is None:
-            raise stage.WorkdirError(
+            raise folders.WorkdirError(
                 f"no run in {path}: expected a config.json; published weights need a config"
             )
         run, trained = exported.load(file)
@@ -95,9 +95,9 @@ class Generator:
         return cls(run, trained, mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ())))
 
     @classmethod
-    def of_run(cls, context: stage.Context) -> "Generator":
-        """The generator of a run."""
-        return cls(context.config, models.Models.of_run(context), context.mesh)
+    def of_run(cls, made: artifacts.Artifacts, mesh: Mesh) -> "Generator":
+        """The generator of a run, on the devices of a mesh."""
+        return cls(made.config, models.Models.of_run(made), mesh)
 
     def with_params(self, params: Any) -> "Generator":
         """The same with other weights of the denoiser; nothing is traced again."""
@@ -154,7 +154,7 @@ class Generator:
         Raises WorkdirError where none is trained.
         """
         if self._trained.prior is None:
-            raise stage.WorkdirError(
+            raise folders.WorkdirError(
                 "to draw a grid the stages grids and prior must be done, got no prior: "
                 "--config.stages=grids,prior"
             )

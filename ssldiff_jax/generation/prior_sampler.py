@@ -16,7 +16,7 @@ from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import clip_texts
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import conditions, network, whitening
-from ssldiff_jax.runs import artifacts, region_labels, stage
+from ssldiff_jax.runs import artifacts, region_labels
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.sampler import field, sampler, windows
 from ssldiff_jax.train import checkpoint
@@ -62,9 +62,9 @@ class PriorSampler:
     text: text_lib.PhraseEncoder | clip_texts.PairTexts | None
 
     @classmethod
-    def of_run(cls, context: stage.Context) -> "PriorSampler":
+    def of_run(cls, made: artifacts.Artifacts) -> "PriorSampler":
         """The prior of a work directory."""
-        section, folder = context.config.prior, context.folder("grids")
+        section, folder = made.config.prior, made.folders.of_stage("grids")
         told = atomic.read_json(folder / "spec.json")
         return cls(
             section,
@@ -72,7 +72,7 @@ class PriorSampler:
             artifacts.condition_spec(told["spec"]),
             told["scales"],
             whitening.Whitening.load(folder / "whitening.npz"),
-            checkpoint.load_params(context.checkpoints("prior")),
+            checkpoint.load_params(made.folders.checkpoints("prior")),
             region_labels.text_encoder(section.conditions),
         )
 

@@ -7,20 +7,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import arrays, layers, tasks
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.diffusion import process as process_lib
 from ssldiff_jax.prior import conditions, network
 
 
 @dataclasses.dataclass(frozen=True)
-class PriorTask:
-    """Learn p(grid | condition) from batches of white `grid` (B, k, k, D) and `condition`."""
+class PriorTask(tasks.Task):
+    """Learn p(grid | condition) from batches of white `grid` (B, k, k, D) and `condition`; one grid
+    is of `grid_shape` (k, k, D)."""
 
     model: network.GridDenoiser
     process: process_lib.Process
     drop: conditions.DropRates
     min_snr_gamma: float
+    grid_shape: tuple[int, int, int]
+
+    def batch_spec(self) -> tasks.BatchSpec:
+        """A grid, its condition and its place in the stream."""
+        dim = self.model.spec.dim
+        return {
+            "grid": jax.ShapeDtypeStruct((1, *self.grid_shape), jnp.float16),
+            "condition": jax.ShapeDtypeStruct((1, dim), jnp.float16),
+            "index": jax.ShapeDtypeStruct((1,), jnp.int32),
+        }
 
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Parameters, and no further state."""
@@ -29,8 +40,8 @@ class PriorTask:
         return self.model.init(key, grid, t, batch["condition"])["params"], {}
 
     def loss(
-        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
-    ) -> tuple:
+        self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
+    ) -> tasks.LossOutput:
         """Weighted mean squared error of the prediction at a uniform timestep."""
         index = batch["index"]
         key_t, key_eps, key_drop = jax.random.split(key, 3)
@@ -42,4 +53,4 @@ class PriorTask:
             denoise, batch["grid"].astype(jnp.float32), index, (key_t, key_eps),
             process=self.process, min_snr_gamma=self.min_snr_gamma,
         )  # fmt: skip
-        return loss, (metrics, extra)
+        return tasks.LossOutput(loss, metrics, extra)

@@ -1,4 +1,4 @@
-"""Trained parts and their data, read back from a work directory."""
+"""What the stages of a run made, read back from their folders."""
 
 import dataclasses
 import functools
@@ -9,69 +9,27 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
 from ssldiff_jax.core import arrays, digests
-from ssldiff_jax.data import crops, patch_list, shuffle
+from ssldiff_jax.data import config as data_config
+from ssldiff_jax.data import crops, mosaic, patch_list, shuffle, store
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import conditioning
-from ssldiff_jax.encoders import encoder
+from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import stage
+from ssldiff_jax.runs import patch_samples
+from ssldiff_jax.runs import region_labels as region_labels_lib
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.runs.workdir import provenance
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.train import checkpoint, loop
+from ssldiff_jax.train import checkpoint
 
 QUARANTINE = "quarantine.jsonl"
 """In the folder of the stage `patches`: files that could not be used, and why."""
 
 _OPEN_FEATURES = 32
-
-
-def training_run(context: stage.Context, name: str) -> loop.Run:
-    """The Run of a stage that trains."""
-    config = context.config
-    return loop.Run(
-        name,
-        context.folder(name),
-        context.checkpoints(name),
-        context.mesh,
-        config.mesh.rules,
-        config.seed,
-        provenance.past(context, name),
-    )
-
-
-def archive_folder(context: stage.Context) -> pathlib.Path:
-    """Where entries of slides lie."""
-    named = context.config.data.archive
-    return pathlib.Path(named).expanduser() if named else context.workdir / "archive"
-
-
-def records(context: stage.Context, split: str) -> records_lib.RecordSource:
-    """Records of a split."""
-    return records_lib.RecordSource(context.folder("patches") / "records", split)
-
-
-def crop_table(config: run_config.RunConfig, source: records_lib.RecordSource) -> crops.CropTable:
-    """The crops that embeddings and latents are cached for."""
-    return crops.CropTable(
-        len(source), config.data.records.record_px, config.data.crops, config.seed
-    )
-
-
-def patches_at(
-    context: stage.Context, split: str, count: int, side: int, shift: int = 0, *, start: int = 0
-) -> np.ndarray:
-    """Squares of `side` px at (shift, shift) of the first `count` records in a fixed random order,
-    without the first `start`: `[0 S S 3]` where there are no more."""
-    source = records(context, split)
-    order = shuffle.first(count, len(source), seed=0)[start:]
-    at = np.s_[shift : shift + side, shift : shift + side]
-    patches = [source[int(i)][at] for i in order]
-    return np.stack(patches) if patches else np.zeros((0, side, side, 3), np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,98 +44,200 @@ class Reference:
     grid: arrays.EmbeddingGrid | None
 
 
-def references(
-    context: stage.Context,
-    embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None,
-) -> list[Reference]:
-    """What images are generated from and compared with; `embed` makes the grids of those whose
-    embeddings were not computed elsewhere."""
-    folder, all_references = context.folder("patches"), []
-    for i, entry in enumerate(atomic.read_json(folder / "regions.json")):
-        image = pyramid.read_image(folder / f"region_{i}.png")
-        if context.config.embeddings.source:
-            grid = np.load(context.folder("embeddings") / f"region_{i}.npy", allow_pickle=False)
-        else:
-            grid = embed(image) if embed else None
-        all_references.append(Reference(image, entry["kind"], grid))
-    return all_references
+@dataclasses.dataclass(frozen=True)
+class Artifacts:
+    """Trained parts of a run and their data.
 
-
-def with_references(context: stage.Context) -> stage.Context:
-    """The run itself, or that of its models where it has no patches of its own."""
-    own = (context.folder("patches") / "done.json").exists()
-    return context if own else context.of_models
-
-
-def are_pages(context: stage.Context) -> bool:
-    """Whether records are patches of a list, which have no neighbours."""
-    entries = atomic.read_json(context.folder("patches") / "regions.json")
-    return all(reference["kind"] == "page" for reference in entries)
-
-
-def imported_embeddings(context: stage.Context) -> Callable[[int], features.Features]:
-    """From the number of a slide (any, for a list of patches) to its embeddings.
-
-    Raises WeightsError for a slide that has none.
+    With `config.models` the models are another run's; records and references are this one's.
     """
-    section = context.config.embeddings
-    if patch_list.is_list(context.config.data.slides) and not section.path.is_dir():
-        whole = section.of_list()
-        return lambda number: whole
-    names = atomic.read_json(context.folder("patches") / "done.json")["facts"]["slides"]
 
-    @functools.lru_cache(_OPEN_FEATURES)
-    def of_slide(number: int) -> features.Features:
-        values = section.of_slide(names[str(number)])
-        if values is None:
-            raise features.WeightsError(f"no file of embeddings for {names[str(number)]}")
-        return values
+    config: run_config.RunConfig
+    folders: folders_lib.Folders
 
-    return of_slide
+    @property
+    def of_models(self) -> "Artifacts":
+        """Those of the run that made the models: its training data are theirs.
+
+        Raises WorkdirError where there is no such run, and where its patches are of another scale.
+        """
+        folders = self.folders
+        if folders.models is None:
+            return self
+        config = folders.config_of_models()
+        wanted, mpp = config.data.patch_mpp, self.config.data.patch_mpp
+        if mpp != wanted:
+            raise folders_lib.WorkdirError(
+                f"config.data.patch_mpp must be that of the models in {folders.models}, "
+                f"{wanted:g}, got {mpp:g}"
+            )
+        return Artifacts(config, folders_lib.Folders.of(config, folders.models))
+
+    @property
+    def with_references(self) -> "Artifacts":
+        """These, or, of a run without patches of its own, those of the run that made the models."""
+        return self if self.folders.is_done("patches") else self.of_models
+
+    def records(self, split: str) -> records_lib.RecordSource:
+        """Records of a split."""
+        return records_lib.RecordSource(self.folders.of_stage("patches") / "records", split)
+
+    def patches(self, split: str) -> patch_samples.RecordPatches:
+        """Patches in the records of a split."""
+        data = self.config.data
+        return patch_samples.RecordPatches(
+            self.records(split), split, data.crops.patch_px, data.records.record_px
+        )
+
+    @property
+    def grid_side(self) -> int:
+        """Cells on the side of a prior's grid: one where patches have no neighbours."""
+        return 1 if self.are_pages else self.config.prior.grids.side
+
+    def regions(self, split: str) -> mosaic.RegionTable:
+        """Regions of a split that grids are cut from; held-out parts of slides may hold no more
+        than a grid."""
+        config, section, is_train = self.config, self.config.prior.grids, split == "train"
+        side = self.grid_side
+        return mosaic.RegionTable(
+            mosaic.Mosaic(self.records(split), config.data.records.record_px),
+            section.count if is_train else section.count_test,
+            config.data.crops.patch_px,
+            side,
+            section.max_cells if is_train and side > 1 else side,
+            config.data.crops.dihedral and is_train,
+            config.seed + (not is_train),
+        )
+
+    def region_labels(self) -> region_labels_lib.RegionLabels:
+        """What the regions of both splits are told to be."""
+        training = self.records("train").slides[:, 0].tolist()
+        return region_labels_lib.RegionLabels.read(
+            self.config.prior.conditions, self.config.data, self.slide_names, training
+        )
+
+    def references(
+        self, embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None
+    ) -> list[Reference]:
+        """What images are generated from and compared with; `embed` makes the grids of those whose
+        embeddings were not computed elsewhere."""
+        folder, references = self.folders.of_stage("patches"), []
+        for i, about in enumerate(atomic.read_json(folder / "regions.json")):
+            image = pyramid.read_image(folder / f"region_{i}.png")
+            if self.config.embeddings.source:
+                path = self.folders.of_stage("embeddings") / f"region_{i}.npy"
+                grid = np.load(path, allow_pickle=False)
+            else:
+                grid = embed(image) if embed else None
+            references.append(Reference(image, about["kind"], grid))
+        return references
+
+    @property
+    def are_pages(self) -> bool:
+        """Whether records are patches of a list, which have no neighbours."""
+        regions = atomic.read_json(self.folders.of_stage("patches") / "regions.json")
+        return all(reference["kind"] == "page" for reference in regions)
+
+    @property
+    def slide_names(self) -> Mapping[int, str]:
+        """File names by the number of a slide, or of a patch in a list."""
+        if self.are_pages:
+            data = self.config.data
+            patches = patch_list.open_list(data.slides, data.reading)
+            return {number: patches.name(number) for number in range(len(patches))}
+        done = atomic.read_json(self.folders.of_stage("patches") / "done.json")
+        return {int(number): name for number, name in done["facts"]["slides"].items()}
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of the embeddings that patches have."""
+        return store.Store(self.folders.of_stage("embeddings")).facts["dim"]
+
+    @property
+    def grid_facts(self) -> Mapping[str, Any]:
+        """What the stage `grids` tells of its grids: `side`, `dim`, `spec`, `scales`."""
+        return atomic.read_json(self.folders.of_stage("grids") / "spec.json")
+
+    def imported_embeddings(self) -> Callable[[int], features.Features]:
+        """From the number of a slide (any, for a list of patches) to its embeddings.
+
+        Raises WeightsError for a slide that has none.
+        """
+        section = self.config.embeddings
+        if patch_list.is_list(self.config.data.slides) and not section.path.is_dir():
+            whole = section.of_list()
+            return lambda number: whole
+        done = atomic.read_json(self.folders.of_stage("patches") / "done.json")
+        names = done["facts"]["slides"]
+
+        @functools.lru_cache(_OPEN_FEATURES)
+        def of_slide(number: int) -> features.Features:
+            rows = section.of_slide(names[str(number)])
+            if rows is None:
+                raise features.WeightsError(f"no file of embeddings for {names[str(number)]}")
+            return rows
+
+        return of_slide
+
+    def encoder(self, name: str = "encoder") -> encoder_lib.Encoder:
+        """The encoder (or the judge) with its averaged weights and measured origin."""
+        params = checkpoint.load_params(self.folders.checkpoints(name))["encoder"]
+        origin = atomic.read_json(self.folders.of_stage(name) / "encoder.json")["origin"]
+        return encoder_lib.Encoder(getattr(self.config, name).architecture, params, origin)
+
+    def autoencoder_params(self) -> Any:
+        """The autoencoder's averaged weights."""
+        return checkpoint.load_params(self.folders.checkpoints("autoencoder"))["autoencoder"]
+
+    def autoencoder(self) -> autoencoder_lib.TrainedAutoencoder:
+        """The autoencoder with its averaged weights and measured scaling."""
+        params, model = self.autoencoder_params(), self.config.autoencoder.model
+        return autoencoder_lib.TrainedAutoencoder(model, params, self.scaling())
+
+    def scaling(self) -> autoencoder_lib.LatentScaling:
+        """Latent scale and shift, as the latents stage measured them."""
+        path = self.folders.of_stage("latents") / "manifest.json"
+        facts = json.loads(path.read_text())["facts"]
+        return autoencoder_lib.LatentScaling(
+            tuple(facts["latent_scale"]), tuple(facts["latent_shift"])
+        )
+
+    def denoiser(self, step: int | None = None) -> tuple[conditioning.Denoiser, Any]:
+        """The denoiser and its averaged weights, of a step or the latest."""
+        params = checkpoint.load_params(self.folders.checkpoints("denoiser"), step=step)
+        dim = params["conditioner"]["token"]["kernel"].shape[0]
+        model = self.config.denoiser.model(dim, self.config.num_cells)
+        return conditioning.Denoiser(model), params
 
 
-def load_encoder(context: stage.Context, name: str = "encoder") -> encoder.Encoder:
-    """The encoder (or the judge) with its averaged weights and measured origin."""
-    params = checkpoint.load_params(context.checkpoints(name))["encoder"]
-    origin = atomic.read_json(context.folder(name) / "encoder.json")["origin"]
-    return encoder.Encoder(getattr(context.config, name).architecture, params, origin)
+def archive_folder(data: data_config.DataConfig, workdir: pathlib.Path) -> pathlib.Path:
+    """Where entries of slides lie."""
+    return pathlib.Path(data.archive).expanduser() if data.archive else workdir / "archive"
 
 
-def encoder_digest(model: encoder.Encoder) -> str:
+def crop_table(config: run_config.RunConfig, source: records_lib.RecordSource) -> crops.CropTable:
+    """The crops that embeddings and latents are cached for."""
+    return crops.CropTable(
+        len(source), config.data.records.record_px, config.data.crops, config.seed
+    )
+
+
+def patches_at(
+    source: records_lib.RecordSource, count: int, side: int, shift: int = 0, *, start: int = 0
+) -> np.ndarray:
+    """Squares of `side` px at (shift, shift) of the first `count` records in a fixed random order,
+    without the first `start`: `[0 S S 3]` where there are no more."""
+    order = shuffle.first(count, len(source), seed=0)[start:]
+    at = np.s_[shift : shift + side, shift : shift + side]
+    squares = [source[int(i)][at] for i in order]
+    return np.stack(squares) if squares else np.zeros((0, side, side, 3), np.uint8)
+
+
+def encoder_digest(model: encoder_lib.Encoder) -> str:
     """A 12-digit hash of all that decides an encoder's embeddings."""
     return digests.of_params({"params": model.params, "origin": model.origin})
-
-
-def load_autoencoder_params(context: stage.Context) -> Any:
-    """The autoencoder's averaged weights."""
-    return checkpoint.load_params(context.checkpoints("autoencoder"))["autoencoder"]
-
-
-def load_autoencoder(context: stage.Context) -> autoencoder.TrainedAutoencoder:
-    """The autoencoder with its averaged weights and measured scaling."""
-    params = load_autoencoder_params(context)
-    scaling = load_scaling(context.folder("latents"))
-    return autoencoder.TrainedAutoencoder(context.config.autoencoder.model, params, scaling)
-
-
-def load_scaling(folder: pathlib.Path) -> autoencoder.LatentScaling:
-    """Latent scale and shift, as the latents stage measured them."""
-    facts = json.loads((folder / "manifest.json").read_text())["facts"]
-    return autoencoder.LatentScaling(tuple(facts["latent_scale"]), tuple(facts["latent_shift"]))
 
 
 def condition_spec(values: Mapping[str, Any]) -> conditions.ConditionSpec:
     """The conditions that a prior knows, as the stage `grids` wrote it."""
     names = {key: tuple(values[key]) for key in ("labels", "numbers")}
     return conditions.ConditionSpec(**(dict(values) | names))
-
-
-def load_denoiser(
-    context: stage.Context, step: int | None = None
-) -> tuple[conditioning.Denoiser, Any]:
-    """The denoiser and its averaged weights, of a step or the latest."""
-    params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)
-    dim = params["conditioner"]["token"]["kernel"].shape[0]
-    return conditioning.Denoiser(
-        context.config.denoiser.model(dim, context.config.num_cells)
-    ), params

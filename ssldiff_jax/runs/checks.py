@@ -16,6 +16,8 @@ from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts, programs, runner, stage
 from ssldiff_jax.runs.config import prior as prior_config
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.slides import remote
 from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
@@ -56,7 +58,9 @@ class Plan:
     """
 
     table: stage.Table
-    context: stage.Context
+    config: run_config.RunConfig
+    folders: folders_lib.Folders
+    mesh: Mesh
     stages: tuple[str, ...]
     fresh: frozenset[str]
 
@@ -66,15 +70,15 @@ class Plan:
     ) -> "Plan":
         """By what the work directory holds."""
         is_forced = lambda name: name in force or table[name].always
-        is_done = lambda name: (context.folder(name) / "done.json").exists()
-        stages = tuple(n for n in table if n in chosen and (is_forced(n) or not is_done(n)))
-        fresh = frozenset(n for n in stages if is_forced(n) or not context.folder(n).exists())
-        return cls(table, context, stages, fresh)
+        folders = context.folders
+        stages = tuple(n for n in table if n in chosen and (is_forced(n) or not folders.is_done(n)))
+        fresh = frozenset(n for n in stages if is_forced(n) or not folders.of_stage(n).exists())
+        return cls(table, context.config, folders, context.mesh, stages, fresh)
 
     @property
     def trainings(self) -> dict[str, loop.TrainConfig]:
         """Those of the stages that take steps, by stage."""
-        config = self.context.config
+        config = self.config
         imported = ("encoder", "prior") if config.embeddings.source else ()
         configs = {n: getattr(config, n).train for n in TRAINED if n in self.stages}
         return {n: train for n, train in configs.items() if train.num_steps and n not in imported}
@@ -82,7 +86,7 @@ class Plan:
     @functools.cached_property
     def states(self) -> dict[str, step_lib.TrainState]:
         """Shapes of what the trainings read and write at every step."""
-        return {name: programs.state(name, self.context.config) for name in self.trainings}
+        return {name: programs.state(name, self.config) for name in self.trainings}
 
 
 def _note(errors: list[Exception], check_: Callable[[], object]) -> None:
@@ -101,7 +105,7 @@ def _reasons(checks: Iterator[Callable[[], object]]) -> Iterator[str]:
 
 def _cases(plan: Plan) -> Iterator[str]:
     """Names of slides that have no cases to hold out."""
-    data = plan.context.config.data
+    data = plan.config.data
     if "patches" not in plan.stages or not data.slides or patch_list.is_list(data.slides):
         return  # lists are small, and cut first
     try:
@@ -127,21 +131,19 @@ def batches(trainings: Mapping[str, loop.TrainConfig], devices: int) -> Iterator
 
 
 def _batches(plan: Plan) -> Iterator[str]:
-    return batches(
-        _measured(plan), plan.context.mesh.shape["data"] * plan.context.mesh.shape["fsdp"]
-    )
+    return batches(_measured(plan), plan.mesh.shape["data"] * plan.mesh.shape["fsdp"])
 
 
 def _measured(plan: Plan) -> dict[str, loop.TrainConfig]:
     """Trainings, and steps that the tool bench measures."""
-    bench, configs = plan.context.config.bench, plan.trainings
+    bench, configs = plan.config.bench, plan.trainings
     if "bench" in plan.stages and "training" in bench.parts and 0 in bench.batch_size:
-        configs |= {name: getattr(plan.context.config, name).train for name in bench.train}
+        configs |= {name: getattr(plan.config, name).train for name in bench.train}
     return configs
 
 
 def _method(plan: Plan) -> Iterator[str]:
-    mesh = plan.context.mesh
+    mesh = plan.mesh
     is_one = jax.process_count() == 1 and mesh.size == jax.local_device_count()
     for name, train in plan.trainings.items():
         if train.method == "pmap" and not (is_one and mesh.shape["model"] == 1):
@@ -154,7 +156,7 @@ def _method(plan: Plan) -> Iterator[str]:
 
 def _files(plan: Plan) -> Iterator[str]:
     """Files that are named and are not there."""
-    config = plan.context.config
+    config = plan.config
     # The runner has looked for slides, of which there may be very many.
     names = (name for name in plan.stages if name != "patches")
     yield from _reasons(lambda n=name: plan.table[n].inputs(config) for name in names)
@@ -164,7 +166,7 @@ def _files(plan: Plan) -> Iterator[str]:
 
 
 def _named_files(plan: Plan) -> Iterator[tuple[str, str]]:
-    config, loss = plan.context.config, plan.context.config.autoencoder.loss
+    config, loss = plan.config, plan.config.autoencoder.loss
     if "autoencoder" in plan.trainings and loss.perceptual_weight and loss.perceptual == "lpips":
         for part in loss.lpips_weights.split(",") if loss.lpips_weights else [""]:
             yield "autoencoder.loss.lpips_weights", part.strip() or "''"
@@ -178,7 +180,7 @@ def _named_files(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _tables(plan: Plan) -> Iterator[str]:
     """Tables of cases without the columns that are read."""
-    sources, study = plan.context.config.prior.conditions, plan.context.config.study
+    sources, study = plan.config.prior.conditions, plan.config.study
     tables: list[tuple[str, tuple[str, ...]]] = []
     if "grids" in plan.stages:
         tables += [(sources.labels, ("label",)), (sources.numbers, ())]
@@ -197,14 +199,14 @@ def _tables(plan: Plan) -> Iterator[str]:
 
 def _prior_requests(plan: Plan) -> Iterator[str]:
     """Requests that the prior was not trained for, as far as its own condition spec shows."""
-    request, grids = plan.context.config.generate.prior, plan.context.folder("grids")
+    request, grids = plan.config.generate.prior, plan.folders.of_stage("grids")
     if "generate" not in plan.stages or not request.is_grid:
         return
-    if not plan.context.config.generate.size or plan.context.config.generate.reference:
+    if not plan.config.generate.size or plan.config.generate.reference:
         yield (
             "config.generate.prior must come with config.generate.size=(height,width) and no "
-            f"generate.reference, got size={plan.context.config.generate.size} and "
-            f"reference={plan.context.config.generate.reference!r}"
+            f"generate.reference, got size={plan.config.generate.size} and "
+            f"reference={plan.config.generate.reference!r}"
         )
     if (grids / "spec.json").exists():
         spec = artifacts.condition_spec(atomic.read_json(grids / "spec.json")["spec"])
@@ -221,7 +223,7 @@ def _prior_requests(plan: Plan) -> Iterator[str]:
 def _memory(plan: Plan) -> Iterator[str]:
     """States that are larger than a device: a lower bound, since what a step needs beside its
     state is not counted."""
-    mesh, rules = plan.context.mesh, plan.context.config.mesh.rules
+    mesh, rules = plan.mesh, plan.config.mesh.rules
     most = _device_bytes(mesh)
     for name, state in plan.states.items():
         shardings = mesh_lib.tree_shardings(state, mesh, rules)
@@ -236,16 +238,16 @@ def _memory(plan: Plan) -> Iterator[str]:
 
 def _disk(plan: Plan) -> Iterator[str]:
     """A workdir without room for the last checkpoints, latents and embeddings."""
-    context, needed = plan.context, _stored_bytes(plan)
-    if not context.config.runtime.checkpoints:
+    workdir, needed = plan.folders.workdir, _stored_bytes(plan)
+    if not plan.folders.bucket:
         states = (s for name, s in plan.states.items() if name in plan.fresh)
         needed += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(list(states)))
-    folder = context.workdir.absolute()
+    folder = workdir.absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
         yield (
-            f"--workdir={context.workdir} must have room for {needed / 1e9:.1f} GB of "
+            f"--workdir={workdir} must have room for {needed / 1e9:.1f} GB of "
             f"checkpoints, latents and embeddings, got {free / 1e9:.1f} GB free"
         )
 
@@ -268,7 +270,7 @@ def _device_bytes(mesh: Mesh) -> int:
 
 def _stored_bytes(plan: Plan) -> int:
     """Of latents and embeddings, where the config says of how many crops."""
-    config, per_crop = plan.context.config, 0
+    config, per_crop = plan.config, 0
     if "latents" in plan.fresh:  # halves, of the means alone where nothing is sampled
         per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:

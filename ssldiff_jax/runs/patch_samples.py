@@ -5,48 +5,45 @@ import functools
 import logging
 from collections.abc import Iterable
 from concurrent import futures
-from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from tensorflow_datasets.proto import tf_example_pb2
 
 from ssldiff_jax.core import arrays, machine, schema
-from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import mosaic, plan, shuffle
 from ssldiff_jax.data import records as records_lib
-from ssldiff_jax.data.annotations import measures
-from ssldiff_jax.runs import artifacts, region_labels, stage
+from ssldiff_jax.runs import pixel_labels
 
 _LOG = logging.getLogger(__name__)
 
-Labels = Literal["stain", "landcover", "recorded"]
 Patch = tuple[plan.Square, arrays.ImageUint8]
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Records of a split, and what they say of themselves."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordPatches:
+    """Patches of `patch_px` in the records of a split, which are `record_px` wide."""
 
-    context: stage.Context
+    records: records_lib.RecordSource
     split: str
-
-    @functools.cached_property
-    def records(self) -> records_lib.RecordSource:
-        """The records."""
-        return artifacts.records(self.context, self.split)
+    patch_px: int
+    record_px: int
 
     @functools.cached_property
     def mosaic(self) -> mosaic.Mosaic:
-        """The same by their places on slides."""
-        return mosaic.Mosaic(self.records, self.context.config.data.records.record_px)
+        """The records by their places on slides."""
+        return mosaic.Mosaic(self.records, self.record_px)
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """How far into a record, px, patches are taken: its middle, then other places."""
+        room = self.record_px - self.patch_px
+        return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))
 
     def patch(self, number: int, shift: int | None = None) -> Patch:
         """The patch at (shift, shift) px of a record, by default in its middle: of records that
         overlap less, those overlap nowhere."""
-        data = self.context.config.data
-        px = data.crops.patch_px
-        at = (data.records.record_px - px) // 2 if shift is None else shift
+        px, at = self.patch_px, self.shifts[0] if shift is None else shift
         slide, top, left, _ = self.records.places[number].tolist()
         square = plan.Square(slide, top + at, left + at, px, px)
         return square, self.records[number][at : at + px, at : at + px]
@@ -54,12 +51,6 @@ class Source:
     def metadata(self, number: int, name: str) -> str:
         """A text that a record holds beside its image."""
         return metadata(self.records.record(number), name)
-
-
-def shifts_of(data: data_config.DataConfig) -> tuple[int, ...]:
-    """How far into a record, px, patches are taken: its middle, then other places."""
-    room = data.records.record_px - data.crops.patch_px
-    return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))
 
 
 def metadata(record: bytes, name: str) -> str:
@@ -77,14 +68,14 @@ class Sample:
         places: number of a record, and how far into it a patch lies, px.
     """
 
-    source: Source
+    source: RecordPatches
     places: Int[np.ndarray, "N 2"]
 
     @classmethod
-    def at_most(cls, source: Source, count: int) -> "Sample":
+    def at_most(cls, source: RecordPatches, count: int) -> "Sample":
         """`count` patches as `choose` takes them; all that there are where these are no more, or
         for 0. Eight bytes each are in memory."""
-        shifts = np.array(shifts_of(source.context.config.data), np.int32)
+        shifts = np.array(source.shifts, np.int32)
         if 0 < count < len(source.records) * len(shifts):
             return cls.choose(source, count)
         numbers = np.arange(len(source.records), dtype=np.int32)
@@ -92,11 +83,11 @@ class Sample:
         return cls(source, places)
 
     @classmethod
-    def choose(cls, source: Source, count: int) -> "Sample":
+    def choose(cls, source: RecordPatches, count: int) -> "Sample":
         """`count` patches in the middle of records; where records are few, at other places of
         them too, and fewer, with a warning, where there are no more."""
         order = shuffle.first(count, len(source.records), seed=0)
-        shifts = shifts_of(source.context.config.data)
+        shifts = source.shifts
         taken = [order[: max(count - i * len(order), 0)] for i in range(len(shifts))]
         numbers = np.concatenate(taken)
         shift = np.repeat(shifts, [len(part) for part in taken])
@@ -134,48 +125,17 @@ class Sample:
         names = [self.source.metadata(number, "case") for number in self.places[first, 0].tolist()]
         return [names[slide] for slide in member.tolist()]
 
-    def classes(self, labels: Labels) -> list[str]:
-        """What each shows, or was recorded as. Raises ConfigError where records hold nothing."""
-        if labels == "recorded":
+    def classes(self, measure: pixel_labels.PixelLabels | None) -> list[str]:
+        """What each shows by a measure, or, without one, was recorded as.
+
+        Raises ConfigError where records hold nothing.
+        """
+        if measure is None:
             return recorded(self.source, self.places[:, 0].tolist())
-        measure = PixelLabels.of_run(self.source.context, labels)
-        return [measure.most(self.patch(index)) for index in range(len(self))]
+        return [measure.most(*self.patch(index)) for index in range(len(self))]
 
 
-@dataclasses.dataclass(frozen=True)
-class PixelLabels:
-    """What squares of a run show, whatever conditions its prior."""
-
-    name: measures.Name
-    regions: region_labels.RegionLabels
-
-    @classmethod
-    def of_run(cls, context: stage.Context, name: measures.Name) -> "PixelLabels":
-        """That of a name, on the slides of a run."""
-        config = context.config
-        nothing = dict.fromkeys(("labels", "numbers", "captions", "text_encoder"), "")
-        measured = dataclasses.replace(config.prior.conditions, measure=name, **nothing)
-        prior = dataclasses.replace(config.prior, conditions=measured)
-        config = dataclasses.replace(config, prior=prior)
-        context = dataclasses.replace(context, config=config)
-        return cls(name, region_labels.RegionLabels(context))
-
-    def shown(self, square: plan.Square, pixels: arrays.ImageUint8) -> Float[np.ndarray, "K"]:
-        """The part of every class of pixels in a square."""
-        classes = self.regions.classes(mosaic.Region(square, 0, 0, 0, 1), pixels)
-        return np.bincount(classes.ravel(), minlength=len(self.names)) / classes.size
-
-    def most(self, patch: Patch) -> str:
-        """The class that most pixels of a patch have."""
-        return self.names[self.shown(*patch).argmax()]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the classes."""
-        return measures.CLASSES[self.name]
-
-
-def recorded(source: Source, numbers: Iterable[int]) -> list[str]:
+def recorded(source: RecordPatches, numbers: Iterable[int]) -> list[str]:
     """The classes that records of a list of patches hold.
 
     Raises ConfigError where records hold none.

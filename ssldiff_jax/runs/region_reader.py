@@ -11,7 +11,7 @@ from ssldiff_jax.core import patch_grid
 from ssldiff_jax.data import ahead, mosaic
 from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import artifacts, region_labels, stage
+from ssldiff_jax.runs import region_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,24 +62,3 @@ class RegionReader:
         corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)
         position = conditions.GridPosition.of_cells(corner, size)
         return LabelledRegion(patch_grid.cut_cells(grid, px), position, annotation)
-
-
-def grid_side(context: stage.Context) -> int:
-    """Cells on the side of a grid: one where patches have no neighbours."""
-    alone = artifacts.are_pages(context)
-    return 1 if alone else context.config.prior.grids.side
-
-
-def regions_of(context: stage.Context, split: str) -> mosaic.RegionTable:
-    """Regions of a split; held-out parts of slides may hold no more than a grid."""
-    config, section = context.config, context.config.prior.grids
-    whole = mosaic.Mosaic(artifacts.records(context, split), config.data.records.record_px)
-    return mosaic.RegionTable(
-        whole,
-        section.count if split == "train" else section.count_test,
-        config.data.crops.patch_px,
-        grid_side(context),
-        section.max_cells if split == "train" and grid_side(context) > 1 else grid_side(context),
-        config.data.crops.dihedral and split == "train",
-        config.seed + (split == "test"),
-    )

@@ -4,6 +4,7 @@ import csv
 import fcntl
 import io
 import numbers
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -12,17 +13,16 @@ import numpy as np
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import stage
 
 
-def add(context: stage.Context, of: Mapping[str, Any], results: Mapping[str, Any]) -> None:
+def add(workdir: pathlib.Path, of: Mapping[str, Any], results: Mapping[str, Any]) -> None:
     """Add a line: the date, what was evaluated (`of`), and every number and text of the results."""
     flat = {key: _cell(value) for key, value in schema.flatten(results).items()}
     row = {"date": time.strftime("%Y-%m-%dT%H:%M:%S"), **of}
     row |= {key: value for key, value in flat.items() if value is not None}
-    path = context.workdir / "results.csv"
+    path = workdir / "results.csv"
     # A tool that watches may judge beside a stage.
-    with (context.workdir / ".results.lock").open("w") as lock:
+    with (workdir / ".results.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
         names = list(dict.fromkeys(name for line in [*before, row] for name in line))

@@ -15,6 +15,7 @@ from ssldiff_jax.runs import environment
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.command import final_message, shortage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import force as rebuilding
 from ssldiff_jax.runs.workdir import (
     forced_command,
@@ -46,13 +47,13 @@ def check(
             f"config.force must be of the stages {','.join(chosen)}, got "
             f"{','.join(sorted(force - set(chosen)))}; choose it with --config.stages"
         )
-    borrowed = [name for name in chosen if context.borrows(name)]
-    if context.of_models is not context and borrowed:
+    borrowed = [name for name in chosen if context.folders.borrows(name)]
+    if context.artifacts.of_models.folders.workdir != context.workdir and borrowed:
         raise stage_lib.WorkdirError(
-            f"config.stages must be stages that use the models of {context.models}, got "
-            f"{','.join(borrowed)}, which would train them"
+            "config.stages must be stages that use the models of "
+            f"{context.folders.models}, got {','.join(borrowed)}, which would train them"
         )
-    rebuilding.recover(table, context)
+    rebuilding.recover(table, context.folders)
     for name in chosen:
         _check_stage(table, name, context, chosen, force)
     outdated.refuse(table, chosen, context, force)
@@ -66,13 +67,14 @@ def _check_stage(
     force: set[str],
 ) -> None:
     stage = table[name]
-    for need in stage.reads(context):
+    for need in stage.reads(context.folders):
         if need not in chosen:
             provenance.require(table, need, context, wanted_by=name)
     for followed in stage.follows:
         provenance.refuse_foreign(table, followed, context)
     for watched in stage.watches:
-        provenance.refuse_foreign(table, watched, rebuilding.latest(context, watched))
+        newest = context.at(watched, rebuilding.latest(context.folders, watched))
+        provenance.refuse_foreign(table, watched, newest)
     forced = name in force or stage.always
     context = request_folders.placed(table, name, context, forced=forced)
     if not forced:
@@ -94,17 +96,18 @@ def run_stages(
     force: set[str],
 ) -> None:
     """Run the chosen stages in the order of the table, and print what they made and where."""
-    rebuilding.recover(table, context)
+    rebuilding.recover(table, context.folders)
     dry = {name for name in chosen if table[name].is_dry_run(context.config)}
-    this = forced_command.Command.open(table, context, chosen, force.intersection(chosen) - dry)
-    contexts = {}
+    made_anew = force.intersection(chosen) - dry
+    this = forced_command.Command.open(table, context.config, context.workdir, chosen, made_anew)
+    made = {}
     for name in table:
         if name in chosen:
-            contexts[name] = _run_stage(table, name, context, force, this)
+            made[name] = _run_stage(table, name, context, force, this)
             hosts.stop_between(name)
     this.end()
     if hosts.is_first():
-        for line in final_message.lines(table, {name: at for name, at in contexts.items() if at}):
+        for line in final_message.lines(table, {name: at for name, at in made.items() if at}):
             _LOG.info("%s", line)
 
 
@@ -132,9 +135,9 @@ def _run_stage(
     context: stage_lib.Context,
     force: set[str],
     this: forced_command.Command,
-) -> stage_lib.Context | None:
-    """Run a stage where it is not done or is run again; returns the context that has its folder,
-    None where it was a dry run."""
+) -> pathlib.Path | None:
+    """Run a stage where it is not done or is run again; returns its folder, None where it was
+    a dry run."""
     stage = table[name]
     _require_upstream(table, name, context)
     forced = name in force or stage.always
@@ -145,7 +148,7 @@ def _run_stage(
         return None
     with lock.held(context.folder(name)):
         _work_on(table, name, context, this, forced=forced)
-    return context
+    return context.folder(name)
 
 
 def _work_on(
@@ -156,19 +159,20 @@ def _work_on(
     *,
     forced: bool,
 ) -> None:
-    forced = table[name].always or (forced and not this.has_made(context, name))
-    working = rebuilding.beside(context, name) if forced else context
+    place = context.folder(name)
+    forced = table[name].always or (forced and not this.has_made(name, place))
+    working = context.at(name, rebuilding.beside(place)) if forced else context
     if forced:
         _drop_other(table, name, working)
     record.adopt(table, name, working)
-    if not forced and (context.folder(name) / "done.json").exists():
+    if not forced and (place / "done.json").exists():
         _LOG.info("stage %s is done", name)
     else:
         _make(table, name, context, working, this)
 
 
 def _require_upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
-    reads = table[name].reads(context)
+    reads = table[name].reads(context.folders)
     for need in reads:
         provenance.require(table, need, context, wanted_by=name)
     read = {need: atomic.read_json(context.folder(need) / "done.json") for need in reads}
@@ -190,7 +194,7 @@ def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -
         _LOG.warning("unfinished work in %s is replaced (%s)", working.folder(name), what)
     hosts.barrier(f"checked the new folder of {name}")
     if changed and hosts.is_first():
-        rebuilding.clear(name, working)
+        rebuilding.clear(name, working.folders)
     hosts.barrier(f"cleared the new folder of {name}")
 
 
@@ -212,8 +216,8 @@ def _make(
 
     def keep(facts: dict[str, Any]) -> None:
         if hosts.is_first():
-            _finish(table, name, working, facts, watch, this)
-            rebuilding.settle(table, name, context)
+            _finish(table, name, working.folders, facts, watch, this)
+            rebuilding.settle(table, name, context.folders)
 
     try:
         with watch:
@@ -228,7 +232,7 @@ def _make(
 
 
 def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
-    with shortage.reported(name, stage, context):
+    with shortage.reported(name, stage, context.config, context.folder(name)):
         if stage.on == "all":
             return stage.run(context)
         return hosts.on_first_host(f"stage {name}", lambda: stage.run(_alone(context)))
@@ -243,18 +247,18 @@ def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> Non
     if was_begun:
         return
     if not rebuilding.is_beside(folder):
-        _require_no_checkpoints(name, context)
+        _require_no_checkpoints(name, context.folders)
     if hosts.is_first():
-        rebuilding.note_bucket(name, context)
+        rebuilding.note_bucket(name, context.folders)
         record.begin(table, name, context)
     hosts.barrier(f"wrote the record of {name}")
 
 
-def _require_no_checkpoints(name: str, context: stage_lib.Context) -> None:
-    saved = context.checkpoints(name)
+def _require_no_checkpoints(name: str, folders: folders_lib.Folders) -> None:
+    saved = folders.checkpoints(name)
     if saved.exists() and any(saved.iterdir()):
         raise stage_lib.WorkdirError(
-            f"{saved} must hold no checkpoints before stage {name!r} of {context.workdir} starts, "
+            f"{saved} must hold no checkpoints before stage {name!r} of {folders.workdir} starts, "
             "got those of another run; choose another runtime.checkpoints, or "
             f"--config.force={name}"
         )
@@ -263,7 +267,7 @@ def _require_no_checkpoints(name: str, context: stage_lib.Context) -> None:
 def _finish(
     table: stage_lib.Table,
     name: str,
-    context: stage_lib.Context,
+    folders: folders_lib.Folders,
     facts: dict[str, Any],
     watch: stopwatch.Stopwatch,
     this: forced_command.Command,
@@ -271,9 +275,9 @@ def _finish(
     seconds, peak = watch.seconds, watch.peak
     _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
     atomic.write_json(
-        context.folder(name) / "done.json",
+        folders.of_stage(name) / "done.json",
         {
-            "digest": provenance.digest(table, name, context),
+            "digest": provenance.digest(table, name, folders),
             "seconds": round(seconds, 2),
             "peak_rss_mb": round(peak),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -26,23 +26,23 @@ _LOG = logging.getLogger(__name__)
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of embeddings."""
     if context.config.embeddings.source:
-        return hosts.on_first_host("imported embeddings", lambda: _imported(context))
-    return _computed(context)
+        return hosts.on_first_host("imported embeddings", lambda: _imported(context.artifacts))
+    return _computed(context.artifacts)
 
 
-def _computed(context: stage.Context) -> dict[str, Any] | None:
+def _computed(made: artifacts.Artifacts) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
-    model, config = artifacts.load_encoder(context), context.config.data.crops
+    model, config = made.encoder(), made.config.data.crops
     of_batch = _of_cells if config.condition_on == "cells" else _of_patches
-    length = context.config.denoiser.model(model.dim, context.config.num_cells).condition_dim
-    source = artifacts.records(context, "train")
-    table = artifacts.crop_table(context.config, source)
+    length = made.config.denoiser.model(model.dim, made.config.num_cells).condition_dim
+    source = made.records("train")
+    table = artifacts.crop_table(made.config, source)
     fields = (store.Field("embedding", (length,), "float32"),)
-    folder = context.folder("embeddings")
+    folder = made.folders.of_stage("embeddings")
     shared = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
 
     def write(number: int, progress: logs.Progress) -> None:
-        threads = context.config.data.loader.num_threads
+        threads = made.config.data.loader.num_threads
         measured = shard_writing.records_of(
             source, table, shared.examples(number), progress, threads
         )
@@ -99,23 +99,24 @@ def _of_cells(
     return cells.pack(embedding.reshape(len(batch), cells.CELLS_PER_WINDOW, -1), offsets)
 
 
-def _imported(context: stage.Context) -> dict[str, Any]:
+def _imported(made: artifacts.Artifacts) -> dict[str, Any]:
     """One embedding a record, and `region_N.npy`, the grids of the references."""
-    folder, embeddings = context.folder("embeddings"), artifacts.imported_embeddings(context)
-    checked = atomic.read_json(context.folder("patches") / "stage.json")["config"]["inputs"]
-    current = context.config.embeddings.fingerprint()
+    section, px = made.config.embeddings, made.config.data.crops.patch_px
+    folder, patches = (made.folders.of_stage(name) for name in ("embeddings", "patches"))
+    embeddings = made.imported_embeddings()
+    checked = atomic.read_json(patches / "stage.json")["config"]["inputs"]
+    current = section.fingerprint()
     if checked["embeddings"] != current:
         raise features.WeightsError(
-            f"{context.config.embeddings.source} changed after its rows were compared with the "
+            f"{section.source} changed after its rows were compared with the "
             f"patches: expected {checked['embeddings']}, got {current}; --config.force=patches "
             "compares them again"
         )
-    for i, reference in enumerate(atomic.read_json(context.folder("patches") / "regions.json")):
-        px = context.config.data.crops.patch_px
+    for i, reference in enumerate(atomic.read_json(patches / "regions.json")):
         rows, cols = reference["height"] // px, reference["width"] // px
         grid = _rows(np.array(reference["cells"]), embeddings).reshape(rows, cols, -1)
         atomic.write_atomic(folder / f"region_{i}.npy", lambda path, grid=grid: np.save(path, grid))
-    places = artifacts.records(context, "train").places
+    places = made.records("train").places
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
     progress, ranked = logs.Progress("embeddings", len(places)), []
@@ -129,8 +130,8 @@ def _imported(context: stage.Context) -> dict[str, Any]:
     progress.close()
     current = variety.Variety.of(np.concatenate(ranked))
     if current.collapse:
-        _LOG.warning("%s: %s", context.config.embeddings.source, current.collapse)
-    facts = {"dim": dim, "source": context.config.embeddings.source, **current.facts}
+        _LOG.warning("%s: %s", section.source, current.collapse)
+    facts = {"dim": dim, "source": section.source, **current.facts}
     writer.close(**facts)
     return facts
 

@@ -10,11 +10,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import layers
-from ssldiff_jax.data import loader
+from ssldiff_jax.data import config as data_config
+from ssldiff_jax.data import loader, records
 from ssldiff_jax.encoders import augment, encoder, variety
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import artifacts, stage, training_tasks
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
@@ -39,22 +40,24 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     if section.weights:
         file = published.ModelFile.read(section.weights)
         start = {"encoder": published.load_encoder(file, section.name, section.architecture)}
+    train, held_out = (context.artifacts.records(split) for split in ("train", "test"))
     batches = loader.patch_batches(
-        artifacts.records(context, "train"),
+        train,
         side=px + section.model.shift_px,
         dihedral=config.data.crops.dihedral,
         batch_size=section.train.batch_size,
         seed=config.seed + (name == "judge"),
         config=config.data.loader,
     )
-    run_ = artifacts.training_run(context, name)
-    params = loop.fit(section.model.task(), batches, section.train, run_, start=start)
+    run_ = training_tasks.training_run(context, name)
+    task = training_tasks.training_task(name, config)
+    params = loop.fit(task, batches, section.train, run_, start=start)
     model = encoder.Encoder(section.architecture, params["encoder"])
     if section.model.origin == "mean":
-        patches = artifacts.patches_at(context, "train", _NUM_AVERAGED, px)
+        patches = artifacts.patches_at(train, _NUM_AVERAGED, px)
         exact = networks.OfEncoder(name, model)
         model = model.measured_from(exact(patches).mean(axis=0))
-    facts = _measure(context, model, name)
+    facts = _measure(held_out, model, name, config.data, section.model.jitter)
     atomic.write_json(context.folder(name) / "encoder.json", facts)
     _LOG.info("%s: retrieval %s, of views %.3f, effective rank %.1f of %d (white noise %.1f)",
               name, facts["retrieval_top1"], facts["retrieval_of_views"], facts["effective_rank"],
@@ -67,16 +70,21 @@ def run_judge(context: stage.Context) -> dict[str, Any]:
     return run(context, "judge")
 
 
-def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[str, Any]:
+def _measure(
+    held_out: records.RecordSource,
+    model: encoder.Encoder,
+    name: str,
+    data: data_config.DataConfig,
+    jitter: augment.ColorJitter,
+) -> dict[str, Any]:
     """Retrieval among held-out patches: of a patch moved, where records are larger than patches,
     and of a view of it; and how many directions embeddings take."""
-    px = context.config.data.crops.patch_px
-    patches = lambda shift: artifacts.patches_at(context, "test", _NUM_TESTED, px, shift)
-    slack = context.config.data.records.record_px - px
-    centred, jitter = patches(0), getattr(context.config, name).model.jitter
+    px = data.crops.patch_px
+    patches = lambda shift: artifacts.patches_at(held_out, _NUM_TESTED, px, shift)
+    slack, centred = data.records.record_px - px, patches(0)
     exact = networks.OfEncoder("measured", model)
     centre = exact(centred)
-    measured = variety.Variety.of(_embeddings(context, exact, model.dim), model.origin)
+    measured = variety.Variety.of(_embeddings(held_out, exact, model.dim, px), model.origin)
     by_view = encoder.top1(exact(_views(centred, jitter)), centre)
     if measured.collapse:
         _LOG.warning("%s: %s", name, measured.collapse)
@@ -99,13 +107,13 @@ def _measure(context: stage.Context, model: encoder.Encoder, name: str) -> dict[
 
 
 def _embeddings(
-    context: stage.Context, embed: networks.Extractor, dim: int
+    held_out: records.RecordSource, embed: networks.Extractor, dim: int, px: int
 ) -> Float[np.ndarray, "N D"]:
     """Of as many held-out patches as a rank should be of, or of all; some in memory at a time."""
-    count, px, embeddings = variety.num_ranked(dim), context.config.data.crops.patch_px, []
+    count, embeddings = variety.num_ranked(dim), []
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
-        embeddings.append(embed(artifacts.patches_at(context, "test", stop, px, start=start)))
+        embeddings.append(embed(artifacts.patches_at(held_out, stop, px, start=start)))
         if len(embeddings[-1]) < stop - start:
             break
     return np.concatenate(embeddings)

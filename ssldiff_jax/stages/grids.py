@@ -43,9 +43,13 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if context.config.embeddings.source:
         # There is no encoder to embed neighbours with.
         return {"imported": context.config.embeddings.source}
-    folder, model = context.folder("grids"), artifacts.load_encoder(context)
-    region_labels_of_run = region_labels.RegionLabels(context)
-    work = {split: _Work(context, split, model, region_labels_of_run) for split in _SPLITS}
+    folder, made = context.folder("grids"), context.artifacts
+    model, labels = made.encoder(), made.region_labels()
+    threads = context.config.data.loader.num_threads
+    work = {
+        split: _Work(folder, split, made.regions(split), model, labels, threads)
+        for split in _SPLITS
+    }
     for split in work.values():
         split.table.require_some()
     white = _whitening(work["train"])
@@ -55,10 +59,10 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         return None
     facts = {
         "dim": model.dim,
-        "side": region_reader.grid_side(context),
+        "side": made.grid_side,
         "encoder": artifacts.encoder_digest(model),
-        "spec": dataclasses.asdict(region_labels_of_run.spec),
-        "scales": region_labels_of_run.scales,
+        "spec": dataclasses.asdict(labels.spec),
+        "scales": labels.scales,
     }
     counts = {split: each.close(facts) for split, each in work.items()}
     atomic.write_json(folder / "spec.json", facts)
@@ -68,17 +72,20 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Work:
-    """The grids of a split, and what it takes to make them."""
+    """The grids of a split, and what it takes to make them.
 
-    context: stage.Context
+    Attributes:
+        folder: of the stage.
+        table: where they lie.
+        threads: that read regions.
+    """
+
+    folder: pathlib.Path
     split: str
+    table: mosaic.RegionTable
     model: encoder.Encoder
     labels: region_labels.RegionLabels
-
-    @functools.cached_property
-    def table(self) -> mosaic.RegionTable:
-        """Where they lie."""
-        return region_reader.regions_of(self.context, self.split)
+    threads: int
 
     @functools.cached_property
     def made(self) -> store.SharedStore:
@@ -97,7 +104,7 @@ class _Work:
             store.Field("grid", (side, side, self.model.dim), dtype),
             store.Field("condition", (self.labels.spec.dim,), "float16"),
         )
-        return store.SharedStore(self.context.folder("grids") / name, fields, count, SHARD_SIZE)
+        return store.SharedStore(self.folder / name, fields, count, SHARD_SIZE)
 
     def write(self, white: whitening.Whitening) -> None:
         """Write this host's shards of `made`; those that are in `raw` are not embedded again."""
@@ -137,7 +144,7 @@ class _Work:
 
     def captions(self, number: int) -> pathlib.Path:
         """Where the captions of a shard lie until all are there."""
-        return self.context.folder("grids") / f".captions_{self.split}" / f"{number:05d}.json"
+        return self.folder / f".captions_{self.split}" / f"{number:05d}.json"
 
     def embedded(
         self, number: int, regions: list[tuple[int, mosaic.Region]]
@@ -145,8 +152,7 @@ class _Work:
         """Batches of a shard's grids as the encoder gives them; its captions are written."""
         texts, side = [], self.table.grid
         reader = region_reader.RegionReader(self.table, self.labels, _SPLITS[self.split])
-        threads = self.context.config.data.loader.num_threads
-        for batch in reader.batches(regions, _BATCH, threads):
+        for batch in reader.batches(regions, _BATCH, self.threads):
             grid = self.model(np.concatenate([one.cells for one in batch]))
             annotations = [one.annotation for one in batch]
             texts += [annotation.caption for annotation in annotations]
@@ -165,7 +171,7 @@ class _Work:
         paths = [self.captions(number) for number in range(self.made.num_shards)]
         if paths[0].exists():  # else they were put together before
             texts = [caption for path in paths for caption in atomic.read_json(path)]
-            atomic.write_json(self.context.folder("grids") / f"captions_{self.split}.json", texts)
+            atomic.write_json(self.folder / f"captions_{self.split}.json", texts)
             shutil.rmtree(paths[0].parent)
         self.made.close(**facts, left_out=left_out)
         return len(self.table) - left_out
@@ -173,7 +179,7 @@ class _Work:
 
 def _whitening(work: _Work) -> whitening.Whitening:
     """What makes embeddings white, measured where it was not before."""
-    path = work.context.folder("grids") / "whitening.npz"
+    path = work.folder / "whitening.npz"
     if not hosts.broadcast_first(path.exists()):
         shard_writing.each_shard(work.raw, "grids to measure", work.write_raw)
         hosts.on_first_host("measuring the whitening of grids", lambda: _measure(work, path))

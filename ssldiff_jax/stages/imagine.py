@@ -2,19 +2,20 @@
 they show their conditions."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import store
+from ssldiff_jax.data import mosaic, store
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.downstream import pixel_classes
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator as generator_lib
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import region_labels, region_reader, stage
+from ssldiff_jax.runs import pixel_labels, stage
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import logs
 
@@ -29,7 +30,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     them, and `results.json`: correlation of requested and shown parts of classes in quadrants."""
     if not (context.folder("prior") / "results.json").exists():
         return {"imported": context.config.embeddings.source}
-    model, config = generator_lib.Generator.of_run(context), context.config
+    model, config = generator_lib.Generator.of_run(context.artifacts, context.mesh), context.config
     grids = store.Store(context.folder("grids") / "test")
     count = min(max(config.imagine.count, _SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
@@ -44,7 +45,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     for i, image in enumerate(images[:_SHOWN]):
         pyramid.write_png(folder / f"image_{i}.png", image)
     if config.prior.conditions.measure != "none" and config.imagine.count:
-        results |= _agreement_with_conditions(context, model, condition, images)
+        measure = pixel_labels.PixelLabels(config.prior.conditions.measure, config.data)
+        splits = [context.artifacts.regions(split) for split in ("train", "test")]
+        results |= _agreement_with_conditions(model, measure, splits, condition, images)
     atomic.write_json(folder / "results.json", results)
     return results
 
@@ -71,18 +74,17 @@ def _images(
 
 
 def _agreement_with_conditions(
-    context: stage.Context,
     model: generator_lib.Generator,
+    measure: pixel_labels.PixelLabels,
+    splits: Sequence[mosaic.RegionTable],
     condition: np.ndarray,
     images_of_all: list[arrays.ImageUint8],
 ) -> dict[str, Any]:
     """Requested against shown: with all conditions, with labels and with the text alone, and with
     conditions of other images; and how well the classifier does on real pixels."""
-    spec, seed = model.prior.spec, context.config.seed
-    labels = region_labels.RegionLabels(context)
-    classifier, real = _pixel_classifier(context, labels)
+    spec, seed, names = model.prior.spec, model.config.seed, measure.names
+    classifier, real = _pixel_classifier(measure, *splits)
     requested = _quadrants(spec.unpack(condition)["labels"])
-    names = measures.CLASSES[context.config.prior.conditions.measure]
     show = lambda images: np.stack([_parts(classifier(image), len(names)) for image in images])
     shown = show(images_of_all)
     order = np.random.default_rng(0).permutation(len(condition))
@@ -100,19 +102,19 @@ def _agreement_with_conditions(
     return {"agreement": results}
 
 
-def _pixel_classifier(context: stage.Context, labels: region_labels.RegionLabels):
+def _pixel_classifier(
+    measure: pixel_labels.PixelLabels, train: mosaic.RegionTable, test: mosaic.RegionTable
+):
     """A classifier of real training pixels; and (true, predicted) parts of real held-out
     regions."""
-    by_split = {}
-    for split in ("train", "test"):
-        table = region_reader.regions_of(context, split)
+    by_split, count = [], len(measure.names)
+    for table in (train, test):
         regions = [region for _, region in table.among(range(min(_LEARNT, len(table))))]
         images = [table.read(region) for region in regions]
-        maps = [labels.classes(r, image) for r, image in zip(regions, images, strict=True)]
-        by_split[split] = images, maps
-    count = len(measures.CLASSES[context.config.prior.conditions.measure])
-    classifier = pixel_classes.PixelClassifier.fit(*by_split["train"], count)
-    images, maps = by_split["test"]
+        maps = [measure.classes(r, image) for r, image in zip(regions, images, strict=True)]
+        by_split.append((images, maps))
+    classifier = pixel_classes.PixelClassifier.fit(*by_split[0], count)
+    images, maps = by_split[1]
     truth = np.stack([_parts(classes, count) for classes in maps])
     return classifier, (truth, np.stack([_parts(classifier(image), count) for image in images]))
 

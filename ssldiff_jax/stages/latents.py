@@ -9,6 +9,7 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import data_parallel, digests, layers
 from ssldiff_jax.data import store
 from ssldiff_jax.runs import artifacts, shard_writing, stage
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.train import hosts, logs
 
 _BATCH = 64
@@ -17,14 +18,13 @@ _BATCH = 64
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of moments, aligned with the embeddings, and their scaling."""
     config, channels = context.config, context.config.autoencoder.model.chosen.latent_channels
-    params = artifacts.load_autoencoder_params(context)
-    source = artifacts.records(context, "train")
+    params, source = context.artifacts.autoencoder_params(), context.artifacts.records("train")
     table = artifacts.crop_table(config, source)
     # Moments of a few hundred are far outside; half precision keeps three digits of the rest.
     shape = (config.window, config.window, config.autoencoder.model.num_stored)
     field = store.Field("moments", shape, "float16")
     shared = store.SharedStore(context.folder("latents"), (field,), len(table), store.SHARD_SIZE)
-    encode = _encoder(context, params)
+    encode = _encoder(config, params)
 
     def write(number: int, progress: logs.Progress) -> None:
         threads = config.data.loader.num_threads
@@ -50,9 +50,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     return facts
 
 
-def _encoder(context: stage.Context, params: Any):
+def _encoder(config: run_config.RunConfig, params: Any):
     """From crops with their records to batches of moments; this host's devices share a batch."""
-    config = context.config
     model = autoencoder.Autoencoder(config.autoencoder.model)
     margin, side = config.data.crops.context_px // config.downsample_factor, config.window
 

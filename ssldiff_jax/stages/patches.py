@@ -50,24 +50,40 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     return {"slides": slides, "embeddings": config.embeddings.fingerprint()}
 
 
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What is cut, and where it goes.
+
+    Attributes:
+        folder: of the stage.
+        archive: where entries of slides lie.
+    """
+
+    data: data_config.DataConfig
+    embeddings: imported.EmbeddingsSection
+    folder: pathlib.Path
+    archive: pathlib.Path
+
+
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `records/` (TFDS), `region_N.png` with `regions.json`, `quarantine.jsonl`, and what
     slides are made of: `slides.csv`, `overview_N.png`."""
-    spec = context.config.data.slides
-    data = context.config.data
-    patches = patch_list.open_list(spec, data.reading) if patch_list.is_list(spec) else None
+    config, data = context.config, context.config.data
+    archive_ = artifacts.archive_folder(data, context.workdir)
+    request = _Request(data, config.embeddings, context.folder("patches"), archive_)
+    is_list = patch_list.is_list(data.slides)
+    patches = patch_list.open_list(data.slides, data.reading) if is_list else None
     is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
     if not is_small:
-        return _of_slides(context, patches)
-    return hosts.on_first_host("patches of a list", lambda: _of_list(context, patches))
+        return _of_slides(request, patches)
+    source = fingerprint(config)
+    return hosts.on_first_host("patches of a list", lambda: _of_list(request, patches, source))
 
 
-def _of_slides(
-    context: stage.Context, listed: patch_list.PatchList | None
-) -> dict[str, Any] | None:
-    data, section = context.config.data, context.config.embeddings
+def _of_slides(request: _Request, listed: patch_list.PatchList | None) -> dict[str, Any] | None:
+    data, section = request.data, request.embeddings
     known = imported_cells.ImportedCells(section, data) if section.source else None
-    tasks = slide_source.tasks(data, artifacts.archive_folder(context), listed, known)
+    tasks = slide_source.tasks(data, request.archive, listed, known)
     split = slide_source.cases_of(data, listed)
     if split:
         _LOG.info("%s", split)
@@ -82,26 +98,25 @@ def _of_slides(
     _LOG.info("%d of %d slides are left for this host to tile", len(mine), len(tasks))
     progress = logs.Progress("slides", len(mine))
     for _ in engine.for_each(
-        tiling.tile, mine, context.config.data.engine,
+        tiling.tile, mine, data.engine,
         died=lambda task: task.fail("the process that read it died"),
     ):  # fmt: skip
         progress.update(1)
     progress.close()
     hosts.barrier("slides are tiled")
     return hosts.on_first_host(
-        "assembling the records of all slides", lambda: _assemble(context, tasks, agreement)
+        "assembling the records of all slides", lambda: _assemble(request, tasks, agreement)
     )
 
 
 def _assemble(
-    context: stage.Context, tasks: list[tiling.Task], agreement: dict[str, float] | None
+    request: _Request, tasks: list[tiling.Task], agreement: dict[str, float] | None
 ) -> dict[str, Any]:
-    data, folder = context.config.data, context.folder("patches")
-    section = context.config.embeddings
+    data, folder, section = request.data, request.folder, request.embeddings
     tiled = slide_source.Tiled.of(tasks)
     if section.source:
         tiled = tiled.without(_of_other_dims(tiled, section))
-    tiled, references = _readable(context, tiled)
+    tiled, references = _readable(request, tiled)
     _write_quarantine(folder, tiled.quarantine)
     if not tiled.entries:
         raise slide_lib.SlideError(
@@ -113,7 +128,7 @@ def _assemble(
         for split in ("train", "test")
     }
     _check_splits(counts, references, data)
-    facts = _publish(context, tiled.entries, references, tiled.names, tiled.quarantine)
+    facts = _publish(request, tiled.entries, references, tiled.names, tiled.quarantine)
     atomic.write_text(folder / "slides.csv", tiled.as_csv())
     for number, overview in tiled.overviews(references, config):
         pyramid.write_png(folder / f"overview_{number}.png", overview)
@@ -124,25 +139,28 @@ def _assemble(
 
 
 def _readable(
-    context: stage.Context, tiled: slide_source.Tiled
+    request: _Request, tiled: slide_source.Tiled
 ) -> tuple[slide_source.Tiled, list[plan.Reference]]:
     """Write the references; slides whose held-out part cannot be read are left out."""
-    data = context.config.data
+    data, folder = request.data, request.folder
     while True:
         references = tiled.references(slide_source.tiling_config(data))
         try:
-            _write_references(context, tiled.pixels(references, data.patch_mpp), references)
+            _write_references(folder, tiled.pixels(references, data.patch_mpp), references)
         except slide_source.UnreadableSlide as error:
             tiled = tiled.without({error.number: str(error)})
         else:
             return tiled, references
 
 
-def _of_list(context: stage.Context, patches: patch_list.PatchList) -> dict[str, Any]:
-    section, data = context.config.embeddings, context.config.data
+def _of_list(
+    request: _Request, patches: patch_list.PatchList, made_of: dict[str, Any]
+) -> dict[str, Any]:
+    """`made_of` is the fingerprint of the list."""
+    section, data, folder = request.embeddings, request.data, request.folder
     embeddings = section.of_list() if section.source else None
     source = list_source.read_source(data, patches, embeddings)
-    _write_quarantine(context.folder("patches"), source.skipped)
+    _write_quarantine(folder, source.skipped)
     counts = {split: len(squares) for split, squares in source.splits.items()}
     _check_splits(counts, source.references, data)
     agreement = None
@@ -152,20 +170,21 @@ def _of_list(context: stage.Context, patches: patch_list.PatchList) -> dict[str,
         agreement = imported.check_alignment(
             len(train), train.__getitem__, pixels, lambda number: embeddings
         )
-    entry = _list_entry(context, source, patches)
-    facts = _publish(context, {0: entry}, source.references, source.names, source.skipped)
+    how = slide_source.tiling_config(data)
+    digest = digests.of_values(made_of, how, dataclasses.astuple(data.reading))
+    entry = _list_entry(request.archive / f"list-{digest}", source, patches, data)
+    facts = _publish(request, {0: entry}, source.references, source.names, source.skipped)
     cells = ([source.read(cell) for cell in r.cells] for r in source.references)
-    _write_references(context, cells, source.references)
+    _write_references(folder, cells, source.references)
     return facts | {"alignment": agreement and dataclasses.asdict(agreement)}
 
 
 def _list_entry(
-    context: stage.Context, source: plan.Source, patches: patch_list.PatchList
+    folder: pathlib.Path,
+    source: plan.Source,
+    patches: patch_list.PatchList,
+    data: data_config.DataConfig,
 ) -> archive.Entry:
-    data = context.config.data
-    how = slide_source.tiling_config(data)
-    digest = digests.of_values(fingerprint(context.config), how, dataclasses.astuple(data.reading))
-    folder = artifacts.archive_folder(context) / f"list-{digest}"
     if (entry := archive.Entry.read(folder)) is not None:
         return entry
     progress = logs.Progress("patches", sum(map(len, source.splits.values())))
@@ -186,13 +205,13 @@ def _list_entry(
 
 
 def _publish(
-    context: stage.Context,
+    request: _Request,
     entries: dict[int, archive.Entry],
     references: list[plan.Reference],
     names: dict[int, str],
     quarantine: list[dict[str, str]],
 ) -> dict[str, Any]:
-    folder, data = context.folder("patches"), context.config.data
+    folder, data = request.folder, request.data
     config = dataclasses.asdict(slide_source.tiling_config(data))
     counts = archive.publish(folder / "records", entries, config=config, slides=len(entries))
     atomic.write_json(folder / "regions.json", [_region_entry(r, names) for r in references])
@@ -212,10 +231,10 @@ def _write_quarantine(folder: pathlib.Path, quarantine: list[dict[str, str]]) ->
         _LOG.warning("quarantined: %s: %s", line["slide"], line["reason"])
 
 
-def _write_references(context: stage.Context, pixels, references: list[plan.Reference]) -> None:
+def _write_references(folder: pathlib.Path, pixels, references: list[plan.Reference]) -> None:
     for i, (reference, cells) in enumerate(zip(references, pixels, strict=True)):
         picture = patch_grid.mosaic(np.stack(cells), reference.cols)
-        pyramid.write_png(context.folder("patches") / f"region_{i}.png", picture)
+        pyramid.write_png(folder / f"region_{i}.png", picture)
 
 
 def _agreement(

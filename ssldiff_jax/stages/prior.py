@@ -14,7 +14,7 @@ from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import stage, training_tasks
 from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
@@ -29,16 +29,18 @@ def run(context: stage.Context) -> dict[str, Any]:
     if config.embeddings.source:
         return {"imported": config.embeddings.source}
     grids = store.Store(context.folder("grids") / "train")
-    spec = artifacts.condition_spec(grids.facts["spec"])
+    task = training_tasks.training_task("prior", config, context.artifacts)
     batches = loader.cached_batches(
         grids,
         batch_size=section.train.batch_size,
         seed=config.seed + 4,
         config=config.data.loader,
     )
-    run_ = artifacts.training_run(context, "prior")
-    params = loop.fit(section.task(spec), batches, section.train, run_)
-    results = _evaluate(context, grids, spec)
+    run_ = training_tasks.training_run(context, "prior")
+    params = loop.fit(task, batches, section.train, run_)
+    held_out = store.Store(context.folder("grids") / "test")
+    model = prior_sampler.PriorSampler.of_run(context.artifacts)
+    results = _evaluate(model, grids, held_out, seed=config.seed)
     if hosts.is_first():
         atomic.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
@@ -61,21 +63,18 @@ def _in_words(figure: float | Mapping[str, Any] | None) -> str:
 
 
 def _evaluate(
-    context: stage.Context, training: store.Store, spec: conditions.ConditionSpec
+    model: prior_sampler.PriorSampler, training: store.Store, held_out: store.Store, *, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Figures of the prior and of two baselines: independently sampled training cells, and the
     training grid whose condition is nearest. `agreement` is that with labels, where there are
     any."""
-    held_out = store.Store(context.folder("grids") / "test")
+    spec = model.spec
     real, requested = _read(held_out, _EVALUATED)
     training_grids, training_conditions = _read(training, _COMPARED)
-    model = prior_sampler.PriorSampler.of_run(context)
     generator = np.random.default_rng(0)
     apart = training_grids.reshape(-1, training_grids.shape[-1])
     order = generator.permutation(len(requested))
-    sample_grids = lambda condition: model.white.apply(
-        model.sample(condition, seed=context.config.seed)
-    )
+    sample_grids = lambda condition: model.white.apply(model.sample(condition, seed=seed))
     has_texts = spec.labels and spec.text_phrases
     grids_by_source = {
         "prior": sample_grids(requested),

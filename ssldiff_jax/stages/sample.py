@@ -1,6 +1,7 @@
 """Stage `sample`: large images from held-out regions, and single patches."""
 
 import logging
+import pathlib
 from typing import Any
 
 from ssldiff_jax.core import patch_grid
@@ -19,10 +20,10 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     `patches_N.png` (each cell generated singly), and `variations.png` (rows: a real patch, four
     samples of it). A dry run only says what the regions cost."""
     config, folder = context.config, context.folder("sample")
-    model = generator.Generator.of_run(context)
-    references = artifacts.references(context, model.embed)
+    model = generator.Generator.of_run(context.artifacts, context.mesh)
+    references = context.artifacts.references(model.embed)
     jobs = [
-        _job(context, model, reference, i)
+        _render(model, folder, reference, i)
         for i, reference in enumerate(references)
         if reference.kind == "region"
     ]
@@ -42,14 +43,12 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     return {"large_images": facts}
 
 
-def _job(
-    context: stage.Context, model, reference: artifacts.Reference, number: int
+def _render(
+    model: generator.Generator, folder: pathlib.Path, reference: artifacts.Reference, number: int
 ) -> render.LargeImageRender:
     # PNG is what the evaluation reads.
-    section = context.config.sample.output
+    config, section = model.config, model.config.sample.output
     formats = ("png", *(name for name in section.formats if name != "png"))
-    plan = references_lib.drawing_of(model, reference, seed=context.config.seed + number)
-    scale = pyramid.Scale(context.config.data.patch_mpp, section.quality)
-    return render.LargeImageRender(
-        model, plan, context.folder("sample"), f"image_{number}", formats, scale
-    )
+    plan = references_lib.drawing_of(model, reference, seed=config.seed + number)
+    scale = pyramid.Scale(config.data.patch_mpp, section.quality)
+    return render.LargeImageRender(model, plan, folder, f"image_{number}", formats, scale)

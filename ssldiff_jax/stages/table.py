@@ -83,7 +83,7 @@ STAGES: stage.Table = {
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
         is_dry_run=lambda config: config.sample.dry_run,
-        ending=final_message.paths("sample", "image_*.png", "image_*.tif"),
+        ending=final_message.paths("image_*.png", "image_*.tif"),
     ),
     "judge": stage.Stage(
         encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
@@ -93,7 +93,7 @@ STAGES: stage.Table = {
         ("evaluate",),
         ("patches", "sample", "judge"),
         inputs=_networks,
-        ending=final_message.paths("evaluate", "results.json"),
+        ending=final_message.paths("results.json"),
     ),
     "grids": stage.Stage(
         grids.run,
@@ -107,7 +107,7 @@ STAGES: stage.Table = {
         imagine.run,
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
-        ending=final_message.paths("imagine", "image_*.png", "results.json"),
+        ending=final_message.paths("image_*.png", "results.json"),
     ),
     "report": stage.Stage(
         report.run,
@@ -135,7 +135,7 @@ STAGES: stage.Table = {
         inputs=lambda config: user_images.fingerprint(config.variations.image, "variations.image"),
         tool=True,
         always=True,
-        ending=final_message.paths("variations", "*.png", "*.tif"),
+        ending=final_message.paths("*.png", "*.tif"),
     ),
     "sweep": stage.Stage(
         sweep.run,
@@ -143,7 +143,7 @@ STAGES: stage.Table = {
         ("patches", "denoiser", "judge"),
         tool=True,
         always=True,
-        ending=final_message.paths("sweep", "table.md", "results.json"),
+        ending=final_message.paths("table.md", "results.json"),
     ),
     "watch": stage.Stage(
         watch.run,
@@ -152,7 +152,7 @@ STAGES: stage.Table = {
         inputs=_networks,
         watches=("denoiser",),
         tool=True,
-        ending=final_message.paths("watch", "results.json"),
+        ending=final_message.paths("results.json"),
     ),
     "compare": stage.Stage(
         compare.run,
@@ -169,7 +169,7 @@ STAGES: stage.Table = {
         ("patches", "denoiser", "autoencoder"),
         tool=True,
         always=True,
-        ending=final_message.paths("study", "results.json", "curves.json"),
+        ending=final_message.paths("results.json", "curves.json"),
     ),
     "export": stage.Stage(
         export.run,
@@ -178,7 +178,7 @@ STAGES: stage.Table = {
         follows=("prior",),
         tool=True,
         always=True,
-        ending=final_message.paths("export", "*.safetensors"),
+        ending=final_message.paths("*.safetensors"),
     ),
     "verify": stage.Stage(
         verify.run, (), ("patches",), tool=True, always=True, ending=final_message.of_verify
@@ -189,13 +189,13 @@ STAGES: stage.Table = {
         tool=True,
         always=True,
         elsewhere=True,
-        ending=final_message.paths("compile", "results.json"),
+        ending=final_message.paths("results.json"),
     ),
     "bench": stage.Stage(
         bench.run,
         ("denoiser", "sample", "bench", "data.loader"),
         tool=True,
         always=True,
-        ending=final_message.paths("bench", "results.json"),
+        ending=final_message.paths("results.json"),
     ),
 }

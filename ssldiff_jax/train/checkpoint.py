@@ -52,10 +52,12 @@ class Checkpoints:
 
     def restore(self, state: step_lib.TrainState) -> step_lib.TrainState:
         """The state of the latest step at the shardings of `state`, whatever mesh it was saved
-        from.
+        from; `state` itself where none was saved.
 
         Raises ValueError for the state of another model or optimiser.
         """
+        if self.latest is None:
+            return state
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
         self._refuse_other(target)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))

@@ -9,7 +9,7 @@ import clu.parameter_overview
 from etils import epath
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import changes, rng
+from ssldiff_jax.core import changes, rng, tasks
 from ssldiff_jax.train import (
     checkpoint,
     feed,
@@ -78,7 +78,7 @@ class NonFiniteError(RuntimeError):
 
 
 def fit(
-    task: step_lib.Task,
+    task: tasks.Task,
     data: feed.Batches,
     config: TrainConfig,
     run: Run,
@@ -94,49 +94,49 @@ def fit(
     if config.num_steps == 0:
         checkpoint.save_params(run.checkpoints, start)
         return start
+
+    # a state, born on its devices, or as it was saved
     mesh_lib.require_divides(config.batch_size, run.mesh, config.compute.accumulate)
-    optimizer = config.optimizer
-    tx = optimizer.transform(config.num_steps, run.past)
-    data = data.shifted(stretches.shift(run.past, config.batch_size))
-    update = step_lib.Update(task, tx, optimizer.ema_decay, config.compute)
-    init_key, key = (rng.stream(run.seed, f"{run.name}/{what}") for what in ("init", "step"))
-    state, shardings = parallel.born_sharded(
-        task, tx, init_key, next(data.since(_done(run))), run.mesh, run.rules
-    )
+    tx = config.optimizer.transform(config.num_steps, run.past)
+    init_key, step_key = (rng.stream(run.seed, f"{run.name}/{what}") for what in ("init", "step"))
+    state, shardings = parallel.born_sharded(task, tx, init_key, run.mesh, run.rules)
     if start is not None:
         state = parallel.start_from(start, state, shardings)
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
-    if checkpoints.latest is not None:
-        state = checkpoints.restore(state)
-    _require_not_past(int(state.step), config, run)
+    state = checkpoints.restore(state)
+    _require_not_past(done := int(state.step), config, run)
 
-    batches = feed.Feed(data, run.mesh, int(state.step))
+    # batches from there on, and a step
+    data = data.shifted(stretches.shift(run.past, config.batch_size))
+    batches = feed.Feed(data, run.mesh, done)
+    update = step_lib.Update(task, tx, config.optimizer.ema_decay, config.compute)
     step_fn = parallel.compile_step(update, config.method, shardings, run.mesh)
+
     with _Record(state, config, run) as record, hosts.StopSignal() as stop:
-        for step in range(int(state.step) + 1, config.num_steps + 1):
-            state, metrics = step_fn(state, next(batches), key)
-            last, stopped = step == config.num_steps, stop.came()
-            if not last:
+        for step in range(done + 1, config.num_steps + 1):
+            state, metrics = step_fn(state, next(batches), step_key)
+            ends = step == config.num_steps or stop.came()
+            if not ends:
                 batches.fill()
             record.note(step, state, metrics, step_fn.flops, batches.waited)
             checkpoints.check()
-            if step % config.checkpoint_every == 0 or last or stopped:
+            if ends or step % config.checkpoint_every == 0:
                 checkpoints.save(step, state)
-            if stopped and not last:
+            if ends:
                 break
         stopped = stop.came()
+
     checkpoints.close()
-    if stopped or int(state.step) < config.num_steps:
-        raise hosts.StoppedError(
-            f"{run.name} was stopped at step {int(state.step)} of {config.num_steps} and saved; "
-            "the same command resumes"
-        )
+    _require_whole(int(state.step), config, run, stopped=stopped)
     return hosts.to_host(state.ema_params)
 
 
-def _done(run: Run) -> int:
-    """Steps that were done before its config last changed."""
-    return run.past[-1].until if run.past else 0
+def _require_whole(done: int, config: TrainConfig, run: Run, *, stopped: bool) -> None:
+    if stopped or done < config.num_steps:
+        raise hosts.StoppedError(
+            f"{run.name} was stopped at step {done} of {config.num_steps} and saved; the same "
+            "command resumes"
+        )
 
 
 def _require_not_past(done: int, config: TrainConfig, run: Run) -> None:

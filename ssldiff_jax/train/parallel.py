@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, tasks
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
@@ -20,10 +20,9 @@ _UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive
 
 
 def born_sharded(
-    task: step_lib.Task,
+    task: tasks.Task,
     tx: optax.GradientTransformation,
     key: arrays.Key,
-    batch: Mapping[str, Any],
     mesh: Mesh,
     rules: tuple[str, ...],
 ) -> tuple[step_lib.TrainState, Any]:
@@ -34,7 +33,7 @@ def born_sharded(
     # It runs once: on CPU, where XLA compiles every random initialiser separately, optimising it
     # costs far more.
     options = _UNOPTIMISED if jax.default_backend() == "cpu" else None
-    batch = jax.tree.map(lambda x: np.zeros((1, *x.shape[1:]), x.dtype), dict(batch))
+    batch = {name: np.zeros(one.shape, one.dtype) for name, one in task.batch_spec().items()}
     init = functools.partial(step_lib.init_state, task, tx)
     shardings = mesh_lib.tree_shardings(jax.eval_shape(init, key, batch), mesh, rules)
     if all(s.is_fully_replicated for s in jax.tree.leaves(shardings)) and jax.process_count() == 1:

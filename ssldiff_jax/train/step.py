@@ -3,32 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 
-from ssldiff_jax.core import arrays, changes, collectives, layers
-
-
-class Task(Protocol):
-    """What a model has to say to be trained."""
-
-    def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
-        """(params, extra); `extra` is state that no gradient reaches."""
-
-    def loss(
-        self, params: Any, ema_params: Any, extra: Any, batch: Mapping[str, Any], key
-    ) -> tuple:
-        """(loss, (metrics, extra)), a mean over the examples of `batch`, computed in the dtype of
-        `params`. The new `extra` is the same on all devices that share the batch: what it takes
-        from examples it brings together by `core.collectives`.
-
-        A task may also have `post_update(params, extra)`: what no gradient can do to parameters,
-        done after each update.
-        """
+from ssldiff_jax.core import arrays, changes, collectives, layers, tasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,14 +79,14 @@ ALONE = Placement()
 class Update:
     """What one step does: the task, the optimiser, and how both are computed."""
 
-    task: Task
+    task: tasks.Task
     tx: optax.GradientTransformation
     ema_decay: float
     compute: ComputeConfig = ComputeConfig("float32", "none", 1)
 
 
 def init_state(
-    task: Task, tx: optax.GradientTransformation, key: arrays.Key, batch: Mapping[str, Any]
+    task: tasks.Task, tx: optax.GradientTransformation, key: arrays.Key, batch: Mapping[str, Any]
 ) -> TrainState:
     """The state before the first step."""
     params, extra = task.init(key, batch)
@@ -127,35 +109,40 @@ def train_step(
     update: Update,
     placement: Placement = ALONE,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One update."""
+    """One update: the new state, and metrics of the batch under the state as it was."""
     key = jax.random.fold_in(key, state.step)
 
     # gradient
     gradient = placement.map_devices(functools.partial(_gradient, update, placement))
     grads, metrics, extra = gradient(state.params, state.ema_params, state.extra, batch, key)
-
-    # update, unless the gradient is not finite: then nothing changes but the counter
     norm = optax.global_norm(grads)
-    finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+
+    # update
+    updates, opt_state = update.tx.update(grads, state.opt_state, state.params)
+    params = update.task.post_update(optax.apply_updates(state.params, updates), extra)
     # The first steps average over what there is, not over the random start.
     decay = jnp.minimum(update.ema_decay, (1 + state.step) / (10 + state.step))
-
-    updates, opt_state = update.tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    if hasattr(update.task, "post_update"):
-        params = update.task.post_update(params, extra)
     ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
 
-    # A conditional would copy the whole state; a choice is made where the values are.
+    # Where the gradient is not finite nothing changes but the counters. A conditional would copy
+    # the whole state; a choice is made where the values are.
+    finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
     after = (params, ema_params, opt_state, extra)
     before = (state.params, state.ema_params, state.opt_state, state.extra)
     chosen = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
-    state = TrainState(
-        state.step + 1,
-        *chosen,
-        skipped=state.skipped + (1 - finite.astype(jnp.int32)),
-    )
-    return state, metrics | {"grad_norm": norm}
+    skipped = state.skipped + (1 - finite.astype(jnp.int32))
+    return TrainState(state.step + 1, *chosen, skipped), metrics | {"grad_norm": norm}
+
+
+def loss_with_rest(task: tasks.Task) -> Callable[..., tuple[jax.Array, tasks.LossOutput]]:
+    """(params, ema_params, extra, batch, key) → the loss, and beside it all that it gives: what
+    `jax.grad` takes with `has_aux`."""
+
+    def loss(params: Any, ema_params: Any, extra: Any, batch: Mapping[str, jax.Array], key):
+        output = task.loss(params, batch, key, ema_params=ema_params, extra=extra)
+        return output.loss, output
+
+    return loss
 
 
 def _gradient(
@@ -164,15 +151,14 @@ def _gradient(
     """(gradients, metrics, extra), means over the batch, on one device. Parameters are gathered
     once, in the dtype they are computed with; gradients are summed in float32."""
     compute = update.compute
-    loss_fn = _remat(update.task.loss, compute.remat)
-    params, ema_params = (
-        placement.gather(layers.cast(p, compute.dtype)) for p in (params, ema_params)
-    )
+    gather = lambda tree: placement.gather(layers.cast(tree, compute.dtype))
+    params, ema_params = gather(params), gather(ema_params)
+    grad_fn = jax.grad(_remat(loss_with_rest(update.task), compute.remat), has_aux=True)
 
     def of_part(extra: Any, part: Mapping[str, jax.Array]):
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        (loss, (metrics, extra)), grads = grad_fn(params, ema_params, extra, part, key)
-        return extra, (layers.cast(grads, "float32"), metrics | {"loss": loss})
+        grads, output = grad_fn(params, ema_params, extra, part, key)
+        metrics = output.metrics | {"loss": output.loss}
+        return output.extra, (layers.cast(grads, "float32"), metrics)
 
     with collectives.batch_axes(placement.axes):
         if compute.accumulate == 1:

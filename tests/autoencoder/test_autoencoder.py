@@ -160,11 +160,11 @@ def batch_of(seed=0):
 
 def test_the_loss_is_its_terms():
     batch = batch_of()
-    task = loss.AutoencoderTask(config_of("light"), weights_of(), unit_distance, 1.0)
+    task = loss.AutoencoderTask(config_of("light"), weights_of(), unit_distance, 1.0, 16)
     start = {"perceptual": 1.0, "step": jnp.zeros(())}
-    run = jax.jit(lambda params, key: task.loss(params, None, start, batch, key))
+    run = jax.jit(lambda params, key: task.loss(params, batch, key, ema_params=None, extra=start))
     params = {"autoencoder": jax.tree.map(jnp.zeros_like, light_params())}
-    value, (terms, extra) = run(params, jax.random.key(0))
+    value, terms, extra = run(params, jax.random.key(0))
 
     # With no weights the image is grey and the posterior N(0, 1).
     image = np.asarray(layers.to_image(batch["image_uint8"]))
@@ -224,10 +224,15 @@ def test_only_dead_codes_start_again():
 def adversarial():
     """A VQ autoencoder with a discriminator that enters at step 2, its state and its loss."""
     weights = weights_of(adversarial=0.5, start_step=2)
-    task = loss.AutoencoderTask(config_of("vq"), weights, unit_distance, 1.0)
+    task = loss.AutoencoderTask(config_of("vq"), weights, unit_distance, 1.0, 16)
     params, extra = jax.jit(task.init)(jax.random.key(0), batch_of())
-    grad = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
-    at = lambda step: grad(params, None, extra | {"step": jnp.float32(step)}, batch_of(), KEY)
+
+    def loss_of(params, extra):
+        output = task.loss(params, batch_of(), KEY, ema_params=None, extra=extra)
+        return output.loss, (output.metrics, output.extra)
+
+    grad = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    at = lambda step: grad(params, extra | {"step": jnp.float32(step)})
     return task, params, at
 
 

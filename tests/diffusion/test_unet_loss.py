@@ -164,11 +164,12 @@ def task_of(prediction="v", *, drop=0.0, gamma=0.0, gain=0.0, asked=None):
     watch = (lambda *inputs: None) if asked is None else (lambda *inputs: asked.extend(inputs))
     denoiser = Known(denoiser_of(TINY).config, gain, watch)
     noising = process.Process(SCHEDULE, prediction)
-    return loss.DenoisingTask(denoiser, SCALING, noising, drop, gamma)
+    return loss.DenoisingTask(denoiser, SCALING, noising, drop, gamma, (4, 4, 4))
 
 
 def value_of(task, batch, seed=0):
-    return float(task.loss({}, {}, {}, batch, jax.random.key(seed))[0])
+    output = task.loss({}, batch, jax.random.key(seed), ema_params={}, extra={})
+    return float(output.loss)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 5.0])

@@ -93,15 +93,15 @@ def dino_step():
         "image_uint8": np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8),
         "index": np.arange(3),
     }
-    task = dino.DINOTask(MeanColour(VIT.config), CONFIG, augment.ColorJitter())
+    task = dino.DINOTask(MeanColour(VIT.config), CONFIG, augment.ColorJitter(), 16)
     init = jax.jit(lambda key: task.init(key, batch)[0])
     student = init(jax.random.key(0, impl="rbg"))
     teacher = jax.tree.map(lambda x: 1.1 * x, student)
 
     def error(student, teacher, center):
         key = jax.random.key(1)
-        value, (_, extra) = task.loss(student, teacher, {"center": center}, batch, key)
-        return value, extra["center"]
+        output = task.loss(student, batch, key, ema_params=teacher, extra={"center": center})
+        return output.loss, output.extra["center"]
 
     step = jax.jit(jax.grad(error, argnums=(0, 1), has_aux=True))
     return functools.partial(step, student, teacher)

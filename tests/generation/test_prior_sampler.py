@@ -14,7 +14,7 @@ from ssldiff_jax.generation import models as models_lib
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.generation.generator import Generator
 from ssldiff_jax.prior import whitening
-from ssldiff_jax.runs import artifacts, region_reader, stage
+from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.slides import pyramid
 
 pytestmark = pytest.mark.e2e
@@ -215,7 +215,7 @@ def test_a_prior_that_saw_pictures_draws_from_words(
     assert (told["text_known"] == 1).all()
     pair = zero_shot.open_pair(clip_folder)
     context = stage.Context(generator.config, workdir, generator.mesh)
-    regions = region_reader.regions_of(context, "train")
+    regions = context.artifacts.regions("train")
     picture = regions.read(regions[3])
     expected = pair.images(picture[None])[0]
     found = told["text"][3]

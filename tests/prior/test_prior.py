@@ -185,7 +185,13 @@ def test_a_prior_learns_what_it_is_asked_for():
     spec = conditions.ConditionSpec(("positive",))
     noising, side, dim = process.Process(schedule.Schedule("cosine", 1000), "v"), 2, 3
     model = network.GridDenoiser(network.NetworkConfig(32, 2, 2), spec)
-    task = loss.PriorTask(model, noising, conditions.DropRates(0.1, 0.0, 0.0), min_snr_gamma=0.0)
+    task = loss.PriorTask(
+        model,
+        noising,
+        conditions.DropRates(0.1, 0.0, 0.0),
+        min_snr_gamma=0.0,
+        grid_shape=(side, side, dim),
+    )
     tx = optax.adam(3e-3)
     generator = np.random.default_rng(0)
 

@@ -1,17 +1,16 @@
 """What patches show: land cover is measured in bands that records do not have."""
 
 import tracemalloc
-import types
 
 import numpy as np
 import pytest
 import rasterio
-from jax.sharding import Mesh
 
 from configs import naip, tiny
 from ssldiff_jax.core import schema
-from ssldiff_jax.runs import launch, patch_samples, stage
+from ssldiff_jax.runs import artifacts, launch, patch_samples, pixel_labels
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.stages import table
 
 COVER = {"water": (60, 90, 80, 20), "vegetation": (60, 90, 60, 200), "bare": (150, 140, 120, 150)}
@@ -35,14 +34,12 @@ def scene(tmp_path_factory):
     config.stages = "patches"
     launch.launch(config.to_dict(), folder / "run", table.STAGES)
     built = schema.build(run_config.RunConfig, config.to_dict())
-    import jax
-
-    return stage.Context(built, folder / "run", Mesh(np.array(jax.devices()[:1]), ("data",)))
+    return artifacts.Artifacts(built, folders.Folders(folder / "run"))
 
 
 def test_patches_are_classed_by_what_most_of_them_shows(scene):
-    sample = patch_samples.Sample.choose(patch_samples.Source(scene, "train"), 40)
-    found = sample.classes("landcover")
+    sample = patch_samples.Sample.choose(scene.patches("train"), 40)
+    found = sample.classes(pixel_labels.PixelLabels("landcover", scene.config.data))
     names = list(COVER)
     for index, name in enumerate(found):
         square, pixels = sample.patch(index)
@@ -58,9 +55,9 @@ def test_patches_are_classed_by_what_most_of_them_shows(scene):
 
 
 def test_what_was_not_recorded_is_refused(scene):
-    sample = patch_samples.Sample.choose(patch_samples.Source(scene, "train"), 3)
+    sample = patch_samples.Sample.choose(scene.patches("train"), 3)
     with pytest.raises(schema.ConfigError, match="3 of 3 records of train without one"):
-        sample.classes("recorded")
+        sample.classes(None)
 
 
 def test_a_sample_of_270_million_records_takes_the_memory_of_the_sample(tmp_path):
@@ -74,11 +71,7 @@ def test_a_sample_of_270_million_records_takes_the_memory_of_the_sample(tmp_path
         def __len__(self):
             return len(self.places)
 
-    data = types.SimpleNamespace(
-        records=types.SimpleNamespace(record_px=96), crops=types.SimpleNamespace(patch_px=64)
-    )
-    context = types.SimpleNamespace(config=types.SimpleNamespace(data=data))
-    source = types.SimpleNamespace(context=context, split="train", records=Records(places))
+    source = patch_samples.RecordPatches(Records(places), "train", patch_px=64, record_px=96)
     tracemalloc.start()
     sample = patch_samples.Sample.choose(source, 1000)
     _, peak = tracemalloc.get_traced_memory()
@@ -89,10 +82,10 @@ def test_a_sample_of_270_million_records_takes_the_memory_of_the_sample(tmp_path
 
 
 def test_all_patches_are_those_of_every_record(scene):
-    source = patch_samples.Source(scene, "train")
+    source = scene.patches("train")
     count = len(source.records)
     every = patch_samples.Sample.at_most(source, 0)
-    assert len(every) == len(patch_samples.shifts_of(scene.config.data)) * count
+    assert len(every) == len(source.shifts) * count
     drawn = patch_samples.Sample.choose(source, len(every))
     assert sorted(map(tuple, every.places.tolist())) == sorted(map(tuple, drawn.places.tolist()))
     slides = source.records.places[every.places[:, 0], 0]
@@ -106,12 +99,12 @@ def test_all_patches_are_those_of_every_record(scene):
 
 
 def test_patches_know_their_cases(scene):
-    sample = patch_samples.Sample.choose(patch_samples.Source(scene, "test"), 5)
+    sample = patch_samples.Sample.choose(scene.patches("test"), 5)
     assert sample.cases() == ["scene"] * 5
 
 
 def test_samples_are_of_different_places_and_slides_lie_together(scene):
-    source = patch_samples.Source(scene, "train")
+    source = scene.patches("train")
     count = len(source.records)
     sample = patch_samples.Sample.choose(source, count + 5)
     assert len({tuple(place) for place in sample.places.tolist()}) == count + 5

@@ -27,14 +27,13 @@ def textures(count):
 def measured(embed, monkeypatch, caplog):
     """Facts of an encoder of 12 numbers, and what it was warned of."""
     patches = textures(300)
-    take = lambda context, split, count, side, shift=0, *, start=0: patches[start:count]
+    take = lambda source, count, side, shift=0, *, start=0: patches[start:count]
     monkeypatch.setattr(artifacts, "patches_at", take)
     monkeypatch.setattr(artifacts, "encoder_digest", lambda model: "0" * 12)
-    monkeypatch.setattr(encoder_stage.extractors, "OfEncoder", lambda name, model: embed)
+    monkeypatch.setattr(encoder_stage.networks, "OfEncoder", lambda name, model: embed)
     config = schema.build(run_config.RunConfig, tcga.get_config().to_dict())
-    context = types.SimpleNamespace(config=config)
     model = types.SimpleNamespace(dim=12, origin=np.zeros(12, np.float32))
-    facts = encoder_stage._measure(context, model, "judge")
+    facts = encoder_stage._measure(None, model, "judge", config.data, config.judge.model.jitter)
     return facts, [record.getMessage() for record in caplog.records]
 
 

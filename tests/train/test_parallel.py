@@ -8,6 +8,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import flax.linen as nn
 import jax
@@ -36,6 +37,8 @@ WAYS = ("pmap", "data8", "data4_fsdp2", "parts", "processes")
 class TinyDenoiser(nn.Module):
     """The call of a denoiser, in three layers."""
 
+    config = types.SimpleNamespace(condition_dim=DIM)
+
     @nn.compact
     def __call__(self, x_t, t, embedding):
         h = nn.Conv(8, (3, 3), name="in")(x_t)
@@ -61,6 +64,7 @@ def denoising():
         process.Process(schedule.Schedule("cosine", 1000, 0.0015, 0.0195), "v"),
         cond_drop_rate=0.5,
         min_snr_gamma=5.0,
+        moments_shape=(8, 8, 4),
     )
 
 
@@ -70,7 +74,7 @@ def make_images(step):
     return {"image_uint8": image_uint8, "index": make_batch(step)["index"]}
 
 
-def tasks():
+def far_tasks():
     """Those whose losses look beyond the examples of one device."""
     model = vit.ViT(vit.ViTConfig(image_px=16, patch_px=8, width=8, depth=1, num_heads=1))
     jitter = augment.ColorJitter(0.1, 0.1, 0.1)
@@ -87,10 +91,10 @@ def tasks():
         1.0, "encoder", 0.0, "", 0.1, 1.0, discriminator.AdversarialConfig(0.5, 1, 8, 2)
     )
     return {
-        "infonce": infonce.InfoNCETask(model, infonce.InfoNCEConfig(0.1, 8, 4), jitter),
-        "dino": dino.DINOTask(model, sizes, jitter),
+        "infonce": infonce.InfoNCETask(model, infonce.InfoNCEConfig(0.1, 8, 4), jitter, 16),
+        "dino": dino.DINOTask(model, sizes, jitter, 16),
         "autoencoder": autoencoder_loss.AutoencoderTask(
-            first_stage, weights, lambda params, x, y: 0.0 * jnp.mean(x), {}
+            first_stage, weights, lambda params, x, y: 0.0 * jnp.mean(x), {}, 16
         ),
     }
 
@@ -101,7 +105,7 @@ def train(mesh, method, *, remat="none", accumulate=1, task=None, num_steps=NUM_
     task = task or denoising()
     tx = OPTIMIZER.transform(NUM_STEPS)
     key = rng.stream(0, "init")
-    state, shardings = parallel.born_sharded(task, tx, key, make(0), mesh, RULES)
+    state, shardings = parallel.born_sharded(task, tx, key, mesh, RULES)
     compute = step_lib.ComputeConfig("float32", remat, accumulate)
     update = step_lib.Update(task, tx, OPTIMIZER.ema_decay, compute)
     step_fn = parallel.compile_step(update, method, shardings, mesh)
@@ -156,7 +160,7 @@ def run_tasks(folder):
     one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), mesh_lib.AXES)
     ways = {"one": (one, "jit"), "mesh": (make(4, 2), "jit"), "pmap": (make(-1, 1), "pmap")}
     own = {"infonce": ("one", "mesh"), "dino": ("one", "mesh"), "autoencoder": ("one", "pmap")}
-    for name, task in tasks().items():
+    for name, task in far_tasks().items():
         for way in own[name]:
             mesh, method = ways[way]
             save(folder / f"{name}-{way}.npz", *train(mesh, method, task=task, num_steps=3))

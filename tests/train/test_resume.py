@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 import patience
 import pytest
 
-from ssldiff_jax.core import collectives, rng
+from ssldiff_jax.core import collectives, rng, tasks
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.train import checkpoint, loop
 from ssldiff_jax.train import mesh as mesh_lib
@@ -32,18 +32,22 @@ KILLED_AT = (3, 8, 11)
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-class NoisyRegression:
+class NoisyRegression(tasks.Task):
     """Moments from embeddings, with noise for every example and state beside the parameters."""
+
+    def batch_spec(self):
+        shapes = {"moments": (1, 2), "embedding": (1, 3)}
+        return {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
 
     def init(self, key, batch):
         shape = (batch["embedding"].shape[-1], batch["moments"].shape[-1])
         return {"kernel": jax.random.normal(key, shape), "bias": jnp.zeros(shape[1])}, jnp.zeros(2)
 
-    def loss(self, params, ema_params, extra, batch, key):
+    def loss(self, params, batch, key, *, ema_params, extra):
         noise = rng.per_example(key, batch["index"], jax.random.normal, (2,))
         error = batch["embedding"] @ params["kernel"] + params["bias"] - batch["moments"] - noise
         seen = collectives.pmean(jnp.mean(error, axis=0))
-        return jnp.mean(error**2), ({}, 0.9 * extra + 0.1 * seen)
+        return tasks.LossOutput(jnp.mean(error**2), {}, 0.9 * extra + 0.1 * seen)
 
 
 def write_stores(folder):

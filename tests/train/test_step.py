@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssldiff_jax.core import tasks
 from ssldiff_jax.data import loader
 from ssldiff_jax.train import loop, optimizer
 from ssldiff_jax.train import mesh as mesh_lib
@@ -26,17 +27,22 @@ OPTIMIZER = optimizer.OptimizerConfig(
 )
 
 
-class LinearRegression:
+class LinearRegression(tasks.Task):
     """y ≈ x·kernel + bias, in the mean of squares."""
+
+    def batch_spec(self):
+        shapes = {"x": (1, 3), "y": (1, 2)}
+        return {k: jax.ShapeDtypeStruct(v, jnp.float32) for k, v in shapes.items()}
 
     def init(self, key, batch):
         kernel = jax.random.normal(key, (batch["x"].shape[-1], batch["y"].shape[-1]))
         return {"kernel": kernel, "bias": jnp.ones(batch["y"].shape[-1])}, {"seen": 0.0}
 
-    def loss(self, params, ema_params, extra, batch, key):
+    def loss(self, params, batch, key, *, ema_params, extra):
         error = batch["x"] @ params["kernel"] + params["bias"] - batch["y"]
         loss = jnp.mean(jnp.sum(error**2, axis=-1))
-        return loss, ({"mae": jnp.mean(jnp.abs(error))}, {"seen": extra["seen"] + 1.0})
+        metrics = {"mae": jnp.mean(jnp.abs(error))}
+        return tasks.LossOutput(loss, metrics, {"seen": extra["seen"] + 1.0})
 
 
 def make_batch(seed, size=6):
@@ -125,8 +131,8 @@ def test_small_gradients_are_not_clipped():
 
 def test_weight_decay_leaves_vectors_alone():
     class NoGradient(LinearRegression):
-        def loss(self, params, ema_params, extra, batch, key):
-            return 0.0 * jnp.sum(params["kernel"]), ({}, extra)
+        def loss(self, params, batch, key, *, ema_params, extra):
+            return tasks.LossOutput(0.0 * jnp.sum(params["kernel"]), {}, extra)
 
     tx = OPTIMIZER.transform(100)
     state = step_lib.init_state(NoGradient(), tx, jax.random.key(0), make_batch(0))
@@ -172,9 +178,10 @@ def test_non_finite_gradient_changes_nothing_but_the_counters(bad):
 
 def test_step_is_a_function_of_its_arguments():
     class Noisy(LinearRegression):
-        def loss(self, params, ema_params, extra, batch, key):
+        def loss(self, params, batch, key, *, ema_params, extra):
             noise = jax.random.normal(key, batch["y"].shape)
-            return super().loss(params, ema_params, extra, batch | {"y": batch["y"] + noise}, key)
+            noisy = batch | {"y": batch["y"] + noise}
+            return super().loss(params, noisy, key, ema_params=ema_params, extra=extra)
 
     tx = OPTIMIZER.transform(100)
     state = step_lib.init_state(Noisy(), tx, jax.random.key(0), make_batch(0))
@@ -253,10 +260,11 @@ def test_a_batch_in_parts_is_the_batch():
             params, _ = super().init(key, batch)
             return params, {"center": jnp.full(2, 0.3), "step": 0.0, "frozen": jnp.float32(0.1)}
 
-        def loss(self, params, ema_params, extra, batch, key):
-            loss, (metrics, _) = super().loss(params, ema_params, {"seen": 0.0}, batch, key)
+        def loss(self, params, batch, key, *, ema_params, extra):
+            seen = {"seen": 0.0}
+            output = super().loss(params, batch, key, ema_params=ema_params, extra=seen)
             center = 0.9 * extra["center"] + 0.1 * jnp.mean(batch["y"], axis=0)
-            return loss, (metrics, extra | {"center": center, "step": extra["step"] + 1})
+            return output._replace(extra=extra | {"center": center, "step": extra["step"] + 1})
 
     tx = OPTIMIZER.transform(100)
     state = step_lib.init_state(Centered(), tx, jax.random.key(0), make_batch(0))
@@ -272,9 +280,9 @@ def test_a_batch_in_parts_is_the_batch():
 
 def test_bfloat16_is_computed_in_and_float32_kept():
     class Seen(LinearRegression):
-        def loss(self, params, ema_params, extra, batch, key):
+        def loss(self, params, batch, key, *, ema_params, extra):
             dtypes.update(leaf.dtype.name for leaf in jax.tree.leaves((params, ema_params)))
-            return super().loss(params, ema_params, extra, batch, key)
+            return super().loss(params, batch, key, ema_params=ema_params, extra=extra)
 
     dtypes, tx = set(), OPTIMIZER.transform(100)
     state = step_lib.init_state(Seen(), tx, jax.random.key(0), make_batch(0))

@@ -1,6 +1,7 @@
 """The message of a stage that ran out of memory or disk: what was short, and which keys help."""
 
 import contextlib
+import pathlib
 import shutil
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import psutil
 
 from ssldiff_jax.core import exhausted
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import trainings
 
 _GENERATING = (
@@ -34,8 +36,10 @@ class ShortageError(RuntimeError):
 
 
 @contextlib.contextmanager
-def reported(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> Iterator[None]:
-    """Turn what is raised by a stage for want of memory or disk into one line.
+def reported(
+    name: str, stage: stage_lib.Stage, config: run_config.RunConfig, folder: pathlib.Path
+) -> Iterator[None]:
+    """Turn what a stage that writes into `folder` raises for want of memory or disk into one line.
 
     Raises ShortageError for it, and anything else as it is.
     """
@@ -46,17 +50,22 @@ def reported(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> I
         if shortage is None:
             raise
         if shortage.of == "disk":
-            raise ShortageError(_of_disk(name, context, error, shortage.needed)) from error
+            raise ShortageError(_of_disk(name, config, folder, error, shortage.needed)) from error
         line = _of_memory(name, shortage.needed)
-        raise ShortageError(f"{line}; {_help(name, stage, context)}") from error
+        raise ShortageError(f"{line}; {_help(name, stage, config)}") from error
 
 
-def _of_disk(name: str, context: stage_lib.Context, error: Exception, needed: int | None) -> str:
-    folder = context.folder(name)
+def _of_disk(
+    name: str,
+    config: run_config.RunConfig,
+    folder: pathlib.Path,
+    error: Exception,
+    needed: int | None,
+) -> str:
     free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
     what_for = f"the {_bytes(needed)} it writes next" if needed else "what it writes"
     elsewhere = "a --workdir"
-    if trainings.section(context, name):
+    if trainings.section(config, name):
         elsewhere = "config.runtime.checkpoints (where checkpoints lie) or a --workdir"
     elif name in _TILED:
         elsewhere = "config.data.archive (where slides are kept as patches) or a --workdir"
@@ -74,8 +83,8 @@ def _of_memory(name: str, needed: int | None) -> str:
     return f"memory must hold {what_for} for stage {name!r}, got {_free_memory()}"
 
 
-def _help(name: str, stage: stage_lib.Stage, context: stage_lib.Context) -> str:
-    config, train = context.config, trainings.section(context, name)
+def _help(name: str, stage: stage_lib.Stage, config: run_config.RunConfig) -> str:
+    train = trainings.section(config, name)
     if train is not None and train.num_steps:
         compute = train.compute
         return _TRAINING.format(

@@ -162,7 +162,11 @@ class PriorSection:
         """Its schedule and what it predicts."""
         return process.Process(self.schedule, self.loss.prediction)
 
-    def task(self, spec: conditions.ConditionSpec) -> prior_loss.PriorTask:
-        """What is trained."""
+    def task(
+        self, spec: conditions.ConditionSpec, grid_shape: tuple[int, int, int]
+    ) -> prior_loss.PriorTask:
+        """What is trained, on grids of a shape (k, k, D)."""
         model = network.GridDenoiser(self.network, spec)
-        return prior_loss.PriorTask(model, self.process, self.drop, self.loss.min_snr_gamma)
+        return prior_loss.PriorTask(
+            model, self.process, self.drop, self.loss.min_snr_gamma, grid_shape
+        )

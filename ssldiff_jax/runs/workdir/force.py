@@ -18,6 +18,7 @@ from etils import epath
 
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
@@ -27,69 +28,70 @@ EARLIER = "earlier"
 """Folder of the work directory with what tools made of earlier requests."""
 
 
-def beside(context: stage_lib.Context, name: str) -> stage_lib.Context:
-    """The same, where the stage `name` writes beside what it made before."""
-    return context.at(name, _neighbour(context.folder(name), "new"))
+def beside(place: pathlib.Path) -> pathlib.Path:
+    """Where a stage is made anew whose folder is `place`."""
+    return _neighbour(place, "new")
 
 
-def latest(context: stage_lib.Context, name: str) -> stage_lib.Context:
-    """The same, where the folder of `name` is the one that is being made, if one is."""
-    new = beside(context, name)
-    return new if (new.folder(name) / "stage.json").exists() else context
+def latest(folders: folders_lib.Folders, name: str) -> pathlib.Path:
+    """The folder of `name` that is being made, if one is, or the one in its place."""
+    place = folders.of_stage(name)
+    new = beside(place)
+    return new if (new / "stage.json").exists() else place
 
 
-def recover(table: stage_lib.Table, context: stage_lib.Context) -> None:
+def recover(table: stage_lib.Table, folders: folders_lib.Folders) -> None:
     """Let every stage that is whole beside its old folder take its place."""
 
     def work() -> None:
         for name in table:
-            if not context.borrows(name):
-                for place in _places(table, name, context):
-                    settle(table, name, context.at(name, place))
+            if not folders.borrows(name):
+                for place in _places(table, name, folders):
+                    settle(table, name, folders.at(name, place))
 
     hosts.on_first_host("looking for rebuilt stages", work)
 
 
-def settle(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+def settle(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> None:
     """Let what was made beside take its place where it is whole, then remove what was there; goes
     on where a crash ended it.
 
     What a tool made of another request is moved to `earlier/` instead.
     """
-    place = context.folder(name)
+    place = folders.of_stage(name)
     new, old = _neighbour(place, "new"), _neighbour(place, "old")
     if not (new / "done.json").exists() and not os.path.lexists(old):
         return
-    with _locked(context.workdir):
+    with _locked(folders.workdir):
         if (new / "done.json").exists():
             if os.path.lexists(place):
-                _remove(table, name, context, old)
+                _remove(table, name, folders, old)
                 place.rename(old)
             new.rename(place)
         elif os.path.lexists(old) and not os.path.lexists(place):
             old.rename(place)
-        _remove(table, name, context, old)
+        _remove(table, name, folders, old)
 
 
-def clear(name: str, context: stage_lib.Context) -> None:
+def clear(name: str, folders: folders_lib.Folders) -> None:
     """Drop what was begun in the folder of `name` and cannot be resumed; checkpoints of it are
     moved to `earlier/`."""
-    folder = context.folder(name)
-    saved = context.checkpoints(name)
+    folder = folders.of_stage(name)
+    saved = folders.checkpoints(name)
     if saved.exists() and any(saved.iterdir()):
-        _LOG.warning("unfinished %s is kept in %s", folder, _set_aside(context, name, folder))
+        _LOG.warning("unfinished %s is kept in %s", folder, _set_aside(folders, name, folder))
     elif folder.exists():
         shutil.rmtree(folder)
 
 
-def note_bucket(name: str, context: stage_lib.Context) -> None:
+def note_bucket(name: str, folders: folders_lib.Folders) -> None:
     """Give the checkpoints of a stage that begins a name in the bucket: that of the stage, or of
     one that is run again another, since folders of a bucket cannot be renamed."""
-    folder = context.folder(name)
-    if not context.config.runtime.checkpoints or (folder / stage_lib.SAVED_AS).exists():
+    folder = folders.of_stage(name)
+    if not folders.bucket or (folder / folders_lib.SAVED_AS).exists():
         return
     bucket_name = f"{name}.{secrets.token_hex(4)}" if is_beside(folder) else name
-    atomic.write_text(folder / stage_lib.SAVED_AS, bucket_name)
+    atomic.write_text(folder / folders_lib.SAVED_AS, bucket_name)
 
 
 def is_beside(folder: pathlib.Path) -> bool:
@@ -102,10 +104,10 @@ def _neighbour(place: pathlib.Path, what: str) -> pathlib.Path:
 
 
 def _places(
-    table: stage_lib.Table, name: str, context: stage_lib.Context
+    table: stage_lib.Table, name: str, folders: folders_lib.Folders
 ) -> Iterator[pathlib.Path]:
     """The folder of a stage, and those in it that have a neighbour."""
-    root = context.folder(name)
+    root = folders.of_stage(name)
     yield root
     if table[name].slug is not None and root.exists():
         matches = (_NEIGHBOUR.fullmatch(path.name) for path in root.iterdir())
@@ -121,26 +123,26 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _remove(
-    table: stage_lib.Table, name: str, context: stage_lib.Context, old: pathlib.Path
+    table: stage_lib.Table, name: str, folders: folders_lib.Folders, old: pathlib.Path
 ) -> None:
     """Delete what was replaced, or set aside what a tool made of another request."""
     if old.is_symlink():
         old.unlink()
     elif old.exists():
-        if table[name].tool and _is_other_request(old, context.folder(name)):
-            moved_to = _set_aside(context, name, old)
+        if table[name].tool and _is_other_request(old, folders.of_stage(name)):
+            moved_to = _set_aside(folders, name, old)
             _LOG.info("earlier output of %s, of another request, is kept in %s", name, moved_to)
             return
-        saved = _in_bucket(context.at(name, old), name)
+        saved = _in_bucket(folders.at(name, old), name)
         if saved is not None and saved.exists():
             saved.rmtree()
         shutil.rmtree(old)
 
 
-def _in_bucket(context: stage_lib.Context, name: str) -> epath.Path | None:
+def _in_bucket(folders: folders_lib.Folders, name: str) -> epath.Path | None:
     """Its checkpoints in a bucket, where it noted that they are its own."""
-    noted = (context.folder(name) / stage_lib.SAVED_AS).exists()
-    return context.checkpoints(name) if context.config.runtime.checkpoints and noted else None
+    noted = (folders.of_stage(name) / folders_lib.SAVED_AS).exists()
+    return folders.checkpoints(name) if folders.bucket and noted else None
 
 
 def _is_other_request(old: pathlib.Path, place: pathlib.Path) -> bool:
@@ -152,9 +154,9 @@ def _is_other_request(old: pathlib.Path, place: pathlib.Path) -> bool:
     return before != now
 
 
-def _set_aside(context: stage_lib.Context, name: str, folder: pathlib.Path) -> pathlib.Path:
+def _set_aside(folders: folders_lib.Folders, name: str, folder: pathlib.Path) -> pathlib.Path:
     """Move a folder to the first free name in `earlier/`."""
-    number, root = 1, context.workdir / EARLIER
+    number, root = 1, folders.workdir / EARLIER
     while (target := root / f"{name}-{number}").exists():
         number += 1
     root.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from ssldiff_jax.core import digests
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import provenance
 from ssldiff_jax.train import hosts
 
@@ -32,7 +33,8 @@ class Command:
     def open(
         cls,
         table: stage_lib.Table,
-        context: stage_lib.Context,
+        config: run_config.RunConfig,
+        workdir: pathlib.Path,
         chosen: Collection[str],
         force: Collection[str],
     ) -> "Command":
@@ -41,11 +43,11 @@ class Command:
         if not force:
             return cls(None)
         request = {
-            name: provenance.values(table[name], context, table[name].inputs(context.config))
+            name: provenance.values(table[name], config, table[name].inputs(config))
             for name in sorted(force)
         }
         digest = digests.of_values(request, sorted(chosen))
-        path = context.workdir / ".force" / f"{digest}.json"
+        path = workdir / ".force" / f"{digest}.json"
         is_restart = any(os.environ.get(name, "0") != "0" for name in _RESTARTS)
 
         def work() -> None:
@@ -55,9 +57,9 @@ class Command:
         hosts.on_first_host("noting which stages are rebuilt", work)
         return cls(path, atomic.read_json(path)["token"])
 
-    def has_made(self, context: stage_lib.Context, name: str) -> bool:
-        """Whether it rebuilt the stage before it was interrupted."""
-        path = context.folder(name) / "done.json"
+    def has_made(self, name: str, folder: pathlib.Path) -> bool:
+        """Whether it rebuilt the stage of a folder before it was interrupted."""
+        path = folder / "done.json"
         is_made = (
             bool(self.token)
             and path.exists()

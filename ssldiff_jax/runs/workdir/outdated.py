@@ -15,8 +15,8 @@ def refuse(
     digests: dict[str, str] = {}
     causes: dict[str, str] = {}
     for name in chosen:
-        noted = provenance.stored(context, name)
-        if noted is None or name in force or table[name].always or context.borrows(name):
+        noted = provenance.stored(context.folders, name)
+        if noted is None or name in force or table[name].always or context.folders.borrows(name):
             continue
         if table[name].slug is not None:  # what becomes of the others is another request
             continue
@@ -25,7 +25,7 @@ def refuse(
                 causes.setdefault(name, need)
     if not causes:
         return
-    provenance.refuse_outdated(table, next(iter(causes)), context)
+    provenance.refuse_outdated(table, next(iter(causes)), context.folders)
     first, cause = next(iter(causes.items()))
     why = f"--config.force={','.join(sorted(force))}" if force else "further training"
     raise stage_lib.WorkdirError(
@@ -47,17 +47,18 @@ def _planned(
     continued; `digests` keeps those that are known."""
     if name in digests:
         return digests[name]
-    if context.borrows(name):
-        return provenance.digest(table, name, context)
-    noted = provenance.stored(context, name)
-    fresh = lambda: provenance.values(table[name], context, table[name].inputs(context.config))
+    if context.folders.borrows(name):
+        return provenance.digest(table, name, context.folders)
+    noted = provenance.stored(context.folders, name)
+    config = context.config
+    fresh = lambda: provenance.values(table[name], config, table[name].inputs(config))
     if noted is None or name in force:
-        config, changes = fresh(), []
+        values, changes = fresh(), []
     else:
-        config, changes = noted["config"], provenance.changed(noted)
+        values, changes = noted["config"], provenance.changed(noted)
         if name in chosen and (new := record.changes(table, name, context)):
-            config, changes = fresh(), trainings.merged(changes, new)
+            values, changes = fresh(), trainings.merged(changes, new)
     plan = lambda need: _planned(table, need, context, force, chosen, digests)
-    before = {need: plan(need) for need in table[name].reads(context)}
-    digests[name] = provenance.digest_of(config, before, changes)
+    before = {need: plan(need) for need in table[name].reads(context.folders)}
+    digests[name] = provenance.digest_of(values, before, changes)
     return digests[name]

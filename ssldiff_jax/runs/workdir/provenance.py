@@ -9,6 +9,8 @@ from ssldiff_jax.core import changes as changes_lib
 from ssldiff_jax.core import digests, schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import trainings
 from ssldiff_jax.train import stretches
 
@@ -16,26 +18,26 @@ _FRESH = object()
 _SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.condition_on")
 
 
-def values(stage: stage_lib.Stage, context: stage_lib.Context, inputs: Any) -> dict[str, Any]:
+def values(stage: stage_lib.Stage, config: run_config.RunConfig, inputs: Any) -> dict[str, Any]:
     """What a stage's outputs depend on, itself alone, as JSON gives it back."""
-    values_by_section: dict[str, Any] = {"seed": context.config.seed, "inputs": inputs}
-    values_by_section |= {section: section_of(context, section) for section in stage.sections}
+    values_by_section: dict[str, Any] = {"seed": config.seed, "inputs": inputs}
+    values_by_section |= {section: section_of(config, section) for section in stage.sections}
     return plain(values_by_section)
 
 
-def stored(context: stage_lib.Context, name: str) -> dict[str, Any] | None:
+def stored(folders: folders_lib.Folders, name: str) -> dict[str, Any] | None:
     """What a stage noted when it started: its config, and the digests of what it reads; of a
     training also what was changed on the way."""
-    path = context.folder(name) / "stage.json"
+    path = folders.of_stage(name) / "stage.json"
     return atomic.read_json(path) if path.exists() else None
 
 
-def digest(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str:
+def digest(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> str:
     """A hash of what a stage and all before it depend on, as they were made."""
-    if context.borrows(name):
-        return atomic.read_json(context.folder(name) / "done.json")["digest"]
-    noted = stored(context, name) or {}
-    return digest_of(noted.get("config"), upstream(table, name, context), changed(noted))
+    if folders.borrows(name):
+        return atomic.read_json(folders.of_stage(name) / "done.json")["digest"]
+    noted = stored(folders, name) or {}
+    return digest_of(noted.get("config"), upstream(table, name, folders), changed(noted))
 
 
 def digest_of(config: Any, before: dict[str, str], changes_since: list[trainings.Change]) -> str:
@@ -49,15 +51,15 @@ def changed(noted: Mapping[str, Any]) -> list[trainings.Change]:
     return [trainings.Change(**change) for change in noted.get("changes", ())]
 
 
-def past(context: stage_lib.Context, name: str) -> tuple[stretches.Stretch, ...]:
+def past(folders: folders_lib.Folders, name: str) -> tuple[stretches.Stretch, ...]:
     """The stretches of a training before its config last changed."""
-    noted = stored(context, name) or {"config": {}}
+    noted = stored(folders, name) or {"config": {}}
     return trainings.past(schema.flatten(noted["config"]), name, changed(noted))
 
 
-def upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, str]:
+def upstream(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> dict[str, str]:
     """The digests of what a stage reads."""
-    return {need: digest(table, need, context) for need in table[name].reads(context)}
+    return {need: digest(table, need, folders) for need in table[name].reads(folders)}
 
 
 def require(
@@ -74,11 +76,11 @@ def require(
             f"--config.stages={need} first"
         )
     # A job that only reads what was made may run where the slides are not.
-    made_from = (stored(context, need) or {"config": {}})["config"].get("inputs")
+    made_from = (stored(context.folders, need) or {"config": {}})["config"].get("inputs")
     refuse_foreign(table, need, context, inputs=made_from)
-    for earlier in table[need].reads(context):
+    for earlier in table[need].reads(context.folders):
         # What another run's models were trained on is not this run's data.
-        if context.borrows(earlier) or not context.borrows(need):
+        if context.folders.borrows(earlier) or not context.folders.borrows(need):
             require(table, earlier, context, wanted_by=need)
 
 
@@ -93,9 +95,9 @@ def refuse_foreign(
 
     Raises WorkdirError that names the keys.
     """
-    if stored(context, name) is not None:
+    if stored(context.folders, name) is not None:
         refuse(name, context, differences(table, name, context, inputs))
-        refuse_outdated(table, name, context)
+        refuse_outdated(table, name, context.folders)
 
 
 def differences(
@@ -104,9 +106,9 @@ def differences(
     """Dotted key → (old, new) of what decides the results of a stage that was begun."""
     if inputs is _FRESH:
         inputs = table[name].inputs(context.config)
-    old = schema.flatten(stored(context, name)["config"])
-    new = schema.flatten(values(table[name], context, inputs))
-    elsewhere, free = context.borrows(name), _free(table[name], context)
+    old = schema.flatten(stored(context.folders, name)["config"])
+    new = schema.flatten(values(table[name], context.config, inputs))
+    elsewhere, free = context.folders.borrows(name), _free(table[name], context.config)
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
@@ -130,10 +132,10 @@ def _says_more(old: Any, new: Any) -> bool:
 def changes(table: stage_lib.Table, name: str, context: stage_lib.Context) -> list[str]:
     """What differs between a stage as it was begun and as the config asks for it, "key: old → new";
     none where it was not begun."""
-    if stored(context, name) is None:
+    if stored(context.folders, name) is None:
         return []
     lines = _lines(differences(table, name, context))
-    if not lines and is_outdated(table, name, context):
+    if not lines and is_outdated(table, name, context.folders):
         lines = ["an earlier stage was rebuilt"]
     return lines
 
@@ -149,47 +151,47 @@ def refuse(name: str, context: stage_lib.Context, differ: Mapping[str, tuple[Any
     """
     if not differ:
         return
-    can_follow = not differ.keys() - trainings.onward_keys(context, name)
+    can_follow = not differ.keys() - trainings.onward_keys(context.config, name)
     line = "; ".join(_lines(differ)[:4])
-    raise _foreign(name, context, line, can_follow and not context.borrows(name))
+    raise _foreign(name, context.folders, line, can_follow and not context.folders.borrows(name))
 
 
-def refuse_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+def refuse_outdated(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> None:
     """Refuse a stage that was begun, if what it reads was rebuilt since.
 
     Raises WorkdirError.
     """
-    if is_outdated(table, name, context):
-        raise _foreign(name, context, "an earlier stage was rebuilt", False)
+    if is_outdated(table, name, folders):
+        raise _foreign(name, folders, "an earlier stage was rebuilt", False)
 
 
-def is_outdated(table: stage_lib.Table, name: str, context: stage_lib.Context) -> bool:
+def is_outdated(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> bool:
     """Whether what a stage that was begun reads was rebuilt since."""
-    noted = stored(context, name)
-    whose = context.of_models if context.borrows(name) else context
+    noted = stored(folders, name)
+    whose = folders.of_models if folders.borrows(name) else folders
     return noted is not None and noted["upstream"] != upstream(table, name, whose)
 
 
 def _foreign(
-    name: str, context: stage_lib.Context, difference: str, can_follow: bool
+    name: str, folders: folders_lib.Folders, difference: str, can_follow: bool
 ) -> stage_lib.WorkdirError:
     instead = (
         "choose another config.models, or the config that made it"
-        if context.borrows(name)
+        if folders.borrows(name)
         else f"choose another --workdir, or rebuild it with --config.force={name} among "
         "--config.stages"
     )
     on = f"resume the training with --config.stages={name}, " if can_follow else ""
     return stage_lib.WorkdirError(
-        f"{context.folder(name).parent} holds stage {name!r} of another config ({difference}); "
+        f"{folders.of_stage(name).parent} holds stage {name!r} of another config ({difference}); "
         f"{on}{instead}"
     )
 
 
-def _free(stage: stage_lib.Stage, context: stage_lib.Context) -> set[str]:
+def _free(stage: stage_lib.Stage, config: run_config.RunConfig) -> set[str]:
     """Dotted keys of what changes no results: a record made when they were thought to may have
     them."""
-    sections = {name: section_of(context, name) for name in stage.sections}
+    sections = {name: section_of(config, name) for name in stage.sections}
     return {
         f"{name}.{key}"
         for name, section in sections.items()
@@ -199,9 +201,9 @@ def _free(stage: stage_lib.Stage, context: stage_lib.Context) -> set[str]:
     }
 
 
-def section_of(context: stage_lib.Context, name: str) -> Any:
+def section_of(config: run_config.RunConfig, name: str) -> Any:
     """A section of the config by its dotted name."""
-    return functools.reduce(getattr, name.split("."), context.config)
+    return functools.reduce(getattr, name.split("."), config)
 
 
 def _is_of_data(key: str) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 from ssldiff_jax.core import schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import force, provenance, trainings
 from ssldiff_jax.train import hosts
 
@@ -27,7 +29,7 @@ def begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
     """Note what a stage that begins depends on."""
     noted = {
         "config": _values(table, name, context),
-        "upstream": provenance.upstream(table, name, context),
+        "upstream": provenance.upstream(table, name, context.folders),
     }
     atomic.write_json(context.folder(name) / "stage.json", noted | _aside(context, name, {}))
 
@@ -41,25 +43,26 @@ def changes(
 
     Raises WorkdirError for any other difference, and where no step is left to follow a change.
     """
-    noted = provenance.stored(context, name)
+    noted = provenance.stored(context.folders, name)
     if noted is None:
         return []
     differ = provenance.differences(table, name, context)
     followed = trainings.gone_on_with(context, name, differ)
     for watched in table[name].watches:
-        theirs = _changed_on_the_way(context, watched)
+        theirs = _changed_on_the_way(context.folders, watched)
         followed += [trainings.Change(0, key, *differ[key]) for key in differ if key in theirs]
     keys = {change.key for change in followed}
     rest = {key: pair for key, pair in differ.items() if key not in keys}
     provenance.refuse(name, context, rest)
-    if followed and trainings.section(context, name):
+    if followed and trainings.section(context.config, name):
         trainings.require_steps(context, name, followed)
-        _require_rate(context, name, trainings.merged(provenance.changed(noted), followed))
+        _require_rate(context.config, name, trainings.merged(provenance.changed(noted), followed))
     return followed
 
 
-def _changed_on_the_way(context: stage_lib.Context, watched: str) -> set[str]:
-    noted = provenance.stored(force.latest(context, watched), watched) or {}
+def _changed_on_the_way(folders: folders_lib.Folders, watched: str) -> set[str]:
+    newest = folders.at(watched, force.latest(folders, watched))
+    noted = provenance.stored(newest, watched) or {}
     return {change.key for change in provenance.changed(noted)}
 
 
@@ -68,7 +71,7 @@ def is_other(table: stage_lib.Table, name: str, context: stage_lib.Context) -> s
     "" where it resumes."""
     try:
         changes(table, name, context)
-        provenance.refuse_outdated(table, name, context)
+        provenance.refuse_outdated(table, name, context.folders)
     except stage_lib.WorkdirError as error:
         return str(error)
     return ""
@@ -80,9 +83,9 @@ def adopt(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None
     Raises WorkdirError as `changes`, and where what it reads was rebuilt since.
     """
     new = changes(table, name, context)
-    provenance.refuse_outdated(table, name, context)
+    provenance.refuse_outdated(table, name, context.folders)
     hosts.barrier(f"compared the record of {name}")
-    if hosts.is_first() and not context.borrows(name):
+    if hosts.is_first() and not context.folders.borrows(name):
         _note(table, name, context, new)
     hosts.barrier(f"updated the record of {name}")
 
@@ -93,7 +96,7 @@ def _note(
     context: stage_lib.Context,
     new: list[trainings.Change],
 ) -> None:
-    noted, done = provenance.stored(context, name), context.folder(name) / "done.json"
+    noted, done = provenance.stored(context.folders, name), context.folder(name) / "done.json"
     if noted is None or (done.exists() and not new):
         return
     record = noted | _aside(context, name, noted.get("aside", {}))
@@ -119,31 +122,31 @@ def _keep_seconds(folder: pathlib.Path) -> None:
 
 
 def _values(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, Any]:
-    return provenance.values(table[name], context, table[name].inputs(context.config))
+    return provenance.values(table[name], context.config, table[name].inputs(context.config))
 
 
 def _as_json(entries: list[trainings.Change]) -> list[dict[str, Any]]:
     return [dataclasses.asdict(change) for change in entries]
 
 
-def _require_rate(context: stage_lib.Context, name: str, history: list[trainings.Change]) -> None:
+def _require_rate(config: run_config.RunConfig, name: str, history: list[trainings.Change]) -> None:
     """Refuse more steps after a decay that is over."""
-    train = trainings.section(context, name)
-    config = schema.flatten({name: {"train": provenance.plain(train)}})
+    train = trainings.section(config, name)
+    flat = schema.flatten({name: {"train": provenance.plain(train)}})
     try:
-        train.optimizer.rate(train.num_steps, trainings.past(config, name, history))
+        train.optimizer.rate(train.num_steps, trainings.past(flat, name, history))
     except ValueError as error:
         raise stage_lib.WorkdirError(f"config.{name}.train.{error}") from error
 
 
 def _aside(context: stage_lib.Context, name: str, before: Mapping[str, Any]) -> dict[str, Any]:
     """What changes no results of a training as it is, and when it was changed."""
-    train = trainings.section(context, name)
+    train = trainings.section(context.config, name)
     if train is None:
         return {}
-    config, step = context.config, trainings.steps_done(context, name) or 0
+    config, step = context.config, trainings.steps_done(context.folders, name) or 0
     harmless = {"mesh": config.mesh, "data": {"loader": config.data.loader}, name: {"train": train}}
-    kinds, flat = trainings.kinds(context, name), schema.flatten(_everything(harmless))
+    kinds, flat = trainings.kinds(config, name), schema.flatten(_everything(harmless))
     now = {key: value for key, value in flat.items() if kinds.get(key, "free") == "free"}
     was = before.get("values", now)
     new = [

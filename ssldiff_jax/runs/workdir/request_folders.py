@@ -43,7 +43,9 @@ def _is_free(folder: pathlib.Path) -> bool:
 
 
 def _is_own(table: stage_lib.Table, name: str, there: stage_lib.Context) -> bool:
-    return provenance.stored(there, name) is not None and not provenance.changes(table, name, there)
+    return provenance.stored(there.folders, name) is not None and not provenance.changes(
+        table, name, there
+    )
 
 
 def _require_own(table: stage_lib.Table, name: str, there: stage_lib.Context) -> None:

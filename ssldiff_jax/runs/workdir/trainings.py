@@ -7,6 +7,8 @@ from typing import Any
 
 from ssldiff_jax.core import changes
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.train import checkpoint, loop, stretches
 
 
@@ -23,26 +25,26 @@ class Change:
         return f"{self.key}: {self.was!r} → {self.now!r}"
 
 
-def section(context: stage_lib.Context, name: str) -> loop.TrainConfig | None:
+def section(config: run_config.RunConfig, name: str) -> loop.TrainConfig | None:
     """The config of the training that a stage does; None where it does none."""
-    train = getattr(getattr(context.config, name, None), "train", None)
+    train = getattr(getattr(config, name, None), "train", None)
     return train if isinstance(train, loop.TrainConfig) else None
 
 
-def kinds(context: stage_lib.Context, name: str) -> dict[str, changes.Kind]:
+def kinds(config: run_config.RunConfig, name: str) -> dict[str, changes.Kind]:
     """Dotted key → kind, of the training that a stage does."""
-    train = section(context, name)
+    train = section(config, name)
     return changes.kinds(train, f"{name}.train.") if train else {}
 
 
-def onward_keys(context: stage_lib.Context, name: str) -> set[str]:
+def onward_keys(config: run_config.RunConfig, name: str) -> set[str]:
     """Dotted keys of what may change from a step on."""
-    return {key for key, kind in kinds(context, name).items() if kind == "onward"}
+    return {key for key, kind in kinds(config, name).items() if kind == "onward"}
 
 
-def steps_done(context: stage_lib.Context, name: str) -> int | None:
+def steps_done(folders: folders_lib.Folders, name: str) -> int | None:
     """The step of the last whole checkpoint, where there is one."""
-    saved = checkpoint.steps(context.checkpoints(name))
+    saved = checkpoint.steps(folders.checkpoints(name))
     return saved[-1] if saved else None
 
 
@@ -54,11 +56,11 @@ def gone_on_with(
     Args:
         differ: dotted key → (old, new), of what decides results.
     """
-    if section(context, name) is None or context.borrows(name):
+    if section(context.config, name) is None or context.folders.borrows(name):
         return []
-    step = steps_done(context, name)
+    step = steps_done(context.folders, name)
     # Where nothing is left of what was done, all of the training may be another.
-    may = kinds(context, name) if step is None else onward_keys(context, name)
+    may = kinds(context.config, name) if step is None else onward_keys(context.config, name)
     return [Change(step or 0, key, *pair) for key, pair in differ.items() if key in may]
 
 
@@ -67,10 +69,10 @@ def require_steps(context: stage_lib.Context, name: str, new: Sequence[Change]) 
 
     Raises WorkdirError.
     """
-    step = steps_done(context, name)
+    step = steps_done(context.folders, name)
     if step is None or not new:
         return
-    planned, key = section(context, name).num_steps, f"config.{name}.train.num_steps"
+    planned, key = section(context.config, name).num_steps, f"config.{name}.train.num_steps"
     where, line = f"stage {name!r} of {context.workdir}", "; ".join(map(str, new[:4]))
     if step == 0 or planned == 0:
         raise stage_lib.WorkdirError(

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.features import networks, zero_shot
-from ssldiff_jax.runs import patch_samples, stage
+from ssldiff_jax.runs import patch_samples, pixel_labels
+from ssldiff_jax.runs.config import evaluate as evaluate_config
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,17 +38,23 @@ class ClassConfusion:
 
     @classmethod
     def of_run(
-        cls, context: stage.Context, held_out: patch_samples.Sample, training: patch_samples.Sample
+        cls,
+        section: evaluate_config.EvaluateSection,
+        data: data_config.DataConfig,
+        held_out: patch_samples.Sample,
+        training: patch_samples.Sample,
     ) -> "ClassConfusion | None":
-        """As `config.evaluate` says; None where it names no classes, and (with a warning) where
-        training patches are of fewer than two classes.
+        """As the section says, on the slides of `data`; None where it names no classes, and (with a
+        warning) where training patches are of fewer than two classes.
 
         Raises ValueError for classes that were not recorded, and prompts of other classes.
         """
-        section = context.config.evaluate
         if not section.classes:
             return None
-        truth = tuple(held_out.classes(section.classes))
+        measure = None
+        if section.classes != "recorded":
+            measure = pixel_labels.PixelLabels(section.classes, data)
+        truth = tuple(held_out.classes(measure))
         class_names = measures.CLASSES.get(section.classes, tuple(sorted(set(truth))))
         if networks.CLIP in section.networks and section.prompts:
             prompts = zero_shot.fill(section.templates, section.words)
@@ -60,7 +68,7 @@ class ClassConfusion:
                 pair.texts, {name: prompts[name] for name in class_names}
             )
             return cls(truth, (), class_names, vectors)
-        labels = tuple(training.classes(section.classes))
+        labels = tuple(training.classes(measure))
         there = tuple(name for name in class_names if name in labels)
         if len(there) < 2 or not set(there) & set(truth):
             shown = f"training patches of {', '.join(there) or 'none'}"

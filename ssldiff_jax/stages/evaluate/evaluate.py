@@ -1,6 +1,7 @@
 """Stage `evaluate`: metrics of generated images, by the encoder and by the judge."""
 
 import logging
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from ssldiff_jax.core import patch_grid
 from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
-from ssldiff_jax.runs import artifacts, patch_samples, results_csv, stage
+from ssldiff_jax.runs import patch_samples, results_csv, stage
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import large_images, protocol, seam_figures
 
@@ -32,46 +33,48 @@ def run(context: stage.Context) -> dict[str, Any]:
     Figures that a run cannot have are None: of large images, where held-out patches lie side by
     side and not in a region; by the encoder, where embeddings were computed elsewhere.
     """
-    side, folder = context.config.data.crops.patch_px, context.folder("evaluate")
-    references = artifacts.references(context)
+    config, made = context.config, context.artifacts
+    side, factor = config.data.crops.patch_px, config.downsample_factor
+    folder, sampled = context.folder("evaluate"), context.folder("sample")
+    references = made.references()
     regions = all(reference.kind == "region" for reference in references)
     kind = "image" if regions else "patches"
     pairs = [
-        large_image.Pair(_png(context, f"{kind}_{i}"), reference.image)
+        large_image.Pair(_png(sampled, f"{kind}_{i}"), reference.image)
         for i, reference in enumerate(references)
     ]
-    patches = [_png(context, f"patches_{i}") for i in range(len(pairs))]
-    networks = protocol.networks(context)
+    patches = [_png(sampled, f"patches_{i}") for i in range(len(pairs))]
+    networks = protocol.networks(made)
     judging = None
-    if context.config.evaluate.num_patches and "encoder" in networks:
-        judging = protocol.Protocol.of_run(context, networks, folder)
-    cases = None if regions else _cases_of_cells(context)
+    if config.evaluate.num_patches and "encoder" in networks:
+        judging = protocol.Protocol.of_run(made, networks, folder)
+    cases = None if regions else _cases_of_cells(context.folder("patches"), made.patches("test"))
     judge, encoder = networks["judge"], networks.get("encoder")
     of = lambda embed: _features(pairs, patches, embed, side, cases=cases)
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
-    results |= _pixels(context, pairs, side) if regions else dict.fromkeys(_PIXELS)
-    factor = context.config.downsample_factor
+    results |= _pixels(sampled, pairs, side, factor) if regions else dict.fromkeys(_PIXELS)
     results["patch_borders"] = seam_figures.of_patches(
         [p.reference for p in pairs], patches, side, factor
     )
     results["judge"] = of(judge)
     if regions:
-        results["large_image_frechet"] = large_images.run(context, pairs, networks)
+        files = protocol.PatchFiles.of(config.evaluate, side)
+        results["large_image_frechet"] = large_images.run(files, pairs, networks)
     if judging:
-        model = generator.Generator.of_run(context)
+        model = generator.Generator.of_run(context.artifacts, context.mesh)
         results |= judging.run(model, folder)
     for i, pair in enumerate(pairs):
         cosines = np.diagonal(large_image.cell_similarity(pair, encoder or judge, side))
         height = pair.reference.shape[0] // side
         np.save(folder / f"similarity_{i}.npy", cosines.reshape(height, -1))
     atomic.write_json(folder / "results.json", results)
-    sampled = atomic.read_json(context.folder("sample") / "done.json")["digest"]
-    results_csv.add(context, {"tool": "evaluate", "sample": sampled}, results)
+    digest = atomic.read_json(sampled / "done.json")["digest"]
+    results_csv.add(context.workdir, {"tool": "evaluate", "sample": digest}, results)
     return results
 
 
-def _png(context: stage.Context, name: str) -> np.ndarray:
-    return pyramid.read_image(context.folder("sample") / f"{name}.png")
+def _png(folder: pathlib.Path, name: str) -> np.ndarray:
+    return pyramid.read_image(folder / f"{name}.png")
 
 
 def _features(
@@ -99,17 +102,18 @@ def _features(
     return figures | {"crop_fd_uncorrected": None, "fd_floor_uncorrected": floor}
 
 
-def _cases_of_cells(context: stage.Context) -> list[str]:
+def _cases_of_cells(folder: pathlib.Path, source: patch_samples.RecordPatches) -> list[str]:
     """The case of every cell of all pages, in reading order."""
-    pages = atomic.read_json(context.folder("patches") / "regions.json")
+    pages = atomic.read_json(folder / "regions.json")
     numbers = [slide for page in pages for slide, _ in page["cells"]]
-    source = patch_samples.Source(context, "test")
     slides, first = np.unique(source.records.places[:, 0], return_index=True)
     records = first[np.searchsorted(slides, numbers)]
     return [source.metadata(number, "case") for number in records.tolist()]
 
 
-def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
+def _pixels(
+    sampled: pathlib.Path, pairs: list[large_image.Pair], side: int, factor: int
+) -> dict[str, Any]:
     layouts = [pixels.layout_correlation(p.image, p.reference, side) for p in pairs]
     return {
         "layout_correlation": {
@@ -122,5 +126,5 @@ def _pixels(context: stage.Context, pairs, side: int) -> dict[str, Any]:
         "spectrum_ratio": np.mean(
             [pixels.spectrum_ratio(p.image, p.reference) for p in pairs], axis=0
         ).tolist(),
-        "seams": seam_figures.of_images(context, pairs),
+        "seams": seam_figures.of_images(sampled, pairs, side, factor),
     }

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from ssldiff_jax.core import moments, patch_grid
 from ssldiff_jax.evaluation.features import image_files, networks
 from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, large_image
-from ssldiff_jax.runs import stage
 from ssldiff_jax.stages.evaluate import protocol
 
 Features = Float[np.ndarray, "N D"]
@@ -20,20 +19,21 @@ _LEAST = 3
 
 
 def run(
-    context: stage.Context, pairs: list[large_image.Pair], by: protocol.Networks
+    files: protocol.PatchFiles, pairs: list[large_image.Pair], by: protocol.Networks
 ) -> dict[str, Any]:
     """By extractor: the Fréchet distance of `crops` (Graikos et al. 2024) to real ones half a cell
     away; that of the real crops themselves, `crops_real_shifted`, which a true image would have;
     and of `whole` images by networks that take any size. Figures of fewer than three crops or
     images are left out."""
-    return {name: _of(context, pairs, network) for name, network in by.items()}
+    return {name: _of(files, pairs, network) for name, network in by.items()}
 
 
-def _of(context, pairs: list[large_image.Pair], network: networks.Extractor) -> dict[str, Any]:
-    side = context.config.data.crops.patch_px
-    through = image_files.Format(context.config.evaluate.jpeg_quality).through
+def _of(
+    files: protocol.PatchFiles, pairs: list[large_image.Pair], network: networks.Extractor
+) -> dict[str, Any]:
+    side, through = files.px, files.format.through
     generated, real = [pair.image for pair in pairs], [pair.reference for pair in pairs]
-    published = protocol.reference(context, protocol.extraction_of(context, network))
+    published = files.published(network)
 
     def rows(image: np.ndarray, shift: int) -> list[Features]:
         """Features of every row of cells."""

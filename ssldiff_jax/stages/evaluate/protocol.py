@@ -14,7 +14,9 @@ from ssldiff_jax.evaluation.features import networks as extractors
 from ssldiff_jax.evaluation.metrics import memorisation, statistics, summary
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
-from ssldiff_jax.runs import artifacts, patch_samples, stage
+from ssldiff_jax.runs import artifacts, patch_samples
+from ssldiff_jax.runs.config import evaluate as evaluate_config
+from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import confusion as confusion_lib
 from ssldiff_jax.stages.evaluate import regenerated
@@ -29,8 +31,35 @@ Networks = Mapping[str, extractors.Extractor]
 Features = Float[np.ndarray, "N D"]
 
 
+@dataclasses.dataclass(frozen=True)
+class PatchFiles:
+    """How features of patches come about: as files of a format, of patches of `px`, compared with
+    the statistics in the folder `reference` where it has some ("" for none)."""
+
+    format: image_files.Format
+    px: int
+    reference: str
+
+    @classmethod
+    def of(cls, section: evaluate_config.EvaluateSection, px: int) -> "PatchFiles":
+        """As a config says."""
+        return cls(image_files.Format(section.jpeg_quality), px, section.reference)
+
+    def extraction(self, network: extractors.Extractor) -> statistics.Extraction:
+        """What is written beside features of a network."""
+        kept = str(self.format)
+        return statistics.Extraction(network.name, network.digest, network.dim, kept, self.px)
+
+    def published(self, network: extractors.Extractor) -> statistics.Statistics | None:
+        """The published statistics of a network; None where there are none.
+
+        Raises ValueError for statistics of another extraction.
+        """
+        return reference(self.reference, self.extraction(network))
+
+
 def networks(
-    context: stage.Context, own: Sequence[str] | None = None
+    made: artifacts.Artifacts, own: Sequence[str] | None = None
 ) -> dict[str, extractors.Extractor]:
     """The run's judge and, unless embeddings were computed elsewhere, its encoder, or those of
     `own`; then those that `config.evaluate` names.
@@ -38,15 +67,15 @@ def networks(
     Raises WorkdirError for a reference that knows none of them.
     """
     if own is None:
-        own = OWN[:1] if context.config.embeddings.source else OWN
+        own = OWN[:1] if made.config.embeddings.source else OWN
     by_name: dict[str, extractors.Extractor] = {
-        name: extractors.OfEncoder(name, artifacts.load_encoder(context, name)) for name in own
+        name: extractors.OfEncoder(name, made.encoder(name)) for name in own
     }
-    for name, path in context.config.evaluate.networks.items():
+    for name, path in made.config.evaluate.networks.items():
         by_name[name] = extractors.load(name, path)
-    named = context.config.evaluate.reference
+    named = made.config.evaluate.reference
     if named and not any(_reference_path(named, name).exists() for name in by_name):
-        raise stage.WorkdirError(
+        raise folders.WorkdirError(
             f"config.evaluate.reference must hold a file of one of {', '.join(by_name)}, such as "
             f"{_reference_path(named, next(iter(by_name), 'clip'))}, got none"
         )
@@ -58,48 +87,50 @@ class Protocol:
     """What is the same for every model that is evaluated.
 
     Attributes:
-        context: of the run.
         by: the networks of features.
+        files: how their features come about.
         held_out: patches that are regenerated.
         training: patches among which copies are looked for.
         examples: training patches that classes are predicted from; `training` itself where it is
             small.
         classes: of both; None where the config names no classes.
         shared: where real patches and features are kept.
+        seed: of what is generated.
     """
 
-    context: stage.Context
     by: Networks
+    files: PatchFiles
     held_out: patch_samples.Sample
     training: patch_samples.Sample
     examples: patch_samples.Sample
     classes: confusion_lib.ClassConfusion | None
     shared: pathlib.Path
+    seed: int
 
     @classmethod
-    def of_run(cls, context: stage.Context, by: Networks, shared: pathlib.Path) -> "Protocol":
+    def of_run(cls, made: artifacts.Artifacts, by: Networks, shared: pathlib.Path) -> "Protocol":
         """Read what is needed, so that what cannot be evaluated is refused before it is generated.
 
         Raises ValueError for fewer held-out patches than figures need, and for classes, prompts or
         statistics that do not fit.
         """
-        section = context.config.evaluate
-        held_out = patch_samples.Sample.choose(
-            patch_samples.Source(context, "test"), section.num_patches
-        )
+        config, section = made.config, made.config.evaluate
+        held_out = patch_samples.Sample.choose(made.patches("test"), section.num_patches)
         if len(held_out) < summary.LEAST:
             raise ValueError(
                 f"{summary.LEAST} held-out patches or more are needed, got {len(held_out)}; "
                 "--config.evaluate.num_patches=0 evaluates large images alone"
             )
-        of_models = patch_samples.Source(context.of_models, "train")
+        of_models = made.of_models.patches("train")
         training = patch_samples.Sample.at_most(of_models, section.num_training)
         is_much = len(training) > _EXAMPLES
         examples = patch_samples.Sample.choose(of_models, _EXAMPLES) if is_much else training
+        files = PatchFiles.of(section, config.data.crops.patch_px)
         for network in by.values():
-            reference(context, extraction_of(context, network))
-        classes = confusion_lib.ClassConfusion.of_run(context, held_out, examples)
-        return cls(context, by, held_out, training, examples, classes, shared)
+            files.published(network)
+        classes = confusion_lib.ClassConfusion.of_run(section, config.data, held_out, examples)
+        seed = config.seed + 1000
+        return cls(by, files, held_out, training, examples, classes, shared, seed)
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
         """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into
@@ -108,15 +139,13 @@ class Protocol:
 
         Pixels are in memory block by block; features are mapped.
         """
-        context = self.context
         pair = self._regenerate(model, folder)
         by_network = {name: pair.features(network) for name, network in self.by.items()}
         results: dict[str, Any] = {"patches": {}}
         for name, network in self.by.items():
-            extraction = extraction_of(context, network)
             results["patches"][name] = compare(
-                context, extraction, *by_network[name], "held-out patches", folder,
-                cases=self.held_out.cases(), paired=True,
+                self.files.extraction(network), self.files.reference, *by_network[name],
+                "held-out patches", folder, cases=self.held_out.cases(), paired=True,
             )  # fmt: skip
         of_training = self._judge_features(self.training, pair.real.format, "training")
         results["memorisation"] = _copies(
@@ -148,13 +177,12 @@ class Protocol:
         self, model: generator.Generator, folder: pathlib.Path
     ) -> regenerated.RegeneratedPatches:
         """The patches, and a page of some."""
-        config, file_format = self.context.config, _format(self.context)
         real, generated = (
-            image_files.Files(self.shared / "real", file_format),
-            image_files.Files(folder / "generated", file_format),
+            image_files.Files(self.shared / "real", self.files.format),
+            image_files.Files(folder / "generated", self.files.format),
         )
         pair = regenerated.RegeneratedPatches(self.held_out, real, generated)
-        pair.make(model, config.seed + 1000)
+        pair.make(model, self.seed)
         side = int(min(len(self.held_out), _SHOWN) ** 0.5)
         shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
         page = patch_grid.mosaic(np.stack([generated.one(int(i)) for i in shown]), side)
@@ -163,8 +191,8 @@ class Protocol:
 
 
 def compare(
-    context: stage.Context,
     extraction: statistics.Extraction,
+    published_in: str,
     real: Features,
     generated: Float[np.ndarray, "M D"],
     dataset: str,
@@ -174,46 +202,34 @@ def compare(
     paired: bool,
 ) -> dict[str, Any]:
     """Figures by one network, with what is needed to repeat them; writes the statistics of the real
-    side, called `dataset`, whose vectors are of `cases`. `paired` where each was generated from the
-    real one of its index."""
+    side, called `dataset`, whose vectors are of `cases`. The folder `published_in` may hold
+    statistics to compare with in its place. `paired` where each was generated from the real one of
+    its index."""
     own = statistics.Statistics(extraction, dataset, moments.Moments.of(real))
     path = folder / "statistics" / f"{extraction.extractor}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     source = {"sha256": statistics.write(path, own), "reference": dataset}
-    published = reference(context, extraction)
+    published = reference(published_in, extraction)
     if published:
-        path = _reference_path(context.config.evaluate.reference, extraction.extractor)
+        path = _reference_path(published_in, extraction.extractor)
         source = {"sha256": statistics.sha256_of(path), "reference": f"{published.dataset}, {path}"}
     of = published.moments if published else None
     figures = summary.figures(generated, real, of, cases=cases, paired=paired)
     return {"extraction": dataclasses.asdict(extraction) | source} | figures
 
 
-def extraction_of(context: stage.Context, extractor: extractors.Extractor) -> statistics.Extraction:
-    """How features of patches come about, to be written beside them."""
-    file_format, px = str(_format(context)), context.config.data.crops.patch_px
-    return statistics.Extraction(extractor.name, extractor.digest, extractor.dim, file_format, px)
-
-
-def reference(
-    context: stage.Context, extraction: statistics.Extraction
-) -> statistics.Statistics | None:
-    """The published statistics of a network in `config.evaluate.reference`; None where it has none.
+def reference(folder: str, extraction: statistics.Extraction) -> statistics.Statistics | None:
+    """The published statistics of a network in a folder; None where it has none.
 
     Raises ValueError for statistics of another extraction.
     """
-    named = context.config.evaluate.reference
-    if not named or not (path := _reference_path(named, extraction.extractor)).exists():
+    if not folder or not (path := _reference_path(folder, extraction.extractor)).exists():
         return None
     return statistics.read(path, expected=extraction)
 
 
 def _reference_path(folder: str, name: str) -> pathlib.Path:
     return pathlib.Path(folder).expanduser() / f"{name}.safetensors"
-
-
-def _format(context: stage.Context) -> image_files.Format:
-    return image_files.Format(context.config.evaluate.jpeg_quality)
 
 
 def _copies(

@@ -2,6 +2,7 @@
 images'."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,19 +11,20 @@ import numpy as np
 from ssldiff_jax.core import arrays, patch_grid
 from ssldiff_jax.evaluation.metrics import large_image, means, seams
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.workdir import folders
 
 
-def of_images(context: stage.Context, pairs: Sequence[large_image.Pair]) -> dict[str, Any]:
+def of_images(
+    folder: pathlib.Path, pairs: Sequence[large_image.Pair], side: int, factor: int
+) -> dict[str, Any]:
     """Steps across the window lines of the last solver step (`last_step`) and of those before it
     (`earlier_steps`), at the worst phase of all (`worst_phase`) and across borders of cells
     (`cell_borders`), each over the steps beside, with its standard error over images.
 
-    Lines are those that stage `sample` wrote; those of image i are laid over region i too.
-    Raises WorkdirError where it wrote none.
+    Lines are those that stage `sample` wrote into `folder`; those of image i are laid over region i
+    too. Raises WorkdirError where it wrote none.
     """
-    side, factor = context.config.data.crops.patch_px, context.config.downsample_factor
-    lines_of_image = [window_lines(context, i) for i in range(len(pairs))]
+    lines_of_image = [window_lines(folder, i) for i in range(len(pairs))]
     over = lambda image, lines, **options: seams.step_ratio(
         image, lines, factor=factor, reach=side // 2, **options
     )
@@ -69,12 +71,12 @@ def of_patches(
     return figures
 
 
-def window_lines(context: stage.Context, number: int) -> list[seams.Lines]:
+def window_lines(folder: pathlib.Path, number: int) -> list[seams.Lines]:
     """The window lines of the last steps of an image, the last step first."""
-    path = context.folder("sample") / f"image_{number}.json"
+    path = folder / f"image_{number}.json"
     stored = atomic.read_json(path).get("window_lines")
     if not stored:
-        raise stage.WorkdirError(
+        raise folders.WorkdirError(
             f"{path} must have the window_lines of the last steps, got none: "
             "--config.force=sample generates the image again"
         )

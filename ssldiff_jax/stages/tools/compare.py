@@ -16,6 +16,7 @@ from ssldiff_jax.evaluation.metrics import statistics, summary
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import results_csv, stage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.stages.evaluate import protocol, regenerated
 
 _LOG = logging.getLogger(__name__)
@@ -53,11 +54,9 @@ class _Folder:
     jpeg: str
 
     @classmethod
-    def open(cls, context: stage.Context, key: str) -> "_Folder":
+    def open(cls, path: str, reading: reading_lib.ReadingConfig, quality: int) -> "_Folder":
         """Raises PatchListError for a folder of too few images."""
-        path, quality = getattr(context.config.compare, key), context.config.evaluate.jpeg_quality
         named = path if patch_list.is_list(path) else f"folder:{path}"
-        reading = context.config.data.reading
         # In a run on rasters, generated images are still plain pictures.
         images = patch_list.open_list(named, reading, pictures="as stored")
         left_out = getattr(images, "left_out", [])
@@ -104,17 +103,18 @@ def run(context: stage.Context) -> dict[str, Any]:
 
     Raises ConfigError where there is no network.
     """
-    folder = context.folder("compare")
-    real, generated = (_Folder.open(context, key) for key in ("real", "generated"))
-    paired = context.config.compare.paired
+    config, folder = context.config, context.folder("compare")
+    open_folder = lambda path: _Folder.open(path, config.data.reading, config.evaluate.jpeg_quality)
+    real, generated = open_folder(config.compare.real), open_folder(config.compare.generated)
+    paired = config.compare.paired
     _require_alike(real, generated, paired=paired)
-    own = [n for n in protocol.OWN if (context.folder(n) / "done.json").exists()]
-    by = protocol.networks(context, own)
+    own = [n for n in protocol.OWN if context.folders.is_done(n)]
+    by = protocol.networks(context.artifacts, own)
     if not by:
         raise schema.ConfigError(
             "config.evaluate.extractors must name a network where no judge is trained, got none"
         )
-    results, cases = {}, real.cases(context.config.data.holdout.case_regex)
+    results, cases = {}, real.cases(config.data.holdout.case_regex)
     for name, network in by.items():
         features = [
             regenerated.extract(network, side.read, len(side.images), folder / "features" / key)
@@ -123,11 +123,17 @@ def run(context: stage.Context) -> dict[str, Any]:
         px = real.images.shape(0)[0]
         extraction = statistics.Extraction(name, network.digest, network.dim, real.format, px)
         results[name] = protocol.compare(
-            context, extraction, *features, real.path, folder, cases=cases, paired=paired
+            extraction,
+            config.evaluate.reference,
+            *features,
+            real.path,
+            folder,
+            cases=cases,
+            paired=paired,
         )
     atomic.write_json(folder / "results.json", results)
     source = {"tool": "compare", "real": real.path, "generated": generated.path}
-    results_csv.add(context, source, {"patches": results})
+    results_csv.add(context.workdir, source, {"patches": results})
     return {name: figures["frechet"] for name, figures in results.items()}
 
 

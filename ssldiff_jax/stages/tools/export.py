@@ -19,7 +19,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     prior's text encoder, stay where they are; laid into the folder under their old names they are
     found.
     """
-    trained = models.Models.of_run(context)
+    trained = models.Models.of_run(context.artifacts)
     versions = atomic.read_json(context.folder("denoiser") / "done.json")["versions"]
     card = exported.Card.of(context.config, trained, versions)
     written = exported.write(context.folder("export"), trained, card)

@@ -32,8 +32,17 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     """
     config, folder = context.config, context.folder("generate")
     section, output = config.generate, config.sample.output
-    model = _at_strength(generator.Generator.of_run(context), section.strength)
-    source = _Source.open(context, model)
+    model = _at_strength(
+        generator.Generator.of_run(context.artifacts, context.mesh), section.strength
+    )
+    if section.prior.is_grid:
+        source = _Source.of_prior(model, section, config.seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "grid.npy", source.grid)
+    elif section.reference:
+        source = _Source.open(model, section)
+    else:
+        source = _Source.of_run(context.artifacts.with_references, model)
     plan = _plan(section, model, source, seed=config.seed)
     georeference = _place(source, plan.size, grow=section.outpaint_px)
     scale = pyramid.Scale(config.data.patch_mpp, output.quality, georeference)
@@ -75,11 +84,11 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     }
 
 
-def ending(context: stage.Context, facts: Mapping[str, Any]) -> list[str]:
+def ending(folder: pathlib.Path, facts: Mapping[str, Any]) -> list[str]:
     """Size and path of the image, in every format."""
     size = f"{facts['height']} × {facts['width']} px"
-    formats = context.config.sample.output.formats
-    return [f"{size} in {context.folder('generate') / f'image.{name}'}" for name in formats]
+    files = (folder / f"image.{name}" for name in pyramid.FORMATS)
+    return [f"{size} in {file}" for file in files if file.exists()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,26 +102,28 @@ class _Source:
     place: ground.Georeference | None = None
 
     @classmethod
-    def open(cls, context: stage.Context, model: generator.Generator) -> "_Source":
-        section = context.config.generate
-        if section.prior.is_grid:
-            return cls._sampled_by_prior(context, model)
-        if not section.reference:
-            first = artifacts.references(artifacts.with_references(context), model.embed)[0]
-            image = first.image
-            return cls(image.shape[:2], conditions.array_reader(image), first.grid)
+    def of_run(cls, made: artifacts.Artifacts, model: generator.Generator) -> "_Source":
+        """The first reference of a run."""
+        first = made.references(model.embed)[0]
+        size, read = first.image.shape[:2], conditions.array_reader(first.image)
+        return cls(size, read, first.grid)
+
+    @classmethod
+    def open(cls, model: generator.Generator, section: tools_config.GenerateSection) -> "_Source":
+        """The image, or the grid, that the config names."""
         if section.reference.endswith(".npy"):
             grid = _load_grid(section.reference)
             return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
         user_image = user_images.UserImage.open(
-            context.config.data, section.reference, mpp=section.mpp
+            model.config.data, section.reference, mpp=section.mpp
         )
         return cls(user_image.size, user_image.read, None, user_image.place)
 
     @classmethod
-    def _sampled_by_prior(cls, context: stage.Context, model: generator.Generator) -> "_Source":
-        """A grid that the prior samples; it is written beside the image."""
-        section = context.config.generate
+    def of_prior(
+        cls, model: generator.Generator, section: tools_config.GenerateSection, seed: int
+    ) -> "_Source":
+        """A grid that the prior samples, as the config asks."""
         if section.reference or not section.size:
             raise ValueError(
                 "what is asked for must come with generate.size=(height,width) and no "
@@ -125,11 +136,9 @@ class _Source:
             text=request.text,
             labels=prior_config.named_values(request.labels),
             numbers=prior_config.named_values(request.numbers),
-            seed=context.config.seed,
+            seed=seed,
             temperature=request.temperature,
         )
-        context.folder("generate").mkdir(parents=True, exist_ok=True)
-        np.save(context.folder("generate") / "grid.npy", grid)
         return cls(tuple(section.size), None, grid)
 
     def pixels(self, why: str) -> arrays.ImageUint8:

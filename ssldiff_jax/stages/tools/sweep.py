@@ -27,10 +27,10 @@ def run(context: stage.Context) -> dict[str, Any]:
     """Write `results.json`, a row for each way, `table.md`, and the first region of every way as
     `N.png`. A way that the denoiser was not trained for is left out and said."""
     folder, config = context.folder("sweep"), context.config
-    model = generator.Generator.of_run(context)
-    regions = [r for r in artifacts.references(context, model.embed) if r.kind == "region"]
+    model = generator.Generator.of_run(context.artifacts, context.mesh)
+    regions = [r for r in context.artifacts.references(model.embed) if r.kind == "region"]
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
-    judges = {n: networks.OfEncoder(n, artifacts.load_encoder(context, n)) for n in names}
+    judges = {n: networks.OfEncoder(n, context.artifacts.encoder(n)) for n in names}
     rows, alone = [], {}
     sections = [sample_section(config, way) for way in config.sweep.variants]
     for way, section in zip(config.sweep.variants, sections, strict=True):

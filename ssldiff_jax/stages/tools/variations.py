@@ -4,6 +4,7 @@ from typing import Any
 
 from ssldiff_jax.generation import generator, references, user_images
 from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs.config import tools as tools_config
 from ssldiff_jax.slides import pyramid
 
 
@@ -12,8 +13,11 @@ def run(context: stage.Context) -> dict[str, Any]:
     `region_N.png` and `.tif`: its whole cells regenerated."""
     config, folder = context.config, context.folder("variations")
     section = config.variations
-    model = generator.Generator.of_run(context)
-    reference = _reference(context, model)
+    model = generator.Generator.of_run(context.artifacts, context.mesh)
+    if section.image:
+        reference = _of_image(model, section)
+    else:
+        reference = context.artifacts.with_references.references(model.embed)[0]
     pyramid.write_png(folder / "real.png", reference.image)
     page = references.page(model, reference, section.num_patches, section.num_generated)
     pyramid.write_png(folder / "patches.png", page)
@@ -28,15 +32,14 @@ def run(context: stage.Context) -> dict[str, Any]:
     return {"image": section.image, "height": height, "width": width, "regions": regions}
 
 
-def _reference(context: stage.Context, model: generator.Generator) -> artifacts.Reference:
-    """The image that the config names, or the first reference of the run.
+def _of_image(
+    model: generator.Generator, section: tools_config.VariationsSection
+) -> artifacts.Reference:
+    """The image that the config names.
 
     Raises SlideError for a file that is no image, ValueError for one without a whole patch.
     """
-    data, section = context.config.data, context.config.variations
-    if not section.image:
-        return artifacts.references(artifacts.with_references(context), model.embed)[0]
-    image = user_images.UserImage.open(data, section.image, mpp=section.mpp)
+    image = user_images.UserImage.open(model.config.data, section.image, mpp=section.mpp)
     # Whole cells, so that a grid spans the image.
     pixels = image.read(0, 0, *(size - size % model.patch_px for size in image.size))
     return artifacts.Reference(pixels, "region", model.embed(pixels))

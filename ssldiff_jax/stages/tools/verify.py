@@ -24,7 +24,9 @@ def run(context: stage_lib.Context) -> dict[str, Any]:
     Raises DamageError, after that, naming the shards that are damaged and what rebuilds them.
     """
     began = time.monotonic()
-    harmed = _records(context)
+    folder = context.folder("patches") / "records"
+    archived = artifacts.archive_folder(context.config.data, context.workdir)
+    harmed = _records(folder, archived)
     counts = {}
     for name in _STORES:
         if (context.workdir / name / "manifest.json").exists():
@@ -33,7 +35,6 @@ def run(context: stage_lib.Context) -> dict[str, Any]:
             stage = name.partition("/")[0]
             harmed += [(str(path), reason, f"--config.force={stage}")
                        for path, reason in result.damaged()]  # fmt: skip
-    folder = context.folder("patches") / "records"
     for split in atomic.read_json(folder / "manifest.json")["splits"]:
         source = records.RecordSource(folder, split)
         counts[f"records/{split}"] = len(source)
@@ -49,11 +50,11 @@ def run(context: stage_lib.Context) -> dict[str, Any]:
     return result
 
 
-def _records(context: stage_lib.Context) -> list[tuple[str, str, str]]:
+def _records(folder: pathlib.Path, archived: pathlib.Path) -> list[tuple[str, str, str]]:
     """Damaged shards of records: the entry has to go before the stage rebuilds it."""
     damaged = []
-    for shard, reason in archive.damaged(context.folder("patches") / "records"):
-        entry = artifacts.archive_folder(context) / pathlib.PurePath(shard).parent
+    for shard, reason in archive.damaged(folder):
+        entry = archived / pathlib.PurePath(shard).parent
         cure = f"remove {entry}, then --config.force=patches rebuilds it"
         damaged.append((shard, reason, cure))
     return damaged

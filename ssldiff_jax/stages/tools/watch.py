@@ -1,14 +1,18 @@
 """Tool `watch`: every checkpoint of the denoiser evaluated, while it trains or after."""
 
+import dataclasses
 import logging
+import pathlib
 import shutil
 import time
 from typing import Any
 
+from jax.sharding import Mesh
+
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator, models
 from ssldiff_jax.report import figures
-from ssldiff_jax.runs import results_csv, stage
+from ssldiff_jax.runs import artifacts, results_csv, stage
 from ssldiff_jax.runs.workdir import force
 from ssldiff_jax.stages.evaluate import protocol
 from ssldiff_jax.train import checkpoint, hosts
@@ -33,15 +37,15 @@ def run(context: stage.Context) -> dict[str, Any]:
             "config.evaluate.num_patches must not be 0 and config.embeddings.source '', got "
             f"{section.num_patches} and {context.config.embeddings.source!r}"
         )
-    evaluator = _Evaluator(context)
+    evaluator = _Evaluator(context.artifacts, context.mesh, folder)
     latest = time.monotonic()
     # Orbax's checkpoints_iterator follows one folder, gives its latest step alone and copies that
     # beside the others; here none is passed over, the models' folder is only read, and a training
     # that was begun again is followed to its new one.
     while True:
-        denoiser = force.latest(context, "denoiser")
-        is_done = (denoiser.folder("denoiser") / "done.json").exists()
-        there = checkpoint.steps(denoiser.checkpoints("denoiser"))
+        newest = _newest(context.artifacts).folders
+        is_done = newest.is_done("denoiser")
+        there = checkpoint.steps(newest.checkpoints("denoiser"))
         waiting = [step for step in there if not (folder / f"step_{step}").exists()]
         if waiting:
             evaluator.evaluate(waiting[0])
@@ -54,24 +58,32 @@ def run(context: stage.Context) -> dict[str, Any]:
             time.sleep(_POLL_SECONDS)
 
 
+def _newest(made: artifacts.Artifacts) -> artifacts.Artifacts:
+    """The same with the denoiser that is being made, if one is."""
+    folders = made.folders
+    newest = folders.at("denoiser", force.latest(folders, "denoiser"))
+    return dataclasses.replace(made, folders=newest)
+
+
 class _Evaluator:
     """What is the same for every checkpoint, made when there is a first."""
 
-    def __init__(self, context: stage.Context):
-        self._context, self._folder = context, context.folder("watch")
-        networks = protocol.networks(context)
-        self._protocol = protocol.Protocol.of_run(context, networks, self._folder)
+    def __init__(self, made: artifacts.Artifacts, mesh: Mesh, folder: pathlib.Path):
+        self._made, self._mesh, self._folder = made, mesh, folder
+        networks = protocol.networks(made)
+        self._protocol = protocol.Protocol.of_run(made, networks, folder)
         self._model: generator.Generator | None = None
 
     def evaluate(self, step: int) -> None:
         """Judge one; one that training deleted meanwhile is passed over."""
         folder = self._folder / f"step_{step}"
-        context = force.latest(self._context, "denoiser")
+        made = _newest(self._made)
+        saved = made.folders.checkpoints("denoiser")
         try:
-            model = self._at(context, step)
+            model = self._at(made, step)
         except (OSError, ValueError):
             time.sleep(_POLL_SECONDS)  # training deletes a checkpoint file by file
-            if step in checkpoint.steps(context.checkpoints("denoiser")):
+            if step in checkpoint.steps(saved):
                 raise
             _LOG.info("checkpoint %d was deleted before it could be read", step)
             return
@@ -82,7 +94,7 @@ class _Evaluator:
         shutil.rmtree(working / "generated")
         atomic.write_json(working / "results.json", {"step": step} | results)
         working.rename(folder)
-        results_csv.add(context, {"tool": "watch", "step": step}, results)
+        results_csv.add(made.folders.workdir, {"tool": "watch", "step": step}, results)
         for name, figures_of_network in results["patches"].items():
             distance = figures.Shown(figures_of_network["frechet"])
             _LOG.info("step %d, Fréchet distance by %s %s", step, name, f"{distance:.4g}")
@@ -95,11 +107,10 @@ class _Evaluator:
         atomic.write_json(self._folder / "results.json", {"steps": all_steps})
         return [results["step"] for results in all_steps]
 
-    def _at(self, context: stage.Context, step: int) -> generator.Generator:
+    def _at(self, made: artifacts.Artifacts, step: int) -> generator.Generator:
         """The generator with the weights of a step; programs are traced once."""
         if self._model is None:
-            self._model = generator.Generator(
-                context.config, models.Models.of_run(context, step), context.mesh
-            )
-        params = checkpoint.load_params(context.checkpoints("denoiser"), step=step)
+            trained = models.Models.of_run(made, step)
+            self._model = generator.Generator(made.config, trained, self._mesh)
+        params = checkpoint.load_params(made.folders.checkpoints("denoiser"), step=step)
         return self._model.with_params(params)

@@ -1,5 +1,4 @@
 import dataclasses
-import types
 
 import numpy as np
 import pytest
@@ -7,7 +6,7 @@ import pytest
 from configs import tiny
 from ssldiff_jax.core import schema
 from ssldiff_jax.data.annotations import case_tables
-from ssldiff_jax.runs import artifacts, region_labels
+from ssldiff_jax.runs import region_labels
 from ssldiff_jax.runs.config import run as run_config
 
 
@@ -51,19 +50,13 @@ def test_held_out_cases_do_not_standardise_numbers(write):
         case_tables.Numbers.read(path, {"of no row"})
 
 
-def test_a_run_standardises_numbers_by_the_cases_of_its_training_records(write, monkeypatch):
+def test_a_run_standardises_numbers_by_the_cases_of_its_training_records(write):
     """Slides 0 to 3 are of the cases a, b and c; only 0, 1 and 3 have training records."""
     numbers = write("case,TP53\nTCGA-AA-000a,1\nTCGA-AA-000b,3\nTCGA-AA-000c,1000\n")
     names = [f"TCGA-AA-000{case}-{i}.svs" for i, case in enumerate("abca")]
-    slides = np.array([[0, 1], [1, 2], [3, 1]])
-    monkeypatch.setattr(region_labels, "_names", lambda _: dict(enumerate(names)))
-    monkeypatch.setattr(
-        artifacts, "records", lambda _, split: types.SimpleNamespace(slides=slides, split=split)
-    )
     config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
     asked = dataclasses.replace(config.prior.conditions, measure="none", numbers=numbers)
-    config = dataclasses.replace(config, prior=dataclasses.replace(config.prior, conditions=asked))
-    told = region_labels.RegionLabels(types.SimpleNamespace(config=config))
+    told = region_labels.RegionLabels.read(asked, config.data, dict(enumerate(names)), [0, 1, 3])
     assert told.scales == {"mean": [2], "std": [1]}
 
 

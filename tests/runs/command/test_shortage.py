@@ -13,7 +13,7 @@ import pytest
 from configs import tiny
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import tiling
-from ssldiff_jax.runs import launch, stage
+from ssldiff_jax.runs import launch
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import table
@@ -110,12 +110,11 @@ def config():
     ],
 )
 def test_every_stage_names_keys_that_are_there(tmp_path, config, name, key):
-    context = stage.Context(config, tmp_path, None)
     lines = []
     for error in (MemoryError(), OSError(errno.ENOSPC, "No space left on device")):
         with (
             pytest.raises(shortage.ShortageError) as caught,
-            shortage.reported(name, table.STAGES[name], context),
+            shortage.reported(name, table.STAGES[name], config, tmp_path / name),
         ):
             raise error
         lines.append(str(caught.value))
@@ -130,8 +129,10 @@ def test_every_stage_names_keys_that_are_there(tmp_path, config, name, key):
 
 
 def test_other_errors_pass(tmp_path, config):
-    context = stage.Context(config, tmp_path, None)
-    with pytest.raises(KeyError), shortage.reported("sample", table.STAGES["sample"], context):
+    with (
+        pytest.raises(KeyError),
+        shortage.reported("sample", table.STAGES["sample"], config, tmp_path / "sample"),
+    ):
         raise KeyError("x")
 
 

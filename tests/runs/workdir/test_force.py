@@ -32,7 +32,7 @@ class Work(test_runner.Work):
         run = super().work(name)
 
         def run_and_save(context):
-            saved = context.checkpoints(name)
+            saved = context.folders.checkpoints(name)
             saved.mkdir(parents=True, exist_ok=True)
             (saved / "weights").write_text(str(getattr(context.config, name).size))
             return run(context)
@@ -40,7 +40,7 @@ class Work(test_runner.Work):
         return run_and_save
 
     def weights(self, name):
-        return (self.context().checkpoints(name) / "weights").read_text()
+        return (self.context().folders.checkpoints(name) / "weights").read_text()
 
     def cut_off(self, name, **settings):
         self.broken = {name}
@@ -201,7 +201,7 @@ def test_a_crash_at_any_moment_leaves_the_old_or_the_new_whole(tmp_path, monkeyp
                 crashed = False
             except Crash:
                 crashed = True
-        anew.recover(work.table, work.context())
+        anew.recover(work.table, work.context().folders)
         size = work.weights("second")
         sizes.append(size)
         wanted = json.loads((work.workdir / "second" / "stage.json").read_text())["config"]
@@ -227,7 +227,7 @@ def test_a_crash_at_any_moment_leaves_the_old_or_the_new_whole(tmp_path, monkeyp
 def test_checkpoints_in_a_bucket_are_made_beside(tmp_path):
     work = Work(tmp_path / "run", tmp_path / "bucket")
     work.run()
-    assert work.context().checkpoints("second").name == "second"
+    assert work.context().folders.checkpoints("second").name == "second"
     work.cut_off("second", chosen=["second"], force=["second"], second=Section(size=9))
     assert work.weights("second") == "3"
     work.run(["second"], force=["second"], second=Section(size=9))

@@ -11,8 +11,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from ssldiff_jax.core import tasks
 from ssldiff_jax.data import loader, store
-from ssldiff_jax.runs import artifacts, runner, stage
+from ssldiff_jax.runs import runner, stage, training_tasks
 from ssldiff_jax.runs.workdir import record
 from ssldiff_jax.train import checkpoint, hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
@@ -25,15 +26,18 @@ COMPUTE = step_lib.ComputeConfig("float32", "none", 1)
 TRAIN = loop.TrainConfig(6, 4, OPTIMIZER, COMPUTE, 1, 2, 0, "jit")
 
 
-class Regression:
+class Regression(tasks.Task):
     """A slope, and the last example that was seen."""
+
+    def batch_spec(self):
+        return {"x": jax.ShapeDtypeStruct((1, 1), jnp.float32)}
 
     def init(self, key, batch):
         return {"slope": jnp.zeros(())}, jnp.zeros(())
 
-    def loss(self, params, ema_params, extra, batch, key):
+    def loss(self, params, batch, key, *, ema_params, extra):
         error = params["slope"] * batch["x"] - 3 * batch["x"] - 1
-        return jnp.mean(error**2), ({}, 0 * extra + jnp.max(batch["index"]))
+        return tasks.LossOutput(jnp.mean(error**2), {}, 0 * extra + jnp.max(batch["index"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Work:
 
     def train(self, context):
         self.ran.append("model")
-        train, run = context.config.model.train, artifacts.training_run(context, "model")
+        train, run = context.config.model.train, training_tasks.training_run(context, "model")
         batches = loader.cached_batches(
             self.store, batch_size=train.batch_size, seed=1, config=context.config.data.loader
         )
@@ -345,7 +349,7 @@ def test_a_record_from_when_intervals_were_part_of_it_is_still_good(work):
 
 def test_more_steps_done_than_asked_for_is_refused_by_the_loop_too(work):
     work.run(chosen=["model"])
-    run = artifacts.training_run(work.context(TRAIN), "model")
+    run = training_tasks.training_run(work.context(TRAIN), "model")
     batches = loader.cached_batches(
         work.store, batch_size=4, seed=1, config=loader.LoaderConfig(1, 1)
     )

@@ -1,7 +1,6 @@
 """Seams of drawn images: what is read of stage sample, and what is told of it."""
 
 import json
-import types
 
 import numpy as np
 import pytest
@@ -11,15 +10,6 @@ from ssldiff_jax.runs import stage
 from ssldiff_jax.stages.evaluate import seam_figures
 
 SIDE, FACTOR = 32, 4
-
-
-@pytest.fixture
-def context(tmp_path):
-    crops = types.SimpleNamespace(patch_px=SIDE)
-    config = types.SimpleNamespace(
-        data=types.SimpleNamespace(crops=crops), downsample_factor=FACTOR
-    )
-    return types.SimpleNamespace(config=config, folder=lambda name: tmp_path)
 
 
 def noise(seed):
@@ -32,7 +22,7 @@ def with_step(image, row, grey):
     return (image + grey * band[:, None, None]).astype(np.uint8)
 
 
-def test_each_image_is_measured_at_its_own_lines(context, tmp_path):
+def test_each_image_is_measured_at_its_own_lines(tmp_path):
     at = (12, 20, 24)  # of the last step, another in each image
     for i, row in enumerate(at):
         last = {"rows": list(range(row, 160, SIDE)), "cols": []}
@@ -42,7 +32,7 @@ def test_each_image_is_measured_at_its_own_lines(context, tmp_path):
     pairs = [
         large_image.Pair(with_step(noise(i), row, 12), noise(10 + i)) for i, row in enumerate(at)
     ]
-    found = seam_figures.of_images(context, pairs)
+    found = seam_figures.of_images(tmp_path, pairs, SIDE, FACTOR)
     energy = 2 * (20**2 - 1) / 12  # of a step between two of 20 even grey levels
     last = found["last_step"]
     assert last["generated"]["value"] == pytest.approx(1 + 12**2 / energy, rel=0.05)
@@ -57,7 +47,7 @@ def test_each_image_is_measured_at_its_own_lines(context, tmp_path):
     assert worst["generated"]["value"] > 3 > 1.2 > worst["real"]["value"] > 1
 
 
-def test_steps_across_cells(context, tmp_path):
+def test_steps_across_cells(tmp_path):
     """Each cell a little brighter than its neighbours: in grey levels, not their squares."""
     (tmp_path / "image_0.json").write_text(json.dumps({"window_lines": [{"rows": [], "cols": []}]}))
     flat = np.full((160, 192, 3), 100, np.uint8)
@@ -65,17 +55,18 @@ def test_steps_across_cells(context, tmp_path):
     flat += (np.arange(160) // FACTOR % 2 * 2).astype(np.uint8)[:, None, None]
     board = (np.arange(160)[:, None] // SIDE + np.arange(192) // SIDE) % 2
     drawn = (flat + 10 * board[..., None]).astype(np.uint8)
-    found = seam_figures.of_images(context, [large_image.Pair(drawn, flat)])
+    found = seam_figures.of_images(tmp_path, [large_image.Pair(drawn, flat)], SIDE, FACTOR)
     assert found["cell_borders"]["real"] == {"value": 1.0, "error": None, "count": 1}
     assert found["cell_borders"]["generated"]["value"] == pytest.approx(10 / 2, rel=0.01)
     assert found["last_step"] == {"generated": None, "real": None}
     assert found["earlier_steps"] == []
 
 
-def test_a_run_that_wrote_no_lines_is_told_how_to(context, tmp_path):
+def test_a_run_that_wrote_no_lines_is_told_how_to(tmp_path):
     (tmp_path / "image_0.json").write_text(json.dumps({"height": 160}))
+    pairs = [large_image.Pair(noise(0), noise(1))]
     with pytest.raises(stage.WorkdirError, match=r"image_0.json must have the window_lines"):
-        seam_figures.of_images(context, [large_image.Pair(noise(0), noise(1))])
+        seam_figures.of_images(tmp_path, pairs, SIDE, FACTOR)
 
 
 def test_borders_of_patches():

@@ -22,7 +22,7 @@ def config():
 
 
 def rows(config, workdir):
-    found = list(evaluation.rows(stage.Context(config, workdir, None), SIZES))
+    found = list(evaluation.rows(stage.Context(config, workdir, None).artifacts, SIZES))
     assert all(len(values) == 2 for _, values, _ in found)
     assert all(min(values) > 0 for _, values, unit in found if unit != "MB")
     return {name.removeprefix("evaluation/"): unit for name, _, unit in found}

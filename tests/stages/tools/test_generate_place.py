@@ -68,7 +68,7 @@ class Job:
 def drawn(tmp_path, monkeypatch):
     """(patch_mpp, shape of a reference, its place, options of draw) → corners of the image and of
     the reference, and what the grid spans."""
-    monkeypatch.setattr(render, "Job", Job)
+    monkeypatch.setattr(render, "LargeImageRender", Job)
 
     def run(patch_mpp, shape, place, **settings):
         crs, transform, _ = PLACES[place]
@@ -84,7 +84,7 @@ def drawn(tmp_path, monkeypatch):
         values["data"]["patch_mpp"] = patch_mpp
         config = schema.build(run_config.RunConfig, values)
         model = Model(patch_px=PX, config=config, seen=[])
-        monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
+        monkeypatch.setattr(generator.Generator, "of_run", lambda *_: model)
         context = stage.Context(config, tmp_path, None)
         context.folder("generate").mkdir(exist_ok=True)
         told = generate.run(context)
@@ -134,7 +134,7 @@ def test_cells_beyond_the_border_span_what_lies_there(drawn):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_grown_image_begins_beyond_its_reference(drawn, place):
-    found, transform, size, _ = drawn(PLACES[place][2] * 2, (200, 256), place, grow=PX)
+    found, transform, size, _ = drawn(PLACES[place][2] * 2, (200, 256), place, outpaint_px=PX)
     assert size == (100 + 2 * PX, 128 + 2 * PX)
     beyond = 2 * PX
     expected = corners(transform, (200 + beyond, 256 + beyond), -beyond, -beyond)
@@ -150,7 +150,7 @@ def test_a_scale_of_the_user_s_own_moves_nothing(drawn):
 
 def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypatch):
     """The reference, the other one that it is mixed with, and the image of a cell."""
-    monkeypatch.setattr(render, "Job", Job)
+    monkeypatch.setattr(render, "LargeImageRender", Job)
     values = np.random.default_rng(0).integers(0, 2550, (3, PX, PX), np.uint16) // 10 * 10
     profile = {
         "driver": "GTiff", "height": PX, "width": PX, "count": 3, "dtype": "uint16",
@@ -162,13 +162,14 @@ def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypat
     named = lambda name: str(tmp_path / f"{name}.tif")
     told = tiny.get_config().to_dict()
     told["generate"] |= {
-        "reference": named("reference"), "mix": named("mix"), "edits": (f"0,0={named('cell')}",),
+        "reference": named("reference"), "blend_with": named("mix"),
+        "edits": (f"0,0={named('cell')}",),
     }  # fmt: skip
     told["data"]["patch_mpp"] = 0.5e6
     told["data"]["reading"] |= {"bands": (3, 2, 1), "high": 2550.0}
     config = schema.build(run_config.RunConfig, told)
     model = Model(patch_px=PX, config=config, seen=[])
-    monkeypatch.setattr(generator.Generator, "of_run", lambda context: model)
+    monkeypatch.setattr(generator.Generator, "of_run", lambda *_: model)
     context = stage.Context(config, tmp_path, None)
     context.folder("generate").mkdir()
     generate.run(context)

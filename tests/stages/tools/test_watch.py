@@ -124,7 +124,7 @@ def test_patches_that_are_drawn_are_not_drawn_again(generator, workdir, tmp_path
     from ssldiff_jax.runs import stage
 
     context = stage.Context(generator.config, workdir, generator.mesh)
-    held_out = patch_samples.Sample.choose(patch_samples.Source(context, "test"), 3)
+    held_out = patch_samples.Sample.choose(context.artifacts.patches("test"), 3)
     kept = image_files.Format()
     real, drawn = (image_files.Files(tmp_path / name, kept) for name in ("real", "drawn"))
     pair = regenerated.RegeneratedPatches(held_out, real, drawn)

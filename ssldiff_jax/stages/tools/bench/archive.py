@@ -1,6 +1,7 @@
 """Part of the tool `bench`: how fast slides become records, and records are read again."""
 
 import functools
+import pathlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ import numpy as np
 
 from ssldiff_jax.core import memory
 from ssldiff_jax.data import archive, demo_slide, plan, records, tiling
-from ssldiff_jax.runs import stage
 from ssldiff_jax.slides import pyramid, tissue
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -20,10 +20,10 @@ Figure = tuple[str, list[float], str]
 """Name, value of every repetition, and unit."""
 
 
-def rows(context: stage.Context, repetitions: int = 3) -> Iterator[Figure]:
+def rows(folder: pathlib.Path, repetitions: int = 3) -> Iterator[Figure]:
     """A pyramid of 8192² px in JPEG, made of real tissue, through the stage `patches` in one
     process: read, masked, cut, compressed, hashed; then checked, decoded, and read at random."""
-    folder = context.folder("bench") / "archive"
+    folder = folder / "archive"
     folder.mkdir(parents=True, exist_ok=True)
     pyramid.write_pyramid(folder / "slide.tiff", _tissue(), pyramid.Scale(_MPP))
     tiled, checked, decoded, scattered, sizes = [], [], [], [], []
@@ -51,7 +51,7 @@ def rows(context: stage.Context, repetitions: int = 3) -> Iterator[Figure]:
     yield "archive/read_at_random", scattered, "records/s"
 
 
-def _task(folder, number: int) -> tiling.Task:
+def _task(folder: pathlib.Path, number: int) -> tiling.Task:
     config = tiling.TilingConfig(
         _MPP,
         tissue.TissueConfig(),

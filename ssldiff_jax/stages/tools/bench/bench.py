@@ -6,6 +6,7 @@ are looked at.
 
 import dataclasses
 import logging
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from ssldiff_jax.core import memory
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages.tools.bench import archive, evaluation, loader, sampler, train_step
 from ssldiff_jax.weights import published
 
@@ -45,33 +47,34 @@ class Row:
 
 def run(context: stage.Context) -> dict[str, Any]:
     """Measure the parts that `bench.parts` names; each figure is logged and written as it comes."""
+    config, folder, mesh = context.config, context.folder("bench"), context.mesh
     measured = {
-        "network": _network,
-        "weights": _weights,
-        "archive": archive.rows,
-        "input": loader.rows,
-        "images": sampler.rows,
-        "training": train_step.rows,
-        "evaluation": evaluation.rows,
+        "network": lambda: _network(config),
+        "weights": lambda: _weights(config, folder),
+        "archive": lambda: archive.rows(folder),
+        "input": lambda: loader.rows(folder, config.data.loader),
+        "images": lambda: sampler.rows(config, mesh, folder),
+        "training": lambda: train_step.rows(config, mesh, folder),
+        "evaluation": lambda: evaluation.rows(context.artifacts),
     }
     table: list[dict[str, Any]] = []
-    for part in context.config.bench.parts:
-        for name, values, unit in measured[part](context):
+    for part in config.bench.parts:
+        for name, values, unit in measured[part]():
             row = _row(name, values, unit)
             table.append(dataclasses.asdict(row))
-            atomic.write_json(context.folder("bench") / "results.json", table)
+            atomic.write_json(folder / "results.json", table)
             _LOG.info("%s: %.4g %s (spread %.2g, %d times)", row.name, row.value, row.unit,
                       row.spread, row.repetitions)  # fmt: skip
     return {"rows": len(table)}
 
 
-def _network(context: stage.Context) -> Iterator[Figure]:
+def _network(run: run_config.RunConfig) -> Iterator[Figure]:
     """Seconds for one window, alone and in a chunk of the sampler's."""
-    config = context.config.denoiser.model(_EMBEDDING_DIM)
-    model, side = conditioning.Denoiser(config), context.config.window
+    config = run.denoiser.model(_EMBEDDING_DIM)
+    model, side = conditioning.Denoiser(config), run.window
     forward = jax.jit(lambda params, *args: model.apply({"params": params}, *args))
     params = jax.device_put(sampler.random_params(published.abstract_denoiser(config)))
-    for batch in sorted({1, context.config.sample.window_batch}):
+    for batch in sorted({1, run.sample.window_batch}):
         x_t = jnp.zeros((batch, side, side, config.unet.latent_channels))
         args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.embedding_dim)))
         compiled = forward.lower(*args).compile()
@@ -81,11 +84,11 @@ def _network(context: stage.Context) -> Iterator[Figure]:
         yield f"unet/compiled_flops_batch_{batch}", [flops], "FLOP/window"
 
 
-def _weights(context: stage.Context) -> Iterator[Figure]:
+def _weights(run: run_config.RunConfig, folder: pathlib.Path) -> Iterator[Figure]:
     """Seconds to read a safetensors file of the denoiser, and memory beside its size."""
-    config = context.config.denoiser.model(_EMBEDDING_DIM)
+    config = run.denoiser.model(_EMBEDDING_DIM)
     params = sampler.random_params(published.abstract_denoiser(config))
-    path = context.folder("bench") / "denoiser.safetensors"
+    path = folder / "denoiser.safetensors"
     published.export(path, *published.denoiser_parts(config, params))
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     del params

@@ -13,7 +13,6 @@ import scipy.ndimage
 
 from ssldiff_jax.core import arrays, machine
 from ssldiff_jax.data import loader, records, store
-from ssldiff_jax.runs import stage
 
 _LATENTS, _DIM, _COUNT = (64, 64, 3), 384, 8192
 _BATCH = 256
@@ -23,10 +22,11 @@ Figure = tuple[str, list[float], str]
 """Name, value of every repetition, and unit."""
 
 
-def rows(context: stage.Context, repetitions: int = 5) -> Iterator[Figure]:
+def rows(
+    folder: pathlib.Path, settings: loader.LoaderConfig, repetitions: int = 5
+) -> Iterator[Figure]:
     """Cached latents with embeddings, and JPEG patches decoded and cropped."""
-    folder = context.folder("bench") / "input"
-    settings = context.config.data.loader
+    folder = folder / "input"
     cached = loader.cached_batches(*_stores(folder), batch_size=_BATCH, seed=0, config=settings)
     yield "input/cached", _rates(cached, repetitions, num_batches=80), "examples/s"
     shutil.rmtree(folder)

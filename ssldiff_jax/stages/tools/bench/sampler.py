@@ -2,6 +2,7 @@
 weights, which are random."""
 
 import dataclasses
+import pathlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,13 +10,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import memory, rng
 from ssldiff_jax.diffusion import conditioning, guidance, solvers
 from ssldiff_jax.generation import generator, models, render
 from ssldiff_jax.generation import plan as plan_lib
-from ssldiff_jax.runs import stage
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.sampler import decode, windows
 from ssldiff_jax.slides import pyramid
@@ -28,18 +30,18 @@ Figure = tuple[str, list[float], str]
 """Name, the one value, and unit."""
 
 
-def rows(context: stage.Context) -> Iterator[Figure]:
+def rows(config: run_config.RunConfig, mesh: Mesh, folder: pathlib.Path) -> Iterator[Figure]:
     """Calls, decodes, seconds and memory of every size, generated into a file; then those of the
     published algorithm at the first size, and how many times more they are."""
-    bench, model = context.config.bench, _random_model(context)
+    bench, model = config.bench, _random_model(config, mesh)
     if not bench.sizes:
         return
     ours: dict[str, float] = {}
     for size in bench.sizes:
-        cost = _ours(context, model, size)
+        cost = _ours(model, size, folder / "sampler")
         ours = ours or cost
         for name, (value, unit) in _units(cost).items():
-            yield f"sampler/{context.config.sample.windows.mode}/{size}/{name}", [value], unit
+            yield f"sampler/{config.sample.windows.mode}/{size}/{name}", [value], unit
     if bench.paper_steps:
         size = bench.sizes[0]
         paper = _paper(model, size, bench.paper_steps)
@@ -54,9 +56,8 @@ def _units(costs: dict[str, float]) -> dict[str, tuple[float, str]]:
     return {name: (value, units.get(name, "B")) for name, value in costs.items()}
 
 
-def _ours(context: stage.Context, model: generator.Generator, size: int) -> dict[str, float]:
-    folder = context.folder("bench") / "sampler"
-    scale = pyramid.Scale(context.config.data.patch_mpp)
+def _ours(model: generator.Generator, size: int, folder: pathlib.Path) -> dict[str, float]:
+    scale = pyramid.Scale(model.mpp)
     large = lambda plan: render.LargeImageRender(model, plan, folder, "image", ("tif",), scale)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
     image_plan = _random_plan(model, size)
@@ -122,8 +123,7 @@ def _random_plan(model: generator.Generator, size: int) -> plan_lib.ImagePlan:
     return model.plan_from_grid(grid, size=(size, size))
 
 
-def _random_model(context: stage.Context) -> generator.Generator:
-    config = context.config
+def _random_model(config: run_config.RunConfig, mesh: Mesh) -> generator.Generator:
     denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
     channels = config.autoencoder.model.chosen.latent_channels
     decoder = random_params(published.abstract_autoencoder(config.autoencoder.model))
@@ -138,7 +138,7 @@ def _random_model(context: stage.Context) -> generator.Generator:
     sample: sample_config.SampleSection = dataclasses.replace(
         config.sample, conditioning=conditioning_kind
     )
-    return generator.Generator(dataclasses.replace(config, sample=sample), trained, context.mesh)
+    return generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
 
 
 def random_params(like: Any) -> Any:

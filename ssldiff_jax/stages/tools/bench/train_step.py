@@ -1,5 +1,6 @@
 """Part of the tool `bench`: what a training step costs on the devices of this machine."""
 
+import pathlib
 import statistics
 import time
 from collections.abc import Iterator
@@ -8,8 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from ssldiff_jax.runs import programs, stage
+from ssldiff_jax.runs import programs
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.train import chips
 
 _STEPS, _REPETITIONS = 8, 5
@@ -18,26 +21,34 @@ Figure = tuple[str, list[float], str]
 """Name, value of every repetition, and unit."""
 
 
-def rows(context: stage.Context) -> Iterator[Figure]:
+def rows(config: run_config.RunConfig, mesh: Mesh, folder: pathlib.Path) -> Iterator[Figure]:
     """Rate, model FLOPs, their part of what the devices can do, and memory of every step that
     `bench.train` and `bench.batch_size` name; first what a plain product reaches here."""
-    bench = context.config.bench
+    bench, traces = config.bench, None
+    if bench.profile:
+        traces = folder / "profile"
     if not bench.train:
         return
     reached = _product_rates()
     yield "device/bf16_matmul", reached, "FLOP/s"
     for name in bench.train:
         for batch_size in bench.batch_size:
-            yield from _step(context, name, batch_size, statistics.median(reached))
+            program = programs.of_training(name, config, mesh, batch_size)
+            label = f"{name}/{program.batch_size}"
+            trace = traces and traces / f"train/{label}".replace("/", "_")
+            yield from _step(program, label, mesh.size, statistics.median(reached), trace)
 
 
-def _step(context: stage.Context, name: str, batch_size: int, reached: float) -> Iterator[Figure]:
-    program = programs.of_training(name, context.config, context.mesh, batch_size)
+def _step(
+    program: programs.AbstractCall,
+    label: str,
+    devices: int,
+    reached: float,
+    trace: pathlib.Path | None,
+) -> Iterator[Figure]:
     count, flops = program.batch_size, programs.flops_of_one(program)
-    label = f"train/{name}/{count}"
-    seconds = _seconds(context, program, label.replace("/", "_"))
+    label, seconds = f"train/{label}", _seconds(program, trace)
     yield f"{label}/rate", [count / s for s in seconds], "examples/s"
-    devices = context.mesh.size
     if flops is not None:
         per_device = [flops * count / s / devices for s in seconds]
         yield f"{label}/model_flops", [flops], "FLOP/example"
@@ -50,8 +61,9 @@ def _step(context: stage.Context, name: str, batch_size: int, reached: float) ->
         yield f"{label}/peak_since_start", [memory["peak_bytes_in_use"]], "B"
 
 
-def _seconds(context: stage.Context, program: programs.AbstractCall, label: str) -> list[float]:
-    """Of a step, for some steps at a time; then some are traced, if the config says so."""
+def _seconds(program: programs.AbstractCall, trace: pathlib.Path | None) -> list[float]:
+    """Of a step, for some steps at a time; then some are traced into a folder, where one is
+    given."""
     compiled = program.function.lower(*program.args).compile()
     state, batch, key = jax.tree.map(_filled, program.args, compiled.input_shardings[0])
 
@@ -65,8 +77,8 @@ def _seconds(context: stage.Context, program: programs.AbstractCall, label: str)
         began = time.perf_counter()
         state = some_steps(state)
         seconds.append((time.perf_counter() - began) / _STEPS)
-    if context.config.bench.profile:
-        with jax.profiler.trace(str(context.folder("bench") / "profile" / label)):
+    if trace is not None:
+        with jax.profiler.trace(str(trace)):
             some_steps(state)
     return seconds
 

@@ -10,7 +10,7 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.generation import generator, models
-from ssldiff_jax.runs import programs
+from ssldiff_jax.runs import programs, training_tasks
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.weights import published
 
@@ -29,7 +29,7 @@ def program(
 
 def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     """One chunk of windows of the largest image that `bench` generates."""
-    denoiser = config.denoiser.model(programs.embedding_dim(config), config.num_cells)
+    denoiser = config.denoiser.model(training_tasks.embedding_dim(config), config.num_cells)
     params = published.abstract_denoiser(denoiser)
     params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute_dtype), params)
     channels = denoiser.unet.latent_channels

@@ -9,7 +9,8 @@ from ssldiff_jax.core import patch_grid, schema
 from ssldiff_jax.data import mosaic
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.evaluation.downstream import classifiers, mil
-from ssldiff_jax.runs import patch_samples, stage
+from ssldiff_jax.runs import artifacts, patch_samples, pixel_labels
+from ssldiff_jax.runs.config import study as study_config
 from ssldiff_jax.stages.tools.study import task as study_task
 from ssldiff_jax.train import logs
 
@@ -24,20 +25,25 @@ class _Bag:
     shows: float = 0.0
 
 
-def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_task.Task:
+def task(made: artifacts.Artifacts, regenerator: study_task.Regenerator) -> study_task.Task:
     """Bags of embeddings, of regions or of slides, and what the run's encoder sees in every cell
     of the training ones regenerated.
 
     Raises ValueError where a split shows one class only.
     """
-    config, section = context.config, context.config.study.bags
+    config, section = made.config, made.config.study.bags
     if section.of == "slides" and not section.labels:
         raise schema.ConfigError(
             "config.study.bags.labels must name a CSV file (case, label) for bags of slides, got ''"
         )
-    of = _regions if section.of == "regions" else _slides
-    train, test = (of(patch_samples.Source(context, split)) for split in study_task.SPLITS)
-    if section.of == "regions":
+    is_regions, seed = section.of == "regions", config.seed
+    if is_regions:
+        measure = pixel_labels.PixelLabels(section.measure, config.data)
+        of = lambda source: _regions(source, section, measure, seed)
+    else:
+        of = lambda source: _slides(source, section, seed)
+    train, test = (of(made.patches(split)) for split in study_task.SPLITS)
+    if is_regions:
         least = float(np.median([bag.shows for bag in train]))
         classes = (f"less {section.shows}", f"more {section.shows}")
         label, test_label = (np.array([int(b.shows > least) for b in s]) for s in (train, test))
@@ -88,15 +94,18 @@ def _blocks(bags: list[_Bag]) -> Iterator[list[np.ndarray]]:
         yield block
 
 
-def _regions(source: patch_samples.Source) -> list[_Bag]:
+def _regions(
+    source: patch_samples.RecordPatches,
+    section: study_config.BagStudy,
+    measure: pixel_labels.PixelLabels,
+    seed: int,
+) -> list[_Bag]:
     """Squares of side × side cells anywhere that records cover."""
-    config, section = source.context.config, source.context.config.study.bags
-    px, is_train = config.data.crops.patch_px, source.split == "train"
-    measure = patch_samples.PixelLabels.of_run(source.context, section.measure)
+    px, is_train = source.patch_px, source.split == "train"
     whole, bags = source.mosaic, []
     count = section.count if is_train else section.count_test
     table = mosaic.RegionTable(
-        whole, count, px, section.side, section.side, False, config.seed + (not is_train)
+        whole, count, px, section.side, section.side, False, seed + (not is_train)
     )
     which = measure.names.index(section.shows)
     table.require_some()
@@ -109,14 +118,15 @@ def _regions(source: patch_samples.Source) -> list[_Bag]:
     return bags
 
 
-def _slides(source: patch_samples.Source) -> list[_Bag]:
+def _slides(
+    source: patch_samples.RecordPatches, section: study_config.BagStudy, seed: int
+) -> list[_Bag]:
     """Slides whose case has a label; of large ones some patches.
 
     Raises TableError for a case of several labels, and where no slide has one.
     """
-    section, config = source.context.config.study.bags, source.context.config
     labels = case_tables.Labels.read(section.labels).of_case
-    generator_, bags, records = np.random.default_rng(config.seed), [], source.records
+    generator_, bags, records = np.random.default_rng(seed), [], source.records
     for slide in source.records.slides[:, 0].tolist():
         numbers = source.mosaic.places(slide)[:, 2]
         case = source.metadata(int(numbers[0]), "case")

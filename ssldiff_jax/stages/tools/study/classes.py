@@ -10,7 +10,8 @@ from ssldiff_jax.data import shuffle
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.downstream import clusters
 from ssldiff_jax.evaluation.features import networks
-from ssldiff_jax.runs import artifacts, patch_samples, stage
+from ssldiff_jax.runs import artifacts, patch_samples, pixel_labels
+from ssldiff_jax.runs.workdir import folders
 
 Pixels = UInt8[np.ndarray, "N s s 3"]
 
@@ -27,16 +28,16 @@ class Patches:
         cases: a number for the case of each.
     """
 
-    source: patch_samples.Source
+    source: patch_samples.RecordPatches
     numbers: list[int]
     read: list[patch_samples.Patch]
     pixels: Pixels
     cases: Int[np.ndarray, "N"]
 
     @classmethod
-    def some(cls, source: patch_samples.Source, count: int) -> "Patches":
-        """One of each of `count` records, in a random order of the run's seed; 0 is all."""
-        records, seed = len(source.records), source.context.config.seed
+    def some(cls, source: patch_samples.RecordPatches, count: int, seed: int) -> "Patches":
+        """One of each of `count` records, in a random order of the seed; 0 is all."""
+        records = len(source.records)
         numbers = shuffle.first(count or records, records, seed).tolist()
         read = [source.patch(number) for number in numbers]
         cases = patch_samples.numbered(source.metadata(number, "case") for number in numbers)
@@ -59,22 +60,23 @@ class Classes:
     of_pixels: Callable[[Pixels], list[str]] | None
 
     @classmethod
-    def of_run(cls, context: stage.Context, train: Patches) -> "Classes":
+    def of_run(cls, made: artifacts.Artifacts, train: Patches) -> "Classes":
         """As the config asks; clusters are those of training patches.
 
         Raises WorkdirError for clusters without a judge.
         """
-        labels = context.config.study.patches.labels
+        labels = made.config.study.patches.labels
         if labels == "clusters":
-            return _clusters(context, train)
+            return _clusters(made, train)
         if labels == "recorded":
             return cls(
                 (), lambda patches: patch_samples.recorded(patches.source, patches.numbers), None
             )
-        measure, names = patch_samples.PixelLabels.of_run(context, labels), measures.CLASSES[labels]
+        measure = pixel_labels.PixelLabels(labels, made.config.data)
+        names = measure.names
         most = lambda classes: names[np.bincount(classes.ravel(), minlength=len(names)).argmax()]
         stain = lambda pixels: [most(measures.stain(patch)) for patch in pixels]
-        of = lambda patches: [measure.most(patch) for patch in patches.read]
+        of = lambda patches: [measure.most(*patch) for patch in patches.read]
         # Land cover is read in a band that generated patches lack.
         return cls(names, of, stain if labels == "stain" else None)
 
@@ -86,15 +88,15 @@ class Classes:
         ]
 
 
-def _clusters(context: stage.Context, train: Patches) -> Classes:
-    if not (context.folder("judge") / "done.json").exists():
-        raise stage.WorkdirError(
+def _clusters(made: artifacts.Artifacts, train: Patches) -> Classes:
+    if not made.folders.is_done("judge"):
+        raise folders.WorkdirError(
             "config.study.patches.labels=clusters needs the stage judge, got "
-            f"{context.folder('judge')} without done.json; run --config.stages=judge first"
+            f"{made.folders.of_stage('judge')} without done.json; run --config.stages=judge first"
         )
-    judge = networks.OfEncoder("judge", artifacts.load_encoder(context, "judge"))
-    count = context.config.study.patches.clusters
-    fitted = clusters.Clusters.of(judge(train.pixels), count, seed=context.config.seed)
+    judge = networks.OfEncoder("judge", made.encoder("judge"))
+    count, seed = made.config.study.patches.clusters, made.config.seed
+    fitted = clusters.Clusters.of(judge(train.pixels), count, seed=seed)
     names = tuple(f"cluster {number}" for number in range(count))
     of_pixels = lambda pixels: [names[number] for number in fitted.nearest(judge(pixels))]
     return Classes(names, lambda patches: of_pixels(patches.pixels), of_pixels)

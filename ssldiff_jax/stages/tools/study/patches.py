@@ -6,25 +6,25 @@ from collections.abc import Callable
 import numpy as np
 
 from ssldiff_jax.evaluation.downstream import classifiers
-from ssldiff_jax.runs import patch_samples, stage
+from ssldiff_jax.runs import artifacts
 from ssldiff_jax.stages.tools.study import classes as study_classes
 from ssldiff_jax.stages.tools.study import task as study_task
 from ssldiff_jax.train import logs
 
 
-def task(context: stage.Context, regenerator: study_task.Regenerator) -> study_task.Task:
+def task(made: artifacts.Artifacts, regenerator: study_task.Regenerator) -> study_task.Task:
     """One patch of each record, and what is generated from the embeddings of the training ones.
 
     Embeddings are standardised by all of these, labelled or not, as the encoder was trained on
     them: so the real ones alone are no worse for their being few.
     Raises ValueError where a split shows one class only, and where records have none.
     """
-    config, section = context.config, context.config.study.patches
+    config, section = made.config, made.config.study.patches
     of_split = lambda split, count: study_classes.Patches.some(
-        patch_samples.Source(context, split), count
+        made.patches(split), count, config.seed
     )
     train, test = of_split("train", section.count), of_split("test", section.count_test)
-    classes = study_classes.Classes.of_run(context, train)
+    classes = study_classes.Classes.of_run(made, train)
     named = classes.of(train)
     class_names, (label, test_label) = classes.numbered(named, classes.of(test))
     used = study_task.used(label, config.study, config.seed)

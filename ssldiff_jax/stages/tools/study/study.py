@@ -45,11 +45,13 @@ def run(context: stage.Context) -> dict[str, Any]:
             "the tool study embeds generated images: config.embeddings.source must be '', got "
             f"{config.embeddings.source!r}"
         )
-    regenerator = study_task.Regenerator(generator.Generator.of_run(context), config.seed)
+    regenerator = study_task.Regenerator(
+        generator.Generator.of_run(context.artifacts, context.mesh), config.seed
+    )
     rows, facts = [], {}
     for name in section.tasks:
         began = time.monotonic()
-        task = _TASKS[name](context, regenerator)
+        task = _TASKS[name](context.artifacts, regenerator)
         drawn_after = time.monotonic() - began
         bootstrap, unit = _bootstrap(task, section, config.seed)
         for model, (input_name, classifier) in _classifiers(name, task, config).items():

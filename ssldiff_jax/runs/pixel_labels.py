@@ -1,0 +1,77 @@
+"""What squares of slides show, measured in their pixels."""
+
+import dataclasses
+import functools
+import pathlib
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.data import config as data_config
+from ssldiff_jax.data import crops, mosaic, plan, slide_source
+from ssldiff_jax.data.annotations import measures
+from ssldiff_jax.slides import bands as bands_lib
+from ssldiff_jax.slides import slide as slide_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelLabels:
+    """A measure of pixels, on the slides that `data` names."""
+
+    name: measures.Name
+    data: data_config.DataConfig
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes."""
+        return measures.CLASSES[self.name]
+
+    @property
+    def see_pixels(self) -> bool:
+        """Whether the pixels of records suffice, which have three bands."""
+        return self.name == "stain"
+
+    def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> measures.ClassMap:
+        """The class of every pixel of a region; `pixels` may be None where `see_pixels` is not."""
+        values = pixels if self.see_pixels else self._bands(region)
+        return measures.MEASURES[self.name](values)
+
+    def quadrants(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> np.ndarray:
+        """The part of every class in the quadrants of a region."""
+        return measures.quadrant_parts(self.classes(region, pixels), len(self.names))
+
+    def shown(self, square: plan.Square, pixels: arrays.ImageUint8) -> Float[np.ndarray, "K"]:
+        """The part of every class of pixels in a square."""
+        classes = self.classes(mosaic.Region(square, 0, 0, 0, 1), pixels)
+        return np.bincount(classes.ravel(), minlength=len(self.names)) / classes.size
+
+    def most(self, square: plan.Square, pixels: arrays.ImageUint8) -> str:
+        """The class that most pixels of a square have."""
+        return self.names[self.shown(square, pixels).argmax()]
+
+    def _bands(self, region: mosaic.Region) -> np.ndarray:
+        """All bands of a region, turned as it is: records have three only."""
+        square = region.square
+        path = pathlib.Path(self._paths[square.slide])
+        place = (square.top, square.left, square.height, square.width)
+        reading = self.data.reading
+        bands = bands_lib.read(path, *place, factor=self._factor(path), reading=reading)
+        return crops.orient(bands, region.orientation)
+
+    def _factor(self, path: pathlib.Path) -> float:
+        """Native pixels of a raster for one of a record."""
+        if path not in self._factors:
+            data = self.data
+            raster = slide_lib.open_slide(path, mpp=data.mpp or None, reading=data.reading)
+            self._factors[path] = raster.downsample(data.patch_mpp)
+            raster.close()
+        return self._factors[path]
+
+    @functools.cached_property
+    def _factors(self) -> dict[pathlib.Path, float]:
+        return {}
+
+    @functools.cached_property
+    def _paths(self):
+        return slide_source.sources(self.data)
