@@ -1,6 +1,10 @@
 """The configs of the repository, as small as a minute on two cores allows."""
 
-from configs import tiny
+import typing
+
+from configs import default, tiny
+from ssldiff_jax.core import schema
+from ssldiff_jax.runs.config import run as run_config
 
 
 def small(c):
@@ -37,3 +41,11 @@ def published(c):
     c.sample.window_batch, c.sample.num_variations = 4, 1
     c.sample.decode.tile, c.sample.decode.overlap = 16, 4
     return c
+
+
+def section(key, **changes):
+    """The section `key` (dotted) of configs/default.py with changes, checked as that of a run."""
+    kind, values = run_config.RunConfig, default.get_config().to_dict()
+    for name in key.split("."):
+        kind, values = typing.get_type_hints(kind)[name], values[name]
+    return schema.build(kind, values | changes, f"config.{key}")

@@ -17,11 +17,11 @@ class ConvConfig:
     `latent_conv` is the 1×1 convolution on either side of the latents, which some models lack.
     """
 
-    latent_channels: int = 3
-    channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 4)
-    num_res_blocks: int = 2
-    latent_conv: Literal["1x1", "none"] = "1x1"
+    latent_channels: int
+    channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    latent_conv: Literal["1x1", "none"]
 
     @property
     def downsample_factor(self) -> int:

@@ -15,10 +15,10 @@ class AdversarialConfig:
     """`weight` 0 trains without a discriminator. It enters the loss at `start_step`, where the
     reconstruction is no longer noise; `channels` doubles in each of `num_layers` halvings."""
 
-    weight: float = 0.0
-    start_step: int = 50_000
-    channels: int = 64
-    num_layers: int = 3
+    weight: float
+    start_step: int
+    channels: int
+    num_layers: int
 
 
 class Discriminator(nn.Module):

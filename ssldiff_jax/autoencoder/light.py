@@ -12,10 +12,10 @@ from ssldiff_jax.core import arrays, layers
 class LightConfig:
     """Sizes; `num_blocks` residual blocks on either side. No norm: stain is in the mean."""
 
-    latent_channels: int = 4
-    channels: int = 64
-    num_blocks: int = 3
-    downsample_factor: int = 4
+    latent_channels: int
+    channels: int
+    num_blocks: int
+    downsample_factor: int
 
 
 class Block(nn.Module):

@@ -21,10 +21,10 @@ class VQConfig:
     over steps, is dead: it starts again at a latent of the batch. 0 lets it lie.
     """
 
-    num_codes: int = 8192
-    commitment: float = 0.25
-    usage_decay: float = 0.99
-    dead_below: float = 0.03
+    num_codes: int
+    commitment: float
+    usage_decay: float
+    dead_below: float
 
 
 class Quantised(flax.struct.PyTreeNode):

@@ -24,7 +24,7 @@ class CropConfig:
     num_crops: int
     context_px: int
     dihedral: bool
-    condition_on: Literal["patch", "cells"] = "patch"
+    condition_on: Literal["patch", "cells"]
 
     @property
     def context_patch_px(self) -> int:

@@ -51,7 +51,7 @@ class RecordConfig:
     stride_px: int
     min_tissue: float
     jpeg_quality: int
-    scales: tuple[float, ...] = ()
+    scales: tuple[float, ...]
 
     def __post_init__(self):
         if self.record_px < 1 or self.stride_px < 1:

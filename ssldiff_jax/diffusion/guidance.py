@@ -27,9 +27,9 @@ class GuidanceConfig:
             (Lin et al. 2024).
     """
 
-    scale: float = 1.0
-    interval: tuple[float, float] = (0.0, 1.0)
-    rescale: float = 0.0
+    scale: float
+    interval: tuple[float, float]
+    rescale: float
 
     def __post_init__(self):
         low, high = self.interval
@@ -37,6 +37,9 @@ class GuidanceConfig:
             raise ValueError(f"interval must be 0 ≤ low ≤ high ≤ 1, got {self.interval}")
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale must lie in [0, 1], got rescale={self.rescale}")
+
+
+UNGUIDED = GuidanceConfig(scale=1.0, interval=(0.0, 1.0), rescale=0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class GuidedX0:
 
     denoise: DenoiseFn
     process: process_lib.Process
-    config: GuidanceConfig = GuidanceConfig()
+    config: GuidanceConfig = UNGUIDED
     time_offset: int = 0
 
     def is_guided(self, t: arrays.AnyArray) -> arrays.AnyArray:

@@ -19,10 +19,10 @@ class Schedule:
     Dhariwal 2021, betas clipped at 0.999.
     """
 
-    name: Literal["scaled_linear", "cosine"] = "scaled_linear"
-    num_timesteps: int = 1000
-    beta_start: float = 0.0015
-    beta_end: float = 0.0195
+    name: Literal["scaled_linear", "cosine"]
+    num_timesteps: int
+    beta_start: float
+    beta_end: float
 
     def __post_init__(self):
         if self.num_timesteps < 1:

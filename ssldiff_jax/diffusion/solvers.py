@@ -33,11 +33,11 @@ class SolverConfig:
     at 1, as latent diffusion spaces them where their number divides t_start + 1.
     """
 
-    name: Literal["ddim", "ddpm", "dpmpp_2m", "plms", "paper"] = "dpmpp_2m"
-    num_solver_steps: int = 20
-    eta: float = 0.0
-    t_start: int = 999
-    spacing: Literal["trailing", "leading"] = "trailing"
+    name: Literal["ddim", "ddpm", "dpmpp_2m", "plms", "paper"]
+    num_solver_steps: int
+    eta: float
+    t_start: int
+    spacing: Literal["trailing", "leading"]
 
     def __post_init__(self):
         if not 0 <= self.eta <= 1:

@@ -18,14 +18,14 @@ from ssldiff_jax.diffusion import cells
 class UNetConfig:
     """Sizes of the UNet; the defaults are the published 400.92 M parameters."""
 
-    latent_channels: int = 3
-    channels: int = 192
-    channel_mult: tuple[int, ...] = (1, 2, 3, 5)
-    num_res_blocks: int = 2
-    attention_levels: tuple[int, ...] = (1, 2, 3)
-    num_heads: int = 1
-    context_dim: int = 512
-    conditioning: Literal["cross_attention", "scale_shift"] = "cross_attention"
+    latent_channels: int
+    channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    attention_levels: tuple[int, ...]
+    num_heads: int
+    context_dim: int
+    conditioning: Literal["cross_attention", "scale_shift"]
 
 
 Context = Float[arrays.AnyArray, "B M E"]

@@ -16,9 +16,9 @@ Views = Float[arrays.AnyArray, "B v v 3"]
 class ColorJitter:
     """Half-widths of uniform brightness and contrast changes, and of a gain for each channel."""
 
-    brightness: float = 0.1
-    contrast: float = 0.1
-    channel: float = 0.05
+    brightness: float
+    contrast: float
+    channel: float
 
     def __call__(self, key: arrays.Key, image: Float[arrays.AnyArray, "H W 3"]) -> jax.Array:
         """Jitter one image in [−1, 1]."""

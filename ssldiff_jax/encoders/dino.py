@@ -19,16 +19,16 @@ Prototypes = Float[arrays.AnyArray, "B P"]
 class DINOConfig:
     """Temperatures, head and crops of DINO; two global views, `num_local` local ones."""
 
-    teacher_temperature: float = 0.04
-    student_temperature: float = 0.1
-    center_momentum: float = 0.9
-    num_prototypes: int = 65536
-    head_width: int = 2048
-    bottleneck: int = 256
-    num_local: int = 8
-    local_px: int = 96
-    global_area: tuple[float, ...] = (0.4, 1.0)
-    local_area: tuple[float, ...] = (0.05, 0.4)
+    teacher_temperature: float
+    student_temperature: float
+    center_momentum: float
+    num_prototypes: int
+    head_width: int
+    bottleneck: int
+    num_local: int
+    local_px: int
+    global_area: tuple[float, ...]
+    local_area: tuple[float, ...]
 
 
 class HeadedEncoder(nn.Module):

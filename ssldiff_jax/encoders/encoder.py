@@ -40,14 +40,20 @@ class Architecture:
 
         Raises ValueError for another name.
         """
-        if name == OWN:
-            return cls(own, own.image_px)
+        return cls(own, own.image_px) if name == OWN else cls.published(name)
+
+    @classmethod
+    def published(cls, name: str) -> "Architecture":
+        """That of a published encoder.
+
+        Raises ValueError for another name.
+        """
         if name not in known.ENCODERS:
             raise ValueError(
                 f"name must be {OWN!r} or one of {', '.join(known.ENCODERS)}, got {name!r}"
             )
-        published = known.ENCODERS[name]
-        return cls(published.vit, published.input_px, "any", published.mean, published.std)
+        found = known.ENCODERS[name]
+        return cls(found.vit, found.input_px, "any", found.mean, found.std)
 
     def prepare(self, image: arrays.Image) -> arrays.Image:
         """Images in [−1, 1] as the network wants them: resized (linear, antialiased), its mean

@@ -20,9 +20,9 @@ class InfoNCEConfig:
     single patches, where features before a head separate kinds of patches.
     """
 
-    temperature: float = 0.1
-    head_width: int = 256
-    head_dim: int = 128
+    temperature: float
+    head_width: int
+    head_dim: int
 
 
 class ProjectedEncoder(nn.Module):

@@ -1,6 +1,7 @@
 """Published encoders: architecture, expected input, licence, and where weights can be requested."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 from ssldiff_jax.encoders import vit
@@ -35,10 +36,11 @@ class KnownEncoder:
     std: tuple[float, ...] = _IMAGENET_STD
 
 
-_DINO = vit.ViTVariant(resize="dino")
-_SCALED = vit.ViTVariant(layer_scale=1e-5)
-_DINOV2 = vit.ViTVariant(layer_scale=1.0, resize="hugging_face")
-_UNI2 = vit.ViTVariant(
+_variant = functools.partial(dataclasses.replace, vit.PLAIN)
+_DINO = _variant(resize="dino")
+_SCALED = _variant(layer_scale=1e-5)
+_DINOV2 = _variant(layer_scale=1.0, resize="hugging_face")
+_UNI2 = _variant(
     mlp="swiglu", mlp_width=4096, num_registers=8, layer_scale=1e-5, positions="patches"
 )
 
@@ -49,51 +51,51 @@ _OWKIN = "Owkin non-commercial"
 
 ENCODERS: dict[str, KnownEncoder] = {
     "hipt": KnownEncoder(
-        vit.ViTConfig(256, 16, 384, 12, 6, variant=_DINO),
+        vit.ViTConfig(256, 16, 384, 12, 6, "class", _DINO),
         256, "timm", _HIPT, "github.com/mahmoodlab/HIPT", mean=_HALF, std=_HALF,
     ),
     "dino-vits16": KnownEncoder(
-        vit.ViTConfig(224, 16, 384, 12, 6, variant=_DINO),
+        vit.ViTConfig(224, 16, 384, 12, 6, "class", _DINO),
         224, "timm", _META, "github.com/facebookresearch/dino",
     ),
     "dino-vitb16": KnownEncoder(
-        vit.ViTConfig(224, 16, 768, 12, 12, variant=_DINO),
+        vit.ViTConfig(224, 16, 768, 12, 12, "class", _DINO),
         224, "timm", _META, "github.com/facebookresearch/dino",
     ),
     "phikon": KnownEncoder(
         vit.ViTConfig(
-            224, 16, 768, 12, 12, variant=vit.ViTVariant(resize="hugging_face", epsilon=1e-12)
+            224, 16, 768, 12, 12, "class", _variant(resize="hugging_face", epsilon=1e-12)
         ),
         224, "hf_vit", _OWKIN, "huggingface.co/owkin/phikon",
     ),
     "phikon-v2": KnownEncoder(
-        vit.ViTConfig(224, 16, 1024, 24, 16, variant=_DINOV2),
+        vit.ViTConfig(224, 16, 1024, 24, 16, "class", _DINOV2),
         224, "hf_dinov2", _OWKIN, "huggingface.co/owkin/phikon-v2",
     ),
     "uni": KnownEncoder(
-        vit.ViTConfig(224, 16, 1024, 24, 16, variant=_SCALED),
+        vit.ViTConfig(224, 16, 1024, 24, 16, "class", _SCALED),
         224, "timm", _MAHMOOD, "huggingface.co/MahmoodLab/UNI",
     ),
     "uni2-h": KnownEncoder(
-        vit.ViTConfig(224, 14, 1536, 24, 24, variant=_UNI2),
+        vit.ViTConfig(224, 14, 1536, 24, 24, "class", _UNI2),
         224, "timm", _MAHMOOD, "huggingface.co/MahmoodLab/UNI2-h",
     ),
     "dinov2-small": KnownEncoder(
-        vit.ViTConfig(518, 14, 384, 12, 6, variant=_DINOV2),
+        vit.ViTConfig(518, 14, 384, 12, 6, "class", _DINOV2),
         224, "hf_dinov2", _META, "huggingface.co/facebook/dinov2-small",
     ),
     "dinov2-base": KnownEncoder(
-        vit.ViTConfig(518, 14, 768, 12, 12, variant=_DINOV2),
+        vit.ViTConfig(518, 14, 768, 12, 12, "class", _DINOV2),
         224, "hf_dinov2", _META, "huggingface.co/facebook/dinov2-base",
     ),
     "dinov2-large": KnownEncoder(
-        vit.ViTConfig(518, 14, 1024, 24, 16, variant=_DINOV2),
+        vit.ViTConfig(518, 14, 1024, 24, 16, "class", _DINOV2),
         224, "hf_dinov2", _META, "huggingface.co/facebook/dinov2-large",
     ),
     "dinov2-giant": KnownEncoder(
         vit.ViTConfig(
             518, 14, 1536, 40, 24,
-            variant=dataclasses.replace(_DINOV2, mlp="swiglu", mlp_width=4096),
+            "class", dataclasses.replace(_DINOV2, mlp="swiglu", mlp_width=4096),
         ),
         224, "hf_dinov2", _META, "huggingface.co/facebook/dinov2-giant",
     ),

@@ -28,26 +28,38 @@ class ViTVariant:
         epsilon: of the layer norms.
     """
 
-    mlp: Literal["gelu", "swiglu"] = "gelu"
-    mlp_width: int = 0
-    num_registers: int = 0
-    layer_scale: float = 0.0
-    positions: Literal["all", "patches"] = "all"
-    resize: PositionResize = "timm"
-    epsilon: float = 1e-6
+    mlp: Literal["gelu", "swiglu"]
+    mlp_width: int
+    num_registers: int
+    layer_scale: float
+    positions: Literal["all", "patches"]
+    resize: PositionResize
+    epsilon: float
+
+
+PLAIN = ViTVariant(
+    mlp="gelu",
+    mlp_width=0,
+    num_registers=0,
+    layer_scale=0.0,
+    positions="all",
+    resize="timm",
+    epsilon=1e-6,
+)
+"""The ViT of Dosovitskiy et al. 2021, as timm has it."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """Sizes; ViT-S/16 is the default. `pool` makes the embedding of class token or patch mean."""
+    """Sizes. `pool` makes the embedding of class token or patch mean."""
 
-    image_px: int = 256
-    patch_px: int = 16
-    width: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    pool: Literal["class", "mean"] = "class"
-    variant: ViTVariant = ViTVariant()
+    image_px: int
+    patch_px: int
+    width: int
+    depth: int
+    num_heads: int
+    pool: Literal["class", "mean"]
+    variant: ViTVariant
 
     def __post_init__(self):
         if self.image_px % self.patch_px:

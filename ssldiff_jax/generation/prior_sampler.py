@@ -164,7 +164,7 @@ class PriorSampler:
     def _plan(self, canvas: tuple[int, int], steps: int, seed: int) -> windows.WindowPlan:
         side = self.side
         moves = 0 if canvas == (side, side) else side // 2
-        config = windows.WindowConfig("offset", side, moves, "uniform")
+        config = windows.WindowConfig("offset", side, moves, "uniform", "margin")
         return windows.plan_windows(config, canvas, side, steps, seed)
 
     def _sampler(self, spec: conditions.ConditionSpec, temperature: float) -> sampler.GridSampler:

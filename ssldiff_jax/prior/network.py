@@ -20,9 +20,9 @@ class NetworkConfig:
     """Sizes; S is 384, 12, 6, B 768, 12, 12, and L 1024, 24, 16. Heads have a multiple of four
     channels."""
 
-    width: int = 384
-    depth: int = 12
-    num_heads: int = 6
+    width: int
+    depth: int
+    num_heads: int
 
     def __post_init__(self):
         if self.width % (4 * self.num_heads):

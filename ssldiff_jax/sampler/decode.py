@@ -28,7 +28,7 @@ class DecodeConfig:
     tile: int
     overlap: int
     chunk: int
-    blend: Literal["ramp", "paper"] = "ramp"
+    blend: Literal["ramp", "paper"]
 
     def __post_init__(self):
         if not 0 <= self.overlap < self.tile:

@@ -26,7 +26,7 @@ class WindowConfig:
     stride: int
     max_offset: int
     weights: Literal["uniform", "tapered"]
-    border: Literal["margin", "wrap"] = "margin"
+    border: Literal["margin", "wrap"]
 
 
 @dataclasses.dataclass(frozen=True)

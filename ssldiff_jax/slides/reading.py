@@ -18,13 +18,13 @@ class ReadingConfig:
 
     # Bands of a raster (any TIFF, JPEG 2000) for red, green, blue, counted from 1; one is
     # repeated. None: those called so, else the first three, or the first where there are fewer.
-    bands: tuple[int, ...] = ()
+    bands: tuple[int, ...]
     # Values of a raster that become 0 and 255; what lies beyond is cut off. Both 0:
     # bands of 8 bits as they are stored.
-    low: float = 0.0
-    high: float = 0.0
+    low: float
+    high: float
     # srgb: convert by the ICC profile of the file, where it has one.
-    colour: Literal["stored", "srgb"] = "stored"
+    colour: Literal["stored", "srgb"]
 
     def __post_init__(self):
         if len(self.bands) not in (0, 1, 3) or any(band < 1 for band in self.bands):
@@ -75,4 +75,4 @@ def _is_picture(path: pathlib.Path) -> bool:
     return head.startswith((_JPEG, _BMP)) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
-AS_STORED = ReadingConfig()
+AS_STORED = ReadingConfig(bands=(), low=0.0, high=0.0, colour="stored")

@@ -23,28 +23,28 @@ class TissueConfig:
     """What counts as tissue."""
 
     # Microns per pixel of the thumbnail.
-    mpp: float = 8.0
+    mpp: float
     # Otsu's threshold on HSV saturation (0…1) is kept between these two: the floor keeps a blank
     # slide blank, the ceiling keeps a slide full of tissue whole; a ceiling of 0 keeps greys too.
-    min_saturation: float = 0.05
-    max_saturation: float = 0.10
+    min_saturation: float
+    max_saturation: float
     # Pixels darker than this (luminance, 0…1) are black ink or scanner border; 0 keeps them.
-    min_luminance: float = 0.10
+    min_luminance: float
     # Pixels brighter than this (luminance, 0…1) are clouds, or no data, which is white; 1 keeps
     # them.
-    max_luminance: float = 1.0
+    max_luminance: float
     # Pen: absorbs red this much more, over the mean, than H&E can; 0 keeps it, as other stains and
     # rasters must.
-    pen_chroma: float = 0.3
+    pen_chroma: float
     # Folds: this many times as dense as is typical of tissue of their colour; 0 keeps them.
-    fold_density: float = 2.0
+    fold_density: float
     # Out of focus: detail as wide as after a Gaussian of this sigma, µm (2 is safe); 0 keeps it
     # and saves reading all tissue at blur_mpp.
-    blur_um: float = 0.0
+    blur_um: float
     # Microns per pixel at which sharpness is measured.
-    blur_mpp: float = 1.0
+    blur_mpp: float
     # Specks and holes below this radius vanish; 0 keeps them.
-    smooth_radius_um: float = 16.0
+    smooth_radius_um: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,12 +114,11 @@ class Examined:
         return dict(zip(KINDS, counts.tolist(), strict=True))
 
 
-def examine(slide: slides.Slide, config: TissueConfig | None = None) -> Examined:
+def examine(slide: slides.Slide, config: TissueConfig) -> Examined:
     """Find tissue by saturation and what spoils it, with memory bounded by the thumbnail's.
 
     A slide coarser than `config.mpp` is looked at natively. Source of the threshold: Otsu 1979.
     """
-    config = config or TissueConfig()
     is_coarse = config.mpp < slide.mpp * (1 - slides.MPP_TOLERANCE)
     mpp = slide.mpp if is_coarse else config.mpp
     height, width = slide.shape_at(mpp)

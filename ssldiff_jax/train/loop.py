@@ -48,7 +48,7 @@ class TrainConfig:
     method: Literal["jit", "pmap"] = dataclasses.field(
         metadata=changes.free("the same sums on the same examples, in another order")
     )
-    profile_steps: int = dataclasses.field(default=0, metadata=changes.free("only logged"))
+    profile_steps: int = dataclasses.field(metadata=changes.free("only logged"))
 
     def __post_init__(self):
         least = {"num_steps": 0, "batch_size": 1, "log_every": 1, "checkpoint_every": 1}

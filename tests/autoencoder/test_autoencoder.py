@@ -2,12 +2,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 
 from ssldiff_jax.autoencoder import autoencoder, conv, discriminator, light, loss, vq
 from ssldiff_jax.core import layers
 
 LIGHT = light.LightConfig(latent_channels=3, channels=8, num_blocks=1, downsample_factor=4)
-CONV = conv.ConvConfig(latent_channels=2, channels=8, channel_mult=(1, 2, 2), num_res_blocks=1)
+CONV = conv.ConvConfig(
+    latent_channels=2, channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, latent_conv="1x1"
+)
 
 
 def normal(seed, *shape):
@@ -15,7 +18,9 @@ def normal(seed, *shape):
 
 
 def config_of(kind):
-    return autoencoder.AutoencoderConfig(kind, CONV, vq.VQConfig(num_codes=16), LIGHT)
+    return autoencoder.AutoencoderConfig(
+        kind, CONV, small_configs.section("autoencoder.model.vq", num_codes=16), LIGHT
+    )
 
 
 def shapes_of(kind, image):
@@ -40,10 +45,13 @@ def test_shapes(kind, channels):
 @pytest.mark.parametrize(
     ("sizes", "factor"),
     [
-        (conv.ConvConfig(), 4),
-        (conv.ConvConfig(channel_mult=(1,)), 1),
-        (conv.ConvConfig(channel_mult=(1, 2, 4, 4)), 8),
-        (light.LightConfig(downsample_factor=8), 8),
+        (
+            small_configs.section("autoencoder.model.conv"),
+            4,
+        ),
+        (small_configs.section("autoencoder.model.conv", channel_mult=(1,)), 1),
+        (small_configs.section("autoencoder.model.conv", channel_mult=(1, 2, 4, 4)), 8),
+        (small_configs.section("autoencoder.model.light", downsample_factor=8), 8),
     ],
 )
 def test_downsample_factor(sizes, factor):
@@ -184,7 +192,9 @@ def test_the_nearest_code_by_one_product_is_the_nearest():
 
 
 def test_the_quantiser_passes_gradients_straight_through():
-    model = vq.Quantiser(vq.VQConfig(num_codes=16, commitment=0.25), 3)
+    model = vq.Quantiser(
+        small_configs.section("autoencoder.model.vq", num_codes=16, commitment=0.25), 3
+    )
     z, codebook = normal(0, 2, 3, 3, 3), normal(1, 16, 3)
     call = lambda z, codebook: model.apply({"params": {"codebook": codebook}}, z)
     found = call(z, codebook)

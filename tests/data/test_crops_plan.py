@@ -13,7 +13,9 @@ CASES = plan.HoldoutConfig("case", 0.25, r"TCGA-\w{2}-\w{4}")
 
 
 def table(*, records=7, num_crops=64, seed=0, dihedral=True):
-    config = crops.CropConfig(patch_px=16, num_crops=num_crops, context_px=4, dihedral=dihedral)
+    config = crops.CropConfig(
+        patch_px=16, num_crops=num_crops, context_px=4, dihedral=dihedral, condition_on="patch"
+    )
     return crops.CropTable(records, 40, config, seed)
 
 
@@ -145,7 +147,9 @@ def test_by_area_no_train_square_reaches_the_held_out_rows(height):
     parts = plan.parts(slide, plan.HoldoutConfig("area", 0.3, ""), 0.5)
     assert (parts["train"][0], parts["test"][1]) == (0, height)
     assert parts["train"][1] == parts["test"][0] == pytest.approx(0.7 * height, abs=1)
-    config = plan.RecordConfig(record_px=64, stride_px=48, min_tissue=0.5, jpeg_quality=95)
+    config = plan.RecordConfig(
+        record_px=64, stride_px=48, min_tissue=0.5, jpeg_quality=95, scales=()
+    )
     mask = all_tissue(height, 530)
     rows = {}
     for name, part in parts.items():
@@ -165,7 +169,7 @@ def test_by_area_no_train_square_reaches_the_held_out_rows(height):
 def test_squares_need_tissue_and_room():
     mask = np.zeros((128, 128), bool)
     mask[:, :64] = True
-    config = plan.RecordConfig(64, 32, min_tissue=0.5, jpeg_quality=95)
+    config = plan.RecordConfig(64, 32, min_tissue=0.5, jpeg_quality=95, scales=())
     found = plan.squares(3, (0, 128), 128, tissue.TissueMask(mask, 1.0), config, 1.0)
     assert {s.left for s in found} == {0, 32}  # at 64 there is none, at 32 exactly half
     assert {s.slide for s in found} == {3}

@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+import small_configs
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -14,7 +15,6 @@ from configs import default
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import list_source, patch_list
-from ssldiff_jax.slides import reading
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
 NAMES = [f"TCGA-AA-000{i}/a_{i}.png" for i in range(5)]
@@ -163,13 +163,13 @@ def test_a_data_set_gives_all_its_splits(tmp_path, monkeypatch):
     # By its profile, the one image that has one; what the profile does is another test's.
     invert = lambda image: Image.eval(image, lambda value: 255 - value)
     monkeypatch.setattr(patch_list.colour.ToSrgb, "from_bytes", lambda profile: invert)
-    found = patch_list.open_list("tfds:tiles", reading.ReadingConfig(colour="srgb"))
+    found = patch_list.open_list("tfds:tiles", small_configs.section("data.reading", colour="srgb"))
     for i in range(5):
         stored = by_name[found.name(i)]
         expected = 255 - stored if found.name(i) == NAMES[2] else stored
         np.testing.assert_array_equal(found.read(i), expected)
     with pytest.raises(patch_list.PatchListError, match="tfds:tiles: expected rasters for"):
-        patch_list.open_list("tfds:tiles", reading.ReadingConfig(bands=(1,)))
+        patch_list.open_list("tfds:tiles", small_configs.section("data.reading", bands=(1,)))
 
 
 def test_an_unknown_data_set_is_one_line():

@@ -158,7 +158,9 @@ def test_crop_larger_than_a_record_is_refused(source):
 
 def test_an_embedding_belongs_to_its_latents_crop_and_orientation(source, tmp_path):
     """Both caches are filled from their own CropTable; the loader must pair the same pixels."""
-    config = crops.CropConfig(patch_px=16, num_crops=40, context_px=4, dihedral=True)
+    config = crops.CropConfig(
+        patch_px=16, num_crops=40, context_px=4, dihedral=True, condition_on="patch"
+    )
     tables = [crops.CropTable(len(source), SIDE, config, seed=0) for _ in range(2)]
     assert [tables[0][i] for i in range(40)] == [tables[1][i] for i in range(40)]
 

@@ -3,16 +3,20 @@ import pathlib
 
 import numpy as np
 import pytest
+import small_configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from ssldiff_jax.diffusion import process, schedule
+from ssldiff_jax.diffusion import process
 
 GOLDEN = pathlib.Path(
     os.environ.get("SSLDIFF_GOLDEN", pathlib.Path(__file__).parents[1] / "golden")
 )
-LINEAR, COSINE = schedule.Schedule("scaled_linear"), schedule.Schedule("cosine")
+LINEAR, COSINE = (
+    small_configs.section("denoiser.schedule", name="scaled_linear"),
+    small_configs.section("denoiser.schedule", name="cosine"),
+)
 
 
 def test_scaled_linear_is_the_published_schedule():
@@ -26,7 +30,10 @@ def test_scaled_linear_is_the_published_schedule():
     np.testing.assert_allclose(sigma, root, rtol=1e-6)
 
 
-@pytest.mark.parametrize("noise", [LINEAR, COSINE, schedule.Schedule("cosine", 50)])
+@pytest.mark.parametrize(
+    "noise",
+    [LINEAR, COSINE, small_configs.section("denoiser.schedule", name="cosine", num_timesteps=50)],
+)
 def test_variance_is_preserved_and_noise_grows(noise):
     np.testing.assert_allclose(noise.alphas**2 + noise.sigmas**2, 1, rtol=1e-12)
     assert np.all(np.diff(noise.alphas) < 0)

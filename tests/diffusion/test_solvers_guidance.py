@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 
 from ssldiff_jax.core import rng, schema
 from ssldiff_jax.diffusion import guidance, process, schedule, solvers
 
-SCHEDULE = schedule.Schedule()
+SCHEDULE = small_configs.section("denoiser.schedule")
 ALL = [("ddim", 0.0), ("ddim", 0.3), ("ddim", 1.0), ("ddpm", 0.0), ("dpmpp_2m", 0.0)]
 
 
@@ -17,7 +18,12 @@ advance = jax.jit(solvers.advance)
 
 
 def table_of(name, steps, eta=0.0, t_start=999, noise=SCHEDULE):
-    return solvers.solver_table(solvers.SolverConfig(name, steps, eta, t_start), noise)
+    return solvers.solver_table(
+        small_configs.section(
+            "sample.solver", name=name, num_solver_steps=steps, eta=eta, t_start=t_start
+        ),
+        noise,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +121,9 @@ def test_plms_is_its_loop(steps):
 
 
 def test_leading_timesteps_end_at_one():
-    leading = solvers.SolverConfig("plms", 50, spacing="leading")
+    leading = small_configs.section(
+        "sample.solver", name="plms", num_solver_steps=50, spacing="leading"
+    )
     t = np.delete(solvers.solver_table(leading, SCHEDULE).t, 1)
     np.testing.assert_array_equal(t, np.arange(50)[::-1] * 20 + 1)
 
@@ -129,7 +137,7 @@ def test_the_papers_noise_is_that_of_single_timesteps():
     beta = 1 - SCHEDULE.alpha_bar[999] / SCHEDULE.alpha_bar[998]
     expected = beta * (1 - SCHEDULE.alpha_bar[979]) / (1 - SCHEDULE.alpha_bar[999])
     assert paper.noise[0] ** 2 == pytest.approx(expected, rel=1e-5)
-    assert solvers.SolverConfig("paper").time_offset == 1
+    assert small_configs.section("sample.solver", name="paper").time_offset == 1
 
 
 def test_dpmpp_2m_needs_fewer_steps_than_ddim():
@@ -192,14 +200,20 @@ def test_the_last_step_returns_x0_hat(name, eta, steps):
     assert (table.alpha_next[-1], table.sigma_next[-1]) == (1, 0)
 
 
-@pytest.mark.parametrize("plan", [SCHEDULE, schedule.Schedule("cosine")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "plan",
+    [SCHEDULE, small_configs.section("denoiser.schedule", name="cosine")],
+    ids=lambda p: p.name,
+)
 @pytest.mark.parametrize("spacing", ["trailing", "leading"])
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "dpmpp_2m", "plms", "paper"])
 def test_every_number_of_steps_has_a_table_or_is_refused(name, spacing, plan):
     """All timesteps once and in order, inside the schedule; coefficients are numbers, and of a
     clean x0 that is known every step keeps the mean."""
     for steps in (1, 2, 3, 501, 999, 1000):
-        config = solvers.SolverConfig(name, steps, spacing=spacing)
+        config = small_configs.section(
+            "sample.solver", name=name, num_solver_steps=steps, spacing=spacing
+        )
         if (spacing, steps) == ("leading", 1000):
             with pytest.raises(ValueError, match=r"in \[1, 999\] .* got num_solver_steps=1000"):
                 solvers.solver_table(config, plan)
@@ -219,7 +233,12 @@ def test_every_number_of_steps_has_a_table_or_is_refused(name, spacing, plan):
 def test_leading_timesteps_span_the_schedule_whatever_their_number():
     """Those that divide it are latent diffusion's; none leaves a gap of a stride before t_start."""
     for steps in (10, 50, 250, 30, 600, 999):
-        t = solvers.solver_table(solvers.SolverConfig("ddim", steps, spacing="leading"), SCHEDULE).t
+        t = solvers.solver_table(
+            small_configs.section(
+                "sample.solver", name="ddim", num_solver_steps=steps, spacing="leading"
+            ),
+            SCHEDULE,
+        ).t
         if 1000 % steps == 0:
             np.testing.assert_array_equal(t, np.arange(0, 1000, 1000 // steps)[::-1] + 1)
         assert np.all(np.abs(-np.diff(t) - 1000 / steps) < 1)
@@ -288,7 +307,7 @@ process_of = functools.partial(process.Process, SCHEDULE)
 
 def test_no_guidance_asks_once():
     network = Network()
-    guided = guidance.GuidedX0(network, process_of("x0"), guidance.GuidanceConfig(1.0))
+    guided = guidance.GuidedX0(network, process_of("x0"), guidance.UNGUIDED)
     found = guided(X_T, T, E)
     assert [x.shape for x, _, _ in network.asked] == [X_T.shape]
     np.testing.assert_array_equal(found, Network()(X_T, T, E))
@@ -301,7 +320,9 @@ def test_guidance_extrapolates_x0_from_the_null_embedding(name, scale):
     x0 = lambda e: process_of(name).to_x0(Network()(X_T, T, e), X_T, T)
     cond, uncond = x0(E), x0(np.zeros_like(E))
     network = Network()
-    guided = guidance.GuidedX0(network, process_of(name), guidance.GuidanceConfig(scale))
+    guided = guidance.GuidedX0(
+        network, process_of(name), dataclasses.replace(guidance.UNGUIDED, scale=scale)
+    )
     expected = uncond + scale * (cond - uncond)
     np.testing.assert_allclose(guided(X_T, T, E), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(guided.calls_per_example(T), 2)
@@ -312,7 +333,9 @@ def test_guidance_extrapolates_x0_from_the_null_embedding(name, scale):
 def test_guidance_stays_in_its_interval(t, is_guided):
     """Outside, what comes out is what the network finds with the condition, at one call."""
     make = lambda scale, interval: guidance.GuidedX0(
-        Network(), process_of("v"), guidance.GuidanceConfig(scale, interval)
+        Network(),
+        process_of("v"),
+        dataclasses.replace(guidance.UNGUIDED, scale=scale, interval=interval),
     )
     guided, at = make(3.0, (0.3, 0.8)), np.array([t, t])
     expected = make(3.0 if is_guided else 1.0, (0.0, 1.0))(X_T, at, E)
@@ -324,7 +347,9 @@ def test_guidance_stays_in_its_interval(t, is_guided):
 def test_rescaling_brings_back_the_spread(rescale):
     contrast = lambda x_t, t, embedding: jnp.asarray(x_t * (0.3 + embedding[:, :1, None, None]))
     make = lambda scale, rescale: guidance.GuidedX0(
-        contrast, process_of("x0"), guidance.GuidanceConfig(scale, rescale=rescale)
+        contrast,
+        process_of("x0"),
+        dataclasses.replace(guidance.UNGUIDED, scale=scale, rescale=rescale),
     )(X_T, T, E)
     spread = lambda x: np.std(x, axis=(1, 2, 3))
     plain, guided, found = make(1.0, 0.0), make(4.0, 0.0), make(4.0, rescale)
@@ -343,7 +368,7 @@ def test_rescaling_brings_back_the_spread(rescale):
 )
 def test_guidance_that_means_nothing_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        guidance.GuidanceConfig(2.0, **settings)
+        dataclasses.replace(guidance.UNGUIDED, scale=2.0, **settings)
 
 
 @pytest.mark.parametrize(
@@ -358,7 +383,7 @@ def test_guidance_that_means_nothing_is_refused(settings, message):
 def test_noise_that_no_step_can_have_is_refused(name, eta, message):
     """Song et al. 2021: noise² ≤ sigma_next² everywhere exactly where eta ≤ 1."""
     with pytest.raises(ValueError, match=message):
-        solvers.SolverConfig(name, eta=eta)
+        small_configs.section("sample.solver", name=name, eta=eta)
     values = {"name": name, "eta": eta}
     with pytest.raises(schema.ConfigError, match=f"config.sample.solver: .*{message}"):
         schema.build(solvers.SolverConfig, values, "config.sample.solver")
@@ -378,4 +403,4 @@ def test_eta_one_is_the_most_that_every_schedule_allows():
 )
 def test_a_schedule_that_is_none_is_refused(values):
     with pytest.raises(ValueError, match=f"{next(iter(values))}|betas"):
-        schedule.Schedule(**values)
+        small_configs.section("denoiser.schedule", **values)

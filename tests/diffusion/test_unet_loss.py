@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.diffusion import conditioning, loss, process, schedule, unet
+from ssldiff_jax.diffusion import conditioning, loss, process, unet
 
 TINY = unet.UNetConfig(
     latent_channels=2,
@@ -55,7 +56,7 @@ def apply(config, params, x_t, t, embedding):
 
 
 def test_the_published_unet_has_400_92_million_parameters():
-    model = unet.UNet(unet.UNetConfig())
+    model = unet.UNet(small_configs.section("denoiser.unet"))
     x_t, t = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32), jnp.zeros(2, jnp.int32)
     tokens = jax.ShapeDtypeStruct((2, 1, 512), jnp.float32)
     output, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), x_t, t, tokens)
@@ -147,7 +148,7 @@ class Known(conditioning.Denoiser):
 
 
 SCALING = autoencoder.LatentScaling((2.0, 0.5), (0.1, -0.3))
-SCHEDULE = schedule.Schedule("cosine")
+SCHEDULE = small_configs.section("denoiser.schedule", name="cosine")
 
 
 def batch_of(size):

@@ -5,10 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 
 from ssldiff_jax.encoders import augment, dino, encoder, infonce, vit
 
-VIT = vit.ViT(vit.ViTConfig(image_px=16, patch_px=8, width=8, depth=1, num_heads=1))
+VIT = vit.ViT(
+    small_configs.section(
+        "encoder.model.vit", image_px=16, patch_px=8, width=8, depth=1, num_heads=1
+    )
+)
 STILL = augment.ColorJitter(0.0, 0.0, 0.0)
 
 
@@ -93,7 +98,9 @@ def dino_step():
         "image_uint8": np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8),
         "index": np.arange(3),
     }
-    task = dino.DINOTask(MeanColour(VIT.config), CONFIG, augment.ColorJitter(), 16)
+    task = dino.DINOTask(
+        MeanColour(VIT.config), CONFIG, small_configs.section("encoder.model.jitter"), 16
+    )
     init = jax.jit(lambda key: task.init(key, batch)[0])
     student = init(jax.random.key(0, impl="rbg"))
     teacher = jax.tree.map(lambda x: 1.1 * x, student)
@@ -178,7 +185,7 @@ def test_the_objective_is_the_configs(objective, task):
     config = encoder.EncoderConfig(
         VIT.config,
         objective,
-        infonce.InfoNCEConfig(),
+        small_configs.section("encoder.model.infonce"),
         CONFIG,
         STILL,
         shift_px=0,

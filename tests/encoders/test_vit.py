@@ -4,6 +4,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
+import small_configs
 
 from ssldiff_jax.encoders import encoder, vit
 
@@ -17,7 +18,7 @@ def normal(seed, *shape):
 @functools.cache
 def params_of():
     """Random everywhere, biases included; both pools have the same parameters."""
-    model = vit.ViT(vit.ViTConfig(**SIZES))
+    model = vit.ViT(small_configs.section("encoder.model.vit", **SIZES))
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     leaves, structure = jax.tree.flatten(shapes["params"])
     return structure.unflatten([0.3 * normal(i, *x.shape) for i, x in enumerate(leaves)])
@@ -25,7 +26,10 @@ def params_of():
 
 @jax.jit
 def run(params, image):
-    by_class, mean = (vit.ViT(vit.ViTConfig(**SIZES, pool=pool)) for pool in ("class", "mean"))
+    by_class, mean = (
+        vit.ViT(small_configs.section("encoder.model.vit", **SIZES, pool=pool))
+        for pool in ("class", "mean")
+    )
     return {
         "class": by_class.apply({"params": params}, image),
         "mean": mean.apply({"params": params}, image),
@@ -104,10 +108,10 @@ def test_all_eight_orientations_of_a_patch_differ(pool):
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        vit.ViTConfig(**(SIZES | changes))
+        small_configs.section("encoder.model.vit", **(SIZES | changes))
 
 
-OWN = encoder.Architecture(vit.ViTConfig(**SIZES), 32)
+OWN = encoder.Architecture(small_configs.section("encoder.model.vit", **SIZES), 32)
 
 
 def test_encoder_pads_its_last_batch():

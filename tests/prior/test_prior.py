@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import small_configs
 
 from ssldiff_jax.core import moments as moments_lib
-from ssldiff_jax.diffusion import guidance, process, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, solvers
 from ssldiff_jax.prior import conditions, loss, network, whitening
 from ssldiff_jax.train import step as step_lib
 
@@ -183,7 +184,13 @@ def test_cells_know_where_they_lie_in_what_is_described(trained_shape):
 def test_a_prior_learns_what_it_is_asked_for():
     """Grids whose left half has the sign of the label: drawn with a label, they have it too."""
     spec = conditions.ConditionSpec(("positive",))
-    noising, side, dim = process.Process(schedule.Schedule("cosine", 1000), "v"), 2, 3
+    noising, side, dim = (
+        process.Process(
+            small_configs.section("denoiser.schedule", name="cosine", num_timesteps=1000), "v"
+        ),
+        2,
+        3,
+    )
     model = network.GridDenoiser(network.NetworkConfig(32, 2, 2), spec)
     task = loss.PriorTask(
         model,
@@ -211,9 +218,9 @@ def test_a_prior_learns_what_it_is_asked_for():
         state, _ = step(state, batch(number))
 
     denoise = lambda x, t, c: model.apply({"params": state.ema_params}, x, t, c)
-    guided = guidance.GuidedX0(denoise, noising, guidance.GuidanceConfig(1.0))
+    guided = guidance.GuidedX0(denoise, noising, guidance.UNGUIDED)
     table = solvers.solver_table(
-        solvers.SolverConfig(num_solver_steps=20, t_start=990), noising.schedule
+        small_configs.section("sample.solver", num_solver_steps=20, t_start=990), noising.schedule
     )
     asked = np.repeat([1.0, 0.0], 32)[:, None].astype(np.float32)
     drawn = solvers.sample(guided, table, (64, side, side, dim), spec.pack(64, labels=asked), key)

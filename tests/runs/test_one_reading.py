@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import pytest
 import rasterio
+import small_configs
 import tifffile
 from fsspec.implementations import local
 from PIL import Image
@@ -19,7 +20,6 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.data import patch_list
 from ssldiff_jax.generation import user_images
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.slides import reading as reading_lib
 
 PX = 64
 
@@ -130,7 +130,7 @@ def test_pictures_have_no_bands_but_are_no_slides_of_such_a_run(tmp_path, caplog
 
 
 def test_pixels_have_no_bands_to_choose_but_can_be_compared(tmp_path):
-    path, chosen = tmp_path / "pixels.npy", reading_lib.ReadingConfig(bands=(1,))
+    path, chosen = tmp_path / "pixels.npy", small_configs.section("data.reading", bands=(1,))
     np.save(path, VALUES[None, ..., :3])
     with pytest.raises(patch_list.PatchListError, match=r"pixels\.npy: expected rasters for"):
         patch_list.open_list(str(path), chosen)

@@ -21,7 +21,9 @@ def canvas_of(height, width):
 )
 def test_tiles_blend_to_the_whole(height, width, overlap):
     canvas = canvas_of(height, width)
-    decoder = decode.TiledDecoder(upsampled, 2, decode.DecodeConfig(8, overlap, chunk=3))
+    decoder = decode.TiledDecoder(
+        upsampled, 2, decode.DecodeConfig(8, overlap, chunk=3, blend="ramp")
+    )
     image, num_tiles = decoder(np.float32(1), canvas)
     assert image.dtype == np.uint8
     whole = np.asarray(layers.to_uint8(np.asarray(upsampled(1, canvas[None])[0])))
@@ -30,7 +32,7 @@ def test_tiles_blend_to_the_whole(height, width, overlap):
 
 
 def test_tiles_are_counted():
-    decoder = decode.TiledDecoder(upsampled, 2, decode.DecodeConfig(8, 2, chunk=4))
+    decoder = decode.TiledDecoder(upsampled, 2, decode.DecodeConfig(8, 2, chunk=4, blend="ramp"))
     assert decoder(np.float32(1), canvas_of(8, 8))[1] == 1
     # 8-tiles 6 apart: starts 0, 6, 12 and 0, 4.
     assert decoder(np.float32(1), canvas_of(20, 12))[1] == 6
@@ -45,7 +47,9 @@ def test_a_seam_of_the_decoder_is_blended():
 
     steps = []
     for overlap in (0, 4):
-        decoder = decode.TiledDecoder(darker_right, 2, decode.DecodeConfig(8, overlap, chunk=2))
+        decoder = decode.TiledDecoder(
+            darker_right, 2, decode.DecodeConfig(8, overlap, chunk=2, blend="ramp")
+        )
         image, _ = decoder(np.float32(1), canvas_of(8, 16))
         steps.append(np.abs(np.diff(image.astype(int), axis=1)).max())
     assert steps[0] > 90
@@ -55,4 +59,4 @@ def test_a_seam_of_the_decoder_is_blended():
 @pytest.mark.parametrize(("tile", "overlap"), [(8, 8), (8, -1), (0, 0)])
 def test_overlaps_that_do_not_fit_are_refused(tile, overlap):
     with pytest.raises(ValueError, match=f"got overlap={overlap}, tile={tile}"):
-        decode.DecodeConfig(tile, overlap, chunk=1)
+        decode.DecodeConfig(tile, overlap, chunk=1, blend="ramp")

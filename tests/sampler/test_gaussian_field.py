@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 
-from ssldiff_jax.diffusion import guidance, process, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, solvers
 from ssldiff_jax.evaluation.metrics import seams
 from ssldiff_jax.sampler import field, sampler, windows
 
-SCHEDULE = schedule.Schedule()
+SCHEDULE = small_configs.section("denoiser.schedule")
 WINDOW, CHANNELS, STEPS, CANVAS = 32, 8, 12, (150, 200)
 
 
@@ -42,14 +43,16 @@ def best_denoiser(covariance):
 
 
 def planned(mode="offset", *, max_offset=0, stride=WINDOW):
-    config = windows.WindowConfig(mode, stride, max_offset, "tapered")
+    config = windows.WindowConfig(mode, stride, max_offset, "tapered", "margin")
     return windows.plan_windows(config, CANVAS, WINDOW, STEPS)
 
 
 @functools.cache
 def drawn_field(covariance, mode="offset", *, max_offset=0, stride=WINDOW):
     plan = planned(mode, max_offset=max_offset, stride=stride)
-    table = solvers.solver_table(solvers.SolverConfig("dpmpp_2m", STEPS), SCHEDULE)
+    table = solvers.solver_table(
+        small_configs.section("sample.solver", name="dpmpp_2m", num_solver_steps=STEPS), SCHEDULE
+    )
     guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(SCHEDULE, "x0"))
     canvas = field.CanvasConfig(CHANNELS)
     drawn = sampler.GridSampler(best_denoiser(covariance), guided, table, 42, canvas)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import json
 import os
@@ -13,14 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import patience
 import pytest
+import small_configs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
 
-from ssldiff_jax.diffusion import guidance, process, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, solvers
 from ssldiff_jax.sampler import conditions, field, sampler, windows
 
-SCHEDULE = schedule.Schedule()
+SCHEDULE = small_configs.section("denoiser.schedule")
 WINDOW = 8
 CHANNELS = 2
 
@@ -49,8 +51,10 @@ def canvas_of(**kwargs):
 def sampler_of(
     denoise, *, solver="dpmpp_2m", steps=4, chunk=4, scale=1.0, interval=(0.0, 1.0), **canvas
 ):
-    table = solvers.solver_table(solvers.SolverConfig(solver, steps), SCHEDULE)
-    config = guidance.GuidanceConfig(scale, interval)
+    table = solvers.solver_table(
+        small_configs.section("sample.solver", name=solver, num_solver_steps=steps), SCHEDULE
+    )
+    config = dataclasses.replace(guidance.UNGUIDED, scale=scale, interval=interval)
     guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(SCHEDULE, "x0"), config)
     return sampler.GridSampler(denoise, guided, table, chunk, canvas_of(**canvas))
 
@@ -363,7 +367,9 @@ def test_less_noise_stays_nearer_to_what_is_given():
     x0_hat = lambda params, x_t, t, condition: 0.9 * x_t
     found = []
     for t_start in (100, 400, 999):
-        config = solvers.SolverConfig("ddim", 4, t_start=t_start)
+        config = small_configs.section(
+            "sample.solver", name="ddim", num_solver_steps=4, t_start=t_start
+        )
         table = solvers.solver_table(config, SCHEDULE)
         guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(SCHEDULE, "x0"))
         drawn = sampler.GridSampler(x0_hat, guided, table, 4, canvas_of())

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import rasterio
+import small_configs
 
-from ssldiff_jax.slides import bands, reading
+from ssldiff_jax.slides import bands
 from ssldiff_jax.slides.backends import SlideError
 
 
@@ -44,7 +45,9 @@ def deep_scene(path, values, names=()):
 def test_all_bands_are_brought_to_eight_bits_by_the_range_of_a_run(tmp_path, raster):
     values = raster[1].astype(np.uint16) * 10
     path = deep_scene(tmp_path / "deep.tif", values)
-    found = bands.read(path, 0, 0, 20, 30, reading=reading.ReadingConfig(high=2550.0))
+    found = bands.read(
+        path, 0, 0, 20, 30, reading=small_configs.section("data.reading", high=2550.0)
+    )
     np.testing.assert_array_equal(found, raster[1])
 
 
@@ -60,7 +63,9 @@ def test_all_bands_are_brought_to_eight_bits_by_the_range_of_a_run(tmp_path, ras
 )
 def test_colours_come_first_where_something_tells_them(tmp_path, raster, names, chosen, order):
     path = deep_scene(tmp_path / "named.tif", raster[1], names)
-    found = bands.read(path, 0, 0, 20, 30, reading=reading.ReadingConfig(bands=chosen))
+    found = bands.read(
+        path, 0, 0, 20, 30, reading=small_configs.section("data.reading", bands=chosen)
+    )
     np.testing.assert_array_equal(found, raster[1][..., order])
 
 

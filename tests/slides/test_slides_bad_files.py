@@ -6,11 +6,11 @@ import zlib
 import numpy as np
 import pytest
 import rasterio
+import small_configs
 from PIL import Image
 
 from ssldiff_jax import slides
 from ssldiff_jax.data import demo_slide
-from ssldiff_jax.slides import reading
 
 
 def refusal(path, **options):
@@ -127,5 +127,7 @@ def test_an_absurd_mpp_of_a_scanner_is_not_believed(tmp_path, told, found):
 @pytest.mark.parametrize("config", [{"bands": (1,)}, {"high": 255.0}])
 def test_bands_and_ranges_are_for_rasters_only(tmp_path, config):
     Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
-    message = refusal(tmp_path / "plain.png", mpp=1.0, reading=reading.ReadingConfig(**config))
+    message = refusal(
+        tmp_path / "plain.png", mpp=1.0, reading=small_configs.section("data.reading", **config)
+    )
     assert "expected a georeferenced raster for config.data.reading.bands, low and high" in message

@@ -6,6 +6,7 @@ import numpy as np
 import openslide
 import pytest
 import rasterio
+import small_configs
 import tifffile
 from PIL import Image, ImageCms
 
@@ -13,7 +14,7 @@ from ssldiff_jax import slides
 from ssldiff_jax.data import demo_slide
 from ssldiff_jax.slides import colour, reading
 
-SRGB = reading.ReadingConfig(colour="srgb")
+SRGB = small_configs.section("data.reading", colour="srgb")
 
 
 def swapped_profile():

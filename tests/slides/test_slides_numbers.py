@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import pyvips
 import rasterio
+import small_configs
 import tifffile
 from rasterio.enums import ColorInterp
 
 from ssldiff_jax import slides
-from ssldiff_jax.slides import reading
 
 HEIGHT, WIDTH = 300, 410  # no multiples of a tile
 FORMS = {"strips": {}, "tiles": {"tile": (128, 128)}}
@@ -25,7 +25,9 @@ def noise(count=3, dtype=np.uint8, high=None, seed=0):
 
 
 def image_of(path, **config):
-    slide = slides.open_slide(path, mpp=0.5, reading=reading.ReadingConfig(**config))
+    slide = slides.open_slide(
+        path, mpp=0.5, reading=small_configs.section("data.reading", **config)
+    )
     try:
         return slide.read_region(0, 0, *slide.shape, mpp=0.5)
     finally:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import small_configs
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -36,7 +37,7 @@ def clean(real):
 
 def examine(pixels, mpp=0.499, **changes):
     slide = slides.slide_of("slide", pixels, mpp=mpp)
-    return tissue.examine(slide, tissue.TissueConfig(**changes))
+    return tissue.examine(slide, small_configs.section("data.tissue", **changes))
 
 
 def is_kind(examined, *names):
@@ -164,12 +165,12 @@ def test_no_data_of_a_raster_is_white_and_all_else_counts():
     pixels = np.random.default_rng(0).integers(0, 250, (200, 300, 3)).astype(np.uint8)
     pixels[:, :50] = 120  # grey, such as a road
     raster = {"mpp": 16e6, "min_saturation": 0.0, "max_saturation": 0.0, "min_luminance": 0.0}
-    config = tissue.TissueConfig(**{**OFF, **raster, "smooth_radius_um": 0.0})
+    config = small_configs.section("data.tissue", **{**OFF, **raster, "smooth_radius_um": 0.0})
     whole = tissue.examine(slides.slide_of("raster", pixels, mpp=16e6), config)
     assert whole.mask.mask.all()
     pixels[:60] = 255
-    config = tissue.TissueConfig(
-        **{**OFF, **raster, "smooth_radius_um": 0.0, "max_luminance": 0.98}
+    config = small_configs.section(
+        "data.tissue", **{**OFF, **raster, "smooth_radius_um": 0.0, "max_luminance": 0.98}
     )
     cut = tissue.examine(slides.slide_of("raster", pixels, mpp=16e6), config)
     assert not cut.mask.mask[:60].any()

@@ -1,9 +1,11 @@
+import dataclasses
 import math
 import tracemalloc
 
 import numpy as np
 import pytest
 import rasterio
+import small_configs
 from rasterio.enums import ColorInterp, Resampling
 
 from ssldiff_jax import slides
@@ -131,7 +133,7 @@ def test_a_raster_larger_than_memory_is_read_by_windows(tmp_path):
 def test_values_are_scaled_between_low_and_high(scene, dtype):
     row = np.array([0, 99, 100, 102, 200, 355, 609, 610, 611, 30_000])
     path = scene(row[None, :, None].astype(dtype))
-    found = image_of(path, reading=reading.ReadingConfig(low=100, high=610))
+    found = image_of(path, reading=small_configs.section("data.reading", low=100, high=610))
     expected = [0, 0, 0, 1, 50, 128, 255, 255, 255, 255]  # half of 510 is 255; 127.5 rounds up
     assert found[0].tolist() == [[value] * 3 for value in expected]
 
@@ -140,7 +142,7 @@ def test_eight_bits_are_stretched_only_when_asked(scene):
     values = noise(20, 30)
     path = scene(values)
     np.testing.assert_array_equal(image_of(path), values)
-    found = image_of(path, reading=reading.ReadingConfig(low=0, high=51))
+    found = image_of(path, reading=small_configs.section("data.reading", low=0, high=51))
     np.testing.assert_array_equal(found, np.minimum(values.astype(int) * 5, 255))
 
 
@@ -149,11 +151,11 @@ def test_bands_are_chosen(scene):
     path = scene(values)
     np.testing.assert_array_equal(image_of(path), values[..., :3])
     for bands in [(4, 1, 2), (5,), (2, 2, 1)]:
-        found = image_of(path, reading=reading.ReadingConfig(bands=bands))
+        found = image_of(path, reading=small_configs.section("data.reading", bands=bands))
         expected = values[..., [band - 1 for band in bands]]
         np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
     with pytest.raises(slides.SlideError, match=r"bands in 1…5 for .*scene\.tif, got \(6, 1, 2\)"):
-        image_of(path, reading=reading.ReadingConfig(bands=(6, 1, 2)))
+        image_of(path, reading=small_configs.section("data.reading", bands=(6, 1, 2)))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -177,7 +179,9 @@ def test_nodata_in_all_bands_is_white(scene):
     expected = values.copy()
     expected[2:5] = 255
     np.testing.assert_array_equal(image_of(scene(values, nodata=0)), expected)
-    chosen = image_of(scene(values, nodata=0), reading=reading.ReadingConfig(bands=(2,)))
+    chosen = image_of(
+        scene(values, nodata=0), reading=small_configs.section("data.reading", bands=(2,))
+    )
     assert (chosen[7, 8] == 255).all()
 
 
@@ -196,7 +200,9 @@ def test_not_a_number_is_no_data(scene, nodata):
     values = np.full((6, 6, 3), 0.5, np.float32)
     values[0, 0], values[1, 1, 2] = math.nan, math.nan
     values[2, 2], values[3, 3], values[4, 4] = -math.inf, math.inf, -9999
-    found = image_of(scene(values, nodata=nodata), reading=reading.ReadingConfig(low=0, high=1))
+    found = image_of(
+        scene(values, nodata=nodata), reading=small_configs.section("data.reading", low=0, high=1)
+    )
     assert found[range(6), range(6), 0].tolist() == [255, 255, 0, 255, 255 * (nodata == -9999), 128]
 
 
@@ -205,7 +211,7 @@ def test_no_data_anywhere_is_a_white_slide(scene):
     path = scene(np.full((40, 50, 1), math.nan, np.float32), "float.tif")
     with pytest.raises(slides.SlideError, match=r"got float32 with no data in .*float\.tif"):
         image_of(path)
-    assert (image_of(path, reading=reading.ReadingConfig(high=1.0)) == 255).all()
+    assert (image_of(path, reading=small_configs.section("data.reading", high=1.0)) == 255).all()
 
 
 def test_deep_bands_ask_for_their_range(scene):
@@ -232,7 +238,7 @@ def test_a_deep_raster_is_not_read_whole_to_tell_its_range(scene, monkeypatch):
 def test_complex_numbers_are_refused(scene):
     path = scene(np.zeros((4, 4, 1), np.complex64))
     with pytest.raises(slides.SlideError, match=r"real numbers, got complex64 in .*scene\.tif"):
-        image_of(path, reading=reading.ReadingConfig(high=1.0))
+        image_of(path, reading=small_configs.section("data.reading", high=1.0))
 
 
 SURVEY_FOOT = 1200 / 3937
@@ -329,4 +335,4 @@ def test_damage_between_what_is_probed_is_found_while_reading(scene):
 )
 def test_a_reading_that_cannot_be_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        reading.ReadingConfig(**change)
+        dataclasses.replace(reading.AS_STORED, **change)

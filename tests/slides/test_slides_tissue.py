@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import small_configs
 from PIL import Image
 
 from ssldiff_jax import slides
@@ -7,6 +8,7 @@ from ssldiff_jax.data import demo_slide
 from ssldiff_jax.slides import tissue
 
 REAL = demo_slide.demo_slide()
+TISSUE = small_configs.section("data.tissue")
 WHITE, PINK, BLACK = (245, 244, 246), (200, 120, 170), (8, 0, 4)
 
 
@@ -27,19 +29,19 @@ def painted(tmp_path):
 
 
 def test_real_slide_has_tissue():
-    found = tissue.examine(slides.open_slide(REAL)).mask
+    found = tissue.examine(slides.open_slide(REAL), TISSUE).mask
     assert found.mask.shape == (185, 138)
     assert 0.3 < found.mask.mean() < 1.0
 
 
 @pytest.mark.parametrize("noise", [0, 4])
 def test_blank_slide_has_none(painted, noise):
-    assert not tissue.examine(painted(WHITE, noise=noise)).mask.mask.any()
+    assert not tissue.examine(painted(WHITE, noise=noise), TISSUE).mask.mask.any()
 
 
 def test_slide_full_of_tissue_is_not_split(painted):
     two_stains = painted(PINK, (slice(0, 400), slice(0, 1200), (150, 60, 140)))
-    assert tissue.examine(two_stains).mask.mask.all()
+    assert tissue.examine(two_stains, TISSUE).mask.mask.all()
 
 
 def test_rectangle_is_found_and_black_and_specks_are_not(painted):
@@ -49,25 +51,25 @@ def test_rectangle_is_found_and_black_and_specks_are_not(painted):
         (slice(0, 100), slice(0, 1200), BLACK),
         (slice(700, 704), slice(100, 104), PINK),
     )
-    found = tissue.examine(slide).mask
+    found = tissue.examine(slide, TISSUE).mask
     expected = np.zeros((200, 300), bool)
     expected[50:150, 100:250] = True
     assert (found.mask != expected).sum() <= 4 * 3  # the disc rounds the four corners
-    raw = tissue.examine(slide, tissue.TissueConfig(smooth_radius_um=0.0)).mask
+    raw = tissue.examine(slide, small_configs.section("data.tissue", smooth_radius_um=0.0)).mask
     assert raw.mask[175, 25]
     assert not raw.mask[:25].any()
 
 
 def test_strips_equal_one_read(monkeypatch):
     slide = slides.open_slide(REAL)
-    whole = tissue.examine(slide).mask.mask
+    whole = tissue.examine(slide, TISSUE).mask.mask
     monkeypatch.setattr(tissue, "_STRIP_ROWS", 7)
-    np.testing.assert_array_equal(tissue.examine(slide).mask.mask, whole)
+    np.testing.assert_array_equal(tissue.examine(slide, TISSUE).mask.mask, whole)
 
 
 def test_coarse_slide_is_looked_at_natively(tmp_path):
     Image.new("RGB", (30, 20), PINK).save(tmp_path / "coarse.png")
-    found = tissue.examine(slides.open_slide(tmp_path / "coarse.png", mpp=1e7)).mask
+    found = tissue.examine(slides.open_slide(tmp_path / "coarse.png", mpp=1e7), TISSUE).mask
     assert found.mpp == 1e7
     assert found.mask.shape == (20, 30)
     assert found.mask.all()

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import patience
 import pytest
+import small_configs
 
-from ssldiff_jax.autoencoder import autoencoder, conv, discriminator, light, vq
+from ssldiff_jax.autoencoder import autoencoder, conv, discriminator
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import rng
 from ssldiff_jax.diffusion import loss as loss_lib
@@ -76,16 +77,20 @@ def make_images(step):
 
 def far_tasks():
     """Those whose losses look beyond the examples of one device."""
-    model = vit.ViT(vit.ViTConfig(image_px=16, patch_px=8, width=8, depth=1, num_heads=1))
+    model = vit.ViT(
+        small_configs.section(
+            "encoder.model.vit", image_px=16, patch_px=8, width=8, depth=1, num_heads=1
+        )
+    )
     jitter = augment.ColorJitter(0.1, 0.1, 0.1)
     sizes = dino.DINOConfig(
         num_prototypes=5, head_width=8, bottleneck=4, num_local=1, local_px=8, center_momentum=0.9
     )
     first_stage = autoencoder.AutoencoderConfig(
         "vq",
-        conv.ConvConfig(3, 8, (1, 2), 1),
-        vq.VQConfig(16, dead_below=0.5),
-        light.LightConfig(),
+        conv.ConvConfig(3, 8, (1, 2), 1, latent_conv="1x1"),
+        small_configs.section("autoencoder.model.vq", num_codes=16, dead_below=0.5),
+        small_configs.section("autoencoder.model.light"),
     )
     weights = autoencoder_loss.LossConfig(
         1.0, "encoder", 0.0, "", 0.1, 1.0, discriminator.AdversarialConfig(0.5, 1, 8, 2)

@@ -61,7 +61,9 @@ def write_stores(folder):
 def fit(stores, folder, num_steps=NUM_STEPS):
     optimizer = optimizer_lib.OptimizerConfig("adamw", 0.1, 2, "cosine", 0.1, (), 0.99, 1.0, 0.9)
     compute = step_lib.ComputeConfig("float32", "none", 1)
-    config = loop.TrainConfig(num_steps, 8, optimizer, compute, 1, CHECKPOINT_EVERY, 0, "jit")
+    config = loop.TrainConfig(
+        num_steps, 8, optimizer, compute, 1, CHECKPOINT_EVERY, 0, "jit", profile_steps=0
+    )
     batches = loader.cached_batches(
         store.Store(stores / "moments"),
         store.Store(stores / "embedding"),

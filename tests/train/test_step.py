@@ -211,7 +211,9 @@ def fit(tmp_path, source, *, max_skipped=2, num_steps=12, method="jit"):
     dataset = grain.MapDataset.source(source).repeat().batch(6).to_iter_dataset()
     data = loader.Batches(dataset)
     compute = step_lib.ComputeConfig("float32", "none", 1)
-    config = loop.TrainConfig(num_steps, 6, OPTIMIZER, compute, 1, 100, max_skipped, method)
+    config = loop.TrainConfig(
+        num_steps, 6, OPTIMIZER, compute, 1, 100, max_skipped, method, profile_steps=0
+    )
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
     return loop.fit(
         LinearRegression(),
@@ -303,7 +305,7 @@ def test_bfloat16_is_computed_in_and_float32_kept():
 )
 def test_a_training_that_cannot_be_is_refused(name, value, least):
     compute = step_lib.ComputeConfig("float32", "none", 1)
-    config = loop.TrainConfig(5, 6, OPTIMIZER, compute, 1, 100, 2, "jit")
+    config = loop.TrainConfig(5, 6, OPTIMIZER, compute, 1, 100, 2, "jit", profile_steps=0)
     with pytest.raises(ValueError, match=f"train.{name} must be at least {least}, got {value}"):
         dataclasses.replace(config, **{name: value})
 

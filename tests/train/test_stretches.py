@@ -146,7 +146,7 @@ def test_every_field_of_a_training_says_whether_it_may_change():
 def test_kinds_of_nested_fields_are_found_by_their_dotted_keys():
     compute = step.ComputeConfig("float32", "none", 1)
     rate = optimizer.OptimizerConfig("adamw", 0.2, 10, "cosine", 0, (), 0.9, 1.0, 0.9)
-    train = loop.TrainConfig(5, 6, rate, compute, 1, 100, 2, "jit")
+    train = loop.TrainConfig(5, 6, rate, compute, 1, 100, 2, "jit", profile_steps=0)
     found = changes.kinds(train, "denoiser.train.")
     assert found["denoiser.train.log_every"] == "free"
     assert found["denoiser.train.optimizer.learning_rate"] == "onward"

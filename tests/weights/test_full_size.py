@@ -6,17 +6,25 @@ import flax.traverse_util
 import jax
 import numpy as np
 import pytest
+import small_configs
 
-from ssldiff_jax.autoencoder import conv
-from ssldiff_jax.diffusion import conditioning, unet
+from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.weights import published
 from ssldiff_jax.weights.tables import latent_diffusion
 from tests.weights.test_parity import autoencoder_config
 
-DENOISER = conditioning.DenoiserConfig(unet.UNetConfig(), 384)
+DENOISER = conditioning.DenoiserConfig(small_configs.section("denoiser.unet"), 384)
 FIRST_STAGES = {
-    "vq_f4": ("vq", conv.ConvConfig()),
-    "kl_f8": ("kl", conv.ConvConfig(latent_channels=4, channel_mult=(1, 2, 4, 4))),
+    "vq_f4": (
+        "vq",
+        small_configs.section("autoencoder.model.conv"),
+    ),
+    "kl_f8": (
+        "kl",
+        small_configs.section(
+            "autoencoder.model.conv", latent_channels=4, channel_mult=(1, 2, 4, 4)
+        ),
+    ),
 }
 
 

@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 
 from ssldiff_jax.autoencoder import autoencoder, conv
-from ssldiff_jax.diffusion import conditioning, guidance, process, schedule, solvers
+from ssldiff_jax.diffusion import conditioning, guidance, process, solvers
 from ssldiff_jax.sampler import conditions, decode, field, sampler, windows
 from ssldiff_jax.weights import published
 from ssldiff_jax.weights.tables import latent_diffusion
 from tests.weights.test_parity import autoencoder_config, close, unet_config
 
-SCHEDULE = schedule.Schedule()
+SCHEDULE = small_configs.section("denoiser.schedule")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def recorded(golden):
 def plan(recorded):
     c = recorded.spec["constructor"]
     assert c["stride"] == c["window"] // 4
-    config = windows.WindowConfig("paper", 1, 0, "tapered")
+    config = windows.WindowConfig("paper", 1, 0, "tapered", "margin")
     return windows.plan_windows(config, tuple(c["canvas"]), c["window"], c["num_steps"])
 
 
@@ -76,7 +77,7 @@ def clean(table, i):
 
 def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser, monkeypatch):
     model, params = denoiser
-    config = solvers.SolverConfig("paper", plan.num_steps)
+    config = small_configs.section("sample.solver", name="paper", num_solver_steps=plan.num_steps)
     table = solvers.solver_table(config, SCHEDULE)
     np.testing.assert_array_equal(
         table.t + config.time_offset, recorded.spec["constructor"]["timesteps"]
@@ -84,7 +85,7 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser, monkeypatc
     guided = functools.partial(
         guidance.GuidedX0,
         process=process.Process(SCHEDULE, "eps"),
-        config=guidance.GuidanceConfig(scale=4.0),
+        config=dataclasses.replace(guidance.UNGUIDED, scale=4.0),
         time_offset=config.time_offset,
     )
     denoise = lambda params, *args: model.apply({"params": params}, *args)
@@ -121,7 +122,9 @@ def test_decoded_windows_blend_as_recorded(golden, recorded):
     first_stage = golden("lrdm_vq_f4")
     c = first_stage.spec["constructor"]
     d = c["ddconfig"]
-    sizes = conv.ConvConfig(d["z_channels"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"])
+    sizes = conv.ConvConfig(
+        d["z_channels"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"], latent_conv="1x1"
+    )
     config = autoencoder_config("vq", sizes, c["n_embed"])
     table = latent_diffusion.first_stage_names(sizes)
     params = table.load(first_stage.weights, published.abstract_autoencoder(config), "vq")

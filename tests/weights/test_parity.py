@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 
-from ssldiff_jax.autoencoder import autoencoder, conv, light, vq
+from ssldiff_jax.autoencoder import autoencoder, conv
 from ssldiff_jax.diffusion import conditioning, unet
 from ssldiff_jax.encoders import vit
 from ssldiff_jax.weights import names, published
@@ -97,7 +98,10 @@ def test_vision_transformers(golden, name, family, other_size):
 
 def autoencoder_config(kind, sizes, codes=8192):
     return autoencoder.AutoencoderConfig(
-        kind, sizes, vq.VQConfig(num_codes=codes), light.LightConfig()
+        kind,
+        sizes,
+        small_configs.section("autoencoder.model.vq", num_codes=codes),
+        small_configs.section("autoencoder.model.light"),
     )
 
 
@@ -105,7 +109,9 @@ def test_vq_autoencoder(golden):
     recorded = golden("lrdm_vq_f4")
     c = recorded.spec["constructor"]
     d = c["ddconfig"]
-    sizes = conv.ConvConfig(d["z_channels"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"])
+    sizes = conv.ConvConfig(
+        d["z_channels"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"], latent_conv="1x1"
+    )
     config = autoencoder_config("vq", sizes, c["n_embed"])
     model = autoencoder.Autoencoder(config)
     table = latent_diffusion.first_stage_names(sizes)
@@ -160,7 +166,9 @@ def test_kl_autoencoder(golden):
     recorded = golden("compvis_kl_f8")
     c = recorded.spec["constructor"]
     d = c["ddconfig"]
-    sizes = conv.ConvConfig(c["embed_dim"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"])
+    sizes = conv.ConvConfig(
+        c["embed_dim"], d["ch"], tuple(d["ch_mult"]), d["num_res_blocks"], latent_conv="1x1"
+    )
     config = autoencoder_config("kl", sizes)
     model = autoencoder.Autoencoder(config)
     table = latent_diffusion.first_stage_names(sizes)

@@ -7,21 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 from torch_writer import TorchFile
 
 from configs import tcga
-from ssldiff_jax.autoencoder import autoencoder, conv, light, vq
-from ssldiff_jax.diffusion import conditioning, unet
+from ssldiff_jax.autoencoder import autoencoder, conv
+from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known, vit
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import generator
 from ssldiff_jax.weights import names, published
 from ssldiff_jax.weights.tables import latent_diffusion
 
-SMALL_UNET = unet.UNetConfig(3, 32, (1, 2), 1, (1,), 1, 16)
+SMALL_UNET = small_configs.section(
+    "denoiser.unet",
+    channels=32,
+    channel_mult=(1, 2),
+    num_res_blocks=1,
+    attention_levels=(1,),
+    context_dim=16,
+)
 SMALL = conditioning.DenoiserConfig(SMALL_UNET, embedding_dim=12, region_dim=5)
 FIRST_STAGE = autoencoder.AutoencoderConfig(
-    "vq", conv.ConvConfig(3, 32, (1, 2, 2), 1), vq.VQConfig(num_codes=7), light.LightConfig()
+    "vq",
+    conv.ConvConfig(3, 32, (1, 2, 2), 1, latent_conv="1x1"),
+    small_configs.section("autoencoder.model.vq", num_codes=7),
+    small_configs.section("autoencoder.model.light"),
 )
 
 
@@ -168,7 +179,7 @@ def test_every_parameter_of_a_known_encoder_has_one_name(name):
 
 
 def test_a_dino_training_state_gives_its_teacher(tmp_path):
-    sizes = vit.ViTConfig(32, 8, 16, 1, 2)
+    sizes = vit.ViTConfig(32, 8, 16, 1, 2, "class", vit.PLAIN)
     like = names.abstract(vit.ViT(sizes), jnp.zeros((1, 32, 32, 3)))
     params = drawn(like)
     bare = published.encoder_names(sizes, "timm").save(params)
@@ -217,9 +228,13 @@ def test_a_generator_of_published_weights_draws(tmp_path, small, tensors):
 @pytest.mark.slow
 def test_a_full_size_checkpoint_round_trips(tmp_path):
     """400.92 M parameters in float32."""
-    config = conditioning.DenoiserConfig(unet.UNetConfig(), 384, region_dim=768)
+    config = conditioning.DenoiserConfig(
+        small_configs.section("denoiser.unet"), 384, region_dim=768
+    )
     first_stage = dataclasses.replace(
-        FIRST_STAGE, conv=conv.ConvConfig(), vq=vq.VQConfig(num_codes=8192)
+        FIRST_STAGE,
+        conv=small_configs.section("autoencoder.model.conv"),
+        vq=small_configs.section("autoencoder.model.vq", num_codes=8192),
     )
     like = published.abstract_denoiser(config)
     assert sum(leaf.size for leaf in jax.tree.leaves(like["unet"])) == 400_920_579

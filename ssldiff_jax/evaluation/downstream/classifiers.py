@@ -132,7 +132,9 @@ class NetworkConfig:
         width, heads = self.vit_width, self.vit_width // 32
         return ViTClassifier(
             num_classes,
-            vit.ViTConfig(image_px, self.vit_patch_px, width, self.vit_depth, heads, "mean"),
+            vit.ViTConfig(
+                image_px, self.vit_patch_px, width, self.vit_depth, heads, "mean", vit.PLAIN
+            ),
         )
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import arrays, data_parallel, digests
 from ssldiff_jax.encoders import encoder as encoder_lib
-from ssldiff_jax.encoders import inception, known, vit
+from ssldiff_jax.encoders import inception, known
 from ssldiff_jax.weights import published
 from ssldiff_jax.weights.tables import clip as clip_weights
 from ssldiff_jax.weights.tables import inception as inception_weights
@@ -162,7 +162,7 @@ def known_encoder(name: str, path: str | pathlib.Path, batch_size: int = 32) -> 
     """
     if name not in known.ENCODERS:
         raise ValueError(f"name must be one of {', '.join(names())}, got {name!r}")
-    architecture = encoder_lib.Architecture.named(name, vit.ViTConfig())
+    architecture = encoder_lib.Architecture.published(name)
     params = published.load_encoder(published.ModelFile.read(path), name, architecture)
     if jax.local_device_count() == 1:
         params = jax.device_put(params)

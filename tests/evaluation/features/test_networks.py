@@ -13,7 +13,7 @@ from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.weights import names, published
 
-SIZES = vit.ViTConfig(16, 8, 12, 1, 2)
+SIZES = vit.ViTConfig(16, 8, 12, 1, 2, "class", vit.PLAIN)
 
 
 def images(count, height=16, width=16):

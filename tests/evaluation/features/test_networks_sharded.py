@@ -24,7 +24,7 @@ def images(px):
 
 
 def of_encoder():
-    sizes = vit.ViTConfig(16, 8, 12, 1, 2)
+    sizes = vit.ViTConfig(16, 8, 12, 1, 2, "class", vit.PLAIN)
     rng = np.random.default_rng(0)
     like = names.abstract(vit.ViT(sizes), jnp.zeros((1, 16, 16, 3)))
     params = jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), like)

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_configs
 from scipy import ndimage
 from skimage import data
 
-from ssldiff_jax.diffusion import guidance, process, schedule, solvers
+from ssldiff_jax.diffusion import guidance, process, solvers
 from ssldiff_jax.evaluation.metrics import means, seams
 from ssldiff_jax.sampler import field, sampler, windows
 
@@ -119,7 +120,7 @@ def test_what_has_no_lines_has_no_figure():
 
 
 def test_lines_of_the_last_steps():
-    config = windows.WindowConfig("offset", 1, 4, "uniform")
+    config = windows.WindowConfig("offset", 1, 4, "uniform", "margin")
     plan = windows.plan_windows(config, (20, 40), 8, 5, seed=3)
     found = seams.of_last_steps(plan, factor=4, size=(78, 160))
     assert len(found) == 3
@@ -127,7 +128,9 @@ def test_lines_of_the_last_steps():
         start = plan.rows[step][0] % 8
         expected = {4 * k for k in range(1, 20) if k % 8 == start and 4 * k < 78}
         assert set(where.rows) == expected
-    still = windows.plan_windows(windows.WindowConfig("offset", 1, 0, "uniform"), (8, 8), 8, 1)
+    still = windows.plan_windows(
+        windows.WindowConfig("offset", 1, 0, "uniform", "margin"), (8, 8), 8, 1
+    )
     assert seams.of_last_steps(still, factor=4, size=(32, 32)) == [seams.Lines((), ())]
 
 
@@ -135,10 +138,16 @@ def test_lines_of_the_last_steps():
 def test_lines_are_where_an_image_has_its_seams(mode, max_offset):
     """Windows that are of a colour of their place whatever they see: the image steps where the
     last step's windows end, and nowhere else."""
-    window, size, levels = 8, (77, 94), schedule.Schedule()
-    config = windows.WindowConfig(mode, window, max_offset, "uniform")
+    window, size, levels = (
+        8,
+        (77, 94),
+        small_configs.section("denoiser.schedule"),
+    )
+    config = windows.WindowConfig(mode, window, max_offset, "uniform", "margin")
     plan = windows.plan_windows(config, (20, 24), window, 4, seed=1)
-    table = solvers.solver_table(solvers.SolverConfig("dpmpp_2m", 4), levels)
+    table = solvers.solver_table(
+        small_configs.section("sample.solver", name="dpmpp_2m", num_solver_steps=4), levels
+    )
     colour = lambda params, x, t, condition: jnp.zeros_like(x) + condition[:, None, None]
     guided = lambda denoise: guidance.GuidedX0(denoise, process.Process(levels, "x0"))
     draws = sampler.GridSampler(colour, guided, table, 20, field.CanvasConfig(1))

@@ -23,7 +23,7 @@ from ssldiff_jax.train import step as step_lib
 MESH = mesh_lib.MeshConfig(-1, 1, 1, ())
 OPTIMIZER = optimizer_lib.OptimizerConfig("adamw", 0.1, 2, "constant", 0, (), 0.99, 1.0, 0.9)
 COMPUTE = step_lib.ComputeConfig("float32", "none", 1)
-TRAIN = loop.TrainConfig(6, 4, OPTIMIZER, COMPUTE, 1, 2, 0, "jit")
+TRAIN = loop.TrainConfig(6, 4, OPTIMIZER, COMPUTE, 1, 2, 0, "jit", profile_steps=0)
 
 
 class Regression(tasks.Task):

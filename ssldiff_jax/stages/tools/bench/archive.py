@@ -18,6 +18,19 @@ _READ = 1024
 
 Figure = tuple[str, list[float], str]
 """Name, value of every repetition, and unit."""
+# Of sections stained with H&E, whatever the run is of, so that machines can be compared.
+_HE = tissue.TissueConfig(
+    mpp=8.0,
+    min_saturation=0.05,
+    max_saturation=0.10,
+    min_luminance=0.10,
+    max_luminance=1.0,
+    pen_chroma=0.3,
+    fold_density=2.0,
+    blur_um=0.0,
+    blur_mpp=1.0,
+    smooth_radius_um=16.0,
+)
 
 
 def rows(folder: pathlib.Path, repetitions: int = 3) -> Iterator[Figure]:
@@ -54,9 +67,9 @@ def rows(folder: pathlib.Path, repetitions: int = 3) -> Iterator[Figure]:
 def _task(folder: pathlib.Path, number: int) -> tiling.Task:
     config = tiling.TilingConfig(
         _MPP,
-        tissue.TissueConfig(),
+        _HE,
         plan.HoldoutConfig("area", 1e-9, "$^"),
-        plan.RecordConfig(_PX, _PX, 0.0, 95),
+        plan.RecordConfig(_PX, _PX, 0.0, 95, ()),
         plan.RegionConfig(1, 1, 1),
         _PX,
         0,

@@ -87,9 +87,9 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
         dataclasses.replace(
             sample,
             conditioning="interpolated",
-            guidance=guidance.GuidanceConfig(4.0),
-            solver=solvers.SolverConfig("paper", _PAPER_STEPS),
-            windows=windows.WindowConfig("paper", 1, 0, "uniform"),
+            guidance=dataclasses.replace(guidance.UNGUIDED, scale=4.0),
+            solver=solvers.SolverConfig("paper", _PAPER_STEPS, 0.0, 999, "trailing"),
+            windows=windows.WindowConfig("paper", 1, 0, "uniform", "margin"),
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
         )
     )
