@@ -21,6 +21,7 @@ TINY = unet.UNetConfig(
     attention_levels=(),
     num_heads=2,
     context_dim=8,
+    conditioning="cross_attention",
 )
 SCALE_SHIFT = unet.UNetConfig(**(vars(TINY) | {"conditioning": "scale_shift"}))
 

@@ -54,8 +54,14 @@ def test_infonce_is_symmetric_and_blind_to_length():
     assert base == pytest.approx((rows + columns) / 2, rel=1e-4)
 
 
-CONFIG = dino.DINOConfig(
-    num_prototypes=5, head_width=8, bottleneck=4, num_local=1, local_px=8, center_momentum=0.9
+CONFIG = small_configs.section(
+    "encoder.model.dino",
+    num_prototypes=5,
+    head_width=8,
+    bottleneck=4,
+    num_local=1,
+    local_px=8,
+    center_momentum=0.9,
 )
 dino_loss = jax.jit(dino.dino_loss, static_argnums=3)
 
@@ -98,9 +104,7 @@ def dino_step():
         "image_uint8": np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8),
         "index": np.arange(3),
     }
-    task = dino.DINOTask(
-        MeanColour(VIT.config), CONFIG, small_configs.section("encoder.model.jitter"), 16
-    )
+    task = dino.DINOTask(MeanColour(VIT.config), CONFIG, augment.ColorJitter(0.1, 0.1, 0.05), 16)
     init = jax.jit(lambda key: task.init(key, batch)[0])
     student = init(jax.random.key(0, impl="rbg"))
     teacher = jax.tree.map(lambda x: 1.1 * x, student)

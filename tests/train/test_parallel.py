@@ -83,8 +83,14 @@ def far_tasks():
         )
     )
     jitter = augment.ColorJitter(0.1, 0.1, 0.1)
-    sizes = dino.DINOConfig(
-        num_prototypes=5, head_width=8, bottleneck=4, num_local=1, local_px=8, center_momentum=0.9
+    sizes = small_configs.section(
+        "encoder.model.dino",
+        num_prototypes=5,
+        head_width=8,
+        bottleneck=4,
+        num_local=1,
+        local_px=8,
+        center_momentum=0.9,
     )
     first_stage = autoencoder.AutoencoderConfig(
         "vq",

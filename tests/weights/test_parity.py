@@ -196,6 +196,7 @@ def unet_config(c) -> unet.UNetConfig:
         attention_levels=tuple(i for i in levels if 2**i in c["attention_resolutions"]),
         num_heads=c["num_heads"],
         context_dim=c["context_dim"],
+        conditioning="cross_attention",
     )
 
 
