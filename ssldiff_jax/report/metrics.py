@@ -54,6 +54,9 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     large_images = [_without(image, "window_lines") for image in large_images]
     encoder = _facts(models, "encoder")
     environment = read(workdir / "environment.json")
+    # Of several machines, the one that trained what generates.
+    trained = _optional(workdir / "denoiser" / "done.json")
+    environment = environment | _pick(trained, ("machine",) if "machine" in trained else ())
     judge = results.get("judge")
     stages = _done(workdir)
     return {

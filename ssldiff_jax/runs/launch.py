@@ -10,8 +10,9 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.data import slide_source
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts, checks, environment, runner, stage
-from ssldiff_jax.runs.command import catalog, shortage
+from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import run_record
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -66,15 +67,10 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     machine = environment.describe_machine()
 
-    # The settings of a tool are not the run's: others read what the run was made with.
-    keeps_record = catalog.are_tools(chosen) and (workdir / "config.json").exists()
-
     def write() -> None:
-        if keeps_record or runner.is_dry_run(table, config, chosen):
-            return
-        atomic.write_json(workdir / "config.json", values)
-        about = {"versions": environment.versions(), "machine": machine}
-        atomic.write_json(workdir / "environment.json", about)
+        if not runner.is_dry_run(table, config, chosen):
+            about = {"versions": environment.versions(), "machine": machine}
+            run_record.note(workdir, values, table, chosen, about)
 
     hosts.on_first_host("writing to the workdir", write)
     runner.run_stages(table, context, chosen, force)

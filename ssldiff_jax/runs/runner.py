@@ -282,6 +282,7 @@ def _finish(
             "peak_rss_mb": round(peak),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "versions": environment.versions(),
+            "machine": environment.describe_machine(),
             "facts": facts,
         }
         | ({"command": this.token} if this.token else {}),

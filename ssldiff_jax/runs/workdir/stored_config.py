@@ -8,6 +8,8 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs.command import catalog, listing
 
+NAME = "config.json"
+
 
 def of_run(folder: pathlib.Path) -> dict[str, Any]:
     """What a run that has a `config.json` was made with, and the values of configs/default.py for
@@ -17,11 +19,7 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
     is read until the new is whole. Raises ConfigError for what is no config, ValueError for a
     damaged file.
     """
-    path = folder / "config.json"
-    values = atomic.read_json(path)
-    if not isinstance(values, Mapping):
-        raise schema.ConfigError(f"{path} must hold a config, got {type(values).__name__}")
-    config = complete(values)
+    config = complete(read(folder))
     for beside in sorted(folder.glob(".*.new")):
         name = beside.name.removeprefix(".").removesuffix(".new")
         old = folder / name
@@ -30,6 +28,18 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
         if (old / "done.json").exists() and not (beside / "done.json").exists():
             config = _over(config, _sections(atomic.read_json(old / "stage.json")["config"]))
     return config
+
+
+def read(folder: pathlib.Path) -> dict[str, Any]:
+    """The config in the `config.json` of a work directory, as it stands there.
+
+    Raises ConfigError for what is no config, ValueError for a damaged file.
+    """
+    path = folder / NAME
+    values = atomic.read_json(path)
+    if not isinstance(values, Mapping):
+        raise schema.ConfigError(f"{path} must hold a config, got {type(values).__name__}")
+    return dict(values)
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:

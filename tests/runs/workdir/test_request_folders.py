@@ -136,16 +136,16 @@ def test_a_name_that_is_no_folder_is_refused(name):
 def drawing(seed=0, **settings):
     asked = {"text": "", "labels": (), "numbers": (), "is_grid": False}
     asked |= settings.pop("asked", {})
-    plain = {"reference": "", "size": (), "grow": 0}
-    section = types.SimpleNamespace(**(plain | settings), asked=types.SimpleNamespace(**asked))
-    return types.SimpleNamespace(draw=section, seed=seed)
+    plain = {"reference": "", "size": (), "outpaint_px": 0}
+    section = types.SimpleNamespace(**(plain | settings), prior=types.SimpleNamespace(**asked))
+    return types.SimpleNamespace(generate=section, seed=seed)
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
         ({}, "held-out-seed0"),
-        ({"reference": "/data/TCGA-A1.svs", "grow": 256, "seed": 7}, "TCGA-A1-grow256-seed7"),
+        ({"reference": "/data/TCGA-1.svs", "outpaint_px": 256, "seed": 7}, "TCGA-1-grow256-seed7"),
         (
             {"asked": {"text": "lake, west", "is_grid": True}, "size": (512, 768)},
             "lake-west-512x768-seed0",

@@ -18,10 +18,10 @@ import rasterio
 
 from configs import tiny
 from ssldiff_jax.core import schema
-from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import render
 from ssldiff_jax.runs import launch, stage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import stored_config
 from ssldiff_jax.sampler import conditions
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages import table
@@ -36,7 +36,7 @@ def drawn(workdir, tmp_path):
     """(sample={…}, **draw) → the folder that the tool wrote, and what it returned."""
     for name in ("patches", "encoder", "autoencoder", "latents", "denoiser"):
         (tmp_path / name).symlink_to(workdir / name)
-    values = atomic.read_json(workdir / "config.json")
+    values = stored_config.of_run(workdir)
 
     def run(sample=(), **settings):
         config = json.loads(json.dumps(values))

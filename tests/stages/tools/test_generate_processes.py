@@ -16,6 +16,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import render
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import stored_config
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.tools import generate
 from ssldiff_jax.train import mesh as mesh_lib
@@ -29,10 +30,10 @@ class StoppedError(Exception):
 
 def draw_here(workdir, folder, split):
     """By all devices of all processes; returns what was asked of the encoder."""
-    values = atomic.read_json(pathlib.Path(workdir) / "config.json")
+    values = stored_config.of_run(pathlib.Path(workdir))
     # Whatever was drawn in that run since.
     values["generate"] = tiny.get_config().generate.to_dict()
-    values["sample"] |= {"split": split, "conditioning": "dense", "chunk": 4}
+    values["sample"] |= {"split": split, "conditioning": "dense", "window_batch": 4}
     values["sample"]["checkpoint_minutes"] = 0.0
     values["sample"]["output"]["formats"] = ["png"]
     context = stage.Context(
