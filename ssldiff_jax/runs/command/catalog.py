@@ -72,11 +72,6 @@ def split(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def are_tools(names: list[str]) -> bool:
-    """Whether all of them are: their settings are not the run's own config."""
-    return all(name in ROWS and ROWS[name].tool for name in names)
-
-
 def lines() -> list[str]:
     """Steps and tools with a line about each."""
     text = lambda tool: [f"  {n:<12} {r.about}" for n, r in ROWS.items() if r.tool == tool]
