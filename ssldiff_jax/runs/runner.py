@@ -55,33 +55,34 @@ def check(
         )
     rebuilding.recover(table, context.folders)
     for name in chosen:
-        _check_stage(table, name, context, chosen, force)
-    outdated.refuse(table, chosen, context, force)
+        _check_stage(table, name, context.config, context.folders, chosen, force)
+    outdated.refuse(table, chosen, context.config, context.folders, force)
 
 
 def _check_stage(
     table: stage_lib.Table,
     name: str,
-    context: stage_lib.Context,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
     chosen: list[str],
     force: set[str],
 ) -> None:
     stage = table[name]
-    for need in stage.reads(context.folders):
+    for need in stage.reads(folders):
         if need not in chosen:
-            provenance.require(table, need, context, wanted_by=name)
+            provenance.require(table, need, config, folders, wanted_by=name)
     for followed in stage.follows:
-        provenance.refuse_foreign(table, followed, context)
+        provenance.refuse_foreign(table, followed, config, folders)
     for watched in stage.watches:
-        newest = context.at(watched, rebuilding.latest(context.folders, watched))
-        provenance.refuse_foreign(table, watched, newest)
+        newest = folders.at(watched, rebuilding.latest(folders, watched))
+        provenance.refuse_foreign(table, watched, config, newest)
     forced = name in force or stage.always
-    context = request_folders.placed(table, name, context, forced=forced)
+    place = request_folders.placed(table, name, config, folders, forced=forced)
     if not forced:
-        record.changes(table, name, context)
-    if forced or not (context.folder(name) / "done.json").exists():
+        record.changes(table, name, config, folders.at(name, place))
+    if forced or not (place / "done.json").exists():
         # Files that are missing are missed now, not after the stages before.
-        stage.inputs(context.config)
+        stage.inputs(config)
 
 
 def is_dry_run(table: stage_lib.Table, config: run_config.RunConfig, chosen: list[str]) -> bool:
@@ -138,17 +139,18 @@ def _run_stage(
 ) -> pathlib.Path | None:
     """Run a stage where it is not done or is run again; returns its folder, None where it was
     a dry run."""
-    stage = table[name]
-    _require_upstream(table, name, context)
+    stage, config, folders = table[name], context.config, context.folders
+    _require_upstream(table, name, config, folders)
     forced = name in force or stage.always
-    context = request_folders.placed(table, name, context, forced=forced)
-    hosts.require_same(f"folder for stage {name}", context.folder(name).name)
-    if stage.is_dry_run(context.config):
-        _dry_run(table, name, context)
+    place = request_folders.placed(table, name, config, folders, forced=forced)
+    hosts.require_same(f"folder for stage {name}", place.name)
+    context = context.at(name, place)
+    if stage.is_dry_run(config):
+        _dry_run(stage, name, context)
         return None
-    with lock.held(context.folder(name)):
+    with lock.held(place):
         _work_on(table, name, context, this, forced=forced)
-    return context.folder(name)
+    return place
 
 
 def _work_on(
@@ -163,38 +165,42 @@ def _work_on(
     forced = table[name].always or (forced and not this.has_made(name, place))
     working = context.at(name, rebuilding.beside(place)) if forced else context
     if forced:
-        _drop_other(table, name, working)
-    record.adopt(table, name, working)
+        _drop_other(table, name, working.config, working.folders)
+    record.adopt(table, name, working.config, working.folders)
     if not forced and (place / "done.json").exists():
         _LOG.info("stage %s is done", name)
     else:
         _make(table, name, context, working, this)
 
 
-def _require_upstream(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
-    reads = table[name].reads(context.folders)
+def _require_upstream(
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
+) -> None:
+    reads = table[name].reads(folders)
     for need in reads:
-        provenance.require(table, need, context, wanted_by=name)
-    read = {need: atomic.read_json(context.folder(need) / "done.json") for need in reads}
+        provenance.require(table, need, config, folders, wanted_by=name)
+    read = {need: atomic.read_json(folders.of_stage(need) / "done.json") for need in reads}
     hosts.require_same(f"data for stage {name}", read)
 
 
-def _dry_run(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+def _dry_run(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> None:
     """Let a stage say what it would do, in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        _work(table[name], name, context.at(name, pathlib.Path(folder)))
+        _work(stage, name, context.at(name, pathlib.Path(folder)))
     _LOG.info("stage %s was a dry run; nothing is written", name)
 
 
-def _drop_other(table: stage_lib.Table, name: str, working: stage_lib.Context) -> None:
+def _drop_other(
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
+) -> None:
     """Make way beside a stage where something else was begun to take its place."""
-    changed = record.is_other(table, name, working)
+    changed = record.is_other(table, name, config, folders)
     if changed:
-        what = "; ".join(provenance.changes(table, name, working)[:4]) or changed
-        _LOG.warning("unfinished work in %s is replaced (%s)", working.folder(name), what)
+        what = "; ".join(provenance.changes(table, name, config, folders)[:4]) or changed
+        _LOG.warning("unfinished work in %s is replaced (%s)", folders.of_stage(name), what)
     hosts.barrier(f"checked the new folder of {name}")
     if changed and hosts.is_first():
-        rebuilding.clear(name, working.folders)
+        rebuilding.clear(name, folders)
     hosts.barrier(f"cleared the new folder of {name}")
 
 
@@ -209,7 +215,7 @@ def _make(
 
     Raises what the stage raises; a FoundError when the stage is in its place.
     """
-    _begin(table, name, working)
+    _begin(table, name, working.config, working.folders)
     memory.reset_peak()
     path = working.folder(name) / record.STOPWATCH
     watch = stopwatch.Stopwatch(path if hosts.is_first() else None, peak=memory.peak_rss_mb)
@@ -238,19 +244,21 @@ def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict
         return hosts.on_first_host(f"stage {name}", lambda: stage.run(_alone(context)))
 
 
-def _begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+def _begin(
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
+) -> None:
     """Note what a stage depends on, unless it was begun before."""
-    folder = context.folder(name)
+    folder = folders.of_stage(name)
     was_begun = (folder / "stage.json").exists()
     hosts.barrier(f"checked the folder of {name}")
     _LOG.info("stage %s %s", name, "resumes" if was_begun else "starts")
     if was_begun:
         return
     if not rebuilding.is_beside(folder):
-        _require_no_checkpoints(name, context.folders)
+        _require_no_checkpoints(name, folders)
     if hosts.is_first():
-        rebuilding.note_bucket(name, context.folders)
-        record.begin(table, name, context)
+        rebuilding.note_bucket(name, folders)
+        record.begin(table, name, config, folders)
     hosts.barrier(f"wrote the record of {name}")
 
 

@@ -1,11 +1,17 @@
 """Stages that would be outdated by earlier ones: reported before anything runs."""
 
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import provenance, record, trainings
 
 
 def refuse(
-    table: stage_lib.Table, chosen: list[str], context: stage_lib.Context, force: set[str]
+    table: stage_lib.Table,
+    chosen: list[str],
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
+    force: set[str],
 ) -> None:
     """Refuse stages that were begun, if one before them was rebuilt, or is to be rebuilt or
     trained on, and becomes another.
@@ -15,21 +21,21 @@ def refuse(
     digests: dict[str, str] = {}
     causes: dict[str, str] = {}
     for name in chosen:
-        noted = provenance.stored(context.folders, name)
-        if noted is None or name in force or table[name].always or context.folders.borrows(name):
+        noted = provenance.stored(folders, name)
+        if noted is None or name in force or table[name].always or folders.borrows(name):
             continue
         if table[name].slug is not None:  # what becomes of the others is another request
             continue
         for need, was in noted["upstream"].items():
-            if _planned(table, need, context, force, chosen, digests) != was:
+            if _planned(table, need, config, folders, force, chosen, digests) != was:
                 causes.setdefault(name, need)
     if not causes:
         return
-    provenance.refuse_outdated(table, next(iter(causes)), context.folders)
+    provenance.refuse_outdated(table, next(iter(causes)), folders)
     first, cause = next(iter(causes.items()))
     why = f"--config.force={','.join(sorted(force))}" if force else "further training"
     raise stage_lib.WorkdirError(
-        f"stage {first!r} of {context.workdir} depends on results that {why} will change (stage "
+        f"stage {first!r} of {folders.workdir} depends on results that {why} will change (stage "
         f"{cause!r}): add {','.join(causes)} to config.force, or leave "
         f"{'it' if len(causes) == 1 else 'them'} out of config.stages"
     )
@@ -38,7 +44,8 @@ def refuse(
 def _planned(
     table: stage_lib.Table,
     name: str,
-    context: stage_lib.Context,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
     force: set[str],
     chosen: list[str],
     digests: dict[str, str],
@@ -47,18 +54,17 @@ def _planned(
     continued; `digests` keeps those that are known."""
     if name in digests:
         return digests[name]
-    if context.folders.borrows(name):
-        return provenance.digest(table, name, context.folders)
-    noted = provenance.stored(context.folders, name)
-    config = context.config
+    if folders.borrows(name):
+        return provenance.digest(table, name, folders)
+    noted = provenance.stored(folders, name)
     fresh = lambda: provenance.values(table[name], config, table[name].inputs(config))
     if noted is None or name in force:
         values, changes = fresh(), []
     else:
         values, changes = noted["config"], provenance.changed(noted)
-        if name in chosen and (new := record.changes(table, name, context)):
+        if name in chosen and (new := record.changes(table, name, config, folders)):
             values, changes = fresh(), trainings.merged(changes, new)
-    plan = lambda need: _planned(table, need, context, force, chosen, digests)
-    before = {need: plan(need) for need in table[name].reads(context.folders)}
+    plan = lambda need: _planned(table, need, config, folders, force, chosen, digests)
+    before = {need: plan(need) for need in table[name].reads(folders)}
     digests[name] = provenance.digest_of(values, before, changes)
     return digests[name]

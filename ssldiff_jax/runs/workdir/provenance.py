@@ -63,31 +63,37 @@ def upstream(table: stage_lib.Table, name: str, folders: folders_lib.Folders) ->
 
 
 def require(
-    table: stage_lib.Table, need: str, context: stage_lib.Context, *, wanted_by: str
+    table: stage_lib.Table,
+    need: str,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
+    *,
+    wanted_by: str,
 ) -> None:
     """Refuse to read a stage that is not done, or was made by another config.
 
     Raises WorkdirError.
     """
-    path = context.folder(need) / "done.json"
+    path = folders.of_stage(need) / "done.json"
     if not path.exists():
         raise stage_lib.WorkdirError(
             f"stage {wanted_by!r} reads what stage {need!r} writes, but {path} is missing; run "
             f"--config.stages={need} first"
         )
     # A job that only reads what was made may run where the slides are not.
-    made_from = (stored(context.folders, need) or {"config": {}})["config"].get("inputs")
-    refuse_foreign(table, need, context, inputs=made_from)
-    for earlier in table[need].reads(context.folders):
+    made_from = (stored(folders, need) or {"config": {}})["config"].get("inputs")
+    refuse_foreign(table, need, config, folders, inputs=made_from)
+    for earlier in table[need].reads(folders):
         # What another run's models were trained on is not this run's data.
-        if context.folders.borrows(earlier) or not context.folders.borrows(need):
-            require(table, earlier, context, wanted_by=need)
+        if folders.borrows(earlier) or not folders.borrows(need):
+            require(table, earlier, config, folders, wanted_by=need)
 
 
 def refuse_foreign(
     table: stage_lib.Table,
     name: str,
-    context: stage_lib.Context,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
     inputs: Any = _FRESH,
 ) -> None:
     """Refuse a stage that was begun with another config, or after stages that were rebuilt since;
@@ -95,20 +101,24 @@ def refuse_foreign(
 
     Raises WorkdirError that names the keys.
     """
-    if stored(context.folders, name) is not None:
-        refuse(name, context, differences(table, name, context, inputs))
-        refuse_outdated(table, name, context.folders)
+    if stored(folders, name) is not None:
+        refuse(name, config, folders, differences(table, name, config, folders, inputs))
+        refuse_outdated(table, name, folders)
 
 
 def differences(
-    table: stage_lib.Table, name: str, context: stage_lib.Context, inputs: Any = _FRESH
+    table: stage_lib.Table,
+    name: str,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
+    inputs: Any = _FRESH,
 ) -> dict[str, tuple[Any, Any]]:
     """Dotted key → (old, new) of what decides the results of a stage that was begun."""
     if inputs is _FRESH:
-        inputs = table[name].inputs(context.config)
-    old = schema.flatten(stored(context.folders, name)["config"])
-    new = schema.flatten(values(table[name], context.config, inputs))
-    elsewhere, free = context.folders.borrows(name), _free(table[name], context.config)
+        inputs = table[name].inputs(config)
+    old = schema.flatten(stored(folders, name)["config"])
+    new = schema.flatten(values(table[name], config, inputs))
+    elsewhere, free = folders.borrows(name), _free(table[name], config)
     return {
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
@@ -129,13 +139,15 @@ def _says_more(old: Any, new: Any) -> bool:
     return are_lists and all(b[: len(a)] == a for a, b in pairs)
 
 
-def changes(table: stage_lib.Table, name: str, context: stage_lib.Context) -> list[str]:
+def changes(
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
+) -> list[str]:
     """What differs between a stage as it was begun and as the config asks for it, "key: old → new";
     none where it was not begun."""
-    if stored(context.folders, name) is None:
+    if stored(folders, name) is None:
         return []
-    lines = _lines(differences(table, name, context))
-    if not lines and is_outdated(table, name, context.folders):
+    lines = _lines(differences(table, name, config, folders))
+    if not lines and is_outdated(table, name, folders):
         lines = ["an earlier stage was rebuilt"]
     return lines
 
@@ -144,16 +156,21 @@ def _lines(differ: Mapping[str, tuple[Any, Any]]) -> list[str]:
     return [f"{key}: {old!r} → {new!r}" for key, (old, new) in differ.items()]
 
 
-def refuse(name: str, context: stage_lib.Context, differ: Mapping[str, tuple[Any, Any]]) -> None:
+def refuse(
+    name: str,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
+    differ: Mapping[str, tuple[Any, Any]],
+) -> None:
     """Refuse a stage that was begun, if its config differs.
 
     Raises WorkdirError that names the keys.
     """
     if not differ:
         return
-    can_follow = not differ.keys() - trainings.onward_keys(context.config, name)
+    can_follow = not differ.keys() - trainings.onward_keys(config, name)
     line = "; ".join(_lines(differ)[:4])
-    raise _foreign(name, context.folders, line, can_follow and not context.folders.borrows(name))
+    raise _foreign(name, folders, line, can_follow and not folders.borrows(name))
 
 
 def refuse_outdated(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> None:

@@ -25,17 +25,21 @@ STOPWATCH = ".seconds.json"
 """In a stage's folder, the seconds that all processes worked on it."""
 
 
-def begin(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+def begin(
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
+) -> None:
     """Note what a stage that begins depends on."""
     noted = {
-        "config": _values(table, name, context),
-        "upstream": provenance.upstream(table, name, context.folders),
+        "config": _values(table[name], config),
+        "upstream": provenance.upstream(table, name, folders),
     }
-    atomic.write_json(context.folder(name) / "stage.json", noted | _aside(context, name, {}))
+    atomic.write_json(
+        folders.of_stage(name) / "stage.json", noted | _aside(config, folders, name, {})
+    )
 
 
 def changes(
-    table: stage_lib.Table, name: str, context: stage_lib.Context
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
 ) -> list[trainings.Change]:
     """What the config changes about a stage that was begun, and that it can resume with: a training
     with what may change from a step on; a tool that evaluates a training in progress, with the
@@ -43,20 +47,20 @@ def changes(
 
     Raises WorkdirError for any other difference, and where no step is left to follow a change.
     """
-    noted = provenance.stored(context.folders, name)
+    noted = provenance.stored(folders, name)
     if noted is None:
         return []
-    differ = provenance.differences(table, name, context)
-    followed = trainings.gone_on_with(context, name, differ)
+    differ = provenance.differences(table, name, config, folders)
+    followed = trainings.gone_on_with(config, folders, name, differ)
     for watched in table[name].watches:
-        theirs = _changed_on_the_way(context.folders, watched)
+        theirs = _changed_on_the_way(folders, watched)
         followed += [trainings.Change(0, key, *differ[key]) for key in differ if key in theirs]
     keys = {change.key for change in followed}
     rest = {key: pair for key, pair in differ.items() if key not in keys}
-    provenance.refuse(name, context, rest)
-    if followed and trainings.section(context.config, name):
-        trainings.require_steps(context, name, followed)
-        _require_rate(context.config, name, trainings.merged(provenance.changed(noted), followed))
+    provenance.refuse(name, config, folders, rest)
+    if followed and trainings.section(config, name):
+        trainings.require_steps(config, folders, name, followed)
+        _require_rate(config, name, trainings.merged(provenance.changed(noted), followed))
     return followed
 
 
@@ -66,49 +70,54 @@ def _changed_on_the_way(folders: folders_lib.Folders, watched: str) -> set[str]:
     return {change.key for change in provenance.changed(noted)}
 
 
-def is_other(table: stage_lib.Table, name: str, context: stage_lib.Context) -> str:
+def is_other(
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
+) -> str:
     """What of a stage that was begun is another than the config asks for and cannot become it;
     "" where it resumes."""
     try:
-        changes(table, name, context)
-        provenance.refuse_outdated(table, name, context.folders)
+        changes(table, name, config, folders)
+        provenance.refuse_outdated(table, name, folders)
     except stage_lib.WorkdirError as error:
         return str(error)
     return ""
 
 
-def adopt(table: stage_lib.Table, name: str, context: stage_lib.Context) -> None:
+def adopt(
+    table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
+) -> None:
     """Note what the config changes about a stage that was begun; then it is done no more.
 
     Raises WorkdirError as `changes`, and where what it reads was rebuilt since.
     """
-    new = changes(table, name, context)
-    provenance.refuse_outdated(table, name, context.folders)
+    new = changes(table, name, config, folders)
+    provenance.refuse_outdated(table, name, folders)
     hosts.barrier(f"compared the record of {name}")
-    if hosts.is_first() and not context.folders.borrows(name):
-        _note(table, name, context, new)
+    if hosts.is_first() and not folders.borrows(name):
+        _note(table, name, config, folders, new)
     hosts.barrier(f"updated the record of {name}")
 
 
 def _note(
     table: stage_lib.Table,
     name: str,
-    context: stage_lib.Context,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
     new: list[trainings.Change],
 ) -> None:
-    noted, done = provenance.stored(context.folders, name), context.folder(name) / "done.json"
+    noted, done = provenance.stored(folders, name), folders.of_stage(name) / "done.json"
     if noted is None or (done.exists() and not new):
         return
-    record = noted | _aside(context, name, noted.get("aside", {}))
+    record = noted | _aside(config, folders, name, noted.get("aside", {}))
     if new:
         merged = trainings.merged(provenance.changed(noted), new)
-        record |= {"config": _values(table, name, context), "changes": _as_json(merged)}
+        record |= {"config": _values(table[name], config), "changes": _as_json(merged)}
     for change in new:
         _LOG.info("stage %s: from step %d on, %s", name, change.step, change)
     if record != noted:
-        atomic.write_json(context.folder(name) / "stage.json", record)
+        atomic.write_json(folders.of_stage(name) / "stage.json", record)
     if new and done.exists():
-        _keep_seconds(context.folder(name))
+        _keep_seconds(folders.of_stage(name))
         done.unlink()
 
 
@@ -121,8 +130,8 @@ def _keep_seconds(folder: pathlib.Path) -> None:
         atomic.write_json(path, {"seconds": done["seconds"], "peak": done["peak_rss_mb"]})
 
 
-def _values(table: stage_lib.Table, name: str, context: stage_lib.Context) -> dict[str, Any]:
-    return provenance.values(table[name], context.config, table[name].inputs(context.config))
+def _values(stage: stage_lib.Stage, config: run_config.RunConfig) -> dict[str, Any]:
+    return provenance.values(stage, config, stage.inputs(config))
 
 
 def _as_json(entries: list[trainings.Change]) -> list[dict[str, Any]]:
@@ -139,12 +148,14 @@ def _require_rate(config: run_config.RunConfig, name: str, history: list[trainin
         raise stage_lib.WorkdirError(f"config.{name}.train.{error}") from error
 
 
-def _aside(context: stage_lib.Context, name: str, before: Mapping[str, Any]) -> dict[str, Any]:
+def _aside(
+    config: run_config.RunConfig, folders: folders_lib.Folders, name: str, before: Mapping[str, Any]
+) -> dict[str, Any]:
     """What changes no results of a training as it is, and when it was changed."""
-    train = trainings.section(context.config, name)
+    train = trainings.section(config, name)
     if train is None:
         return {}
-    config, step = context.config, trainings.steps_done(context.folders, name) or 0
+    step = trainings.steps_done(folders, name) or 0
     harmless = {"mesh": config.mesh, "data": {"loader": config.data.loader}, name: {"train": train}}
     kinds, flat = trainings.kinds(config, name), schema.flatten(_everything(harmless))
     now = {key: value for key, value in flat.items() if kinds.get(key, "free") == "free"}

@@ -49,31 +49,36 @@ def steps_done(folders: folders_lib.Folders, name: str) -> int | None:
 
 
 def gone_on_with(
-    context: stage_lib.Context, name: str, differ: Mapping[str, tuple[Any, Any]]
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
+    name: str,
+    differ: Mapping[str, tuple[Any, Any]],
 ) -> list[Change]:
     """Those of the differences that a training which was begun can follow from here on.
 
     Args:
         differ: dotted key → (old, new), of what decides results.
     """
-    if section(context.config, name) is None or context.folders.borrows(name):
+    if section(config, name) is None or folders.borrows(name):
         return []
-    step = steps_done(context.folders, name)
+    step = steps_done(folders, name)
     # Where nothing is left of what was done, all of the training may be another.
-    may = kinds(context.config, name) if step is None else onward_keys(context.config, name)
+    may = kinds(config, name) if step is None else onward_keys(config, name)
     return [Change(step or 0, key, *pair) for key, pair in differ.items() if key in may]
 
 
-def require_steps(context: stage_lib.Context, name: str, new: Sequence[Change]) -> None:
+def require_steps(
+    config: run_config.RunConfig, folders: folders_lib.Folders, name: str, new: Sequence[Change]
+) -> None:
     """Refuse changes that no step is left to follow.
 
     Raises WorkdirError.
     """
-    step = steps_done(context.folders, name)
+    step = steps_done(folders, name)
     if step is None or not new:
         return
-    planned, key = section(context.config, name).num_steps, f"config.{name}.train.num_steps"
-    where, line = f"stage {name!r} of {context.workdir}", "; ".join(map(str, new[:4]))
+    planned, key = section(config, name).num_steps, f"config.{name}.train.num_steps"
+    where, line = f"stage {name!r} of {folders.workdir}", "; ".join(map(str, new[:4]))
     if step == 0 or planned == 0:
         raise stage_lib.WorkdirError(
             f"weights used without training have no training to resume, got {line} for {where}; "
@@ -83,7 +88,7 @@ def require_steps(context: stage_lib.Context, name: str, new: Sequence[Change]) 
         raise stage_lib.WorkdirError(
             f"{key} must be at least the {step} steps that {where} has done, got {planned}"
         )
-    if planned == step and (context.folder(name) / "done.json").exists():
+    if planned == step and (folders.of_stage(name) / "done.json").exists():
         raise stage_lib.WorkdirError(
             f"{where} is finished, and settings that affect its results must not change, got "
             f"{line}; with {key} above {step} it continues from there, with --config.force={name} "

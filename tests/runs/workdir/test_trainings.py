@@ -270,7 +270,7 @@ def test_every_key_that_may_change_from_a_step_on_is_accepted(work):
     for key, value in ONWARD.items():
         context = work.context(replaced(**{key: value}))
         runner.check(work.table, context, ["model"], set())
-        (found,) = record.changes(work.table, "model", context)
+        (found,) = record.changes(work.table, "model", context.config, context.folders)
         assert (found.step, found.key.rpartition(".")[2]) == (2, key)
 
 
