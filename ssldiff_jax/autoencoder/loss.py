@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
-from ssldiff_jax.core import arrays, collectives, layers, rng, tasks
+from ssldiff_jax.core import arrays, collectives, layers, rng, tasks, vectors
 
 _SCALES = 3  # of the gradients' loss: 1, 1/2, 1/4
 
@@ -50,8 +50,8 @@ def _halve(x: arrays.Image) -> jax.Array:
 
 def feature_distance(features: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Array]:
     """(x, y) → mean squared distance of L2-normalised feature tokens (B, L, D)."""
-    unit = lambda f: f / (jnp.linalg.norm(f, axis=-1, keepdims=True) + 1e-6)
-    return lambda x, y: jnp.mean(jnp.sum((unit(features(x)) - unit(features(y))) ** 2, axis=-1))
+    unit = lambda image: vectors.unit(features(image))
+    return lambda x, y: jnp.mean(jnp.sum((unit(x) - unit(y)) ** 2, axis=-1))
 
 
 @dataclasses.dataclass(frozen=True)

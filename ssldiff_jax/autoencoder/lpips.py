@@ -43,6 +43,7 @@ class LPIPS(nn.Module):
     @nn.compact
     def __call__(self, x: arrays.Image, y: arrays.Image) -> Float[jax.Array, "B"]:
         features = VGGFeatures(name="vgg")
+        # The published weights were fitted with this epsilon beside the length.
         unit = lambda f: f / (jnp.linalg.norm(f, axis=-1, keepdims=True) + 1e-10)
         total = jnp.zeros(x.shape[0])
         for depth, (a, b) in enumerate(zip(features(x), features(y), strict=True)):

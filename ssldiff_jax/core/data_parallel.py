@@ -1,13 +1,40 @@
-"""A batch computed by all devices of a mesh, and parameters that are brought there once."""
+"""Batches of one size, computed by one device or all of a mesh, and parameters that are brought
+there once."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+
+
+def map_batches(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray | Sequence[Any]], batch_size: int
+) -> Iterator[Any]:
+    """Results of `function(*batch)` for batches of exactly `batch_size` examples, so that one
+    program serves all of them.
+
+    The last batch is filled up with its last example, whose results are cut off. One batch is made
+    and held at a time.
+
+    Args:
+        function: arrays, one batch of each, → an array or a tree of arrays, examples first.
+        arrays: of one length, examples first; of what else can be sliced, a slice is made an array.
+    """
+    for start in range(0, len(arrays[0]), batch_size):
+        batch = [np.asarray(a[start : start + batch_size]) for a in arrays]
+        count = len(batch[0])
+        results = function(*(_filled(b, batch_size) for b in batch))
+        yield jax.tree.map(lambda result, count=count: np.asarray(result)[:count], results)
+
+
+def _filled(batch: np.ndarray, size: int) -> np.ndarray:
+    """`size` examples: those of a batch, and the last one again."""
+    missing = size - len(batch)
+    return np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
 
 
 class Placed:
@@ -55,9 +82,8 @@ class DataParallel:
         if self.mesh is None:
             return np.asarray(self._jit(self._placed(params, None), batch))
         count = self.multiple_of(len(batch))
-        padded = np.pad(batch, ((0, count - len(batch)), *((0, 0),) * (batch.ndim - 1)))
-        outputs = self._jit(self._placed(params, self._whole), _put(padded, self._split))
-        return np.asarray(outputs)[: len(batch)]
+        filled = _put(_filled(batch, count), self._split)
+        return np.asarray(self._jit(self._placed(params, self._whole), filled))[: len(batch)]
 
     def multiple_of(self, count: int) -> int:
         """The least number of examples, `count` or more, that fills all devices."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, vectors
 from ssldiff_jax.diffusion import cells as cells_lib
 from ssldiff_jax.diffusion import unet as unet_lib
 
@@ -65,9 +65,7 @@ class Conditioner(nn.Module):
         return jnp.stack(tokens, axis=1)
 
     def _scaled(self, embedding: Float[arrays.AnyArray, "B *M D"]) -> jax.Array:
-        # The norm's gradient at a null embedding would be 0/0 without the floor under the root.
-        norm = jnp.sqrt(jnp.maximum(jnp.sum(embedding**2, axis=-1, keepdims=True), 1e-24))
-        unit = embedding / norm
+        unit = vectors.unit(embedding)
         if self.length == "root_dim":
             unit = unit * embedding.shape[-1] ** 0.5
         return unit

@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Float, Int, UInt8
 
-from ssldiff_jax.core import arrays, attention, convolution
+from ssldiff_jax.core import arrays, attention, convolution, data_parallel
 from ssldiff_jax.encoders import vit
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -225,13 +225,9 @@ class TextEncoder:
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "N D"]:
         """Raises ValueError for a text without a word, or of more tokens than there are
         positions."""
-        tokens = self.tokens(texts)
-        vectors = [np.zeros((0, self.config.tower.dim), np.float32)]
-        for start in range(0, len(tokens), _BATCH):
-            batch = tokens[start : start + _BATCH]
-            padded = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0)))
-            vectors.append(np.asarray(self._run(self.params, padded))[: len(batch)])
-        return np.concatenate(vectors)
+        run = functools.partial(self._run, self.params)
+        batches = data_parallel.map_batches(run, (self.tokens(texts),), _BATCH)
+        return np.concatenate([np.zeros((0, self.config.tower.dim), np.float32), *batches])
 
     def tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "N L"]:
         """Numbers of the tokens of each text, zero after its end."""

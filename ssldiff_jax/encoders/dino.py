@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, collectives, layers, tasks
+from ssldiff_jax.core import arrays, collectives, layers, tasks, vectors
 from ssldiff_jax.encoders import augment, vit
 
 Prototypes = Float[arrays.AnyArray, "B P"]
@@ -43,10 +43,9 @@ class HeadedEncoder(nn.Module):
         for i in range(2):
             h = nn.gelu(nn.Dense(self.config.head_width, name=f"head_{i}")(h))
         h = nn.Dense(self.config.bottleneck, name="bottleneck")(h)
-        h = h / (jnp.linalg.norm(h, axis=-1, keepdims=True) + 1e-6)
         shape = (self.config.bottleneck, self.config.num_prototypes)
         prototypes = self.param("prototypes", nn.initializers.normal(0.02), shape)
-        return h @ (prototypes / (jnp.linalg.norm(prototypes, axis=0, keepdims=True) + 1e-6))
+        return vectors.unit(h) @ vectors.unit(prototypes, axis=0)
 
 
 def dino_loss(

@@ -2,13 +2,14 @@
 
 import copy
 import dataclasses
+import functools
 from typing import Any, Literal
 
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import arrays, data_parallel, layers
+from ssldiff_jax.core import arrays, data_parallel, layers, vectors
 from ssldiff_jax.encoders import augment, dino, infonce, known, vit
 
 OWN = "own"
@@ -142,20 +143,10 @@ class Encoder:
         px = self.architecture.input_px
         if self.architecture.takes == "input_px" and patches.shape[1:] != (px, px, 3):
             raise ValueError(f"patches must be {px}×{px}×3, got {patches.shape[1:]}")
-        embeddings = []
-        for start in range(0, len(patches), self._batch_size):
-            batch = patches[start : start + self._batch_size]
-            padding = self._batch_size - len(batch)
-            padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
-            embedding = self._embed(self.params, padded)[: len(batch)]
-            embeddings.append(embedding - self.origin)
-        return np.concatenate(embeddings) if embeddings else np.zeros((0, self.dim), np.float32)
-
-
-def unit(embedding: Float[arrays.AnyArray, "*B D"]) -> np.ndarray:
-    """L2-normalised, a zero vector staying zero."""
-    embedding = np.asarray(embedding)
-    return embedding / np.maximum(np.linalg.norm(embedding, axis=-1, keepdims=True), 1e-12)
+        run = functools.partial(self._embed, self.params)
+        batches = data_parallel.map_batches(run, (patches,), self._batch_size)
+        embedding = [batch - self.origin for batch in batches]
+        return np.concatenate(embedding) if embedding else np.zeros((0, self.dim), np.float32)
 
 
 def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:
@@ -164,7 +155,7 @@ def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:
 
     Roy and Vetterli 2007.
     """
-    direction = unit(np.asarray(embedding, np.float64))
+    direction = vectors.unit(np.asarray(embedding, np.float64))
     centred = direction - direction.mean(axis=0)
     if np.sum(centred**2) < _ROUNDING * len(centred):
         return 1.0
@@ -176,5 +167,5 @@ def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:
 
 def top1(queries: Float[np.ndarray, "N D"], gallery: Float[np.ndarray, "N D"]) -> float:
     """How often the nearest of `gallery` by cosine is the one of the same index."""
-    nearest = np.argmax(unit(queries) @ unit(gallery).T, axis=1)
+    nearest = np.argmax(vectors.unit(queries) @ vectors.unit(gallery).T, axis=1)
     return float(np.mean(nearest == np.arange(len(queries))))

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ssldiff_jax.core import arrays, collectives, layers, tasks
+from ssldiff_jax.core import arrays, collectives, layers, tasks, vectors
 from ssldiff_jax.encoders import augment, vit
 
 
@@ -44,8 +44,7 @@ def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float)
 
     Views are those of one device; they are contrasted with those of all devices.
     """
-    unit = lambda z: z / (jnp.linalg.norm(z, axis=-1, keepdims=True) + 1e-6)
-    u1, u2, count = unit(z1), unit(z2), len(z1)
+    u1, u2, count = vectors.unit(z1), vectors.unit(z2), len(z1)
     row_logits = u1 @ collectives.all_gather(u2).T / temperature
     column_logits = collectives.all_gather(u1) @ u2.T / temperature
     own = jax.lax.dynamic_slice_in_dim(row_logits, collectives.offset(count), count, axis=1)

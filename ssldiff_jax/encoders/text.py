@@ -12,7 +12,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Bool, Float, Int
 
-from ssldiff_jax.core import arrays, attention
+from ssldiff_jax.core import arrays, attention, data_parallel, vectors
 
 _EPSILON = 1e-12
 _STEP = 8  # lengths that are traced are multiples of it
@@ -105,19 +105,17 @@ class TextEncoder:
             ids = ids if len(ids) <= self.num_tokens else [*ids[: self.num_tokens - 1], ids[-1]]
             numbers[row, : len(ids)], is_token[row, : len(ids)] = ids, True
         vectors = np.zeros((*numbers.shape, self.config.width), np.float32)
+        run = functools.partial(self._run, self._params)
         # Texts of one length together: what only fills up is computed too.
         order = np.argsort(is_token.sum(axis=1), kind="stable")
         for rows in np.split(order, range(_BATCH, len(order), _BATCH)):
             longest = int(is_token[rows].sum(axis=1).max(initial=1))
             length = min(-(-longest // _STEP) * _STEP, self.num_tokens)
-            vectors[rows, :length] = self._encode(numbers[rows, :length], is_token[rows, :length])
+            batch = numbers[rows, :length], is_token[rows, :length]
+            for encoded in data_parallel.map_batches(run, batch, _BATCH):
+                vectors[rows, :length] = encoded
         truncated = sum(len(encoding.ids) > self.num_tokens for encoding in encodings)
         return EncodedText(vectors, is_token, truncated)
-
-    def _encode(self, numbers: np.ndarray, is_token: np.ndarray) -> np.ndarray:
-        missing = _BATCH - len(numbers)
-        padded = (np.pad(a, ((0, missing), (0, 0))) for a in (numbers, is_token))
-        return np.asarray(self._run(self._params, *padded))[: len(numbers)]
 
     @functools.cached_property
     def _run(self):
@@ -175,4 +173,4 @@ def pooled(encoded: EncodedText) -> Float[np.ndarray, "B D"]:
     """One unit vector for each text: the mean of its tokens, as sentence-transformers take it."""
     counts = np.maximum(encoded.known.sum(axis=1, keepdims=True), 1)
     mean = encoded.tokens.sum(axis=1) / counts
-    return mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return vectors.unit(mean)

@@ -1,75 +1,21 @@
-"""A large image before, while and after it is drawn."""
+"""What an image is before it is rendered: its windows, what conditions them, where it begins."""
 
 import dataclasses
-import io
+import logging
 import numbers
-import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import jax
 import numpy as np
-import PIL.Image
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.formats import atomic
-from ssldiff_jax.sampler import conditions, sampler, windows
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.encoders import encoder as encoder_lib
+from ssldiff_jax.formats import tensors
+from ssldiff_jax.generation import window_networks
+from ssldiff_jax.sampler import conditions, encode, sampler, windows
 
-_SHOWN_PX = 2048
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LargeImage:
-    """A synthetic image, and what it took; NumPy takes it as its pixels, a notebook shows it.
-
-    Attributes:
-        image: its pixels.
-        mpp: microns per pixel.
-        unet_forwards: windows that the network saw.
-        decoder_calls: tiles that were decoded.
-        seconds: from noise to pixels.
-    """
-
-    image: arrays.ImageUint8
-    mpp: float
-    unet_forwards: int
-    decoder_calls: int
-    seconds: float
-
-    def save(self, path: str | pathlib.Path) -> pathlib.Path:
-        """Write it as the end of the name says: one of `pyramid.FORMATS` (.png, .tif and .ome.tif
-        pyramids, .cog.tif, .dzi) or .jpg; returns where.
-
-        Raises ValueError for another ending, OSError where the file cannot be written.
-        """
-        path = pathlib.Path(path)
-        endings = [end for end in pyramid.FORMATS if path.name.lower().endswith(f".{end}")]
-        if endings:
-            write = pyramid.FORMATS[max(endings, key=len)]
-            write(path, self.image, pyramid.Scale(self.mpp))
-        elif path.suffix.lower() in (".jpg", ".jpeg"):
-            image = PIL.Image.fromarray(self.image)
-            atomic.write_atomic(path, lambda p: image.save(p, "jpeg", quality=95, subsampling=0))
-        else:
-            known = ", ".join(f".{end}" for end in (*pyramid.FORMATS, "jpg"))
-            raise ValueError(f"an image's name must end with one of {known}, got {path.name!r}")
-        return path
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.image, dtype=dtype, copy=copy)
-
-    def _repr_png_(self) -> bytes:
-        """What a notebook shows: of more than 2048 px, a smaller copy."""
-        shown, file = PIL.Image.fromarray(self.image), io.BytesIO()
-        shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
-        shown.save(file, "png")
-        return file.getvalue()
-
-    def __repr__(self) -> str:
-        height, width = self.image.shape[:2]
-        return f"LargeImage({height} × {width} px, {self.mpp:g} µm/px, {self.seconds:.1f} s)"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +23,9 @@ class InitImage:
     """An image to begin from instead of noise alone.
 
     Attributes:
-        image: as large as the drawing.
-        keep_mask: where the image stays, from 0 to 1; None draws all of it anew, from the image at
-            the noise of the solver's first step (`sample.solver.t_start`).
+        image: as large as what is planned.
+        keep_mask: where the image stays, from 0 to 1; None generates all of it anew, from the
+            image at the noise of the solver's first step (`sample.solver.t_start`).
         blank: whether what does not stay begins from noise alone.
     """
 
@@ -90,21 +36,144 @@ class InitImage:
 
 @dataclasses.dataclass(frozen=True)
 class ImagePlan:
-    """A large image before it is drawn: its size in px, where windows lie, what conditions them,
-    the seed of its noise, and the latents it begins from."""
+    """A large image before it is rendered.
+
+    Attributes:
+        size: height and width, px.
+        windows: where they lie at every step.
+        condition: of windows, by their corners.
+        seed: of its noise.
+        init: latents that it begins from; None for noise alone.
+    """
 
     size: tuple[int, int]
-    plan: windows.WindowPlan
+    windows: windows.WindowPlan
     condition: conditions.ConditionFn
     seed: int
-    given: sampler.InitLatents | None = None
+    init: sampler.InitLatents | None = None
 
 
-class Program(NamedTuple):
-    """A function of the models, and the shapes (or values) it is called with."""
+@dataclasses.dataclass(frozen=True)
+class Planner:
+    """Plans images for the networks of a run. Without an encoder it plans from grids alone."""
 
-    run: Callable[..., jax.Array]
-    shapes: tuple[Any, ...]
+    networks: window_networks.WindowNetworks
+    encoder: encoder_lib.Encoder | None
+
+    def from_grid(
+        self,
+        embedding_grid: arrays.EmbeddingGrid,
+        *,
+        size: tuple[int, int] | None = None,
+        spans: tuple[float, float] | None = None,
+        seed: int = 0,
+    ) -> ImagePlan:
+        """An image of `size` px whose conditions lie between the cells of a grid. The cells cover
+        `spans` px from the top left corner, which may lie beyond the image; by default its `size`.
+
+        Raises ValueError for a grid of another dimension or with values that are not finite.
+        """
+        networks, sample = self.networks, self.networks.config.sample
+        grid = networks.require_embeddings(embedding_grid, "embedding_grid", "rows, columns")
+        size = size or tuple(n * networks.patch_px for n in grid.shape[:2])
+        window_plan, border = self.plan_windows(size, seed), sample.windows.border
+        spans = size if spans is None or border == "wrap" else spans
+        lattice = conditions.Lattice(
+            grid,
+            tuple(px / networks.config.downsample_factor for px in spans),
+            window_plan.window,
+            border,
+            sample.interpolation,
+        )
+        if networks.config.num_cells > 1 and sample.conditioning != "interpolated":
+            condition = conditions.CellsCondition(lattice)
+        else:
+            condition = conditions.InterpolatedCondition(lattice, networks.single_cell)
+        return ImagePlan(size, window_plan, condition, seed)
+
+    def from_reference(
+        self, read: conditions.ReadFn, size: tuple[int, int], *, seed: int = 0
+    ) -> ImagePlan:
+        """The image of a reference, which may be larger than memory, conditioned on its embeddings
+        as the config says."""
+        networks, config = self.networks, self.networks.config
+        if config.sample.conditioning != "dense":
+            grid = self.embed_all(read, size)
+            spans = tuple(n * networks.patch_px for n in grid.shape[:2])
+            return self.from_grid(grid, size=size, spans=spans, seed=seed)
+        embed = self.require_encoder().in_batches(networks.window_batch)
+        condition = conditions.DenseCondition(
+            read, size, embed, networks.patch_px, config.downsample_factor,
+            config.sample.windows.border, networks.single_cell,
+        )  # fmt: skip
+        return ImagePlan(size, self.plan_windows(size, seed), condition, seed)
+
+    def with_init_image(self, plan: ImagePlan, init: InitImage) -> ImagePlan:
+        """The plan, begun from an image at the noise of the solver's first step.
+
+        Raises ValueError for an image or a mask of another size.
+        """
+        image = arrays.require_rgb(init.image, "init.image", tuple(plan.size))
+        if init.keep_mask is not None and init.keep_mask.shape != tuple(plan.size):
+            raise ValueError(
+                f"init.keep_mask must be {plan.size} px like the image, got {init.keep_mask.shape}"
+            )
+        canvas, keep = plan.windows.canvas, None
+        latents = self.networks.encode_image(image, canvas)
+        if init.keep_mask is not None:
+            factor = self.networks.config.downsample_factor
+            keep = encode.keep_of(init.keep_mask, canvas, factor)
+            latents = latents * (keep[..., None] > 0) if init.blank else latents
+        return dataclasses.replace(plan, init=sampler.InitLatents(latents, keep))
+
+    def plan_windows(self, size: tuple[int, int], seed: int = 0) -> windows.WindowPlan:
+        """The windows for an image of `size` px; what does not fill a window is generated with it
+        and cut off.
+
+        Raises ValueError for a size below one pixel.
+        """
+        require_size(size)
+        config = self.networks.config
+        factor, window = config.downsample_factor, config.window
+        canvas = tuple(max(-(-int(px) // factor), window) for px in size)
+        if any(length * factor != px for length, px in zip(canvas, size, strict=True)):
+            _LOG.info(
+                "%d × %d px are generated as %d × %d and cut off",
+                *size, *(length * factor for length in canvas),
+            )  # fmt: skip
+        if config.sample.windows.border == "wrap":
+            canvas = tuple(-(-length // window) * window for length in canvas)
+            if tuple(length * factor for length in canvas) != tuple(size):
+                raise ValueError(
+                    "an image that wraps must be whole cells of "
+                    f"{self.networks.patch_px} px, got {size}"
+                )
+        num_steps = len(self.networks.table.t)
+        return windows.plan_windows(config.sample.windows, canvas, window, num_steps, seed)
+
+    def embed_all(self, read: conditions.ReadFn, size: tuple[int, int]) -> arrays.EmbeddingGrid:
+        """The grid of embeddings of a reference, row by row of cells; those that cross its right
+        or lower border are mirrored there."""
+        patch_px, config = self.networks.patch_px, self.networks.config
+        rows, cols = (-(-px // patch_px) for px in size)
+        embed = self.require_encoder()
+        dense = conditions.DenseCondition(read, size, embed, patch_px, config.downsample_factor)
+        corner = lambda row: np.stack([np.full(cols, row), np.arange(cols)], 1) * config.window
+        return np.stack([dense(corner(row)) for row in range(rows)])
+
+    def require_encoder(self) -> encoder_lib.Encoder:
+        """What embeds patches.
+
+        Raises WeightsError where there is none: weights were loaded without an encoder's, or a
+        run was trained on embeddings computed elsewhere.
+        """
+        if self.encoder is None:
+            source = self.networks.config.embeddings.source
+            got = f"embeddings computed elsewhere ({source})" if source else "none"
+            raise tensors.WeightsError(
+                f"to embed images, config.encoder.weights must name the encoder's file, got {got}"
+            )
+        return self.encoder
 
 
 def require_size(size: Any) -> None:

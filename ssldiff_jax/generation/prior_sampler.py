@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import numbers as numbers_lib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.core import arrays, data_parallel, rng
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import clip_texts
@@ -35,13 +36,26 @@ class PriorRequest:
     labels: Mapping[str, float] = dataclasses.field(default_factory=dict)
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls,
+        text: str = "",
+        labels: Mapping[str, float] | None = None,
+        numbers: Mapping[str, float] | None = None,
+    ) -> "PriorRequest":
+        """A request as a caller writes it.
+
+        Raises ValueError for labels or numbers that are no numbers by name.
+        """
+        return cls(text, _require_named(labels, "labels"), _require_named(numbers, "numbers"))
+
     def __bool__(self) -> bool:
         return bool(self.text or self.labels or self.numbers)
 
 
 @dataclasses.dataclass(frozen=True)
 class PriorSampler:
-    """Draws grids.
+    """Samples grids.
 
     Attributes:
         section: its config.
@@ -65,29 +79,29 @@ class PriorSampler:
     def of_run(cls, made: artifacts.Artifacts) -> "PriorSampler":
         """The prior of a work directory."""
         section, folder = made.config.prior, made.folders.of_stage("grids")
-        told = atomic.read_json(folder / "spec.json")
+        stored = atomic.read_json(folder / "spec.json")
         return cls(
             section,
-            told["side"],
-            artifacts.condition_spec(told["spec"]),
-            told["scales"],
+            stored["side"],
+            artifacts.condition_spec(stored["spec"]),
+            stored["scales"],
             whitening.Whitening.load(folder / "whitening.npz"),
             checkpoint.load_params(made.folders.checkpoints("prior")),
             region_labels.text_encoder(section.conditions),
         )
 
-    def condition(self, asked: PriorRequest) -> Float[np.ndarray, "1 E"]:
-        """What is asked for, as the network is told it.
+    def condition(self, request: PriorRequest) -> Float[np.ndarray, "1 E"]:
+        """A request as the network's condition.
 
         Raises ValueError for labels, numbers or a text that it does not know.
         """
         spec, packed = self.spec, {}
-        if asked.labels:
-            packed["labels"] = spec.label_values(asked.labels)
-        if asked.numbers:
-            values = spec.number_values(asked.numbers)
+        if request.labels:
+            packed["labels"] = spec.label_values(request.labels)
+        if request.numbers:
+            values = spec.number_values(request.numbers)
             packed["numbers"] = (values - self.scales["mean"]) / self.scales["std"]
-        if asked.text:
+        if request.text:
             if self.text is None and spec.text_phrases:
                 raise ValueError(
                     "to read a text, the folder of the text encoder "
@@ -97,69 +111,70 @@ class PriorSampler:
             if self.text is None:
                 raise ValueError(
                     "this prior has learnt no texts (config.prior.conditions.captions), got "
-                    f"{asked.text!r}"
+                    f"{request.text!r}"
                 )
-            encoded = self.text([asked.text])
+            encoded = self.text([request.text])
             if encoded.truncated:
                 _LOG.warning("the text has more than %d phrases: the rest is not read",
                              self.text.num_phrases)  # fmt: skip
             packed |= {"text": encoded.tokens, "text_known": encoded.known}
         return spec.pack(1, **packed)
 
-    def sample(
+    def sample_batch(
         self, condition: conditions.Condition, *, seed: int = 0
     ) -> Float[np.ndarray, "N k k D"]:
         """A grid of the size it was trained with for each condition."""
-        found = []
         spec, condition = self.spec.restrict(condition)
-        draw = self._grids(spec)
-        for start in range(0, len(condition), _CHUNK):
-            batch = condition[start : start + _CHUNK].astype(np.float32)
-            padded = np.pad(batch, ((0, _CHUNK - len(batch)), (0, 0)))
-            key = rng.stream(seed, "prior/grids", start)
-            found.append(np.asarray(draw(self.params, padded, key))[: len(batch)])
-        return self.white.undo(np.concatenate(found))
+        program, index = self._program(spec), np.arange(len(condition))
 
-    def draw(
+        def run(batch: np.ndarray, index: np.ndarray) -> jax.Array:
+            key = rng.stream(seed, "prior/grids", int(index[0]))
+            return program(self.params, batch.astype(np.float32), key)
+
+        batches = data_parallel.map_batches(run, (condition, index), _CHUNK)
+        return self.white.undo(np.concatenate(list(batches)))
+
+    def sample(
         self,
-        asked: PriorRequest,
+        request: PriorRequest,
         cells: tuple[int, int],
         *,
         seed: int = 0,
         temperature: float = 1.0,
         known: arrays.EmbeddingGrid | None = None,
-        keep: Bool[np.ndarray, "rows cols"] | None = None,
+        keep_mask: Bool[np.ndarray, "rows cols"] | None = None,
     ) -> arrays.EmbeddingGrid:
-        """A grid of any number of cells, which what is asked for describes as a whole; drawn by
-        windows of the size it was trained with, as large images are.
+        """A grid of any number of cells, which a request describes as a whole; sampled by windows
+        of the size it was trained with, as large images are.
 
         Args:
             temperature: scales the noise; below 1 grids are more alike.
-            known: embeddings (rows, columns, D), of which those marked in `keep` stay.
+            known: embeddings (rows, columns, D), of which those marked in `keep_mask` stay.
         """
         side, dim = self.side, len(self.white.mean)
         canvas = tuple(max(n, side) for n in cells)
-        spec, base = self.spec.restrict(self.condition(asked))
-        draws = self._sampler(spec, temperature)
-        plan = self._plan(canvas, len(draws.table.t), seed)
+        spec, base = self.spec.restrict(self.condition(request))
+        grid_sampler = self._sampler(spec, temperature)
+        plan = self._plan(canvas, len(grid_sampler.table.t), seed)
 
-        def told(corners: np.ndarray) -> np.ndarray:
-            found = np.repeat(base, len(corners), axis=0)
-            if asked:
-                place = conditions.GridPosition.of_cells(corners, cells)
-                found[:, : place.shape[1]] = place
-            return found
+        def condition(corners: np.ndarray) -> np.ndarray:
+            of_windows = np.repeat(base, len(corners), axis=0)
+            if request:
+                position = conditions.GridPosition.of_cells(corners, cells)
+                of_windows[:, : position.shape[1]] = position
+            return of_windows
 
-        given = None
+        init = None
         if known is not None:
             white, stay = np.zeros((*canvas, dim), np.float32), np.zeros(canvas, np.float32)
             here = np.s_[: cells[0], : cells[1]]
-            white[here], stay[here] = self.white.apply(known), keep
-            given = sampler.InitLatents(white * stay[..., None], stay)
+            white[here], stay[here] = self.white.apply(known), keep_mask
+            init = sampler.InitLatents(white * stay[..., None], stay)
         elif temperature != 1:
-            given = sampler.InitLatents(np.zeros((*canvas, dim), np.float32))
-        drawn = draws(self.params, plan, told, rng.stream(seed, "prior/canvas"), given)
-        return self.white.undo(np.asarray(drawn)[: cells[0], : cells[1]])
+            init = sampler.InitLatents(np.zeros((*canvas, dim), np.float32))
+        key = rng.stream(seed, "prior/canvas")
+        grid = grid_sampler(self.params, plan, condition, key, init)
+        return self.white.undo(np.asarray(grid)[: cells[0], : cells[1]])
 
     def _plan(self, canvas: tuple[int, int], steps: int, seed: int) -> windows.WindowPlan:
         side = self.side
@@ -205,12 +220,12 @@ class PriorSampler:
         )
 
     @functools.cached_property
-    def _drawn(self) -> dict[conditions.ConditionSpec, Any]:
+    def _programs(self) -> dict[conditions.ConditionSpec, Callable[..., jax.Array]]:
         return {}
 
-    def _grids(self, spec: conditions.ConditionSpec) -> Any:
+    def _program(self, spec: conditions.ConditionSpec) -> Callable[..., jax.Array]:
         """The compiled program for a batch of conditions of that kind."""
-        if spec not in self._drawn:
+        if spec not in self._programs:
             table, denoise = self._tempered(1.0), self._denoiser(spec)
             shape = (_CHUNK, self.side, self.side, len(self.white.mean))
 
@@ -218,5 +233,12 @@ class PriorSampler:
                 guided = self._guided(functools.partial(denoise, params))
                 return solvers.sample(guided, table, shape, condition, key)
 
-            self._drawn[spec] = jax.jit(run)
-        return self._drawn[spec]
+            self._programs[spec] = jax.jit(run)
+        return self._programs[spec]
+
+
+def _require_named(values: Mapping[str, float] | None, name: str) -> Mapping[str, float]:
+    is_named = isinstance(values or {}, Mapping)
+    if not is_named or not all(isinstance(v, numbers_lib.Real) for v in (values or {}).values()):
+        raise ValueError(f"{name} must be numbers by name, got {values!r}")
+    return values or {}

@@ -87,11 +87,10 @@ class TiledDecoder:
     def _tiles(self, params: Any, latents: np.ndarray, lefts: np.ndarray, tile: int):
         """(left, image) of the tiles of a row."""
         at_once = self._spread.multiple_of(self.config.chunk)
-        for start in range(0, len(lefts), at_once):
-            batch = lefts[start : start + at_once]
-            tiles = np.stack([latents[:, x : x + tile] for x in batch])
-            tiles = np.pad(tiles, ((0, at_once - len(batch)), (0, 0), (0, 0), (0, 0)))
-            yield from zip(batch, self._spread(params, tiles), strict=False)
+        cut = lambda batch: np.stack([latents[:, x : x + tile] for x in batch])
+        decode = lambda batch: self._spread(params, cut(batch))
+        images = data_parallel.map_batches(decode, (lefts,), at_once)
+        yield from zip(lefts, itertools.chain.from_iterable(images), strict=True)
 
     def _pixels(self, image: np.ndarray) -> arrays.ImageUint8:
         if self.config.blend == "paper":

@@ -37,7 +37,7 @@ START = Position(0, 0)
 @dataclasses.dataclass(frozen=True)
 class InitLatents:
     """Latents (H, W, C) that a canvas starts from, at the noise of the solver's first step, and
-    how much of them stays: keep (H, W) from 0 to 1."""
+    how much of them stays: keep_mask (H, W) from 0 to 1."""
 
     latents: Float[np.ndarray, "H W C"]
     keep_mask: Float[np.ndarray, "H W"] | None = None
@@ -45,7 +45,7 @@ class InitLatents:
 
 @dataclasses.dataclass(frozen=True)
 class GridSampler:
-    """Draws canvases. There is one trace for each size of canvas: seeds, conditions, weights and
+    """Samples canvases. There is one trace for each size of canvas: seeds, conditions, weights and
     window positions may change without another.
 
     Attributes:
@@ -76,10 +76,10 @@ class GridSampler:
         plan: windows.WindowPlan,
         condition: conditions.ConditionFn,
         key: arrays.Key,
-        given: InitLatents | None = None,
+        init: InitLatents | None = None,
     ) -> arrays.Canvas:
         """A canvas, whole and in float32."""
-        state = self.run(params, plan, condition, key, given)
+        state = self.run(params, plan, condition, key, init)
         return self.rows(plan, state, 0, plan.canvas[0])
 
     def run(
@@ -88,25 +88,25 @@ class GridSampler:
         plan: windows.WindowPlan,
         condition: conditions.ConditionFn,
         key: arrays.Key,
-        given: InitLatents | None = None,
+        init: InitLatents | None = None,
     ) -> programs_lib.State:
         """The field after the last step."""
-        state, end = self.start(plan, key, given), Position(plan.num_steps, 0)
+        state, end = self.start(plan, key, init), Position(plan.num_steps, 0)
         for reached, place in self.iterate(params, plan, condition, key, state):
             if place == end:
                 return reached
         raise ValueError("a plan must have at least one step, got none")
 
     def start(
-        self, plan: windows.WindowPlan, key: arrays.Key, given: InitLatents | None = None
+        self, plan: windows.WindowPlan, key: arrays.Key, init: InitLatents | None = None
     ) -> programs_lib.State:
-        """The field at the noise of the first step; of `given` latents, or noise alone."""
+        """The field at the noise of the first step; of `init` latents, or noise alone."""
         layout = self.layout(plan)
         known = keep = None
-        if given is not None:
+        if init is not None:
             put = lambda a: self._put(layout, layout.store(a), split=True)
-            known = put(given.latents)
-            keep = None if given.keep_mask is None else put(given.keep_mask[..., None])
+            known = put(init.latents)
+            keep = None if init.keep_mask is None else put(init.keep_mask[..., None])
         return self.programs(plan).start(_data(key), known, keep)
 
     def iterate(
@@ -136,8 +136,8 @@ class GridSampler:
             chunks = self._chunks(layout, plan, step)
             for i in range(place.chunk if step == place.step else 0, len(chunks)):
                 inputs = self._inputs(layout, plan, step, chunks[i], condition)
-                x0 = programs.denoise(params, state.x, state.x0, *inputs, row["t"])
-                state = state._replace(x0=x0)
+                x0_sum = programs.denoise(params, state.x, state.x0_sum, inputs, row["t"])
+                state = state._replace(x0_sum=x0_sum)
                 if i + 1 < len(chunks):
                     yield state, Position(step, i + 1)
             state = programs.advance(state, row, key_data, np.int32(step))
@@ -205,16 +205,19 @@ class GridSampler:
         padded = np.stack([np.pad(o, (0, length - len(o)), constant_values=-1) for o in own])
         return list(np.moveaxis(padded.reshape(shards, -1, part), 1, 0).reshape(-1, shards * part))
 
-    def _inputs(self, layout, plan, step: int, numbers: np.ndarray, condition):
-        """Corners on their device, shares and conditions of a chunk."""
+    def _inputs(
+        self, layout, plan, step: int, numbers: np.ndarray, condition
+    ) -> programs_lib.ChunkInputs:
+        """Corners on their device, weights and conditions of a chunk."""
         used = numbers >= 0
         of = np.where(used, numbers, numbers.max())
         corners = plan.corners(step, of)
-        found = self._conditions(condition, plan.places(corners))
+        of_windows = self._conditions(condition, plan.places(corners))
         local = corners % np.array([layout.shard_rows, layout.shape[1]])
         local = np.where(used[:, None], local, 0).astype(np.int32)
         weights = plan.window_weights(of) * used[:, None, None].astype(np.float32)
-        return *(self._put(layout, a, split=True) for a in (local, weights)), found
+        local, weights = (self._put(layout, a, split=True) for a in (local, weights))
+        return programs_lib.ChunkInputs(local, weights, of_windows)
 
     def _conditions(self, condition: conditions.ConditionFn, places: np.ndarray):
         """Of a chunk's windows, on the devices that evaluate them; a process asks for its own."""
@@ -222,14 +225,13 @@ class GridSampler:
         if mesh is not None:
             split = NamedSharding(mesh, PartitionSpec(field_lib.AXIS))
             parts = split.addressable_devices_indices_map((count,)).values()
-            own = np.unique(np.concatenate([np.arange(count)[index] for index in parts]))
-            places = places[own]
-        found = np.asarray(condition(places), np.float32)
-        if found.ndim != 2 or len(found) != len(places):
-            raise ValueError(f"conditions must be ({len(places)}, D), got {found.shape}")
+            places = places[np.unique(np.concatenate([np.arange(count)[i] for i in parts]))]
+        own = np.asarray(condition(places), np.float32)
+        if own.ndim != 2 or len(own) != len(places):
+            raise ValueError(f"conditions must be ({len(places)}, D), got {own.shape}")
         if mesh is None:
-            return found
-        return jax.make_array_from_process_local_data(split, found, (count, found.shape[1]))
+            return own
+        return jax.make_array_from_process_local_data(split, own, (count, own.shape[1]))
 
     def _put(self, layout: field_lib.Layout, tree: Any, *, split: bool) -> Any:
         sharding = layout.sharding(split)

@@ -66,7 +66,7 @@ def _images(
     model: generator_lib.Generator, condition: np.ndarray, count: int, seed: int
 ) -> list[arrays.ImageUint8]:
     progress, images = logs.Progress("imagine", count), []
-    for i, grid in enumerate(model.prior.sample(condition[:count], seed=seed)):
+    for i, grid in enumerate(model.prior.sample_batch(condition[:count], seed=seed)):
         images.append(model.generate(grid, seed=seed + i).image)
         progress.update()
     progress.close()

@@ -1,5 +1,6 @@
 """Stage `latents`: the moments of every crop, and the affine that makes them unit variance."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,10 +65,9 @@ def _encoder(config: run_config.RunConfig, params: Any):
 
     def batches(crops) -> Iterator[np.ndarray]:
         patches = [crop.cut(record, config.data.crops.context_patch_px) for crop, record in crops]
-        for start in range(0, len(patches), _BATCH):
-            batch = np.stack(patches[start : start + _BATCH])
-            padded = np.pad(batch, ((0, _BATCH - len(batch)), (0, 0), (0, 0), (0, 0)))
-            yield np.asarray(encode(params, padded))[: len(batch)].astype(np.float16)
+        run = functools.partial(encode, params)
+        for moments in data_parallel.map_batches(run, (patches,), _BATCH):
+            yield moments.astype(np.float16)
 
     return batches
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import digests
+from ssldiff_jax.core import digests, vectors
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
@@ -74,7 +74,7 @@ def _evaluate(
     generator = np.random.default_rng(0)
     apart = training_grids.reshape(-1, training_grids.shape[-1])
     order = generator.permutation(len(requested))
-    sample_grids = lambda condition: model.white.apply(model.sample(condition, seed=seed))
+    sample_grids = lambda condition: model.white.apply(model.sample_batch(condition, seed=seed))
     has_texts = spec.labels and spec.text_phrases
     grids_by_source = {
         "prior": sample_grids(requested),
@@ -128,5 +128,4 @@ def _nearest(
         return np.concatenate([parts_[kind] for kind in kinds], axis=1)
 
     a, b = (described(condition).astype(np.float64) for condition in (requested, candidates))
-    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return square.argmin(axis=1)
+    return vectors.squared_distances(a, b).argmin(axis=1)

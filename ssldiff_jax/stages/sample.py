@@ -49,6 +49,7 @@ def _render(
     # PNG is what the evaluation reads.
     config, section = model.config, model.config.sample.output
     formats = ("png", *(name for name in section.formats if name != "png"))
-    plan = references_lib.drawing_of(model, reference, seed=config.seed + number)
+    image_plan = references_lib.plan_of(model, reference, seed=config.seed + number)
     scale = pyramid.Scale(config.data.patch_mpp, section.quality)
-    return render.LargeImageRender(model, plan, folder, f"image_{number}", formats, scale)
+    name = f"image_{number}"
+    return render.LargeImageRender(model.renderer, image_plan, folder, name, formats, scale)

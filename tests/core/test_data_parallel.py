@@ -1,4 +1,4 @@
-"""Parameters are brought to devices once, not with every batch."""
+"""Batches of one size, and parameters that are brought to devices once, not with every batch."""
 
 import jax
 import numpy as np
@@ -46,3 +46,43 @@ def test_batches_bring_no_parameters_again(brought, mesh):
         np.testing.assert_array_equal(run(params, batch), 3 * batch)
     of_params = [a for a in brought if a is params["a"] or a == (1,)]
     assert len(of_params) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
+def test_map_batches_runs_batches_of_one_size_and_cuts_what_filled_the_last(count):
+    x, sizes = np.arange(2 * count).reshape(count, 2), set()
+
+    def run(batch, index):
+        sizes.add((batch.shape, index.shape))
+        return {"sum": batch.sum(axis=1), "index": index}
+
+    results = list(data_parallel.map_batches(run, (x, np.arange(count)), 4))
+    assert sizes == ({((4, 2), (4,))} if count else set())
+    assert [len(r["sum"]) for r in results] == [4] * (count // 4) + [count % 4] * (count % 4 > 0)
+    for name, expected in (("sum", x.sum(axis=1)), ("index", np.arange(count))):
+        found = np.concatenate([np.zeros(0, int), *(r[name] for r in results)])
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_map_batches_fills_a_batch_with_its_last_example_and_takes_lists():
+    batches = []
+    images = [np.full((2, 2), i, np.uint8) for i in range(3)]
+    list(data_parallel.map_batches(lambda b: batches.append(b) or b, (images,), 2))
+    assert [b[:, 0, 0].tolist() for b in batches] == [[0, 1], [2, 2]]
+    assert batches[1].dtype == np.uint8
+
+
+def test_map_batches_makes_one_batch_at_a_time():
+    """A caller that stops early has made no more than it took."""
+    made = []
+    results = data_parallel.map_batches(lambda b: made.append(len(b)) or b, (np.arange(8),), 2)
+    next(results)
+    assert made == [2]
+
+
+@pytest.mark.parametrize("mesh", [None, MESH])
+def test_map_batches_runs_on_devices(mesh):
+    run = data_parallel.DataParallel(lambda params, batch: batch * params, mesh)
+    params, x = np.float32(2), np.arange(5, dtype=np.float32)
+    found = data_parallel.map_batches(lambda batch: run(params, batch), (x,), 3)
+    np.testing.assert_array_equal(np.concatenate(list(found)), 2 * x)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import small_configs
 
+from ssldiff_jax.core import vectors
 from ssldiff_jax.encoders import augment, dino, encoder, infonce, vit
 
 VIT = vit.ViT(
@@ -48,7 +49,7 @@ def test_infonce_is_symmetric_and_blind_to_length():
     base = float(infonce_loss(a, b, 0.1))
     assert float(infonce_loss(b, a, 0.1)) == pytest.approx(base, rel=1e-5)
     assert float(infonce_loss(7 * a, b / 3, 0.1)) == pytest.approx(base, rel=1e-4)
-    cosines = encoder.unit(a) @ encoder.unit(b).T
+    cosines = vectors.unit(a) @ vectors.unit(b).T
     rows = -np.log(np.diagonal(softmax(cosines / 0.1))).mean()
     columns = -np.log(np.diagonal(softmax(cosines.T / 0.1))).mean()
     assert base == pytest.approx((rows + columns) / 2, rel=1e-4)
@@ -177,7 +178,7 @@ def test_top1_counts_nearest_neighbours_of_the_same_index():
 
 def test_unit_keeps_directions_and_zero():
     e = np.stack([normal(0, 4), np.zeros(4, np.float32)])
-    found = encoder.unit(e)
+    found = vectors.unit(e)
     np.testing.assert_allclose(found[0], e[0] / np.linalg.norm(e[0]), rtol=1e-6)
     np.testing.assert_array_equal(found[1], 0)
 

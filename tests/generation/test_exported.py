@@ -34,7 +34,7 @@ def loaded(folder):
 
 def test_an_export_generates_the_runs_pixels(generator, loaded, region):
     np.testing.assert_array_equal(loaded.embed(region), generator.embed(region))
-    mine, theirs = (np.asarray(g.redraw(region, seed=3)) for g in (generator, loaded))
+    mine, theirs = (np.asarray(g.regenerate(region, seed=3)) for g in (generator, loaded))
     np.testing.assert_array_equal(mine, theirs)
     assert mine.std() > 0
 

@@ -55,7 +55,7 @@ def test_another_ending_is_refused(generated, tmp_path):
     ],
     ids=["float", "gray", "rgba", "batch", "int16", "empty"],
 )
-@pytest.mark.parametrize("method", ["embed", "redraw", "variations"])
+@pytest.mark.parametrize("method", ["embed", "regenerate", "variations"])
 def test_what_is_no_rgb_is_refused(generator, region, method, change, told):
     image = np.zeros_like(region)
     image[0, 0] = 255

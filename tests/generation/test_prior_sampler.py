@@ -81,15 +81,15 @@ def test_grids_of_any_size(generator, cells):
 
 def test_a_size_is_traced_once(generator):
     prior = generator.prior
-    prior.draw(prior_sampler.PriorRequest(labels={"nuclei": 0.1}), (4, 6), seed=0)
+    prior.sample(prior_sampler.PriorRequest(labels={"nuclei": 0.1}), (4, 6), seed=0)
     programs = lambda: {
         (spec, layout): p.denoise._cache_size()
-        for (spec, _), draws in prior._samplers.items()
-        for layout, p in draws._cache.items()
+        for (spec, _), grid_sampler in prior._samplers.items()
+        for layout, p in grid_sampler._cache.items()
     }
     before = programs()
     for seed, asked in enumerate(({"stroma": 0.9}, {"nuclei": 0.3, "empty": 0.1})):
-        prior.draw(prior_sampler.PriorRequest(labels=asked), (4, 6), seed=seed)
+        prior.sample(prior_sampler.PriorRequest(labels=asked), (4, 6), seed=seed)
     assert programs() == before
 
 
@@ -97,8 +97,8 @@ def test_known_cells_stay_and_the_others_are_drawn(generator):
     known = generator.sample_grid((4 * PX, 4 * PX), seed=5)
     keep = np.ones((4, 4), bool)
     keep[1:3, 1:3] = False
-    done = generator.prior.draw(
-        prior_sampler.PriorRequest(), (4, 4), seed=6, known=known, keep=keep
+    done = generator.prior.sample(
+        prior_sampler.PriorRequest(), (4, 4), seed=6, known=known, keep_mask=keep
     )
     np.testing.assert_allclose(done[keep], known[keep], atol=1e-3)
     assert np.abs(done[~keep] - known[~keep]).mean() > 1e-2
@@ -107,7 +107,7 @@ def test_known_cells_stay_and_the_others_are_drawn(generator):
 def test_less_noise_is_less_spread(generator):
     spread = lambda t: np.std(
         [
-            generator.prior.draw(prior_sampler.PriorRequest(), (2, 2), seed=s, temperature=t)
+            generator.prior.sample(prior_sampler.PriorRequest(), (2, 2), seed=s, temperature=t)
             for s in range(6)
         ],
         axis=0,
@@ -134,7 +134,7 @@ def test_an_image_smaller_than_a_cell_is_refused(generator):
 
 
 def test_without_a_prior_one_line_says_what_to_do(generator):
-    trained = generator._trained
+    trained = generator.trained
     alone = models_lib.Models(
         trained.encoder, trained.autoencoder, trained.denoiser, trained.params
     )

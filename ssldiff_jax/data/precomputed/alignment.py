@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from ssldiff_jax.core import vectors
+
 LEAST = 32
 """Patches below which an agreement says nothing."""
 
@@ -62,5 +64,5 @@ def agreement(own: Features, looks: Float[np.ndarray, "N K"], moved: list[Featur
 def _likeness(x: np.ndarray) -> np.ndarray:
     """Cosines from the mean, components weighed alike."""
     x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
-    x = x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-12)
+    x = vectors.unit(x)
     return x @ x.T

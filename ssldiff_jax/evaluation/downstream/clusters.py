@@ -6,7 +6,7 @@ import numpy as np
 import scipy.cluster.vq
 from jaxtyping import Float, Int
 
-from ssldiff_jax.encoders import encoder
+from ssldiff_jax.core import vectors
 
 _STARTS, _STEPS = 10, 100
 
@@ -27,7 +27,7 @@ class Clusters:
             raise ValueError(
                 f"{count} clusters need as many embeddings or more, got {len(embedding)}"
             )
-        x, generator = encoder.unit(embedding).astype(np.float64), np.random.default_rng(seed)
+        x, generator = vectors.unit(embedding).astype(np.float64), np.random.default_rng(seed)
         tried = []
         for _ in range(_STARTS):
             centres, label = scipy.cluster.vq.kmeans2(
@@ -40,4 +40,4 @@ class Clusters:
 
     def nearest(self, embedding: Float[np.ndarray, "M D"]) -> Int[np.ndarray, "M"]:
         """The cluster whose centre is nearest to each."""
-        return scipy.cluster.vq.vq(encoder.unit(embedding).astype(np.float64), self.centres)[0]
+        return scipy.cluster.vq.vq(vectors.unit(embedding).astype(np.float64), self.centres)[0]

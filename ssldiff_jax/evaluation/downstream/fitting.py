@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Int
 
-from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.core import arrays, data_parallel, rng
 
 Examples = Mapping[str, np.ndarray]
 
@@ -107,11 +107,10 @@ def in_batches(
     program: Callable[[Any, Any], Any], params: Any, examples: Examples, size: int
 ) -> Any:
     """What a program (params, batch) → arrays gives of all examples, in batches of one size."""
-    count, outputs = len(next(iter(examples.values()))), []
-    for start in range(0, count, size):
-        rows = np.minimum(np.arange(start, start + size), count - 1)
-        batch = {name: values[rows] for name, values in examples.items()}
+
+    def run(*batch: np.ndarray) -> Any:
         with _EXACT():
-            out = program(params, batch)
-        outputs.append(jax.tree.map(np.asarray, out))
-    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *outputs)
+            return program(params, dict(zip(examples, batch, strict=True)))
+
+    batches = data_parallel.map_batches(run, tuple(examples.values()), size)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *batches)

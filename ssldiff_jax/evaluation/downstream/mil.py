@@ -75,7 +75,7 @@ class Learner:
         self._fitter = fitting.Fitter(
             lambda key: self._module.init(key, x, is_instance)["params"], self._loss, config.fit
         )
-        self._see = jax.jit(
+        self._predict = jax.jit(
             lambda params, batch: self._module.apply({"params": params}, batch["x"], batch["known"])
         )
 
@@ -89,15 +89,17 @@ class Learner:
         classification.require_classes(label, "the training bags")
         return self._fitter.fit(_batch(bags) | {"label": label}, seed=seed)
 
-    def see(self, params: Any, bags: Bags) -> mil_models.MILOutput:
+    def predict(self, params: Any, bags: Bags) -> mil_models.MILOutput:
         """Probabilities of bags, and attention to their instances, as NumPy arrays."""
-        return fitting.in_batches(self._see, params, _batch(bags), self._fitter.config.batch_size)
+        return fitting.in_batches(
+            self._predict, params, _batch(bags), self._fitter.config.batch_size
+        )
 
     def __call__(
         self, train: Bags, label: Int[np.ndarray, "N"], held_out: Bags, *, seed: int
     ) -> Float[np.ndarray, "M K"]:
         """Probabilities of held-out bags."""
-        return self.see(self.fit(train, label, seed=seed), held_out).probability
+        return self.predict(self.fit(train, label, seed=seed), held_out).probability
 
     def _loss(self, params: Any, batch: Any, key: arrays.Key) -> jax.Array:
         return self._module.apply(

@@ -7,8 +7,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
-from ssldiff_jax.encoders import encoder
+from ssldiff_jax.core import arrays, vectors
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import zero_shot
 
@@ -32,13 +31,13 @@ class PairTexts:
 
     def of_images(self, images: Sequence[arrays.ImageUint8]) -> text_lib.EncodedText:
         """Pictures of any sizes in the place of their descriptions."""
-        vectors = np.zeros((len(images), self.dim), np.float32)
+        embedding = np.zeros((len(images), self.dim), np.float32)
         shapes = [image.shape for image in images]
         for shape in dict.fromkeys(shapes):
             here = [i for i, other in enumerate(shapes) if other == shape]
-            vectors[here] = self.pair.images(np.stack([images[i] for i in here]))
-        return self._encoded(vectors)
+            embedding[here] = self.pair.images(np.stack([images[i] for i in here]))
+        return self._encoded(embedding)
 
-    def _encoded(self, vectors: Float[np.ndarray, "B D"]) -> text_lib.EncodedText:
-        scaled = (encoder.unit(vectors) * self.dim**0.5).astype(np.float32)
-        return text_lib.EncodedText(scaled[:, None], np.ones((len(vectors), 1), bool))
+    def _encoded(self, embedding: Float[np.ndarray, "B D"]) -> text_lib.EncodedText:
+        scaled = (vectors.unit(embedding) * self.dim**0.5).astype(np.float32)
+        return text_lib.EncodedText(scaled[:, None], np.ones((len(embedding), 1), bool))

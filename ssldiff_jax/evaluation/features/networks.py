@@ -62,13 +62,9 @@ class Batched:
     def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
         """Features, float32."""
         images = one_size(images)
-        features = [np.zeros((0, self.dim), np.float32)]
-        for start in range(0, len(images), self.batch_size):
-            batch = images[start : start + self.batch_size]
-            padding = self.batch_size - len(batch)
-            padded = np.pad(batch, ((0, padding), (0, 0), (0, 0), (0, 0)))
-            features.append(self._spread(self._placed, padded)[: len(batch)])
-        return np.concatenate(features)
+        run = functools.partial(self._spread, self._placed)
+        batches = data_parallel.map_batches(run, (images,), self.batch_size)
+        return np.concatenate([np.zeros((0, self.dim), np.float32), *batches])
 
     @functools.cached_property
     def _spread(self) -> data_parallel.DataParallel:

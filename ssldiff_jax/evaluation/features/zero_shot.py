@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssldiff_jax.encoders import encoder
+from ssldiff_jax.core import vectors
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.weights.tables import clip
 
@@ -55,7 +55,7 @@ class Classes:
             raise ValueError(f"features must be of length {dim}, got {features.shape[1]}")
         if not np.isfinite(features).all():
             raise ValueError(f"features must be finite, got NaN or infinity in {features.shape}")
-        return np.argmax(encoder.unit(features) @ self.vectors.T, axis=1)
+        return np.argmax(vectors.unit(features) @ self.vectors.T, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +134,9 @@ def from_images(
     missing = sorted(set(names) - set(labels))
     if missing:
         raise ValueError(f"each class must have an example, got none of {', '.join(missing)}")
-    unit = encoder.unit(features.astype(np.float64))
+    unit = vectors.unit(features.astype(np.float64))
     means = np.stack([unit[index == i].mean(axis=0) for i in range(len(names))]) if names else unit
-    return Classes(names, encoder.unit(means).astype(np.float32))
+    return Classes(names, vectors.unit(means).astype(np.float32))
 
 
 def classify(

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import moments
+from ssldiff_jax.core import moments, vectors
 from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, precision_recall
 
 Grids = Float[np.ndarray, "_ k k D"]
@@ -106,8 +106,7 @@ def _nearest(points: Float[np.ndarray, "N P"], others: Float[np.ndarray, "M P"])
 
 def _distances(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
     a, b = a.astype(np.float64), b.astype(np.float64)  # near ones are small differences
-    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.sqrt(np.maximum(square, 0))
+    return np.sqrt(vectors.squared_distances(a, b))
 
 
 def _neighbours(grids: Grids) -> float:

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import arrays, patch_grid
-from ssldiff_jax.encoders import encoder as encoder_lib
+from ssldiff_jax.core import arrays, patch_grid, vectors
 from ssldiff_jax.evaluation.metrics import frechet
 
 EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
@@ -23,7 +22,7 @@ class Pair:
 
 def cell_similarity(pair: Pair, embed: EmbedFn, side: int) -> Float[np.ndarray, "N N"]:
     """Cosines of every synthetic cell (rows) with every reference cell (columns)."""
-    unit = lambda image: encoder_lib.unit(embed(patch_grid.cut_cells(image, side)))
+    unit = lambda image: vectors.unit(embed(patch_grid.cut_cells(image, side)))
     return unit(pair.image) @ unit(pair.reference).T
 
 
@@ -49,7 +48,7 @@ def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
     a lattice of real cells with one moved by half a cell, of the same places; that of the former is
     synthetic, that of the floor real. Images are pooled before.
     """
-    pool = lambda squares: encoder_lib.unit(embed(np.concatenate(squares)))
+    pool = lambda squares: vectors.unit(embed(np.concatenate(squares)))
     real = pool([patch_grid.cut_cells(p.reference, side) for p in pairs])
     real_moved = pool([patch_grid.cut_cells(p.reference, side, side // 2) for p in pairs])
     synthetic = pool([patch_grid.cut_cells(p.image, side, side // 2) for p in pairs])
@@ -71,5 +70,5 @@ def cell_distance(
     a: UInt8[np.ndarray, "N s s 3"], b: UInt8[np.ndarray, "M s s 3"], embed: EmbedFn
 ) -> float:
     """Fréchet distance between unit features of two sets of cells, uncorrected."""
-    of_a, of_b = (encoder_lib.unit(embed(cells)) for cells in (a, b))
+    of_a, of_b = (vectors.unit(embed(cells)) for cells in (a, b))
     return frechet.frechet_distance(of_a, of_b)

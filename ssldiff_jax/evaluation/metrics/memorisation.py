@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import stats
 
-from ssldiff_jax.core import moments
-from ssldiff_jax.encoders import encoder
+from ssldiff_jax.core import moments, vectors
 from ssldiff_jax.evaluation.metrics import pairwise
 
 _BLOCK = 8192  # training features that are read at a time
@@ -142,12 +141,12 @@ def nearest(features: Float[np.ndarray, "N D"], training: Float[np.ndarray, "T D
     """The nearest of `training` by cosine, which is read once and in blocks."""
     pairwise.require(features, training[:1], 1, ("compared", "training"))
     dtype = np.result_type(features, training, np.float32)
-    unit = encoder.unit(features.astype(dtype, copy=False))
+    unit = vectors.unit(features.astype(dtype, copy=False))
     best, index = np.full(len(unit), -np.inf), np.zeros(len(unit), np.int64)
     for start in range(0, len(training), _BLOCK):
         block = np.asarray(training[start : start + _BLOCK])
         moments.require_finite(block, f"training vectors from {start} on")
-        others = encoder.unit(block.astype(dtype, copy=False))
+        others = vectors.unit(block.astype(dtype, copy=False))
         for part in pairwise.rows(len(unit), len(others)):
             cosine = unit[part] @ others.T
             closest = cosine.argmax(axis=1)
@@ -164,6 +163,6 @@ def _distances(features: np.ndarray, training: np.ndarray, index: np.ndarray) ->
     for start in range(0, len(features), _BLOCK):
         part = slice(start, start + _BLOCK)
         pair = (features[part], training[index[part]])
-        u, v = (encoder.unit(x.astype(np.float64)) for x in pair)
+        u, v = (vectors.unit(x.astype(np.float64)) for x in pair)
         distances[part] = np.sum((u - v) ** 2, axis=1) / 2
     return distances

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import moments
+from ssldiff_jax.core import moments, vectors
 
 ENTRIES = 2**24
 """Of one stripe: 64 MiB in float32, whatever the sets' sizes."""
@@ -14,13 +14,13 @@ ENTRIES = 2**24
 def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) -> None:
     """ValueError unless both sets have `least` vectors or more, all finite, of one dimension, and
     not so long that their squared distances are infinite."""
-    for vectors, name in zip((a, b), names, strict=True):
-        if len(vectors) < least:
-            raise ValueError(f"expected at least {least} {name} vectors, got {len(vectors)}")
-        moments.require_finite(vectors, f"{name} vectors")
-        highest = float(max(vectors.max(), -vectors.min())) if vectors.size else 0.0
-        dtype = np.result_type(vectors, np.float32)
-        most = float(np.sqrt(np.finfo(dtype).max / (4 * max(vectors.shape[1], 1))))
+    for side, name in zip((a, b), names, strict=True):
+        if len(side) < least:
+            raise ValueError(f"expected at least {least} {name} vectors, got {len(side)}")
+        moments.require_finite(side, f"{name} vectors")
+        highest = float(max(side.max(), -side.min())) if side.size else 0.0
+        dtype = np.result_type(side, np.float32)
+        most = float(np.sqrt(np.finfo(dtype).max / (4 * max(side.shape[1], 1))))
         if highest > most:
             raise ValueError(
                 f"expected {name} vectors of numbers up to {most:.1g} in {dtype}, got {highest:.1g}"
@@ -43,19 +43,15 @@ def rows(count: int, others: int) -> Iterator[slice]:
         yield slice(start, min(start + step, count))
 
 
-def squared_distances(
+def distance_stripes(
     a: Float[np.ndarray, "N D"], b: Float[np.ndarray, "M D"]
 ) -> Iterator[tuple[slice, Float[np.ndarray, "_ M"]]]:
-    """Stripes of |a − b|², 0 or more, and which rows of `a` they are.
+    """Stripes of |a − b|², and which rows of `a` they are.
 
     In float32 unless a set is float64. Errors are those of |a|² + |b|²: centre the sets before.
     """
     dtype = np.result_type(a, b, np.float32)
     a, b = a.astype(dtype, copy=False), b.astype(dtype, copy=False)
-    of_a, of_b = np.sum(a**2, axis=1), np.sum(b**2, axis=1)
+    square_b = np.sum(b**2, axis=1)
     for part in rows(len(a), len(b)):
-        stripe = a[part] @ b.T
-        stripe *= -2
-        stripe += of_a[part, None]
-        stripe += of_b
-        yield part, np.maximum(stripe, 0, out=stripe)
+        yield part, vectors.squared_distances(a[part], b, square_b=square_b)

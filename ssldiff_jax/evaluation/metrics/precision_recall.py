@@ -68,7 +68,7 @@ def compare(
     is_precise, is_recalled = np.zeros(len(generated), bool), np.zeros(len(real), bool)
     inside = np.zeros(len(generated))
     holds = np.zeros((len(real), len(parts)), bool)  # whether a real ball has any of a block
-    for part, distance in pairwise.squared_distances(real, generated):
+    for part, distance in pairwise.distance_stripes(real, generated):
         is_precise |= (distance <= wide[0][part, None]).any(axis=0)
         is_inside = distance <= wide[1][part, None]
         inside += is_inside.sum(axis=0)
@@ -126,7 +126,7 @@ def precision(
     points, others = points - origin, others - origin
     radii = _radii(others, (k,), "other")[0]
     inside = 0
-    for _, distance in pairwise.squared_distances(points, others):
+    for _, distance in pairwise.distance_stripes(points, others):
         inside += int((distance <= radii).any(axis=1).sum())
     return inside / len(points)
 
@@ -136,7 +136,7 @@ def _radii(x: Float[np.ndarray, "N D"], ks: tuple[int, ...], name: str) -> list[
     if not 1 <= min(ks) <= max(ks) < len(x):
         raise ValueError(f"expected more {name} vectors than neighbours, got {len(x)} for k={ks}")
     per_k = [np.empty(len(x), np.result_type(x, np.float32)) for _ in ks]
-    for part, distance in pairwise.squared_distances(x, x):
+    for part, distance in pairwise.distance_stripes(x, x):
         distance[np.arange(len(distance)), np.arange(part.start, part.stop)] = np.inf
         distance.partition([k - 1 for k in ks], axis=1)
         for radii, k in zip(per_k, ks, strict=True):

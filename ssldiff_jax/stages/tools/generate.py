@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.core import arrays, names
-from ssldiff_jax.generation import generator, prior_sampler, render, user_images
-from ssldiff_jax.generation import plan as plan_lib
+from ssldiff_jax.generation import generator, plan, prior_sampler, render, user_images
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
@@ -43,10 +42,12 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         source = _Source.open(model, section)
     else:
         source = _Source.of_run(context.artifacts.with_references, model)
-    plan = _plan(section, model, source, seed=config.seed)
-    georeference = _place(source, plan.size, grow=section.outpaint_px)
+    image_plan = _plan(section, model, source, seed=config.seed)
+    georeference = _place(source, image_plan.size, grow=section.outpaint_px)
     scale = pyramid.Scale(config.data.patch_mpp, output.quality, georeference)
-    large = render.LargeImageRender(model, plan, folder, "image", output.formats, scale)
+    large = render.LargeImageRender(
+        model.renderer, image_plan, folder, "image", output.formats, scale
+    )
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return None
@@ -166,22 +167,24 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
 
 def _plan(
     section: tools_config.GenerateSection, model: generator.Generator, source: _Source, *, seed: int
-) -> plan_lib.ImagePlan:
+) -> plan.ImagePlan:
     size = tuple(section.size) or source.size
     if section.outpaint_px:
         size = tuple(length + 2 * section.outpaint_px for length in size)
     changes_grid = bool(section.blend_with or section.edits)
     if source.read is None or changes_grid or size != source.size:
-        plan = _of_grid(section, model, source, size, seed=seed)
+        image_plan = _of_grid(section, model, source, size, seed=seed)
     else:
-        plan = model.plan_from_reference(source.read, source.size, seed=seed)
+        image_plan = model.planner.from_reference(source.read, source.size, seed=seed)
     if section.strength == 1 and not section.mask and not section.outpaint_px:
-        return plan
-    return model.started(plan, _start(section, source, size))
+        return image_plan
+    return model.planner.with_init_image(image_plan, _init_image(section, source, size))
 
 
 def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed: int):
-    grid = source.grid if source.grid is not None else model.embed_all(source.read, source.size)
+    grid = source.grid
+    if grid is None:
+        grid = model.planner.embed_all(source.read, source.size)
     if section.blend_with:
         other = _other_grid(section.blend_with, model)
         if other.shape != grid.shape:
@@ -220,8 +223,8 @@ def _completed(
     """The grid, its cells outside `keep` sampled by the prior."""
     numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
     request = prior_sampler.PriorRequest(section.text, labels, numbers)
-    sampled = model.prior.draw(
-        request, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep=keep
+    sampled = model.prior.sample(
+        request, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep_mask=keep
     )
     return np.where(keep[..., None], grid, sampled)
 
@@ -253,7 +256,7 @@ def _edited(
     return grid, keep
 
 
-def _start(section: tools_config.GenerateSection, source: _Source, size) -> plan_lib.InitImage:
+def _init_image(section: tools_config.GenerateSection, source: _Source, size) -> plan.InitImage:
     why = "mask" if section.mask else "outpaint_px" if section.outpaint_px else "strength"
     image, grow = source.pixels(why), section.outpaint_px
     keep = None
@@ -269,7 +272,7 @@ def _start(section: tools_config.GenerateSection, source: _Source, size) -> plan
         image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
     if image.shape[:2] != tuple(size):
         raise ValueError(f"generate.size must be that of the reference, {source.size}, got {size}")
-    return plan_lib.InitImage(image, keep, blank=section.strength == 1)
+    return plan.InitImage(image, keep, blank=section.strength == 1)
 
 
 def _at_strength(model: generator.Generator, strength: float) -> generator.Generator:
@@ -289,7 +292,7 @@ def _other_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
     if path.endswith(".npy"):
         return _load_grid(path)
     image = user_images.UserImage.open(model.config.data, path)
-    return model.embed_all(image.read, image.size)
+    return model.planner.embed_all(image.read, image.size)
 
 
 def _first_cell(path: str, model: generator.Generator) -> np.ndarray:

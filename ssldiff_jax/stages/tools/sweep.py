@@ -14,7 +14,7 @@ from ssldiff_jax.core import arrays, patch_grid, schema
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.generation import generator, references
+from ssldiff_jax.generation import generator, plan, references
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
@@ -104,9 +104,9 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
     for repeat in range(config.sweep.num_generated):
         for i, region in enumerate(regions):
             seed = config.seed + repeat * len(regions) + i
-            plan = references.drawing_of(model, region, seed=seed)
-            generated.append(model.draw(plan))
-            steps.append(_seams(model, plan, generated[-1].image))
+            image_plan = references.plan_of(model, region, seed=seed)
+            generated.append(model.render(image_plan))
+            steps.append(_seams(model, image_plan, generated[-1].image))
             pairs.append(large_image.Pair(generated[-1].image, region.image))
     layout = [pixels.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
     variance = [pixels.variance_ratio(p.image, p.reference) for p in pairs]
@@ -132,10 +132,12 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
     return row, generated[0].image
 
 
-def _seams(model: generator.Generator, plan, image: arrays.ImageUint8) -> float | None:
+def _seams(
+    model: generator.Generator, image_plan: plan.ImagePlan, image: arrays.ImageUint8
+) -> float | None:
     """Steps across the window lines of the last solver step, over those beside."""
     factor = model.config.downsample_factor
-    lines = seams.Lines.of_step(plan.plan, -1, factor=factor, size=plan.size)
+    lines = seams.Lines.of_step(image_plan.windows, -1, factor=factor, size=image_plan.size)
     return seams.step_ratio(image, lines, factor=factor, reach=model.patch_px // 2)
 
 

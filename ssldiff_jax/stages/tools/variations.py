@@ -26,9 +26,10 @@ def run(context: stage.Context) -> dict[str, Any]:
     regions = section.num_regions if is_region else 0
     scale = pyramid.Scale(config.data.patch_mpp, config.sample.output.quality)
     for i in range(regions):
-        image = model.draw(references.drawing_of(model, reference, seed=config.seed + i)).image
-        pyramid.write_png(folder / f"region_{i}.png", image)
-        pyramid.write_pyramid(folder / f"region_{i}.tif", image, scale)
+        planned = references.plan_of(model, reference, seed=config.seed + i)
+        generated = model.render(planned).image
+        pyramid.write_png(folder / f"region_{i}.png", generated)
+        pyramid.write_pyramid(folder / f"region_{i}.tif", generated, scale)
     return {"image": section.image, "height": height, "width": width, "regions": regions}
 
 

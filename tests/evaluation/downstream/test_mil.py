@@ -41,7 +41,7 @@ def fitted(name):
 
 def auc_of(name):
     bags, label = planted(np.random.default_rng(1), 200)
-    found = learner(name).see(fitted(name), bags).probability
+    found = learner(name).predict(fitted(name), bags).probability
     return classification.auc(found, label, np.ones((1, 200)))[0]
 
 
@@ -57,15 +57,15 @@ def test_the_mean_cannot_find_it():
 @pytest.mark.parametrize("name", list(mil_models.MODELS))
 def test_attention_sums_to_one_and_knows_no_padding(name):
     bags, _ = planted(np.random.default_rng(2), 20)
-    seen = learner(name).see(fitted(name), bags)
-    np.testing.assert_allclose(seen.attention.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(seen.probability.sum(axis=1), 1, atol=1e-5)
-    assert (seen.attention[~bags.known] == 0).all()
+    output = learner(name).predict(fitted(name), bags)
+    np.testing.assert_allclose(output.attention.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(output.probability.sum(axis=1), 1, atol=1e-5)
+    assert (output.attention[~bags.known] == 0).all()
     model, params = learner(name)._module, {"params": fitted(name)}
     x = bags.embedding
     noise = np.where(bags.known[..., None], x, 1e3).astype(np.float32)
     again = model.apply(params, noise, bags.known)
-    np.testing.assert_allclose(again.probability, seen.probability, atol=1e-5)
+    np.testing.assert_allclose(again.probability, output.probability, atol=1e-5)
     label = np.zeros(20, int)
     losses = [model.apply(params, v, bags.known, label, method="loss") for v in (x, noise)]
     np.testing.assert_allclose(*losses, rtol=1e-5)
@@ -76,15 +76,17 @@ def test_the_order_of_instances_is_nothing(name):
     bags, _ = planted(np.random.default_rng(3), 20)
     order = np.random.default_rng(4).permutation(LENGTH)
     shuffled = mil.Bags(bags.embedding[:, order], bags.known[:, order])
-    see = lambda bags: learner(name).see(fitted(name), bags)
-    np.testing.assert_allclose(see(bags).probability, see(shuffled).probability, atol=1e-5)
-    np.testing.assert_allclose(see(bags).attention[:, order], see(shuffled).attention, atol=1e-5)
+    predict = lambda bags: learner(name).predict(fitted(name), bags)
+    np.testing.assert_allclose(predict(bags).probability, predict(shuffled).probability, atol=1e-5)
+    np.testing.assert_allclose(
+        predict(bags).attention[:, order], predict(shuffled).attention, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ["abmil", "clam"])
 def test_attention_is_on_the_planted_instance(name):
     bags, label = planted(np.random.default_rng(5), 100)
-    attention = learner(name).see(fitted(name), bags).attention[label == 1]
+    attention = learner(name).predict(fitted(name), bags).attention[label == 1]
     planted_at = bags.embedding[label == 1, :, 0].argmax(axis=1)
     assert np.mean(attention.argmax(axis=1) == planted_at) > 0.8
 

@@ -51,7 +51,7 @@ def test_stripes_are_the_dense_figures(monkeypatch):
     assert figures(whole) == pytest.approx(expected)
     assert (whole.neighbours, whole.counts) == ((3, 5), (61, 47))
     sizes = []
-    inner = pairwise.squared_distances
+    inner = pairwise.distance_stripes
 
     def seen(a, b):
         for part, distance in inner(a, b):
@@ -59,7 +59,7 @@ def test_stripes_are_the_dense_figures(monkeypatch):
             yield part, distance
 
     monkeypatch.setattr(pairwise, "ENTRIES", 200)
-    monkeypatch.setattr(pairwise, "squared_distances", seen)
+    monkeypatch.setattr(pairwise, "distance_stripes", seen)
     found = precision_recall.compare(generated, real, per_neighbour=1)
     assert figures(found) == pytest.approx(figures(whole))
     assert max(sizes) <= 200

@@ -113,7 +113,7 @@ def test_a_grid_may_have_any_size_and_less_than_a_window(
     with caplog.at_level(logging.INFO, "ssldiff_jax"):
         found = drawn(PNG, reference=str(tmp_path / "grid.npy"), size=(37, 150))
     assert image_of(found).shape == (37, 150, 3)
-    assert "37 × 150 px are drawn as 64 × 152 and cut off" in caplog.text
+    assert "37 × 150 px are generated as 64 × 152 and cut off" in caplog.text
 
 
 def test_cells_stay_in_place_where_a_reference_ends_within_one(generator, region):
@@ -122,9 +122,9 @@ def test_cells_stay_in_place_where_a_reference_ends_within_one(generator, region
     sample = dataclasses.replace(generator.config.sample, conditioning="interpolated")
     model = generator.with_sample(sample)
     read = conditions.array_reader(reference)
-    found = model.plan_from_reference(read, (96, 112)).condition.lattice
+    found = model.planner.from_reference(read, (96, 112)).condition.lattice
     corners = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * generator.config.window
-    cells = model.embed_all(read, (96, 112)).reshape(4, -1)
+    cells = model.planner.embed_all(read, (96, 112)).reshape(4, -1)
     np.testing.assert_allclose(found.interpolated(corners), cells, atol=1e-5)
 
 
@@ -140,9 +140,9 @@ def test_a_dry_run_tells_and_writes_nothing(drawn, caplog):
 def reconstructed(generator, image):
     """What the autoencoder makes of an image, tile by tile."""
     canvas = tuple(px // generator.config.downsample_factor for px in image.shape[:2])
-    params = generator.autoencoder.params
-    latents = generator._encoder_of_images(params, image, canvas)
-    return generator.decoder(params, latents)[0].astype(int)
+    networks = generator.networks
+    latents = networks.encode_image(image, canvas)
+    return networks.decoder(networks.autoencoder.params, latents)[0].astype(int)
 
 
 def test_the_less_noise_the_nearer_to_the_reference(drawn, generator, region):
@@ -237,10 +237,8 @@ def test_what_does_not_fit_is_refused(drawn, tmp_path, generator, region, settin
 
 
 def job_of(generator, region, folder):
-    return render.LargeImageRender(
-        generator, generator.plan_from_grid(generator.embed(region)), folder, "large", ("tif",),
-        pyramid.Scale(0.5),
-    )  # fmt: skip
+    image_plan, scale = generator.plan_from_grid(generator.embed(region)), pyramid.Scale(0.5)
+    return render.LargeImageRender(generator.renderer, image_plan, folder, "large", ("tif",), scale)
 
 
 def test_a_full_disk_is_told_before_the_start(generator, region, tmp_path, monkeypatch):

@@ -31,7 +31,9 @@ PLACES = {
 
 
 class Model(types.SimpleNamespace):
-    """What draw asks of a generator."""
+    """What `generate` needs of a generator, whose planner and renderer it is too."""
+
+    planner = renderer = property(lambda self: self)
 
     def embed(self, image):
         self.seen.append(image)
@@ -45,30 +47,30 @@ class Model(types.SimpleNamespace):
     def plan_from_grid(self, grid, *, size, spans, seed):
         return types.SimpleNamespace(size=size, spans=spans)
 
-    def plan_from_reference(self, read, size, *, seed):
+    def from_reference(self, read, size, *, seed):
         return types.SimpleNamespace(size=size, spans=None)
 
-    def started(self, drawing, start):
-        assert start.image.shape[:2] == drawing.size
-        return drawing
+    def with_init_image(self, image_plan, init):
+        assert init.image.shape[:2] == image_plan.size
+        return image_plan
 
 
-class Job:
+class Render:
     """Black pixels instead of drawn ones."""
 
-    def __init__(self, model, drawing, folder, name, formats, scale):
-        self.drawing, self.scale, self.path = drawing, scale, folder / f"{name}.cog.tif"
+    def __init__(self, renderer, plan, folder, name, formats, scale):
+        self.plan, self.scale, self.path = plan, scale, folder / f"{name}.cog.tif"
 
     def run(self):
-        pyramid.write_cog(self.path, np.zeros((*self.drawing.size, 3), np.uint8), self.scale)
-        return {"path": self.path, "spans": self.drawing.spans}
+        pyramid.write_cog(self.path, np.zeros((*self.plan.size, 3), np.uint8), self.scale)
+        return {"path": self.path, "spans": self.plan.spans}
 
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
     """(patch_mpp, shape of a reference, its place, options of draw) → corners of the image and of
     the reference, and what the grid spans."""
-    monkeypatch.setattr(render, "LargeImageRender", Job)
+    monkeypatch.setattr(render, "LargeImageRender", Render)
 
     def run(patch_mpp, shape, place, **settings):
         crs, transform, _ = PLACES[place]
@@ -150,7 +152,7 @@ def test_a_scale_of_the_user_s_own_moves_nothing(drawn):
 
 def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypatch):
     """The reference, the other one that it is mixed with, and the image of a cell."""
-    monkeypatch.setattr(render, "LargeImageRender", Job)
+    monkeypatch.setattr(render, "LargeImageRender", Render)
     values = np.random.default_rng(0).integers(0, 2550, (3, PX, PX), np.uint16) // 10 * 10
     profile = {
         "driver": "GTiff", "height": PX, "width": PX, "count": 3, "dtype": "uint16",
@@ -162,9 +164,10 @@ def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypat
     named = lambda name: str(tmp_path / f"{name}.tif")
     told = tiny.get_config().to_dict()
     told["generate"] |= {
-        "reference": named("reference"), "blend_with": named("mix"),
+        "reference": named("reference"),
+        "blend_with": named("mix"),
         "edits": (f"0,0={named('cell')}",),
-    }  # fmt: skip
+    }
     told["data"]["patch_mpp"] = 0.5e6
     told["data"]["reading"] |= {"bands": (3, 2, 1), "high": 2550.0}
     config = schema.build(run_config.RunConfig, told)

@@ -7,7 +7,7 @@ import pytest
 
 from configs import tiny
 from ssldiff_jax.core import schema
-from ssldiff_jax.generation import plan as drawing
+from ssldiff_jax.generation import plan as plan_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.sampler import windows
 from ssldiff_jax.stages.tools import sweep
@@ -37,7 +37,7 @@ def test_seams_are_those_of_the_plan():
     image = (noise + 20 * band[:, None, None]).astype(np.uint8)
     config = types.SimpleNamespace(downsample_factor=4)
     model = types.SimpleNamespace(config=config, patch_px=32)
-    planned = drawing.ImagePlan((128, 128), plan, lambda corners: corners, 0)
+    planned = plan_lib.ImagePlan((128, 128), plan, lambda corners: corners, 0)
     assert sweep._seams(model, planned, image) > 50
     assert sweep._seams(model, planned, noise.astype(np.uint8)) == pytest.approx(1, abs=0.1)
 

@@ -15,8 +15,7 @@ from jax.sharding import Mesh
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import memory, rng
 from ssldiff_jax.diffusion import conditioning, guidance, solvers
-from ssldiff_jax.generation import generator, models, render
-from ssldiff_jax.generation import plan as plan_lib
+from ssldiff_jax.generation import generator, models, plan, render
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.sampler import decode, windows
@@ -58,17 +57,17 @@ def _units(costs: dict[str, float]) -> dict[str, tuple[float, str]]:
 
 def _ours(model: generator.Generator, size: int, folder: pathlib.Path) -> dict[str, float]:
     scale = pyramid.Scale(model.mpp)
-    large = lambda plan: render.LargeImageRender(model, plan, folder, "image", ("tif",), scale)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
-    image_plan = _random_plan(model, size)
+    image_plan = _plan(model, size)
     for array in jax.tree.leaves(_some_steps(model, image_plan, 1)):
         array.delete()
     memory.reset_peak()
     began, before = time.perf_counter(), memory.rss_mb()
-    facts = large(image_plan).run()
+    large = render.LargeImageRender(model.renderer, image_plan, folder, "image", ("tif",), scale)
+    facts = large.run()
     seconds, peak = time.perf_counter() - began, memory.peak_rss_mb()
     shutil.rmtree(folder)
-    canvas = model.sampler.state_bytes(image_plan.plan)
+    canvas = model.networks.sampler.state_bytes(image_plan.windows)
     return {
         "unet_forwards": facts["unet_forwards"],
         "decoder_calls": facts["decoder_calls"],
@@ -93,31 +92,33 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
         )
     )
-    image_plan = _random_plan(published_, size)
+    image_plan = _plan(published_, size)
     _some_steps(published_, image_plan, 1)
     began = time.perf_counter()
     state = _some_steps(published_, image_plan, steps)
     seconds = (time.perf_counter() - began) * _PAPER_STEPS / steps
     began = time.perf_counter()
-    list(published_.strips(image_plan, state))
+    list(published_.renderer.decode_strips(image_plan, state))
     return {
-        "unet_forwards": published_.sampler.unet_forwards(image_plan.plan),
-        "decoder_calls": published_.decoder_calls(image_plan.plan),
+        "unet_forwards": published_.networks.sampler.unet_forwards(image_plan.windows),
+        "decoder_calls": published_.renderer.decoder_calls(image_plan.windows),
         "seconds": seconds + time.perf_counter() - began,
     }
 
 
-def _some_steps(model: generator.Generator, image_plan: plan_lib.ImagePlan, steps: int):
+def _some_steps(model: generator.Generator, image_plan: plan.ImagePlan, steps: int):
     """The state after the first steps."""
-    sampler, plan, key = model.sampler, image_plan.plan, rng.stream(0, "bench")
-    state = sampler.start(plan, key)
-    for reached, position in sampler.iterate(model.params, plan, image_plan.condition, key, state):
+    sampler, window_plan = model.networks.sampler, image_plan.windows
+    params, key = model.weights.denoiser, rng.stream(0, "bench")
+    state = sampler.start(window_plan, key)
+    states = sampler.iterate(params, window_plan, image_plan.condition, key, state)
+    for reached, position in states:
         if position.step == steps:
             return jax.block_until_ready(reached)
-    raise ValueError(f"a plan must have {steps} steps, got {plan.num_steps}")
+    raise ValueError(f"a plan must have {steps} steps, got {window_plan.num_steps}")
 
 
-def _random_plan(model: generator.Generator, size: int) -> plan_lib.ImagePlan:
+def _plan(model: generator.Generator, size: int) -> plan.ImagePlan:
     cells = max(size // model.patch_px, 1)
     grid = np.random.default_rng(0).standard_normal((cells, cells, _EMBEDDING_DIM), np.float32)
     return model.plan_from_grid(grid, size=(size, size))

@@ -12,6 +12,7 @@ from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.generation import generator, models
 from ssldiff_jax.runs import programs, training_tasks
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.sampler import programs as sampler_programs
 from ssldiff_jax.weights import published
 
 
@@ -45,7 +46,7 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     sample = dataclasses.replace(sample, window_batch=sample.window_batch * mesh.size)
     model = generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
     side = max(config.bench.sizes, default=1024)
-    sampler, plan = model.sampler, model.plan((side, side))
+    sampler, plan = model.networks.sampler, model.planner.plan_windows((side, side))
     layout, count = sampler.layout(plan), sampler.windows_at_once(plan)
 
     def shape(dims, dtype=np.float32, split=False):
@@ -62,11 +63,13 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
         jax.tree.map(lambda p: shape(p.shape, p.dtype), params),
         field,
         field,
-        shape((count, 2), np.int32, split),
-        shape((count, 2, window), np.float32, split),
-        shape((count, denoiser.condition_dim), np.float32, True),
+        sampler_programs.ChunkInputs(
+            shape((count, 2), np.int32, split),
+            shape((count, 2, window), np.float32, split),
+            shape((count, denoiser.condition_dim), np.float32, True),
+        ),
         shape((), np.int32),
     )
-    windows = model.window_program(programs.COUNTED)
+    windows = model.networks.window_call(params, programs.COUNTED)
     counted = (windows.run, windows.shapes)
     return programs.AbstractCall(sampler.programs(plan).denoise, args, 0, count, counted)

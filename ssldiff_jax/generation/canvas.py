@@ -1,0 +1,64 @@
+"""From a plan to a canvas of latents, and from the canvas to pixels, in memory."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.generation import large_image, plan, window_networks
+from ssldiff_jax.sampler import programs, windows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CanvasRenderer:
+    """Renders plans with the networks and the weights of a generator."""
+
+    networks: window_networks.WindowNetworks
+    weights: window_networks.Weights
+
+    def render(self, image_plan: plan.ImagePlan) -> large_image.LargeImage:
+        """The image of a plan, in memory."""
+        began, networks = time.monotonic(), self.networks
+        key = rng.stream(image_plan.seed, "sample/canvas")
+        params, _ = self.weights.on_devices
+        state = networks.sampler.run(
+            params, image_plan.windows, image_plan.condition, key, image_plan.init
+        )
+        pixels = np.concatenate(list(self.decode_strips(image_plan, state)))
+        seconds = time.monotonic() - began
+        forwards = networks.sampler.unet_forwards(image_plan.windows)
+        decodes = self.decoder_calls(image_plan.windows)
+        mpp = networks.config.data.patch_mpp
+        return large_image.LargeImage(pixels, mpp, forwards, decodes, seconds)
+
+    def decode_strips(
+        self, image_plan: plan.ImagePlan, state: programs.State
+    ) -> Iterator[arrays.ImageUint8]:
+        """The image of a canvas from top to bottom, of exactly the size of the plan."""
+        networks, window_plan = self.networks, image_plan.windows
+        beyond, done = self._beyond(window_plan), 0
+        height, width = image_plan.size
+        first = beyond * networks.config.downsample_factor
+        rows = lambda top, count: networks.sampler.rows(
+            window_plan, state, top - beyond, count, beyond
+        )
+        _, params = self.weights.on_devices
+        for strip in networks.decoder.strips(params, rows, self._decoded(window_plan)):
+            kept = strip[max(first - done, 0) : first + height - done, first : first + width]
+            done += len(strip)
+            if len(kept):
+                yield kept
+
+    def decoder_calls(self, window_plan: windows.WindowPlan) -> int:
+        """Tiles that are decoded for a canvas."""
+        return self.networks.decoder.num_tiles(self._decoded(window_plan))
+
+    def _decoded(self, window_plan: windows.WindowPlan) -> tuple[int, int]:
+        """Height and width of what the decoder sees."""
+        return tuple(size + 2 * self._beyond(window_plan) for size in window_plan.canvas)
+
+    def _beyond(self, window_plan: windows.WindowPlan) -> int:
+        """Latent pixels that the decoder sees beyond every side, so that it knows no border."""
+        return min(self.networks.config.sample.decode.overlap, window_plan.margin)

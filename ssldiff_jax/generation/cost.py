@@ -1,0 +1,117 @@
+"""What a large image takes, known before it is rendered."""
+
+import dataclasses
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssldiff_jax.core import durations
+from ssldiff_jax.generation import canvas, plan, window_networks
+from ssldiff_jax.sampler import memory_estimate
+
+# Compressed files beside the raw pixels, bytes per pixel at the most.
+_FILE_BYTES = {"png": 3.2, "tif": 1.6, "ome.tif": 1.6, "cog.tif": 5.6, "dzi": 1.6}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What an image takes.
+
+    Attributes:
+        windows: at each step.
+        chunks: calls of the compiled program.
+        unet_forwards: windows the network sees, padding and guidance counted.
+        flops: of network and decoder, as XLA counts them.
+        canvas_bytes: of what is kept between steps, all devices together.
+        chunk_bytes: of what a chunk's windows need at once, at the most.
+        disk_bytes: of files and of what is saved on the way.
+        seconds: estimated from one chunk; None where none was tried.
+    """
+
+    height: int
+    width: int
+    steps: int
+    windows: int
+    chunks: int
+    unet_forwards: int
+    decoder_calls: int
+    flops: float
+    canvas_bytes: int
+    chunk_bytes: int
+    disk_bytes: int
+    seconds: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        renderer: canvas.CanvasRenderer,
+        image_plan: plan.ImagePlan,
+        formats: tuple[str, ...],
+        *,
+        timed: bool = False,
+    ) -> "Cost":
+        """The cost of a plan that is written as `formats`; `timed` compiles and runs one chunk to
+        know how long it takes."""
+        (height, width), window_plan = image_plan.size, image_plan.windows
+        networks, params = renderer.networks, renderer.weights.denoiser
+        sampler, decodes = networks.sampler, renderer.decoder_calls(window_plan)
+        forwards = sampler.unet_forwards(window_plan)
+        window, tile = networks.window_call(params), networks.tile_call()
+        canvas_bytes = sampler.state_bytes(window_plan)
+        chunks, at_once = sampler.num_chunks(window_plan), sampler.windows_at_once(window_plan)
+        pixels = height * width * (3 + sum(_FILE_BYTES[name] for name in formats))
+        seconds = None
+        if timed:
+            seconds = _seconds(networks.window_call(params, at_once)) * chunks
+            seconds += _seconds(tile) * decodes
+        return cls(
+            height=height,
+            width=width,
+            steps=window_plan.num_steps,
+            windows=window_plan.num_windows,
+            chunks=chunks,
+            unet_forwards=forwards,
+            decoder_calls=decodes,
+            flops=_flops(window) * forwards + _flops(tile) * decodes,
+            canvas_bytes=canvas_bytes,
+            chunk_bytes=at_once * _live_bytes(window),
+            disk_bytes=int(pixels + 2 * canvas_bytes),
+            seconds=seconds,
+        )
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.height} × {self.width} px",
+            f"{self.steps} steps of {self.windows} windows",
+            f"{self.unet_forwards} network calls in {self.chunks} chunks",
+            f"{self.decoder_calls} decodes",
+            f"{self.flops:.3g} FLOP",
+            f"canvas {self.canvas_bytes / 1e6:.1f} MB",
+            f"chunk up to {self.chunk_bytes / 1e6:.0f} MB",
+            f"disk up to {self.disk_bytes / 1e6:.1f} MB",
+        ]
+        if self.seconds is not None:
+            parts.append(f"about {durations.clock(self.seconds)}")
+        return ", ".join(parts)
+
+
+def _flops(call: window_networks.NetworkCall) -> float:
+    lowered = jax.jit(call.run).lower(*call.shapes)
+    return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
+
+
+def _live_bytes(call: window_networks.NetworkCall) -> int:
+    return memory_estimate.peak_live_bytes(jax.make_jaxpr(call.run)(*call.shapes).jaxpr)
+
+
+def _seconds(call: window_networks.NetworkCall) -> float:
+    """Of one call, after one that compiled it."""
+    run = jax.jit(call.run)
+    blank = lambda s: s if isinstance(s, jax.Array | np.ndarray) else jnp.zeros(s.shape, s.dtype)
+    args = jax.tree.map(blank, call.shapes)
+    jax.block_until_ready(run(*args))
+    began = time.perf_counter()
+    jax.block_until_ready(run(*args))
+    return time.perf_counter() - began

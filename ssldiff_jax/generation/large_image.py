@@ -1,0 +1,67 @@
+"""A large image in memory, and what it took."""
+
+import dataclasses
+import io
+import pathlib
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.slides import pyramid
+
+_SHOWN_PX = 2048
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LargeImage:
+    """A synthetic image, and what it took; NumPy takes it as its pixels, a notebook shows it.
+
+    Attributes:
+        image: its pixels.
+        mpp: microns per pixel.
+        unet_forwards: windows that the network saw.
+        decoder_calls: tiles that were decoded.
+        seconds: from noise to pixels.
+    """
+
+    image: arrays.ImageUint8
+    mpp: float
+    unet_forwards: int
+    decoder_calls: int
+    seconds: float
+
+    def save(self, path: str | pathlib.Path) -> pathlib.Path:
+        """Write it as the end of the name says: one of `pyramid.FORMATS` (.png, .tif and .ome.tif
+        pyramids, .cog.tif, .dzi) or .jpg; returns where.
+
+        Raises ValueError for another ending, OSError where the file cannot be written.
+        """
+        path = pathlib.Path(path)
+        endings = [end for end in pyramid.FORMATS if path.name.lower().endswith(f".{end}")]
+        if endings:
+            write = pyramid.FORMATS[max(endings, key=len)]
+            write(path, self.image, pyramid.Scale(self.mpp))
+        elif path.suffix.lower() in (".jpg", ".jpeg"):
+            image = PIL.Image.fromarray(self.image)
+            atomic.write_atomic(path, lambda p: image.save(p, "jpeg", quality=95, subsampling=0))
+        else:
+            known = ", ".join(f".{end}" for end in (*pyramid.FORMATS, "jpg"))
+            raise ValueError(f"an image's name must end with one of {known}, got {path.name!r}")
+        return path
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.image, dtype=dtype, copy=copy)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: of more than 2048 px, a smaller copy."""
+        shown, file = PIL.Image.fromarray(self.image), io.BytesIO()
+        shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
+        shown.save(file, "png")
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        return f"LargeImage({height} × {width} px, {self.mpp:g} µm/px, {self.seconds:.1f} s)"

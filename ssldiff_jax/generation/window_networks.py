@@ -1,0 +1,181 @@
+"""The networks of a generator as the config applies them: to windows, tiles and canvases."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.core import arrays, data_parallel, layers
+from ssldiff_jax.diffusion import cells, conditioning, guidance, solvers
+from ssldiff_jax.generation import models
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.sampler import decode, encode, field, memory_estimate, sampler
+
+
+class NetworkCall(NamedTuple):
+    """A function of the networks, and the shapes (or values) it is called with."""
+
+    run: Callable[..., jax.Array]
+    shapes: tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """Parameters of the denoiser, in the dtype it computes in, and of the decoder."""
+
+    denoiser: Any
+    decoder: Any
+    mesh: Mesh
+
+    @functools.cached_property
+    def on_devices(self) -> tuple[Any, Any]:
+        """Both on every device; brought there once, when they are first used."""
+        whole = NamedSharding(self.mesh, PartitionSpec()) if self.mesh.size > 1 else None
+        return data_parallel.Placed()((self.denoiser, self.decoder), whole)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class WindowNetworks:
+    """Denoiser, guidance, solver and autoencoder of a run. What is compiled here takes the
+    denoiser's parameters as an argument, so that other ones need no other programs.
+
+    Attributes:
+        params_like: shapes of the denoiser's parameters, in the dtype it computes in.
+        mesh: the devices, all along data.
+    """
+
+    config: run_config.RunConfig
+    autoencoder: autoencoder.TrainedAutoencoder
+    denoiser: conditioning.Denoiser
+    params_like: Any
+    mesh: Mesh
+
+    @classmethod
+    def of(
+        cls, config: run_config.RunConfig, trained: models.Models, mesh: Mesh
+    ) -> "WindowNetworks":
+        """The networks of trained models, on the devices of a mesh."""
+        params = layers.cast(trained.params, config.sample.compute_dtype)
+        like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+        return cls(config, trained.autoencoder, trained.denoiser, like, mesh)
+
+    @property
+    def patch_px(self) -> int:
+        """Pixels on the side of a cell."""
+        return self.config.data.crops.patch_px
+
+    @property
+    def latent_channels(self) -> int:
+        """Of a canvas."""
+        return self.autoencoder.config.chosen.latent_channels
+
+    @property
+    def shared_mesh(self) -> Mesh | None:
+        """The devices where there are several, else None."""
+        return self.mesh if self.mesh.size > 1 else None
+
+    def weights(self, params: Any) -> Weights:
+        """Parameters of the denoiser beside those of the decoder."""
+        params = layers.cast(params, self.config.sample.compute_dtype)
+        return Weights(params, self.autoencoder.params, self.mesh)
+
+    def denoise(self, params: Any, x_t, t, condition) -> jax.Array:
+        """The network's prediction, float32."""
+        x_t = layers.like(params, x_t)
+        return self.denoiser.apply({"params": params}, x_t, t, condition).astype(np.float32)
+
+    def guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
+        """x_t → x0_hat, guided as the config says."""
+        sample, process = self.config.sample, self.config.denoiser.process
+        return guidance.GuidedX0(denoise, process, sample.guidance, sample.solver.time_offset)
+
+    def x0_hat(self, params: Any, x_t, t, condition) -> jax.Array:
+        """Clean latents that the guided network finds."""
+        return self.guided(functools.partial(self.denoise, params))(x_t, t, condition)
+
+    @functools.cached_property
+    def table(self) -> solvers.SolverTable:
+        """The solver's coefficients."""
+        return solvers.solver_table(self.config.sample.solver, self.config.denoiser.schedule)
+
+    @functools.cached_property
+    def window_batch(self) -> int:
+        """Windows evaluated together: as the config says, or as many as memory holds."""
+        if self.config.sample.window_batch:
+            return self.config.sample.window_batch
+        shapes = (self.params_like, *self._window_shapes(1))
+        live = memory_estimate.peak_live_bytes(jax.make_jaxpr(self.x0_hat)(*shapes).jaxpr)
+        return memory_estimate.max_windows(live) * self.mesh.size
+
+    @functools.cached_property
+    def sampler(self) -> sampler.GridSampler:
+        """From noise to canvases."""
+        sample = self.config.sample
+        canvas = field.CanvasConfig(
+            self.latent_channels, sample.canvas_dtype, self.shared_mesh, sample.split
+        )
+        return sampler.GridSampler(self.denoise, self.guided, self.table, self.window_batch, canvas)
+
+    @functools.cached_property
+    def decoder(self) -> decode.TiledDecoder:
+        """Canvases to pixels."""
+        factor, tiles = self.autoencoder.downsample_factor, self.config.sample.decode
+        return decode.TiledDecoder(self.autoencoder.decode, factor, tiles, self.shared_mesh)
+
+    def encode_image(self, image: arrays.ImageUint8, canvas: tuple[int, int]) -> arrays.Canvas:
+        """The canvas of an image, tile by tile, mirrored beyond its border."""
+        return self._encoder(self.autoencoder.params, image, canvas)
+
+    @functools.cached_property
+    def _encoder(self) -> encode.TiledEncoder:
+        factor, overlap = self.autoencoder.downsample_factor, self.config.sample.decode.overlap
+        return encode.TiledEncoder(self.autoencoder.encode, factor, self.config.window, overlap)
+
+    def window_call(self, params: Any, count: int | None = None) -> NetworkCall:
+        """The network on one window, without guidance; or on `count` with it."""
+        if count is None:
+            return NetworkCall(self.denoise, (params, *self._window_shapes(1)))
+        return NetworkCall(self.x0_hat, (params, *self._window_shapes(count)))
+
+    def tile_call(self) -> NetworkCall:
+        """The decoder on one tile."""
+        side = self.config.sample.decode.tile
+        tile = jax.ShapeDtypeStruct((1, side, side, self.latent_channels), np.float32)
+        return NetworkCall(self.autoencoder.decode, (self.autoencoder.params, tile))
+
+    def _window_shapes(self, count: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+        side, dim = self.config.window, self.denoiser.config.condition_dim
+        return (
+            jax.ShapeDtypeStruct((count, side, side, self.latent_channels), np.float32),
+            jax.ShapeDtypeStruct((count,), np.int32),
+            jax.ShapeDtypeStruct((count, dim), np.float32),
+        )
+
+    def single_cell(self, embedding: np.ndarray) -> np.ndarray:
+        """The condition of windows that are one cell each."""
+        return cells.single_cell(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
+
+    def require_embeddings(self, embedding: Any, name: str, axes: str) -> np.ndarray:
+        """`embedding` as an array of shape (`axes`, D).
+
+        Raises ValueError, which calls it `name`, for another shape, for none, and for values that
+        are not finite.
+        """
+        array, dim = np.asarray(embedding), self.denoiser.config.embedding_dim
+        if array.ndim != axes.count(",") + 2 or array.shape[-1] != dim:
+            raise ValueError(f"{name} must be of shape ({axes}, {dim}), got {array.shape}")
+        if 0 in array.shape:
+            raise ValueError(f"{name} must hold an embedding, got shape {array.shape}")
+        bad = ~np.isfinite(array).all(axis=-1)
+        if bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"{name} must be finite, got {int(bad.sum())} embeddings that are not, "
+                f"first {first}"
+            )
+        return array
