@@ -1,0 +1,60 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import small_configs
+from safetensors.numpy import load_file
+
+GOLDEN = pathlib.Path(
+    os.environ.get("SSLDIFF_GOLDEN", pathlib.Path(__file__).parents[1] / "golden")
+)
+LINEAR, COSINE = (
+    small_configs.section("denoiser.schedule", name="scaled_linear"),
+    small_configs.section("denoiser.schedule", name="cosine"),
+)
+
+
+def test_scaled_linear_is_the_published_schedule():
+    golden = load_file(GOLDEN / "lrdm_schedule.safetensors")
+    bar = golden["output.alphas_cumprod"]
+    np.testing.assert_allclose(LINEAR.alpha_bar, bar, rtol=1e-12)
+    root = golden["output.buffer_sqrt_alphas_cumprod_fp32"]
+    alpha, sigma = LINEAR.at(np.arange(1000), ndim=1)
+    np.testing.assert_allclose(alpha, root, rtol=1e-6)
+    root = golden["output.buffer_sqrt_one_minus_alphas_cumprod_fp32"]
+    np.testing.assert_allclose(sigma, root, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [LINEAR, COSINE, small_configs.section("denoiser.schedule", name="cosine", num_timesteps=50)],
+)
+def test_variance_is_preserved_and_noise_grows(noise):
+    np.testing.assert_allclose(noise.alphas**2 + noise.sigmas**2, 1, rtol=1e-12)
+    assert np.all(np.diff(noise.alphas) < 0)
+    assert np.all(np.diff(noise.sigmas) >= 0)
+    assert noise.alphas[0] > 0.99 or noise.num_timesteps < 1000
+    assert noise.alphas.shape == (noise.num_timesteps,)
+
+
+def test_cosine_follows_its_formula_and_ends_near_nothing():
+    place = (np.arange(1, 1001) / 1000 + 0.008) / 1.008
+    formula = np.cos(place * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
+    np.testing.assert_allclose(COSINE.alpha_bar[:990], formula[:990], rtol=1e-9)
+    assert 0 < COSINE.alphas[-1] < 1e-3
+
+
+def test_at_broadcasts_over_images():
+    alpha, sigma = LINEAR.at(np.array([0, 999]))
+    assert alpha.shape == sigma.shape == (2, 1, 1, 1)
+    np.testing.assert_allclose(alpha.ravel(), LINEAR.alphas[[0, 999]], rtol=1e-6)
+    np.testing.assert_allclose(sigma.ravel(), LINEAR.sigmas[[0, 999]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "values", [{"num_timesteps": 0}, {"beta_start": 0.0}, {"beta_start": 0.02}, {"beta_end": 1.0}]
+)
+def test_a_schedule_that_is_none_is_refused(values):
+    with pytest.raises(ValueError, match=f"{next(iter(values))}|betas"):
+        small_configs.section("denoiser.schedule", **values)
