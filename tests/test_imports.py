@@ -1,5 +1,5 @@
 """Imports go one way: a room knows itself and the rooms before it. The context of a run is defined
-in `runs`: that room and those after it alone can name it."""
+in `runs` and ends at the `run` of each step."""
 
 import ast
 import pathlib
@@ -113,3 +113,23 @@ def test_stages_are_the_rows_of_the_table():
     assert names(folder / "tools") == tools
     # `judge` trains an encoder as the stage `encoder` does.
     assert names(folder) - {"tools"} == set(catalog.ROWS) - tools - {"judge"}
+
+
+def test_the_context_ends_at_run():
+    """Rooms but `runs` and `stages` know no context, and a step has it in `run` alone."""
+    outside = [
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        if room not in ("runs", "stages")
+        for path in files_of(room)
+        if "ssldiff_jax.runs.stage" in imported(path)
+    ]
+    assert outside == []
+    takes = lambda node: any(arg.arg == "context" for arg in node.args.args)
+    named = {
+        f"{path.name}: {node.name}"
+        for path in files_of("stages")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and takes(node) and not node.name.startswith("run")
+    }
+    assert named == set()

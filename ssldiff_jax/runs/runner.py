@@ -1,6 +1,7 @@
 """Run stages: skip what is done, resume what was cut off, refuse to mix two configs."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 import tempfile
@@ -216,25 +217,25 @@ def _make(
     Raises what the stage raises; a FoundError when the stage is in its place.
     """
     _begin(table, name, working.config, working.folders)
-    memory.reset_peak()
-    path = working.folder(name) / record.STOPWATCH
-    watch = stopwatch.Stopwatch(path if hosts.is_first() else None, peak=memory.peak_rss_mb)
-
-    def keep(facts: dict[str, Any]) -> None:
-        if hosts.is_first():
-            _finish(table, name, working.folders, facts, watch, this)
-            rebuilding.settle(table, name, context.folders)
-
+    watch = _stopwatch(working.folder(name))
+    finish = functools.partial(_finish, table, name, working.folders, context.folders, watch, this)
     try:
         with watch:
             facts = _work(table[name], name, working)
-    except stage_lib.FoundError as found:
-        keep(found.facts)
+    except stage_lib.FoundError as error:
+        finish(error.facts)
         raise
     # A folder moves only when no host writes into it.
     hosts.barrier(f"all hosts finished the work of {name}")
-    keep(facts)
+    finish(facts)
     hosts.barrier(f"{name} is done")
+
+
+def _stopwatch(folder: pathlib.Path) -> stopwatch.Stopwatch:
+    """Of the work in a folder, by all processes that work or worked on it."""
+    memory.reset_peak()
+    path = folder / record.STOPWATCH if hosts.is_first() else None
+    return stopwatch.Stopwatch(path, peak=memory.peak_rss_mb)
 
 
 def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
@@ -275,17 +276,21 @@ def _require_no_checkpoints(name: str, folders: folders_lib.Folders) -> None:
 def _finish(
     table: stage_lib.Table,
     name: str,
+    working: folders_lib.Folders,
     folders: folders_lib.Folders,
-    facts: dict[str, Any],
     watch: stopwatch.Stopwatch,
     this: forced_command.Command,
+    facts: dict[str, Any] | None,
 ) -> None:
+    """Write down that a stage is done, and move it from where it was worked on to its place."""
+    if not hosts.is_first():
+        return
     seconds, peak = watch.seconds, watch.peak
     _LOG.info("stage %s took %.1f s, peak memory %.0f MB", name, seconds, peak)
     atomic.write_json(
-        folders.of_stage(name) / "done.json",
+        working.of_stage(name) / "done.json",
         {
-            "digest": provenance.digest(table, name, folders),
+            "digest": provenance.digest(table, name, working),
             "seconds": round(seconds, 2),
             "peak_rss_mb": round(peak),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -295,6 +300,7 @@ def _finish(
         }
         | ({"command": this.token} if this.token else {}),
     )
+    rebuilding.settle(table, name, folders)
 
 
 def _alone(context: stage_lib.Context) -> stage_lib.Context:

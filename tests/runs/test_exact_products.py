@@ -11,6 +11,7 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.stages import encoder
 from ssldiff_jax.stages.tools.study import classes, task
 
@@ -35,12 +36,12 @@ class Recording(encoder_lib.Encoder):
 @pytest.fixture
 def model(monkeypatch):
     found, draw = Recording(), np.random.default_rng(0)
-    patches = lambda context, split, count, side, shift=0, start=0: draw.integers(
+    patches = lambda source, count, side, shift=0, start=0: draw.integers(
         0, 256, (8, PX, PX, 3), np.uint8
     )
     monkeypatch.setattr(artifacts, "patches_at", patches)
     monkeypatch.setattr(artifacts, "encoder_digest", lambda model: "0")
-    monkeypatch.setattr(artifacts, "load_encoder", lambda context, name="encoder": found)
+    monkeypatch.setattr(artifacts.Artifacts, "encoder", lambda made, name="encoder": found)
     with jax.default_matmul_precision("bfloat16"):
         yield found
     assert found.asked
@@ -49,7 +50,8 @@ def model(monkeypatch):
 
 def test_retrieval(model):
     config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
-    found = encoder._measure(types.SimpleNamespace(config=config), model, "encoder")
+    jitter = config.encoder.model.jitter
+    found = encoder._measure(None, model, "encoder", config.data, jitter)
     assert found["num_tested"] == 8
     assert len(model.asked) > 2
 
@@ -58,9 +60,9 @@ def test_clusters(model, tmp_path):
     (tmp_path / "done.json").touch()
     patches = types.SimpleNamespace(clusters=2)
     config = types.SimpleNamespace(study=types.SimpleNamespace(patches=patches), seed=0)
-    context = types.SimpleNamespace(config=config, folder=lambda name: tmp_path)
+    made = artifacts.Artifacts(config, folders.Folders(tmp_path, places={"judge": tmp_path}))
     pixels = np.random.default_rng(1).integers(0, 256, (9, PX, PX, 3), np.uint8)
-    classes._clusters(context, types.SimpleNamespace(pixels=pixels)).of_pixels(pixels)
+    classes._clusters(made, types.SimpleNamespace(pixels=pixels)).of_pixels(pixels)
 
 
 def test_embeddings_of_a_study(model):
