@@ -33,10 +33,21 @@ def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     known = {**metrics, **_derived(metrics)}
     figures = []
     for row in goals.ROWS:
-        values = {eye: [at(known, key) for key in getattr(row, eye)] for eye in goals.ENCODERS}
-        values = {eye: found for eye, found in values.items() if found and found[0] is not None}
+        values = {
+            encoder_name: [at(known, key) for key in getattr(row, encoder_name)]
+            for encoder_name in goals.ENCODERS
+        }
+        values = {
+            encoder_name: found
+            for encoder_name, found in values.items()
+            if found and found[0] is not None
+        }
         if values:
-            missed = [eye for eye, found in values.items() if not row.aim(eye).is_met(found)]
+            missed = [
+                encoder_name
+                for encoder_name, found in values.items()
+                if not row.aim(encoder_name).is_met(found)
+            ]
             figures.append({"name": row.name, "goal": row.aims, **values, "missed": missed})
     return figures
 
@@ -57,7 +68,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
     peak = max((stage["peak_rss_mb"] for stage in stages), default=0)
     images = dict(zip(("first", "next"), metrics["large_images"], strict=False))
     return {
-        "retrieval": {eye: _retrieval(found) for eye, found in seen.items()}
+        "retrieval": {encoder_name: _retrieval(found) for encoder_name, found in seen.items()}
         # Every cell is told among those of its region.
         | {"chance": len(cells) / sum(cells)},
         "cost": {
@@ -126,7 +137,10 @@ def markdown(found: Mapping[str, Any]) -> str:
     texts = {row.name: row.text for row in goals.ROWS}
     lines = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
     for figure in found["figures"]:
-        cells = [_cell(figure, eye, texts.get(figure["name"])) for eye in goals.ENCODERS]
+        cells = [
+            _cell(figure, encoder_name, texts.get(figure["name"]))
+            for encoder_name in goals.ENCODERS
+        ]
         lines.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
     seconds = ", ".join(f"{name} {cost['seconds']:.0f}" for name, cost in found["stages"].items())
     table = "\n".join(lines)
@@ -142,20 +156,20 @@ def lines(found: Mapping[str, Any], count: int) -> list[str]:
     known = [figure for figure in found["figures"] if figure["name"] in texts]
     for figure in known[:count]:
         cells = [
-            f"{cell} by the {eye}"
-            for eye in goals.ENCODERS
-            if (cell := _cell(figure, eye, texts[figure["name"]]))
+            f"{cell} by the {encoder_name}"
+            for encoder_name in goals.ENCODERS
+            if (cell := _cell(figure, encoder_name, texts[figure["name"]]))
         ]
         aim = "" if figure["goal"] == str(goals.Goal()) else f" (goal {figure['goal']})"
         said.append(f"{figure['name']}: {', '.join(cells)}{aim}")
     return said
 
 
-def _cell(figure: Mapping[str, Any], eye: str, text: str) -> str:
-    if eye not in figure:
+def _cell(figure: Mapping[str, Any], encoder_name: str, text: str) -> str:
+    if encoder_name not in figure:
         return ""
-    said = text.format(*map(Shown, figure[eye]))
-    return f"{goals.MISSED if eye in figure['missed'] else ''}{said}"
+    said = text.format(*map(Shown, figure[encoder_name]))
+    return f"{goals.MISSED if encoder_name in figure['missed'] else ''}{said}"
 
 
 def _origin(found: Mapping[str, Any]) -> str:

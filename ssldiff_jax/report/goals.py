@@ -79,9 +79,9 @@ class Row:
     goal: Goal = Goal()
     judge_goal: Goal | None = None
 
-    def aim(self, eye: str) -> Goal:
+    def aim(self, encoder_name: str) -> Goal:
         """The goal of a column."""
-        return self.judge_goal if eye == "judge" and self.judge_goal else self.goal
+        return self.judge_goal if encoder_name == "judge" and self.judge_goal else self.goal
 
     @property
     def aims(self) -> str:
@@ -96,7 +96,9 @@ def _both(*keys: str) -> dict[str, tuple[str, ...]]:
 
 def _networks(*keys: str) -> dict[str, tuple[str, ...]]:
     """Figures by network of features."""
-    return {eye: tuple(key.format(eye) for key in keys) for eye in ENCODERS}
+    return {
+        encoder_name: tuple(key.format(encoder_name) for key in keys) for encoder_name in ENCODERS
+    }
 
 
 def _means(key: str) -> tuple[str, ...]:

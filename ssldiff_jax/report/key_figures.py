@@ -225,11 +225,12 @@ def _goal(card: Card, known: Mapping[str, Mapping[str, Any]]) -> str:
     figure = known.get(row.name) if row else None
     if figure is None or row.goal == goals.Goal():
         return ""
-    columns = [eye for eye in goals.ENCODERS if eye in figure]
+    columns = [encoder_name for encoder_name in goals.ENCODERS if encoder_name in figure]
     verdict = "missed" if figure["missed"] else "met"
     if 0 < len(figure["missed"]) < len(columns):
         verdict = ", ".join(
-            f"{'missed' if eye in figure['missed'] else 'met'} by the {eye}" for eye in columns
+            f"{'missed' if encoder_name in figure['missed'] else 'met'} by the {encoder_name}"
+            for encoder_name in columns
         )
     return f"Goal: {card.words or in_words(row)}. <b>{verdict.capitalize()}</b>."
 

@@ -21,12 +21,12 @@ def of_run(
     """
     places = metrics_lib.read(workdir / "patches" / "regions.json")
     table = training.slides(workdir)
-    eye = "encoder" if metrics["encoder"] else "judge"
+    encoder_name = "encoder" if metrics["encoder"] else "judge"
     found = []
     for i, place in enumerate(places):
         native = table.get(place["slide"], {}).get("mpp") if place["kind"] == "region" else None
         origin = _origin(place, float(native or 0), metrics["data"]["mpp"])
-        found.append(_region(workdir, folder, i, place, metrics["data"], eye, origin))
+        found.append(_region(workdir, folder, i, place, metrics["data"], encoder_name, origin))
     return found
 
 
@@ -65,7 +65,7 @@ def _region(
     i: int,
     place: Mapping[str, Any],
     data: Mapping[str, Any],
-    eye: str,
+    encoder_name: str,
     origin: viewer.Origin | None,
 ) -> viewer.Region:
     page = place["kind"] == "page"
@@ -79,7 +79,7 @@ def _region(
         synthetic=pictures.zoomable(generated, folder / f"synthetic_{i}.png"),
         cell_px=data["patch_px"],
         similarity=np.load(similarity).astype(float) if similarity.exists() else None,
-        eye=eye,
+        encoder_name=encoder_name,
         windows=None if page or not image.exists() else seams.window_lines(atomic.read_json(image)),
         mpp=data["mpp"],
         origin=origin,

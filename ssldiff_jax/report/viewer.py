@@ -40,7 +40,7 @@ class Region:
     Attributes:
         cell_px: side of a cell.
         similarity: cosine of every cell (rows, cols), or None.
-        eye: whose embeddings they are, the encoder's or the judge's.
+        encoder_name: whose embeddings they are, the encoder's or the judge's.
         windows: borders of the sampler's windows, or None.
         mpp: µm per pixel, or None: no scale bar then.
         origin: its place in a slide, or None.
@@ -51,7 +51,7 @@ class Region:
     synthetic: pictures.Picture
     cell_px: int
     similarity: np.ndarray | None
-    eye: str = "encoder"
+    encoder_name: str = "encoder"
     windows: seams.Lines | None = None
     mpp: float | None = None
     origin: Origin | None = None
@@ -193,7 +193,8 @@ def _similarity(r: Region, colours: tuple[float, float], image: str | None) -> s
     return (
         f'<div class="map"><div>{shown}</div><div><h4>Embedding similarity per cell</h4>'
         "<p>Cosine between the embedding of the real cell and that of the generated cell at the "
-        f"same place, by the {r.eye}. 1 is ideal. Point at a cell to mark it in both images.</p>"
+        f"same place, by the {r.encoder_name}. 1 is ideal. "
+        "Point at a cell to mark it in both images.</p>"
         f'<div class="legend" style="background:{charts.gradient()}"></div>'
         f'<p class="ends"><span>{number(low)}</span><span>{number(high)}</span></p>'
         f"<dl><dt>mean</dt><dd>{number(values.mean())}</dd><dt>median</dt>"

@@ -66,5 +66,5 @@ def test_clusters(model, tmp_path):
 
 
 def test_embeddings_of_a_study(model):
-    drawer = task.Regenerator(types.SimpleNamespace(encoder=model), 0)
-    drawer.embed(np.zeros((2, PX, PX, 3), np.uint8))
+    regenerator = task.Regenerator(types.SimpleNamespace(encoder=model), 0)
+    regenerator.embed(np.zeros((2, PX, PX, 3), np.uint8))

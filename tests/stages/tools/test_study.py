@@ -192,9 +192,9 @@ def test_what_cannot_be_studied_is_one_line(run_study, changes, message):
 
 
 def test_embeddings_that_are_not_finite_are_one_line(generator):
-    drawer = study_task.Regenerator(generator, 0)
+    regenerator = study_task.Regenerator(generator, 0)
     patches = np.zeros((3, 64, 64, 3), np.uint8)
     moved = generator.encoder.measured_from(np.full(generator.embedding_dim, np.nan))
-    drawer._model = type("Model", (), {"encoder": moved})
+    regenerator._model = type("Model", (), {"encoder": moved})
     with pytest.raises(ValueError, match="the run's encoder must be finite, got 3 of 3"):
-        drawer.embed(patches)
+        regenerator.embed(patches)
