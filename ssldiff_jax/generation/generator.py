@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import UInt8
 
-from ssldiff_jax.core import arrays, patch_grid
+from ssldiff_jax.core import arrays
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.generation import (
     canvas,
@@ -26,7 +26,6 @@ from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.runs.workdir import folders
-from ssldiff_jax.sampler import conditions
 from ssldiff_jax.train import mesh as mesh_lib
 
 
@@ -36,17 +35,22 @@ class Generator:
     Attributes:
         config: of the run.
         trained: its models, as they were trained.
-        networks: the same as the config applies them.
+        mesh: the devices, all along data.
+        embedding_dim: length of the embeddings it generates from.
+        patch_px: pixels on the side of a cell.
+        mpp: microns per pixel of what it generates.
+        networks: the models as the config applies them.
         weights: their parameters on the devices.
-        planner: plans images.
+        planner: plans images, also those of references larger than memory or begun from an image.
         renderer: renders plans.
         patches: samples single patches.
     """
 
     def __init__(self, config: run_config.RunConfig, trained: models.Models, mesh: Mesh):
-        self.config, self.trained = config, trained
-        mesh = mesh_lib.all_on_data(mesh)
-        self.networks = window_networks.WindowNetworks.of(config, trained, mesh)
+        self.config, self.trained, self.mesh = config, trained, mesh_lib.all_on_data(mesh)
+        self.embedding_dim = trained.denoiser.config.embedding_dim
+        self.patch_px, self.mpp = config.data.crops.patch_px, config.data.patch_mpp
+        self.networks = window_networks.WindowNetworks.of(config, trained, self.mesh)
         self.weights = self.networks.weights(trained.params)
         self.planner = plan.Planner(self.networks, trained.encoder)
         self.renderer = canvas.CanvasRenderer(self.networks, self.weights)
@@ -82,29 +86,9 @@ class Generator:
         return Generator(config, self.trained, self.mesh)
 
     @property
-    def mesh(self) -> Mesh:
-        """The devices, all along data."""
-        return self.networks.mesh
-
-    @property
     def encoder(self) -> encoder.Encoder:
         """What embeds patches. Raises WeightsError where there is none."""
         return self.planner.require_encoder()
-
-    @property
-    def embedding_dim(self) -> int:
-        """Length of the embeddings it generates from."""
-        return self.trained.denoiser.config.embedding_dim
-
-    @property
-    def patch_px(self) -> int:
-        """Pixels on the side of a cell."""
-        return self.networks.patch_px
-
-    @property
-    def mpp(self) -> float:
-        """Microns per pixel of what it generates."""
-        return self.config.data.patch_mpp
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -131,13 +115,7 @@ class Generator:
 
         Raises ValueError for what is not uint8 RGB, or smaller than a cell.
         """
-        image = arrays.require_rgb(image, "image")
-        rows, cols = image.shape[0] // self.patch_px, image.shape[1] // self.patch_px
-        if not rows or not cols:
-            raise ValueError(
-                f"the image must hold a cell of {self.patch_px} px, got {image.shape[:2]}"
-            )
-        return self.encoder(patch_grid.cut_cells(image, self.patch_px)).reshape(rows, cols, -1)
+        return self.planner.embed(image)
 
     def generate(
         self,
@@ -162,12 +140,7 @@ class Generator:
 
         Raises ValueError for what is not uint8 RGB.
         """
-        reference = arrays.require_rgb(reference, "reference")
-        read = conditions.array_reader(reference)
-        image_plan = self.planner.from_reference(read, reference.shape[:2], seed=seed)
-        if init is not None:
-            image_plan = self.planner.with_init_image(image_plan, init)
-        return self.render(image_plan)
+        return self.render(self.planner.from_image(reference, seed=seed, init=init))
 
     def plan_from_grid(
         self,

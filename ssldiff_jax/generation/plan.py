@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, patch_grid
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.formats import tensors
 from ssldiff_jax.generation import window_networks
@@ -108,6 +108,18 @@ class Planner:
         )  # fmt: skip
         return ImagePlan(size, self.plan_windows(size, seed), condition, seed)
 
+    def from_image(
+        self, reference: arrays.ImageUint8, *, seed: int = 0, init: InitImage | None = None
+    ) -> ImagePlan:
+        """The image of a reference in memory; begun from noise alone, or from an image.
+
+        Raises ValueError for what is not uint8 RGB.
+        """
+        reference = arrays.require_rgb(reference, "reference")
+        read = conditions.array_reader(reference)
+        image_plan = self.from_reference(read, reference.shape[:2], seed=seed)
+        return image_plan if init is None else self.with_init_image(image_plan, init)
+
     def with_init_image(self, plan: ImagePlan, init: InitImage) -> ImagePlan:
         """The plan, begun from an image at the noise of the solver's first step.
 
@@ -150,6 +162,17 @@ class Planner:
                 )
         num_steps = len(self.networks.table.t)
         return windows.plan_windows(config.sample.windows, canvas, window, num_steps, seed)
+
+    def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
+        """The grid of embeddings of an image's whole cells.
+
+        Raises ValueError for what is not uint8 RGB, or smaller than a cell.
+        """
+        image, px = arrays.require_rgb(image, "image"), self.networks.patch_px
+        rows, cols = image.shape[0] // px, image.shape[1] // px
+        if not rows or not cols:
+            raise ValueError(f"the image must hold a cell of {px} px, got {image.shape[:2]}")
+        return self.require_encoder()(patch_grid.cut_cells(image, px)).reshape(rows, cols, -1)
 
     def embed_all(self, read: conditions.ReadFn, size: tuple[int, int]) -> arrays.EmbeddingGrid:
         """The grid of embeddings of a reference, row by row of cells; those that cross its right
