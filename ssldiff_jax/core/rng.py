@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from ssldiff_jax.core import arrays
 
@@ -12,6 +13,16 @@ def stream(seed: int, name: str, step: int | jax.Array | None = None) -> arrays.
     """The key of the stream `name`, at `step` if it is used more than once."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return key if step is None else jax.random.fold_in(key, step)
+
+
+def seed_of(seed: int, name: str, number: int = 0) -> int:
+    """The seed, 31 bits, of the stream `name` for what takes a number and no key: the order of
+    data, numpy, and what makes streams of its own from it. `number` tells images or repetitions
+    apart. Sums of a seed and a number would give two streams of one run, or of runs of neighbouring
+    seeds, the same numbers.
+    """
+    entropy = (seed % 2**64, zlib.crc32(name.encode()), number)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
 def per_example(key: arrays.Key, index: arrays.AnyArray, draw: Callable, *args) -> jax.Array:

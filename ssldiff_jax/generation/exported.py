@@ -22,8 +22,9 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import stored_config
 from ssldiff_jax.weights import names, published
 
-FORMAT = 1
-"""Raised where an older reader would misunderstand a file."""
+FORMAT = 2
+"""Raised where an older reader would misunderstand a file, or this one an older file: 1 had keys of
+other names."""
 
 DENOISER, ENCODER, PRIOR = (f"{name}.safetensors" for name in ("denoiser", "encoder", "prior"))
 _KEY = "ssldiff_jax"
@@ -72,15 +73,17 @@ class Card:
     def read(cls, path: pathlib.Path) -> "Card | None":
         """The card of a file; None where it is no export.
 
-        Raises WeightsError for an export of a later format.
+        Raises WeightsError for an export of another format.
         """
         text = reader.metadata(path).get(_KEY)
         if text is None:
             return None
         told = json.loads(text)
-        if told.pop("format") > FORMAT:
+        found = told.pop("format")
+        if found != FORMAT:
             raise reader.WeightsError(
-                f"{path}: expected an export of format {FORMAT} or earlier, got a later one"
+                f"{path}: expected an export of format {FORMAT}, got {found}; export its run anew, "
+                "or read it with the version of the code that wrote it"
             )
         return cls(**told)
 

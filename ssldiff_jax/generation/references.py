@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ssldiff_jax.core import arrays, patch_grid
+from ssldiff_jax.core import arrays, patch_grid, rng
 from ssldiff_jax.generation import generator, plan
 from ssldiff_jax.runs import artifacts
 from ssldiff_jax.sampler import conditions
@@ -25,7 +25,8 @@ def page(
     cells = patch_grid.cut_cells(reference.image, model.patch_px)
     chosen = np.linspace(0, len(cells) - 1, min(count, len(cells))).astype(int)
     embedding = np.repeat(reference.grid.reshape(len(cells), -1)[chosen], num_generated, axis=0)
-    generated = model.sample_patches(embedding, seed=model.config.seed + 100)
+    seed = rng.seed_of(model.config.seed, "sample/variations")
+    generated = model.sample_patches(embedding, seed=seed)
     generated = generated.reshape(len(chosen), num_generated, *cells.shape[1:])
     rows = np.concatenate([cells[chosen][:, None], generated], axis=1)
     return patch_grid.mosaic(rows.reshape(-1, *cells.shape[1:]), 1 + num_generated)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
-from ssldiff_jax.core import arrays, digests
+from ssldiff_jax.core import arrays, digests, rng
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import crops, mosaic, patch_list, shuffle, store
 from ssldiff_jax.data import records as records_lib
@@ -105,7 +105,7 @@ class Artifacts:
             side,
             section.max_cells if is_train and side > 1 else side,
             config.data.crops.dihedral and is_train,
-            config.seed + (not is_train),
+            rng.seed_of(config.seed, f"grids/{split}"),
         )
 
     def region_labels(self) -> region_labels_lib.RegionLabels:
@@ -217,7 +217,10 @@ def archive_folder(data: data_config.DataConfig, workdir: pathlib.Path) -> pathl
 def crop_table(config: run_config.RunConfig, source: records_lib.RecordSource) -> crops.CropTable:
     """The crops that embeddings and latents are cached for."""
     return crops.CropTable(
-        len(source), config.data.records.record_px, config.data.crops, config.seed
+        len(source),
+        config.data.records.record_px,
+        config.data.crops,
+        rng.seed_of(config.seed, "crops"),
     )
 
 

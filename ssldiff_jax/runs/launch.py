@@ -12,7 +12,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts, checks, environment, runner, stage
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.runs.workdir import run_record
+from ssldiff_jax.runs.workdir import run_record, stored_config
 from ssldiff_jax.train import hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -54,6 +54,8 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
         # Read again from other folders.
         models = str(pathlib.Path(values["models"]).expanduser().absolute())
         values = values | {"models": models}
+    if (workdir / stored_config.NAME).exists():
+        stored_config.read(workdir)  # refuses one of another format before anything is written
     config = schema.build(run_config.RunConfig, values)
     without = stage.MODELS if config.models else ()
     chosen = runner.parse_names(config.stages, table, "stages", without)

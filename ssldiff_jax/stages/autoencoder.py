@@ -9,7 +9,7 @@ import skimage.metrics
 from jaxtyping import UInt8
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import layers
+from ssldiff_jax.core import layers, rng
 from ssldiff_jax.data import loader
 from ssldiff_jax.runs import artifacts, stage, training_tasks
 from ssldiff_jax.slides import pyramid
@@ -32,7 +32,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         side=config.data.crops.patch_px,
         dihedral=config.data.crops.dihedral,
         batch_size=section.train.batch_size,
-        seed=config.seed + 2,
+        seed=rng.seed_of(config.seed, "autoencoder/data"),
         config=config.data.loader,
     )
     run_ = training_tasks.training_run(context, "autoencoder")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ssldiff_jax.core import digests
+from ssldiff_jax.core import digests, rng
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.runs import stage, training_tasks
 from ssldiff_jax.train import loop
@@ -16,7 +16,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     batches = loader.cached_batches(
         *(store.Store(context.folder(name)) for name in ("latents", "embeddings")),
         batch_size=section.train.batch_size,
-        seed=config.seed + 3,
+        seed=rng.seed_of(config.seed, "denoiser/data"),
         config=config.data.loader,
     )
     start = None

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import layers
+from ssldiff_jax.core import layers, rng
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import loader, records
 from ssldiff_jax.encoders import augment, encoder, variety
@@ -46,7 +46,7 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
         side=px + section.model.shift_px,
         dihedral=config.data.crops.dihedral,
         batch_size=section.train.batch_size,
-        seed=config.seed + (name == "judge"),
+        seed=rng.seed_of(config.seed, f"{name}/data"),
         config=config.data.loader,
     )
     run_ = training_tasks.training_run(context, name)

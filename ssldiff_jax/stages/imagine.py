@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, rng
 from ssldiff_jax.data import mosaic, store
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.downstream import pixel_classes
@@ -41,7 +41,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         _in_words(spec, row, text) for row, text in zip(condition[:_SHOWN], captions, strict=False)
     ]
     results: dict[str, Any] = {"conditions": requested}
-    images = _images(model, condition, count, config.seed)
+    images = _images(model, condition, count)
     for i, image in enumerate(images[:_SHOWN]):
         pyramid.write_png(folder / f"image_{i}.png", image)
     if config.prior.conditions.measure != "none" and config.imagine.count:
@@ -63,11 +63,13 @@ def _in_words(spec: conditions.ConditionSpec, condition: np.ndarray, caption: st
 
 
 def _images(
-    model: generator_lib.Generator, condition: np.ndarray, count: int, seed: int
+    model: generator_lib.Generator, condition: np.ndarray, count: int
 ) -> list[arrays.ImageUint8]:
-    progress, images = logs.Progress("imagine", count), []
-    for i, grid in enumerate(model.prior.sample_batch(condition[:count], seed=seed)):
-        images.append(model.generate(grid, seed=seed + i).image)
+    progress, images, root = logs.Progress("imagine", count), [], model.config.seed
+    grids = model.prior.sample_batch(condition[:count], seed=rng.seed_of(root, "imagine/grids"))
+    for i, grid in enumerate(grids):
+        seed = rng.seed_of(root, "imagine/image", i)
+        images.append(model.generate(grid, seed=seed).image)
         progress.update()
     progress.close()
     return images
@@ -82,19 +84,20 @@ def _agreement_with_conditions(
 ) -> dict[str, Any]:
     """Requested against shown: with all conditions, with labels and with the text alone, and with
     conditions of other images; and how well the classifier does on real pixels."""
-    spec, seed, names = model.prior.spec, model.config.seed, measure.names
+    spec, names = model.prior.spec, measure.names
     classifier, real = _pixel_classifier(measure, *splits)
     requested = _quadrants(spec.unpack(condition)["labels"])
     show = lambda images: np.stack([_parts(classifier(image), len(names)) for image in images])
     shown = show(images_of_all)
-    order = np.random.default_rng(0).permutation(len(condition))
+    seed = rng.seed_of(model.config.seed, "imagine/shuffled")
+    order = np.random.default_rng(seed).permutation(len(condition))
     results = {
         "real_pixels": _correlations(names, *real),
         "all_conditions": _correlations(names, requested, shown),
         "shuffled_conditions": _correlations(names, requested[order], shown),
     }
     for kind in ("labels", "text") if spec.text_phrases else ():
-        images = _images(model, spec.keep_only(condition, kind), len(condition), seed)
+        images = _images(model, spec.keep_only(condition, kind), len(condition))
         results[f"{kind}_alone"] = _correlations(names, requested, show(images))
     for name in results:
         values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import digests, vectors
+from ssldiff_jax.core import digests, rng, vectors
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
@@ -33,14 +33,14 @@ def run(context: stage.Context) -> dict[str, Any]:
     batches = loader.cached_batches(
         grids,
         batch_size=section.train.batch_size,
-        seed=config.seed + 4,
+        seed=rng.seed_of(config.seed, "prior/data"),
         config=config.data.loader,
     )
     run_ = training_tasks.training_run(context, "prior")
     params = loop.fit(task, batches, section.train, run_)
     held_out = store.Store(context.folder("grids") / "test")
     model = prior_sampler.PriorSampler.of_run(context.artifacts)
-    results = _evaluate(model, grids, held_out, seed=config.seed)
+    results = _evaluate(model, grids, held_out, seed=rng.seed_of(config.seed, "prior/evaluation"))
     if hosts.is_first():
         atomic.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
@@ -71,7 +71,7 @@ def _evaluate(
     spec = model.spec
     real, requested = _read(held_out, _EVALUATED)
     training_grids, training_conditions = _read(training, _COMPARED)
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     apart = training_grids.reshape(-1, training_grids.shape[-1])
     order = generator.permutation(len(requested))
     sample_grids = lambda condition: model.white.apply(model.sample_batch(condition, seed=seed))

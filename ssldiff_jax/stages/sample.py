@@ -4,7 +4,7 @@ import logging
 import pathlib
 from typing import Any
 
-from ssldiff_jax.core import patch_grid
+from ssldiff_jax.core import patch_grid, rng
 from ssldiff_jax.generation import generator, render
 from ssldiff_jax.generation import references as references_lib
 from ssldiff_jax.runs import artifacts, stage
@@ -34,7 +34,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     facts = [large.run() for large in jobs]
     for i, reference in enumerate(references):
         grid = reference.grid
-        patches = model.sample_patches(grid.reshape(-1, grid.shape[-1]), seed=config.seed + i)
+        patches = model.sample_patches(
+            grid.reshape(-1, grid.shape[-1]), seed=rng.seed_of(config.seed, "sample/patches", i)
+        )
         pyramid.write_png(folder / f"patches_{i}.png", patch_grid.mosaic(patches, grid.shape[1]))
     variations = references_lib.page(
         model, references[0], config.sample.num_variations, _REPETITIONS
@@ -49,7 +51,8 @@ def _render(
     # PNG is what the evaluation reads.
     config, section = model.config, model.config.sample.output
     formats = ("png", *(name for name in section.formats if name != "png"))
-    image_plan = references_lib.plan_of(model, reference, seed=config.seed + number)
+    seed = rng.seed_of(config.seed, "sample/image", number)
+    image_plan = references_lib.plan_of(model, reference, seed=seed)
     scale = pyramid.Scale(config.data.patch_mpp, section.quality)
     name = f"image_{number}"
     return render.LargeImageRender(model.renderer, image_plan, folder, name, formats, scale)

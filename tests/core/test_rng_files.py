@@ -88,6 +88,18 @@ def test_a_write_replaces_the_file_and_makes_folders(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_seeds_of_streams_are_apart():
+    """Of a run's streams, of their numbers, and of runs whose seeds are neighbours."""
+    names = ("encoder/data", "judge/data", "sample/image", "crops")
+    every = [
+        rng.seed_of(root, name, n) for root in (0, 1, 2, -1) for name in names for n in range(50)
+    ]
+    assert len(set(every)) == len(every)
+    assert all(0 <= seed < 2**31 for seed in every)
+    assert rng.seed_of(3, "crops") == rng.seed_of(3, "crops", 0) != rng.seed_of(3, "crops", 1)
+    assert rng.seed_of(0, "sample/image", 1) == 574541741
+
+
 def test_damaged_json_is_named(tmp_path):
     path = tmp_path / "out.json"
     path.write_text('{"a": 1')

@@ -81,16 +81,21 @@ def test_an_encoder_of_another_run_is_refused(folder, tmp_path):
         ssldiff_jax.Generator.load(tmp_path)
 
 
-def test_a_later_format_and_what_is_no_export_are_refused(folder, tmp_path):
-    later = tmp_path / "later.safetensors"
-    told = json.loads(reader.metadata(folder / exported.DENOISER)["ssldiff_jax"])
-    head = {"ssldiff_jax": json.dumps(told | {"format": exported.FORMAT + 1})}
-    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, later, metadata=head)
-    with pytest.raises(reader.WeightsError, match="format 1 or earlier"):
-        ssldiff_jax.Generator.load(later)
-    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, later)
+@pytest.mark.parametrize("found", [exported.FORMAT - 1, exported.FORMAT + 1])
+def test_an_export_of_another_format_is_refused(folder, tmp_path, found):
+    path = tmp_path / "other.safetensors"
+    card = json.loads(reader.metadata(folder / exported.DENOISER)["ssldiff_jax"])
+    head = {"ssldiff_jax": json.dumps(card | {"format": found})}
+    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, path, metadata=head)
+    with pytest.raises(reader.WeightsError, match=f"of format 2, got {found}; export its run anew"):
+        ssldiff_jax.Generator.load(path)
+
+
+def test_what_is_no_export_is_refused(tmp_path):
+    path = tmp_path / "other.safetensors"
+    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, path)
     with pytest.raises(ValueError, match="published weights need a config"):
-        ssldiff_jax.Generator.load(later)
+        ssldiff_jax.Generator.load(path)
 
 
 def drawn(like):

@@ -76,7 +76,7 @@ def without_tools(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_config(workdir: pathlib.Path, values: Mapping[str, Any]) -> None:
-    atomic.write_json(workdir / stored_config.NAME, values)
+    atomic.write_json(workdir / stored_config.NAME, stored_config.stamped(values))
 
 
 def _sections(table: stage_lib.Table, steps: Sequence[str], values: Mapping[str, Any]) -> list[str]:

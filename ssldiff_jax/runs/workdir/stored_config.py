@@ -9,6 +9,11 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs.command import catalog, listing
 
 NAME = "config.json"
+FORMAT = 2
+"""Of work directories: raised where what an earlier version wrote would be misunderstood, or gone
+on with by other random numbers. Format 1, which was not written down, had keys of other names, and
+streams by sums of the seed and a number."""
+_FORMAT_KEY = "format_version"
 
 
 def of_run(folder: pathlib.Path) -> dict[str, Any]:
@@ -33,13 +38,25 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
 def read(folder: pathlib.Path) -> dict[str, Any]:
     """The config in the `config.json` of a work directory, as it stands there.
 
-    Raises ConfigError for what is no config, ValueError for a damaged file.
+    Raises ConfigError for what is no config or is of another format, ValueError for a damaged file.
     """
     path = folder / NAME
     values = atomic.read_json(path)
     if not isinstance(values, Mapping):
         raise schema.ConfigError(f"{path} must hold a config, got {type(values).__name__}")
-    return dict(values)
+    found = values.get(_FORMAT_KEY, 1)
+    if found != FORMAT:
+        raise schema.ConfigError(
+            f"{folder} must be a work directory of format {FORMAT}, got format {found!r} of "
+            "another version of the code: make the run anew in another --workdir, or use that "
+            "version"
+        )
+    return {key: value for key, value in values.items() if key != _FORMAT_KEY}
+
+
+def stamped(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it is written into `config.json`, with the format of its work directory."""
+    return {_FORMAT_KEY: FORMAT, **values}
 
 
 def complete(values: Mapping[str, Any]) -> dict[str, Any]:

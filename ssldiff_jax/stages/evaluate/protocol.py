@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import moments, patch_grid
+from ssldiff_jax.core import moments, patch_grid, rng
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.evaluation.features import networks as extractors
 from ssldiff_jax.evaluation.metrics import memorisation, statistics, summary
@@ -129,7 +129,7 @@ class Protocol:
         for network in by.values():
             files.published(network)
         classes = confusion_lib.ClassConfusion.of_run(section, config.data, held_out, examples)
-        seed = config.seed + 1000
+        seed = rng.seed_of(config.seed, "evaluate/patches")
         return cls(by, files, held_out, training, examples, classes, shared, seed)
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:

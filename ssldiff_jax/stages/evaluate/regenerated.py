@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float
 
+from ssldiff_jax.core import rng
 from ssldiff_jax.evaluation.features import image_files, networks
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
@@ -35,7 +36,8 @@ class RegeneratedPatches:
             if not (self.real.has(start, stop) and self.generated.has(start, stop)):
                 pixels = self.held_out.pixels(start, stop)
                 self.real.write(start, pixels)
-                generated = model.sample_patches(model.encoder(pixels), seed=seed + block)
+                block_seed = rng.seed_of(seed, "block", block)
+                generated = model.sample_patches(model.encoder(pixels), seed=block_seed)
                 self.generated.write(start, generated)
             progress.update(stop - start)
         progress.close()

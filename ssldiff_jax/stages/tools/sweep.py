@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import arrays, patch_grid, schema
+from ssldiff_jax.core import arrays, patch_grid, rng, schema
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams
 from ssldiff_jax.formats import atomic
@@ -92,9 +92,8 @@ def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed:
     pages = []
     for i, region in enumerate(regions):
         cells = region.grid.reshape(-1, region.grid.shape[-1])
-        pages.append(
-            patch_grid.mosaic(model.sample_patches(cells, seed=seed + i), len(region.grid[0]))
-        )
+        patches = model.sample_patches(cells, seed=rng.seed_of(seed, "sweep/patches", i))
+        pages.append(patch_grid.mosaic(patches, len(region.grid[0])))
     return pages
 
 
@@ -103,7 +102,7 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
     generated, pairs, steps, side = [], [], [], model.patch_px
     for repeat in range(config.sweep.num_generated):
         for i, region in enumerate(regions):
-            seed = config.seed + repeat * len(regions) + i
+            seed = rng.seed_of(config.seed, "sweep/image", repeat * len(regions) + i)
             image_plan = references.plan_of(model, region, seed=seed)
             generated.append(model.render(image_plan))
             steps.append(_seams(model, image_plan, generated[-1].image))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ssldiff_jax.core import rng
 from ssldiff_jax.generation import generator, references, user_images
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import tools as tools_config
@@ -26,7 +27,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     regions = section.num_regions if is_region else 0
     scale = pyramid.Scale(config.data.patch_mpp, config.sample.output.quality)
     for i in range(regions):
-        planned = references.plan_of(model, reference, seed=config.seed + i)
+        seed = rng.seed_of(config.seed, "variations/region", i)
+        planned = references.plan_of(model, reference, seed=seed)
         generated = model.render(planned).image
         pyramid.write_png(folder / f"region_{i}.png", generated)
         pyramid.write_pyramid(folder / f"region_{i}.tif", generated, scale)

@@ -42,7 +42,7 @@ def run(tmp_path):
     config.generate.size = (3, 4)
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    (folder / "config.json").write_text(json.dumps(stored_config.stamped(config.to_dict())))
     return folder
 
 
@@ -100,7 +100,7 @@ def test_a_runs_own_config_is_taken_and_changed(run):
     found = parse(
         f"--workdir={run}", "--config.data.patch_mpp=2", "--config.generate.outpaint_px=64"
     )
-    wanted = json.loads((run / "config.json").read_text())
+    wanted = stored_config.read(run)
     changed = {"force": "", "data.patch_mpp": 2.0, "generate.outpaint_px": 64}
     flat = schema.flatten(wanted) | changed
     as_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
@@ -132,6 +132,20 @@ def test_a_run_of_earlier_code_has_the_defaults_of_later_keys(run):
     )
     path.write_text("[]")
     assert "must hold a config, got list" in refusal(f"--workdir={run}")
+
+
+@pytest.mark.parametrize("found", [None, 1, 3])
+def test_a_run_of_another_format_is_refused_in_one_line(run, tmp_path, found):
+    """Its keys and random numbers are others: it could not be gone on with."""
+    path = run / "config.json"
+    values = stored_config.read(run) | ({} if found is None else {"format_version": found})
+    path.write_text(json.dumps(values))
+    new = [f"--workdir={tmp_path / 'new'}", f"--config.models={run}", "--config.stages=generate"]
+    for words in ([f"--workdir={run}"], new):
+        assert refusal(*words) == (
+            f"{run} must be a work directory of format 2, got format {found or 1} of another "
+            "version of the code: make the run anew in another --workdir, or use that version"
+        )
 
 
 def test_a_stage_that_is_being_made_anew_is_read_as_the_old_one_was_made(run):
@@ -184,7 +198,8 @@ def test_a_new_workdir_takes_the_config_of_the_models(run, tmp_path):
         assert (found.workdir, found.values["seed"]) == (folder, 7)
         assert (found.values["models"], found.values["stages"]) == (str(run), "generate")
     # With a config of its own it is a run of its own.
-    (tmp_path / "config.json").write_text(json.dumps(tiny.get_config().to_dict()))
+    values = stored_config.stamped(tiny.get_config().to_dict())
+    (tmp_path / "config.json").write_text(json.dumps(values))
     assert parse(f"--workdir={tmp_path}", f"--config.models={run}").values["seed"] == 0
     words = [f"--workdir={tmp_path / 'pictures'}", "--config=configs/tiny.py"]
     assert parse(*words, f"--config.models={run}", "--config.stages=generate")

@@ -94,6 +94,24 @@ def test_tools_stay_out_of_the_record(command):
     assert stored_config.of_run(folder)["generate"]["outpaint_px"] == 0
 
 
+def test_a_workdir_of_another_format_is_refused_before_anything_is_written(command, tmp_path):
+    """By its own config, and as that of the models."""
+    folder = command("patches")
+    values = read(folder / "config.json")
+    assert values.pop("format_version") == stored_config.FORMAT
+    (folder / "config.json").write_text(json.dumps(values))
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(
+        launch.REFUSALS, match=r"must be a work directory of format 2, got format 1"
+    ):
+        command("patches,latents")
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+    with pytest.raises(
+        launch.REFUSALS, match=r"must be a work directory of format 2, got format 1"
+    ):
+        launch.launch(values_for("generate", models=str(folder)), tmp_path / "other", TABLE)
+
+
 def test_what_a_tool_wrote_first_is_no_record_of_a_step(command):
     """Such as a tool that reads only models of another run."""
     folder = command("patches")

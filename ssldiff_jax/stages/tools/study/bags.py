@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from ssldiff_jax.core import patch_grid, schema
+from ssldiff_jax.core import patch_grid, rng, schema
 from ssldiff_jax.data import mosaic
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.evaluation.downstream import classifiers, mil
@@ -105,7 +105,13 @@ def _regions(
     whole, bags = source.mosaic, []
     count = section.count if is_train else section.count_test
     table = mosaic.RegionTable(
-        whole, count, px, section.side, section.side, False, seed + (not is_train)
+        whole,
+        count,
+        px,
+        section.side,
+        section.side,
+        False,
+        rng.seed_of(seed, f"study/regions/{'train' if is_train else 'test'}"),
     )
     which = measure.names.index(section.shows)
     table.require_some()
@@ -126,7 +132,8 @@ def _slides(
     Raises TableError for a case of several labels, and where no slide has one.
     """
     labels = case_tables.Labels.read(section.labels).of_case
-    generator_, bags, records = np.random.default_rng(seed), [], source.records
+    generator_ = np.random.default_rng(rng.seed_of(seed, "study/slides"))
+    bags, records = [], source.records
     for slide in source.records.slides[:, 0].tolist():
         numbers = source.mosaic.places(slide)[:, 2]
         case = source.metadata(int(numbers[0]), "case")

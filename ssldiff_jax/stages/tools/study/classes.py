@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from ssldiff_jax.core import rng
 from ssldiff_jax.data import shuffle
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.downstream import clusters
@@ -96,7 +97,9 @@ def _clusters(made: artifacts.Artifacts, train: Patches) -> Classes:
         )
     judge = networks.OfEncoder("judge", made.encoder("judge"))
     count, seed = made.config.study.patches.clusters, made.config.seed
-    fitted = clusters.Clusters.of(judge(train.pixels), count, seed=seed)
+    fitted = clusters.Clusters.of(
+        judge(train.pixels), count, seed=rng.seed_of(seed, "study/clusters")
+    )
     names = tuple(f"cluster {number}" for number in range(count))
     of_pixels = lambda pixels: [names[number] for number in fitted.nearest(judge(pixels))]
     return Classes(names, lambda patches: of_pixels(patches.pixels), of_pixels)

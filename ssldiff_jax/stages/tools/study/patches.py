@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ssldiff_jax.core import rng
 from ssldiff_jax.evaluation.downstream import classifiers
 from ssldiff_jax.runs import artifacts
 from ssldiff_jax.stages.tools.study import classes as study_classes
@@ -21,7 +22,7 @@ def task(made: artifacts.Artifacts, regenerator: study_task.Regenerator) -> stud
     """
     config, section = made.config, made.config.study.patches
     of_split = lambda split, count: study_classes.Patches.some(
-        made.patches(split), count, config.seed
+        made.patches(split), count, rng.seed_of(config.seed, "study/chosen")
     )
     train, test = of_split("train", section.count), of_split("test", section.count_test)
     classes = study_classes.Classes.of_run(made, train)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import rng, schema
 from ssldiff_jax.evaluation.downstream import classifiers, mil
 from ssldiff_jax.evaluation.metrics import classification
 from ssldiff_jax.formats import atomic
@@ -80,7 +80,8 @@ def _bootstrap(
     case = task.test_case if by_case else np.arange(len(task.test_label))
     bootstrap = classification.Bootstrap.resample(
         task.test_label, case, section.seeds,
-        num_samples=section.resamples, level=section.level, seed=seed,
+        num_samples=section.resamples, level=section.level,
+        seed=rng.seed_of(seed, "study/bootstrap"),
     )  # fmt: skip
     return bootstrap, "cases" if by_case else "examples"
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from ssldiff_jax.core import rng
 from ssldiff_jax.evaluation.downstream import classifiers
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.evaluation.metrics import classification
@@ -97,9 +98,9 @@ def subset(label: Int[np.ndarray, "N"], fraction: float, seed: int) -> Int[np.nd
     return np.sort(np.concatenate(chosen))
 
 
-def seeds_of(section: study_config.StudySection, seed: int) -> range:
+def seeds_of(section: study_config.StudySection, seed: int) -> list[int]:
     """The seeds of a study in a run of a seed."""
-    return range(seed, seed + section.seeds)
+    return [rng.seed_of(seed, "study/repetition", i) for i in range(section.seeds)]
 
 
 def used(
@@ -115,7 +116,7 @@ class Regenerator:
 
     def __init__(self, model: generator.Generator, seed: int):
         self._model = model
-        self._seeds = itertools.count(seed)
+        self._seeds = (rng.seed_of(seed, "study/generated", i) for i in itertools.count())
 
     def embed(self, patches: np.ndarray) -> Float[np.ndarray, "N D"]:
         """By the run's encoder. Raises ValueError for embeddings that are not finite."""
