@@ -48,7 +48,7 @@ class GuidedX0:
 
     Guiding the network's output or x0 is the same: they are affine in each other. Where there is
     nothing to guide the network is asked once instead of twice. `time_offset` is added to t before
-    the network is told.
+    the network is shown it.
     """
 
     denoise: DenoiseFn

@@ -78,14 +78,14 @@ class Card:
         text = reader.metadata(path).get(_KEY)
         if text is None:
             return None
-        told = json.loads(text)
-        found = told.pop("format")
-        if found != FORMAT:
+        values = json.loads(text)
+        version = values.pop("format")
+        if version != FORMAT:
             raise reader.WeightsError(
-                f"{path}: expected an export of format {FORMAT}, got {found}; export its run anew, "
+                f"{path}: expected an export of format {FORMAT}, got {version}; export its run anew, "
                 "or read it with the version of the code that wrote it"
             )
-        return cls(**told)
+        return cls(**values)
 
     def head(self, **more: Any) -> dict[str, str]:
         """The card as a file's metadata, and what else its reader needs."""
@@ -160,13 +160,13 @@ def _encoder(
     path = folder / (ENCODER if section.train.num_steps else section.weights)
     if not path.exists():
         return None
-    found = models.encoder_of(str(path), section)
-    if artifacts.encoder_digest(found) != card.encoder["digest"]:
+    embeds = models.encoder_of(str(path), section)
+    if artifacts.encoder_digest(embeds) != card.encoder["digest"]:
         raise reader.WeightsError(
             f"{path} must be the encoder {card.encoder['digest']} that made the embeddings, got "
-            f"{artifacts.encoder_digest(found)}"
+            f"{artifacts.encoder_digest(embeds)}"
         )
-    return found
+    return embeds
 
 
 def _abstract_prior(section: Any, spec: conditions.ConditionSpec, side: int, dim: int) -> Any:
@@ -197,9 +197,9 @@ def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampl
     head = reader.metadata(path)
     if missing := {"side", "spec", "scales"} - head.keys():
         raise reader.WeightsError(f"{path}: expected an exported prior, got no {sorted(missing)}")
-    side, told, scales = (json.loads(head[key]) for key in ("side", "spec", "scales"))
+    side, sizes, scales = (json.loads(head[key]) for key in ("side", "spec", "scales"))
     spec = conditions.ConditionSpec(**{k: tuple(v) if isinstance(v, list) else v
-                                       for k, v in told.items()})  # fmt: skip
+                                       for k, v in sizes.items()})  # fmt: skip
     tensors = reader.read(path)
     white = whitening.Whitening(tensors["mean"], tensors["matrix"], tensors["inverse"])
     like = _abstract_prior(config.prior, spec, side, len(white.mean))

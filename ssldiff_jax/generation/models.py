@@ -1,4 +1,4 @@
-"""The models that a generator draws with: of a run, or of published weights."""
+"""The models that a generator generates with: of a run, or of published weights."""
 
 import dataclasses
 import pathlib
@@ -16,7 +16,7 @@ from ssldiff_jax.weights import published
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """What a generator draws with; without an encoder it starts from embeddings only."""
+    """What a generator generates with; without an encoder it starts from embeddings only."""
 
     encoder: encoder.Encoder | None
     autoencoder: autoencoder.TrainedAutoencoder
@@ -38,11 +38,11 @@ class Models:
         """The models of a published checkpoint; the encoder of `config.encoder.weights`, and the
         first stage of `config.autoencoder.weights` where it is not in the checkpoint itself."""
         file, own = published.ModelFile.read(path), config.autoencoder.weights
-        found = cls.of_file(file, config, published.ModelFile.read(own) if own else file)
+        models = cls.of_file(file, config, published.ModelFile.read(own) if own else file)
         if not config.encoder.weights:
-            return found
+            return models
         embeds = encoder_of(config.encoder.weights, config.encoder)
-        return dataclasses.replace(found, encoder=embeds)
+        return dataclasses.replace(models, encoder=embeds)
 
     @classmethod
     def of_file(

@@ -72,10 +72,10 @@ def open_slide(data: data_config.DataConfig, path: str, *, mpp: float = 0.0) -> 
 def _open_file(
     file: pathlib.Path, *, reading: reading_lib.ReadingConfig, **options: Any
 ) -> slide_lib.Slide:
-    found = reading.of_picture(file)
-    if found != reading:
+    of_file = reading.of_picture(file)
+    if of_file != reading:
         _LOG.info("%s is a picture: config.data.reading.bands, low and high are of rasters", file)
-    return slide_lib.open_slide(file, reading=found, **options)
+    return slide_lib.open_slide(file, reading=of_file, **options)
 
 
 def read_mask(path: str) -> arrays.ImageUint8:
@@ -89,15 +89,15 @@ def read_mask(path: str) -> arrays.ImageUint8:
     else:
         slide = slide_lib.open_slide(pathlib.Path(path).expanduser(), mpp=1.0)
     try:
-        found = slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
-        _fill_missing(found, slide.path, path)
+        mask = slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+        _fill_missing(mask, slide.path, path)
     finally:
         slide.close()
-    if found.max() == 1:
+    if mask.max() == 1:
         raise slide_lib.SlideError(
             f"expected a mask of 0 (black) to 255 (white), got 0…1 in {path}"
         )
-    return found
+    return mask
 
 
 def _fill_missing(image_uint8: arrays.ImageUint8, file: pathlib.Path, path: str) -> None:
@@ -134,6 +134,6 @@ def fingerprint(path: str, key: str = "") -> Any:
     """
     if remote.is_remote(path):
         return remote.fingerprint(path)
-    found = fingerprints.of_path(path, key)
-    beside = content.files_of(pathlib.Path(path).expanduser())[1:] if found else ()
-    return found | {"beside": [fingerprints.of_path(str(p)) for p in beside]} if beside else found
+    own = fingerprints.of_path(path, key)
+    beside = content.files_of(pathlib.Path(path).expanduser())[1:] if own else ()
+    return own | {"beside": [fingerprints.of_path(str(p)) for p in beside]} if beside else own

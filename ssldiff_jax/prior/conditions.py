@@ -79,20 +79,20 @@ class ConditionSpec:
 
         Raises ValueError for another number of labels, values or tokens than the prior knows.
         """
-        found = {name: np.zeros((count, size), np.float32) for name, size in self.sizes.items()}
-        found["place"][:] = GridPosition.UNTOLD if place is None else place
+        parts = {name: np.zeros((count, size), np.float32) for name, size in self.sizes.items()}
+        parts["place"][:] = GridPosition.UNTOLD if place is None else place
         for name, values in (("labels", labels), ("numbers", numbers)):
             if values is None:
                 continue
             self._require(name, values.shape[-1])
             known = np.isfinite(values)
-            found[f"{name}_known"][:] = known
-            found[name][:] = np.where(known, values, 0)
+            parts[f"{name}_known"][:] = known
+            parts[name][:] = np.where(known, values, 0)
         if text is not None:
             self._require("text", text.shape[-2] * text.shape[-1])
-            found["text_known"][:] = text_known
-            found["text"][:] = (text * text_known[..., None]).reshape(count, -1)
-        return np.concatenate(list(found.values()), axis=1)
+            parts["text_known"][:] = text_known
+            parts["text"][:] = (text * text_known[..., None]).reshape(count, -1)
+        return np.concatenate(list(parts.values()), axis=1)
 
     def keep_only(self, condition: Float[np.ndarray, "B E"], kind: str) -> Float[np.ndarray, "B E"]:
         """Conditions that say one kind of thing alone."""
@@ -178,8 +178,8 @@ class DropRates:
         """Conditions of which some, decided by the index of the example, are left out."""
         kinds = ("labels", "numbers", "text")
         key_kept, key_noise = jax.random.split(key)
-        draw = lambda k: jax.random.uniform(k, (1 + len(kinds),))
-        chance = rng.per_example(key_kept, index, draw)
+        uniform = lambda k: jax.random.uniform(k, (1 + len(kinds),))
+        chance = rng.per_example(key_kept, index, uniform)
         parts = spec.unpack(condition)
         said = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
         kept = _kept(jnp.stack(said, axis=1), chance[:, 1:], self.kind)
@@ -194,8 +194,8 @@ class DropRates:
             kind = name.removesuffix("_known")
             if kind in kept:
                 parts[name] = jnp.where(kept[kind][:, None], value, 0)
-        told = chance[:, 0] >= self.all
-        return jnp.where(told[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
+        is_kept = chance[:, 0] >= self.all
+        return jnp.where(is_kept[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
 
 
 def _kept(

@@ -52,8 +52,8 @@ class ConditionTokens(nn.Module):
             tokens.append(value + (1 - parts["labels"][..., None]) * table("absent"))
             known.append(parts["labels_known"] > 0)
         if self.spec.numbers:
-            told = jnp.concatenate([parts["numbers"], parts["numbers_known"]], axis=-1)
-            hidden = nn.silu(nn.Dense(self.width, name="numbers_in")(told))
+            numbers = jnp.concatenate([parts["numbers"], parts["numbers_known"]], axis=-1)
+            hidden = nn.silu(nn.Dense(self.width, name="numbers_in")(numbers))
             tokens.append(nn.Dense(self.width, name="numbers_out")(hidden)[:, None])
             known.append((parts["numbers_known"] > 0).any(axis=-1, keepdims=True))
         if self.spec.text_phrases:
@@ -120,8 +120,8 @@ class GridDenoiser(nn.Module):
         parts = self.spec.unpack(condition)
         tokens, known = ConditionTokens(self.spec, c.width, name="condition")(parts)
 
-        told = known[..., None].astype(tokens.dtype)
-        summary = (tokens * told).sum(axis=1) / told.sum(axis=1)
+        weight = known[..., None].astype(tokens.dtype)
+        summary = (tokens * weight).sum(axis=1) / weight.sum(axis=1)
         time = layers.timestep_embedding(t, c.width).astype(x_t.dtype)
         time = nn.Dense(c.width, name="time_out")(nn.silu(nn.Dense(c.width, name="time_in")(time)))
         change = time + nn.Dense(c.width, name="summary")(summary)
@@ -174,8 +174,8 @@ def fourier_features(
     angle = jnp.pi * centre[..., None] * 2.0 ** np.arange(_WAVES)
     angle = angle.reshape(*centre.shape[:2], -1)
     size = jnp.broadcast_to(size, centre.shape)
-    found = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), size], axis=-1)
-    return found * (size[..., :1] > 0)
+    features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), size], axis=-1)
+    return features * (size[..., :1] > 0)
 
 
 def _thirds(x: jax.Array) -> tuple[jax.Array, ...]:

@@ -37,7 +37,7 @@ class Lattice:
     Attributes:
         grid: of the canvas's cells.
         canvas: height and width of what the grid spans, in latent pixels; it may reach beyond what
-            is drawn.
+            is sampled.
         window: side of a window.
         border: beyond the canvas lies its outer row of cells again, or its other side.
         interpolation: between the centres of cells.
@@ -65,15 +65,15 @@ class Lattice:
             return self
         place = np.meshgrid(*(np.arange(n) * self.window for n in counts), indexing="ij")
         corners = np.stack(place, -1).reshape(-1, 2)
-        found = self.interpolated(corners).reshape(*counts, -1)
-        return dataclasses.replace(self, grid=found)
+        grid = self.interpolated(corners).reshape(*counts, -1)
+        return dataclasses.replace(self, grid=grid)
 
 
 @dataclasses.dataclass(frozen=True)
 class InterpolatedCondition:
     """The embedding between the cells of a grid, as if every window were a cell.
 
-    `alone` turns embeddings into conditions, where the denoiser is told more than one.
+    `alone` turns embeddings into conditions, where the denoiser takes more than one.
     """
 
     lattice: Lattice
@@ -115,7 +115,7 @@ class DenseCondition:
         patch_px: side of a window, px.
         factor: px per latent.
         border: of the canvas.
-        alone: turns embeddings into conditions, where the denoiser is told more than one.
+        alone: turns embeddings into conditions, where the denoiser takes more than one.
     """
 
     read: ReadFn

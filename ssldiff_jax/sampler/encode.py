@@ -63,7 +63,7 @@ def keep_of(
     keep: Float[np.ndarray, "H W"], canvas: tuple[int, int], factor: int
 ) -> Float[np.ndarray, "h w"]:
     """How much of every latent stays, where `keep` says it of every pixel: the least of its
-    pixels, so that nothing stays that was to be drawn."""
+    pixels, so that nothing stays that was to be generated."""
     height, width = (size * factor for size in canvas)
     whole = np.pad(keep, ((0, height - keep.shape[0]), (0, width - keep.shape[1])), mode="edge")
     return whole.reshape(canvas[0], factor, canvas[1], factor).min(axis=(1, 3)).astype(np.float32)

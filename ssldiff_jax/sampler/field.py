@@ -93,9 +93,9 @@ class Layout:
         """A canvas (H, W, C) as it is stored: mirrored beyond its border; no ghosts, no halos."""
         canvas, field = np.asarray(canvas), (self.rows * self.window, self.cols * self.window)
         rows, cols = (_shown(*sizes) for sizes in zip(canvas.shape, field, strict=False))
-        found = np.zeros((*self.shape[:2], canvas.shape[-1]), np.float32)
-        found[self.stored_rows(np.arange(field[0])), : field[1]] = canvas[rows][:, cols]
-        return found.astype(self.config.dtype)
+        stored = np.zeros((*self.shape[:2], canvas.shape[-1]), np.float32)
+        stored[self.stored_rows(np.arange(field[0])), : field[1]] = canvas[rows][:, cols]
+        return stored.astype(self.config.dtype)
 
     def noise(self, key: arrays.Key, step, row) -> Float[jax.Array, "w W C"]:
         """Noise of a row of blocks at a step: each block's own, by its place in the field."""
@@ -142,11 +142,11 @@ class Layout:
         # iteration makes the compiler copy whole arrays.
         def one(i, carry):
             whole, rows = carry
-            found = step(self._shard() * self.shard_blocks + i, rows, cut(read, i))
+            new = step(self._shard() * self.shard_blocks + i, rows, cut(read, i))
             put = lambda a, f: jax.lax.dynamic_update_slice(
                 a, f.astype(a.dtype), (i * self.window, 0, 0)
             )
-            whole = tuple(map(put, whole, found))
+            whole = tuple(map(put, whole, new))
             return whole, cut(whole, i + 1)
 
         return jax.lax.fori_loop(0, self.shard_blocks, one, (changed, cut(changed, 0)))[0]

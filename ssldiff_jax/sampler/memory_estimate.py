@@ -50,13 +50,13 @@ def peak_live_bytes(jaxpr: Any) -> int:
 
 def _inner(equation: Any) -> list[Any]:
     """Programs inside an equation."""
-    found = []
+    programs = []
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             inner = getattr(item, "jaxpr", item)
             if hasattr(inner, "eqns"):
-                found.append(inner)
-    return found
+                programs.append(inner)
+    return programs
 
 
 def _bytes(aval: Any) -> int:

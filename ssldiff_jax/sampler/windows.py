@@ -19,7 +19,7 @@ class WindowConfig:
     `paper`: overlapping by three quarters and unweighted, as published.
 
     `border` says what lies beyond the canvas where the grid moves: a margin of one window that is
-    drawn with it, so that the canvas has no border, or the other side of the canvas (`wrap`).
+    sampled with it, so that the canvas has no border, or the other side of the canvas (`wrap`).
     """
 
     mode: Literal["offset", "overlap", "paper"]
@@ -69,7 +69,7 @@ class WindowPlan:
 
     def corners(self, step: int, numbers: Numbers | None = None) -> Int[np.ndarray, "N 2"]:
         """Top left corners in the field, at a step, of the windows of these numbers; they are
-        counted row by row, and all are told where none are named."""
+        counted row by row; of all where none are named."""
         row, col = self._lines(numbers)
         return np.stack([self.rows[step, row], self.cols[step, col]], axis=1)
 
@@ -180,8 +180,8 @@ def covering_starts(size: int, window: int, stride: int) -> np.ndarray:
 
 def _borders(starts: Numbers, window: int, field: int, size: int) -> Borders:
     """Starts and ends of windows on a torus of length `field` that lie inside (0, size)."""
-    found = np.unique(np.concatenate([starts, starts + window]) % field)
-    return found[(found > 0) & (found < size)]
+    lines = np.unique(np.concatenate([starts, starts + window]) % field)
+    return lines[(lines > 0) & (lines < size)]
 
 
 def _shares(starts: np.ndarray, window: int, weights: str) -> Float[np.ndarray, "N w"]:
