@@ -82,8 +82,8 @@ class Card:
         version = values.pop("format")
         if version != FORMAT:
             raise reader.WeightsError(
-                f"{path}: expected an export of format {FORMAT}, got {version}; export its run anew, "
-                "or read it with the version of the code that wrote it"
+                f"{path}: expected an export of format {FORMAT}, got {version}; export its run "
+                "anew, or read it with the version of the code that wrote it"
             )
         return cls(**values)
 
