@@ -32,9 +32,10 @@ class Discriminator(nn.Module):
     @nn.compact
     def __call__(self, image: arrays.Image) -> layers.FeatureMap:
         leaky = lambda x: nn.leaky_relu(x, 0.2)
-        conv = lambda features, stride, name: layers.conv(
-            features, kernel=4, stride=stride, padding=1, name=name
-        )
+
+        def conv(features: int, stride: int, name: str) -> nn.Module:
+            return layers.conv(features, kernel=4, stride=stride, padding=1, name=name)
+
         h = leaky(conv(self.config.channels, 2, "conv_in")(image))
         for i in range(1, self.config.num_layers + 1):
             features = self.config.channels * min(2**i, 8)

@@ -111,16 +111,21 @@ class AutoencoderTask(tasks.Task):
         )
         w = self.weights
         distance = lambda x: self.perceptual(extra["perceptual"], x, image)
-        pixels = lambda x: {
-            "l1": jnp.mean(jnp.abs(x - image)),
-            "gradient": gradient_loss(x, image),
-            "perceptual": distance(x),
-        }
-        fidelity = lambda terms: (
-            terms["l1"]
-            + w.gradient_weight * terms["gradient"]
-            + w.perceptual_weight * terms["perceptual"]
-        )
+
+        def pixels(x: arrays.Image) -> dict[str, jax.Array]:
+            return {
+                "l1": jnp.mean(jnp.abs(x - image)),
+                "gradient": gradient_loss(x, image),
+                "perceptual": distance(x),
+            }
+
+        def fidelity(terms: Mapping[str, jax.Array]) -> jax.Array:
+            return (
+                terms["l1"]
+                + w.gradient_weight * terms["gradient"]
+                + w.perceptual_weight * terms["perceptual"]
+            )
+
         terms = pixels(reconstruction.image) | reconstruction.terms
         cost = {"kl": w.kl_weight, "codebook": w.codebook_weight}
         loss = fidelity(terms) + sum(
@@ -162,15 +167,18 @@ class AutoencoderTask(tasks.Task):
     ) -> tuple:
         """The generator's term, adaptively weighted, and the discriminator's own."""
         stop = jax.lax.stop_gradient
-        judge = lambda params, x: self.adversary.apply(
-            {"params": params}, layers.like(params, x)
-        ).astype(jnp.float32)
-        fooled = lambda x: -jnp.mean(judge(stop(params), x))
+
+        def logits(params: Any, x: arrays.Image) -> layers.FeatureMap:
+            return self.adversary.apply({"params": params}, layers.like(params, x)).astype(
+                jnp.float32
+            )
+
+        fooled = lambda x: -jnp.mean(logits(stop(params), x))
         balance = discriminator.adaptive_weight(
             reconstruction_loss, fooled, stop(fake), vjp_to_last_layer
         )
         generator = fooled(fake)
-        hinge = discriminator.hinge_loss(judge(params, real), judge(params, stop(fake)))
+        hinge = discriminator.hinge_loss(logits(params, real), logits(params, stop(fake)))
         loss = self.weights.adversarial.weight * balance * generator + hinge
         return loss, {"generator": generator, "discriminator": hinge, "balance": balance}
 

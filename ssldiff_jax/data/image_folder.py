@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Collection
 
 from ssldiff_jax.data.npy_list import PatchListError
 from ssldiff_jax.slides import remote
@@ -27,8 +28,7 @@ def names_in(folder: pathlib.Path) -> list[str]:
     """Patches of a folder and those in it, sorted. Raises PatchListError where there are none."""
     if not folder.is_dir():
         raise PatchListError(f"expected a folder of images, got {folder}: no such folder")
-    is_image = lambda p: p.suffix.lower() in _IMAGE_SUFFIXES and not p.name.startswith(".")
-    paths = sorted(p for p in folder.rglob("*") if is_image(p))
+    paths = _of_suffixes(folder, _IMAGE_SUFFIXES)
     if not paths:
         raise PatchListError(f"{folder}: expected images ({', '.join(_IMAGE_SUFFIXES)}), got none")
     return [str(p.relative_to(folder)) for p in paths]
@@ -36,12 +36,16 @@ def names_in(folder: pathlib.Path) -> list[str]:
 
 def left_out(folder: pathlib.Path) -> list[str]:
     """Images of a folder that end as slides do, and not as patches."""
-    slide_suffixes = slide_lib.SUFFIXES - set(_IMAGE_SUFFIXES)
-    is_image = lambda p: (
-        p.suffix.lower() in slide_suffixes and not p.name.startswith(".") and p.is_file()
+    paths = _of_suffixes(folder, slide_lib.SUFFIXES - set(_IMAGE_SUFFIXES))
+    return [remote.printable(str(p.relative_to(folder))) for p in paths if p.is_file()]
+
+
+def _of_suffixes(folder: pathlib.Path, suffixes: Collection[str]) -> list[pathlib.Path]:
+    """Paths below a folder with one of these suffixes, sorted; hidden files are left out."""
+    inside = folder.rglob("*")
+    return sorted(
+        path for path in inside if path.suffix.lower() in suffixes and not path.name.startswith(".")
     )
-    paths = sorted(p for p in folder.rglob("*") if is_image(p))
-    return [remote.printable(str(p.relative_to(folder))) for p in paths]
 
 
 def folder_of(path: pathlib.Path, names: list[str]) -> pathlib.Path:

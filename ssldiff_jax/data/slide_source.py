@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import io
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,10 +108,19 @@ def tasks(
     """
     how = tiling_config(data)
     split = cases_of(data, images)
-    make = lambda source, opener, facts: tiling.Task(
-        source, opener, [facts, data.mpp, dataclasses.astuple(data.reading)], how, folder, known,
-        known and known.section.fingerprint(), split and split.moved(remote.name_of(source)),
-    )  # fmt: skip
+
+    def make(source: str, opener: Callable[[], slide_lib.Slide], facts: list[Any]) -> tiling.Task:
+        return tiling.Task(
+            source,
+            opener,
+            [facts, data.mpp, dataclasses.astuple(data.reading)],
+            how,
+            folder,
+            known,
+            known and known.section.fingerprint(),
+            split and split.moved(remote.name_of(source)),
+        )
+
     if images is not None:
         if not data.mpp:
             raise slide_lib.SlideError(

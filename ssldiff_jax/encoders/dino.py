@@ -90,7 +90,10 @@ class DINOTask(tasks.Task):
         config, index = self.config, batch["index"]
         image = layers.to_image(batch["image_uint8"])
         keys = jax.random.split(key, 2 + config.num_local)
-        view = lambda k, px, area: augment.resized_views(k, image, index, px, area, self.jitter)
+
+        def view(k: arrays.Key, px: int, area: tuple[float, float]) -> arrays.Image:
+            return augment.resized_views(k, image, index, px, area, self.jitter)
+
         global_px = self.encoder.config.image_px
         global_views = [view(k, global_px, config.global_area) for k in keys[:2]]
         local_views = [view(k, config.local_px, config.local_area) for k in keys[2:]]

@@ -43,9 +43,11 @@ def run(context: stage.Context) -> dict[str, Any]:
     reconstructed = _reconstructed(section.model, params["autoencoder"], real)
     rows = [np.concatenate(list(images[:6]), axis=1) for images in (real, reconstructed)]
     pyramid.write_png(context.folder("autoencoder") / "reconstructions.png", np.concatenate(rows))
-    measure = lambda f, **kwargs: float(
-        np.mean([f(a, b, **kwargs) for a, b in zip(real, reconstructed, strict=True)])
-    )
+
+    def measure(metric: Callable[..., float], **options: Any) -> float:
+        pairs = zip(real, reconstructed, strict=True)
+        return float(np.mean([metric(a, b, **options) for a, b in pairs]))
+
     return {
         "num_tested": len(real),
         "psnr": measure(skimage.metrics.peak_signal_noise_ratio),

@@ -87,7 +87,10 @@ def _agreement_with_conditions(
     spec, names = model.prior.spec, measure.names
     classifier, real = _pixel_classifier(measure, *splits)
     requested = _quadrants(spec.unpack(condition)["labels"])
-    show = lambda images: np.stack([_parts(classifier(image), len(names)) for image in images])
+
+    def show(images: list[arrays.ImageUint8]) -> Float[np.ndarray, "N 4 K"]:
+        return np.stack([_parts(classifier(image), len(names)) for image in images])
+
     shown = show(images_of_all)
     seed = rng.seed_of(model.config.seed, "imagine/shuffled")
     order = np.random.default_rng(seed).permutation(len(condition))

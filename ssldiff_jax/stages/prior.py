@@ -74,7 +74,10 @@ def _evaluate(
     generator = np.random.default_rng(seed)
     apart = training_grids.reshape(-1, training_grids.shape[-1])
     order = generator.permutation(len(requested))
-    sample_grids = lambda condition: model.white.apply(model.sample_batch(condition, seed=seed))
+
+    def sample_grids(condition: np.ndarray) -> np.ndarray:
+        return model.white.apply(model.sample_batch(condition, seed=seed))
+
     has_texts = spec.labels and spec.text_phrases
     grids_by_source = {
         "prior": sample_grids(requested),

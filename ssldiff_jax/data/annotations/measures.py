@@ -62,7 +62,10 @@ def quadrant_parts(classes: ClassMap, count: int) -> Float[np.ndarray, "2 2 K"]:
     """The part of every class in every quadrant."""
     height, width = (size // 2 for size in classes.shape)
     halves = (slice(None, height), slice(height, None)), (slice(None, width), slice(width, None))
-    part = lambda block: np.bincount(block.ravel(), minlength=count)[:count] / max(block.size, 1)
+
+    def part(block: ClassMap) -> Float[np.ndarray, "K"]:
+        return np.bincount(block.ravel(), minlength=count)[:count] / max(block.size, 1)
+
     return np.array([[part(classes[r, c]) for c in halves[1]] for r in halves[0]], np.float32)
 
 

@@ -146,9 +146,9 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: layers.FeatureMap) -> jax.Array:
-        norm = lambda x, name: nn.relu(
-            layers.group_norm(x.shape[-1], epsilon=1e-5, name=name, groups=8)(x)
-        )
+        def norm(x: layers.FeatureMap, name: str) -> layers.FeatureMap:
+            return nn.relu(layers.group_norm(x.shape[-1], epsilon=1e-5, name=name, groups=8)(x))
+
         h = norm(x, "norm1")
         if x.shape[-1] != self.channels or self.stride > 1:
             x = layers.conv(self.channels, name="skip", kernel=1, stride=self.stride)(h)

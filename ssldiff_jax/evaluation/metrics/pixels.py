@@ -1,6 +1,7 @@
 """Figures of a large image against its reference, from pixels alone."""
 
 import numpy as np
+from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, patch_grid
 
@@ -19,7 +20,10 @@ def layout_correlation(
     else of seven.
     """
     rows, cols = reference.shape[0] // side, reference.shape[1] // side
-    means = lambda x: patch_grid.cut_cells(x, side).mean(axis=(1, 2)).reshape(rows, cols, 3)
+
+    def means(of: arrays.ImageUint8) -> Float[np.ndarray, "rows cols 3"]:
+        return patch_grid.cut_cells(of, side).mean(axis=(1, 2)).reshape(rows, cols, 3)
+
     layout, layout_reference = means(image), means(reference)
     result = {"identity": _correlation(layout, layout_reference)}
     mirrored = layout_reference[:, ::-1]

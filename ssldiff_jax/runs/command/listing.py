@@ -35,7 +35,10 @@ def _configs() -> list[str]:
 
 def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
     comments, flat = schema_comments.comments(CONFIGS / "default.py"), schema.flatten(values)
-    belongs = lambda key: not prefix or f"{key}.".startswith(f"{prefix.removeprefix('config.')}.")
+
+    def belongs(key: str) -> bool:
+        return not prefix or f"{key}.".startswith(f"{prefix.removeprefix('config.')}.")
+
     key_lines = []
     for key, comment in comments.items():
         if belongs(key):

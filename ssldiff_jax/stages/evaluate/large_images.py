@@ -77,7 +77,10 @@ def _whole(
 ) -> intervals.Estimate:
     """Whole images, each shrunk to what the network takes."""
     alone = dataclasses.replace(network, batch_size=1)
-    of = lambda images: np.concatenate([alone(through(image[None])) for image in images])
+
+    def of(images: list[np.ndarray]) -> Features:
+        return np.concatenate([alone(through(image[None])) for image in images])
+
     sides: list[Features] = [of(generated), of(real)]
     blocks = (frechet_interval.blocks_of(side) for side in sides)
     return frechet_interval.frechet_estimate(*blocks, paired=True)

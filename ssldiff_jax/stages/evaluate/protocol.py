@@ -242,7 +242,10 @@ def _copies(
     """Whether generated patches are nearer to training than held-out ones are, by the judge."""
     real, generated = features
     copies = memorisation.compare(generated, real, of_training, power=training.part_of_records)
-    beside = lambda copy: (pair.generated.one(copy.generated), training.patch(copy.training)[1])
+
+    def beside(copy: memorisation.Copy) -> tuple[np.ndarray, np.ndarray]:
+        return pair.generated.one(copy.generated), training.patch(copy.training)[1]
+
     rows = [np.concatenate(beside(copy), axis=1) for copy in copies.worst]
     pyramid.write_png(folder / "nearest.png", np.concatenate(rows))
     result = dataclasses.asdict(copies)

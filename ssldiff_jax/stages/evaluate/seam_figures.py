@@ -25,9 +25,10 @@ def of_images(
     too. Raises WorkdirError where it wrote none.
     """
     lines_of_image = [window_lines(folder, i) for i in range(len(pairs))]
-    over = lambda image, lines, **options: seams.step_ratio(
-        image, lines, factor=factor, reach=side // 2, **options
-    )
+
+    def over(image: arrays.ImageUint8, lines: seams.Lines, **options: Any) -> float | None:
+        return seams.step_ratio(image, lines, factor=factor, reach=side // 2, **options)
+
     steps = [
         _both(
             pairs,

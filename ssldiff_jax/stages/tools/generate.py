@@ -62,7 +62,7 @@ def slug(config: run_config.RunConfig) -> str:
     if section.reference:
         words = pathlib.Path(section.reference).stem
     size = "x".join(map(str, section.size))
-    grown = f"grow{section.outpaint_px}" if section.outpaint_px else ""
+    grown = f"outpaint{section.outpaint_px}" if section.outpaint_px else ""
     return names.slug(words, size, grown, f"seed{config.seed}")
 
 

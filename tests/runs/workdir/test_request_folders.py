@@ -145,7 +145,10 @@ def drawing(seed=0, **settings):
     ("settings", "expected"),
     [
         ({}, "held-out-seed0"),
-        ({"reference": "/data/TCGA-1.svs", "outpaint_px": 256, "seed": 7}, "TCGA-1-grow256-seed7"),
+        (
+            {"reference": "/data/TCGA-1.svs", "outpaint_px": 256, "seed": 7},
+            "TCGA-1-outpaint256-seed7",
+        ),
         (
             {"asked": {"text": "lake, west", "is_grid": True}, "size": (512, 768)},
             "lake-west-512x768-seed0",
