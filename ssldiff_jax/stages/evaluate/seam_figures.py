@@ -36,13 +36,15 @@ def of_images(
         )
         for k in range(min(map(len, lines_of_image)))
     ]
-    cells = lambda i, image: over(
-        image, seams.Lines.every(side, image.shape[:2]), besides=lines_of_image[i], power=1
-    )
-    worst = lambda _, image: (
-        (worst_of_image := seams.worst_phase(image, period=side, factor=factor))
-        and worst_of_image.ratio
-    )
+
+    def cells(i: int, image: arrays.ImageUint8) -> float | None:
+        lines = seams.Lines.every(side, image.shape[:2])
+        return over(image, lines, besides=lines_of_image[i], power=1)
+
+    def worst(_: int, image: arrays.ImageUint8) -> float | None:
+        phase = seams.worst_phase(image, period=side, factor=factor)
+        return phase and phase.ratio
+
     return {
         "last_step": steps[0],
         "earlier_steps": steps[1:],
