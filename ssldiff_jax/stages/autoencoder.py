@@ -1,5 +1,6 @@
 """Stage `autoencoder`: train the first stage, measure it on held-out records."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
