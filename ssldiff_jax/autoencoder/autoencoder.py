@@ -14,6 +14,7 @@ from ssldiff_jax.core import arrays
 
 Moments = Float[arrays.AnyArray, "B h w C2"]
 
+# Clipped as latent diffusion does (Rombach et al. 2022), so that exp stays finite in float32.
 _LOGVAR_RANGE = (-30.0, 20.0)
 
 

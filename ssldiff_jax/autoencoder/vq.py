@@ -55,6 +55,7 @@ class Quantiser(nn.Module):
         to_codes = jnp.mean((stop(z) - code) ** 2)
         to_latents = jnp.mean((z - stop(code)) ** 2)
         loss = to_codes + self.config.commitment * to_latents
+        # Straight through: the value of the code, the gradient of the latent.
         return Quantised(z + stop(code - z), index, loss)
 
 
@@ -74,6 +75,7 @@ def usage(index: Int[arrays.AnyArray, "B h w"], num_codes: int) -> Float[jax.Arr
 
 def perplexity(fractions: Float[arrays.AnyArray, "K"]) -> Float[jax.Array, ""]:
     """exp of the entropy of code usage: 1 is collapse, K is even use."""
+    # 0·log 0 counts as 0.
     return jnp.exp(-jnp.sum(fractions * jnp.log(jnp.maximum(fractions, 1e-12))))
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import pathlib
 
+# Device files of TPUs (two drivers) and of NVIDIA GPUs.
 _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*")
 
 

@@ -12,6 +12,7 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.data import crops, plan
 from ssldiff_jax.data import records as records_lib
 
+# Where few places are covered, random ones miss: after so many it is given up.
 _TRIES = 200
 _LOOKED_AT = 64  # regions, before it is said that there are none
 

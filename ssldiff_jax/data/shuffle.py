@@ -3,7 +3,9 @@
 import numpy as np
 from jaxtyping import Int, UInt64
 
+# Four rounds of a Feistel network are a strong pseudorandom permutation (Luby and Rackoff 1988).
 _ROUNDS = 4
+# The increment and the multipliers of SplitMix64 (Steele et al. 2014).
 _GOLDEN, _MIX_1, _MIX_2 = (
     np.uint64(value) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 )

@@ -17,6 +17,8 @@ from ssldiff_jax.encoders import vit
 
 Activation = Literal["quick_gelu", "gelu"]
 
+# Config files of the first CLIPs name 2 as the end token; their vocabulary ends with the true one,
+# which is therefore the highest number of a text.
 _LEGACY_END = 2
 _BATCH = 32  # texts
 

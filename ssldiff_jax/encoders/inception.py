@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import arrays, convolution
 
-DIM = 2048
+DIM = 2048  # of the pooled features
 INPUT_PX = 299
 
 FeatureMap = convolution.FeatureMap

@@ -8,7 +8,7 @@ from ssldiff_jax.encoders import vit
 
 Names = Literal["timm", "hf_vit", "hf_dinov2"]
 
-_HALF = (0.5, 0.5, 0.5)
+_HALF = (0.5, 0.5, 0.5)  # mean and deviation: pixels in [−1, 1]
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from ssldiff_jax.core import arrays, attention, data_parallel, vectors
 
-_EPSILON = 1e-12
+_EPSILON = 1e-12  # of layer norms, as in BERT
 _STEP = 8  # lengths that are traced are multiples of it
 _BATCH = 64  # texts
 

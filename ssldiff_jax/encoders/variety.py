@@ -8,9 +8,10 @@ from jaxtyping import Float
 from ssldiff_jax.core import moments
 from ssldiff_jax.encoders import encoder
 
+# The rank of fewer vectors is bounded by their number, not by what they are.
 _PER_DIMENSION = 10
-_LEAST_RANK = 2.0
-_LEAST_SPREAD = 0.01
+_LEAST_RANK = 2.0  # 1 is a single direction: embeddings on a line
+_LEAST_SPREAD = 0.01  # of the length of the embeddings
 
 
 @dataclasses.dataclass(frozen=True)

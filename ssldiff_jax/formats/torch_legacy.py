@@ -16,6 +16,7 @@ import numpy as np
 from ssldiff_jax.formats import torch_zip
 from ssldiff_jax.formats.torch_zip import WeightsError
 
+# The number 0x1950a86a20f9469cfc6c, pickled: files of torch before 1.6 begin with it.
 _MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _LENGTH = struct.Struct("<q")
 

@@ -33,6 +33,7 @@ _STORAGES = {
     "BoolStorage": np.bool_,
 }
 
+# Of a zip member: signature, what the directory repeats, lengths of name and extra field.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 

@@ -10,12 +10,13 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-_SERIES = (0x0020, 0x000E)
-_TRANSFER_SYNTAX = (0x0002, 0x0010)
+_SERIES = (0x0020, 0x000E)  # SeriesInstanceUID
+_TRANSFER_SYNTAX = (0x0002, 0x0010)  # TransferSyntaxUID
+# Transfer syntaxes that are read differently: implicit VR little endian, explicit VR big endian.
 _IMPLICIT, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 _LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xE000, 0xE00D, 0xE0DD  # of group FFFE
-_ENDLESS = 0xFFFFFFFF
+_ENDLESS = 0xFFFFFFFF  # the length of a sequence that ends with a delimiter
 _HEAD = 2**20  # the series stands in the first of it
 
 

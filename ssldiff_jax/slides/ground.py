@@ -76,6 +76,7 @@ def pixel_size(file: rasterio.DatasetReader) -> protocol.PixelSize:
     return protocol.PixelSize(float(width + height) / 2 * 1e6)
 
 
+# Corners, middles of the borders and centre of a raster, in parts of its width and height.
 _PLACES = np.array([(x, y) for y in (0, 0.5, 1) for x in (0, 0.5, 1)])
 _CENTRE = 4
 

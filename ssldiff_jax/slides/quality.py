@@ -18,6 +18,7 @@ TINTS = {
 }
 """Every kind of pixel, in the order of their numbers, and its colour in a picture."""
 
+# Absorbance of every level (Beer–Lambert); 0 counts as 1, which keeps it finite.
 _ABSORBED = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
 _LEVELS = 200  # of absorbance, for one: 0.005 each
 _STRIP_ROWS = 256

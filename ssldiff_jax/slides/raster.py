@@ -34,6 +34,7 @@ warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarni
 
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag
 _STRIP_PIXELS = 2**22  # read at once: 100 MB of three bands as float64
+# Signature of a JP2 file, and the first marker of a bare codestream.
 _JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _IMAGE = tiff.Layout(0, (), 1, is_plain=False, names_colours=False, alpha="straight", tags={})

@@ -19,7 +19,7 @@ _MICRONS = {
     "Âµm": 1.0, "Î¼m": 1.0, "\ufffdm": 1.0, "?m": 1.0,
 }  # fmt: skip
 _WIDTH, _HEIGHT, _DESCRIPTION, _X, _Y, _UNIT = 256, 257, 270, 282, 283, 296  # tags of a TIFF
-_INCH, _CENTIMETRE = 2, 3
+_INCH, _CENTIMETRE = 2, 3  # values of ResolutionUnit
 
 _Record = tuple[float, float]  # µm per pixel, across and down
 

@@ -15,7 +15,9 @@ logging.getLogger("tifffile").setLevel(
     logging.CRITICAL
 )  # what it finds is reported by our own errors
 
+# Classic TIFF and BigTIFF, each in both byte orders.
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# Values of PhotometricInterpretation, and samples of a pixel of each.
 _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 1, 2, 3, 5, 6
 _SAMPLES = {_GRAY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 # Lab has a white of its own, a camera's mosaic one colour a pixel.
@@ -23,10 +25,10 @@ _NO_COLOURS = {8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "a mosaic of a cam
                32844: "LogL", 32845: "LogLuv"}  # fmt: skip
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _OLD_REDUCED = 2  # of SubfileType
-_OLD_SUBFILE, _ORIENTATION, _DEPTH = 255, 274, 32997
-_DESCRIPTION = 270
+_OLD_SUBFILE, _ORIENTATION, _DEPTH = 255, 274, 32997  # tags
+_DESCRIPTION = 270  # tag
 _SCALE = (256, 257, _DESCRIPTION, 282, 283, 296)  # size, description, resolutions, their unit
-_ALPHA = {1: "premultiplied", 2: "straight"}
+_ALPHA = {1: "premultiplied", 2: "straight"}  # values of ExtraSamples
 # None, CCITT, LZW, JPEG, deflate, packbits, JPEG 2000: what OpenSlide and Pillow both decode.
 _COMPRESSIONS = frozenset((1, 2, 3, 4, 5, 7, 8, 32946, 32773, 33003, 33005, 34712))
 _LARGER = 2  # times the area: the image, of several that are no levels of each other

@@ -159,6 +159,7 @@ class _Record:
         self._config = config
         self._writer = logs.MetricsWriter(run.folder)
         self._progress = logs.Progress(run.name, config.num_steps, start=done)
+        # The first steps compile as well: those that are traced come after them.
         self._profile = logs.Profile(run.folder / "profile", done + 10, config.profile_steps)
         self._throughput = throughput.Throughput(config.batch_size)
         seconds = run.folder / ".training_seconds.json"

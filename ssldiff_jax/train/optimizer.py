@@ -53,6 +53,8 @@ class OptimizerConfig:
         Raises ValueError for more steps after a decay that is over, and, once it sees the
         parameters, for a group that names none of them.
         """
+        # Clipped first, so that no single gradient dominates the moments; decayed after the
+        # direction, so that decay is not scaled by them (Loshchilov and Hutter 2019).
         return optax.chain(
             optax.clip_by_global_norm(self.clip_norm),
             self._direction(),
@@ -70,6 +72,7 @@ class OptimizerConfig:
             case "adamw":
                 return optax.scale_by_adam(b2=self.b2)
             case "adafactor":
+                # Updates are clipped at an RMS of 1, as published (Shazeer and Stern 2018).
                 return optax.chain(optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0))
             case "muon":
                 # At this RMS a step of Muon has the size of one of Adam (Liu et al. 2025), so

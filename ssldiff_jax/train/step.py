@@ -110,6 +110,7 @@ def train_step(
     placement: Placement = ALONE,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update: the new state, and metrics of the batch under the state as it was."""
+    # By step: a training that resumes samples what it would have sampled without the break.
     key = jax.random.fold_in(key, state.step)
 
     # gradient

@@ -10,6 +10,7 @@ from ssldiff_jax.core import vectors
 LEAST = 32
 """Patches below which an agreement says nothing."""
 
+# With the own order among a hundred, the best of all has p = 0.01 by chance.
 _SHUFFLES = 99
 _BLOCK = 8  # px
 
@@ -66,6 +67,7 @@ def agreement(own: Features, looks: Float[np.ndarray, "N K"], moved: list[Featur
 
 def _likeness(x: np.ndarray) -> np.ndarray:
     """Cosines from the mean, components weighed alike."""
+    # A component that never varies counts as 0, not as 0/0.
     x = (x - x.mean(axis=0)) / (x.std(axis=0) + 1e-6)
     x = vectors.unit(x)
     return x @ x.T

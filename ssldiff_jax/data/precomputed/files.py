@@ -17,6 +17,7 @@ from ssldiff_jax.formats.torch_zip import WeightsError
 SUFFIXES = (".h5", ".hdf5", ".npy", ".pt", ".pth", ".safetensors")
 _USUAL = ("features", "feats", "embeddings", "embedding")
 _COORDS = "coords"
+# Deflate shrinks at most 1032 times: a file that declares more than this is damaged or hostile.
 _DEFLATE_RATIO = 1100
 _MICRONS = ("um", "µm", "μm", "micron", "microns", "micrometer", "micrometers")
 _PIXELS = ("px", "pixel", "pixels", "")

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from ssldiff_jax.core import vectors
 
+# k-means ends in a local minimum: the best of several starts counts.
 _STARTS, _STEPS = 10, 100
 
 

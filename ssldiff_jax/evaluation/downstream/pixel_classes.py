@@ -1,5 +1,5 @@
-"""A class for every pixel of an RGB image, learnt from real pixels alone: a judge that no
-generator has seen."""
+"""A class for every pixel of an RGB image, learnt from real pixels alone, independently of any
+generator."""
 
 import dataclasses
 
@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from ssldiff_jax.core import arrays
 
-_BLURS = (2.0, 6.0)
+_BLURS = (2.0, 6.0)  # sigmas, px
+# Of the mean eigenvalue: products of correlated colours leave the normal matrix near singular.
 _RIDGE = 1e-3
 
 

@@ -98,6 +98,7 @@ def compare(
     if min(len(distance), len(of_real)) < 1:
         sizes = f"{len(distance)} generated and {len(of_real)} held-out"
         raise ValueError(f"expected generated and held-out features, got {sizes}")
+    # A rank, not an interpolated quantile: how many fall below the rank-th has a known law.
     rank = max(1, int(quantile * (len(of_real) + 1)))
     threshold = float(np.sort(of_real)[rank - 1])
     worst = np.argsort(distance, kind="stable")[:num_worst]
