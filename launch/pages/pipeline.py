@@ -1,6 +1,6 @@
 """The drawing of the steps that README.md shows: `.assets/pipeline.svg`, made from the table.
 
-`python -m launch.pages.pipeline`, in the root of the repository, makes it anew.
+`python -m launch.pages.pipeline`, in the root of the repository, renews it.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
 """A window between the cells of a grid: the four cells it touches, and which pixels each covers.
 
 An embedding says what a cell looks like, so between cells no embedding is right. A denoiser that
-is told the cells around its window, and where they lie, needs none there: every pixel is led by
-the cell that it lies in.
+is given the cells around its window, and where they lie, needs none there: every pixel is
+conditioned on the cell that it lies in.
 
 Places are centres of cells, (row, column) from the centre of the window, in sides of a window.
 """

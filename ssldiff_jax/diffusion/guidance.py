@@ -17,12 +17,12 @@ DenoiseFn: TypeAlias = Callable[[arrays.Latents, arrays.Timestep, arrays.Embeddi
 
 @dataclasses.dataclass(frozen=True)
 class GuidanceConfig:
-    """How far x0_hat is led away from what the network finds without a condition.
+    """How far x0_hat is moved away from the unconditional prediction.
 
     Attributes:
         scale: s in uncond + s·(cond − uncond); 1 is none.
         interval: the part of the timesteps that is guided, as fractions, 0 the least noise
-            (Kynkäänniemi et al. 2024); elsewhere the network is asked once.
+            (Kynkäänniemi et al. 2024); elsewhere the network is called once.
         rescale: how far x0_hat gets back the spread of cond, 0 not at all, 1 wholly
             (Lin et al. 2024).
     """
@@ -47,7 +47,7 @@ class GuidedX0:
     """x_t → x0_hat = uncond + scale·(cond − uncond).
 
     Guiding the network's output or x0 is the same: they are affine in each other. Where there is
-    nothing to guide the network is asked once instead of twice. `time_offset` is added to t before
+    nothing to guide the network is called once instead of twice. `time_offset` is added to t before
     the network is shown it.
     """
 

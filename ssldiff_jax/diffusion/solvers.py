@@ -6,7 +6,7 @@ network finds in it, what the solver remembers of earlier steps, and fresh noise
     x_next = a·x_t + b·x0_hat + Σ c_k·memory_k + d·noise
     memory ← p·x_t + q·x0_hat
 
-so a solver is a few numbers for every step, and whoever holds x_t applies them in one line.
+so a solver is a few numbers for every step, and one line applies them to x_t.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class SolverConfig:
     `eta` is DDIM's stochasticity: 0 deterministic, 1 is DDPM over the same timesteps; beyond 1 a
     step would add more noise than there is where it ends. `paper` is DDIM as the published code for
     large images has it: its noise has the variance of single timesteps although it strides over
-    many, and the network is told t + 1. `trailing` timesteps begin at t_start, `leading` ones end
+    many, and the network gets t + 1. `trailing` timesteps begin at t_start, `leading` ones end
     at 1, as latent diffusion spaces them where their number divides t_start + 1.
     """
 
@@ -46,7 +46,7 @@ class SolverConfig:
             raise ValueError(f"eta must be 0 but for ddim, got eta={self.eta}, name={self.name}")
 
     def require_within(self, schedule: schedule_lib.Schedule) -> None:
-        """Raise ValueError where the steps cannot be told apart or lie outside the schedule."""
+        """Raise ValueError where steps coincide or lie outside the schedule."""
         if not 0 <= self.t_start < schedule.num_timesteps:
             raise ValueError(
                 f"t_start must lie in [0, {schedule.num_timesteps}), got t_start={self.t_start}"
@@ -61,7 +61,7 @@ class SolverConfig:
 
     @property
     def time_offset(self) -> int:
-        """What the network is told beyond t."""
+        """What is added to the t that the network gets."""
         return 1 if self.name == "paper" else 0
 
 
@@ -110,7 +110,7 @@ def advance(row: dict, x_t, x0_hat, history, noise) -> tuple[jax.Array, jax.Arra
 def solver_table(config: SolverConfig, schedule: schedule_lib.Schedule) -> SolverTable:
     """Tabulate a solver; its last step ends at the clean x0_hat.
 
-    Raises ValueError where the steps cannot be told apart or start outside the schedule.
+    Raises ValueError where steps coincide or start outside the schedule.
     """
     config.require_within(schedule)
     t = _timesteps(config)
@@ -226,10 +226,10 @@ def _plms(levels: _Levels) -> tuple[_Levels, dict[str, np.ndarray]]:
     drift = levels.sigma_next - levels.alpha_next * levels.sigma / levels.alpha
     rows = [0, min(1, steps - 1), *range(1, steps)]
     weights = [_ADAMS[0], None, *(_ADAMS[min(i, 3)] for i in range(1, steps))]
-    seen = levels.take(rows)
+    taken = levels.take(rows)
     # The second row starts and ends where the first ends.
     ends = levels.take([0, 0, *range(1, steps)])
-    seen = dataclasses.replace(seen, alpha_next=ends.alpha_next, sigma_next=ends.sigma_next)
+    taken = dataclasses.replace(taken, alpha_next=ends.alpha_next, sigma_next=ends.sigma_next)
 
     x, eps, history = np.zeros(steps + 1), np.zeros(steps + 1), np.zeros((steps + 1, 3))
     for i, weight in enumerate(weights):
@@ -241,13 +241,13 @@ def _plms(levels: _Levels) -> tuple[_Levels, dict[str, np.ndarray]]:
         eps[i], history[i] = drift[at] * weight[0], drift[at] * weight[1:]
     keep = np.ones(steps + 1)
     keep[1] = 0
-    return seen, {
-        "x": x + eps / seen.sigma,
-        "x0": -eps * seen.alpha / seen.sigma,
+    return taken, {
+        "x": x + eps / taken.sigma,
+        "x0": -eps * taken.alpha / taken.sigma,
         "history": history,
         "noise": np.zeros(steps + 1),
-        "memory_x": 1 / seen.sigma,
-        "memory_x0": -seen.alpha / seen.sigma,
+        "memory_x": 1 / taken.sigma,
+        "memory_x0": -taken.alpha / taken.sigma,
         "keep": keep,
     }
 

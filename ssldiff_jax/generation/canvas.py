@@ -46,10 +46,10 @@ class CanvasRenderer:
         )
         _, params = self.weights.on_devices
         for strip in networks.decoder.strips(params, rows, self._decoded(window_plan)):
-            kept = strip[max(first - done, 0) : first + height - done, first : first + width]
+            part = strip[max(first - done, 0) : first + height - done, first : first + width]
             done += len(strip)
-            if len(kept):
-                yield kept
+            if len(part):
+                yield part
 
     def decoder_calls(self, window_plan: windows.WindowPlan) -> int:
         """Tiles that are decoded for a canvas."""

@@ -40,7 +40,7 @@ class Card:
         config: of the run, whole; of files that it names, the names without their folders.
         mpp: microns per pixel of what the models generate.
         encoder: name, digest, dimension and licence of what made the embeddings.
-        licence: of the models, as whoever exported them states it.
+        licence: of the models, as stated at their export.
         versions: of the code that trained them.
     """
 
@@ -83,7 +83,7 @@ class Card:
         if version != FORMAT:
             raise reader.WeightsError(
                 f"{path}: expected an export of format {FORMAT}, got {version}; export its run "
-                "anew, or read it with the version of the code that wrote it"
+                "again, or read it with the version of the code that wrote it"
             )
         return cls(**values)
 
@@ -204,12 +204,12 @@ def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampl
     white = whitening.Whitening(tensors["mean"], tensors["matrix"], tensors["inverse"])
     like = _abstract_prior(config.prior, spec, side, len(white.mean))
     params = names.own_names(like, _UNDER).load(tensors, like, str(path))
-    asked = config.prior.conditions
-    beside = path.parent / asked.text_encoder
+    sources = config.prior.conditions
+    beside = path.parent / sources.text_encoder
     text = None
-    if asked.text_encoder and beside.exists():
-        asked = dataclasses.replace(asked, text_encoder=str(beside))
-        text = region_labels.text_encoder(asked)
+    if sources.text_encoder and beside.exists():
+        sources = dataclasses.replace(sources, text_encoder=str(beside))
+        text = region_labels.text_encoder(sources)
     return prior_sampler.PriorSampler(config.prior, side, spec, scales, white, params, text)
 
 

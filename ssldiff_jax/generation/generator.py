@@ -192,7 +192,7 @@ class Generator:
     def variations(
         self, patch: arrays.ImageUint8, count: int = 4, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:
-        """`count` patches of the embedding of one real patch, each sampled anew.
+        """`count` patches of the embedding of one real patch, each with other noise.
 
         Raises ValueError for what is not a patch of uint8 RGB.
         """

@@ -24,7 +24,7 @@ class InitImage:
 
     Attributes:
         image: as large as what is planned.
-        keep_mask: where the image stays, from 0 to 1; None generates all of it anew, from the
+        keep_mask: where the image stays, from 0 to 1; None generates all of it again, from the
             image at the noise of the solver's first step (`sample.solver.t_start`).
         blank: whether what does not stay begins from noise alone.
     """
@@ -150,7 +150,7 @@ class Planner:
         canvas = tuple(max(-(-int(px) // factor), window) for px in size)
         if any(length * factor != px for length, px in zip(canvas, size, strict=True)):
             _LOG.info(
-                "%d × %d px are generated as %d × %d and cut off",
+                "%d × %d px are generated as %d × %d and cropped",
                 *size, *(length * factor for length in canvas),
             )  # fmt: skip
         if config.sample.windows.border == "wrap":

@@ -60,7 +60,7 @@ class PriorSampler:
     Attributes:
         section: its config.
         side: cells on the side of the grids it was trained with.
-        spec: what it can be asked for.
+        spec: the conditions that it knows.
         scales: mean and deviation of its numbers.
         white: between embeddings and what it learnt.
         params: averaged weights.

@@ -41,7 +41,7 @@ class LargeImageRender:
     scale: pyramid.Scale
 
     def run(self) -> dict[str, Any]:
-        """Render, or go on with what a killed run left; returns what it took.
+        """Render, or resume what a killed run left; returns what it took.
 
         Raises ValueError where disk or memory cannot hold it, before anything is rendered.
         """
@@ -92,7 +92,7 @@ class LargeImageRender:
         saves = checkpoint.CanvasCheckpoints(self._between / "canvas", most)
         if saves.latest is not None:
             state, position = _restored(saves, state)
-            _LOG.info("%s goes on at step %d, chunk %d", self.name, *position)
+            _LOG.info("%s resumes at step %d, chunk %d", self.name, *position)
         start = grid_sampler.chunks_before(window_plan, position)
         progress = logs.Progress(self.name, total, start=start)
         last, params = time.monotonic(), self.renderer.weights.on_devices[0]

@@ -127,7 +127,7 @@ def _stores_no_data(raster: rasterio.DatasetReader, file: pathlib.Path) -> bool:
 
 
 def fingerprint(path: str, key: str = "") -> Any:
-    """What tells a file or an address from others of its name; None for no path.
+    """A fingerprint of a file or an address; None for no path.
     `key` is what names it.
 
     Raises WeightsError for a file that is not there.

@@ -1,4 +1,4 @@
-"""What a grid may be asked for, packed into one vector in which zeros say nothing.
+"""The condition of a grid, packed into one vector in which zeros mean unknown.
 
 So a prior has the signature of the denoiser, (x_t, t, condition) → prediction, and guidance,
 solvers, windows and loaders need not know what a condition is made of.
@@ -96,11 +96,11 @@ class ConditionSpec:
 
     def keep_only(self, condition: Float[np.ndarray, "B E"], kind: str) -> Float[np.ndarray, "B E"]:
         """Conditions that say one kind of thing alone."""
-        kept = {
+        parts_kept = {
             name: value if name == "place" or name.removesuffix("_known") == kind else 0 * value
             for name, value in self.unpack(condition).items()
         }
-        return np.concatenate(list(kept.values()), axis=1)
+        return np.concatenate(list(parts_kept.values()), axis=1)
 
     def restrict(
         self, condition: Float[np.ndarray, "B E"]
@@ -108,34 +108,36 @@ class ConditionSpec:
         """A spec of only what these conditions speak of, with texts no longer than theirs, and the
         conditions in its form. A network finds the same by it, in less time."""
         parts = self.unpack(condition)
-        said = {kind: parts[f"{kind}_known"].any(axis=0) for kind in ("labels", "numbers", "text")}
-        longest = int(np.flatnonzero(said["text"]).max(initial=-1)) + 1
+        is_known = {
+            kind: parts[f"{kind}_known"].any(axis=0) for kind in ("labels", "numbers", "text")
+        }
+        longest = int(np.flatnonzero(is_known["text"]).max(initial=-1)) + 1
         spec = dataclasses.replace(
             self,
-            labels=self.labels if said["labels"].any() else (),
-            numbers=self.numbers if said["numbers"].any() else (),
+            labels=self.labels if is_known["labels"].any() else (),
+            numbers=self.numbers if is_known["numbers"].any() else (),
             text_phrases=min(-(-longest // _STEP) * _STEP, self.text_phrases),
         )
-        kept = [parts[name][:, :size] for name, size in spec.sizes.items()]
-        return spec, np.concatenate(kept, axis=1)
+        columns = [parts[name][:, :size] for name, size in spec.sizes.items()]
+        return spec, np.concatenate(columns, axis=1)
 
     def _require(self, name: str, length: int) -> None:
         if length != self.sizes[name]:
             raise ValueError(f"{name} must have {self.sizes[name]} values, got {length}")
 
-    def label_values(self, asked: Mapping[str, float]) -> Float[np.ndarray, "1 K"]:
+    def label_values(self, values: Mapping[str, float]) -> Float[np.ndarray, "1 K"]:
         """Labels by name; the others are not said.
 
         Raises ValueError for a name that is not known.
         """
-        return self._named("label", self.labels, asked)
+        return self._named("label", self.labels, values)
 
-    def number_values(self, asked: Mapping[str, float]) -> Float[np.ndarray, "1 V"]:
+    def number_values(self, values: Mapping[str, float]) -> Float[np.ndarray, "1 V"]:
         """Numbers by name; the others are not said.
 
         Raises ValueError for a name that is not known.
         """
-        return self._named("number", self.numbers, asked)
+        return self._named("number", self.numbers, values)
 
     def _named(self, kind: str, names: Sequence[str], asked: Mapping[str, float]) -> np.ndarray:
         values = np.full((1, len(names)), np.nan, np.float32)
@@ -181,8 +183,8 @@ class DropRates:
         uniform = lambda k: jax.random.uniform(k, (1 + len(kinds),))
         chance = rng.per_example(key_kept, index, uniform)
         parts = spec.unpack(condition)
-        said = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
-        kept = _kept(jnp.stack(said, axis=1), chance[:, 1:], self.kind)
+        is_known = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
+        kept = _kept(jnp.stack(is_known, axis=1), chance[:, 1:], self.kind)
         kept = {kind: kept[:, i] for i, kind in enumerate(kinds)}
         if self.text_noise and spec.text_phrases:
             noise = rng.per_example(
@@ -199,11 +201,11 @@ class DropRates:
 
 
 def _kept(
-    said: Bool[arrays.AnyArray, "B K"], chance: Float[arrays.AnyArray, "B K"], rate: float
+    is_known: Bool[arrays.AnyArray, "B K"], chance: Float[arrays.AnyArray, "B K"], rate: float
 ) -> Bool[jax.Array, "B K"]:
     """Which kinds of what is said are kept: those with a chance of `rate` or more, and of those
     said the one with the highest."""
-    chance = jnp.where(said, chance, -1)
+    chance = jnp.where(is_known, chance, -1)
     return (chance >= rate) | (chance == chance.max(axis=1, keepdims=True))
 
 

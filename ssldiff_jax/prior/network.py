@@ -1,4 +1,5 @@
-"""A diffusion transformer over the cells of a grid (Peebles and Xie 2023), led by tokens."""
+"""A diffusion transformer over the cells of a grid (Peebles and Xie 2023), conditioned on
+tokens."""
 
 import dataclasses
 
@@ -166,7 +167,7 @@ def fourier_features(
     place: Float[arrays.AnyArray, "B 4"], rows: int, cols: int
 ) -> Float[jax.Array, "B L 18"]:
     """Sines and cosines of where each cell's centre lies in what is described, and the size of a
-    cell; zeros where the place is not told."""
+    cell; zeros where the place is unknown."""
     row, col = np.divmod(np.arange(rows * cols), cols)
     steps = jnp.asarray(np.stack([row, col], axis=1) + 0.5, jnp.float32)
     corner, size = place[:, None, :2], place[:, None, 2:]

@@ -120,7 +120,7 @@ def comparison(workdirs: Sequence[pathlib.Path]) -> str:
 
 
 def _names(workdirs: Sequence[pathlib.Path]) -> list[str]:
-    """The last parts of paths: as many as tell them apart."""
+    """The last parts of paths: as many as distinguish them."""
     paths = [path.resolve().parts for path in workdirs]
     most = max((len(parts) for parts in paths), default=1)
     for count in range(1, most + 1):

@@ -72,7 +72,7 @@ def _curve(i: int, rows: Sequence[Row], x: charts.Scale, y: charts.Scale) -> str
 
 
 def _marker(i: int, x: float, y: float, said: str) -> str:
-    """Circles, squares and diamonds: colours are not all that tells series apart."""
+    """Circles, squares and diamonds: series differ in more than colour."""
     title = f"<title>{html.escape(said)}</title>" if said else ""
     if i % 3 == 0:
         return f'<circle class="dot" cx="{x:.2f}" cy="{y:.2f}" r="3.2">{title}</circle>'

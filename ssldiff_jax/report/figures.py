@@ -69,7 +69,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
     images = dict(zip(("first", "next"), metrics["large_images"], strict=False))
     return {
         "retrieval": {encoder_name: _retrieval(found) for encoder_name, found in seen.items()}
-        # Every cell is told among those of its region.
+        # Every cell is retrieved among those of its region.
         | {"chance": len(cells) / sum(cells)},
         "cost": {
             "stage_minutes": seconds / 60,
@@ -152,7 +152,7 @@ def lines(found: Mapping[str, Any], count: int) -> list[str]:
     """The first figures of what `collect` found, each as a line with its columns and its goal."""
     texts = {row.name: row.text for row in goals.ROWS}
     said = []
-    # A report made before a figure had its name is told of too.
+    # A report made before a figure had its name is shown too.
     known = [figure for figure in found["figures"] if figure["name"] in texts]
     for figure in known[:count]:
         cells = [

@@ -102,7 +102,7 @@ def _networks(*keys: str) -> dict[str, tuple[str, ...]]:
 
 
 def _means(key: str) -> tuple[str, ...]:
-    """A mean and its standard error, of drawn images and of real ones."""
+    """A mean and its standard error, of generated images and of real ones."""
     sides = ("generated", "real")
     return tuple(f"{key}.{side}.{what}" for side in sides for what in ("value", "error"))
 

@@ -132,7 +132,7 @@ def _setup_seconds(environment: pathlib.Path) -> float | None:
 
 def _done(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
     """`done.json` of every finished stage but the report, in the order they ended."""
-    # What is being made anew lies in folders that begin with a dot.
+    # What is being rebuilt lies in folders that begin with a dot.
     paths = [p for p in workdir.glob("[!.]*/done.json") if p.parent.name not in _NO_STEPS]
     done = {path: atomic.read_json(path) for path in paths}
     # `finished` counts whole seconds; the file's own time parts what ended within one.

@@ -109,7 +109,7 @@ class Artifacts:
         )
 
     def region_labels(self) -> region_labels_lib.RegionLabels:
-        """What the regions of both splits are told to be."""
+        """The conditions of the regions of both splits."""
         training = self.records("train").slides[:, 0].tolist()
         return region_labels_lib.RegionLabels.read(
             self.config.prior.conditions, self.config.data, self.slide_names, training
@@ -154,7 +154,7 @@ class Artifacts:
 
     @property
     def grid_facts(self) -> Mapping[str, Any]:
-        """What the stage `grids` tells of its grids: `side`, `dim`, `spec`, `scales`."""
+        """What the stage `grids` wrote of its grids: `side`, `dim`, `spec`, `scales`."""
         return atomic.read_json(self.folders.of_stage("grids") / "spec.json")
 
     def imported_embeddings(self) -> Callable[[int], features.Features]:

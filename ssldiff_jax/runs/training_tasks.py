@@ -59,7 +59,7 @@ def training_run(context: stage.Context, name: str) -> loop.Run:
 
 
 def embedding_dim(config: run_config.RunConfig) -> int:
-    """Of the run's encoder; of embeddings computed elsewhere only their files tell."""
+    """Of the run's encoder; of embeddings computed elsewhere only their files know."""
     own = config.encoder.architecture.vit.width
     return _IMPORTED_DIM if config.embeddings.source else own
 
@@ -121,7 +121,7 @@ def _denoiser(config: run_config.RunConfig, made: Artifacts) -> diffusion_loss.D
 
 
 def _prior(config: run_config.RunConfig, made: Artifacts) -> prior_loss.PriorTask:
-    """Without artifacts with texts, which are most of what it can be told."""
+    """Without artifacts with texts, the largest part of a condition."""
     section = config.prior
     if made is not None:
         facts = made.grid_facts

@@ -85,7 +85,8 @@ class InterpolatedCondition:
 
 @dataclasses.dataclass(frozen=True)
 class CellsCondition:
-    """The 2×2 cells that a window touches, each with its place: nothing between cells is asked."""
+    """The 2×2 cells that a window touches, each with its place: nothing between cells is
+    interpolated."""
 
     lattice: Lattice
 

@@ -43,11 +43,11 @@ class TiledEncoder:
                     conditions.beyond_border(first, side * self.factor, size, "margin")
                     for first, size in zip(at, image.shape[:2], strict=True)
                 )
-                seen = np.asarray(self._jit(params, image[rows][:, cols][None]))[0]
-                kept = seen[self.context :, self.context :][:tile, :tile]
+                encoded = np.asarray(self._jit(params, image[rows][:, cols][None]))[0]
+                inner = encoded[self.context :, self.context :][:tile, :tile]
                 if latents is None:
-                    latents = np.zeros((*whole, kept.shape[-1]), np.float32)
-                latents[top : top + tile, left : left + tile] = kept
+                    latents = np.zeros((*whole, inner.shape[-1]), np.float32)
+                latents[top : top + tile, left : left + tile] = inner
         return latents[: canvas[0], : canvas[1]]
 
     @functools.cached_property

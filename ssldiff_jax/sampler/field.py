@@ -131,7 +131,7 @@ class Layout:
     def map_row_blocks(self, step: Callable, changed: tuple, read: tuple = ()) -> tuple:
         """Replace arrays one row of blocks after the other, so that nothing but one row is held
         twice: `step` takes the row's number in the field, and in float32 its slices of what is
-        changed and of what is only read; it returns the former anew."""
+        changed and of what is only read; it returns new blocks of the former."""
 
         def cut(whole, i):
             size = lambda a: (self.window, *a.shape[1:])

@@ -18,7 +18,7 @@ SAVED_AS = "checkpoints.txt"
 
 MODELS = ("encoder", "embeddings", "autoencoder", "latents", "denoiser", "grids", "prior",
           "imagine", "judge")  # fmt: skip
-"""Stages that make models or tell of these alone: `config.models` takes them from another run."""
+"""Stages that make models or facts about them: `config.models` takes them from another run."""
 
 
 class WorkdirError(ValueError):

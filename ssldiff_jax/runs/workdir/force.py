@@ -29,7 +29,7 @@ EARLIER = "earlier"
 
 
 def beside(place: pathlib.Path) -> pathlib.Path:
-    """Where a stage is made anew whose folder is `place`."""
+    """Where a stage is rebuilt whose folder is `place`."""
     return _neighbour(place, "new")
 
 

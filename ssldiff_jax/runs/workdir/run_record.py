@@ -2,9 +2,9 @@
 
 The first command that makes a step writes all three. A later one that makes steps changes in
 `config.json` what these steps read, and how the run is done (its devices, its stages): so that it
-says of every step what made it, `--workdir` alone goes on with the latest values, and a value that
-a command gives for a step it does not make is lost with that command. `environment.json` stays that
-of the first command; the `done.json` of a stage has the machine and versions that made it.
+says of every step what made it, `--workdir` alone continues with the latest values, and a value
+that a command gives for a step it does not make is lost with that command. `environment.json` stays
+that of the first command; the `done.json` of a stage has the machine and versions that made it.
 `commands.jsonl` has a line for each of these commands: the first with the whole config, later ones
 with what they changed, all with their machine. Tools leave the record as it is; the `stage.json` in
 the folder of a tool has its sections.
@@ -25,7 +25,7 @@ from ssldiff_jax.runs.workdir import stored_config
 
 COMMANDS = "commands.jsonl"
 _HOW = ("seed", "stages", "force", "models", "runtime", "mesh", "data.loader")
-"""What every command of a run says anew."""
+"""What every command of a run says again."""
 
 
 def note(

@@ -337,6 +337,6 @@ def test_a_killed_run_goes_on_to_the_identical_file(workdir, tmp_path):
             process = start(folder)
         _, told = patience.communicate(process)
         assert process.returncode == 0, told
-        assert ("goes on at step" in told) == (name == "killed")
+        assert ("resumes at step" in told) == (name == "killed")
         found.append((folder / "generate" / "mine" / "image.tif").read_bytes())
     assert found[0] == found[1]

@@ -107,7 +107,7 @@ def test_processes_draw_one_image(workdir, tmp_path, split):
         out, _ = patience.communicate(run)
         said = log.read_text()
         assert run.returncode == 0, said[-3000:]
-        assert "goes on at step 3, chunk 0" in said
+        assert "resumes at step 3, chunk 0" in said
         assert out.splitlines()[-1] == "2 4"
     expected, found = (
         pyramid.read_image(folder / "generate" / "image.png").astype(int)
