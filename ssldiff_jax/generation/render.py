@@ -160,8 +160,8 @@ def _restored(
 
 
 def _arrays(state: programs.State) -> dict[str, Any]:
-    """What is saved, under names that stay, so that earlier files are read: known latents are made
-    anew."""
+    """What is saved, under names that stay, so that earlier files are read: known latents are
+    computed again."""
     return {
         "x": state.x,
         "x0": state.x0_sum,

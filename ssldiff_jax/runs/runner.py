@@ -100,8 +100,8 @@ def run_stages(
     """Run the chosen stages in the order of the table, and print what they made and where."""
     rebuilding.recover(table, context.folders)
     dry = {name for name in chosen if table[name].is_dry_run(context.config)}
-    made_anew = force.intersection(chosen) - dry
-    this = forced_command.Command.open(table, context.config, context.workdir, chosen, made_anew)
+    rebuilt = force.intersection(chosen) - dry
+    this = forced_command.Command.open(table, context.config, context.workdir, chosen, rebuilt)
     made = {}
     for name in table:
         if name in chosen:

@@ -48,7 +48,7 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     if found != FORMAT:
         raise schema.ConfigError(
             f"{folder} must be a work directory of format {FORMAT}, got format {found!r} of "
-            "another version of the code: make the run anew in another --workdir, or use that "
+            "another version of the code: start the run again in another --workdir, or use that "
             "version"
         )
     return {key: value for key, value in values.items() if key != _FORMAT_KEY}

@@ -23,12 +23,12 @@ _POLL_SECONDS = 5.0
 
 
 def run(context: stage.Context) -> dict[str, Any]:
-    """Draw the held-out patches again by each checkpoint that is there or comes, and write
+    """Regenerate the held-out patches by each checkpoint that is there or comes, and write
     `step_N/results.json`, `results.json` (all steps) and a line of `results.csv`.
 
     Ends when training is done and its last checkpoint is evaluated; stops when none has come for
     `config.evaluate.patience` minutes, and resumes when it is started again. Large images are not
-    drawn.
+    generated.
     """
     section, folder = context.config.evaluate, context.folder("watch")
     if not section.num_patches or context.config.embeddings.source:

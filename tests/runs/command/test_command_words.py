@@ -144,7 +144,7 @@ def test_a_run_of_another_format_is_refused_in_one_line(run, tmp_path, found):
     for words in ([f"--workdir={run}"], new):
         assert refusal(*words) == (
             f"{run} must be a work directory of format 2, got format {found or 1} of another "
-            "version of the code: make the run anew in another --workdir, or use that version"
+            "version of the code: start the run again in another --workdir, or use that version"
         )
 
 
