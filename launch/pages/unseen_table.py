@@ -67,13 +67,13 @@ def markdown(collected: Mapping[str, Any]) -> str:
 
 
 def _cells(of: Mapping[str, Any]) -> list[str]:
-    judged = [
+    metrics = [
         format(figures.Shown(figures.at(of["judge"], key)), spec) for key, spec in _METRICS.values()
     ]
     both = (of[key]["cell_retrieval_top1"] for key in ("cells", "cells_by_judge"))
     copies = of["memorisation"]
     return [
-        *judged,
+        *metrics,
         " / ".join(f"{value:.2f}" for value in both),
         copies["interval"]
         if copies["fraction"] is None

@@ -36,11 +36,14 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: layers.FeatureMap) -> jax.Array:
+        # 1e-6 as in the published autoencoders, whose weights fit: flax and torch have other
+        # defaults.
         h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-6, name="norm1")(x))
         h = layers.conv(self.features, name="conv1")(h)
         h = nn.silu(layers.group_norm(self.features, epsilon=1e-6, name="norm2")(h))
         h = layers.conv(self.features, name="conv2")(h)
         if x.shape[-1] != self.features:
+            # A shortcut only where the width changes, as published.
             x = layers.conv(self.features, kernel=1, name="shortcut")(x)
         return layers.end_of_block(x + h)
 

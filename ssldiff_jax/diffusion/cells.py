@@ -55,6 +55,7 @@ def coverage(place: Places, height: int, width: int) -> Float[jax.Array, "B h w 
     rows = _overlap(place[..., 0], height)
     cols = _overlap(place[..., 1], width)
     area = rows[:, :, None] * cols[:, None]
+    # A pixel that no cell covers gets 0 of each, not 0/0.
     return area / jnp.maximum(area.sum(axis=-1, keepdims=True), 1e-6)
 
 

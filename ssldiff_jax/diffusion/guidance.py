@@ -90,6 +90,8 @@ class GuidedX0:
         guided = uncond + self.config.scale * (cond - uncond)
         if self.config.rescale == 0:
             return guided
-        spread = lambda x: jnp.std(x, axis=(1, 2, 3), keepdims=True)
-        as_before = guided * spread(cond) / jnp.maximum(spread(guided), 1e-6)
+        deviation = lambda x: jnp.std(x, axis=(1, 2, 3), keepdims=True)
+        # Guidance raises the contrast; this is the deviation that x0_hat had before (Lin et al.
+        # 2024).
+        as_before = guided * deviation(cond) / jnp.maximum(deviation(guided), 1e-6)
         return guided + self.config.rescale * (as_before - guided)

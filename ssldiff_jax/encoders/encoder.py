@@ -53,8 +53,8 @@ class Architecture:
             raise ValueError(
                 f"name must be {OWN!r} or one of {', '.join(known.ENCODERS)}, got {name!r}"
             )
-        found = known.ENCODERS[name]
-        return cls(found.vit, found.input_px, "any", found.mean, found.std)
+        entry = known.ENCODERS[name]
+        return cls(entry.vit, entry.input_px, "any", entry.mean, entry.std)
 
     def prepare(self, image: arrays.Image) -> arrays.Image:
         """Images in [−1, 1] as the network wants them: resized (linear, antialiased), its mean
@@ -159,9 +159,11 @@ def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:
     centred = direction - direction.mean(axis=0)
     if np.sum(centred**2) < _ROUNDING * len(centred):
         return 1.0
+    # Both products have the same eigenvalues but for zeros: the smaller one is taken.
     tall = centred if len(centred) >= centred.shape[1] else centred.T
     spectrum = np.maximum(np.linalg.eigvalsh(tall.T @ tall), 0)
     p = spectrum / spectrum.sum()
+    # 0·log 0 counts as 0.
     return float(np.exp(-np.sum(p * np.log(np.maximum(p, 1e-12)))))
 
 

@@ -139,9 +139,9 @@ class ConditionSpec:
         """
         return self._named("number", self.numbers, values)
 
-    def _named(self, kind: str, names: Sequence[str], asked: Mapping[str, float]) -> np.ndarray:
+    def _named(self, kind: str, names: Sequence[str], requested: Mapping[str, float]) -> np.ndarray:
         values = np.full((1, len(names)), np.nan, np.float32)
-        for name, value in asked.items():
+        for name, value in requested.items():
             if name not in names:
                 raise ValueError(
                     f"unknown {kind} {name!r}, expected one of {_nearest(name, names)}"

@@ -64,11 +64,11 @@ class Artifacts:
         if folders.models is None:
             return self
         config = folders.config_of_models()
-        wanted, mpp = config.data.patch_mpp, self.config.data.patch_mpp
-        if mpp != wanted:
+        models_mpp, mpp = config.data.patch_mpp, self.config.data.patch_mpp
+        if mpp != models_mpp:
             raise folders_lib.WorkdirError(
                 f"config.data.patch_mpp must be that of the models in {folders.models}, "
-                f"{wanted:g}, got {mpp:g}"
+                f"{models_mpp:g}, got {mpp:g}"
             )
         return Artifacts(config, folders_lib.Folders.of(config, folders.models))
 

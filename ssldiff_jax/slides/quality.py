@@ -132,6 +132,7 @@ def _colour_and_level(
             ndimage.uniform_filter(plane, 2 * radius + 1, mode="constant")[inner]
             for plane in planes
         )
+        # White absorbs nothing, and beyond the tissue nothing is weighed.
         mean = np.maximum(red + green + blue, 1e-6) / 3
         colour[top : top + _STRIP_ROWS] = np.rint(10 * red / mean)
         levels = _LEVELS * mean / np.maximum(weight, 1e-6)

@@ -173,6 +173,7 @@ class LeveledSlide:
     def shape_at(self, mpp: float) -> tuple[int, int]:
         """Return (height, width) in whole pixels at that mpp, at least 1 × 1."""
         factor = self.downsample(mpp)
+        # Rounding must not cost a pixel where the factor divides the size.
         height, width = (max(1, math.floor(size / factor + 1e-6)) for size in self.shape)
         return height, width
 
@@ -190,6 +191,7 @@ class LeveledSlide:
                 f"expected a region of at least 1 × 1 px of {self.path}, got {height} × {width}"
             )
         factor = self.downsample(mpp)
+        # The coarsest level that is still fine enough: it is read fastest.
         level = max((i for i, d in enumerate(self._downsamples) if d <= factor + 1e-6), default=0)
         scale = factor / self._downsamples[level]
         read = self._stored if math.isclose(scale, 1, rel_tol=1e-9) else self._resampled

@@ -35,6 +35,7 @@ class Scaling:
     @classmethod
     def of(cls, features: Float[np.ndarray, "N D"]) -> "Scaling":
         """Those of examples that need no label."""
+        # A feature that never varies is left as 0, not divided by 0.
         return cls(features.mean(axis=0), np.maximum(features.std(axis=0), 1e-6))
 
     def __call__(self, features: Float[np.ndarray, "M D"]) -> Float[np.ndarray, "M D"]:

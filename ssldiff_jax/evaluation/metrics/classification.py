@@ -38,8 +38,10 @@ def rank_auc(
     is_positive = positive[order]
     above = np.add.reduceat(weights * is_positive, starts, axis=1)
     below = np.add.reduceat(weights * ~is_positive, starts, axis=1)
+    # Pairs that are ordered right; of equal scores half count (Mann and Whitney 1947).
     won = np.sum(above * (np.cumsum(below, axis=1) - below / 2), axis=1)
     pairs = above.sum(axis=1) * below.sum(axis=1)
+    # `where` evaluates both branches: the floor keeps the one that is dropped from 0/0.
     return np.where(pairs > 0, won / np.maximum(pairs, 1e-300), np.nan)
 
 

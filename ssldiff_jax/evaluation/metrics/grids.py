@@ -82,11 +82,13 @@ def agreement(
     features, values = probe
     ones = lambda x: np.concatenate([x, np.ones((len(x), 1))], axis=1)
     design, design_generated = ones(features), ones(generated)
+    # Ridge of a hundredth for each example: principal parts may be as many as grids.
     weight = design.shape[0] / 100
     solution = np.linalg.solve(
         design.T @ design + weight * np.eye(design.shape[1]), design.T @ values
     )
     predicted = design_generated @ solution
+    # A label that never varies has no correlation.
     varies = (requested.std(axis=0) > 1e-6) & (predicted.std(axis=0) > 1e-9)
     if not varies.any():
         return 0.0

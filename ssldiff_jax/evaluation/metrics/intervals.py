@@ -156,6 +156,7 @@ def jackknife(
     bias = sum(side.bias(value) for side in sides)
     variances = np.array([side.variance(value) for side in sides])
     freedom = np.array([len(side.values) - 1 for side in sides])
+    # Figures that no block changes have variance 0, and an interval of width 0.
     total = max(variances.sum(), np.finfo(np.float64).tiny)
     # Welch and Satterthwaite's degrees of freedom.
     degrees = 1 / max(np.sum((variances / total) ** 2 / freedom), 1e-12)

@@ -46,6 +46,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
 def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> float:
     """Variance of the pixels of each colour over the reference's; contrast was lost below 1."""
     variance = lambda a: a.astype(np.float64).var(axis=(0, 1)).mean()
+    # A reference of one colour has variance 0.
     return float(variance(image) / max(variance(reference), 1e-12))
 
 

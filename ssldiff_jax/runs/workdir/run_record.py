@@ -52,17 +52,17 @@ def note(
         changed = _changes(before, now)
         if changed:
             _write_config(workdir, now)
-        told: dict[str, Any] = {"changes": changed}
+        entry: dict[str, Any] = {"changes": changed}
     elif steps or not (workdir / stored_config.NAME).exists():
         # What a tool in a new work directory wrote down is that of no step.
         _write_config(workdir, own)
         atomic.write_json(workdir / "environment.json", environment)
-        told = {"config": own}
+        entry = {"config": own}
     if steps:
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "stages": steps,
-            **told,
+            **entry,
             **environment,
         }
         text = log.read_text(encoding="utf-8") if log.exists() else ""

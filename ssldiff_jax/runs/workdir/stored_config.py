@@ -44,10 +44,10 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     values = atomic.read_json(path)
     if not isinstance(values, Mapping):
         raise schema.ConfigError(f"{path} must hold a config, got {type(values).__name__}")
-    found = values.get(_FORMAT_KEY, 1)
-    if found != FORMAT:
+    version = values.get(_FORMAT_KEY, 1)
+    if version != FORMAT:
         raise schema.ConfigError(
-            f"{folder} must be a work directory of format {FORMAT}, got format {found!r} of "
+            f"{folder} must be a work directory of format {FORMAT}, got format {version!r} of "
             "another version of the code: start the run again in another --workdir, or use that "
             "version"
         )

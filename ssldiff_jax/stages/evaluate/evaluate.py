@@ -45,9 +45,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     ]
     patches = [_png(sampled, f"patches_{i}") for i in range(len(pairs))]
     networks = protocol.networks(made)
-    judging = None
+    patch_protocol = None
     if config.evaluate.num_patches and "encoder" in networks:
-        judging = protocol.Protocol.of_run(made, networks, folder)
+        patch_protocol = protocol.Protocol.of_run(made, networks, folder)
     cases = None if regions else _cases_of_cells(context.folder("patches"), made.patches("test"))
     judge, encoder = networks["judge"], networks.get("encoder")
     of = lambda embed: _features(pairs, patches, embed, side, cases=cases)
@@ -60,9 +60,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     if regions:
         files = protocol.PatchFiles.of(config.evaluate, side)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)
-    if judging:
+    if patch_protocol:
         model = generator.Generator.of_run(context.artifacts, context.mesh)
-        results |= judging.run(model, folder)
+        results |= patch_protocol.run(model, folder)
     for i, pair in enumerate(pairs):
         cosines = np.diagonal(large_image.cell_similarity(pair, encoder or judge, side))
         height = pair.reference.shape[0] // side

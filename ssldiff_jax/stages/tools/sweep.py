@@ -30,7 +30,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     model = generator.Generator.of_run(context.artifacts, context.mesh)
     regions = [r for r in context.artifacts.references(model.embed) if r.kind == "region"]
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
-    judges = {n: networks.OfEncoder(n, context.artifacts.encoder(n)) for n in names}
+    encoders = {n: networks.OfEncoder(n, context.artifacts.encoder(n)) for n in names}
     rows, alone = [], {}
     sections = [sample_section(config, way) for way in config.sweep.variants]
     for way, section in zip(config.sweep.variants, sections, strict=True):
@@ -41,7 +41,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         page = (section.guidance, section.solver)
         if page not in alone:
             alone[page] = _alone(variant, regions, config.seed)
-        row, first = _row(variant, regions, alone[page], judges, config)
+        row, first = _row(variant, regions, alone[page], encoders, config)
         pyramid.write_png(folder / f"{len(rows)}.png", first)
         rows.append({"variant": way} | row)
         _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
@@ -97,7 +97,7 @@ def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed:
     return pages
 
 
-def _row(model: generator.Generator, regions, pages, judges, config: run_config.RunConfig):
+def _row(model: generator.Generator, regions, pages, encoders, config: run_config.RunConfig):
     """(figures, the first image)."""
     generated, pairs, steps, side = [], [], [], model.patch_px
     for repeat in range(config.sweep.num_generated):
@@ -120,7 +120,7 @@ def _row(model: generator.Generator, regions, pages, judges, config: run_config.
         "variance_ratio": float(np.mean(variance)),
     }
     real = [region.image for region in regions]
-    for name, embed in judges.items():
+    for name, embed in encoders.items():
         cells = large_image.cells(pairs, embed, side)
         row[f"{name}/similarity"] = float(cells["embedding_similarity"]["mean"])
         row[f"{name}/retrieval"] = float(cells["cell_retrieval_top1"])

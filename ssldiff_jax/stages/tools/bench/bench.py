@@ -113,5 +113,5 @@ def _time(call: Callable[[], Any], repetitions: int = _REPETITIONS) -> list[floa
 
 def _row(name: str, values: list[float], unit: str) -> Row:
     hardware = f"{jax.device_count()} × {jax.devices()[0].device_kind}, {memory.processor()}"
-    spread = max(values) - min(values)
-    return Row(name, statistics.median(values), unit, len(values), spread, hardware)
+    value_range = max(values) - min(values)
+    return Row(name, statistics.median(values), unit, len(values), value_range, hardware)
