@@ -37,7 +37,9 @@ def main(argv: list[str]) -> None:
 
     hosts.pass_on_interrupts()
     try:
-        quarantined = launch.launch(command.values, command.workdir, table.STAGES)
+        quarantined = launch.launch(
+            command.values, command.workdir, table.STAGES, words=command.words
+        )
         if quarantined:
             log.warning("%s", quarantined)
             sys.exit(QUARANTINED)

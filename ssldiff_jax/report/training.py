@@ -52,7 +52,7 @@ class Model:
 
 
 def lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """What a training logged; nothing where there is no such file."""
+    """Lines of JSON, such as a training logs; nothing where there is no such file."""
     for line in path.read_text("utf-8").splitlines() if path.exists() else ():
         # A run that was killed while it wrote leaves half a line.
         with contextlib.suppress(json.JSONDecodeError):
@@ -91,9 +91,9 @@ def part(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[str,
     trained = models_of(models, own)
     seconds = [m.seconds for m in trained if m.seconds]
     facts = {
-        "Config": _config(workdir, metrics),
+        "Config": html.escape(_config(workdir, models, metrics)),
         "Data": html.escape(_data(workdir, models, own)),
-        "Hardware": html.escape(figures.hardware(metrics["environment"]["machine"])),
+        "Hardware": html.escape(figures.hardware(_machine(models, metrics))),
         "Training time": f"{sections.duration(sum(seconds))}, all models together"
         if seconds
         else "",
@@ -105,9 +105,26 @@ def part(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[str,
     ) + f'<div class="trained"><dl>{shown}</dl>{_table(trained)}</div>'
 
 
-def _config(workdir: pathlib.Path, metrics: Mapping[str, Any]) -> str:
-    name = html.escape(workdir.resolve().name)
-    return f"run {name}, config {metrics['config_digest']}, seed {metrics['seed']}"
+def _config(workdir: pathlib.Path, models: pathlib.Path, metrics: Mapping[str, Any]) -> str:
+    """The config file of the first command, where one is recorded, and what tells runs apart."""
+    words = next((line.get("words", []) for line in lines(workdir / "commands.jsonl")), [])
+    paths = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    facts = [
+        *paths[:1],
+        f"run {workdir.resolve().name}",
+        f"digest {metrics['config_digest']}",
+        f"seed {metrics['seed']}",
+    ]
+    if models != workdir:
+        facts.append(f"models of run {models.resolve().name}")
+    return ", ".join(facts)
+
+
+def _machine(models: pathlib.Path, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The machine that trained what generates."""
+    done = models / "denoiser" / "done.json"
+    noted = atomic.read_json(done).get("machine") if done.exists() else None
+    return noted or metrics["environment"]["machine"]
 
 
 def caution(trained: Sequence[Model], hardware: str) -> str:

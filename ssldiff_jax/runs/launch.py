@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from jax.sharding import Mesh
@@ -45,8 +46,15 @@ def _check(table: stage.Table, context: stage.Context, chosen: list[str], force:
         raise checks.RefusedError(str(error)) from error
 
 
-def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) -> str | None:
-    """Run the stages of `table` that `values` ask for in `workdir`.
+def launch(
+    values: dict[str, Any],
+    workdir: pathlib.Path,
+    table: stage.Table,
+    *,
+    words: Sequence[str] = (),
+) -> str | None:
+    """Run the stages of `table` that `values` ask for in `workdir`; `words` are those of the
+    command that gave them, if one did.
 
     Returns a line about what was quarantined, where patches were made and not all could be used.
     """
@@ -72,7 +80,7 @@ def launch(values: dict[str, Any], workdir: pathlib.Path, table: stage.Table) ->
     def write() -> None:
         if not runner.is_dry_run(table, config, chosen):
             about = {"versions": environment.versions(), "machine": machine}
-            run_record.note(workdir, values, table, chosen, about)
+            run_record.note(workdir, values, table, chosen, about, words)
 
     hosts.on_first_host("writing to the workdir", write)
     runner.run_stages(table, context, chosen, force)

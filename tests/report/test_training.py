@@ -58,7 +58,7 @@ def header(workdir):
 
 def test_head_says_what_was_trained_on_what_and_how_long(workdir):
     text, said = header(workdir)
-    assert f"run {workdir.name}, config " in said
+    assert f"run {workdir.name}, digest " in said
     assert "seed 3" in said
     assert "Trained on 1,200 squares of 1 slide (a.svs)." in said
     assert "Held out: 34 squares of 1 slide (&lt;/script&gt;" in said
@@ -70,6 +70,21 @@ def test_head_says_what_was_trained_on_what_and_how_long(workdir):
     cells = {name.split(":")[0]: re.findall("<td>(.*?)</td>", row) for name, row in rows}
     assert list(cells) == ["encoder", "autoencoder", "denoiser", "the judge"]
     assert set(map(tuple, cells.values())) == {("1,234,567", "100", "8", "5.0 min")}
+
+
+def test_head_names_the_config_file_of_the_first_command(workdir):
+    words = ["--config=configs/<demo>.py", "--workdir=x"], ["--workdir=x"]
+    text = "".join(json.dumps({"words": each}) + "\n" for each in words)
+    (workdir / "commands.jsonl").write_text(text)
+    assert f"configs/&lt;demo&gt;.py, run {workdir.name}, digest " in header(workdir)[1]
+
+
+def test_hardware_is_that_of_the_training(workdir):
+    path = workdir / "denoiser" / "done.json"
+    machine = {"backend": "gpu", "devices": ["cuda:0"] * 8, "cores": 96, "processor": "Y",
+               "memory_gb": 512.0}  # fmt: skip
+    test_report.write(path, json.loads(path.read_text()) | {"machine": machine})
+    assert "96 cores of Y, 512 GB, 8 × gpu" in header(workdir)[1]
 
 
 def test_judge_is_introduced_once(workdir):
@@ -109,6 +124,7 @@ def test_models_of_another_run_are_told_with_its_training(workdir, tmp_path_fact
     _, said = header(other)
     assert "Trained on 1,200 squares of 1 slide (a.svs)." in said
     assert "1,234,567" in said
+    assert f"models of run {workdir.name}" in said
 
 
 def log(folder, lines):

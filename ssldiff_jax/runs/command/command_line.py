@@ -32,11 +32,13 @@ class CommandError(ValueError):
 @dataclasses.dataclass(frozen=True)
 class Command:
     """What is to be run and where; `values` are not checked but for the names of keys and stages,
-    and for `runtime`, which is read before jax is set up."""
+    and for `runtime`, which is read before jax is set up; `words` are the command's own, without
+    the program's."""
 
     values: dict[str, Any]
     workdir: pathlib.Path
     runtime: runtime_config.RuntimeConfig
+    words: tuple[str, ...]
 
 
 def parse(argv: list[str]) -> Command | str:
@@ -70,7 +72,7 @@ def parse(argv: list[str]) -> Command | str:
     _check(values, folder)
     runtime = values.get("runtime", {})
     runtime = schema.build(runtime_config.RuntimeConfig, runtime, "config.runtime")
-    return Command(values, folder, runtime)
+    return Command(values, folder, runtime, tuple(argv[1:]))
 
 
 def default_workdir(config: str) -> str:

@@ -34,12 +34,14 @@ def note(
     table: stage_lib.Table,
     chosen: Sequence[str],
     environment: Mapping[str, Any],
+    words: Sequence[str] = (),
 ) -> None:
     """Note a command before it makes the stages `chosen`.
 
     Args:
         values: its config.
         environment: `versions` and `machine` that it runs on.
+        words: the command's own, without the program's.
     """
     own = json.loads(json.dumps(without_tools(values)))
     steps = [name for name in chosen if not table[name].tool]
@@ -61,6 +63,7 @@ def note(
     if steps:
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "words": list(words),
             "stages": steps,
             **entry,
             **environment,

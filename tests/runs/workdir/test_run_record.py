@@ -62,6 +62,14 @@ def test_a_run_that_goes_on_elsewhere_keeps_what_made_its_stages(command):
     assert went_on["versions"] == begun["versions"]
 
 
+def test_the_record_has_the_words_of_commands(tmp_path):
+    found = command_line.parse(["main", "--config=configs/tiny.py", f"--workdir={tmp_path}/run"])
+    words = ("--config=configs/tiny.py", f"--workdir={tmp_path}/run")
+    assert found.words == words
+    launch.launch(values_for("patches"), found.workdir, TABLE, words=found.words)
+    assert [line["words"] for line in lines(found.workdir)] == [list(words)]
+
+
 def test_a_command_changes_the_record_of_the_steps_it_makes(command):
     """Of others it says what made them, or would."""
     folder = command("patches,latents")
