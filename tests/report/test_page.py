@@ -9,6 +9,7 @@ import pytest
 
 from ssldiff_jax.report import files, imagined, key_figures, metrics, page
 from ssldiff_jax.runs.command import command_line
+from ssldiff_jax.runs.workdir import stored_config
 from tests.report import test_report, test_training
 from tests.report.test_training import build
 
@@ -214,7 +215,8 @@ def test_command_repeats_the_run_from_its_config(workdir, monkeypatch, commit, f
     assert copy == ["cp", str(workdir / "config.json"), "runs/again/"]
     monkeypatch.chdir(workdir)
     values = json.loads((workdir / "config.json").read_text()) | {"stages": "report"}
-    test_report.write(workdir / "runs" / "again" / "config.json", values)
+    copied = stored_config.stamped(values)  # as a run writes it
+    test_report.write(workdir / "runs" / "again" / "config.json", copied)
     monkeypatch.setattr(command_line, "_check", lambda values, folder: None)
     parsed = command_line.parse(["main", *launch[3:]])
     assert parsed.values["stages"] == "all"
