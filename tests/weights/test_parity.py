@@ -59,6 +59,7 @@ def sizes_of(spec) -> vit.ViTConfig:
         width=width,
         depth=c["depth"] if timm else c["num_hidden_layers"],
         num_heads=c["num_heads"] if timm else c["num_attention_heads"],
+        pool="class",
         variant=variant,
     )
 
