@@ -165,6 +165,14 @@ def generator(workdir):
 
 
 @pytest.fixture(scope="session")
+def random_generator():
+    """A generator of configs/tiny.py with random weights, without a run."""
+    import random_models
+
+    return random_models.make()
+
+
+@pytest.fixture(scope="session")
 def region(workdir):
     from ssldiff_jax.slides import pyramid
 

@@ -1,0 +1,45 @@
+"""A large image in files, of random models."""
+
+import numpy as np
+import pytest
+
+from ssldiff_jax.generation import render
+from ssldiff_jax.slides import pyramid
+
+
+@pytest.fixture(scope="module")
+def planned(random_generator):
+    shape = (2, 3, random_generator.embedding_dim)
+    grid = np.random.default_rng(3).standard_normal(shape, np.float32)
+    return random_generator.plan_from_grid(grid, size=(100, 150), seed=7)
+
+
+def render_of(generator, planned, folder):
+    scale = pyramid.Scale(generator.mpp)
+    return render.LargeImageRender(generator.renderer, planned, folder, "image", ("png",), scale)
+
+
+def test_files_hold_what_is_rendered_in_memory(random_generator, planned, tmp_path):
+    image = random_generator.render(planned)
+    assert image.image.shape == (100, 150, 3)
+    assert image.image.std() > 0
+    large = render_of(random_generator, planned, tmp_path)
+    facts = large.run()
+    np.testing.assert_array_equal(pyramid.read_image(tmp_path / "image.png"), image)
+    assert (facts["height"], facts["width"]) == (100, 150)
+    assert facts["unet_forwards"] == image.unet_forwards
+    assert facts["decoder_calls"] == image.decoder_calls
+    # What is done is read, not done again; nothing that was saved on the way is left.
+    assert large.run() == facts
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["image.json", "image.png"]
+
+
+def test_the_cost_is_known_before(random_generator, planned, tmp_path):
+    cost = render_of(random_generator, planned, tmp_path).cost()
+    image = random_generator.render(planned)
+    assert (cost.unet_forwards, cost.decoder_calls) == (image.unet_forwards, image.decoder_calls)
+    assert cost.flops > 0
+    assert cost.seconds is None
+    assert cost.canvas_bytes == random_generator.networks.sampler.state_bytes(planned.windows)
+    assert "100 × 150 px" in str(cost)
+    assert not list(tmp_path.iterdir())

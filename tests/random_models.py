@@ -1,0 +1,36 @@
+"""A generator of configs/tiny.py with random weights: what it does is tested without a run."""
+
+import jax
+import numpy as np
+
+from configs import tiny
+from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.core import schema
+from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.encoders import encoder, vit
+from ssldiff_jax.generation import generator, models
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.weights import names, published
+
+
+def make() -> generator.Generator:
+    """The same one every time."""
+    source = np.random.default_rng(0)
+    normal = lambda leaf: 0.05 * source.standard_normal(leaf.shape, np.float32)
+    random = lambda shapes: jax.tree.map(normal, shapes)
+    config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+    architecture, stage = config.encoder.architecture, config.autoencoder.model
+    px, dim = architecture.vit.image_px, architecture.vit.width
+    image = np.zeros((1, px, px, 3), np.float32)
+    sizes = config.denoiser.model(dim, config.num_cells)
+    count = stage.chosen.latent_channels
+    scaling = autoencoder.LatentScaling((1.0,) * count, (0.0,) * count)
+    first_stage = random(published.abstract_autoencoder(stage))
+    trained = models.Models(
+        encoder.Encoder(architecture, random(names.abstract(vit.ViT(architecture.vit), image))),
+        autoencoder.TrainedAutoencoder(stage, first_stage, scaling),
+        conditioning.Denoiser(sizes),
+        random(published.abstract_denoiser(sizes)),
+    )
+    return generator.Generator(config, trained, mesh_lib.make_mesh(config.mesh))
