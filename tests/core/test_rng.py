@@ -38,3 +38,15 @@ def test_streams_differ_by_seed_name_and_step():
 def test_streams_are_the_same_inside_a_jit():
     inside = jax.jit(lambda step: rng.stream(5, "noise", step))(3)
     assert inside == rng.stream(5, "noise", 3)
+
+
+def test_seeds_of_streams_are_apart():
+    """Of a run's streams, of their numbers, and of runs whose seeds are neighbours."""
+    names = ("encoder/data", "judge/data", "sample/image", "crops")
+    every = [
+        rng.seed_of(root, name, n) for root in (0, 1, 2, -1) for name in names for n in range(50)
+    ]
+    assert len(set(every)) == len(every)
+    assert all(0 <= seed < 2**31 for seed in every)
+    assert rng.seed_of(3, "crops") == rng.seed_of(3, "crops", 0) != rng.seed_of(3, "crops", 1)
+    assert rng.seed_of(0, "sample/image", 1) == 574541741
