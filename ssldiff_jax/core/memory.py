@@ -4,6 +4,7 @@ import ctypes
 import pathlib
 import platform
 import resource
+from collections.abc import Callable
 
 import psutil
 
@@ -60,6 +61,16 @@ def peak_rss_mb() -> float:
 def rss_mb() -> float:
     """Resident memory now, MB."""
     return psutil.Process().memory_info().rss / 2**20
+
+
+def peak_mb_beyond(call: Callable[[], object]) -> float:
+    """Peak resident memory while `call` runs beyond what the process holds before, MB."""
+    # What glibc kept of freed memory would serve the call, and not show.
+    give_back_freed()
+    reset_peak()
+    before = rss_mb()
+    call()
+    return peak_rss_mb() - before
 
 
 def total_gb() -> float:

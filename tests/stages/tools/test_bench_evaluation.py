@@ -30,12 +30,16 @@ def rows(config, workdir):
 
 def test_without_a_run_weights_are_random(config, tmp_path):
     rates = {f"{name}_random_weights/per_core": "patches/s" for name in ("encoder", "judge")}
-    assert rows(config, tmp_path) == rates | COSTS
+    found = rows(config, tmp_path)
+    assert (rates | COSTS).items() <= found.items()
+    assert not any("_own_weights" in name for name in found)
 
 
 def test_the_runs_own_weights_are_taken_where_there_are_any(config, workdir):
     rates = {f"{name}_own_weights/per_core": "patches/s" for name in ("encoder", "judge")}
-    assert rows(config, workdir) == rates | COSTS
+    found = rows(config, workdir)
+    assert (rates | COSTS).items() <= found.items()
+    assert not any("_random_weights" in name for name in found)
 
 
 def test_streamed_features_are_as_many_as_told_and_both_sides_differ():
@@ -44,11 +48,3 @@ def test_streamed_features_are_as_many_as_told_and_both_sides_differ():
     whole = np.random.default_rng(0).standard_normal((60, 4), np.float32)
     np.testing.assert_allclose(sides[0].mean, whole.mean(axis=0, dtype=np.float64), atol=1e-12)
     assert frechet.frechet(*sides) > 0
-
-
-def test_memory_is_that_of_the_call_though_freed_memory_was_kept():
-    kept = [np.ones(2**20) for _ in range(8)]
-    del kept
-    for _ in range(2):
-        cost = evaluation._measured(lambda: np.ones(2**23).sum())
-        assert cost.megabytes == pytest.approx(64, abs=8)

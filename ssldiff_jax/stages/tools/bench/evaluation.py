@@ -126,9 +126,12 @@ class _Cost:
 
 
 def _measured(call: Callable[[], Any]) -> _Cost:
-    memory.give_back_freed()
-    memory.reset_peak()
-    before, began = memory.rss_mb(), time.perf_counter()
-    call()
-    seconds = time.perf_counter() - began
-    return _Cost(seconds, memory.peak_rss_mb() - before)
+    seconds = []
+
+    def timed() -> None:
+        began = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - began)
+
+    megabytes = memory.peak_mb_beyond(timed)
+    return _Cost(seconds[0], megabytes)
