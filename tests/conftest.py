@@ -1,15 +1,21 @@
 """The repository on the path, JAX on the CPU, shapes checked while the tests run, and tensors
 recorded from other implementations."""
 
+import atexit
 import dataclasses
+import fcntl
+import gc
 import json
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import beartype
 import numpy as np
 import patience
+import psutil
 import pytest
 from jaxtyping import install_import_hook
 
@@ -18,6 +24,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 )
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # The workers and the commands that tests start inherit it: each program is compiled once.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ssldiff_jax_compiled_")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 
 # An int is a float, as PEP 484 has it.
@@ -25,6 +37,37 @@ typecheck = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 
 CHECKED = ("core", "diffusion", "prior", "sampler", "evaluation", "encoders", "autoencoder")
 install_import_hook([f"ssldiff_jax.{name}" for name in CHECKED], "conftest.typecheck")
+
+
+MOST_KEPT = 1.5 * 2**30
+"""Bytes; a worker that holds more after a file of tests lets compiled programs go."""
+
+
+def pytest_collection_modifyitems(items):
+    """Files that start processes come first, then those that need a whole run: they take longest,
+    and the short ones fill up what is left of the time."""
+
+    def rank(item):
+        starts = any(hasattr(item.module, name) for name in ("patience", "subprocess"))
+        return 0 if starts else 1 if item.path in whole else 2
+
+    runs = {"workdir", "command"}
+    whole = {item.path for item in items if runs.intersection(item.fixturenames)}
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def let_programs_go():
+    yield
+    if psutil.Process().memory_info().rss < MOST_KEPT:
+        return
+    import jax
+
+    from ssldiff_jax.core import memory
+
+    jax.clear_caches()
+    gc.collect()
+    memory.give_back_freed()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +191,41 @@ def command():
     return run_command
 
 
+def refuse(workdir, *flags):
+    from ssldiff_jax.runs import launch
+    from ssldiff_jax.runs.command import command_line
+    from ssldiff_jax.stages import table
+
+    tiny = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
+    words = ["main", f"--config={tiny}", f"--workdir={workdir}", *flags]
+    asked = command_line.parse(words)
+    with pytest.raises((*launch.REFUSALS, *launch.USER_ERRORS)) as caught:
+        launch.launch(asked.values, asked.workdir, table.STAGES)
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+@pytest.fixture(scope="session")
+def refusal():
+    """(workdir, *flags) → the line that main ends with, configs/tiny.py run in this process: no
+    other has to import jax only to say it."""
+    return refuse
+
+
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory):
-    """A run of configs/tiny.py, whole."""
+    """A run of configs/tiny.py, whole: one worker makes it, each has a copy."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    made = shared / "tiny_run"
+    with (shared / "tiny_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            result = run_command(shared / "tiny_run_in_work")
+            assert result.returncode == 0, result.stderr[-3000:]
+            (shared / "tiny_run_in_work").rename(made)
     folder = tmp_path_factory.mktemp("tiny") / "run"
-    result = run_command(folder)
-    assert result.returncode == 0, result.stderr[-3000:]
+    shutil.copytree(made, folder, symlinks=True)
     return folder
 
 

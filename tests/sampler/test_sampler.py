@@ -176,7 +176,7 @@ def save_splits(folder):
 def start_process(code, devices):
     here = pathlib.Path(__file__)
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "NPROC": "16",
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": f"{here.parent}:{here.parents[1]}:{here.parents[2]}",

@@ -36,14 +36,23 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture
-def compare(command, tmp_path, clip_folder):
-    def run(real, drawn, *flags, networks=f"('clip={clip_folder}',)"):
-        done = command(
+def words(tmp_path, clip_folder):
+    """(real, generated, *flags) → the command that compares them."""
+
+    def of(real, drawn, *flags, networks=f"('clip={clip_folder}',)"):
+        return (
             tmp_path / "run", "--config.stages=compare", f"--config.compare.real={real}",
             f"--config.compare.generated={drawn}",
             f"--config.evaluate.extractors={networks}", *flags,
         )  # fmt: skip
-        return done, tmp_path / "run" / "compare"
+
+    return of
+
+
+@pytest.fixture
+def compare(command, words, tmp_path):
+    def run(*asked):
+        return command(*words(*asked)), tmp_path / "run" / "compare"
 
     return run
 
@@ -97,7 +106,7 @@ def keep(at):
     return (at / "statistics").rename(at.parent / "published")
 
 
-def test_what_cannot_be_compared_is_one_line(compare, folders, tmp_path):
+def test_what_cannot_be_compared_is_one_line(refusal, words, folders, tmp_path):
     real, alike, _ = folders
     (tmp_path / "empty").mkdir()
     mixed = write_images(tmp_path / "mixed", 3)
@@ -114,15 +123,11 @@ def test_what_cannot_be_compared_is_one_line(compare, folders, tmp_path):
         (real.parent, "got folders of which one holds the other"),
         ("", "config.compare.generated must name a folder, got ''"),
     ):
-        done, _ = compare(real, drawn)
-        assert done.returncode == 1
-        assert message in done.stderr.strip().splitlines()[-1]
-    done, _ = compare(real, write_images(tmp_path / "seven", 3, count=7), PAIRED)
-    assert done.returncode == 1
-    assert "seven: expected 24 images as in" in done.stderr.strip().splitlines()[-1]
-    done, _ = compare(real, alike, networks="()")
-    assert done.returncode == 1
-    assert "config.evaluate.extractors must name a network" in done.stderr
+        assert message in refusal(*words(real, drawn))
+    seven = write_images(tmp_path / "seven", 3, count=7)
+    assert "seven: expected 24 images as in" in refusal(*words(real, seven, PAIRED))
+    nameless = words(real, alike, networks="()")
+    assert "config.evaluate.extractors must name a network" in refusal(*nameless)
 
 
 def test_formats_that_differ_are_told(compare, folders, tmp_path):
