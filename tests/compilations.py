@@ -1,0 +1,34 @@
+"""Counts what jax traces and compiles, by the events that it reports."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+
+_TRACE = "/jax/core/compile/jaxpr_trace_duration"
+_COMPILE = "/jax/core/compile/backend_compile_duration"
+
+
+@dataclasses.dataclass
+class Counts:
+    """Programs that were traced, and compiled or taken from the cache of compiled ones."""
+
+    traces: int = 0
+    programs: int = 0
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[Counts]:
+    """Count while the block runs."""
+    counts = Counts()
+
+    def note(event: str, seconds: float, **_: object) -> None:
+        counts.traces += event == _TRACE
+        counts.programs += event == _COMPILE
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    try:
+        yield counts
+    finally:
+        jax.monitoring.unregister_event_duration_listener(note)
