@@ -82,7 +82,7 @@ def agreement(
     features, values = probe
     ones = lambda x: np.concatenate([x, np.ones((len(x), 1))], axis=1)
     design, design_generated = ones(features), ones(generated)
-    # Ridge of a hundredth for each example: principal parts may be as many as grids.
+    # In proportion to the number of examples, so that the ridge means the same for any.
     weight = design.shape[0] / 100
     solution = np.linalg.solve(
         design.T @ design + weight * np.eye(design.shape[1]), design.T @ values
