@@ -36,8 +36,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: layers.FeatureMap) -> jax.Array:
-        # 1e-6 as in the published autoencoders, whose weights fit: flax and torch have other
-        # defaults.
+        # 1e-6 as in the published autoencoders, whose weights fit; torch's default is 1e-5.
         h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-6, name="norm1")(x))
         h = layers.conv(self.features, name="conv1")(h)
         h = nn.silu(layers.group_norm(self.features, epsilon=1e-6, name="norm2")(h))
