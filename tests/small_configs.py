@@ -17,6 +17,7 @@ def published(c):
     c.data.records.min_tissue = 0.1
     c.data.records.record_px = c.data.records.stride_px = c.data.crops.patch_px = 64
     c.data.regions.count, c.data.regions.rows, c.data.regions.cols = 1, 3, 3
+    c.data.crops.num_crops = min(c.data.crops.num_crops, 64)  # 0 is one for each record
     for section in (c.encoder, c.judge):
         section.model.vit.image_px, section.model.vit.patch_px = 64, 16
         section.model.vit.width, section.model.vit.depth, section.model.vit.num_heads = 16, 1, 2
