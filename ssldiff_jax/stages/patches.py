@@ -76,8 +76,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
     if not is_small:
         return _of_slides(request, patches)
-    source = fingerprint(config)
-    return hosts.on_first_host("patches of a list", lambda: _of_list(request, patches, source))
+    cut = lambda: _of_list(request, patches, fingerprint(config))
+    return hosts.on_first_host("patches of a list", cut)
 
 
 def _of_slides(request: _Request, listed: patch_list.PatchList | None) -> dict[str, Any] | None:
