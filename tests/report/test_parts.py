@@ -13,13 +13,10 @@ from configs import default
 from ssldiff_jax.report import (
     charts,
     checkpoints,
-    comparison,
     confusion,
-    curves,
     gallery,
     imagined,
     metrics,
-    networks,
     page,
     pictures,
     seams,
@@ -155,36 +152,6 @@ def test_a_confusion_matrix_is_a_table_with_headers():
         confusion.table(["a", "b"], [[1]])
 
 
-def test_curves_have_their_bands():
-    rows = [
-        curves.Row(x, mean, mean - 0.1, mean + 0.1, series)
-        for series, lift in ((HOSTILE, 0.0), ("b", 0.2))
-        for x, mean in ((0.01, 0.5 + lift), (1.0, 0.7 + lift), (0.1, 0.6 + lift))
-    ]
-    text = curves.chart(rows, label="a study", x_title="fraction")
-    assert is_whole(text)
-    assert HOSTILE not in text
-    bands = re.findall(r'class="band" d="M([^"]*)Z"', text)
-    lines = re.findall(r'class="line" d="M([\d.,L]*)"', text)
-    assert (len(bands), len(lines)) == (2, 2)
-    for band, line in zip(bands, lines, strict=True):
-        outline = np.array([[float(v) for v in p.split(",")] for p in band.split("L")])
-        middle = np.array([[float(v) for v in p.split(",")] for p in line.split("L")])
-        assert (np.diff(middle[:, 0]) > 0).all()
-        np.testing.assert_allclose(np.diff(middle[:, 0]), np.diff(middle[:, 0])[0], atol=0.02)
-        above, below = outline[:3, 1], outline[:2:-1, 1]
-        np.testing.assert_allclose((above + below) / 2, middle[:, 1], atol=0.02)
-        assert (above < below).all()
-    with pytest.raises(ValueError, match="at least one row, got none"):
-        curves.chart([], label="", x_title="")
-
-
-def test_a_single_point_is_drawn():
-    text = curves.chart([curves.Row(1, 0.5, 0.5, 0.5, "a")], label="one", x_title="x")
-    assert "nan" not in text
-    assert text.count('class="dot"') == 2  # in the chart and in the legend
-
-
 def test_a_study_has_a_chart_for_every_task_and_model(tmp_path):
     assert study.part(tmp_path) == ""
     row = {"fraction": 0.5, "auc": {"mean": 0.8, "low": 0.7, "high": 0.9}}
@@ -266,68 +233,6 @@ def test_variations_are_shown(workdir):
     assert 'style="--cols:3"' in text
 
 
-def test_runs_are_compared(workdir, tmp_path_factory):
-    other = tmp_path_factory.mktemp("other") / "<b>"
-    test_report.make_workdir(other)
-    config = {"seed": 4, "data": {"crops": {"patch_px": 16}}, "stages": "report", "new": HOSTILE}
-    test_report.write(other / "config.json", config)
-    results = json.loads((other / "evaluate" / "results.json").read_text())
-    nearer = {"last_step": {"generated": {"value": 0.95}}}
-    test_report.write(other / "evaluate" / "results.json", results | {"seams": nearer})
-    (other / "autoencoder" / "done.json").unlink()
-    text = comparison.comparison([workdir, other])
-    assert is_whole(text)
-    assert HOSTILE not in text
-    rows = {
-        re.sub("<.*?>", "", row[0]): [re.sub("<.*?>", "", cell) for cell in row[1:]]
-        for row in (re.split("</th>|</td>", r) for r in re.findall("<tr>(.*?)</tr>", text))
-    }
-    assert rows["seams at window borders →\u00a01"] == ["1.06", "best 0.950", ""]
-    assert rows["seams at the worst offset ↓"] == ["1.06", "–", ""]
-    assert rows["autoencoder PSNR, dB ↑"] == ["30.0", "–", ""]
-    assert rows["seed"] == ["3", "4", ""]
-    assert rows["new"][0] == "–"
-    assert "data.crops.patch_px" not in rows
-    assert "stages" not in rows
-    page.build(workdir, workdir / "report", metrics.collect(workdir), compare=[other])
-    assert "<h2>Runs compared</h2>" in (workdir / "report" / "index.html").read_text()
-
-
-def test_equal_runs_differ_in_nothing(workdir):
-    text = comparison.comparison([workdir, workdir])
-    assert "None." in text
-    assert "best" not in re.sub('<p class="hint">.*?</p>', "", text).replace("is best", "")
-
-
-def test_a_run_without_a_config_is_named(workdir, tmp_path):
-    with pytest.raises(ValueError, match=r"absent/config\.json"):
-        comparison.comparison([workdir, tmp_path / "absent"])
-
-
-def test_figures_of_too_few_vectors_say_so():
-    none = dict.fromkeys(("value", "low", "high")) | {"interval": "too few: 40 vectors, 150 needed"}
-    judged = {
-        "extraction": {"dim": 96}, "frechet": test_report.FEW,
-        "precision_recall": {"precision": none},
-        "frechet_of_real_halves": test_report.ESTIMATE | {"split_by": "by case: 2 and 3 cases"},
-    }  # fmt: skip
-    for cases, said in (
-        (1, "<small>1 case</small>"),
-        (5, "<small>5 cases</small>"),
-        (20, "96 num"),
-    ):
-        text = networks.part(
-            {"patches": {"judge": judged | {"cases": cases}}, "large_image_frechet": None}
-        )
-        assert said in text
-        assert "cases</small></th>" not in text or cases == 5
-    text = networks.part({"patches": {"judge": judged}, "large_image_frechet": None})
-    assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text
-    assert "<td>too few: 40 vectors, 150 needed</td>" in text
-    assert "1.50 <small>1.25 … 1.75</small> <small>by case: 2 and 3 cases</small>" in text
-    assert "None" not in text
-
-
 def test_a_curve_of_too_few_patches_is_uncorrected_and_says_so(tmp_path):
     steps = [
         {"step": step, "patches": {"judge": {"frechet": test_report.FEW}}} for step in (100, 200)
@@ -345,27 +250,6 @@ def test_a_curve_of_too_few_patches_is_uncorrected_and_says_so(tmp_path):
     assert checkpoints.part(tmp_path) == text
     test_report.write(tmp_path / "watch" / "results.json", {"steps": [without]})
     assert checkpoints.part(tmp_path) == ""
-
-
-def test_figures_by_network_have_their_intervals():
-    kid = {"corrected": 0.041, "low": -0.0123, "high": 0.05, "uncorrected": 0.1, "interval": "95%"}
-    judged = {"extraction": {"dim": 1024}, "kid": kid, "precision_recall": {"precision": kid}}
-    other = {"extraction": {"dim": 96}, "precision_recall": {"precision": 0.75}}
-    found = {
-        "patches": {"judge": judged, HOSTILE: other},
-        "large_image_frechet": {"clip": {"crops": kid}},
-    }
-    text = networks.part(found)
-    assert is_whole(text)
-    assert HOSTILE not in text
-    said = lambda title: re.findall("<td>(.*?)</td>", text.partition(f">{title}</th>")[2])[:3]
-    interval = "0.0410 <small>−0.0123 … 0.0500</small>"
-    assert said("precision of single patches") == [interval, "0.750", "–"]
-    assert said("KID of single patches") == [interval, "–", "–"]
-    assert said("Fréchet distance of crops of large images") == ["–", "–", interval]
-    assert "judge <small>1,024 numbers</small>" in text
-    assert "recall" not in text
-    assert networks.part({"patches": None, "large_image_frechet": None}) == ""
 
 
 def test_conditions_of_quadrants_are_a_table(workdir):
@@ -391,16 +275,3 @@ def test_conditions_of_quadrants_are_a_table(workdir):
         f"image {i} generated from labels or text" for i in (1, 2)
     ]
     assert "<td>0.000</td>" in text  # three decimals, and no minus before zero
-
-
-def test_numbers_of_a_map_are_told_from_its_colours():
-    """Contrast of WCAG 2.2 with its own curve of sRGB: 4.5 is asked of text."""
-    curve = lambda c: c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
-    light = lambda rgb: np.dot([curve(c / 255) for c in rgb], (0.2126, 0.7152, 0.0722))
-    drawn = charts.heat_map(np.linspace(0, 1, 101)[:, None], 0, 1)
-    inks = re.findall('<text [^>]*fill="#(...)"', drawn)
-    grounds = [tuple(map(int, c.split(", "))) for c in re.findall(r'fill="rgb\((.*?)\)"', drawn)]
-    assert len(inks) == len(grounds) == 101
-    for ink, ground in zip(inks, grounds, strict=True):
-        one, two = sorted((light([int(c * 2, 16) for c in ink]), light(ground)))
-        assert (two + 0.05) / (one + 0.05) >= 4.5

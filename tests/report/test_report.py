@@ -1,7 +1,6 @@
 """The report: every figure is there, the page stands alone, the scales do the sums right."""
 
 import html.parser
-import itertools
 import json
 import pathlib
 import re
@@ -224,72 +223,12 @@ def test_missing_input_is_named(workdir, name):
         _build(workdir)
 
 
-@pytest.mark.parametrize("log", [False, True])
-def test_scale_ends_and_order(log):
-    scale = charts.Scale(0.01, 10.0, 200.0, 20.0, log)
-    assert scale(0.01) == 200.0
-    assert scale(10.0) == pytest.approx(20.0)
-    drawn = [scale(v) for v in np.geomspace(0.01, 10, 30)]
-    assert all(a > b for a, b in itertools.pairwise(drawn))
-    middle = np.sqrt(0.01 * 10) if log else (0.01 + 10) / 2
-    assert scale(middle) == pytest.approx(110.0)
-    assert all(0.01 <= tick <= 10 for tick in scale.ticks())
-    assert 3 <= len(scale.ticks()) <= 7
-
-
-def test_ticks_are_round():
-    assert charts.Scale(0, 2500, 0, 1).ticks() == [0, 500, 1000, 1500, 2000, 2500]
-    assert charts.Scale(0.01, 10, 0, 1, log=True).ticks() == pytest.approx(
-        [0.01, 0.03, 0.1, 0.3, 1, 3, 10]
-    )
-
-
-def _drawn(points):
-    path = re.search(r'class="line raw" d="M([^"]*)"', charts.line_chart(points, "loss")).group(1)
-    return np.array([[float(v) for v in pair.split(",")] for pair in path.split("L")])
-
-
-def test_line_follows_the_data():
-    points = [(step, 1000.0 / step) for step in range(10, 5000, 10)]
-    xy = _drawn(points)
-    assert len(xy) == len(points)
-    assert (np.diff(xy[:, 0]) > 0).all()
-    assert (np.diff(xy[:, 1]) >= 0).all()  # a falling loss falls on the page: y grows downwards
-    left, right, top, bottom = 46, 396, 10, 160
-    np.testing.assert_allclose(xy[[0, -1]], [[left, top], [right, bottom]], atol=0.01)
-
-
-def test_long_series_keep_their_end():
-    xy = _drawn([(step, float(step)) for step in range(1, 5003)])
-    assert len(xy) <= 1001
-    assert xy[-1, 0] == 396
-
-
-def test_flat_and_single_points_are_drawn():
-    assert np.isfinite(_drawn([(1, 0.0)])).all()
-    assert np.isfinite(_drawn([(1, 2.0), (2, 2.0)])).all()
-
-
-def test_after_a_resume_the_last_line_counts():
-    lines = [{"step": s, "loss": v} for s, v in ((1, 5.0), (2, 4.0), (3, 9.0), (2, 3.0), (3, 2.0))]
-    assert charts.loss_points(lines) == [(1, 5.0), (2, 3.0), (3, 2.0)]
-    assert charts.loss_points([{"step": 1, "loss": float("nan")}, {"step": 2, "lr": 1}]) == []
-
-
 def test_numbers_have_three_digits():
     shown = {0.58289: "0.583", 0.9996: "1.00", 1538: "1,540", -0.05: "−0.0500", 0.0: "0",
              12.34: "12.3", 2.5e-7: "2.50e−07", float("nan"): "–"}  # fmt: skip
     assert [charts.number(v) for v in shown] == list(shown.values())
     assert [sections.duration(s) for s in (5.25, 600, 9000)] == ["5.25 s", "10.0 min", "2 h 30 min"]
     assert sections.duration(416 * 86_400 + 20 * 3600) == "416 d 20 h"
-
-
-def test_map_colours_rise_in_lightness():
-    lightness = [np.dot(charts.colour(s), (0.2126, 0.7152, 0.0722)) for s in np.linspace(0, 1, 50)]
-    assert (np.diff(lightness) > 0).all()
-    drawn = charts.heat_map(np.array([[0.25, 0.5, 0.75]]), 0.25, 0.75)
-    assert drawn.count("data-value") == 3
-    assert "row 1, column 3: 0.750" in drawn
 
 
 ESTIMATE = {
