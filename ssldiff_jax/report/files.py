@@ -77,15 +77,15 @@ def _row(workdir: pathlib.Path) -> str:
     done = atomic.read_json(workdir / "sample" / "done.json")
     with (workdir / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    found = [
+    numbers = [
         number
         for number, row in enumerate(rows, start=1)
         if row.get("by") == "evaluate" and row.get("sample") == done.get("digest")
     ]
-    if not found:
+    if not numbers:
         return ""
-    date = html.escape(rows[found[-1] - 1].get("date", ""))
-    return f"; the metrics of this page are row {found[-1]} of {len(rows)} ({date})"
+    date = html.escape(rows[numbers[-1] - 1].get("date", ""))
+    return f"; the metrics of this page are row {numbers[-1]} of {len(rows)} ({date})"
 
 
 def command(workdir: pathlib.Path, commit: str) -> str:

@@ -48,9 +48,11 @@ def part(metrics: Mapping[str, Any]) -> str:
 
 def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
     """Figures in the features of the encoder and of the judge."""
-    eyes = [(who, found) for who, found in (("encoder", m), ("judge", m["judge"])) if found]
-    eyes = [(who, found) for who, found in eyes if found["embedding_similarity"]]
-    both = lambda get: [(who, get(found)) for who, found in eyes]
+    columns = [
+        (who, features) for who, features in (("encoder", m), ("judge", m["judge"])) if features
+    ]
+    columns = [(who, features) for who, features in columns if features["embedding_similarity"]]
+    both = lambda get: [(who, get(features)) for who, features in columns]
     versus = lambda get: _each(both(get))
     floor = versus(lambda r: r["fd_floor_uncorrected"])
     cells = [rows * cols for rows, cols in m["data"]["lattices"]]
@@ -68,8 +70,8 @@ def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
             "Cell retrieval, top 1",
             both(lambda r: r["cell_retrieval_top1"]),
             "Share of generated cells whose nearest real cell of the region is the one they were "
-            f"generated from; {eyes[0][1]['num_cells']:,} cells."
-            if eyes
+            f"generated from; {columns[0][1]['num_cells']:,} cells."
+            if columns
             else "",
             f"Chance: {number(len(cells) / sum(cells))}. {ceiling(m)}",
             "retrieval.encoder",
@@ -90,7 +92,7 @@ def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
             "cell away. 0 is ideal. Not corrected for the number of cells.",
             f"{_floor(m)}: {floor}.",
         ))  # fmt: skip
-    return cards if eyes else []
+    return cards if columns else []
 
 
 def ceiling(m: Mapping[str, Any]) -> str:
@@ -98,13 +100,13 @@ def ceiling(m: Mapping[str, Any]) -> str:
     the features allow a generated one to reach. Empty where neither was measured."""
     encoders = {"encoder": m["encoder"], "judge": m["judge_encoder"]}
     reached: dict[str, list[tuple[str, float]]] = {}
-    for who, found in encoders.items():
-        if not found:
+    for who, facts in encoders.items():
+        if not facts:
             continue
-        shifts = {int(px): value for px, value in found["retrieval_top1"].items()}
+        shifts = {int(px): value for px, value in facts["retrieval_top1"].items()}
         how = f"moved by {min(shifts)} px" if shifts else "enlarged and with changed colours"
-        value = shifts[min(shifts)] if shifts else found["retrieval_of_views"]
-        among = f" among {found['num_tested']:,}" if found["num_tested"] else ""
+        value = shifts[min(shifts)] if shifts else facts["retrieval_of_views"]
+        among = f" among {facts['num_tested']:,}" if facts["num_tested"] else ""
         if value is not None:
             reached.setdefault(f"real patches {how} reach{among}", []).append((who, value))
     said = [f"{how}: {_each(values)}" for how, values in reached.items()]
@@ -176,9 +178,9 @@ _RULERS = {
 }  # fmt: skip
 
 
-def _seams(found: Mapping[str, Any]) -> list[Card]:
+def _seams(rulers: Mapping[str, Any]) -> list[Card]:
     """A card for each ruler of seams."""
-    known = [(*_RULERS[name], found[name]) for name in _RULERS if name in found]
+    known = [(*_RULERS[name], rulers[name]) for name in _RULERS if name in rulers]
     return [
         Card(
             title,
@@ -199,10 +201,10 @@ def beside_real(both: Mapping[str, Any], what: str) -> str:
     return f"Generated: {_mean(generated)} (n = {generated['count']}). Real {what}: {_mean(real)}."
 
 
-def _mean(found: Mapping[str, Any]) -> str:
+def _mean(mean: Mapping[str, Any]) -> str:
     """A mean with its standard error, where there is one."""
-    error = "" if found["error"] is None else f" ± {number(found['error'])}"
-    return f"{number(found['value'])}{error}"
+    error = "" if mean["error"] is None else f" ± {number(mean['error'])}"
+    return f"{number(mean['value'])}{error}"
 
 
 def _each(values: Sequence[tuple[str, float | None]]) -> str:

@@ -115,8 +115,8 @@ def _section(name: str, title: str, body: str) -> str:
 
 def _contents(parts: Sequence[str]) -> str:
     """A link to every section."""
-    found = [re.match(r'<section id="([\w-]+)"><h2>([^<]+)', part) for part in parts]
-    return "".join(f'<li><a href="#{m[1]}">{m[2]}</a></li>' for m in found if m)
+    heads = [re.match(r'<section id="([\w-]+)"><h2>([^<]+)', part) for part in parts]
+    return "".join(f'<li><a href="#{m[1]}">{m[2]}</a></li>' for m in heads if m)
 
 
 def _meta(metrics: Mapping[str, Any]) -> str:

@@ -22,12 +22,12 @@ def of_run(
     places = metrics_lib.read(workdir / "patches" / "regions.json")
     table = training.slides(workdir)
     encoder_name = "encoder" if metrics["encoder"] else "judge"
-    found = []
+    pairs = []
     for i, place in enumerate(places):
         native = table.get(place["slide"], {}).get("mpp") if place["kind"] == "region" else None
         origin = _origin(place, float(native or 0), metrics["data"]["mpp"])
-        found.append(_region(workdir, folder, i, place, metrics["data"], encoder_name, origin))
-    return found
+        pairs.append(_region(workdir, folder, i, place, metrics["data"], encoder_name, origin))
+    return pairs
 
 
 def lead(regions: Sequence[viewer.Region], config: Mapping[str, Any], metrics: Mapping) -> str:
