@@ -25,8 +25,8 @@ def test_grids_of_the_same_kind_are_near_and_as_new(real, training):
     found = grids.compare(smooth(400, 2), real, training)
     assert found.frechet_of_cells.low == 0
     assert found.frechet_of_cells.uncorrected < 0.05
-    assert 0.9 < found.neighbours < 1.1
-    assert 0.95 < found.nearest < 1.05
+    assert 0.9 < found.neighbour_correlation < 1.1
+    assert 0.95 < found.nearest_distance < 1.05
     assert min(found.precision, found.recall) > 0.6
 
 
@@ -34,7 +34,7 @@ def test_cells_drawn_apart_have_no_neighbours(real, training):
     apart = training.reshape(-1, 4)[np.random.default_rng(3).permutation(800 * 9)]
     found = grids.compare(apart.reshape(800, 3, 3, 4)[:400], real, training)
     assert found.frechet_of_cells.uncorrected < 0.05  # each of them is real
-    assert abs(found.neighbours) < 0.1
+    assert abs(found.neighbour_correlation) < 0.1
     alike = grids.compare(smooth(400, 2), real, training).frechet_of_grids
     assert found.frechet_of_grids.low > 5 * alike.high
 
@@ -60,7 +60,7 @@ def test_of_few_grids_no_more_is_told_than_they_tell(real, training):
 
 def test_copies_are_found(real, training):
     found = grids.compare(training[:400] + 1e-3, real, training)
-    assert found.nearest < 0.01
+    assert found.nearest_distance < 0.01
 
 
 def test_a_prior_without_variety_has_no_recall(real, training):
