@@ -74,13 +74,12 @@ def _records(workdir: pathlib.Path, folder: pathlib.Path) -> str:
 
 def _row(workdir: pathlib.Path) -> str:
     """Which row of `results.csv` the figures of this page are; empty where none is."""
+    # Only the stage evaluate notes which sample its metrics are of.
     done = atomic.read_json(workdir / "sample" / "done.json")
     with (workdir / "results.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     numbers = [
-        number
-        for number, row in enumerate(rows, start=1)
-        if row.get("by") == "evaluate" and row.get("sample") == done.get("digest")
+        number for number, row in enumerate(rows, start=1) if row.get("sample") == done["digest"]
     ]
     if not numbers:
         return ""

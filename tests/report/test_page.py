@@ -8,6 +8,7 @@ import shlex
 import pytest
 
 from ssldiff_jax.report import files, imagined, key_figures, metrics, page
+from ssldiff_jax.runs import results_csv
 from ssldiff_jax.runs.command import command_line
 from ssldiff_jax.runs.workdir import stored_config
 from tests.report import test_report, test_training
@@ -189,8 +190,8 @@ def test_files_are_linked_and_the_small_ones_go_with_the_page(workdir):
     (workdir / "sample" / "image_1.tif").write_bytes(bytes(2_500_000))
     done = json.loads((workdir / "sample" / "done.json").read_text())
     test_report.write(workdir / "sample" / "done.json", done | {"digest": "abc"})
-    rows = "date,by,sample\n1,evaluate,old\n2,watch,\n3,evaluate,abc\n4,evaluate,new\n"
-    (workdir / "results.csv").write_text(rows)
+    for sample in ("old", "", "abc", "new"):
+        results_csv.add(workdir, {"tool": "evaluate", "sample": sample}, {"kid": 0.5})
     text = build(workdir).partition('<section id="files">')[2].partition("</section>")[0]
     assert (workdir / "report" / "../sample/image_1.tif").is_file()
     assert '<a href="../sample/image_1.tif">image_1.tif</a> <small>pyramidal TIFF, 2.5 MB' in text
@@ -201,7 +202,7 @@ def test_files_are_linked_and_the_small_ones_go_with_the_page(workdir):
     ):
         assert f'<a href="{name}">' in text
         assert (workdir / "report" / name).read_bytes() == (workdir / source).read_bytes()
-    assert "the metrics of this page are row 3 of 4 (3)" in text
+    assert re.search(r"the metrics of this page are row 3 of 4 \(20[\d-]+T[\d:]+\)", text)
 
 
 @pytest.mark.parametrize(

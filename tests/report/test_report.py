@@ -96,6 +96,7 @@ def make_workdir(tmp_path):
     }
     for i, (stage, found) in enumerate(facts.items()):
         cost = {"seconds": 10.0 + i, "peak_rss_mb": 100, "finished": f"2020-01-01T00:0{i}:00+0000"}
+        cost["digest"] = f"{stage} as it was"
         write(tmp_path / stage / "done.json", cost | {"facts": found})
     place = {
         "kind": "region",
