@@ -43,7 +43,7 @@ class Crop:
     lattice: tuple[int, int] = (0, 0)
     """Top left px of the 2×2 cells in the record, before they are turned."""
 
-    def cut(self, record: arrays.ImageUint8, side: int) -> arrays.ImageUint8:
+    def cut(self, record: arrays.ImageUint8, side: int) -> UInt8[np.ndarray, "s s 3"]:
         """The pixels."""
         square = record[self.top : self.top + side, self.left : self.left + side]
         return orient(square, self.orientation)

@@ -45,7 +45,7 @@ def _network(
     return (left << bits) | right
 
 
-def _mixed(value: UInt64[np.ndarray, "*N"]) -> UInt64[np.ndarray, "*N"]:
+def _mixed(value: UInt64[np.ndarray | np.generic, "*N"]) -> UInt64[np.ndarray | np.generic, "*N"]:
     """A bijection of 64 bits that scatters them (the finaliser of SplitMix64)."""
     value = (value ^ (value >> np.uint64(30))) * _MIX_1
     value = (value ^ (value >> np.uint64(27))) * _MIX_2

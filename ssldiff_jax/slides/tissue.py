@@ -180,7 +180,7 @@ def _saturation(image_uint8: arrays.ImageUint8) -> UInt8[np.ndarray, "H W"]:
 def _otsu(counts: Int[np.ndarray, "256"]) -> int:
     """The value that parts a histogram with the largest variance between its halves (Otsu 1979);
     0 where all is of one value, or there is none."""
-    return filters.threshold_otsu(hist=counts) if np.count_nonzero(counts) > 1 else 0
+    return int(filters.threshold_otsu(hist=counts)) if np.count_nonzero(counts) > 1 else 0
 
 
 def _smooth(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W"]:
