@@ -75,14 +75,10 @@ def launch(
     _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
-    machine = environment.describe_machine()
-
-    def write() -> None:
-        if not runner.is_dry_run(table, config, chosen):
-            about = {"versions": environment.versions(), "machine": machine}
-            run_record.note(workdir, values, table, chosen, about, words)
-
-    hosts.on_first_host("writing to the workdir", write)
+    if not runner.is_dry_run(table, config, chosen):
+        about = {"versions": environment.versions(), "machine": environment.describe_machine()}
+        note = lambda: run_record.note(workdir, values, table, chosen, about, words)
+        hosts.on_first_host("writing to the workdir", note)
     runner.run_stages(table, context, chosen, force)
     if "patches" not in chosen:
         return None
