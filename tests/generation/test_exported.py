@@ -87,7 +87,7 @@ def test_an_export_of_another_format_is_refused(folder, tmp_path, found):
     card = json.loads(reader.metadata(folder / exported.DENOISER)["ssldiff_jax"])
     head = {"ssldiff_jax": json.dumps(card | {"format": found})}
     reader.safetensors.numpy.save_file({"x": np.zeros(1)}, path, metadata=head)
-    with pytest.raises(reader.WeightsError, match=f"of format 2, got {found}; export its run again"):
+    with pytest.raises(reader.WeightsError, match=f"format 2, got {found}; export its run again"):
         ssldiff_jax.Generator.load(path)
 
 
