@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -18,6 +19,10 @@ import patience
 import psutil
 import pytest
 from jaxtyping import install_import_hook
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would all commands of tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The suite's time is XLA compiling: small programs need no optimised code.

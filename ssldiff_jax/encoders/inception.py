@@ -115,7 +115,7 @@ class BlockE(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> jax.Array:
-        def split(h: FeatureMap, name: str) -> FeatureMap:
+        def split(h: FeatureMap, name: str) -> jax.Array:
             return _joined(_chain(h, f"{name}a", 384, (1, 3)), _chain(h, f"{name}b", 384, (3, 1)))
 
         double = _chain(_chain(x, "branch3x3dbl_1", 448), "branch3x3dbl_2", 384, 3)
