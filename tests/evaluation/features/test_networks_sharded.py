@@ -64,12 +64,12 @@ def save(clip, path):
 @pytest.fixture(scope="module")
 def by_several(clip_folder, tmp_path_factory):
     path, here = tmp_path_factory.mktemp("sharded") / "features.npz", pathlib.Path(__file__)
-    code = f"import test_sharded as t; t.save({str(clip_folder)!r}, {str(path)!r})"
+    code = f"import test_networks_sharded as t; t.save({str(clip_folder)!r}, {str(path)!r})"
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES}"
     environment = os.environ | {
         "XLA_FLAGS": flags,
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": f"{here.parent}:{here.parents[1]}:{here.parents[2]}",
+        "PYTHONPATH": f"{here.parent}:{here.parents[2]}:{here.parents[3]}",
     }
     done = patience.run([sys.executable, "-c", code], env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

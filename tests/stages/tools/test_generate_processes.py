@@ -67,7 +67,7 @@ def start(code, log):
         "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=2",
         "NPROC": "16",
         "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": f"{here.parent}:{here.parents[1]}:{here.parents[2]}",
+        "PYTHONPATH": f"{here.parent}:{here.parents[2]}:{here.parents[3]}",
     }
     with log.open("w") as told:
         return subprocess.Popen(
@@ -97,7 +97,7 @@ def test_processes_draw_one_image(workdir, tmp_path, split):
             "import jax; "
             f"jax.distributed.initialize('127.0.0.1:{port}', 2, {number}); "
             "import logging; logging.basicConfig(level='INFO'); "
-            "import test_draw_processes as t; "
+            "import test_generate_processes as t; "
             f"t.draw_twice({str(workdir)!r}, {str(together)!r}, {split!r})",
             logs[number],
         )
