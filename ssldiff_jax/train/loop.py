@@ -42,13 +42,13 @@ class TrainConfig:
     )
     optimizer: optimizer_lib.OptimizerConfig
     compute: step_lib.ComputeConfig
-    log_every: int = dataclasses.field(metadata=changes.free("only logged"))
-    checkpoint_every: int = dataclasses.field(metadata=changes.free("only logged"))
+    log_every: int = dataclasses.field(metadata=changes.free("how often figures are logged"))
+    checkpoint_every: int = dataclasses.field(metadata=changes.free("how often the state is saved"))
     max_skipped: int = dataclasses.field(metadata=changes.free("stops a run, changes no update"))
     method: Literal["jit", "pmap"] = dataclasses.field(
         metadata=changes.free("the same sums on the same examples, in another order")
     )
-    profile_steps: int = dataclasses.field(metadata=changes.free("only logged"))
+    profile_steps: int = dataclasses.field(metadata=changes.free("how much is traced"))
 
     def __post_init__(self):
         least = {"num_steps": 0, "batch_size": 1, "log_every": 1, "checkpoint_every": 1}

@@ -299,7 +299,7 @@ def test_noise_that_no_step_can_have_is_refused(name, eta, message):
     """Song et al. 2021: noise² ≤ sigma_next² everywhere exactly where eta ≤ 1."""
     with pytest.raises(ValueError, match=message):
         small_configs.section("sample.solver", name=name, eta=eta)
-    values = {"name": name, "eta": eta}
+    values = dataclasses.asdict(small_configs.section("sample.solver")) | {"name": name, "eta": eta}
     with pytest.raises(schema.ConfigError, match=f"config.sample.solver: .*{message}"):
         schema.build(solvers.SolverConfig, values, "config.sample.solver")
 

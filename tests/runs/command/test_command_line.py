@@ -61,8 +61,8 @@ def test_bench_measures_the_denoiser(command, tmp_path):
     }  # fmt: skip
     values = {row["name"]: row["value"] for row in rows}
     # 25 windows in four chunks of 7, 50 steps; 9 in two of 5, three steps; guided.
-    assert values["sampler/paper/128/calls"] == 50 * 28 * 2
-    assert values["sampler/offset/128/calls"] == 3 * 2 * 10
+    assert values["sampler/paper/128/unet_forwards"] == 50 * 28 * 2
+    assert values["sampler/offset/128/unet_forwards"] == 3 * 2 * 10
     assert all(row["value"] > 0 and row["hardware"] and row["unit"] for row in rows)
 
 

@@ -13,7 +13,7 @@ from ssldiff_jax.stages.tools.bench import evaluation
 SIZES = evaluation.Sizes(patches=5, gaussian=60, pairs=40, dim=4, repetitions=2)
 COSTS = {"frechet_60x4/from_features_to_interval": "s", "frechet_60x4/memory": "MB",
          "frechet_60x4/of_moments": "s", "kid_40x4/seconds": "s", "kid_40x4/memory": "MB",
-         "fidelity_40x4/seconds": "s", "fidelity_40x4/memory": "MB"}  # fmt: skip
+         "precision_recall_40x4/seconds": "s", "precision_recall_40x4/memory": "MB"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def test_a_georeferenced_raster_gives_a_georeferenced_image(drawn, tmp_path, reg
     with rasterio.open(tmp_path / "scene.tif", "w", **profile) as raster:
         raster.write(np.moveaxis(region, -1, 0))
     folder, _ = drawn(
-        {"output.formats": ("cog.tif",)}, reference=str(tmp_path / "scene.tif"), grow=PX
+        {"output.formats": ("cog.tif",)}, reference=str(tmp_path / "scene.tif"), outpaint_px=PX
     )
     with rasterio.open(folder / "image.cog.tif") as raster:
         assert raster.crs.to_epsg() == 26914
@@ -113,7 +113,7 @@ def test_a_grid_may_have_any_size_and_less_than_a_window(
     with caplog.at_level(logging.INFO, "ssldiff_jax"):
         found = drawn(PNG, reference=str(tmp_path / "grid.npy"), size=(37, 150))
     assert image_of(found).shape == (37, 150, 3)
-    assert "37 × 150 px are generated as 64 × 152 and cut off" in caplog.text
+    assert "37 × 150 px are generated as 64 × 152 and cropped" in caplog.text
 
 
 def test_cells_stay_in_place_where_a_reference_ends_within_one(generator, region):
@@ -160,14 +160,14 @@ def test_white_of_a_mask_stays(drawn, tmp_path, generator, region):
     keep = np.zeros_like(region)
     keep[:, :64] = 255
     pyramid.write_png(tmp_path / "keep.png", keep)
-    image = image_of(drawn(PNG, keep=str(tmp_path / "keep.png"))).astype(int)
+    image = image_of(drawn(PNG, mask=str(tmp_path / "keep.png"))).astype(int)
     difference = np.abs(image - reconstructed(generator, region))
     assert difference[:, 16:40].mean() < 2
     assert difference[:, 72:].mean() > 10
 
 
 def test_a_reference_grows_beyond_its_border(drawn, generator, region):
-    image = image_of(drawn(PNG, grow=PX)).astype(int)
+    image = image_of(drawn(PNG, outpaint_px=PX)).astype(int)
     assert image.shape == (256, 256, 3)
     difference = np.abs(image[PX:-PX, PX:-PX] - reconstructed(generator, region))
     assert difference[24:-24, 24:-24].mean() < 2
@@ -184,7 +184,7 @@ def test_mixing_and_editing_change_the_conditions(drawn, tmp_path, generator, re
     sample = PNG | {"conditioning": "interpolated"}
     plain = image_of(drawn(sample, **at))
     mixed = [
-        image_of(drawn(sample, mix=str(tmp_path / "other.png"), mix_amount=x, **at))
+        image_of(drawn(sample, blend_with=str(tmp_path / "other.png"), blend_amount=x, **at))
         for x in (0.0, 0.5, 1.0)
     ]
     np.testing.assert_array_equal(mixed[0], plain)
@@ -222,9 +222,9 @@ def test_an_image_that_wraps_meets_itself(drawn, region):
         ),
         ({"edits": ("9,0=0,0",)}, "must name cells of 2 × 2, got '9,0=0,0'"),
         ({"edits": ("1;1=0,0",)}, "must read 'row,col=row,col'"),
-        ({"mix": "small.png"}, "must hold a cell of 64 px"),
-        ({"grow": 10}, "must be whole cells of 64 px, got 10"),
-        ({"keep": "small.png"}, r"must be \(128, 128\) px like the reference, got \(40, 90\)"),
+        ({"blend_with": "small.png"}, "must hold a cell of 64 px"),
+        ({"outpaint_px": 10}, "must be whole cells of 64 px, got 10"),
+        ({"mask": "small.png"}, r"must be \(128, 128\) px like the reference, got \(40, 90\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(drawn, tmp_path, generator, region, settings, message):
@@ -298,7 +298,7 @@ def test_no_request_harms_the_image_of_another(asked, tmp_path, generator, regio
     told = asked(reference=str(tmp_path / "grid.npy"), size=(96, 150))
     assert told[-1] == f"generate: 96 × 150 px in {second}"
     assert pyramid.read_image(second).shape == (96, 150, 3)
-    assert "stage draw is done" in asked()
+    assert "stage generate is done" in asked()
     asked(force="generate", dry_run=True)
     (tmp_path / "broken.svs").write_bytes(b"no slide")
     for name in ("broken.svs", "missing.svs"):

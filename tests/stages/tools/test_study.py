@@ -27,7 +27,7 @@ SHORT = {
     "patches.network.vit_width": 32,
     "patches.network.vit_depth": 1,
     "bags.count": 10,
-    "bags.count_test": 10,
+    "bags.count_test": 24,
     "bags.side": 2,
     "bags.network.fit.num_steps": 2,
 }
@@ -177,9 +177,12 @@ def case_name(made):
         ({"seeds": 0}, "seeds and resamples ≥ 1"),
         ({"patches.models": ("svm",)}, r"study\.patches\.models must be of linear, resnet, vit"),
         ({"patches.clusters": 1}, r"study\.patches\.clusters must be ≥ 2, got 1"),
-        ({"patches.num_generated": 0}, r"study\.patches must have counts ≥ 0 and draws ≥ 1"),
+        (
+            {"patches.num_generated": 0},
+            r"study\.patches must have counts ≥ 0 and num_generated ≥ 1",
+        ),
         ({"bags.shows": "water"}, r"shows must be of nuclei, stroma, empty, got 'water'"),
-        ({"bags.count": 1}, "count and count_test ≥ 2 of regions, got 1 and 10"),
+        ({"bags.count": 1}, "count and count_test ≥ 2 of regions, got 1 and 24"),
         ({"patches.count": 1}, "the train split of classes .* got only class . in 1 examples"),
         ({"patches.labels": "recorded"}, "reads the classes of a list of patches, got 40 of 40"),
         ({"bags.of": "slides", "tasks": ("bags",)}, r"study\.bags\.labels must name a CSV file"),

@@ -75,7 +75,7 @@ def _ours(model: generator.Generator, size: int, folder: pathlib.Path) -> dict[s
         "canvas_bytes": canvas,
         "peak_bytes": peak * 2**20,
         "peak_beyond_canvas_bytes": peak * 2**20 - canvas,
-        "bytes_before": before * 2**20,
+        "before_bytes": before * 2**20,
     }
 
 
