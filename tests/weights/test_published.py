@@ -212,10 +212,8 @@ def test_a_generator_of_published_weights_draws(tmp_path, small, tensors):
     assert found.networks.autoencoder.scaling == autoencoder.LatentScaling((1.0,) * 3, (0.0,) * 3)
     ours = {"latent_scale": np.full(3, 2, np.float32), "latent_shift": np.ones(3, np.float32)}
     write_checkpoint(tmp_path / "export.ckpt", tensors | ours)
-    exported = generator.Generator.load(tmp_path / "export.ckpt", config)
-    assert exported.networks.autoencoder.scaling == autoencoder.LatentScaling(
-        (2.0,) * 3, (1.0,) * 3
-    )
+    exported = generator.Generator.load(tmp_path / "export.ckpt", config).networks
+    assert exported.autoencoder.scaling == autoencoder.LatentScaling((2.0,) * 3, (1.0,) * 3)
     assert found.embedding_dim == 12
     grid = np.random.default_rng(0).normal(size=(1, 2, 12)).astype(np.float32)
     image = found.generate(grid, size=(32, 70)).image

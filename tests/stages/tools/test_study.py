@@ -179,7 +179,7 @@ def case_name(made):
         ({"patches.clusters": 1}, r"study\.patches\.clusters must be ≥ 2, got 1"),
         (
             {"patches.num_generated": 0},
-            r"study\.patches must have counts ≥ 0 and num_generated ≥ 1",
+            r"must have counts ≥ 0 and num_generated ≥ 1",
         ),
         ({"bags.shows": "water"}, r"shows must be of nuclei, stroma, empty, got 'water'"),
         ({"bags.count": 1}, "count and count_test ≥ 2 of regions, got 1 and 24"),
