@@ -5,7 +5,7 @@
 Hardware and time: two cores of an AMD EPYC, 20 min from clone to report, 3.1 GB (2026-11-26).
 Expected on the held-out region: cell retrieval 0.48 to 0.58 by the encoder and 0.42 to 0.48 by the
 judge, embedding similarity 0.91 against 0.33 of other cells, layout correlation 0.99; of
-images of the prior show what their condition says (correlation of parts in quadrants 0.83 to 0.91).
+images of the prior show what their condition says (correlation of parts in quadrants 0.83 to 0.95).
 """
 
 from configs import default
