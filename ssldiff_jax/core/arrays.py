@@ -45,6 +45,7 @@ def require_rgb(image: Any, name: str, size: tuple[int, int] | None = None) -> I
     if pixels.dtype == np.uint8 and fits and 0 not in pixels.shape:
         return pixels
     shown = f"{pixels.dtype} of shape {pixels.shape}"
+    # The range tells the usual mistakes apart: floats of 0…1, of −1…1, or 16 bits.
     if np.issubdtype(pixels.dtype, np.number) and pixels.size:
         shown += f" with values from {pixels.min():g} to {pixels.max():g}"
     raise ValueError(

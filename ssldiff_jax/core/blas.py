@@ -29,6 +29,7 @@ def one_thread() -> Iterator[None]:
     from several threads. Holds for the whole process; does nothing where the library is another.
     """
     with _lock:
+        # An inner block must not note its own 1 as what to go back to.
         _outside.append(_outside[0] if _outside else threads())
         _set([1] * len(_libraries()))
     try:
@@ -55,6 +56,7 @@ def _libraries() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
     """What gets and sets the count of each library that is loaded."""
     if not _MAPS.exists():
         return ()
+    # proc(5): the sixth field is the mapped file, and may hold blanks.
     words = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]
     paths = {w[5] for w in words if len(w) == 6 and "openblas" in pathlib.Path(w[5]).name}
     libraries = []

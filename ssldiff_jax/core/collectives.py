@@ -38,6 +38,7 @@ def psum(x: jax.Array) -> jax.Array:
 def all_gather(x: jax.Array) -> jax.Array:
     """The examples of all devices, in the order of the batch."""
     axes = _axes()
+    # tiled: shares follow each other along the batch, where a new axis of devices is the default.
     return jax.lax.all_gather(x, axes, tiled=True) if axes else x
 
 

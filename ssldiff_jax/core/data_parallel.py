@@ -48,6 +48,7 @@ class Placed:
         """They as `sharding` has it, on the default device for None; arrays that lie there
         already are taken as they are."""
         previous = self._previous
+        # By identity: to compare values would read gigabytes at every call.
         if previous is None or previous[0] is not params or previous[1] != sharding:
             self._placed = jax.tree.map(lambda leaf: _held(leaf, sharding), params)
             self._previous = params, sharding
@@ -56,6 +57,7 @@ class Placed:
 
 def _held(leaf: Any, sharding: Sharding | None) -> jax.Array:
     if sharding is None:
+        # Weights of files are NumPy: given to a jit as they are, they are copied at every call.
         return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf)
     if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
         return leaf
@@ -118,4 +120,5 @@ def local_mesh() -> Mesh | None:
 
 
 def _put(array: np.ndarray, sharding: Sharding) -> jax.Array:
+    # Each process fills its own devices: a mesh may have devices of others.
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

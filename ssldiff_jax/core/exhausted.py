@@ -55,10 +55,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     waiting, seen = [error], set()
     while waiting:
         this = waiting.pop(0)
+        # `raise … from e` makes e both cause and context.
         if this is None or id(this) in seen:
             continue
         seen.add(id(this))
         yield this
+        # `exceptions` are those of an ExceptionGroup.
         waiting += [*getattr(this, "exceptions", ()), this.__cause__, this.__context__]
 
 
@@ -82,4 +84,5 @@ def _amount(text: str) -> int | None:
         return None
     number, unit = float(match[1]), match[2].upper()
     power = _PREFIXES.find(unit[0]) + 1 if unit and unit != "BYTES" else 0
+    # XLA and numpy count by 1024, whether they write G, GB or GiB.
     return int(number * 1024**power)

@@ -29,9 +29,12 @@ def install() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         return
     reader, writer = socket.socketpair()
+    # As set_wakeup_fd demands: the signal's handler in C must never wait.
     writer.setblocking(False)
     _OPEN.extend((reader, writer))  # or they would be closed with their last reference
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    # Only a signal with a handler of Python's is written to the descriptor; this one also takes the
+    # place of KeyboardInterrupt.
     signal.signal(signal.SIGINT, lambda *_: None)
     # Said of pools of processes that end with their parent; what they leak is cleaned up.
     sys.warnoptions.append("ignore:resource_tracker:UserWarning")
@@ -45,6 +48,7 @@ def came() -> bool:
 
 def always(save: Callable[[], None]) -> None:
     """What Ctrl-C calls from here on, instead of ending the process."""
+    # Before all others: the last of the list is called, which a block of `saving` adds.
     _SAVES.insert(0, save)
 
 

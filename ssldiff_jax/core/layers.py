@@ -30,6 +30,7 @@ def cast(tree: Any, dtype: str) -> Any:
 
 def like(params: Any, x: arrays.AnyArray) -> arrays.AnyArray:
     """Inputs in the dtype of a model's parameters, which it then computes in."""
+    # Any, not all: a codebook stays float32 in a model that was cast to bfloat16.
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
     return x.astype(jnp.bfloat16 if jnp.dtype(jnp.bfloat16) in dtypes else jnp.float32)
 
@@ -52,8 +53,10 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
+        # Sums over whole maps: bfloat16, with 8 bits, would stop growing after 256 pixels.
         values = x.astype(jnp.float32)
         mean, variance = self._statistics(values)
+        # (x − mean)·rsqrt(variance)·scale + bias as one product and sum a pixel.
         gain = scale * jax.lax.rsqrt(variance + self.epsilon)
         shift = bias - mean * gain
         return (values * gain[:, None, None] + shift[:, None, None]).astype(x.dtype)
@@ -128,6 +131,7 @@ def timestep_embedding(t: Num[arrays.AnyArray, "B"], dim: int) -> Float[arrays.A
     """[cos, sin] of t at frequencies 10⁴^(−i/half), as in Ho et al. 2020 and latent diffusion."""
     half = dim // 2
     frequencies = jnp.exp(-jnp.log(1e4) * jnp.arange(half) / half)
+    # bfloat16 holds whole numbers up to 256 only.
     angles = t.astype(jnp.float32)[:, None] * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 

@@ -10,6 +10,7 @@ _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*")
 
 def cores() -> int:
     """Cores this process may use."""
+    # Containers and taskset grant fewer than os.cpu_count says.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -17,6 +18,7 @@ def look_for_no_tpu() -> None:
     """Keep jax on the CPU where libtpu is installed and no accelerator is: it is there for the
     tool compile alone, and jax would look for a TPU at every start."""
     devices = pathlib.Path("/dev")
+    # jax is imported below, late: a command that is misspelt is answered without it.
     there = any(any(devices.glob(name)) for name in _ACCELERATORS)
     if importlib.util.find_spec("libtpu") and not there and "JAX_PLATFORMS" not in os.environ:
         import jax

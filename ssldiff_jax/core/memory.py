@@ -26,8 +26,11 @@ def keep_freed() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return
+    # mallopt(3): one heap for all threads, and large blocks in it as well, since a block that is
+    # mapped alone goes back to the system as soon as it is freed.
     mallopt(_ARENA_MAX, 1)
     mallopt(_MMAP_MAX, 0)
+    # Its end is never given back (the largest int), and grows by 64 MiB at a time.
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 64 << 20)
 
@@ -44,6 +47,7 @@ def give_back_freed() -> None:
 def reset_peak() -> None:
     """Reset the peak; where the kernel does not offer that, it stays the process's."""
     try:
+        # proc(5): 5 sets VmHWM, the peak, to what is resident now.
         _CLEAR.write_text("5")
     except OSError:
         return

@@ -48,6 +48,7 @@ class Moments:
     def unpack(cls, packed: UInt8[np.ndarray, "P"]) -> "Moments":
         """What `pack` made bytes of."""
         numbers = np.ascontiguousarray(packed).view(np.float64)
+        # 1 + D + D² numbers, solved for D.
         dim = int((np.sqrt(4 * len(numbers) - 3) - 1) / 2)
         moments = cls(dim)
         moments.count = int(numbers[0])
@@ -75,6 +76,7 @@ class Moments:
             for start in range(0, len(z), _ROWS):
                 rows = z[start : start + _ROWS].astype(np.float64)
                 mean = rows.mean(axis=0)
+                # Centred first: sums of raw products lose their digits far from the origin.
                 rows -= mean
                 self._merge(len(rows), mean, rows.T @ rows)
 
@@ -89,6 +91,7 @@ class Moments:
         left.count = self.count - part.count
         if left.count < 1:
             raise ValueError(f"expected a part of {self.count} vectors, got {part.count}")
+        # `_merge` solved for one of its sides.
         left.mean = self.mean + (self.mean - part.mean) * (part.count / left.count)
         shift = part.mean - left.mean
         between = np.outer(shift, shift) * (left.count * part.count / self.count)
@@ -105,6 +108,7 @@ class Moments:
         if count == 0:
             return
         total = self.count + count
+        # Chan, Golub and LeVeque 1983: the means' distance adds to the scatter of both parts.
         shift = mean - self.mean
         self.scatter += scatter + np.outer(shift, shift) * (self.count * count / total)
         self.mean = self.mean + shift * (count / total)

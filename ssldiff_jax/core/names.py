@@ -4,6 +4,7 @@ import re
 
 from ssldiff_jax.core import schema
 
+# Characters: at most 160 bytes in UTF-8, of the 255 that a file name may have.
 _LONGEST = 40
 
 

@@ -11,6 +11,7 @@ from ssldiff_jax.core import arrays
 
 def stream(seed: int, name: str, step: int | jax.Array | None = None) -> arrays.Key:
     """The key of the stream `name`, at `step` if it is used more than once."""
+    # CRC-32 and not hash(), which Python salts anew in every process.
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return key if step is None else jax.random.fold_in(key, step)
 
@@ -21,6 +22,7 @@ def seed_of(seed: int, name: str, number: int = 0) -> int:
     apart. Sums of a seed and a number would give two streams of one run, or of runs of neighbouring
     seeds, the same numbers.
     """
+    # SeedSequence takes no negative number.
     entropy = (seed % 2**64, zlib.crc32(name.encode()), number)
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
@@ -33,6 +35,7 @@ def per_example(key: arrays.Key, index: arrays.AnyArray, draw: Callable, *args) 
         index: global example indices, `(B,)` int.
         draw: a function (key, *args) → array, such as `jax.random.normal`.
     """
+    # By fold_in: a split would need the length of the batch, which differs from device to device.
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     return jax.vmap(lambda k: draw(k, *args))(keys)
 

@@ -36,6 +36,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
         built[name] = _convert(hints[name], values[name], f"{where}.{name}")
     try:
         return cls(**built)
+    # Names its key already; what __post_init__ raises is a plain ValueError of one section.
     except ConfigError:
         raise
     except ValueError as error:
@@ -54,14 +55,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple:
         item, *_ = typing.get_args(hint)
+        # JSON has no tuples: config.json gives lists.
         if not isinstance(value, tuple | list):
             raise ConfigError(f"{where} must be a tuple, got {value!r}")
         return tuple(_convert(item, v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin in (typing.Union, types.UnionType):
+        # `X | None` is the one union that the schema has.
         options = [h for h in typing.get_args(hint) if h is not type(None)]
         return None if value is None else _convert(options[0], value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    # Not isinstance, which takes True for an int.
     if hint in (int, float, str, bool) and type(value) is not hint:
         raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
     return value

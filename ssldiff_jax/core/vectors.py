@@ -30,6 +30,7 @@ def squared_distances(
     it again and again with one `b` gives |b|² as `square_b`.
     """
     square = a @ b.T
+    # In place: N × M numbers are held once.
     square *= -2
     square += np.sum(a**2, axis=1)[:, None]
     square += np.sum(b**2, axis=1) if square_b is None else square_b
