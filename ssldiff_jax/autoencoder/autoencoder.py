@@ -95,6 +95,7 @@ class Autoencoder(nn.Module):
         if self.config.kind == "vq":
             z = self.encoder(image)
             quantised = self.quantiser(z)
+            # Codes are float32; the decoder goes on in what the encoder computes in.
             image_hat = self.decoder(quantised.z.astype(z.dtype))
             return Reconstruction(image_hat, z, {"codebook": quantised.loss}, quantised.index)
         moments = self.encode(image)
@@ -117,6 +118,7 @@ def kl_divergence(moments: Moments) -> Float[jax.Array, ""]:
     """KL from N(0, 1), summed over a latent, averaged over the batch and its pixels."""
     mean, logvar = jnp.split(moments, 2, axis=-1)
     logvar = jnp.clip(logvar, *_LOGVAR_RANGE)
+    # ½(μ² + σ² − 1 − log σ²), a channel (Kingma and Welling 2014, appendix B).
     return 0.5 * jnp.mean(jnp.sum(mean**2 + jnp.exp(logvar) - 1 - logvar, axis=-1))
 
 

@@ -12,7 +12,7 @@ from ssldiff_jax.core import arrays, attention, layers
 
 @dataclasses.dataclass(frozen=True)
 class ConvConfig:
-    """Sizes; the defaults are the published f4 first stage.
+    """Sizes; the published f4 first stage has 3, 128, (1, 2, 4) and 2.
 
     `latent_conv` is the 1×1 convolution on either side of the latents, which some models lack.
     """
@@ -54,6 +54,7 @@ class AttentionBlock(nn.Module):
     def __call__(self, x: layers.FeatureMap) -> jax.Array:
         b, h, w, c = x.shape
         y = layers.group_norm(c, epsilon=1e-6, name="norm")(x).reshape(b, h * w, c)
+        # The published 1 × 1 convolutions, as products over pixels.
         q, k, v = (nn.Dense(c, name=name)(y) for name in ("q", "k", "v"))
         y = nn.Dense(c, name="proj_out")(attention.attend(q, k, v, num_heads=1))
         return x + y.reshape(b, h, w, c)
@@ -107,6 +108,7 @@ class Decoder(nn.Module):
         h = layers.conv(c.channels * c.channel_mult[-1], name="conv_in")(h)
         h = Middle(name="middle")(h)
         for level, mult in reversed(list(enumerate(c.channel_mult))):
+            # One block more than on the way down, as published.
             for block in range(c.num_res_blocks + 1):
                 h = ResBlock(c.channels * mult, name=f"up_{level}_{block}")(h)
             if level > 0:

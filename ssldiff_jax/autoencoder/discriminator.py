@@ -38,6 +38,8 @@ class Discriminator(nn.Module):
 
         h = leaky(conv(self.config.channels, 2, "conv_in")(image))
         for i in range(1, self.config.num_layers + 1):
+            # Isola et al.: no norm after the first layer, at most 8 times its channels, the last of
+            # the doublings without stride.
             features = self.config.channels * min(2**i, 8)
             stride = 2 if i < self.config.num_layers else 1
             h = conv(features, stride, f"conv_{i}")(h)
@@ -59,5 +61,6 @@ def adaptive_weight(
     """|∇ reconstruction| / |∇ adversarial| at the decoder's last layer (Esser et al. 2021, eq. 7),
     so that neither drowns the other; `to_last_layer` pulls a gradient back from the image."""
     size = lambda loss: jnp.linalg.norm(collectives.pmean(to_last_layer(jax.grad(loss)(image))[0]))
+    # δ and the upper bound of taming-transformers, which publishes the paper's models.
     ratio = size(reconstruction_loss) / (size(adversarial_loss) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, 1e4))

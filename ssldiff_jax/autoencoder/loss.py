@@ -91,6 +91,7 @@ class AutoencoderTask(tasks.Task):
             codes = self.config.vq.num_codes
             channels = self.config.chosen.latent_channels
             extra |= {
+                # As if all were used evenly: no code counts as dead before it had a chance.
                 "usage": jnp.full(codes, 1 / codes),
                 "latents": jnp.zeros((codes, channels)),
             }
@@ -145,6 +146,8 @@ class AutoencoderTask(tasks.Task):
             )
             loss += jnp.where(started, added, 0.0)
             terms |= adversarial_terms
+        # Pixels span 2, so that the peak's square is 4. The log is taken of the whole batch's
+        # error: a mean of logs would be another figure on several devices.
         terms["psnr"] = -10 * jnp.log10(
             collectives.pmean(jnp.mean((reconstruction.image - image) ** 2)) / 4
         )
@@ -193,6 +196,7 @@ class AutoencoderTask(tasks.Task):
         used = collectives.pmean(vq.usage(reconstruction.index, codes))
         fractions = decay * extra["usage"] + (1 - decay) * used
         extra |= {"usage": fractions, "latents": _sample_latents(key, codes, reconstruction.z)}
+        # Its even share is 1 / codes.
         dead = jnp.mean(fractions * codes < self.config.vq.dead_below)
         return extra, {"code_perplexity": vq.perplexity(fractions), "dead_codes": dead}
 
@@ -205,6 +209,7 @@ class AutoencoderTask(tasks.Task):
 def _sample_latents(key: arrays.Key, count: int, z: arrays.Latents) -> jax.Array:
     """Latents `(count, C)` from any places of the batch, whichever device holds them."""
     own = jax.lax.stop_gradient(z).reshape(-1, z.shape[-1])
+    # All devices choose the same places; whoever holds one adds it, the others add 0.
     of_all = jax.random.randint(key, (count,), 0, len(own) * collectives.num_shares())
     position = of_all - collectives.offset(len(own))
     held = (position >= 0) & (position < len(own))
@@ -221,9 +226,12 @@ def _reconstruct(config: autoencoder.AutoencoderConfig, params: Any, image, nois
     model, last = autoencoder.Autoencoder(config), params["decoder"]["conv_out"]
     image, noise = (layers.like(params["decoder"], x) for x in (image, noise))
 
+    # One forward pass for the loss and for both gradients of the adaptive weight: a function of the
+    # kernel of the last layer, with all else as auxiliary output.
     def with_kernel(kernel):
         decoder = params["decoder"] | {"conv_out": last | {"kernel": kernel}}
         reconstruction = model.apply({"params": params | {"decoder": decoder}}, image, noise)
+        # Losses are summed in float32, whatever the network computes in.
         reconstruction = jax.tree.map(_exact, reconstruction)
         return reconstruction.image, reconstruction
 

@@ -50,7 +50,7 @@ class Quantiser(nn.Module):
         index = nearest_code(z, codebook)
         code = codebook[index]
 
-        # codes to latents, and with less weight latents to codes
+        # Van den Oord et al., equation 3: codes to latents, and with weight β latents to codes.
         stop = jax.lax.stop_gradient
         to_codes = jnp.mean((stop(z) - code) ** 2)
         to_latents = jnp.mean((z - stop(code)) ** 2)

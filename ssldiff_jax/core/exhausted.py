@@ -84,5 +84,5 @@ def _amount(text: str) -> int | None:
         return None
     number, unit = float(match[1]), match[2].upper()
     power = _PREFIXES.find(unit[0]) + 1 if unit and unit != "BYTES" else 0
-    # XLA and numpy count by 1024, whether they write G, GB or GiB.
+    # XLA and numpy count by 1024; in messages of TPUs G means GiB.
     return int(number * 1024**power)

@@ -63,6 +63,7 @@ def coordinates(place: Places, height: int, width: int) -> Float[jax.Array, "B h
     """(row, column) of each pixel in the cell that covers it, −1 … 1 over the cell."""
     area = coverage(place, height, width)
     pixel = jnp.stack(jnp.meshgrid(_centres(height), _centres(width), indexing="ij"), -1)
+    # Half a cell is ½ in sides of a window: 2·(pixel − centre) is ±1 at its borders.
     inside = 2 * (pixel[None, :, :, None] - place[:, None, None])
     return jnp.sum(area[..., None] * inside, axis=-2)
 
@@ -75,6 +76,7 @@ def _overlap(centre: Float[arrays.AnyArray, "B M"], size: int) -> Float[jax.Arra
     """Length that a pixel shares with a cell along one axis, in pixels."""
     pixel = _centres(size)[None, :, None] * size
     middle = centre[:, None] * size
+    # In pixels: both ends of the pixel and of the cell, whose side is the window's.
     low = jnp.maximum(pixel - 0.5, middle - size / 2)
     high = jnp.minimum(pixel + 0.5, middle + size / 2)
     return jnp.maximum(high - low, 0.0)

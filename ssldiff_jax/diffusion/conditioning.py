@@ -65,6 +65,7 @@ class Conditioner(nn.Module):
         return jnp.stack(tokens, axis=1)
 
     def _scaled(self, embedding: Float[arrays.AnyArray, "B *M D"]) -> jax.Array:
+        # The zero vector stays zero, so that a null embedding gives the bias and nothing else.
         unit = vectors.unit(embedding)
         if self.length == "root_dim":
             unit = unit * embedding.shape[-1] ** 0.5
@@ -92,6 +93,7 @@ class Denoiser(nn.Module):
 
 def _fourier_features(place: cells_lib.Places) -> Float[jax.Array, "B M 8"]:
     """Sines and cosines of places, one and two half waves over the width of a window."""
+    # Centres lie in (−1, 1]: over π·place no two of them have the same sine and cosine.
     angle = jnp.pi * jnp.concatenate([place, 2 * place], axis=-1)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 

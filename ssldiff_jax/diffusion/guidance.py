@@ -75,6 +75,7 @@ class GuidedX0:
             return self._plain(x_t, t, embedding)
         if self.config.interval == (0.0, 1.0):
             return self._guided(x_t, t, embedding)
+        # A branch, not a choice of results: where nothing is guided the second call is never made.
         return jax.lax.cond(self.is_guided(t)[0], self._guided, self._plain, x_t, t, embedding)
 
     def _plain(self, x_t, t, embedding) -> jax.Array:

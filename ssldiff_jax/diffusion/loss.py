@@ -36,6 +36,8 @@ def min_snr_weight(
     prediction: process_lib.Prediction, snr: arrays.AnyArray, gamma: float
 ) -> jax.Array:
     """min(snr, γ), carried from the x0 error it is defined on to the error of `prediction`."""
+    # At a given x_t: |eps − eps_hat|² = snr·|x0 − x0_hat|², |v − v_hat|² = (snr + 1)·|x0 − x0_hat|²
+    # (Process, equations 1 and 2), so that the weights are divided by these.
     match prediction:
         case "x0":
             return jnp.minimum(snr, gamma)
@@ -60,9 +62,11 @@ def denoising_loss(
     key_t, key_eps = keys
     t = rng.per_example(key_t, index, jax.random.randint, (), 0, process.schedule.num_timesteps)
     eps = rng.per_example(key_eps, index, jax.random.normal, x0.shape[1:])
+    # x_t = alpha·x0 + sigma·eps
     x_t = process.add_noise(x0, eps, t)
 
     # error
+    # Differences, squares and means in float32, whatever the network computes in.
     prediction_hat = denoise(x_t, t).astype(jnp.float32)
     error = jnp.mean(jnp.square(prediction_hat - process.target(x0, eps, t)), axis=(1, 2, 3))
     weight = jnp.ones_like(error)
@@ -94,6 +98,7 @@ class DenoisingTask(tasks.Task):
         """Moments, condition and place in the stream."""
         dim = self.denoiser.config.condition_dim
         return {
+            # As the step latents stores them.
             "moments": jax.ShapeDtypeStruct((1, *self.moments_shape), jnp.float16),
             "embedding": jax.ShapeDtypeStruct((1, dim), jnp.float32),
             "index": jax.ShapeDtypeStruct((1,), jnp.int32),
@@ -110,6 +115,7 @@ class DenoisingTask(tasks.Task):
     ) -> tasks.LossOutput:
         """Weighted mean squared error of the prediction at a uniform timestep."""
         moments, embedding, index = batch["moments"], batch["embedding"], batch["index"]
+        # A latent is sampled anew at every visit: stored are its moments.
         key_z, key_t, key_eps, key_drop = jax.random.split(key, 4)
 
         # latents

@@ -37,6 +37,8 @@ class Schedule:
     def alpha_bar(self) -> np.ndarray:
         """The cumulative product of 1 − beta, float64, `(num_timesteps,)`."""
         if self.name == "cosine":
+            # 0.008: Nichol and Dhariwal's s, which keeps the first betas from being too small to
+            # learn from.
             level = (
                 np.cos(
                     (np.arange(self.num_timesteps + 1) / self.num_timesteps + 0.008)
@@ -46,9 +48,11 @@ class Schedule:
                 )
                 ** 2
             )
+            # The last one would be 1, and x_T without any x0.
             betas = np.clip(1 - level[1:] / level[:-1], 0, 0.999)
         else:
             betas = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps) ** 2
+        # float64 up to `at`: of 1 − alpha_bar, 0.0015 at first, float32 has four digits.
         return np.cumprod(1 - betas)
 
     @property
@@ -69,6 +73,8 @@ class Schedule:
     def at(self, t: arrays.Timestep, ndim: int = 4) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at t, shaped `(B, 1, …)` to broadcast against `ndim` axes."""
         shape = (-1,) + (1,) * (ndim - 1)
+        # Square roots are taken in float64, each on its own: alpha² + sigma² = 1 to float32's
+        # rounding.
         alpha = jnp.asarray(self.alphas, jnp.float32)[t].reshape(shape)
         sigma = jnp.asarray(self.sigmas, jnp.float32)[t].reshape(shape)
         return alpha, sigma

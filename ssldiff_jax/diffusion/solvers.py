@@ -102,6 +102,7 @@ def advance(row: dict, x_t, x0_hat, history, noise) -> tuple[jax.Array, jax.Arra
         x_next = x_next + row["history"][k] * history[k]
     if len(history):
         memory = row["memory_x"] * x_t + row["memory_x0"] * x0_hat
+        # The newest first; the oldest falls out.
         pushed = jnp.concatenate([memory[None], history[:-1]])
         history = jnp.where(row["keep"] > 0, pushed, history)
     return x_next, history
@@ -143,6 +144,8 @@ def solver_table(config: SolverConfig, schedule: schedule_lib.Schedule) -> Solve
 def _timesteps(config: SolverConfig) -> np.ndarray:
     steps = config.num_solver_steps
     if config.spacing == "leading":
+        # Strides are fractions: whole ones leave up to half of the schedule out (600 steps of 1000
+        # would begin at t = 600).
         return np.arange(steps)[::-1] * (config.t_start + 1) // steps + 1
     # Begins at t_start, and the last step spans as much as the others.
     return np.round((config.t_start + 1) * np.arange(steps, 0, -1) / steps).astype(int) - 1
@@ -171,6 +174,8 @@ class _Levels:
 
 def _ddim(levels: _Levels, noise: np.ndarray) -> dict[str, np.ndarray]:
     """Song et al. 2021, equation 12, for any standard deviation of the noise."""
+    # x_next = alpha'·x0_hat + √(sigma'² − noise²)·eps_hat + noise·z,
+    # with eps_hat = (x_t − alpha·x0_hat) / sigma put in.
     eps = np.sqrt(levels.sigma_next**2 - noise**2)
     return {
         "x": eps / levels.sigma,
@@ -181,6 +186,7 @@ def _ddim(levels: _Levels, noise: np.ndarray) -> dict[str, np.ndarray]:
 
 def _ddim_noise(levels: _Levels, eta: float) -> np.ndarray:
     """Equation 16; eta = 1 is the DDPM posterior."""
+    # eta·√((1 − ᾱ') / (1 − ᾱ))·√(1 − ᾱ / ᾱ'); the last step ends at sigma' = 0, and adds none.
     ratio = levels.alpha / levels.alpha_next
     return eta * levels.sigma_next / levels.sigma * np.sqrt(1 - ratio**2)
 
@@ -192,12 +198,16 @@ def _paper_noise(levels: _Levels, schedule: schedule_lib.Schedule) -> np.ndarray
 
 def _dpmpp_2m(levels: _Levels) -> dict[str, np.ndarray]:
     """Lu et al. 2022, algorithm 2; first and last step are of first order. Remembers x0_hat."""
+    # λ = log(alpha / sigma), h = λ' − λ; infinite at the end, where −expm1(−h) is 1 and x0_hat
+    # stays.
     with np.errstate(divide="ignore"):
         start = np.log(levels.alpha / levels.sigma)
         h = np.log(levels.alpha_next / levels.sigma_next) - start
+    # 1 / 2r with r = h_before / h: D = (1 + 1/2r)·x0_hat − 1/2r·x0_hat_before.
     slope = np.zeros_like(h)
     if len(h) > 2:
         slope[1:-1] = h[1:-1] / (2 * h[:-2])
+    # x_next = sigma' / sigma·x_t + alpha'·(1 − e^−h)·D; expm1 keeps the digits of a small h.
     gain = levels.alpha_next * -np.expm1(-h)
     return {
         "x": levels.sigma_next / levels.sigma,
@@ -223,6 +233,7 @@ def _plms(levels: _Levels) -> tuple[_Levels, dict[str, np.ndarray]]:
     its end, from where it came; so there is one evaluation more than steps.
     """
     steps = len(levels.t)
+    # DDIM in eps_hat: x_next = alpha' / alpha·x_t + (sigma' − sigma·alpha' / alpha)·eps_hat.
     drift = levels.sigma_next - levels.alpha_next * levels.sigma / levels.alpha
     rows = [0, min(1, steps - 1), *range(1, steps)]
     weights = [_ADAMS[0], None, *(_ADAMS[min(i, 3)] for i in range(1, steps))]
@@ -234,14 +245,18 @@ def _plms(levels: _Levels) -> tuple[_Levels, dict[str, np.ndarray]]:
     x, eps, history = np.zeros(steps + 1), np.zeros(steps + 1), np.zeros((steps + 1, 3))
     for i, weight in enumerate(weights):
         if weight is None:
+            # x_t is x_1 = x_0 + … + drift·eps_0 by now: half of eps_0 is taken back, half of eps_1
+            # added.
             x[i], eps[i], history[i, 0] = 1.0, drift[0] / 2, -drift[0] / 2
             continue
         at = max(i - 1, 0)
         x[i] = levels.alpha_next[at] / levels.alpha[at]
         eps[i], history[i] = drift[at] * weight[0], drift[at] * weight[1:]
+    # What was seen at the end of the first trial step serves the mean alone.
     keep = np.ones(steps + 1)
     keep[1] = 0
     return taken, {
+        # eps_hat = (x_t − alpha·x0_hat) / sigma, put in for eps and for the memory.
         "x": x + eps / taken.sigma,
         "x0": -eps * taken.alpha / taken.sigma,
         "history": history,

@@ -16,7 +16,7 @@ from ssldiff_jax.diffusion import cells
 
 @dataclasses.dataclass(frozen=True)
 class UNetConfig:
-    """Sizes of the UNet; the defaults are the published 400.92 M parameters."""
+    """Sizes of the UNet; the config's defaults are the published 400.92 M parameters."""
 
     latent_channels: int
     channels: int
@@ -47,6 +47,7 @@ class ResBlock(nn.Module):
         emb: Float[arrays.AnyArray, "B _ D"],
         place: cells.Places | None = None,
     ) -> jax.Array:
+        # 1e-5 in residual blocks and 1e-6 before attention, as in the published network.
         h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-5, name="norm_in")(x))
         h = layers.conv(self.features, name="conv_in")(h)
         shift_width = 2 * self.features if self.scale_shift else self.features
@@ -78,6 +79,8 @@ class Attention(nn.Module):
         width = x.shape[-1]
         if context.shape[1] == 1 and not self.is_initializing():
             # Softmax over one token is 1, whatever the query: the token's value for every pixel.
+            # Queries and keys get no gradient then; they are made when parameters are, since
+            # published files have them.
             v = nn.Dense(width, use_bias=False, name="v")(context)
             return jnp.broadcast_to(nn.Dense(width, name="out")(v), x.shape)
         q = nn.Dense(width, use_bias=False, name="q")(x)
@@ -99,6 +102,7 @@ class TransformerBlock(nn.Module):
         if tokens is not None:
             h = norm("norm_cross")(x)
             x = x + Attention(self.num_heads, name="cross_attention")(h, tokens)
+        # Value and gate, each of four times the width.
         h = nn.Dense(8 * x.shape[-1], name="geglu")(norm("norm_ff")(x))
         value, gate = jnp.split(h, 2, axis=-1)
         return x + nn.Dense(x.shape[-1], name="ff_out")(value * nn.gelu(gate, approximate=False))
@@ -162,6 +166,7 @@ class UNet(nn.Module):
         config, levels = self.config, len(self.config.channel_mult)
         emb = layers.timestep_embedding(t, config.channels).astype(x_t.dtype)
         emb = nn.Dense(4 * config.channels, name="time_in")(emb)
+        # (B, 1, 4·channels), and (B, M, 4·channels) once cells differ.
         emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))[:, None]
         if config.conditioning == "scale_shift":
             condition_on = tokens if place is not None else tokens.mean(axis=1, keepdims=True)
@@ -172,6 +177,8 @@ class UNet(nn.Module):
         if place is not None:
             at = cells.coordinates(place, *x_t.shape[1:3]).astype(h.dtype)
             h = h + nn.Dense(config.channels, name="place_in")(at)
+        # One for every block of the way up: num_res_blocks + 1 a level, with conv_in and the
+        # halvings.
         skips = [h]
         for level in range(levels):
             for block in range(config.num_res_blocks):
@@ -194,6 +201,7 @@ class UNet(nn.Module):
                 h = layers.conv(h.shape[-1], name=f"upsample_{level}")(layers.upsample_nearest(h))
 
         h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-5, name="norm_out")(h))
+        # Starts at a prediction of 0, as published.
         return layers.conv(x_t.shape[-1], name="conv_out", zero=True)(h)
 
     def _stage(self, level: int, name: str, attend: bool = False) -> UNetBlock:

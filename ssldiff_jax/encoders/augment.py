@@ -24,7 +24,9 @@ class ColorJitter:
         """Jitter one image in [−1, 1]."""
         u = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
         mean = image.mean()
+        # Contrast about the image's own mean, so that it leaves the brightness.
         image = (image - mean) * (1 + self.contrast * u[0]) + mean
+        # A gain of light, which is 0 at −1.
         image = (image + 1) * (1 + self.channel * u[1:4]) - 1
         return jnp.clip(image + self.brightness * u[4], -1, 1)
 
@@ -45,6 +47,7 @@ def shifted_views(
         view = jax.lax.dynamic_slice(image, (top, left, 0), (view_px, view_px, 3))
         return jitter(key_color, view)
 
+    # By the example's place in the stream: views do not depend on how devices share the batch.
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     return jax.vmap(one)(keys, image)
 
@@ -64,6 +67,7 @@ def resized_views(
         key_area, key_at, key_color = jax.random.split(key, 3)
         crop = side * jnp.sqrt(jax.random.uniform(key_area, (), minval=area[0], maxval=area[1]))
         origin = jax.random.uniform(key_at, (2,)) * (side - crop)
+        # scale_and_translate maps a pixel p of the image to scale·p + translation.
         scale = view_px / crop
         view = jax.image.scale_and_translate(
             image,

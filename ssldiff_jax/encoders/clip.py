@@ -83,6 +83,7 @@ class Pixels:
 
     resize_px: int = 224
     fit: Literal["shorter", "both"] = "shorter"
+    # OpenAI's, of the images that the first CLIP was trained on.
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
@@ -93,8 +94,10 @@ class Pixels:
         size = image_uint8.shape[1:3]
         resized = (self.resize_px, self.resize_px)
         if self.fit == "shorter":
+            # The longer side rounded down, as transformers does.
             resized = tuple(self.resize_px * n // min(size) for n in size)
         x = jnp.asarray(image_uint8, jnp.float32)
+        # The width first, as Pillow does: each pass is rounded, so that their order shows.
         x = _bicubic(_bicubic(x, 2, resized[1]), 1, resized[0])
         top, left = ((n - image_px) // 2 for n in resized)
         x = x[:, top : top + image_px, left : left + image_px] / 255
@@ -107,6 +110,8 @@ def _bicubic(x: Float[arrays.AnyArray, "B h w 3"], axis: int, new: int) -> jax.A
         return x
     matrix = vit.resize_matrix(x.shape[axis], new, "timm")
     x = jnp.moveaxis(x, axis, -1)
+    # One of 3072 values that is a level off moves features by 2e-5, a hundred times the network's
+    # own error: products are not rounded, and halves go up as in Pillow (jnp.round: to even).
     x = jnp.moveaxis(jnp.matmul(x, matrix.T, precision="highest"), -1, axis)
     return jnp.clip(jnp.floor(x + 0.5), 0, 255)
 
@@ -126,11 +131,13 @@ class Block(nn.Module):
             h = attention.attend(q, k, v, c.num_heads)
         else:
             split = lambda y: y.reshape(*y.shape[:2], c.num_heads, -1)
+            # `attend` knows keys that are masked, not an order.
             h = jax.nn.dot_product_attention(split(q), split(k), split(v), is_causal=True)
         x = x + nn.Dense(c.width, name="proj")(h.reshape(x.shape))
         h = nn.LayerNorm(epsilon=c.epsilon, name="norm2")(x)
         h = nn.Dense(c.mlp_width, name="fc1")(h)
         if c.activation == "quick_gelu":
+            # The sigmoid's approximation of GELU (Hendrycks and Gimpel 2016), as OpenAI trained it.
             h = h * nn.sigmoid(1.702 * h)
         else:
             h = nn.gelu(h, approximate=False)
@@ -160,6 +167,7 @@ class ImageTower(nn.Module):
         places = (c.image_px // c.patch_px) ** 2 + 1
         position = self.param("position", small, (places, t.width))
         x = jnp.concatenate([first, x], axis=1) + position
+        # Before the blocks as well, which other ViTs lack.
         x = nn.LayerNorm(epsilon=t.epsilon, name="norm_in")(x)
         for i in range(t.depth):
             x = Block(t, "all", name=f"blocks_{i}")(x)
@@ -233,6 +241,7 @@ class TextEncoder:
 
     def tokens(self, texts: Sequence[str]) -> Int[np.ndarray, "N L"]:
         """Numbers of the tokens of each text, zero after its end."""
+        # 0 after the end: below every end token, so that the highest number of a text is its own.
         numbers = np.zeros((len(texts), self.config.max_positions), np.int32)
         for row, text in enumerate(texts):
             if not text.strip():
@@ -255,6 +264,8 @@ class TextEncoder:
     @functools.cached_property
     def _run(self):
         def run(params: Any, tokens: jax.Array) -> jax.Array:
+            # Scores of texts are compared across machines: a device's default product must not
+            # show.
             with jax.default_matmul_precision("highest"):
                 return TextTower(self.config).apply({"params": params}, tokens)
 

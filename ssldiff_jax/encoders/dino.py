@@ -40,11 +40,13 @@ class HeadedEncoder(nn.Module):
     @nn.compact
     def __call__(self, image: arrays.Image) -> Prototypes:
         h = self.encoder(image)
+        # Three layers with the bottleneck, as in the paper.
         for i in range(2):
             h = nn.gelu(nn.Dense(self.config.head_width, name=f"head_{i}")(h))
         h = nn.Dense(self.config.bottleneck, name="bottleneck")(h)
         shape = (self.config.bottleneck, self.config.num_prototypes)
         prototypes = self.param("prototypes", nn.initializers.normal(0.02), shape)
+        # A last layer with weight norm, whose gain is fixed at 1.
         return vectors.unit(h) @ vectors.unit(prototypes, axis=0)
 
 
@@ -54,6 +56,7 @@ def dino_loss(
     """Cross entropy between every teacher view and every other student view, averaged."""
     targets = [jax.nn.softmax((t - center) / config.teacher_temperature) for t in teacher]
     logs = [jax.nn.log_softmax(s / config.student_temperature) for s in student]
+    # Equation 3: a view is never its own target. Global views come first in both lists.
     pairs = [(i, j) for i in range(len(targets)) for j in range(len(logs)) if i != j]
     return sum(-jnp.mean(jnp.sum(targets[i] * logs[j], axis=-1)) for i, j in pairs) / len(pairs)
 
@@ -102,12 +105,15 @@ class DINOTask(tasks.Task):
             resized = [layers.like(params, v) for v in views]
             return [self.model.apply({"params": params}, v).astype(jnp.float32) for v in resized]
 
+        # Multi-crop (their section 3.1): the teacher sees global views alone, the student all.
         teacher = jax.lax.stop_gradient(outputs(ema_params, global_views))
         student = outputs(params, global_views + local_views)
 
         loss = dino_loss(teacher, student, extra["center"], config)
+        # Equation 4, of the whole batch; this step's loss has the centre before it.
         batch_center = collectives.pmean(jnp.mean(jnp.concatenate(teacher), axis=0))
         m = config.center_momentum
+        # 0 where one prototype takes all, log P where all are alike: both are collapse.
         entropy = -jnp.sum(jax.nn.softmax(batch_center) * jax.nn.log_softmax(batch_center))
         center = m * extra["center"] + (1 - m) * batch_center
         return tasks.LossOutput(loss, {"center_entropy": entropy}, {"center": center})

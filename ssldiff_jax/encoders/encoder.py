@@ -114,6 +114,7 @@ class Encoder:
         self.origin = np.asarray(origin, np.float32)
         self._batch_size = batch_size
         self._embed = data_parallel.DataParallel(
+            # Scaled on the device: uint8 is a quarter of what float32 would send there.
             lambda params, image_uint8: architecture.embed(params, layers.to_image(image_uint8)),
             data_parallel.local_mesh(),
         )
@@ -155,6 +156,7 @@ def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:
 
     Roy and Vetterli 2007.
     """
+    # Directions, not lengths: cosines are what embeddings are compared by.
     direction = vectors.unit(np.asarray(embedding, np.float64))
     centred = direction - direction.mean(axis=0)
     if np.sum(centred**2) < _ROUNDING * len(centred):

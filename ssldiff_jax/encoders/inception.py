@@ -47,6 +47,7 @@ class ConvNorm(nn.Module):
         vector = lambda name, start: self.param(name, start, (self.features,))
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
         mean, variance = vector("mean", zeros), vector("variance", ones)
+        # The epsilon of this network's batch norms in TensorFlow and torchvision; 1e-5 elsewhere.
         gain = vector("scale", ones) * jax.lax.rsqrt(variance + 1e-3)
         return nn.relu((x - mean) * gain + vector("bias", zeros))
 

@@ -44,11 +44,14 @@ def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float)
 
     Views are those of one device; they are contrasted with those of all devices.
     """
+    # (B, B·devices) and (B·devices, B): own views against those of all.
     u1, u2, count = vectors.unit(z1), vectors.unit(z2), len(z1)
     row_logits = u1 @ collectives.all_gather(u2).T / temperature
     column_logits = collectives.all_gather(u1) @ u2.T / temperature
+    # Columns of this device's own examples: their diagonal is the pairs of one patch.
     own = jax.lax.dynamic_slice_in_dim(row_logits, collectives.offset(count), count, axis=1)
     same = jnp.diagonal(own)
+    # −log softmax of the pair, without the softmax, whose small values would be rounded to 0.
     rows = jnp.mean(jax.nn.logsumexp(row_logits, axis=1) - same)
     columns = jnp.mean(jax.nn.logsumexp(column_logits, axis=0) - same)
     return (rows + columns) / 2

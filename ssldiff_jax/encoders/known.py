@@ -38,8 +38,10 @@ class KnownEncoder:
 
 _variant = functools.partial(dataclasses.replace, vit.PLAIN)
 _DINO = _variant(resize="dino")
+# Where a layer scale starts says no more than that there is one: weights are read over it.
 _SCALED = _variant(layer_scale=1e-5)
 _DINOV2 = _variant(layer_scale=1.0, resize="hugging_face")
+# mlp_width: the card's mlp_ratio 2.66667·2 is of gate and value side by side.
 _UNI2 = _variant(
     mlp="swiglu", mlp_width=4096, num_registers=8, layer_scale=1e-5, positions="patches"
 )
@@ -62,6 +64,7 @@ ENCODERS: dict[str, KnownEncoder] = {
         vit.ViTConfig(224, 16, 768, 12, 12, "class", _DINO),
         224, "timm", _META, "github.com/facebookresearch/dino",
     ),
+    # Hugging Face's ViT has the epsilon of BERT.
     "phikon": KnownEncoder(
         vit.ViTConfig(
             224, 16, 768, 12, 12, "class", _variant(resize="hugging_face", epsilon=1e-12)
@@ -80,6 +83,7 @@ ENCODERS: dict[str, KnownEncoder] = {
         vit.ViTConfig(224, 14, 1536, 24, 24, "class", _UNI2),
         224, "timm", _MAHMOOD, "huggingface.co/MahmoodLab/UNI2-h",
     ),
+    # Meta's DINOv2 ends its training at 518 px, which its positions are for.
     "dinov2-small": KnownEncoder(
         vit.ViTConfig(518, 14, 384, 12, 6, "class", _DINOV2),
         224, "hf_dinov2", _META, "huggingface.co/facebook/dinov2-small",

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from ssldiff_jax.core import arrays, attention, data_parallel, vectors
 
 _EPSILON = 1e-12  # of layer norms, as in BERT
+# Few lengths mean few compilations.
 _STEP = 8  # lengths that are traced are multiples of it
 _BATCH = 64  # texts
 
@@ -43,12 +44,13 @@ class Layer(nn.Module):
         h = attention.attend(q, k, v, c.num_heads, is_token)
         norm = lambda name: nn.LayerNorm(epsilon=_EPSILON, name=name)
         x = norm("norm_attention")(x + nn.Dense(width, name="proj")(h))
+        # The exact GELU, as BERT's "gelu" is in transformers.
         h = nn.gelu(nn.Dense(c.mlp_width, name="mlp_in")(x), approximate=False)
         return norm("norm_mlp")(x + nn.Dense(width, name="mlp_out")(h))
 
 
 class Bert(nn.Module):
-    """Token numbers → a vector for each; what is not `known` is not looked at."""
+    """Token numbers → a vector for each; what is not `is_token` is not looked at."""
 
     config: TextConfig
 
@@ -59,6 +61,7 @@ class Bert(nn.Module):
         c, small = self.config, nn.initializers.normal(0.02)
         table = lambda name, count: self.param(name, small, (count, c.width))
         x = table("words", c.vocab_size)[tokens]
+        # Kind 0: the first sentence of BERT's pairs, and here the only one.
         x = x + table("positions", c.max_positions)[: tokens.shape[1]] + table("kinds", 2)[0]
         x = nn.LayerNorm(epsilon=_EPSILON, name="norm_in")(x)
         for i in range(c.depth):
@@ -149,10 +152,12 @@ class PhraseEncoder:
         if [] in parts:
             raise ValueError(f"a text must have at least one word, got {texts[parts.index([])]!r}")
         texts_phrases = [phrases_of_text[: self.num_phrases] for phrases_of_text in parts]
+        # Each phrase is encoded once, whatever number of texts has it.
         different = sorted(
             {phrase for phrases_of_text in texts_phrases for phrase in phrases_of_text}
         )
         row_of_phrase = {phrase: i for i, phrase in enumerate(different)}
+        # Unit vectors have entries of variance 1/D.
         vectors = pooled(self.encoder(different)) * np.float32(self.dim**0.5)
         shape = (len(texts), self.num_phrases)
         tokens, is_phrase = np.zeros((*shape, self.dim), np.float32), np.zeros(shape, bool)

@@ -16,7 +16,7 @@ PositionResize = Literal["timm", "dino", "hugging_face"]
 
 @dataclasses.dataclass(frozen=True)
 class ViTVariant:
-    """What sets families of ViTs apart; the defaults are those of DINO.
+    """What sets families of ViTs apart; `PLAIN` is the first of them.
 
     Attributes:
         mlp: gelu, or swiglu (silu of the first half times the second).
@@ -92,6 +92,7 @@ class Block(nn.Module):
             gate, value = jnp.split(nn.Dense(2 * hidden, name="fc1")(h), 2, axis=-1)
             h = nn.silu(gate) * value
         else:
+            # torch's default is the exact GELU, flax's the tanh approximation.
             h = nn.gelu(nn.Dense(hidden, name="fc1")(h), approximate=False)
         return layers.end_of_block(x + self._scaled("scale2", nn.Dense(width, name="fc2")(h)))
 
@@ -153,11 +154,13 @@ class ViT(nn.Module):
 
     def _patch_positions(self, rows: int, cols: int) -> Float[arrays.AnyArray, "1 L D"]:
         side = self.config.image_px // self.config.patch_px
+        # The class token's position, where there is one, comes first.
         own = self.position[:, -side * side :]
         if (rows, cols) == (side, side):
             return own
         grid = own.reshape(side, side, -1)
         rule = self.config.variant.resize
+        # Bicubic weights are a product of one for the row and one for the column.
         grid = jnp.einsum("ri,ijd->rjd", resize_matrix(side, rows, rule), grid)
         grid = jnp.einsum("cj,rjd->rcd", resize_matrix(side, cols, rule), grid)
         return grid.reshape(1, rows * cols, -1).astype(own.dtype)
@@ -169,9 +172,11 @@ def resize_matrix(old: int, new: int, rule: PositionResize) -> Float[np.ndarray,
     timm: a = −½, antialiased, weights renormalised at the border. hugging_face: a = −¾, not
     antialiased, the border continued. dino: the same, with the scale (new + 0.1) / old.
     """
+    # DINO adds 0.1 so that rounding never makes one position too few; its features have it in them.
     scale = (new + 0.1) / old if rule == "dino" else new / old
     source = (np.arange(new) + 0.5) / scale - 0.5
     if rule == "timm":
+        # Pillow's cubic has a = −½, torch's without antialiasing a = −¾.
         reach = max(1.0, 1 / scale)
         weights = _cubic((source[:, None] - np.arange(old)) / reach, a=-0.5)
         return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)

@@ -22,9 +22,12 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> N
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         prefix = f".{path.name}."
+        # Beside the file, since a rename is atomic within one file system alone; with its suffix,
+        # which writers such as np.savez would add.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         os.close(handle)
         write(pathlib.Path(name))
+        # mkstemp makes files that their owner alone may read.
         os.chmod(name, 0o644)
         os.replace(name, path)
     except OSError as error:
@@ -40,6 +43,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     try:
         text = json.dumps(value, indent=2, default=_plain, allow_nan=False)
     except ValueError:
+        # Through JSON, which has NaN in Python: tuples and NumPy's scalars are plain after it.
         value = json.loads(json.dumps(value, default=_plain))
         bad: list[str] = []
         text = json.dumps(_finite(value, "", bad), indent=2, allow_nan=False)

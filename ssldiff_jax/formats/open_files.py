@@ -50,8 +50,11 @@ class OpenFiles:
                 self._open.move_to_end(key)
                 return self._open[key]
             self._let_go(self.most - 1)
+        # Outside the lock: a file system that answers late holds up no other thread.
         opened = open_file()
         with self._lock:
+            # Another thread may have opened it meanwhile: the first stays, ours closes with its
+            # last reader.
             return self._open.setdefault(key, opened)
 
     def forget(self, owner: Hashable) -> None:

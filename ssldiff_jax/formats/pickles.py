@@ -50,9 +50,11 @@ class Unpickler(pickle._Unpickler):
     """
 
     def __init__(self, data: bytes):
+        # All instructions are looked at before any is followed.
         refused = {opcode.name for opcode, _, _ in pickletools.genops(data)} & _REFUSED
         if refused:
             raise ValueError(f"the pickle uses {', '.join(sorted(refused))}")
+        # As torch.load reads the strings of Python 2's pickles.
         super().__init__(io.BytesIO(data), encoding="utf-8")
 
     def find_class(self, module: str, name: str) -> Any:

@@ -37,7 +37,8 @@ class ShardWriter:
 
     def __init__(self, path: pathlib.Path):
         self._path, self._count = path, 0
-        # JPEG and noise cannot be compressed, and reading back takes four times as long if tried.
+        # A group is decoded whole, and records are read one by one. JPEG and noise cannot be
+        # compressed, and reading back takes four times as long if tried.
         options = "group_size:1,uncompressed"
         self._writer = array_record_module.ArrayRecordWriter(str(path), options)
 
@@ -80,6 +81,8 @@ class ShardReader:
 
     def read(self, number: int) -> bytes:
         """One record."""
+        # "right": the number that is an end is the first of the next file. Files without records,
+        # whose ends are equal, are passed over.
         shard = int(np.searchsorted(self.ends, number, "right"))
         start = int(self.ends[shard - 1]) if shard else 0
         return self._opened(shard).read([number - start])[0]
@@ -114,6 +117,7 @@ def _open(path: pathlib.Path, expected: int) -> array_record_module.ArrayRecordR
 def _open_any(path: pathlib.Path) -> array_record_module.ArrayRecordReader:
     for _ in range(_TRIES):
         try:
+            # Reading ahead serves files that are read in order.
             reader = array_record_module.ArrayRecordReader(str(path), "readahead_buffer_size:0")
             if not reader.ok():
                 reader.read([0])  # raises what opening it did not

@@ -33,6 +33,7 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         head = file.read(9)
     if head.startswith(_ZIP_MAGIC):
         return torch_zip.read(path)
+    # safetensors: the length of the header in eight bytes, then the header, a JSON object.
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if torch_legacy.is_one(path):
@@ -74,6 +75,7 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _read_shards(index: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         placed = json.loads(index.read_text())["weight_map"]
+        # By the last part of a name: an index must not lead out of its folder.
         shards = {str(name): index.parent / pathlib.Path(name).name for name in placed.values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{index}: expected an index with a weight_map, got {error}") from error

@@ -63,7 +63,7 @@ def is_one(path: pathlib.Path) -> bool:
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All tensors of the file, named as `torch_file.read` names them; arrays are read-only views.
+    """All tensors of the file, named as `torch_zip.read` names them; arrays are read-only views.
 
     Raises WeightsError for a file that is not whole.
     """
@@ -86,6 +86,7 @@ def _root(data: mmap.mmap) -> Any:
     for _ in range(5):
         for _ in pickletools.genops(data):
             pass  # to where the pickle ends
+        # Not loaded yet: the third says first whether the machine had our byte order.
         pickles.append(_Unpickler(data[start : data.tell()]))
         start = data.tell()
     _, _, machine, root, keys = (pickle.load() for pickle in pickles)
@@ -98,6 +99,7 @@ def _root(data: mmap.mmap) -> Any:
 def _fill(storages: dict[str, _Storage], keys: list[str], data: memoryview) -> None:
     if set(keys) != set(storages):
         raise WeightsError(f"{len(storages)} storages were expected, got {len(set(keys))}")
+    # The file's own order, which need not be that of the fourth pickle.
     for key in keys:
         storage = storages[key]
         (count,) = _LENGTH.unpack_from(data)

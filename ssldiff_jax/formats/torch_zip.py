@@ -87,12 +87,15 @@ class _Tensor:
     def array(self) -> np.ndarray:
         """The view, read-only."""
         numbers = (self.offset, *self.size, *self.stride)
+        # Not isinstance: True is an int to Python, and no size.
         if not all(type(n) is int and n >= 0 for n in numbers):
             raise WeightsError(f"sizes and strides are integers ≥ 0, got {numbers}")
         values = self.storage.values
         count = math.prod(self.size)
         if not count:
             return np.zeros(self.size, values.dtype)
+        # Where the last element lies. `count` is looked at too: strides of 0 fit any storage, and
+        # copies of such a view could take all memory.
         last = sum((n - 1) * s for n, s in zip(self.size, self.stride, strict=True))
         if self.offset + last >= len(values) or count > len(values):
             raise WeightsError(f"a tensor of {numbers} is beyond a storage of {len(values)} values")
@@ -144,6 +147,7 @@ class _Archive:
         pickles = [name for name in self._members if name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise WeightsError(f"a torch archive holds one data.pkl, got {len(pickles)}")
+        # torch names the folder in an archive after the file it was saved as.
         self._root = pickles[0].removesuffix("data.pkl")
         if bytes(self._member("byteorder", default=b"little")).strip() != b"little":
             raise WeightsError("a torch archive of this machine's byte order was expected")
@@ -215,4 +219,5 @@ def _named_tensors(root: Any) -> dict[str, np.ndarray]:
             seen.add(id(value))
             items = value.items() if isinstance(value, dict) else enumerate(value)
             waiting.extend((f"{name}.{key}" if name else str(key), v) for key, v in items)
+    # The stack gives the last first.
     return dict(reversed(tensors.items()))

@@ -85,6 +85,7 @@ class ConditionSpec:
             if values is None:
                 continue
             self._require(name, values.shape[-1])
+            # `*_known` tells an unknown label from one that is absent: both have the value 0.
             known = np.isfinite(values)
             parts[f"{name}_known"][:] = known
             parts[name][:] = np.where(known, values, 0)
@@ -181,6 +182,7 @@ class DropRates:
         kinds = ("labels", "numbers", "text")
         key_kept, key_noise = jax.random.split(key)
         uniform = lambda k: jax.random.uniform(k, (1 + len(kinds),))
+        # One number for all of it, then one for each kind.
         chance = rng.per_example(key_kept, index, uniform)
         parts = spec.unpack(condition)
         is_known = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
@@ -190,6 +192,7 @@ class DropRates:
             noise = rng.per_example(
                 key_noise, index, lambda k: jax.random.normal(k, parts["text"].shape[1:])
             )
+            # No noise where nothing is said: zeros mean unknown.
             known = jnp.repeat(parts["text_known"], spec.text_dim, axis=1)
             parts["text"] = parts["text"] + self.text_noise * known * noise
         for name, value in parts.items():
@@ -197,6 +200,7 @@ class DropRates:
             if kind in kept:
                 parts[name] = jnp.where(kept[kind][:, None], value, 0)
         is_kept = chance[:, 0] >= self.all
+        # All zeros, the place too: the null condition of guidance.
         return jnp.where(is_kept[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
 
 
@@ -205,6 +209,7 @@ def _kept(
 ) -> Bool[jax.Array, "B K"]:
     """Which kinds of what is said are kept: those with a chance of `rate` or more, and of those
     said the one with the highest."""
+    # −1 lies below every chance and rate: what is not said is never the one that is left.
     chance = jnp.where(is_known, chance, -1)
     return (chance >= rate) | (chance == chance.max(axis=1, keepdims=True))
 

@@ -44,12 +44,14 @@ class ConditionTokens(nn.Module):
         self, parts: dict[str, Float[arrays.AnyArray, "B n"]]
     ) -> tuple[arrays.Tokens, Bool[jax.Array, "B L"]]:
         small, count = nn.initializers.normal(0.02), len(parts["place"])
+        # Always known: attention of cells to no token at all would be 0/0.
         rest = self.param("rest", small, (1, 1, self.width))
         tokens = [jnp.broadcast_to(rest, (count, 1, self.width))]
         known = [jnp.ones((count, 1), bool)]
         if self.spec.labels:
             table = lambda name: self.param(name, small, (len(self.spec.labels), self.width))
             value = parts["labels"][..., None] * table("present")
+            # Labels hold in parts: a token between those of present and absent.
             tokens.append(value + (1 - parts["labels"][..., None]) * table("absent"))
             known.append(parts["labels_known"] > 0)
         if self.spec.numbers:
@@ -82,9 +84,12 @@ class Block(nn.Module):
         angles: Float[np.ndarray, "L a"],
     ) -> jax.Array:
         width = x.shape[-1]
+        # adaLN-Zero (Peebles and Xie 2023, section 3.2): shift, scale and gate of three sublayers,
+        # all 0 at first, so that a block starts as the identity.
         change = nn.Dense(9 * width, kernel_init=nn.initializers.zeros, name="change")(nn.silu(c))
         shift, scale, gate = (part[:, None] for part in _thirds(change))
         of = lambda i, part: part[..., i * width : (i + 1) * width]
+        # Scale and shift are the condition's.
         norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)
         inside = lambda i, x: norm(x) * (1 + of(i, scale)) + of(i, shift)
 
@@ -122,6 +127,7 @@ class GridDenoiser(nn.Module):
         tokens, known = ConditionTokens(self.spec, c.width, name="condition")(parts)
 
         weight = known[..., None].astype(tokens.dtype)
+        # The mean of known tokens; of `rest` at least.
         summary = (tokens * weight).sum(axis=1) / weight.sum(axis=1)
         time = layers.timestep_embedding(t, c.width).astype(x_t.dtype)
         time = nn.Dense(c.width, name="time_out")(nn.silu(nn.Dense(c.width, name="time_in")(time)))
@@ -175,6 +181,7 @@ def fourier_features(
     angle = jnp.pi * centre[..., None] * 2.0 ** np.arange(_WAVES)
     angle = angle.reshape(*centre.shape[:2], -1)
     size = jnp.broadcast_to(size, centre.shape)
+    # 2 axes × 4 waves × (sin, cos), and 2 sizes: 18.
     features = jnp.concatenate([jnp.sin(angle), jnp.cos(angle), size], axis=-1)
     return features * (size[..., :1] > 0)
 
