@@ -23,4 +23,5 @@ def ahead(work: Callable[[T], R], items: Iterable[T], *, threads: int, count: in
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            # Of a reader that stops early: what has not begun never does.
             pool.shutdown(wait=True, cancel_futures=True)

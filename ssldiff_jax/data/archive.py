@@ -57,6 +57,8 @@ class Entry:
         }
         for shard in (s for parts in shards.values() for s in parts):
             stored = folder / shard.file
+            # By its size: a hash would read all records at every start, which is the tool verify's
+            # work.
             if not stored.exists() or stored.stat().st_size != shard.bytes:
                 return None
         return cls(folder, record["name"], shards, record["facts"])
@@ -68,6 +70,7 @@ class Entry:
 
     def places(self, split: str) -> Int[np.ndarray, "N 4"]:
         """(image, top, left, row) of its records; `image` is 0 but in a list of images."""
+        # Mapped: a split may have millions of records.
         return np.load(self.folder / f"{split}.npy", mmap_mode="r")
 
 
@@ -115,6 +118,7 @@ class EntryWriter:
             split: [dataclasses.asdict(shard) for shard in parts]
             for split, parts in self._shards.items()
         }
+        # Last: a folder without it is no entry.
         record = {"name": self._about["slide"], "shards": shards, "facts": facts}
         atomic.write_json(self._folder / "entry.json", record)
 
@@ -135,11 +139,13 @@ def new_entry(
 
     Of two that write the same entry, the first one's stays.
     """
+    # A random name: other processes and hosts may be making the same entry.
     temporary = folder.with_name(f".{secrets.token_hex(6)}")
     temporary.mkdir(parents=True)
     writer = EntryWriter(temporary, {"slide": slide, "case": case, "label": label, "mpp": mpp})
     try:
         yield writer, temporary
+        # One that is damaged gives way.
         if Entry.read(folder) is None:
             shutil.rmtree(folder, ignore_errors=True)
         # A folder that holds something cannot be replaced: another writer was first.
@@ -201,6 +207,7 @@ def _write_places(folder: pathlib.Path, split: str, entries: Mapping[int, Entry]
             total += len(places)
     np.save(folder / f"slides-{split}.npy", np.concatenate([*counts, np.zeros((0, 2), int)]))
     path, start = folder / f"places-{split}.npy", 0
+    # A file can't be mapped with no bytes in it: this is what stays where there are no records.
     np.save(path, np.zeros((0, 4), np.int32))
     if not total:
         return

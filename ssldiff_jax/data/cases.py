@@ -88,6 +88,7 @@ class Cases:
         groups = look_alike(self._unmatched)
         if groups:
             case, (first, second, *_) = next(iter(groups.items()))
+            # What finds this case and others numbered like it.
             digits = re.sub(r"\d+", r"\\d+", re.escape(case)) if re.search(r"\d", case) else ""
             raise schema.ConfigError(
                 "names without a match of config.data.holdout.case_regex="

@@ -56,6 +56,8 @@ class Crop:
         side, (top, left) = config.patch_px, self.lattice
         block = orient(record[top : top + 2 * side, left : left + 2 * side], self.orientation)
         patches = block.reshape(2, side, 2, side, 3).swapaxes(1, 2).reshape(4, side, side, 3)
+        # The patch's centre from that of the cells, about which both are turned. From corner to
+        # corner it is −middle − side / 2.
         middle = np.array([self.top - top, self.left - left]) + config.context_px - side / 2
         row, col = turn(*middle, self.orientation)
         return patches, np.array([-row, -col]) / side - 0.5
@@ -108,6 +110,7 @@ class CropTable:
         return self.config.num_crops or self.num_records
 
     def __getitem__(self, number: int) -> Crop:
+        # Counter-based (Salmon et al. 2011): crop i is made without those before it.
         generator = np.random.Generator(np.random.Philox(key=[self.seed, number]))
         crop = sample_crop(
             generator,

@@ -80,6 +80,8 @@ def _until_broken(
     with _pool(processes) as pool:
         try:
             while waiting or at_work:
+                # No more than are at work: those that a dying process takes along are done again
+                # one by one.
                 while waiting and len(at_work) < processes:
                     future = _submit(pool, work, waiting[0])
                     at_work[future] = waiting.popleft()
@@ -135,6 +137,7 @@ def _begin_worker(parent: int) -> None:
     warn.leave_to_parent()
 
     def watch() -> None:
+        # An orphan is given another parent.
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
@@ -157,6 +160,7 @@ def _by_beam(work: Callable[[T], None], tasks: Sequence[T], config: EngineConfig
             _ = (
                 pipeline
                 | apache_beam.Create(list(tasks))
+                # Else Beam fuses both steps, and one worker does all.
                 | apache_beam.Reshuffle()
                 | apache_beam.Map(work)
             )

@@ -76,6 +76,7 @@ def _used(patches: patch_list.PatchList, side: int) -> _Used:
     """Every patch of the right size that can be read, and each picture once, in whatever file and
     however turned: copies would stand on both sides of a split."""
     look = functools.partial(_look, patches, side)
+    # Not all of the list: a future for each of millions would wait in memory.
     waiting = 8 * _READ_TOGETHER
     looks = list(ahead.ahead(look, range(len(patches)), threads=_READ_TOGETHER, count=waiting))
     left_out = getattr(patches, "left_out", [])
@@ -108,6 +109,7 @@ def _look(patches: patch_list.PatchList, side: int, number: int) -> _Looked:
         image = patches.read(number)
     except patch_list.PatchListError as error:
         return _Looked(reason=str(error))
+    # All eight orientations of a square have the same eight hashes, so the least is that of each.
     turned = (np.rot90(x, k) for x in (image, image.swapaxes(0, 1)) for k in range(4))
     hashes = (hashlib.blake2b(np.ascontiguousarray(x), digest_size=16).digest() for x in turned)
     return _Looked(min(hashes))
@@ -136,6 +138,7 @@ def _pages(squares: list[plan.Square], data: data_config.DataConfig) -> list[pla
     """Held-out patches side by side, as many pages as regions are requested."""
     px, each = data.crops.patch_px, data.regions.rows * data.regions.cols
     margin = (data.records.record_px - px) // 2
+    # Always the same ones: references do not change with the seed of a run.
     order = np.random.default_rng(0).permutation(len(squares))[: each * data.regions.count]
     cells = [
         dataclasses.replace(squares[i], top=margin, left=margin, height=px, width=px) for i in order

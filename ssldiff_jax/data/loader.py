@@ -38,6 +38,7 @@ class Batches:
     def since(self, number: int) -> Iterator[dict[str, np.ndarray]]:
         """Those from a number on."""
         iterator = iter(self.dataset)
+        # All that Grain's iterator knows: order and random numbers are functions of the place.
         iterator.set_state({"next_index": number})
         return iterator
 
@@ -68,6 +69,7 @@ class _Stream:
     shift: int = 0
 
     def __len__(self) -> int:
+        # Grain wants a length; places count to 2⁶³ − 1.
         return np.iinfo(np.int64).max // self.batch_size
 
     def places(self, number: int) -> range:
@@ -84,6 +86,7 @@ class _Stream:
         _share(self.batch_size)
         options = grain.ReadOptions(
             num_threads=config.num_threads,
+            # Counted in batches, which are Grain's elements here; one for each thread at least.
             prefetch_buffer_size=max(config.num_threads, config.prefetch // self.batch_size),
         )
 
@@ -95,6 +98,7 @@ class _Stream:
 
 
 def _index(places: range) -> np.ndarray:
+    # JAX has no int64 unless it is switched on.
     return (np.array(places) % np.iinfo(np.int32).max).astype(np.int32)
 
 
@@ -118,6 +122,7 @@ class _Patches:
 
     def _crop(self, position: int, number: int) -> arrays.ImageUint8:
         record, side = self.records[number], self.side
+        # By the place in the stream, so that each epoch cuts other squares of a record.
         generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, position]))
         crop = crops.sample_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
         return crop.cut(record, side)

@@ -104,6 +104,7 @@ class Mosaic:
         covered, parts = np.zeros((len(rows) - 1, len(cols) - 1), bool), []
         starts = [(top, left, number) for top, left, number in near.tolist()]
         while not covered.all():
+            # The first block, in reading order, that is not covered.
             at_row, at_col = divmod(int(covered.argmin()), covered.shape[1])
             row, col = int(rows[at_row]), int(cols[at_col])
             over = [p for p in starts if p[0] <= row < p[0] + side and p[1] <= col < p[1] + side]
@@ -128,6 +129,7 @@ class Mosaic:
         last = here.start + bisect.bisect_left(tops, square.top + square.height)
         corners = np.asarray(self.records.places[first:last, 1:3], np.int64)
         near = np.empty((last - first, 3), np.int64)
+        # Rows are searched, columns looked through: records are sorted from top to bottom alone.
         near[:, :2], near[:, 2] = corners - [square.top, square.left], range(first, last)
         return near[(near[:, 1] > -side) & (near[:, 1] < square.width)]
 

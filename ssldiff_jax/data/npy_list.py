@@ -20,6 +20,8 @@ def read_array(path: pathlib.Path) -> np.ndarray | list[str]:
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
+            # Version 3 is for names of fields in UTF-8, which neither pixels nor names of files
+            # have.
             read = {
                 (1, 0): np.lib.format.read_array_header_1_0,
                 (2, 0): np.lib.format.read_array_header_2_0,

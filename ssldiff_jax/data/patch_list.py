@@ -179,10 +179,12 @@ class TfdsImages:
     def __init__(self, name: str, reading: reading_lib.ReadingConfig = reading_lib.AS_STORED):
         self.source, self._reading = TFDS + name, reading
         try:
+            # Read at random, and without TensorFlow.
             builder = tfds.builder(name, file_format="array_record")
             tfds.disable_progress_bar()
             builder.download_and_prepare()
             feature = builder.info.features["image"]
+            # TFDS's decoding would lose the colour profile.
             decoders = {"image": tfds.decode.SkipDecoding()}
             self._splits = [builder.as_data_source(s, decoders=decoders) for s in _splits(builder)]
         except Exception as error:  # networks, disks and data sets each have their own

@@ -163,6 +163,7 @@ def case_of(name: str, case_regex: str) -> str:
 
 def hash_of(case: str) -> float:
     """A number in [0, 1) that depends on nothing but the name."""
+    # 48 bits: exact in a float, which has 53.
     return int(hashlib.sha256(case.encode()).hexdigest()[:12], 16) / 16**12
 
 
@@ -244,6 +245,7 @@ def regions(
     height, span = size
     tops, lefts = _lattice(rows, width, size, max(height // 16, 1))
     fractions = mask.fractions(tops, lefts, size, mpp)
+    # The last key counts first. Equal fractions in reading order: the same places everywhere.
     order, chosen = np.lexsort((lefts, tops, -fractions)), []
     while len(order) and len(chosen) < config.count:
         best = order[0]

@@ -19,7 +19,10 @@ def examples_at(places: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.n
     (Black and Rogaway 2002). Time and memory do not grow with `count`.
     """
     epoch, position = np.divmod(np.asarray(places, np.int64), count)
+    # Halves of equal length: at most 4·count places, so that a walk takes 4 steps on average or
+    # fewer.
     half = max((int(count - 1).bit_length() + 1) // 2, 1)
+    # Modulo 2⁶⁴ on purpose; NumPy warns of it for scalars.
     with np.errstate(over="ignore"):
         key = _mixed(epoch.astype(np.uint64) * _GOLDEN + _mixed(np.uint64(seed % 2**64)))
         shuffled = _network(position.astype(np.uint64), key, half)

@@ -154,6 +154,7 @@ def _open_image(
     return slide_lib.slide_of(images.name(number), images.read(number), mpp=mpp)
 
 
+# Tasks travel to worker processes by the list's name: each opens it once for all its images.
 _open_list = functools.lru_cache(1)(patch_list.open_list)
 
 

@@ -39,6 +39,7 @@ class StoreWriter:
         self._folder, self._fields = folder, fields
         self._shard_size = shard_size or SHARD_SIZE
         folder.mkdir(parents=True, exist_ok=True)
+        # First, so that what is half removed is no store either.
         (folder / "manifest.json").unlink(missing_ok=True)
         for stale in folder.glob(f"*.{shards_lib.SUFFIX}"):
             stale.unlink()
@@ -128,6 +129,7 @@ class SharedStore:
         shard_info = dataclasses.asdict(shard) | {"file": _file(number)}
         tallied = None if total is None else np.asarray(total).tolist()
         note = {"shard": shard_info, "tally": tallied, "left_out": left_out}
+        # After the shard: one without its note is written again.
         atomic.write_json(self._note(number), note)
 
     def tally(self) -> np.ndarray:
@@ -202,6 +204,7 @@ class Store:
         rows, offset, columns = raw.reshape(len(numbers), -1), 0, {}
         for field in self.fields:
             part = rows[:, offset : offset + field.num_bytes]
+            # Another dtype can only view bytes that lie side by side.
             values = np.ascontiguousarray(part).view(field.dtype)
             columns[field.name] = values.reshape(len(numbers), *field.shape)
             offset += field.num_bytes

@@ -126,6 +126,7 @@ def tile(task: Task) -> None:
         shortage = exhausted.shortage(error)
         if shortage is not None and shortage.of == "disk":
             raise  # no fault of the slide's
+        # Readers raise these of a bad file; anything else may be ours and leaves its traceback.
         if not isinstance(error, ValueError | OSError | MemoryError):
             _LOG.exception("%s", remote.printable(task.source))
         task.fail(" ".join(str(error).split()) or type(error).__name__)
@@ -176,6 +177,7 @@ def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:
     mpp = max(_OVERVIEW_MPP, slide.mpp, longest / _OVERVIEW_PX)
     height, width = slide.shape_at(mpp)
     pixels = slide.read_region(0, 0, height, width, mpp=mpp)
+    # Nearest: a kind is a number, and between two of them lies a third.
     kinds = Image.fromarray(examined.kinds).resize((width, height), Image.Resampling.NEAREST)
     return quality.tinted(pixels, np.asarray(kinds))
 
@@ -197,6 +199,7 @@ def _squares(
         mpp = config.patch_mpp * scale
         width = slide.shape_at(mpp)[1]
         for split, (top, bottom) in parts.items():
+            # Inwards at both ends: no row that the other split has a part of.
             rows = (int(np.ceil(top / scale)), int(bottom / scale))
             squares = plan.squares(0, rows, width, mask, config.records, mpp)
             yield plan.split_at(split, scale), mpp, squares

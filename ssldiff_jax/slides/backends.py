@@ -40,6 +40,7 @@ MAX_DECODED_PIXELS = 2**30
 _GENERIC = "generic-tiff"  # OpenSlide's word for a tiled TIFF of no scanner
 # Of the formats that OpenSlide reads, those whose tiled pages it takes for levels unseen.
 _ANY_PAGE_IS_A_LEVEL = (_GENERIC, "aperio")
+# The limit is one for all threads: two would restore what the other has set.
 _pillow_limit_lock = threading.Lock()
 
 
@@ -111,6 +112,7 @@ class PillowBackend(PixelBackend):
                 _check_decodable(image)
                 pixels.require_still(image)
                 pixel_size = scale.of_tiff(getattr(image, "tag_v2", {}))
+                # Asked before loading, after which Pillow has forgotten its tiles.
                 is_deep = any(";16" in str(tile.args) for tile in image.tile)
                 image.load()
                 if is_deep:

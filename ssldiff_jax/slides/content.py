@@ -71,6 +71,7 @@ def digest(path: pathlib.Path) -> str:
     large file in place may be missed. Raises OSError for files that cannot be read.
     """
     stats = [(str(p), p.stat()) for p in files_of(path)]
+    # Times are the key of the cache alone: mtime can be set back, ctime can't.
     return _digest(tuple((name, s.st_size, (s.st_mtime_ns, s.st_ctime_ns)) for name, s in stats))
 
 
@@ -78,6 +79,7 @@ def digest(path: pathlib.Path) -> str:
 def _digest(stats: tuple[tuple[str, int, tuple[int, int]], ...]) -> str:
     hasher = hashlib.sha256()
     for name, size, _ in stats:
+        # A buffer would read more than each of the 1024 samples has.
         with open(name, "rb", buffering=0) as file:
             hasher.update(size.to_bytes(8, "big"))
             for start, length in _places(size):

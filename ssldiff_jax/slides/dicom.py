@@ -33,6 +33,7 @@ def series_uid_of(path: pathlib.Path) -> str | None:
     return _series_uid(path, stat.st_size, stat.st_mtime_ns)
 
 
+# The time is a part of the key: a folder that changes is read again.
 @functools.lru_cache(64)
 def _by_series(folder: pathlib.Path, _time: int) -> dict[str, list[pathlib.Path]]:
     series = collections.defaultdict(list)
@@ -60,9 +61,12 @@ def series_uid(file: BinaryIO) -> str | None:
     try:
         meta = dict(_elements(head, 132, order="<", is_explicit=True, group=2))
         syntax = _text(meta[_TRANSFER_SYNTAX])
+        # 128 bytes of preamble and DICM; the group's length, an element of 12 bytes, counts from
+        # its end.
         start = 132 + 12 + struct.unpack("<I", meta[0x0002, 0x0000])[0]
         order = ">" if syntax == _BIG else "<"
         for tag, value in _elements(head, start, order=order, is_explicit=syntax != _IMPLICIT):
+            # Tags ascend: behind it, it does not come.
             if tag >= _SERIES:
                 return _text(value) or None if tag == _SERIES else None
     except (struct.error, KeyError, UnicodeError, RecursionError):  # the last: items in items
@@ -71,6 +75,7 @@ def series_uid(file: BinaryIO) -> str | None:
 
 
 def _text(value: bytes) -> str:
+    # PS3.5, section 9.1: a UID is padded to an even length by a null.
     return value.decode("ascii").strip("\0 ")
 
 
@@ -95,8 +100,10 @@ def _header(
 ) -> tuple[tuple[int, int], int, int]:
     """Tag, where the value starts, and its length."""
     tag = struct.unpack_from(f"{order}HH", data, at)
+    # Items and delimiters have no type of value in any syntax.
     if not is_explicit or tag[0] == 0xFFFE:
         return tag, at + 8, struct.unpack_from(f"{order}I", data, at + 4)[0]
+    # Two reserved bytes, then a length of four.
     if data[at + 4 : at + 6] in _LONG:
         return tag, at + 12, struct.unpack_from(f"{order}I", data, at + 8)[0]
     return tag, at + 8, struct.unpack_from(f"{order}H", data, at + 6)[0]

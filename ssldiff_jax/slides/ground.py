@@ -109,6 +109,7 @@ def _on_the_ground(file: rasterio.DatasetReader) -> Float[np.ndarray, "9 D 2"]:
 def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.ndarray:
     """Metres in space for a unit of each axis of a map, (P, 3, 2)."""
     step = _STEP / crs.linear_units_factor[1]
+    # Central differences, whose error falls with the square of the step.
     around = step / 2 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
     positions = (points[:, None] + around).reshape(-1, 2)
     try:
@@ -116,6 +117,7 @@ def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.nda
     except Exception:  # GDAL's classes, rasterio's and Python's: there is no way to the ground
         return np.full((len(points), 3, 2), np.nan)
     longitude, latitude = np.radians(np.where(np.isfinite(degrees), degrees, np.nan))
+    # In space, not in degrees: these shrink towards the poles and jump at the date line.
     x, y = np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude)
     space = _radius(crs) * np.stack([x, y, np.sin(latitude)], -1).reshape(len(points), 4, 3)
     return np.stack([space[:, 0] - space[:, 1], space[:, 2] - space[:, 3]], -1) / step
@@ -175,4 +177,5 @@ def _cosine(vectors: Vectors) -> float:
 
 def _side(vectors: Vectors) -> float:
     """The side of a square as large as a pixel."""
+    # det(VᵀV) is the square of the area that both sides span, in a plane or in space.
     return math.sqrt(math.sqrt(max(np.linalg.det(vectors.T @ vectors), 0.0)))

@@ -62,6 +62,7 @@ def upright_shape(image: Image.Image) -> tuple[int, int]:
 
 def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
     """Blend an RGBA image over white, by its alpha."""
+    # Where all is opaque there is nothing to blend.
     lowest_alpha, _ = rgba.getextrema()[3]
     if lowest_alpha == WHITE:
         return np.asarray(rgba.convert("RGB"))

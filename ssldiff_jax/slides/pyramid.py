@@ -86,6 +86,7 @@ def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     with _replacing(path) as temporary, _beside(temporary) as plain:
         _write_plain(plain, pixels, scale)
         # Not by GDAL's COG driver, which halves the resolution of colour at every quality.
+        # Of overviews that are copied, GDAL takes the quality from here and not from jpeg_quality.
         with rasterio.Env(JPEG_QUALITY_OVERVIEW=scale.quality):
             rasterio.shutil.copy(
                 plain, temporary, driver="GTiff", copy_src_overviews=True, tiled=True,
@@ -106,6 +107,7 @@ def _write_plain(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
         "tiled": True, "blockxsize": _COG_TILE, "blockysize": _COG_TILE, "bigtiff": "yes",
         "interleave": "pixel", "photometric": "RGB",
     }  # fmt: skip
+    # Until the coarsest fits one tile.
     halvings = max(math.ceil(math.log2(max(height, width) / _COG_TILE)), 0)
     with rasterio.open(path, "w", **profile) as file:
         for top in range(0, height, _STRIP):
@@ -130,6 +132,7 @@ def write_deepzoom(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
         base = temporary.with_suffix("")
         written = (base.with_name(f"{base.name}.dzi"), base.with_name(f"{base.name}_files"))
         try:
+            # DeepZoom's own numbers: 254 px and one of overlap on each side are tiles of 256.
             source.dzsave(str(base), tile_size=254, overlap=1, suffix=f".jpg[Q={scale.quality}]")
             # Notes of the library with the time in them: the same image is the same files.
             (written[1] / "vips-properties.xml").unlink(missing_ok=True)
@@ -145,6 +148,7 @@ def write_png(path: str | pathlib.Path, pixels: Pixels, scale: Scale | None = No
     """Write a PNG, whose pixels `read_image` gives back exactly."""
     source = _vips(pixels)
     with _replacing(pathlib.Path(path)) as temporary:
+        # zlib's fastest.
         source.pngsave(str(temporary), compression=1)
 
 
@@ -203,6 +207,7 @@ def _write_tiff(path: pathlib.Path, source: pyvips.Image, scale: Scale, **more) 
 
 def _overwrite_resolution(path: pathlib.Path, mpp: float) -> None:
     """Pixels per centimetre of the finest level, which vips writes in all of them."""
+    # A RATIONAL of TIFF is two numbers of 32 bits.
     per_cm = fractions.Fraction(1e4 / mpp).limit_denominator(2**31)
     with tifffile.TiffFile(path, mode="r+b") as file:
         for page in file.pages:

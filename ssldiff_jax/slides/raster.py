@@ -73,6 +73,8 @@ class RasterBackend:
             self._bands = self._samples.bands
             self._nodata = [file.nodatavals[band - 1] for band in self._bands]
             flags = file.mask_flag_enums[self._bands[0] - 1]
+            # Not masks that GDAL makes of nodata (no flag of a dataset) or of alpha: these are
+            # looked at here.
             self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
             self.pixel_size = ground.pixel_size(file)
             self._to_srgb = _to_srgb(file) if config.colour == "srgb" else None
@@ -215,9 +217,12 @@ def _first_tags(file: BinaryIO) -> set[int]:
     header = file.read(16)
     order = {b"II": "<", b"MM": ">"}[header[:2]]
     (version,) = struct.unpack_from(f"{order}H", header, 2)
+    # Of a classic TIFF and a BigTIFF: where the first directory's offset is, the width of its
+    # count, and the bytes of an entry.
     offset, count, entry = {42: ("4xI", "H", 12), 43: ("8xQ", "Q", 20)}[version]
     file.seek(*struct.unpack_from(order + offset, header))
     (number,) = struct.unpack(order + count, file.read(struct.calcsize(order + count)))
+    # A damaged BigTIFF may claim 2⁶⁴ of them.
     entries = file.read(entry * min(number, 2**16))
     return {struct.unpack_from(f"{order}H", entries, at)[0] for at in range(0, len(entries), entry)}
 
@@ -242,6 +247,7 @@ def _pages(
     the first."""
     if layout is None or layout.page == 0:
         return [(path, None)]
+    # GDAL counts directories from 1.
     return [(f"GTIFF_DIR:{page + 1}:{path}", None) for page in (layout.page, *layout.levels)]
 
 

@@ -39,7 +39,9 @@ def plan_axis(first: int, count: int, *, factor: float, size: int, extent: float
     index = np.arange(first, first + count)
     taps, weights = _box(index, factor, extent) if factor >= 1 else _cubic(index, factor, extent)
     coverage = weights.sum(axis=1)
+    # The border's pixels stand for their neighbours beyond, which bicubic taps reach.
     taps = np.clip(taps, 0, size - 1)
+    # Pixels of weight 0 are not read: they may lie beyond a border, or in another tile.
     used = taps[weights != 0]
     start, stop = (int(used.min()), int(used.max()) + 1) if used.size else (0, 0)
     columns = np.clip(taps - start, 0, max(stop - start - 1, 0))
@@ -72,6 +74,7 @@ def apply(
 def _box(index: np.ndarray, factor: float, extent: float) -> tuple[np.ndarray, np.ndarray]:
     """Taps and weights (count, taps): the overlap of each output pixel with each source pixel."""
     low, high = (np.clip(edge * factor, 0, extent) for edge in (index, index + 1))
+    # One more than its length: an output pixel may begin inside a source pixel.
     taps = np.floor(low).astype(np.int64)[:, None] + np.arange(math.ceil(factor) + 1)
     overlap = np.minimum(high[:, None], taps + 1) - np.maximum(low[:, None], taps)
     return taps, np.maximum(overlap, 0) / factor

@@ -121,6 +121,7 @@ def _of_imagej(text: str, sides: tuple[object, object]) -> _Record | None:
 def _of_ome(text: str, size: tuple[object, object]) -> _Record | None:
     """Physical size of the image of OME-XML that has that size, of the first where none has it:
     pictures of the glass and its label may stand before the slide."""
+    # No OME-XML has entities, which may expand without end.
     if "OME" not in text or "<!DOCTYPE" in text or "<!ENTITY" in text:
         return None
     # It is text already: an encoding that it declares (.NET's utf-16) is that of no bytes here.

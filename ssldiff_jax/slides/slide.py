@@ -255,6 +255,7 @@ def check_file(path: pathlib.Path) -> None:
 def _downsample(full: tuple[int, int], level: tuple[int, int]) -> float:
     """Level-0 pixels per level pixel: the whole number that explains the level's rounded shape."""
     ratio = max(full) / max(level)
+    # Powers of two first: rounded shapes often allow several factors, and scanners halve.
     for whole in (2 ** round(math.log2(ratio)), round(ratio)):
         if all(abs(f / whole - n) < 1 for f, n in zip(full, level, strict=True)):
             return float(whole)

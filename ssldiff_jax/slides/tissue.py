@@ -56,6 +56,7 @@ class TissueMask:
     _integral: UInt32[np.ndarray, "H+1 W+1"] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
+        # A summed-area table (Crow 1984): four values give the tissue of any rectangle.
         sums = self.mask.cumsum(axis=0, dtype=np.uint32).cumsum(axis=1, dtype=np.uint32)
         object.__setattr__(self, "_integral", np.pad(sums, ((1, 0), (1, 0))))
 
@@ -174,6 +175,7 @@ def _saturation(image_uint8: arrays.ImageUint8) -> UInt8[np.ndarray, "H W"]:
     """HSV saturation, 0…255."""
     highest, lowest = image_uint8.max(axis=-1), image_uint8.min(axis=-1)
     chroma = (highest - lowest).astype(np.float32)
+    # Black has no saturation: 0, not 0/0.
     return np.rint(255 * chroma / np.maximum(highest, 1)).astype(np.uint8)
 
 

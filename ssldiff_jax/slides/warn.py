@@ -9,6 +9,7 @@ _LEFT_TO_PARENT: list[str] = []
 """Of a worker process, in the order in which they came."""
 
 
+# The cache is the memory of what was said.
 @functools.lru_cache(2**14)
 def once(message: str) -> None:
     """Warn the first time that this message comes."""

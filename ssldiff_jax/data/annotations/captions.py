@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 Phrasing = Literal["train", "held_out"]
 
+# Many words for one thing: with few of them a prior learns sentences by heart.
 _AMOUNTS: Sequence[tuple[float, dict[Phrasing, tuple[str, ...]]]] = (
     (0.03, {
         "train": ("no {}", "without {}", "{} missing", "not any {}", "zero {}"),
@@ -28,6 +29,7 @@ _AMOUNTS: Sequence[tuple[float, dict[Phrasing, tuple[str, ...]]]] = (
         "train": ("much {}", "a lot of {}", "mostly {}", "large areas of {}", "lots of {}"),
         "held_out": ("plenty of {}",),
     }),
+    # Above 1, which a part reaches where nothing else is seen.
     (1.01, {
         "train": ("almost only {}", "{} nearly all over", "{} everywhere", "entirely {}"),
         "held_out": ("{} throughout",),

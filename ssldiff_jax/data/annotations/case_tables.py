@@ -19,6 +19,7 @@ def _read(path: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
     if not file.is_file():
         raise TableError(f"{path} must be a CSV file, got no such file")
     try:
+        # Excel begins UTF-8 with a byte order mark, which would be part of the first column's name.
         with file.open(newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True)
             names, rows = reader.fieldnames or [], list(reader)
@@ -31,6 +32,7 @@ def _read(path: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
             f"{len(rows)} rows and {', '.join(map(str, names)) or 'no columns'}"
         )
     for number, row in enumerate(rows):
+        # csv keeps what is too much under None, and gives None for what lacks. Row 1 is the header.
         if None in row or None in row.values():
             raise TableError(f"{path}: row {number + 2} must have {len(names)} values")
     return rows

@@ -42,6 +42,7 @@ def land_cover(bands: Bands) -> ClassMap:
     ratio = lambda a, b: (a - b) / np.maximum(a + b, 1)
     class_map = np.full(red.shape, 2)
     class_map[ratio(infrared, red) > _PLANTS] = 1
+    # After plants: where both hold it is water.
     class_map[ratio(green, infrared) > _WATER] = 0
     return class_map
 

@@ -223,6 +223,7 @@ class _Hdf5:
         if unit not in _PIXELS:
             raise WeightsError(f"{self._path}: {_COORDS} must be in px or um, got unit={unit!r}")
         attributes = dict(coords.attrs)
+        # TRIDENT's; CLAM has the side on the level that it read, and how much smaller that is.
         patch_px = attributes.get("patch_size_level0")
         if patch_px is None:
             scale = np.ravel(attributes.get("downsample", 1))[0]

@@ -103,6 +103,7 @@ def check_alignment(
     chosen = shuffle.first(NUM_COMPARED, count, seed=0).tolist()
     if len(chosen) < alignment.LEAST:
         return None
+    # By slide: each file of embeddings is opened once.
     chosen = sorted(chosen, key=lambda i: (square(i).slide, square(i).row))
     compared = [square(i) for i in chosen]
     looks = alignment.look(np.stack([pixels(i) for i in chosen]))
