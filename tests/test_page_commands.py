@@ -13,7 +13,7 @@ import pytest
 from configs import default
 from ssldiff_jax.core import schema
 from ssldiff_jax.generation import generator
-from ssldiff_jax.runs import checks, runner
+from ssldiff_jax.runs import checks, stage
 from ssldiff_jax.runs.command import command_line
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import table
@@ -45,7 +45,7 @@ def _parsed(command, monkeypatch) -> run_config.RunConfig:
 def test_main_commands_name_real_configs_keys_and_stages(command, monkeypatch):
     monkeypatch.setattr(command_line.catalog, "reads_alone", lambda values: False)
     config = _parsed(command, monkeypatch)
-    assert runner.parse_names(config.stages, table.STAGES, "stages")
+    assert stage.parse_names(config.stages, table.STAGES, "stages")
 
 
 @each_page

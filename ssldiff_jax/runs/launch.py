@@ -66,8 +66,8 @@ def launch(
         stored_config.read(workdir)  # refuses one of another format before anything is written
     config = schema.build(run_config.RunConfig, values)
     without = stage.MODELS if config.models else ()
-    chosen = runner.parse_names(config.stages, table, "stages", without)
-    force = set(runner.parse_names(config.force, table, "force", without))
+    chosen = stage.parse_names(config.stages, table, "stages", without)
+    force = set(stage.parse_names(config.force, table, "force", without))
     hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
     hosts.require_shared(workdir)

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from ssldiff_jax.core import memory, schema
+from ssldiff_jax.core import memory
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import environment
 from ssldiff_jax.runs import stage as stage_lib
@@ -111,24 +111,6 @@ def run_stages(
     if hosts.is_first():
         for line in final_message.lines(table, {name: at for name, at in made.items() if at}):
             _LOG.info("%s", line)
-
-
-def parse_names(
-    text: str, table: stage_lib.Table, what: str, without: tuple[str, ...] = ()
-) -> list[str]:
-    """Stage names from a comma-separated list; "all" is every stage that is no tool, and not of
-    `without`.
-
-    Raises ConfigError for a name that is no stage.
-    """
-    names = [n.strip() for n in text.split(",") if n.strip()]
-    if names == ["all"]:
-        return [name for name, stage in table.items() if not stage.tool and name not in without]
-    for name in names:
-        if name not in table:
-            hint = schema.nearest_path(name, dict.fromkeys(table))
-            raise schema.ConfigError(f"config.{what}: {name!r} is no stage{hint}")
-    return names
 
 
 def _run_stage(

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from jax.sharding import Mesh
 
+from ssldiff_jax.core import schema
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
@@ -94,6 +95,22 @@ class Stage:
 
 Table: TypeAlias = Mapping[str, Stage]
 """The stages of a run by name, in order."""
+
+
+def parse_names(text: str, table: Table, what: str, without: tuple[str, ...] = ()) -> list[str]:
+    """Stage names from a comma-separated list; "all" is every stage that is no tool, and not of
+    `without`.
+
+    Raises ConfigError for a name that is no stage.
+    """
+    names = [n.strip() for n in text.split(",") if n.strip()]
+    if names == ["all"]:
+        return [name for name, stage in table.items() if not stage.tool and name not in without]
+    for name in names:
+        if name not in table:
+            hint = schema.nearest_path(name, dict.fromkeys(table))
+            raise schema.ConfigError(f"config.{what}: {name!r} is no stage{hint}")
+    return names
 
 
 class FoundError(ValueError):

@@ -4,7 +4,6 @@ import types
 
 import pytest
 
-from ssldiff_jax.core import schema
 from ssldiff_jax.runs import runner, stage
 
 
@@ -128,7 +127,7 @@ def test_force_makes_anew_from_nothing(work):
 
 def test_a_tool_runs_whenever_it_is_named_and_only_then(work):
     work.table["tool"] = stage.Stage(work.work("tool"), (), tool=True, always=True)
-    assert runner.parse_names("all", work.table, "stages") == ["first", "second", "third"]
+    assert stage.parse_names("all", work.table, "stages") == ["first", "second", "third"]
     for _ in range(2):
         assert work.run(chosen=["tool"]) == ["tool"]
         assert work.done("tool")["facts"] == {"length": 1}
@@ -173,25 +172,6 @@ def test_cut_off_upstream_counts_as_missing(work):
         work.run()
     with pytest.raises(stage.WorkdirError, match="'first'"):
         work.run(chosen=["second"])
-
-
-def test_names_are_parsed(work):
-    parse = lambda text: runner.parse_names(text, work.table, "stages")
-    assert parse("all") == ["first", "second", "third"]
-    assert parse(" third, first ,") == ["third", "first"]
-    assert parse("") == []
-
-
-@pytest.mark.parametrize(("typo", "nearest"), [("frist", "first"), ("secnd", "second")])
-def test_unknown_name_gets_the_nearest_hint(work, typo, nearest):
-    with pytest.raises(schema.ConfigError) as caught:
-        runner.parse_names(f"first,{typo}", work.table, "stages")
-    assert f"config.stages: {typo!r} is no stage; did you mean {nearest!r}?" == str(caught.value)
-
-
-def test_name_like_none_lists_them_all(work):
-    with pytest.raises(schema.ConfigError, match="known: first, second, third"):
-        runner.parse_names("xyz", work.table, "force")
 
 
 def test_force_must_name_chosen_stages(work):

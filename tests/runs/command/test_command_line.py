@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import ssldiff_jax
-from ssldiff_jax.runs import runner
+from ssldiff_jax.runs import stage
 from ssldiff_jax.stages import table
 
 pytestmark = pytest.mark.e2e
@@ -29,7 +29,7 @@ TRAINING_ROWS = {
     for count in (8, 4)
     for n in ("rate", "model_flops", "of_matmul_rate")
 }
-ALL = runner.parse_names("all", table.STAGES, "stages")
+ALL = stage.parse_names("all", table.STAGES, "stages")
 
 
 def read(path):
