@@ -3,14 +3,13 @@
 import dataclasses
 import logging
 import pathlib
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ssldiff_jax.core import arrays, names
-from ssldiff_jax.generation import generator, plan, prior_sampler, render, user_images
+from ssldiff_jax.generation import generator, grid_edits, plan, prior_sampler, render, user_images
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
@@ -20,8 +19,6 @@ from ssldiff_jax.sampler import grid as grid_lib
 from ssldiff_jax.slides import ground, pyramid
 
 _LOG = logging.getLogger(__name__)
-
-_EDIT = re.compile(r"(\d+),(\d+)=(?:(\d+),(\d+)|(?P<source>.+))")
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -75,9 +72,8 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     paths = {key: getattr(section, key) for key in ("reference", "mask", "blend_with")}
     named = {key: f"generate.{key}" for key in paths}
     for edit in section.edits:
-        match = _EDIT.fullmatch(edit)
-        if match and match["source"] not in (None, "prior"):
-            paths[edit] = match["source"]
+        if file := grid_edits.source_file(edit):
+            paths[edit] = file
     return {
         key: user_images.fingerprint(path, named.get(key, "generate.edits"))
         for key, path in paths.items()
@@ -113,7 +109,7 @@ class _Source:
     def open(cls, model: generator.Generator, section: tools_config.GenerateSection) -> "_Source":
         """The image, or the grid, that the config names."""
         if section.reference.endswith(".npy"):
-            grid = _load_grid(section.reference)
+            grid = grid_edits.load_grid(section.reference)
             return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
         user_image = user_images.UserImage.open(
             model.config.data, section.reference, mpp=section.mpp
@@ -186,7 +182,7 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
     if grid is None:
         grid = model.planner.embed_all(source.read, source.size)
     if section.blend_with:
-        other = _other_grid(section.blend_with, model)
+        other = grid_edits.open_grid(section.blend_with, model)
         if other.shape != grid.shape:
             raise ValueError(
                 f"generate.blend_with must have the cells of the reference, {grid.shape}, got "
@@ -197,7 +193,7 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
         )
     keep = np.ones(grid.shape[:2], bool)
     for edit in section.edits:
-        grid, keep = _edited(grid, keep, edit, model)
+        grid, keep = grid_edits.edited(grid, keep, edit, model)
     if section.outpaint_px:
         cells = section.outpaint_px // model.patch_px
         if section.outpaint_px % model.patch_px:
@@ -227,33 +223,6 @@ def _completed(
         request, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep_mask=keep
     )
     return np.where(keep[..., None], grid, sampled)
-
-
-def _edited(
-    grid: np.ndarray, keep: np.ndarray, edit: str, model: generator.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The grid with one cell replaced, "row,col=row,col" by another, "row,col=file" by that of
-    an image; and what stays of it: not that of "row,col=prior"."""
-    match = _EDIT.fullmatch(edit)
-    if not match:
-        raise ValueError(
-            f"generate.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}"
-        )
-    numbers = [int(n) for n in match.groups()[:4] if n is not None]
-    for row, col in zip(numbers[::2], numbers[1::2], strict=True):
-        if row >= grid.shape[0] or col >= grid.shape[1]:
-            raise ValueError(
-                f"generate.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
-            )
-    grid, keep = grid.copy(), keep.copy()
-    other = match["source"]
-    if other == "prior":
-        keep[numbers[0], numbers[1]] = False
-    elif other is None:
-        grid[numbers[0], numbers[1]] = grid[numbers[2], numbers[3]]
-    else:
-        grid[numbers[0], numbers[1]] = _first_cell(other, model)
-    return grid, keep
 
 
 def _init_image(section: tools_config.GenerateSection, source: _Source, size) -> plan.InitImage:
@@ -286,27 +255,3 @@ def _at_strength(model: generator.Generator, strength: float) -> generator.Gener
         num_solver_steps=max(round(strength * sample.solver.num_solver_steps), 1),
     )
     return model.with_sample(dataclasses.replace(sample, solver=solver))
-
-
-def _other_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
-    if path.endswith(".npy"):
-        return _load_grid(path)
-    image = user_images.UserImage.open(model.config.data, path)
-    return model.planner.embed_all(image.read, image.size)
-
-
-def _first_cell(path: str, model: generator.Generator) -> np.ndarray:
-    image = user_images.UserImage.open(model.config.data, path)
-    return model.embed(image.read(0, 0, model.patch_px, model.patch_px))[0, 0]
-
-
-def _load_grid(path: str) -> arrays.EmbeddingGrid:
-    try:
-        grid = np.load(pathlib.Path(path).expanduser(), allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} must be an array of embeddings (.npy), got: {error}") from error
-    if grid.ndim != 3 or not np.issubdtype(grid.dtype, np.floating):
-        raise ValueError(
-            f"{path} must hold (rows, columns, D) floats, got {grid.shape} and {grid.dtype}"
-        )
-    return grid.astype(np.float32)

@@ -1,0 +1,74 @@
+"""Grids of embeddings from files, and cells of a grid replaced one by one."""
+
+import pathlib
+import re
+
+import numpy as np
+from jaxtyping import Bool
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.generation import generator, user_images
+
+_EDIT = re.compile(r"(\d+),(\d+)=(?:(\d+),(\d+)|(?P<source>.+))")
+
+
+def load_grid(path: str) -> arrays.EmbeddingGrid:
+    """The grid in a .npy file. Raises ValueError for what is no (rows, columns, D) of floats."""
+    try:
+        grid = np.load(pathlib.Path(path).expanduser(), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} must be an array of embeddings (.npy), got: {error}") from error
+    if grid.ndim != 3 or not np.issubdtype(grid.dtype, np.floating):
+        raise ValueError(
+            f"{path} must hold (rows, columns, D) floats, got {grid.shape} and {grid.dtype}"
+        )
+    return grid.astype(np.float32)
+
+
+def open_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
+    """The grid in a .npy file, or of an image, embedded cell by cell."""
+    if path.endswith(".npy"):
+        return load_grid(path)
+    image = user_images.UserImage.open(model.config.data, path)
+    return model.planner.embed_all(image.read, image.size)
+
+
+def source_file(edit: str) -> str | None:
+    """The file whose embedding an edit takes; None for one that takes none."""
+    match = _EDIT.fullmatch(edit)
+    return match["source"] if match and match["source"] != "prior" else None
+
+
+def edited(
+    grid: arrays.EmbeddingGrid,
+    keep: Bool[np.ndarray, "rows cols"],
+    edit: str,
+    model: generator.Generator,
+) -> tuple[arrays.EmbeddingGrid, Bool[np.ndarray, "rows cols"]]:
+    """The grid with one cell replaced, "row,col=row,col" by another, "row,col=file" by that of
+    an image; and what stays of it: not that of "row,col=prior"."""
+    match = _EDIT.fullmatch(edit)
+    if not match:
+        raise ValueError(
+            f"generate.edits must read 'row,col=row,col' or 'row,col=file', got {edit!r}"
+        )
+    numbers = [int(n) for n in match.groups()[:4] if n is not None]
+    for row, col in zip(numbers[::2], numbers[1::2], strict=True):
+        if row >= grid.shape[0] or col >= grid.shape[1]:
+            raise ValueError(
+                f"generate.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
+            )
+    grid, keep = grid.copy(), keep.copy()
+    other = match["source"]
+    if other == "prior":
+        keep[numbers[0], numbers[1]] = False
+    elif other is None:
+        grid[numbers[0], numbers[1]] = grid[numbers[2], numbers[3]]
+    else:
+        grid[numbers[0], numbers[1]] = _first_cell(other, model)
+    return grid, keep
+
+
+def _first_cell(path: str, model: generator.Generator) -> np.ndarray:
+    image = user_images.UserImage.open(model.config.data, path)
+    return model.embed(image.read(0, 0, model.patch_px, model.patch_px))[0, 0]
