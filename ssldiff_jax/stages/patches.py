@@ -4,12 +4,10 @@ What every slide becomes lies in the archive and outlives the stage: run again, 
 slides that are new or changed.
 """
 
-import collections
 import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,7 +17,7 @@ from ssldiff_jax.core import digests, patch_grid, schema
 from ssldiff_jax.data import archive, engine, list_source, patch_list, plan, slide_source, tiling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
-from ssldiff_jax.data.precomputed import files as features
+from ssldiff_jax.data.precomputed import slides as imported_slides
 from ssldiff_jax.data.precomputed import source as imported
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts, stage
@@ -32,9 +30,6 @@ _LOG = logging.getLogger(__name__)
 
 # Images of a data set that are larger are slides of their own.
 _LARGEST_PATCH = 1024
-
-# Slides whose embeddings are compared with pixels before all are tiled.
-_LOOKED_AT = 8
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
@@ -90,7 +85,7 @@ def _of_slides(request: _Request, listed: patch_list.PatchList | None) -> dict[s
     agreement = None
     if section.source and section.check == "pixels":
         agreement = hosts.on_first_host(
-            "comparing embeddings with pixels", lambda: _agreement(tasks, section)
+            "comparing embeddings with pixels", lambda: imported_slides.agreement(tasks, section)
         )
     mine = [t for t in tasks if not isinstance(t.outcome(), archive.Entry)]
     hosts.barrier("checked which slides are done")
@@ -115,7 +110,7 @@ def _assemble(
     data, folder, section = request.data, request.folder, request.embeddings
     tiled = slide_source.Tiled.of(tasks)
     if section.source:
-        tiled = tiled.without(_of_other_dims(tiled, section))
+        tiled = tiled.without(imported_slides.of_other_dims(tiled, section))
     tiled, references = _readable(request, tiled)
     _write_quarantine(folder, tiled.quarantine)
     if not tiled.entries:
@@ -235,45 +230,6 @@ def _write_references(folder: pathlib.Path, pixels, references: list[plan.Refere
     for i, (reference, cells) in enumerate(zip(references, pixels, strict=True)):
         picture = patch_grid.mosaic(np.stack(cells), reference.cols)
         pyramid.write_png(folder / f"region_{i}.png", picture)
-
-
-def _agreement(
-    tasks: list[tiling.Task], section: imported.EmbeddingsSection
-) -> dict[str, float] | None:
-    """Whether rows of embeddings are those of their patches, seen in a few slides before hours are
-    spent on all."""
-    looked_at = np.unique(np.linspace(0, len(tasks) - 1, _LOOKED_AT).astype(int)).tolist()
-    count = imported.NUM_COMPARED // len(looked_at)
-    cells = {number: imported_cells.some_cells(tasks[number], count) for number in looked_at}
-    files = {number: section.of_slide(tasks[number].name) for number in looked_at if cells[number]}
-    odd = _odd_dims(files)
-    compared = [
-        (n, *cell) for n, found_cells in cells.items() if n not in odd for cell in found_cells
-    ]
-    squares = [dataclasses.replace(square, slide=number) for number, square, _ in compared]
-    pixels = [image for *_, image in compared]
-    alignment = imported.check_alignment(
-        len(squares), squares.__getitem__, pixels.__getitem__,
-        lambda number: section.of_slide(tasks[number].name),
-    )  # fmt: skip
-    return alignment and dataclasses.asdict(alignment)
-
-
-def _of_other_dims(
-    tiled: slide_source.Tiled, section: imported.EmbeddingsSection
-) -> dict[int, str]:
-    """Slides whose embeddings have another length than most, and what it is."""
-    return _odd_dims({n: section.of_slide(tiled.names[n]) for n in tiled.entries})
-
-
-def _odd_dims(files: Mapping[int, features.Features]) -> dict[int, str]:
-    counts = collections.Counter(file.dim for file in files.values())
-    most = max(counts, key=counts.__getitem__, default=0)
-    return {
-        number: f"{file} must have {most} dimensions as most have, got {file.dim}"
-        for number, file in files.items()
-        if file.dim != most
-    }
 
 
 def _region_entry(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:
