@@ -22,7 +22,7 @@ from ssldiff_jax.generation import (
     prior_sampler,
     window_networks,
 )
-from ssldiff_jax.runs import artifacts
+from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.runs.workdir import folders
@@ -68,9 +68,9 @@ class Generator:
         return cls(*loading.load(source, config))
 
     @classmethod
-    def of_run(cls, made: artifacts.Artifacts, mesh: Mesh) -> "Generator":
+    def of_run(cls, artifacts: artifacts_lib.Artifacts, mesh: Mesh) -> "Generator":
         """The generator of a run, on the devices of a mesh."""
-        return cls(made.config, models.Models.of_run(made), mesh)
+        return cls(artifacts.config, models.Models.of_run(artifacts), mesh)
 
     def with_params(self, params: Any) -> "Generator":
         """The same with other weights of the denoiser; nothing is traced again."""

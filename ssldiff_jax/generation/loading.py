@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from ssldiff_jax.core import machine, schema
 from ssldiff_jax.generation import exported, models
-from ssldiff_jax.runs import artifacts
+from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders, stored_config
 from ssldiff_jax.train import mesh as mesh_lib
@@ -44,8 +44,8 @@ def _published(path: pathlib.Path, config: Mapping[str, Any]) -> Loaded:
 def _run(path: pathlib.Path) -> Loaded:
     run = schema.build(run_config.RunConfig, stored_config.of_run(path))
     machine.keep_compiled(run.runtime.compilation_cache)
-    made = artifacts.Artifacts(run, folders.Folders.of(run, path))
-    return Loaded(run, models.Models.of_run(made), mesh_lib.make_mesh(run.mesh))
+    artifacts = artifacts_lib.Artifacts(run, folders.Folders.of(run, path))
+    return Loaded(run, models.Models.of_run(artifacts), mesh_lib.make_mesh(run.mesh))
 
 
 def _export(path: pathlib.Path) -> Loaded:

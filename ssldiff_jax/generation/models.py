@@ -8,7 +8,7 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.generation import prior_sampler
-from ssldiff_jax.runs import artifacts
+from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import models as models_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.weights import published
@@ -25,13 +25,13 @@ class Models:
     prior: prior_sampler.PriorSampler | None = None
 
     @classmethod
-    def of_run(cls, made: artifacts.Artifacts, step: int | None = None) -> "Models":
+    def of_run(cls, artifacts: artifacts_lib.Artifacts, step: int | None = None) -> "Models":
         """The models of a work directory, the denoiser's weights of a step or the latest."""
-        denoiser, params = made.denoiser(step)
-        encoder_ = None if made.config.embeddings.source else made.encoder()
-        trained = (made.folders.of_stage("prior") / "results.json").exists()
-        prior = prior_sampler.PriorSampler.of_run(made) if trained else None
-        return cls(encoder_, made.autoencoder(), denoiser, params, prior)
+        denoiser, params = artifacts.denoiser(step)
+        encoder_ = None if artifacts.config.embeddings.source else artifacts.encoder()
+        trained = (artifacts.folders.of_stage("prior") / "results.json").exists()
+        prior = prior_sampler.PriorSampler.of_run(artifacts) if trained else None
+        return cls(encoder_, artifacts.autoencoder(), denoiser, params, prior)
 
     @classmethod
     def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":

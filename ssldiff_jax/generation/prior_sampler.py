@@ -17,7 +17,8 @@ from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import clip_texts
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import conditions, network, whitening
-from ssldiff_jax.runs import artifacts, region_labels
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import region_labels
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.sampler import field, sampler, windows
 from ssldiff_jax.train import checkpoint
@@ -76,17 +77,17 @@ class PriorSampler:
     text: text_lib.PhraseEncoder | clip_texts.PairTexts | None
 
     @classmethod
-    def of_run(cls, made: artifacts.Artifacts) -> "PriorSampler":
+    def of_run(cls, artifacts: artifacts_lib.Artifacts) -> "PriorSampler":
         """The prior of a work directory."""
-        section, folder = made.config.prior, made.folders.of_stage("grids")
+        section, folder = artifacts.config.prior, artifacts.folders.of_stage("grids")
         stored = atomic.read_json(folder / "spec.json")
         return cls(
             section,
             stored["side"],
-            artifacts.condition_spec(stored["spec"]),
+            artifacts_lib.condition_spec(stored["spec"]),
             stored["scales"],
             whitening.Whitening.load(folder / "whitening.npz"),
-            checkpoint.load_params(made.folders.checkpoints("prior")),
+            checkpoint.load_params(artifacts.folders.checkpoints("prior")),
             region_labels.text_encoder(section.conditions),
         )
 

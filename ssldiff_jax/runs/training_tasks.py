@@ -16,7 +16,8 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import vit
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.prior import loss as prior_loss
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import provenance
 from ssldiff_jax.train import loop
@@ -25,10 +26,12 @@ from ssldiff_jax.weights import published
 _TEXT_DIM = _IMPORTED_DIM = 384
 """As most published encoders have."""
 
-Artifacts = artifacts.Artifacts | None
+Artifacts = artifacts_lib.Artifacts | None
 
 
-def training_task(name: str, config: run_config.RunConfig, made: Artifacts = None) -> tasks.Task:
+def training_task(
+    name: str, config: run_config.RunConfig, artifacts: Artifacts = None
+) -> tasks.Task:
     """The task of a stage that trains, on what the stages before it made.
 
     Without that, shapes stand for what was trained, and embeddings that were computed elsewhere are
@@ -37,9 +40,9 @@ def training_task(name: str, config: run_config.RunConfig, made: Artifacts = Non
     builders = {
         "encoder": lambda: config.encoder.model.task(),
         "judge": lambda: config.judge.model.task(),
-        "autoencoder": lambda: _autoencoder(config, made),
-        "denoiser": lambda: _denoiser(config, made),
-        "prior": lambda: _prior(config, made),
+        "autoencoder": lambda: _autoencoder(config, artifacts),
+        "denoiser": lambda: _denoiser(config, artifacts),
+        "prior": lambda: _prior(config, artifacts),
     }
     return builders[name]()
 
@@ -64,12 +67,14 @@ def embedding_dim(config: run_config.RunConfig) -> int:
     return _IMPORTED_DIM if config.embeddings.source else own
 
 
-def _autoencoder(config: run_config.RunConfig, made: Artifacts) -> autoencoder_loss.AutoencoderTask:
+def _autoencoder(
+    config: run_config.RunConfig, artifacts: Artifacts
+) -> autoencoder_loss.AutoencoderTask:
     section, px = config.autoencoder, config.data.crops.patch_px
     distance, params = _no_distance, {}
-    if (made is None or section.train.num_steps) and section.loss.perceptual_weight:
+    if (artifacts is None or section.train.num_steps) and section.loss.perceptual_weight:
         features = _lpips if section.loss.perceptual == "lpips" else _encoder_features
-        distance, params = features(config, made)
+        distance, params = features(config, artifacts)
     return autoencoder_loss.AutoencoderTask(section.model, section.loss, distance, params, px)
 
 
@@ -81,33 +86,33 @@ def _no_distance(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.zeros(())
 
 
-def _lpips(config: run_config.RunConfig, made: Artifacts) -> tuple[Distance, Any]:
+def _lpips(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance, Any]:
     model = lpips.LPIPS()
     distance = lambda params, x, y: model.apply({"params": params}, x, y).mean()
-    if made is not None:
+    if artifacts is not None:
         return distance, published.load_lpips(config.autoencoder.loss.lpips_weights)
     image = jnp.zeros((1, 64, 64, 3))
     return distance, jax.eval_shape(model.init, jax.random.key(0), image, image)["params"]
 
 
-def _encoder_features(config: run_config.RunConfig, made: Artifacts) -> tuple[Distance, Any]:
+def _encoder_features(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance, Any]:
     """By patch tokens of the run's encoder."""
     architecture = config.encoder.architecture
     tokens = lambda params: functools.partial(architecture.tokens, params)
     distance = lambda params, x, y: autoencoder_loss.feature_distance(tokens(params))(x, y)
-    if made is not None:
-        return distance, made.encoder().params
+    if artifacts is not None:
+        return distance, artifacts.encoder().params
     image = jnp.zeros((1, architecture.vit.image_px, architecture.vit.image_px, 3))
     like = jax.eval_shape(vit.ViT(architecture.vit).init, jax.random.key(0), image)
     return distance, like["params"]
 
 
-def _denoiser(config: run_config.RunConfig, made: Artifacts) -> diffusion_loss.DenoisingTask:
+def _denoiser(config: run_config.RunConfig, artifacts: Artifacts) -> diffusion_loss.DenoisingTask:
     section, side = config.denoiser, config.window
     dim, channels = embedding_dim(config), section.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
-    if made is not None:
-        dim, scaling = made.embedding_dim, made.scaling()
+    if artifacts is not None:
+        dim, scaling = artifacts.embedding_dim, artifacts.scaling()
     model = conditioning.Denoiser(section.model(dim, config.num_cells))
     moments_shape = (side, side, config.autoencoder.model.num_stored)
     return diffusion_loss.DenoisingTask(
@@ -120,13 +125,13 @@ def _denoiser(config: run_config.RunConfig, made: Artifacts) -> diffusion_loss.D
     )
 
 
-def _prior(config: run_config.RunConfig, made: Artifacts) -> prior_loss.PriorTask:
+def _prior(config: run_config.RunConfig, artifacts: Artifacts) -> prior_loss.PriorTask:
     """Without artifacts with texts, the largest part of a condition."""
     section = config.prior
-    if made is not None:
-        facts = made.grid_facts
+    if artifacts is not None:
+        facts = artifacts.grid_facts
         side, dim = facts["side"], facts["dim"]
-        return section.task(artifacts.condition_spec(facts["spec"]), (side, side, dim))
+        return section.task(artifacts_lib.condition_spec(facts["spec"]), (side, side, dim))
     measure, side = section.conditions.measure, section.grids.side
     labels = () if measure == "none" else measures.label_names(measure)
     spec = conditions.ConditionSpec(labels, (), section.conditions.text_phrases, _TEXT_DIM)

@@ -15,7 +15,8 @@ from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder, variety
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, shard_writing, stage
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
@@ -30,19 +31,19 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     return _computed(context.artifacts)
 
 
-def _computed(made: artifacts.Artifacts) -> dict[str, Any] | None:
+def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
-    model, config = made.encoder(), made.config.data.crops
+    model, config = artifacts.encoder(), artifacts.config.data.crops
     of_batch = _of_cells if config.condition_on == "cells" else _of_patches
-    length = made.config.denoiser.model(model.dim, made.config.num_cells).condition_dim
-    source = made.records("train")
-    table = artifacts.crop_table(made.config, source)
+    length = artifacts.config.denoiser.model(model.dim, artifacts.config.num_cells).condition_dim
+    source = artifacts.records("train")
+    table = artifacts_lib.crop_table(artifacts.config, source)
     fields = (store.Field("embedding", (length,), "float32"),)
-    folder = made.folders.of_stage("embeddings")
+    folder = artifacts.folders.of_stage("embeddings")
     shared = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
 
     def write(number: int, progress: logs.Progress) -> None:
-        threads = made.config.data.loader.num_threads
+        threads = artifacts.config.data.loader.num_threads
         measured = shard_writing.records_of(
             source, table, shared.examples(number), progress, threads
         )
@@ -52,7 +53,7 @@ def _computed(made: artifacts.Artifacts) -> dict[str, Any] | None:
     if not hosts.is_first():
         return None
     measured = _variety(model, source, table, config)
-    facts = {"dim": model.dim, "encoder": artifacts.encoder_digest(model), **measured.facts}
+    facts = {"dim": model.dim, "encoder": artifacts_lib.encoder_digest(model), **measured.facts}
     shared.close(**facts)
     return facts
 
@@ -99,11 +100,11 @@ def _of_cells(
     return cells.pack(embedding.reshape(len(batch), cells.CELLS_PER_WINDOW, -1), offsets)
 
 
-def _imported(made: artifacts.Artifacts) -> dict[str, Any]:
+def _imported(artifacts: artifacts_lib.Artifacts) -> dict[str, Any]:
     """One embedding a record, and `region_N.npy`, the grids of the references."""
-    section, px = made.config.embeddings, made.config.data.crops.patch_px
-    folder, patches = (made.folders.of_stage(name) for name in ("embeddings", "patches"))
-    embeddings = made.imported_embeddings()
+    section, px = artifacts.config.embeddings, artifacts.config.data.crops.patch_px
+    folder, patches = (artifacts.folders.of_stage(name) for name in ("embeddings", "patches"))
+    embeddings = artifacts.imported_embeddings()
     checked = atomic.read_json(patches / "stage.json")["config"]["inputs"]
     current = section.fingerprint()
     if checked["embeddings"] != current:
@@ -116,7 +117,7 @@ def _imported(made: artifacts.Artifacts) -> dict[str, Any]:
         rows, cols = reference["height"] // px, reference["width"] // px
         grid = _rows(np.array(reference["cells"]), embeddings).reshape(rows, cols, -1)
         atomic.write_atomic(folder / f"region_{i}.npy", lambda path, grid=grid: np.save(path, grid))
-    places = made.records("train").places
+    places = artifacts.records("train").places
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
     progress, ranked = logs.Progress("embeddings", len(places)), []

@@ -21,7 +21,8 @@ from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import whitening
-from ssldiff_jax.runs import artifacts, region_labels, region_reader, shard_writing, stage
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import region_labels, region_reader, shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
@@ -43,11 +44,11 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if context.config.embeddings.source:
         # There is no encoder to embed neighbours with.
         return {"imported": context.config.embeddings.source}
-    folder, made = context.folder("grids"), context.artifacts
-    model, labels = made.encoder(), made.region_labels()
+    folder, artifacts = context.folder("grids"), context.artifacts
+    model, labels = artifacts.encoder(), artifacts.region_labels()
     threads = context.config.data.loader.num_threads
     work = {
-        split: _Work(folder, split, made.regions(split), model, labels, threads)
+        split: _Work(folder, split, artifacts.regions(split), model, labels, threads)
         for split in _SPLITS
     }
     for split in work.values():
@@ -59,8 +60,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         return None
     facts = {
         "dim": model.dim,
-        "side": made.grid_side,
-        "encoder": artifacts.encoder_digest(model),
+        "side": artifacts.grid_side,
+        "encoder": artifacts_lib.encoder_digest(model),
         "spec": dataclasses.asdict(labels.spec),
         "scales": labels.scales,
     }

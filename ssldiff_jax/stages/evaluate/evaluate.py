@@ -33,10 +33,10 @@ def run(context: stage.Context) -> dict[str, Any]:
     Figures that a run cannot have are None: of large images, where held-out patches lie side by
     side and not in a region; by the encoder, where embeddings were computed elsewhere.
     """
-    config, made = context.config, context.artifacts
+    config, artifacts = context.config, context.artifacts
     side, factor = config.data.crops.patch_px, config.downsample_factor
     folder, sampled = context.folder("evaluate"), context.folder("sample")
-    references = made.references()
+    references = artifacts.references()
     regions = all(reference.kind == "region" for reference in references)
     kind = "image" if regions else "patches"
     pairs = [
@@ -44,11 +44,13 @@ def run(context: stage.Context) -> dict[str, Any]:
         for i, reference in enumerate(references)
     ]
     patches = [_png(sampled, f"patches_{i}") for i in range(len(pairs))]
-    networks = protocol.networks(made)
+    networks = protocol.networks(artifacts)
     patch_protocol = None
     if config.evaluate.num_patches and "encoder" in networks:
-        patch_protocol = protocol.Protocol.of_run(made, networks, folder)
-    cases = None if regions else _cases_of_cells(context.folder("patches"), made.patches("test"))
+        patch_protocol = protocol.Protocol.of_run(artifacts, networks, folder)
+    cases = (
+        None if regions else _cases_of_cells(context.folder("patches"), artifacts.patches("test"))
+    )
     judge, encoder = networks["judge"], networks.get("encoder")
     of = lambda embed: _features(pairs, patches, embed, side, cases=cases)
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)

@@ -14,7 +14,8 @@ from ssldiff_jax.evaluation.features import networks as extractors
 from ssldiff_jax.evaluation.metrics import memorisation, statistics, summary
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
-from ssldiff_jax.runs import artifacts, patch_samples
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import patch_samples
 from ssldiff_jax.runs.config import evaluate as evaluate_config
 from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.slides import pyramid
@@ -59,7 +60,7 @@ class PatchFiles:
 
 
 def networks(
-    made: artifacts.Artifacts, own: Sequence[str] | None = None
+    artifacts: artifacts_lib.Artifacts, own: Sequence[str] | None = None
 ) -> dict[str, extractors.Extractor]:
     """The run's judge and, unless embeddings were computed elsewhere, its encoder, or those of
     `own`; then those that `config.evaluate` names.
@@ -67,13 +68,13 @@ def networks(
     Raises WorkdirError for a reference that knows none of them.
     """
     if own is None:
-        own = OWN[:1] if made.config.embeddings.source else OWN
+        own = OWN[:1] if artifacts.config.embeddings.source else OWN
     by_name: dict[str, extractors.Extractor] = {
-        name: extractors.OfEncoder(name, made.encoder(name)) for name in own
+        name: extractors.OfEncoder(name, artifacts.encoder(name)) for name in own
     }
-    for name, path in made.config.evaluate.networks.items():
+    for name, path in artifacts.config.evaluate.networks.items():
         by_name[name] = extractors.load(name, path)
-    named = made.config.evaluate.reference
+    named = artifacts.config.evaluate.reference
     if named and not any(_reference_path(named, name).exists() for name in by_name):
         raise folders.WorkdirError(
             f"config.evaluate.reference must hold a file of one of {', '.join(by_name)}, such as "
@@ -108,20 +109,22 @@ class Protocol:
     seed: int
 
     @classmethod
-    def of_run(cls, made: artifacts.Artifacts, by: Networks, shared: pathlib.Path) -> "Protocol":
+    def of_run(
+        cls, artifacts: artifacts_lib.Artifacts, by: Networks, shared: pathlib.Path
+    ) -> "Protocol":
         """Read what is needed, so that what cannot be evaluated is refused before it is generated.
 
         Raises ValueError for fewer held-out patches than figures need, and for classes, prompts or
         statistics that do not fit.
         """
-        config, section = made.config, made.config.evaluate
-        held_out = patch_samples.Sample.choose(made.patches("test"), section.num_patches)
+        config, section = artifacts.config, artifacts.config.evaluate
+        held_out = patch_samples.Sample.choose(artifacts.patches("test"), section.num_patches)
         if len(held_out) < summary.LEAST:
             raise ValueError(
                 f"{summary.LEAST} held-out patches or more are needed, got {len(held_out)}; "
                 "--config.evaluate.num_patches=0 evaluates large images alone"
             )
-        of_models = made.of_models.patches("train")
+        of_models = artifacts.of_models.patches("train")
         training = patch_samples.Sample.at_most(of_models, section.num_training)
         is_much = len(training) > _EXAMPLES
         examples = patch_samples.Sample.choose(of_models, _EXAMPLES) if is_much else training

@@ -10,7 +10,8 @@ import numpy as np
 
 from ssldiff_jax.core import arrays, names
 from ssldiff_jax.generation import generator, grid_edits, plan, prior_sampler, render, user_images
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import tools as tools_config
@@ -99,9 +100,9 @@ class _Source:
     place: ground.Georeference | None = None
 
     @classmethod
-    def of_run(cls, made: artifacts.Artifacts, model: generator.Generator) -> "_Source":
+    def of_run(cls, artifacts: artifacts_lib.Artifacts, model: generator.Generator) -> "_Source":
         """The first reference of a run."""
-        first = made.references(model.embed)[0]
+        first = artifacts.references(model.embed)[0]
         size, read = first.image.shape[:2], conditions.array_reader(first.image)
         return cls(size, read, first.grid)
 

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator, models
 from ssldiff_jax.report import figures
-from ssldiff_jax.runs import artifacts, results_csv, stage
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import results_csv, stage
 from ssldiff_jax.runs.workdir import force
 from ssldiff_jax.stages.evaluate import protocol
 from ssldiff_jax.train import checkpoint, hosts
@@ -58,29 +59,29 @@ def run(context: stage.Context) -> dict[str, Any]:
             time.sleep(_POLL_SECONDS)
 
 
-def _newest(made: artifacts.Artifacts) -> artifacts.Artifacts:
+def _newest(artifacts: artifacts_lib.Artifacts) -> artifacts_lib.Artifacts:
     """The same with the denoiser that is being made, if one is."""
-    folders = made.folders
+    folders = artifacts.folders
     newest = folders.at("denoiser", force.latest(folders, "denoiser"))
-    return dataclasses.replace(made, folders=newest)
+    return dataclasses.replace(artifacts, folders=newest)
 
 
 class _Evaluator:
     """What is the same for every checkpoint, made when there is a first."""
 
-    def __init__(self, made: artifacts.Artifacts, mesh: Mesh, folder: pathlib.Path):
-        self._made, self._mesh, self._folder = made, mesh, folder
-        networks = protocol.networks(made)
-        self._protocol = protocol.Protocol.of_run(made, networks, folder)
+    def __init__(self, artifacts: artifacts_lib.Artifacts, mesh: Mesh, folder: pathlib.Path):
+        self._artifacts, self._mesh, self._folder = artifacts, mesh, folder
+        networks = protocol.networks(artifacts)
+        self._protocol = protocol.Protocol.of_run(artifacts, networks, folder)
         self._model: generator.Generator | None = None
 
     def evaluate(self, step: int) -> None:
         """Judge one; one that training deleted meanwhile is passed over."""
         folder = self._folder / f"step_{step}"
-        made = _newest(self._made)
-        saved = made.folders.checkpoints("denoiser")
+        artifacts = _newest(self._artifacts)
+        saved = artifacts.folders.checkpoints("denoiser")
         try:
-            model = self._at(made, step)
+            model = self._at(artifacts, step)
         except (OSError, ValueError):
             time.sleep(_POLL_SECONDS)  # training deletes a checkpoint file by file
             if step in checkpoint.steps(saved):
@@ -94,7 +95,7 @@ class _Evaluator:
         shutil.rmtree(working / "generated")
         atomic.write_json(working / "results.json", {"step": step} | results)
         working.rename(folder)
-        results_csv.add(made.folders.workdir, {"tool": "watch", "step": step}, results)
+        results_csv.add(artifacts.folders.workdir, {"tool": "watch", "step": step}, results)
         for name, figures_of_network in results["patches"].items():
             distance = figures.Shown(figures_of_network["frechet"])
             _LOG.info("step %d, Fréchet distance by %s %s", step, name, f"{distance:.4g}")
@@ -107,10 +108,10 @@ class _Evaluator:
         atomic.write_json(self._folder / "results.json", {"steps": all_steps})
         return [results["step"] for results in all_steps]
 
-    def _at(self, made: artifacts.Artifacts, step: int) -> generator.Generator:
+    def _at(self, artifacts: artifacts_lib.Artifacts, step: int) -> generator.Generator:
         """The generator with the weights of a step; programs are traced once."""
         if self._model is None:
-            trained = models.Models.of_run(made, step)
-            self._model = generator.Generator(made.config, trained, self._mesh)
-        params = checkpoint.load_params(made.folders.checkpoints("denoiser"), step=step)
+            trained = models.Models.of_run(artifacts, step)
+            self._model = generator.Generator(artifacts.config, trained, self._mesh)
+        params = checkpoint.load_params(artifacts.folders.checkpoints("denoiser"), step=step)
         return self._model.with_params(params)

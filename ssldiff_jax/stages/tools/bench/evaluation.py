@@ -21,7 +21,7 @@ from ssldiff_jax.evaluation.metrics import (
     kid,
     precision_recall,
 )
-from ssldiff_jax.runs import artifacts
+from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.stages.tools.bench import sampler
 from ssldiff_jax.weights import names
 
@@ -48,20 +48,20 @@ class Sizes:
     repetitions: int = 3
 
 
-def rows(made: artifacts.Artifacts, sizes: Sizes = Sizes()) -> Iterator[Figure]:
+def rows(artifacts: artifacts_lib.Artifacts, sizes: Sizes = Sizes()) -> Iterator[Figure]:
     """Patches through the encoder and the judge, then distances of random features.
 
     Names say whether weights are the run's or random, and how many features there are.
     """
     for name in ("encoder", "judge"):
-        yield _extraction(made, name, sizes)
+        yield _extraction(artifacts, name, sizes)
     yield from _gaussian(sizes)
     yield from _pairs(sizes)
 
 
-def _extraction(made: artifacts.Artifacts, name: str, sizes: Sizes) -> Figure:
+def _extraction(artifacts: artifacts_lib.Artifacts, name: str, sizes: Sizes) -> Figure:
     """Patches a second of noise, as the evaluation takes their features."""
-    model, weights = _encoder(made, name)
+    model, weights = _encoder(artifacts, name)
     extract, px = networks.OfEncoder(name, model), model.architecture.input_px
     shape = (sizes.patches, px, px, 3)
     patches = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -73,11 +73,11 @@ def _extraction(made: artifacts.Artifacts, name: str, sizes: Sizes) -> Figure:
     return label, [sizes.patches / s / units for s in seconds], "patches/s"
 
 
-def _encoder(made: artifacts.Artifacts, name: str) -> tuple[encoder_lib.Encoder, str]:
+def _encoder(artifacts: artifacts_lib.Artifacts, name: str) -> tuple[encoder_lib.Encoder, str]:
     """The run's, or one of its sizes, and which of the two."""
-    if (made.folders.of_stage(name) / "encoder.json").exists():
-        return made.encoder(name), "own"
-    architecture = getattr(made.config, name).architecture
+    if (artifacts.folders.of_stage(name) / "encoder.json").exists():
+        return artifacts.encoder(name), "own"
+    architecture = getattr(artifacts.config, name).architecture
     px = architecture.input_px
     like = names.abstract(vit.ViT(architecture.vit), jnp.zeros((1, px, px, 3)))
     return encoder_lib.Encoder(architecture, sampler.random_params(like)), "random"

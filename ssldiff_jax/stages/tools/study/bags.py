@@ -9,7 +9,8 @@ from ssldiff_jax.core import patch_grid, rng, schema
 from ssldiff_jax.data import mosaic
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.evaluation.downstream import classifiers, mil
-from ssldiff_jax.runs import artifacts, patch_samples, pixel_labels
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import patch_samples, pixel_labels
 from ssldiff_jax.runs.config import study as study_config
 from ssldiff_jax.stages.tools.study import task as study_task
 from ssldiff_jax.train import logs
@@ -25,13 +26,15 @@ class _Bag:
     shows: float = 0.0
 
 
-def task(made: artifacts.Artifacts, regenerator: study_task.Regenerator) -> study_task.Task:
+def task(
+    artifacts: artifacts_lib.Artifacts, regenerator: study_task.Regenerator
+) -> study_task.Task:
     """Bags of embeddings, of regions or of slides, and what the run's encoder sees in every cell
     of the training ones regenerated.
 
     Raises ValueError where a split shows one class only.
     """
-    config, section = made.config, made.config.study.bags
+    config, section = artifacts.config, artifacts.config.study.bags
     if section.of == "slides" and not section.labels:
         raise schema.ConfigError(
             "config.study.bags.labels must name a CSV file (case, label) for bags of slides, got ''"
@@ -42,7 +45,7 @@ def task(made: artifacts.Artifacts, regenerator: study_task.Regenerator) -> stud
         of = lambda source: _regions(source, section, measure, seed)
     else:
         of = lambda source: _slides(source, section, seed)
-    train, test = (of(made.patches(split)) for split in study_task.SPLITS)
+    train, test = (of(artifacts.patches(split)) for split in study_task.SPLITS)
     if is_regions:
         least = float(np.median([bag.shows for bag in train]))
         classes = (f"less {section.shows}", f"more {section.shows}")

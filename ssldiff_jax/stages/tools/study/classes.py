@@ -11,7 +11,8 @@ from ssldiff_jax.data import shuffle
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.downstream import clusters
 from ssldiff_jax.evaluation.features import networks
-from ssldiff_jax.runs import artifacts, patch_samples, pixel_labels
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import patch_samples, pixel_labels
 from ssldiff_jax.runs.workdir import folders
 
 Pixels = UInt8[np.ndarray, "N s s 3"]
@@ -61,19 +62,19 @@ class Classes:
     of_pixels: Callable[[Pixels], list[str]] | None
 
     @classmethod
-    def of_run(cls, made: artifacts.Artifacts, train: Patches) -> "Classes":
+    def of_run(cls, artifacts: artifacts_lib.Artifacts, train: Patches) -> "Classes":
         """As the config asks; clusters are those of training patches.
 
         Raises WorkdirError for clusters without a judge.
         """
-        labels = made.config.study.patches.labels
+        labels = artifacts.config.study.patches.labels
         if labels == "clusters":
-            return _clusters(made, train)
+            return _clusters(artifacts, train)
         if labels == "recorded":
             return cls(
                 (), lambda patches: patch_samples.recorded(patches.source, patches.numbers), None
             )
-        measure = pixel_labels.PixelLabels(labels, made.config.data)
+        measure = pixel_labels.PixelLabels(labels, artifacts.config.data)
         names = measure.names
         most = lambda classes: names[np.bincount(classes.ravel(), minlength=len(names)).argmax()]
         stain = lambda pixels: [most(measures.stain(patch)) for patch in pixels]
@@ -89,14 +90,15 @@ class Classes:
         ]
 
 
-def _clusters(made: artifacts.Artifacts, train: Patches) -> Classes:
-    if not made.folders.is_done("judge"):
+def _clusters(artifacts: artifacts_lib.Artifacts, train: Patches) -> Classes:
+    if not artifacts.folders.is_done("judge"):
         raise folders.WorkdirError(
             "config.study.patches.labels=clusters needs the stage judge, got "
-            f"{made.folders.of_stage('judge')} without done.json; run --config.stages=judge first"
+            f"{artifacts.folders.of_stage('judge')} without done.json; run "
+            "--config.stages=judge first"
         )
-    judge = networks.OfEncoder("judge", made.encoder("judge"))
-    count, seed = made.config.study.patches.clusters, made.config.seed
+    judge = networks.OfEncoder("judge", artifacts.encoder("judge"))
+    count, seed = artifacts.config.study.patches.clusters, artifacts.config.seed
     fitted = clusters.Clusters.of(
         judge(train.pixels), count, seed=rng.seed_of(seed, "study/clusters")
     )

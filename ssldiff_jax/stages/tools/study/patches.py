@@ -7,25 +7,27 @@ import numpy as np
 
 from ssldiff_jax.core import rng
 from ssldiff_jax.evaluation.downstream import classifiers
-from ssldiff_jax.runs import artifacts
+from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.stages.tools.study import classes as study_classes
 from ssldiff_jax.stages.tools.study import task as study_task
 from ssldiff_jax.train import logs
 
 
-def task(made: artifacts.Artifacts, regenerator: study_task.Regenerator) -> study_task.Task:
+def task(
+    artifacts: artifacts_lib.Artifacts, regenerator: study_task.Regenerator
+) -> study_task.Task:
     """One patch of each record, and what is generated from the embeddings of the training ones.
 
     Embeddings are standardised by all of these, labelled or not, as the encoder was trained on
     them: so the real ones alone are no worse for their being few.
     Raises ValueError where a split shows one class only, and where records have none.
     """
-    config, section = made.config, made.config.study.patches
+    config, section = artifacts.config, artifacts.config.study.patches
     of_split = lambda split, count: study_classes.Patches.some(
-        made.patches(split), count, rng.seed_of(config.seed, "study/chosen")
+        artifacts.patches(split), count, rng.seed_of(config.seed, "study/chosen")
     )
     train, test = of_split("train", section.count), of_split("test", section.count_test)
-    classes = study_classes.Classes.of_run(made, train)
+    classes = study_classes.Classes.of_run(artifacts, train)
     named = classes.of(train)
     class_names, (label, test_label) = classes.numbered(named, classes.of(test))
     used = study_task.used(label, config.study, config.seed)
