@@ -74,16 +74,16 @@ def _ticks(low: float, high: float) -> list[float]:
 def _log_ticks(low: float, high: float) -> list[float]:
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
-        found = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
-        if len(found) <= 7:
-            return found
-    return found[:: math.ceil(len(found) / 7)]
+        marks = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
+        if len(marks) <= 7:
+            return marks
+    return marks[:: math.ceil(len(marks) / 7)]
 
 
 def loss_points(lines: Iterable[Mapping[str, float]], key: str = "loss") -> list[tuple[int, float]]:
     """(step, loss) by rising step; after a resume a step occurs twice, the last one counts."""
-    found = {line["step"]: line[key] for line in lines if key in line}
-    return sorted((step, loss) for step, loss in found.items() if math.isfinite(loss))
+    losses = {line["step"]: line[key] for line in lines if key in line}
+    return sorted((step, loss) for step, loss in losses.items() if math.isfinite(loss))
 
 
 def line_chart(

@@ -19,13 +19,13 @@ def part(workdir: pathlib.Path) -> str:
     path = workdir / "watch" / "results.json"
     steps = atomic.read_json(path)["steps"] if path.exists() else []
     rows: dict[str, list[curves.Row]] = {}
-    for found in steps:
-        for name, figures in found["patches"].items():
-            rows.setdefault(name, []).extend(_row(found["step"], figures["frechet"]))
+    for entry in steps:
+        for name, figures in entry["patches"].items():
+            rows.setdefault(name, []).extend(_row(entry["step"], figures["frechet"]))
     rows = {name: points for name, points in rows.items() if points}
     if not rows:
         return ""
-    figures = "".join(_figure(name, found) for name, found in rows.items())
+    figures = "".join(_figure(name, points) for name, points in rows.items())
     return (
         '<p class="hint">Fréchet distance between held-out patches and patches generated from '
         "their embeddings by every checkpoint; 0 is ideal. Corrected for the bias of small "

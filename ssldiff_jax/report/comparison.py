@@ -132,11 +132,11 @@ def _names(workdirs: Sequence[pathlib.Path]) -> list[str]:
 
 def _value(workdir: pathlib.Path, figure: Figure) -> float | None:
     path = workdir / figure.file
-    found = atomic.read_json(path) if path.exists() else None
+    value = atomic.read_json(path) if path.exists() else None
     for key in figure.keys:
-        found = found.get(key) if isinstance(found, Mapping) else None
-    found = goals.point(found) if goals.is_estimate(found) else found
-    return float(found) if isinstance(found, int | float) else None
+        value = value.get(key) if isinstance(value, Mapping) else None
+    value = goals.point(value) if goals.is_estimate(value) else value
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _figure_row(figure: Figure, values: Sequence[float | None]) -> str:

@@ -18,9 +18,9 @@ def part(workdir: pathlib.Path) -> str:
     path = workdir / "evaluate" / "confusion.json"
     if not path.exists():
         return ""
-    found = atomic.read_json(path)
-    ceiling = found.get("real", {}).get("accuracy")
-    return table(found["labels"], found["counts"], found.get("accuracy"), ceiling)
+    results = atomic.read_json(path)
+    ceiling = results.get("real", {}).get("accuracy")
+    return table(results["labels"], results["counts"], results.get("accuracy"), ceiling)
 
 
 def table(

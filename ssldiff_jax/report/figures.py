@@ -38,15 +38,15 @@ def rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
             for encoder_name in goals.ENCODERS
         }
         values = {
-            encoder_name: found
-            for encoder_name, found in values.items()
-            if found and found[0] is not None
+            encoder_name: estimates
+            for encoder_name, estimates in values.items()
+            if estimates and estimates[0] is not None
         }
         if values:
             missed = [
                 encoder_name
-                for encoder_name, found in values.items()
-                if not row.aim(encoder_name).is_met(found)
+                for encoder_name, estimates in values.items()
+                if not row.aim(encoder_name).is_met(estimates)
             ]
             figures.append({"name": row.name, "goal": row.aims, **values, "missed": missed})
     return figures
@@ -68,7 +68,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
     peak = max((stage["peak_rss_mb"] for stage in stages), default=0)
     images = dict(zip(("first", "next"), metrics["large_images"], strict=False))
     return {
-        "retrieval": {encoder_name: _retrieval(found) for encoder_name, found in seen.items()}
+        "retrieval": {encoder_name: _retrieval(quality) for encoder_name, quality in seen.items()}
         # Every cell is retrieved among those of its region.
         | {"chance": len(cells) / sum(cells)},
         "cost": {
@@ -80,12 +80,12 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _retrieval(found: Mapping[str, Any]) -> dict[str, float] | None:
+def _retrieval(quality: Mapping[str, Any]) -> dict[str, float] | None:
     """The part of cells that were found, with its 95 % interval (Wilson 1927) as if cells were
     independent."""
-    if found.get("cell_retrieval_top1") is None:
+    if quality.get("cell_retrieval_top1") is None:
         return None
-    value, count = found["cell_retrieval_top1"], found["num_cells"]
+    value, count = quality["cell_retrieval_top1"], quality["num_cells"]
     interval = stats.binomtest(round(value * count), count).proportion_ci(0.95, "wilson")
     # At 0 and 1 an end is the value itself, beyond rounding.
     low, high = min(float(interval.low), value), max(float(interval.high), value)
@@ -132,28 +132,30 @@ def number(value: float, spec: str) -> str:
     return format(value, spec).replace("-", "−")
 
 
-def markdown(found: Mapping[str, Any]) -> str:
-    """The README's block of what `collect` found: the machine, the table, seconds of stages."""
+def markdown(collected: Mapping[str, Any]) -> str:
+    """The README's block of what `collect` gives: the machine, the table, seconds of stages."""
     texts = {row.name: row.text for row in goals.ROWS}
     lines = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
-    for figure in found["figures"]:
+    for figure in collected["figures"]:
         cells = [
             _cell(figure, encoder_name, texts.get(figure["name"]))
             for encoder_name in goals.ENCODERS
         ]
         lines.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
-    seconds = ", ".join(f"{name} {cost['seconds']:.0f}" for name, cost in found["stages"].items())
+    seconds = ", ".join(
+        f"{name} {cost['seconds']:.0f}" for name, cost in collected["stages"].items()
+    )
     table = "\n".join(lines)
     costs = textwrap.fill(f"Seconds for each stage: {seconds}.", 104, break_on_hyphens=False)
-    return f"{_origin(found)}\n\n{table}\n\n{costs}\n"
+    return f"{_origin(collected)}\n\n{table}\n\n{costs}\n"
 
 
-def lines(found: Mapping[str, Any], count: int) -> list[str]:
-    """The first figures of what `collect` found, each as a line with its columns and its goal."""
+def lines(collected: Mapping[str, Any], count: int) -> list[str]:
+    """The first figures of what `collect` gives, each as a line with its columns and its goal."""
     texts = {row.name: row.text for row in goals.ROWS}
     said = []
     # A report made before a figure had its name is shown too.
-    known = [figure for figure in found["figures"] if figure["name"] in texts]
+    known = [figure for figure in collected["figures"] if figure["name"] in texts]
     for figure in known[:count]:
         cells = [
             f"{cell} by the {encoder_name}"
@@ -172,14 +174,14 @@ def _cell(figure: Mapping[str, Any], encoder_name: str, text: str) -> str:
     return f"{goals.MISSED if encoder_name in figure['missed'] else ''}{said}"
 
 
-def _origin(found: Mapping[str, Any]) -> str:
+def _origin(collected: Mapping[str, Any]) -> str:
     """Of what machine, day and data the figures are."""
-    data = found["data"]
+    data = collected["data"]
     cells = sum(rows * cols for rows, cols in data["lattices"])
     size = f"{data['patch_px']} px" + (f" at {data['mpp']:g} µm/px" if data["mpp"] else "")
     return (
-        f"{hardware(found['machine'])}; {found['date']}, jax {found['versions']['jax']}, "
-        f"seed {found['seed']}.\n"
+        f"{hardware(collected['machine'])}; {collected['date']}, "
+        f"jax {collected['versions']['jax']}, seed {collected['seed']}.\n"
         f"{len(data['lattices'])} held-out images together, {cells} cells of {size}."
     )
 

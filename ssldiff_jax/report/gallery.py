@@ -80,12 +80,12 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path, mpp: float | None) -> s
     Raises ValueError where `nearest.png` has no row of two squares for every pair.
     """
     results = workdir / "evaluate" / "results.json"
-    found = atomic.read_json(results).get("memorisation") if results.exists() else None
-    if not found:
+    memorisation = atomic.read_json(results).get("memorisation") if results.exists() else None
+    if not memorisation:
         return ""
-    source, pairs = workdir / "evaluate" / "nearest.png", found["pairs"]
+    source, pairs = workdir / "evaluate" / "nearest.png", memorisation["pairs"]
     if not (pairs and source.exists()):
-        return f'<p class="hint">{_counted(found)}</p>'
+        return f'<p class="hint">{_counted(memorisation)}</p>'
     height, width = pictures.png_size(source)
     side = width // 2
     if (height, width) != (side * len(pairs), 2 * side):
@@ -98,21 +98,21 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path, mpp: float | None) -> s
         for i, pair in enumerate(pairs[:_SHOWN_PAIRS])
     ]
     return (
-        f'<p class="hint">{_counted(found)} At the left a generated patch, at the right the '
+        f'<p class="hint">{_counted(memorisation)} At the left a generated patch, at the right the '
         "training patch whose embedding, by the judge, is nearest to its own; most similar pairs "
         f"first, with their cosine similarity. Each patch {units.size(side, side, mpp)}.</p>"
         f'<div class="gallery pairs">{"".join(figures)}</div>'
     )
 
 
-def _counted(found: Mapping[str, Any]) -> str:
+def _counted(result: Mapping[str, Any]) -> str:
     """How many may be copies, or why that is not known."""
-    if found["fraction"] is None:
-        reason = html.escape(found["interval"].partition(": ")[2])
+    if result["fraction"] is None:
+        reason = html.escape(result["interval"].partition(": ")[2])
         return f"How many generated patches may be copies is not known: {reason}."
     return (
-        f"<b>{_percent(found['fraction'])}</b>{_chance(found)} of generated patches have a "
-        f"training patch with a similarity above {charts.number(found['threshold'])}, which few "
+        f"<b>{_percent(result['fraction'])}</b>{_chance(result)} of generated patches have a "
+        f"training patch with a similarity above {charts.number(result['threshold'])}, which few "
         "held-out real patches have: possible copies."
     )
 
@@ -121,17 +121,17 @@ def _percent(share: float) -> str:
     return f"{charts.number(100 * share)} %"
 
 
-def _chance(found: Mapping[str, Any]) -> str:
+def _chance(result: Mapping[str, Any]) -> str:
     """The interval of the share, and what is expected where nothing is copied, if it has them."""
-    if "low" not in found:
+    if "low" not in result:
         return ""
-    low, high = charts.number(100 * found["low"]), _percent(found["high"])
+    low, high = charts.number(100 * result["low"]), _percent(result["high"])
     searched = (
-        f"; {_percent(found['power'])} of the training data were searched"
-        if "power" in found
+        f"; {_percent(result['power'])} of the training data were searched"
+        if "power" in result
         else ""
     )
-    expected = _percent(found["expected"])
+    expected = _percent(result["expected"])
     return f" (95 % interval {low} … {high}; {expected} are expected if none is a copy{searched})"
 
 

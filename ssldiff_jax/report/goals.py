@@ -52,11 +52,11 @@ class Goal:
 
     def is_met(self, values: Sequence[Any]) -> bool:
         """Whether values of a figure are as they must be; what is not there misses nothing."""
-        found, others = points(values[0]), values[1:2] if self.apart is not None else []
-        return not found or (
-            (self.low is None or min(found) >= self.low)
-            and (self.high is None or max(found) <= self.high)
-            and all(o is None or min(found) - max(points(o)) >= self.apart for o in others)
+        own, others = points(values[0]), values[1:2] if self.apart is not None else []
+        return not own or (
+            (self.low is None or min(own) >= self.low)
+            and (self.high is None or max(own) <= self.high)
+            and all(o is None or min(own) - max(points(o)) >= self.apart for o in others)
         )
 
 

@@ -71,8 +71,8 @@ def figures(workdir: pathlib.Path) -> str:
     results = workdir / "imagine" / "results.json"
     if not (results.exists() and _prior(workdir).exists()):
         return ""
-    found = metrics.read(results)
-    agreement = _agreement(found["agreement"]) if "agreement" in found else ""
+    stored = metrics.read(results)
+    agreement = _agreement(stored["agreement"]) if "agreement" in stored else ""
     grids = _grids(metrics.read(_prior(workdir)))
     return f'<div class="stack"><div>{grids}</div><div>{agreement}</div></div>'
 
@@ -83,11 +83,11 @@ def _prior(workdir: pathlib.Path) -> pathlib.Path:
 
 def _condition(text: str) -> str:
     """Parts of classes, in all and in quadrants, as a table; other words as they are."""
-    found = [_PART.fullmatch(part) for part in text.split(", ")]
-    if not all(found):
+    parts = [_PART.fullmatch(part) for part in text.split(", ")]
+    if not all(parts):
         return html.escape(text)
     rows: dict[str, dict[str, str]] = {}
-    for part in found:
+    for part in parts:
         name, quadrant, value = part.groups()
         rows.setdefault(name, {})[quadrant or ""] = value
     columns = {
@@ -118,10 +118,10 @@ def _grids(results: Mapping[str, Mapping[str, Any]]) -> str:
     return f'<h3>Generated grids</h3>{table}<p class="hint">{hint}</p>'
 
 
-def _agreement(found: Mapping[str, Mapping[str, Any]]) -> str:
+def _agreement(by_condition: Mapping[str, Mapping[str, Any]]) -> str:
     """One row a way of conditioning, the ceiling and chance among them."""
-    rows = {_CONDITIONS.get(name, name): row for name, row in found.items()}
-    table = _table("images", {name: name for name in next(iter(found.values()))}, rows)
+    rows = {_CONDITIONS.get(name, name): row for name, row in by_condition.items()}
+    table = _table("images", {name: name for name in next(iter(by_condition.values()))}, rows)
     goal = next(row.goal for row in goals.ROWS if "agreement.all_conditions" in row.judge)
     hint = (
         "Correlation between the share of a class in the labels and its share in the image, over "

@@ -48,9 +48,9 @@ def part(metrics: Mapping[str, Any]) -> str:
         return ""
     rows = []
     for title, (key, *path) in _ROWS.items():
-        found = [_at((metrics[key] or {}).get(name), path) for name in names]
-        if any(value is not None for value in found):
-            cells = "".join(f"<td>{_estimate(value)}</td>" for value in found)
+        estimates = [_at((metrics[key] or {}).get(name), path) for name in names]
+        if any(value is not None for value in estimates):
+            cells = "".join(f"<td>{_estimate(value)}</td>" for value in estimates)
             rows.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{_head(name, metrics["patches"])}</th>' for name in names)
     return f'<p class="hint">{_HINT.format(blocks=intervals.BLOCKS)}</p>' + tables.scrollable(

@@ -45,10 +45,10 @@ class Picture:
     @property
     def source(self) -> dict[str, Any]:
         """What the viewer needs to know to open it, without a request."""
-        found = {"width": self.width, "height": self.height}
+        size = {"width": self.width, "height": self.height}
         if not self.tiles:
-            return found | {"url": self.name}
-        return found | {"tiles": f"{self.tiles}/", "tile": _TILE, "overlap": _OVERLAP}
+            return size | {"url": self.name}
+        return size | {"tiles": f"{self.tiles}/", "tile": _TILE, "overlap": _OVERLAP}
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> Picture:

@@ -18,14 +18,14 @@ from ssldiff_jax.report import charts, curves, tables
 def part(workdir: pathlib.Path) -> str:
     """A chart for every task and model, a curve for every mixture; empty without a study."""
     path = workdir / "study" / "results.json"
-    found = atomic.read_json(path)["rows"] if path.exists() else []
-    rows = [row | row["auc"] for row in found]
+    stored = atomic.read_json(path)["rows"] if path.exists() else []
+    rows = [row | row["auc"] for row in stored]
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((str(row["task"]), str(row["model"])), []).append(row)
     if not groups:
         return ""
-    figures = "".join(_figure(task, model, found) for (task, model), found in groups.items())
+    figures = "".join(_figure(task, model, of_task) for (task, model), of_task in groups.items())
     return (
         '<p class="hint">AUC of classifiers on held-out real data, with confidence intervals, by '
         "the share of the real training data they were trained on, with and without generated data."
