@@ -11,7 +11,9 @@ import numpy as np
 
 from ssldiff_jax.formats.torch_zip import WeightsError
 
+# Flax's names of a layer's arrays, and torch's: there a norm's scale is a weight too.
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+# Names of a kind that an error lists: a file of another model has hundreds.
 _LISTED = 8
 
 
@@ -51,8 +53,10 @@ class Entry:
         """One part in our layout."""
         if self.form == "tensor" or tensor.ndim == 1:
             return tensor
+        # Some tools save these as matrices; the layer is the same.
         if self.form == "module_1x1" and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
             tensor = tensor[:, :, 0, 0]
+        # OIHW → HWIO, (out, in) → (in, out).
         return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
 
     def to_file(self, value: np.ndarray) -> np.ndarray:
@@ -90,6 +94,7 @@ class NameMap:
         lines = {path: self._line(path) for path in targets}
         expected = {name for path, line in lines.items() for name in line.names(path)}
         problems: dict[str, list[str]] = {
+            # All of them before anything is raised: one run tells what is wrong with a file.
             "missing": sorted(expected - set(tensors)),
             "unexpected": sorted(
                 name for name in set(tensors) - expected if not self._ignores(name)
@@ -122,6 +127,7 @@ class NameMap:
             for name, part in zip(
                 names, np.split(np.asarray(value), len(names), axis=-1), strict=True
             ):
+                # safetensors writes memory as it lies, and a transpose is a view.
                 tensors[self.written + name] = np.ascontiguousarray(line.to_file(part))
         return tensors
 
@@ -131,6 +137,7 @@ class NameMap:
     def _own(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for prefix in self.prefixes:
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            # One family of names in a file: the next prefix may be a part of this one.
             if own:
                 return own
         return {}
@@ -151,6 +158,7 @@ def own_names(like: Any, under: str) -> NameMap:
 
 def abstract(model: Any, *args: Any, **kwargs: Any) -> Any:
     """Shapes of a Flax model's parameters, without making them."""
+    # Traced, not run: compiling the published UNet's init takes a minute on two cores.
     init = lambda: model.init(jax.random.key(0), *args, **kwargs)["params"]
     return jax.eval_shape(init)
 

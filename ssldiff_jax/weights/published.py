@@ -41,6 +41,7 @@ class ModelFile:
         Raises WeightsError for what cannot be read.
         """
         tensors = reader.read(path)
+        # A training state has the optimiser's moments and a trainer's records beside the model.
         for section in _SECTIONS:
             own = {k.removeprefix(section): v for k, v in tensors.items() if k.startswith(section)}
             if own:
@@ -107,6 +108,7 @@ def latent_scaling(
 def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
     """Shapes of an autoencoder's parameters."""
     f, c = config.chosen.downsample_factor, config.chosen.latent_channels
+    # Parameters do not depend on the size of an image.
     image, noise = jnp.zeros((1, 8 * f, 8 * f, 3)), jnp.zeros((1, 8, 8, c))
     return names.abstract(autoencoder.Autoencoder(config), image, noise)
 
@@ -148,6 +150,7 @@ def averaged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Latent diffusion writes them without the dots: `model_ema.` and the letters of the name.
     """
+    # Two names never differ in dots alone, so that the way back is unique.
     flat = {f"model_ema.{name.removeprefix('model.').replace('.', '')}": name for name in tensors}
     return dict(tensors) | {
         flat[name]: value
@@ -158,6 +161,7 @@ def averaged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def abstract_denoiser(config: conditioning.DenoiserConfig) -> Any:
     """Shapes of a denoiser's parameters."""
+    # Parameters do not depend on the side: 4 × 4 is left where the UNet is coarsest.
     side = 2 ** (len(config.unet.channel_mult) + 1)
     return names.abstract(
         conditioning.Denoiser(config),
@@ -191,12 +195,14 @@ def load_lpips(paths: str) -> Any:
         raise reader.WeightsError(
             f"lpips_weights must name VGG-16's file and the linear layers', got {paths!r}"
         )
+    # VGG-16 halves its maps four times: 2 × 2 are left.
     image = jnp.zeros((1, 32, 32, 3))
     like = names.abstract(lpips.LPIPS(), image, image)
     vgg, linear_layers = (ModelFile.read(path) for path in files)
     # One channel of output each: (1, C, 1, 1) there.
     flat = lambda name, value: value.reshape(-1) if name.startswith("lin") else value
     lines = {name: flat(name, value) for name, value in linear_layers.tensors.items()}
+    # Two files that nobody publishes as one: each is checked against its own part.
     linear = {k: v for k, v in like.items() if k != "vgg"}
     features = lpips_tables.vgg_names().load(vgg.tensors, like["vgg"], vgg.path)
     return {"vgg": features} | lpips_tables.linear_names().load(lines, linear, linear_layers.path)

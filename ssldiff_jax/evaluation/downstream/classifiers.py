@@ -73,6 +73,7 @@ class LinearProbe:
         for name, features in (("training", train), ("held-out", held_out)):
             require_finite(features, f"{name} embeddings")
         classification.require_classes(label, "the training examples")
+        # A column of ones for the bias; float64, in which SciPy's L-BFGS-B computes.
         one_more = lambda x: np.column_stack([x, np.ones(len(x))]).astype(np.float64)
         x, one_hot = one_more(train), np.eye(self.num_classes)[label]
         shape = (x.shape[1], self.num_classes)
@@ -152,6 +153,7 @@ class _Block(nn.Module):
 
         h = norm(x, "norm1")
         if x.shape[-1] != self.channels or self.stride > 1:
+            # From the activated input, as the projections of pre-activated networks are.
             x = layers.conv(self.channels, name="skip", kernel=1, stride=self.stride)(h)
         h = layers.conv(self.channels, name="conv1", stride=self.stride)(h)
         h = layers.conv(self.channels, name="conv2")(norm(h, "norm2"))
@@ -166,6 +168,7 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: arrays.Image) -> jax.Array:
+        # One stride of 4 for ResNet's stem of stride 2 and its pooling.
         x = layers.conv(self.width, name="stem", kernel=7, stride=4)(image)
         for stage in range(3):
             x = _Block(self.width << stage, 1 + (stage > 0), name=f"stage{stage}")(x)
@@ -200,6 +203,7 @@ class PatchNetwork:
         self._fitter = fitting.Fitter(
             lambda key: self._module.init(key, blank)["params"], self._loss, config.fit
         )
+        # uint8 goes to the device, a quarter of float32.
         self._predict = jax.jit(
             lambda params, batch: nn.softmax(self._logits(params, layers.to_image(batch["image"])))
         )
@@ -231,6 +235,7 @@ class PatchNetwork:
 
 def turned(key: arrays.Key, image: arrays.Image) -> jax.Array:
     """Every image in one of its eight orientations."""
+    # Two flips and a transposition make all eight.
     flip = jax.random.bernoulli(key, 0.5, (3, len(image), 1, 1, 1))
     image = jnp.where(flip[0], image[:, ::-1], image)
     image = jnp.where(flip[1], image[:, :, ::-1], image)

@@ -36,6 +36,7 @@ class Clusters:
             )
             tried.append((np.sum((x - centres[label]) ** 2), centres, label))
         _, centres, label = min(tried, key=lambda fit: fit[0])
+        # Starts number their clusters at random; sizes give an order that stays.
         order = np.argsort(-np.bincount(label, minlength=count), kind="stable")
         return cls(centres[order])
 

@@ -78,6 +78,8 @@ class MilConfig:
 
 def _masked_softmax(score: arrays.AnyArray, known: arrays.AnyArray) -> jax.Array:
     """Over the last axis, 0 where nothing is known."""
+    # −inf, so that padding has no weight at all. A bag has an instance, so no row is all −inf,
+    # which would be NaN.
     return nn.softmax(jnp.where(known, score, -jnp.inf), axis=-1)
 
 
@@ -157,6 +159,7 @@ class CLAM(ABMIL):
         self.instance = nn.Dense(2 * self.num_classes)
 
     def __call__(self, x: Instances, known: Known) -> MILOutput:
+        # Flax makes parameters where they are called, and only the loss calls these.
         if self.is_initializing():
             self.instance(self.features(x))
         return super().__call__(x, known)
@@ -171,6 +174,7 @@ class CLAM(ABMIL):
         self, attention: Attention, h: Instances, known: Known, label: Labels
     ) -> arrays.PerExample:
         """Loss of instances, per bag; of a bag too small for k on either side, of its halves."""
+        # top_k wants as many as it takes; bags may be padded to fewer.
         k = min(self.config.clam_instances, attention.shape[1])
         counts = jnp.arange(k) < known.sum(axis=1, keepdims=True) // 2
         most = jax.lax.top_k(jnp.where(known, attention, -jnp.inf), k)[1]
@@ -178,6 +182,8 @@ class CLAM(ABMIL):
         own = jax.nn.one_hot(label, self.num_classes, dtype=jnp.int32)[:, None]
         loss = lambda rows, target: smooth_svm(self._instance_scores(h, rows), target)
         of_most, of_least = loss(most, own), loss(least, jnp.zeros_like(own))
+        # CLAM's inst_eval for the own class; for the others its inst_eval_out, which takes the
+        # instances of most attention alone.
         each = jnp.where(own == 1, (of_most + of_least) / 2, of_most).mean(axis=-1)
         return (each * counts).sum(axis=1) / jnp.maximum(counts.sum(axis=1), 1)
 
@@ -189,6 +195,7 @@ class CLAM(ABMIL):
 
 def smooth_svm(score: arrays.AnyArray, target: arrays.AnyArray) -> jax.Array:
     """Smooth top-1 SVM loss (Berrada et al. 2018) over the last axis, margin and temperature 1."""
+    # log Σ exp(s_j − s_y + [j ≠ y]), shifted by logsumexp itself against overflow.
     right = jax.nn.one_hot(target, score.shape[-1])
     reached = jnp.sum(score * right, axis=-1, keepdims=True)
     return jax.nn.logsumexp(score - reached + 1 - right, axis=-1)
@@ -208,6 +215,7 @@ class DSMIL(_Model):
 
     def __call__(self, x: Instances, known: Known) -> MILOutput:
         highest, bag, attention = self._streams(x, known)
+        # Binary classifiers sum to anything; classes of a bag sum to 1.
         each = (nn.sigmoid(highest) + nn.sigmoid(bag)) / 2
         probability = each / jnp.maximum(each.sum(axis=1, keepdims=True), 1e-12)
         most = probability.argmax(axis=1)[:, None, None]
@@ -224,6 +232,7 @@ class DSMIL(_Model):
         score = jnp.where(known[..., None], self.instance(x), -jnp.inf)
         critical = score.argmax(axis=1)
         q = self.query(x)
+        # For each class the instance that scores highest asks all others how alike they are.
         q_critical = jnp.take_along_axis(q, critical[..., None], axis=1)
         likeness = jnp.einsum("bkh,blh->bkl", q_critical, q) / np.sqrt(self.config.hidden)
         attention = _masked_softmax(likeness, known[:, None])

@@ -31,6 +31,7 @@ class PixelClassifier:
         products, sums = 0.0, 0.0
         for image, class_map in zip(image_uint8, classes, strict=True):
             x = _features(image)
+            # Only sums are kept: 91 features in float64 take 240 times the room of a pixel.
             products = products + x.T @ x
             sums = sums + x.T @ np.eye(num_classes)[class_map.ravel()]
         scale = _RIDGE * np.trace(products) / len(products)
@@ -47,6 +48,7 @@ def _features(image_uint8: arrays.ImageUint8) -> Float[np.ndarray, "N F"]:
     image = image_uint8.astype(np.float64) / 255
     blur = lambda x, sigma: ndimage.gaussian_filter(x, (sigma, sigma, 0))
     around = [blur(image, sigma) for sigma in _BLURS]
+    # E[x²] − E[x]², which rounding makes negative where a colour is flat.
     deviation = np.sqrt(np.maximum(blur(image**2, _BLURS[0]) - around[0] ** 2, 0))
     linear = np.concatenate([image, *around, deviation], axis=-1).reshape(-1, 12)
     first, second = np.triu_indices(linear.shape[1])

@@ -33,6 +33,7 @@ class PairTexts:
         """Pictures of any sizes in the place of their descriptions."""
         embedding = np.zeros((len(images), self.dim), np.float32)
         shapes = [image.shape for image in images]
+        # Extractors take one size at a time.
         for shape in dict.fromkeys(shapes):
             here = [i for i, other in enumerate(shapes) if other == shape]
             embedding[here] = self.pair.images(np.stack([images[i] for i in here]))

@@ -39,6 +39,7 @@ class Format:
         if self.jpeg_quality:
             image.save(buffer, "JPEG", quality=self.jpeg_quality)
         else:
+            # All levels hold the same pixels; this one is the fastest that compresses.
             image.save(buffer, "PNG", compress_level=1)
         return buffer.getvalue()
 
@@ -89,4 +90,5 @@ def _in_threads(work: Callable[[int], T], numbers: range) -> list[T]:
 
 def _decode(file: pathlib.Path | io.BytesIO) -> arrays.ImageUint8:
     with Image.open(file) as image:
+        # Files from elsewhere may have a palette, grey, or transparency.
         return np.asarray(image.convert("RGB"))

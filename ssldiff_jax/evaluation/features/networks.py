@@ -69,6 +69,8 @@ class Batched:
     @functools.cached_property
     def _spread(self) -> data_parallel.DataParallel:
         def run(params: Any, image_uint8: jax.Array) -> jax.Array:
+            # TPUs and GPUs round products to bfloat16 or TF32 by default: figures would depend on
+            # the device.
             with jax.default_matmul_precision("highest"):
                 return self.program(params, image_uint8)
 
@@ -77,6 +79,7 @@ class Batched:
     @functools.cached_property
     def _placed(self) -> Any:
         """On the one device there is; several are seen to where work is spread."""
+        # NumPy arrays would be copied to it with every batch.
         return self.params if self._spread.mesh else jax.device_put(self.params)
 
 
@@ -90,6 +93,7 @@ class OfEncoder:
 
     def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
         """Embeddings measured from the encoder's origin, float32."""
+        # The precision is part of jit's key: other callers of this encoder keep their own program.
         with jax.default_matmul_precision("highest"):
             return self.encoder(one_size(images))
 
@@ -161,6 +165,7 @@ def known_encoder(name: str, path: str | pathlib.Path, batch_size: int = 32) -> 
     architecture = encoder_lib.Architecture.published(name)
     params = published.load_encoder(published.ModelFile.read(path), name, architecture)
     if jax.local_device_count() == 1:
+        # Once, not with every batch.
         params = jax.device_put(params)
     return OfEncoder(name, encoder_lib.Encoder(architecture, params, batch_size=batch_size))
 

@@ -134,6 +134,7 @@ def from_images(
     missing = sorted(set(names) - set(labels))
     if missing:
         raise ValueError(f"each class must have an example, got none of {', '.join(missing)}")
+    # Directions first, so that a long vector has no more say than others.
     unit = vectors.unit(features.astype(np.float64))
     means = np.stack([unit[index == i].mean(axis=0) for i in range(len(names))]) if names else unit
     return Classes(names, vectors.unit(means).astype(np.float32))
@@ -150,6 +151,7 @@ def classify(
     if not len(index):
         raise ValueError("one image or more is needed, got none")
     counts = np.zeros((len(classes.names),) * 2, np.int64)
+    # Counts an index as often as it occurs, where counts[...] += 1 would once.
     np.add.at(counts, (index, classes.predict(features)), 1)
     return Confusion(classes.names, counts)
 

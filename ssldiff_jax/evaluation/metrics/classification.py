@@ -36,6 +36,7 @@ def rank_auc(
     values, weights = score[order], weights[:, order].astype(np.float64)
     starts = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
     is_positive = positive[order]
+    # Weights of each run of equal scores.
     above = np.add.reduceat(weights * is_positive, starts, axis=1)
     below = np.add.reduceat(weights * ~is_positive, starts, axis=1)
     # Pairs that are ordered right; of equal scores half count (Mann and Whitney 1947).
@@ -47,6 +48,7 @@ def rank_auc(
 
 def auc(probability: Probability, label: Label, weights: Weights) -> Float[np.ndarray, "R"]:
     """Area under the ROC curve; of more than two classes the mean of each against the rest."""
+    # Of two classes both areas are the same.
     classes = [1] if probability.shape[1] == 2 else range(probability.shape[1])
     per_class = np.stack([rank_auc(probability[:, k], label == k, weights) for k in classes])
     return _mean_of_known(per_class)
@@ -112,7 +114,10 @@ class Bootstrap:
         generator = np.random.default_rng(seed)
         _, member = np.unique(case, return_inverse=True)
         count = member.max() + 1
+        # n of n with replacement, as counts: a resample is a row of weights, and no example is
+        # copied.
         cases = generator.multinomial(count, np.full(count, 1 / count), num_samples)
+        # Seeds too: an interval knows that another fit would differ.
         seeds = generator.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), num_samples)
         return cls(label, cases[:, member], seeds, level)
 
@@ -139,6 +144,7 @@ class Bootstrap:
         return whole, (self.seed_weights * of_seeds).sum(axis=1) / self.seed_weights.sum(axis=1)
 
     def _interval(self, whole: float, samples: Float[np.ndarray, "R"]) -> Interval:
+        # Percent beyond either end.
         tail = 50 * (1 - self.level)
         # A sample without one of two classes has no AUC.
         low, high = np.nanpercentile(samples, [tail, 100 - tail])
@@ -162,5 +168,6 @@ def _is_right(probability: Probability, label: Label) -> Float[np.ndarray, "N"]:
 def _mean_of_known(values: Float[np.ndarray, "K R"]) -> Float[np.ndarray, "R"]:
     """The mean over classes that are there; NaN where none is."""
     is_known = np.isfinite(values)
+    # np.nanmean, without its warning where no class is known.
     total = np.where(is_known, values, 0).sum(axis=0)
     return np.where(is_known.any(axis=0), total / np.maximum(is_known.sum(axis=0), 1), np.nan)

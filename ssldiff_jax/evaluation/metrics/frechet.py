@@ -34,6 +34,8 @@ def frechet(a: moments_lib.Moments, b: moments_lib.Moments) -> float:
 def distance(a: moments_lib.Moments, root_a: np.ndarray, b: moments_lib.Moments) -> float:
     """`frechet` of moments of which Σa^½ is known; nothing is checked."""
     cov_a, cov_b = a.covariance, b.covariance
+    # Similar to Σa Σb, so that its eigenvalues are the same; but symmetric, so that they come out
+    # real.
     cross = np.linalg.eigvalsh(root_a @ cov_b @ root_a)
     trace = np.trace(cov_a) + np.trace(cov_b) - 2 * np.sum(np.sqrt(np.maximum(cross, 0)))
     return float(np.sum((a.mean - b.mean) ** 2) + trace)
@@ -56,6 +58,7 @@ def check(a: moments_lib.Moments, b: moments_lib.Moments) -> None:
 def is_all_same(side: moments_lib.Moments) -> bool:
     """Whether all vectors are the same but for rounding; not of one alone."""
     size = side.count * (side.mean @ side.mean)
+    # A millionth of a length: above float32's rounding, below what any extractor tells apart.
     return side.count > 1 and bool(np.trace(side.scatter) <= 1e-12 * size)
 
 
@@ -65,6 +68,7 @@ def _warn_if_degenerate(side: moments_lib.Moments) -> None:
         log.warning(
             "all %d features are the same: the extractor distinguishes no images", side.count
         )
+    # N vectors spread along N − 1 directions at most.
     elif side.count <= side.dim:
         log.warning(
             "%d features of dimension %d: the covariance is singular, the distance biased upward",

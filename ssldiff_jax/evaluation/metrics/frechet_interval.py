@@ -54,6 +54,7 @@ def frechet_estimate(a: Blocks, b: Blocks, *, paired: bool = False) -> intervals
     if all(map(frechet.is_all_same, whole)):
         return intervals.Estimate.all_same(counts)
     reason = next((why for side in (a, b) if (why := too_few(side))), None)
+    # Distances side by side: LAPACK lets go of the interpreter, and its own threads would spin.
     with blas.one_thread(), futures.ThreadPoolExecutor(machine.cores()) as pool:
         if reason:
             value = _distance(*map(_Gaussian, whole)) if min(counts) > 1 else None
@@ -120,6 +121,7 @@ def _apart(
         further += _second_term(side, value, of_halves[-1], split)
         sides.append(side)
     if len(sides) == 2:
+        # A side may have one split where the other has two: as many as both have.
         both = [(x, y) for one, two in zip(*halves, strict=False) for x in one for y in two]
         # γ/(NM) is in either side's correction, once too often: halving both adds 3γ/(NM).
         further += _distances(pool, tuple, both).mean() - sum(of_halves) + value
@@ -134,6 +136,7 @@ def _of_pairs(
     value = _distance(whole_a, whole_b)
     without = lambda pair: (whole_a.without(pair[0]), whole_b.without(pair[1]))
     side = intervals.LeaveOneBlockOut(_distances(pool, without, zip(a, b, strict=True)), _sizes(a))
+    # The side of fewer vectors decides which halves have enough.
     splits = _splits(min(a, b, key=lambda blocks: sum(block.count for block in blocks)))
     halves = _halves(a, splits)
     pairs = zip(_flat(halves), _flat(_halves(b, splits)), strict=True)
@@ -166,6 +169,7 @@ def _splits(blocks: Blocks) -> list[tuple[slice, slice]]:
     if len(blocks) < 2:
         return []
     ends = np.cumsum(_sizes(blocks))
+    # Blocks are of different sizes where they are slides: the cut whose smaller side is largest.
     middle = 1 + int(np.argmax(np.minimum(ends, ends[-1] - ends)))
     splits = [(slice(None, middle), slice(middle, None))]
     if min(ends[-1] - _sizes(blocks)[::2].sum(), _sizes(blocks)[::2].sum()) >= blocks[0].dim:
@@ -197,4 +201,6 @@ def _distances(
 
 
 def _distance(a: _Gaussian, b: _Gaussian) -> float:
+    # The distance is symmetric. `b` is what stays where blocks of the other side are left out, so
+    # its root is taken once.
     return frechet.distance(b.moments, b.root, a.moments)

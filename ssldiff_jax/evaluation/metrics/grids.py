@@ -35,6 +35,7 @@ class GridFigures:
 
 
 _PARTS = 32  # principal parts of a grid: fewer than the grids that are compared
+# As in the paper (Kynkäänniemi et al. 2019).
 _NEIGHBOURS = 3
 
 
@@ -67,7 +68,9 @@ def principal(grids: Grids, training: Grids) -> Float[np.ndarray, "N P"]:
     """Whole grids as their first principal parts, those of training grids."""
     flat = training.reshape(len(training), -1)
     mean = flat.mean(axis=0)
+    # N grids differ along N − 1 directions.
     parts = min(_PARTS, len(training) - 1, flat.shape[1])
+    # 640 grids are enough for 32 directions: the cost does not grow with the training data.
     _, _, axes = np.linalg.svd(flat[: 20 * _PARTS] - mean, full_matrices=False)
     return (grids.reshape(len(grids), -1) - mean) @ axes[:parts].T
 
@@ -84,6 +87,7 @@ def agreement(
     design, design_generated = ones(features), ones(generated)
     # In proportion to the number of examples, so that the ridge means the same for any.
     weight = design.shape[0] / 100
+    # Normal equations: the ridge keeps them regular where grids are fewer than features.
     solution = np.linalg.solve(
         design.T @ design + weight * np.eye(design.shape[1]), design.T @ values
     )
@@ -113,6 +117,7 @@ def _distances(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
 
 def _neighbours(grids: Grids) -> float:
     """Mean correlation of cells side by side, over both directions."""
+    # Whitened components vary alike, so that their plain mean is one correlation.
     centred = grids - grids.mean(axis=(0, 1, 2))
     products = [(centred[:, :, 1:] * centred[:, :, :-1]), (centred[:, 1:] * centred[:, :-1])]
     return float(np.mean([p.mean() for p in products]) / np.mean(centred**2))

@@ -98,6 +98,7 @@ class LeaveOneBlockOut:
         """The mean of one number a vector, without each of some contiguous blocks."""
         parts = blocks_of(len(values), blocks)
         sizes, sums = sizes_of(parts), np.array([values[part].sum() for part in parts])
+        # One block left out leaves nothing.
         if len(parts) < 2:
             raise ValueError("expected at least 2 blocks to leave one out, got 1")
         return cls((values.sum() - sums) / (len(values) - sizes), sizes)
@@ -110,6 +111,7 @@ class LeaveOneBlockOut:
     def variance(self, value: float) -> float:
         """That of the figure, by the same jackknife."""
         per_block = self.sizes.sum() / self.sizes
+        # h·θ − (h − 1)·θ₋ⱼ with h = N / nⱼ, in the paper's letters.
         pseudo = per_block * value - (per_block - 1) * self.values
         centred = pseudo - (value - self.bias(value))
         return float(np.mean(centred**2 / (per_block - 1)))
@@ -185,6 +187,7 @@ def share(value: float, total: int, counts: tuple[int, int], side: LeaveOneBlock
     """
     variance, alone = side.variance(value), value * (1 - value)
     worth = min(total, alone / variance) if min(variance, alone) > 0 else total
+    # Student's quantile where Wilson has the normal one: the variance is known from few blocks.
     square = stats.t.ppf((1 + LEVEL) / 2, len(side.values) - 1) ** 2 / worth
     centre = (value + square / 2) / (1 + square)
     half = np.sqrt(square * (alone + square / 4)) / (1 + square)

@@ -50,6 +50,7 @@ def kid(
     sides = []
     for side, other in ((a, b), (b, a)):
         within, across, sizes = _without(side, blocks)
+        # A sum across has no diagonal: all pairs count.
         across /= (len(side.features) - sizes) * len(other.features)
         sides.append(intervals.LeaveOneBlockOut(within + other.within - 2 * across, sizes))
     return intervals.jackknife(float(value), counts, sides)
@@ -111,10 +112,12 @@ def _sums(x: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N"]:
     """Sums of the kernel's rows without the diagonal; each pair is computed once."""
     sums = np.zeros(len(x))
     for part in pairwise.rows(len(x), len(x)):
+        # From the diagonal on: the rest has been seen from the other side.
         values = _kernel(x[part], x[part.start :])
         size = part.stop - part.start
         np.fill_diagonal(values, 0)
         sums[part] += values.sum(axis=1)
+        # By symmetry: what later rows have in these columns.
         sums[part.stop :] += values[:, size:].sum(axis=0)
     return sums
 
@@ -136,6 +139,7 @@ def _kernel(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
     is a small difference of large sums."""
     dtype = np.result_type(a, b, np.float32)
     base = (a.astype(dtype, copy=False) @ b.astype(dtype, copy=False).T).astype(np.float64)
+    # In place: a stripe of float64 is 128 MiB.
     base /= a.shape[1]
     base += 1
     cube = base * base

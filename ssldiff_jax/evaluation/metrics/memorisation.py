@@ -93,6 +93,7 @@ def compare(
         raise ValueError(f"expected a quantile between 0 and 1, got quantile={quantile}")
     if not 0 < power <= 1:
         raise ValueError(f"expected a part of all training images, 0…1, got power={power}")
+    # Together: training may be a memory map of many GB, and is read once.
     both = nearest(np.concatenate([generated, held_out]), training)
     distance, of_real = np.split(both.distance, [len(generated)])
     if min(len(distance), len(of_real)) < 1:
@@ -152,6 +153,7 @@ def nearest(features: Float[np.ndarray, "N D"], training: Float[np.ndarray, "T D
             cosine = unit[part] @ others.T
             closest = cosine.argmax(axis=1)
             value = np.take_along_axis(cosine, closest[:, None], axis=1)[:, 0]
+            # The first of equals stays, so that the answer does not change with the size of blocks.
             is_nearer = value > best[part]
             best[part] = np.where(is_nearer, value, best[part])
             index[part] = np.where(is_nearer, start + closest, index[part])
@@ -164,6 +166,7 @@ def _distances(features: np.ndarray, training: np.ndarray, index: np.ndarray) ->
     for start in range(0, len(features), _BLOCK):
         part = slice(start, start + _BLOCK)
         pair = (features[part], training[index[part]])
+        # For unit vectors |u − v|² = 2 − 2·cos.
         u, v = (vectors.unit(x.astype(np.float64)) for x in pair)
         distances[part] = np.sum((u - v) ** 2, axis=1) / 2
     return distances

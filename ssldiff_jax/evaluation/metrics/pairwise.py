@@ -18,8 +18,10 @@ def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) ->
         if len(side) < least:
             raise ValueError(f"expected at least {least} {name} vectors, got {len(side)}")
         moments.require_finite(side, f"{name} vectors")
+        # Not np.abs, which would copy the set.
         highest = float(max(side.max(), -side.min())) if side.size else 0.0
         dtype = np.result_type(side, np.float32)
+        # |a − b|² ≤ 4·D·most², which has to stay finite.
         most = float(np.sqrt(np.finfo(dtype).max / (4 * max(side.shape[1], 1))))
         if highest > most:
             raise ValueError(
@@ -32,6 +34,7 @@ def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) ->
 
 def is_all_same(x: Float[np.ndarray, "N D"]) -> bool:
     """Whether all vectors are the same but for rounding."""
+    # Relative to a length, a millionth: above the rounding of float32.
     apart = np.ptp(x, axis=0).astype(np.float64)
     return bool(apart @ apart <= 1e-12 * np.sum(x[0].astype(np.float64) ** 2))
 

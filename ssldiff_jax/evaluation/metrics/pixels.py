@@ -27,6 +27,7 @@ def layout_correlation(
     layout, layout_reference = means(image), means(reference)
     result = {"identity": _correlation(layout, layout_reference)}
     mirrored = layout_reference[:, ::-1]
+    # The first of the eight is the orientation it has.
     turned = [np.rot90(w, k) for w in (layout_reference, mirrored) for k in range(4)][1:]
     others = [_correlation(layout, w) for w in turned if w.shape == layout.shape]
     result["rotated"] = max((other for other in others if other is not None), default=None)
@@ -60,7 +61,9 @@ def spectrum_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> li
 def _octaves(image: arrays.ImageUint8) -> list[float]:
     """Mean power of each octave of frequencies, the finest first; at least 2 cycles an image."""
     luminance = image.astype(np.float64).mean(axis=-1)
+    # Without it the step from one border to the opposite one has power at all frequencies.
     window = np.outer(*(np.hanning(size) for size in luminance.shape))
+    # The mean goes first: the window would spread it over the lowest frequencies.
     power = np.abs(np.fft.fft2((luminance - luminance.mean()) * window)) ** 2
     frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, luminance.shape), indexing="ij"))
     lowest = 2 / min(luminance.shape)

@@ -59,6 +59,7 @@ def compare(
     if pairwise.is_all_same(real):
         counts = (len(generated), len(real))
         return Fidelity(*[intervals.Share.all_same(counts)] * 4, (k_recall, k_density), counts)
+    # Distances have the rounding errors of |a|² + |b|², which are least around the middle.
     origin = real.mean(axis=0)
     generated, real = generated - origin, real - origin
     wide = _radii(real, (k_recall, k_density), "real")
@@ -67,6 +68,7 @@ def compare(
     starts = [part.start for part in parts]
     is_precise, is_recalled = np.zeros(len(generated), bool), np.zeros(len(real), bool)
     inside = np.zeros(len(generated))
+    # Kept for each block, so that coverage without a block needs no second pass.
     holds = np.zeros((len(real), len(parts)), bool)  # whether a real ball has any of a block
     for part, distance in pairwise.distance_stripes(real, generated):
         is_precise |= (distance <= wide[0][part, None]).any(axis=0)
@@ -137,6 +139,7 @@ def _radii(x: Float[np.ndarray, "N D"], ks: tuple[int, ...], name: str) -> list[
         raise ValueError(f"expected more {name} vectors than neighbours, got {len(x)} for k={ks}")
     per_k = [np.empty(len(x), np.result_type(x, np.float32)) for _ in ks]
     for part, distance in pairwise.distance_stripes(x, x):
+        # Not its own neighbour. A partition is linear where a sort is not.
         distance[np.arange(len(distance)), np.arange(part.start, part.stop)] = np.inf
         distance.partition([k - 1 for k in ks], axis=1)
         for radii, k in zip(per_k, ks, strict=True):

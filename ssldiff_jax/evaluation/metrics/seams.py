@@ -97,7 +97,9 @@ def phases(image: Image, *, period: int, factor: int) -> list[Phase]:
     every_phase = []
     for axis, name in enumerate(("rows", "cols")):
         steps = _Steps.across(image, axis, factor, 2)
+        # A window ends where a latent does.
         for px in range(0, period, factor):
+            # The image's border is no line.
             positions = range(px or period, image.shape[axis], period)
             at, beside = steps.sums(positions, (), period // 2)
             if beside:
@@ -108,8 +110,8 @@ def phases(image: Image, *, period: int, factor: int) -> list[Phase]:
 def worst_phase(image: Image, *, period: int, factor: int) -> Phase | None:
     """The highest of `phases`; None where the image has none.
 
-    The highest of many is above 1 where there are no seams too: it means something only beside that
-    of real images of the same size only.
+    The highest of many is above 1 where there are no seams too: it means something beside that of
+    real images of the same size only.
     """
     every_phase = phases(image, period=period, factor=factor)
     return max(every_phase, key=lambda phase: phase.ratio, default=None)
@@ -139,6 +141,7 @@ class _Steps:
     @classmethod
     def across(cls, image: Image, axis: int, factor: int, power: Literal[1, 2]) -> "_Steps":
         image = np.moveaxis(image, axis, 0)
+        # No line at 0: there is no pixel before it.
         line = np.arange(factor, len(image), factor)
         step = np.abs(image[line].astype(np.float64) - image[line - 1])
         return cls(line, np.mean(step**power, axis=(1, 2)) + _FLOOR)

@@ -50,8 +50,10 @@ def write(path: pathlib.Path, statistics: Statistics) -> str:
     Returns the SHA-256 of manifest and numbers, to publish beside the file.
     """
     stored = statistics.moments
+    # A file that contradicts itself could never be read.
     require_same(dataclasses.replace(statistics.extraction, dim=stored.dim), statistics.extraction)
     tensors = {"count": np.array([stored.count]), "mean": stored.mean, "scatter": stored.scatter}
+    # Sorted, because the text is hashed: one manifest has one.
     manifest = json.dumps(
         dataclasses.asdict(statistics.extraction)
         | {"dataset": statistics.dataset, "count": stored.count},
@@ -118,6 +120,7 @@ def _manifest(path: pathlib.Path, text: str) -> dict[str, Any]:
     types |= {"dataset": str, "count": int}
     try:
         values = json.loads(text)
+    # Brackets nested by the thousand end in a RecursionError.
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: expected a manifest in JSON, got {text:.40!r}") from error
     if not isinstance(values, dict) or {k: type(v) for k, v in values.items()} != types:
@@ -149,6 +152,7 @@ def _digest(manifest: str, tensors: dict[str, np.ndarray]) -> str:
     hasher = hashlib.sha256(manifest.encode())
     for name in sorted(tensors):
         tensor = np.ascontiguousarray(tensors[name])
+        # The same bytes in another type or shape would be other numbers.
         hasher.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
         hasher.update(tensor.data)
     return hasher.hexdigest()

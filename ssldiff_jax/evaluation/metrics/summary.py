@@ -37,7 +37,7 @@ def figures(
     published moments, which count as known exactly; the rest is to `real`.
 
     Distances have no interval where vectors are copies of others (`repeated`). Where `cases`, how
-    many there are, is below `estimate.BLOCKS`, intervals are of these cases and not of others: of
+    many there are, is below `intervals.BLOCKS`, intervals are of these cases and not of others: of
     two or five each block is a part of one, and what differs from case to case is not in them.
     """
     of_drawn, of_real = repeated(generated), repeated(real)
@@ -67,6 +67,7 @@ def repeated(features: Float[np.ndarray, "N D"]) -> str | None:
     have than a block holds is no copy but one of the population's: blank images.
     """
     count = len(features)
+    # By bytes: copies of an image have the same vector.
     classes = collections.Counter(row.tobytes() for row in np.ascontiguousarray(features))
     most = max(count // intervals.BLOCKS, _MOST_COPIES)
     copies = sum(size - 1 for size in classes.values() if size <= most)

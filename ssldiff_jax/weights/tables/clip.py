@@ -37,6 +37,7 @@ _TEXTS = _TOWER | {
     "eos_token_id": 49407,
 }
 _ACTIVATIONS = ("quick_gelu", "gelu")
+# PIL's number of it, which is what the file has.
 _BICUBIC = 3
 
 _BLOCK = {
@@ -47,6 +48,7 @@ _BLOCK = {
     "fc1": "mlp.fc1",
     "fc2": "mlp.fc2",
 }
+# The temperature of its training, and a buffer that counts 0 … n − 1.
 _IGNORED = (r"logit_scale", r".*\.position_ids")
 
 
@@ -58,6 +60,7 @@ def image_names(config: clip.ImageConfig) -> NameMap:
             Entry("class_token", f"{embeddings}.class_embedding", "tensor"),
             Entry("patch_embed", f"{embeddings}.patch_embedding"),
             Entry("position", f"{embeddings}.position_embedding.weight", "tensor"),
+            # Spelt so by transformers.
             Entry("norm_in", "vision_model.pre_layrnorm"),
             *_blocks("vision_model", config.tower.depth),
             Entry("norm", "vision_model.post_layernorm"),
@@ -125,6 +128,7 @@ def load_texts(folder: str | pathlib.Path) -> clip.TextEncoder:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exceptions
         raise WeightsError(f"{path} cannot be read: {error}") from error
+    # JAX reads the last row of a table for an index beyond it: a wrong word, and no error.
     if tokenizer.get_vocab_size() > config.vocab_size:
         raise WeightsError(
             f"{path} must have at most {config.vocab_size} tokens, got {tokenizer.get_vocab_size()}"
@@ -192,6 +196,7 @@ def _tower(config: Mapping[str, Any], section: Mapping[str, Any]) -> clip.TowerC
         depth=int(section["num_hidden_layers"]),
         num_heads=int(section["num_attention_heads"]),
         mlp_width=int(section["intermediate_size"]),
+        # transformers' default, too.
         dim=int(config.get("projection_dim", 512)),
         activation=section["hidden_act"],
         epsilon=float(section["layer_norm_eps"]),
@@ -214,6 +219,7 @@ def pixels(folder: pathlib.Path, image_px: int) -> clip.Pixels:
         )
     try:
         size, crop = values.get("size", image_px), values.get("crop_size", image_px)
+        # A number in old files, a dictionary in newer ones.
         if isinstance(size, int) or "shortest_edge" in size:
             fit, resize_px = "shorter", size if isinstance(size, int) else size["shortest_edge"]
         else:
@@ -226,6 +232,7 @@ def pixels(folder: pathlib.Path, image_px: int) -> clip.Pixels:
         config = clip.Pixels(int(resize_px), fit, mean, std)
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} must be of a CLIP image processor, got: {error!r}") from error
+    # The tower has position embeddings for one size.
     if crop_px != image_px or config.resize_px < image_px or (len(mean), len(std)) != (3, 3):
         raise WeightsError(
             f"{path} must give squares of {image_px} px and three colours, got size={size}, "

@@ -35,6 +35,7 @@ def vae_names(config: conv.ConvConfig) -> NameMap:
         table |= _under(f"{side}/middle/block_2", f"{middle}.resnets.1", _RES_BLOCK)
         table |= _under(f"{side}/middle/attention", f"{middle}.attentions.0", _ATTENTION)
     for level in range(levels):
+        # The last level is not sampled down and the first not up: their lines name nothing.
         down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{levels - 1 - level}"
         for block in range(config.num_res_blocks):
             ours = f"encoder/down_{level}_{block}"

@@ -12,6 +12,7 @@ from ssldiff_jax.formats import tensors, torch_legacy
 from ssldiff_jax.weights import names
 from ssldiff_jax.weights.names import Entry, NameMap
 
+# Running statistics are constants here, and no parameters in torch: both have a line.
 _NORM = {
     "scale": "bn.weight",
     "bias": "bn.bias",
@@ -33,6 +34,7 @@ def inception_names() -> NameMap:
     paths = flax.traverse_util.flatten_dict(abstract_inception(), sep="/")
     layers = [path.removesuffix(end) for path in paths if path.endswith(end)]
     lines = [line for layer in layers for line in layer_names(layer)]
+    # The classifier, the head that helped its training, and torch's counts of batches.
     ignored = (r"fc\..*", r"AuxLogits\..*", r".*\.num_batches_tracked")
     return NameMap(tuple(lines), ignored=ignored)
 
@@ -50,5 +52,6 @@ def load_inception(path: str | pathlib.Path) -> Any:
     Raises WeightsError for a file that is missing, of another kind or of another network.
     """
     path = pathlib.Path(path)
+    # pytorch-fid's file is of a torch before 1.6; who saved it again has another kind.
     read = torch_legacy.read if torch_legacy.is_one(path) else tensors.read
     return inception_names().load(read(path), abstract_inception(), str(path))

@@ -5,6 +5,7 @@ from ssldiff_jax.autoencoder import conv
 from ssldiff_jax.diffusion import unet
 from ssldiff_jax.weights.names import Entry, NameMap
 
+# Numbers that are left out, here and below, are layers without parameters: SiLU and dropout.
 _RES_BLOCK = {
     "norm_in": "in_layers.0",
     "conv_in": "in_layers.2",
@@ -14,6 +15,7 @@ _RES_BLOCK = {
     "skip": "skip_connection",
 }
 
+# One block, as published; attn1 is to itself, attn2 to the condition.
 _TRANSFORMER = {
     "norm": "norm",
     "proj_in": "proj_in",
@@ -57,6 +59,8 @@ def unet_names(config: unet.UNetConfig) -> NameMap:
     """The UNet: numbered blocks, each a list of layers."""
     levels, blocks = len(config.channel_mult), config.num_res_blocks
     table = dict(_UNET_ENDS)
+    # Block 0 is the first convolution. A downsampling counts as a block on the way down; on the way
+    # up an upsampling is the last layer of one.
     number = 1
     for level in range(levels):
         for block in range(blocks):
@@ -70,9 +74,11 @@ def unet_names(config: unet.UNetConfig) -> NameMap:
     table |= _under("middle_out", "middle_block.2", _RES_BLOCK)
     number = 0
     for level in reversed(range(levels)):
+        # One more than on the way down: it takes what came into the level.
         for block in range(blocks + 1):
             table |= _stage(f"up_{level}_{block}", f"output_blocks.{number}")
             if level > 0 and block == blocks:
+                # Behind the transformer, where the level has one.
                 last = 2 if level in config.attention_levels else 1
                 table[f"upsample_{level}"] = f"output_blocks.{number}.{last}.conv"
             number += 1
@@ -111,8 +117,10 @@ def first_stage_names(config: conv.ConvConfig) -> NameMap:
         for block in range(config.num_res_blocks + 1):
             ours, theirs = f"decoder/up_{level}_{block}", f"decoder.up.{level}.block.{block}"
             table |= _under(ours, theirs, _FIRST_STAGE_BLOCK)
+        # The last level has neither; a line that no parameter matches names nothing.
         table[f"encoder/downsample_{level}"] = f"encoder.down.{level}.downsample.conv"
         table[f"decoder/upsample_{level}"] = f"decoder.up.{level}.upsample.conv"
+    # CompVis has 1×1 convolutions here, where the transformers of its UNet have dense layers.
     attention = [
         Entry(f"{side}/middle/attention/{name}", f"{side}.mid.attn_1.{name}", "module_1x1")
         for side in ("encoder", "decoder")

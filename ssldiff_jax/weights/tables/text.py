@@ -47,7 +47,11 @@ def bert_names(config: text.TextConfig) -> NameMap:
             for ours, theirs in _LAYER.items()
         ]
     return NameMap(
-        tuple(lines), prefixes=("bert.", ""), ignored=(r".*position_ids", r"pooler\..*", r"cls\..*")
+        # Models with a head keep the encoder under `bert.`; heads and the buffer of positions are
+        # not read.
+        tuple(lines),
+        prefixes=("bert.", ""),
+        ignored=(r".*position_ids", r"pooler\..*", r"cls\..*"),
     )
 
 
@@ -83,6 +87,7 @@ def _config(path: pathlib.Path) -> text.TextConfig:
         sizes = {ours: int(values[theirs]) for ours, theirs in _SIZES.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path} must have the sizes of a BERT, got: {error!r}") from error
+    # transformers' defaults, which a config may leave out.
     usual = ("bert", "gelu", "absolute")
     actual = tuple(
         values.get(key, default)

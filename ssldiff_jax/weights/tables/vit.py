@@ -12,6 +12,7 @@ _TIMM_BLOCK = {
     "fc2": "mlp.fc2",
 }
 
+# Three matrices there, one here, side by side.
 _QKV = tuple(f"attention.attention.{name}" for name in ("query", "key", "value"))
 
 _HF_VIT_BLOCK = {
@@ -51,6 +52,7 @@ def timm_names(config: vit.ViTConfig) -> NameMap:
         entries=tuple(lines),
         # As released: the backbone alone, or with its head as one wrapped module.
         prefixes=("module.backbone.", "backbone.", "module.", ""),
+        # Heads and the token of masked training; `origin` is of our own exports.
         ignored=(r"head\..*", r"mask_token", r"fc_norm\..*", r"origin"),
     )
 
