@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 _LOG_SPAN = 30  # a wider range has a log axis
+# Three a pixel of the plot: more cannot be told apart.
 _MAX_POINTS = 1000
 _TEXT_COLS = 12  # a wider map has no room for numbers in its cells
+# By WCAG's contrast: (L + 0.05)² = 1.05 · 0.05.
 _MIDDLE = 0.18  # relative luminance on which black and white are read equally well
 
 LEFT, TOP, WIDTH, HEIGHT = 46, 10, 350, 150  # px, the plot inside the chart
 CHART_WIDTH, CHART_HEIGHT = 412, 190  # px
 
+# Nine of its 256 colours at equal steps; those between are mixed.
 _VIRIDIS = (
     (68, 1, 84),
     (71, 44, 122),
@@ -31,6 +34,7 @@ def number(value: float | None) -> str:
     """Three significant digits; a dash for what was not measured."""
     if value is None or not math.isfinite(value):
         return "–"
+    # Rounded before its exponent is taken: 999.9 has that of 1000.
     value = float(f"{value:.3g}")
     if value == 0:
         return "0"
@@ -64,9 +68,11 @@ class Scale:
 def _ticks(low: float, high: float) -> list[float]:
     if high <= low:
         return [low]
+    # Six steps of it have seven ticks.
     rough = (high - low) / 6
     power = 10 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * (1 - 1e-9))
+    # Rounding must not lose a tick at an end.
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [i * step for i in range(first, last + 1)]
 
@@ -101,6 +107,7 @@ def line_chart(
     xs, ys = zip(*points, *held_out, strict=True)
     low, high = min(ys), max(ys)
     log = low > 0 and high / low > _LOG_SPAN
+    # A curve should not lie on the axis.
     margin = 0 if log or high == low else 0.04 * (high - low)
     x = Scale(min(xs), max(xs), LEFT, LEFT + WIDTH)
     y = Scale(low - margin, high + margin, TOP + HEIGHT, TOP, log)
@@ -180,6 +187,7 @@ def heat_map(values: np.ndarray, low: float, high: float) -> str:
             f'data-row="{row}" data-col="{col}" data-value="{number(value)}"><title>'
             f"row {row + 1}, column {col + 1}: {number(value)}</title></rect>"
         )
+        # Also for readers who see no colours.
         if cols <= _TEXT_COLS:
             ink = "#000" if _luminance(colour(share)) > _MIDDLE else "#fff"
             cells.append(f'<text x="{col + 0.5}" y="{row + 0.5}" fill="{ink}">{value:.2f}</text>')

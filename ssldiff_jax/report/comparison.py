@@ -125,6 +125,7 @@ def _names(workdirs: Sequence[pathlib.Path]) -> list[str]:
     most = max((len(parts) for parts in paths), default=1)
     for count in range(1, most + 1):
         names = ["/".join(parts[-count:]) for parts in paths]
+        # A run that is named twice keeps one name.
         if len(set(names)) == len(set(paths)):
             return names
     return names
@@ -145,6 +146,7 @@ def _figure_row(figure: Figure, values: Sequence[float | None]) -> str:
     best = min(known, key=cost[figure.better])
     cells = "".join(
         f'<td class="best"><small>best</small> {charts.number(value)}</td>'
+        # Where all are alike none is the best.
         if value == best and len(set(known)) > 1
         else f"<td>{charts.number(value)}</td>"
         for value in values

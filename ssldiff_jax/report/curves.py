@@ -29,6 +29,7 @@ def chart(rows: Sequence[Row], *, label: str, x_title: str) -> str:
         raise ValueError("a chart must have at least one row, got none")
     series = list(dict.fromkeys(row.series for row in rows))
     x, y = _scales(rows)
+    # Points come in any order; a path joins them as they come.
     curves = "".join(
         _curve(i, sorted((r for r in rows if r.series == name), key=lambda r: r.x), x, y)
         for i, name in enumerate(series)
@@ -59,6 +60,7 @@ def _scales(rows: Sequence[Row]) -> tuple[charts.Scale, charts.Scale]:
 
 def _curve(i: int, rows: Sequence[Row], x: charts.Scale, y: charts.Scale) -> str:
     path = lambda points: "L".join(f"{x(at):.2f},{y(value):.2f}" for at, value in points)
+    # There along the upper ends, back along the lower ones.
     band = path([(r.x, r.high) for r in rows] + [(r.x, r.low) for r in reversed(rows)])
     parts = [f'<path class="band" d="M{band}Z"/>']
     if len(rows) == 1:

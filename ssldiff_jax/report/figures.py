@@ -66,6 +66,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
     seconds = sum(stage["seconds"] for stage in stages)
     whole = None if setup is None else (seconds + setup) / 60
     peak = max((stage["peak_rss_mb"] for stage in stages), default=0)
+    # The first alone includes compilation.
     images = dict(zip(("first", "next"), metrics["large_images"], strict=False))
     return {
         "retrieval": {encoder_name: _retrieval(quality) for encoder_name, quality in seen.items()}
@@ -74,6 +75,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "cost": {
             "stage_minutes": seconds / 60,
             "minutes": whole,
+            # MiB to GB.
             "peak_gb": peak * 2**20 / 1e9,
         },
         **images,

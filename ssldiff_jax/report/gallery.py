@@ -60,6 +60,7 @@ def variations(
     source = workdir / "variations"
     if not (source / "real.png").exists():
         return ""
+    # By number: as text, 10 comes before 9.
     regions = sorted(source.glob("region_*.png"), key=lambda p: int(p.stem.rpartition("_")[2]))
     figures = [_figure(source / "real.png", folder / "variation_real.png", "real", mpp)]
     figures += [
@@ -92,6 +93,8 @@ def nearest(workdir: pathlib.Path, folder: pathlib.Path, mpp: float | None) -> s
         raise ValueError(
             f"{source} must be {len(pairs)} rows of two squares, got {height} × {width} px"
         )
+    # libvips keeps what it read by name: without this a file that was written again has its old
+    # pixels.
     image = pyvips.Image.new_from_file(str(source), revalidate=True)
     figures = [
         _pair(image.crop(0, i * side, 2 * side, side), folder / f"nearest_{i}.png", pair)

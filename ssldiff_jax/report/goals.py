@@ -15,6 +15,7 @@ def is_estimate(value: Any) -> bool:
 
 def point(estimate: Mapping[str, Any]) -> float | None:
     """The figure that the interval of an estimate is about; None where vectors are too few."""
+    # Exactly one of them: the kinds of estimates differ in this name.
     (name,) = (key for key in ("corrected", "value", "fraction") if key in estimate)
     return estimate[name]
 

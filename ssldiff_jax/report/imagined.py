@@ -41,6 +41,7 @@ _QUADRANTS = {
     "south-west": '<abbr title="south-west">SW</abbr>',
     "south-east": '<abbr title="south-east">SE</abbr>',
 }
+# "stroma 0.40", "stroma north-west 0.12": as the step writes labels down.
 _PART = re.compile(r"(.+?)(?: ((?:north|south)-(?:west|east)))? (\d+\.\d+)")
 
 

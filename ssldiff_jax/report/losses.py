@@ -41,6 +41,7 @@ def smooth(points: list[tuple[int, float]], count: int) -> list[tuple[int, float
     half = count // 2
     means = []
     for i, (step, _) in enumerate(points):
+        # Centred, so that the smooth curve does not lag behind the thin one.
         near = [loss for _, loss in points[max(0, i - half) : i + half + 1]]
         means.append((step, sum(near) / len(near)))
     return means

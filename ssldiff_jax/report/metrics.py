@@ -20,6 +20,7 @@ _PIXELS = ("layout_correlation", "seams", "patch_borders")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
 _VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked", "num_tested")
 """Of encoders too, None of those that were trained before they were measured."""
+# Named one by one: this room comes before the table of steps.
 _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "study", "export",
              "verify", "compile", "bench")  # fmt: skip
 """An earlier report, and tools."""
@@ -51,6 +52,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
     models = pathlib.Path(config.get("models") or workdir).expanduser()
     autoencoder = _facts(models, "autoencoder")
     large_images = _facts(workdir, "sample")["large_images"]
+    # The page reads them of each image's own file.
     large_images = [_without(image, "window_lines") for image in large_images]
     encoder = _facts(models, "encoder")
     environment = read(workdir / "environment.json")

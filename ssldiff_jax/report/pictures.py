@@ -17,6 +17,7 @@ from ssldiff_jax.formats import atomic
 
 _WHOLE = 4096  # px, an image with a longer side is not loaded whole
 _OVERVIEW = 2048  # px
+# DeepZoom's usual size: with its overlap on both sides a tile is 256 px.
 _TILE, _OVERLAP, _QUALITY = 254, 1, 90
 
 
@@ -60,6 +61,7 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> Picture:
     if max(height, width) <= _WHOLE:
         atomic.write_atomic(target, lambda path: shutil.copyfile(source, path))
         return Picture(target.name, height, width)
+    # Strip by strip: a large image is never whole in memory.
     small = pyvips.Image.thumbnail(str(source), _OVERVIEW, height=_OVERVIEW, size="down")
     overview = target.with_suffix(".jpg")
     atomic.write_atomic(overview, lambda path: small.jpegsave(str(path), Q=_QUALITY))
@@ -78,12 +80,14 @@ def zoomable(source: pathlib.Path, target: pathlib.Path) -> Picture:
 
 def _write_tiles(source: pathlib.Path, tiles: pathlib.Path) -> None:
     image = pyvips.Image.new_from_file(str(source), access="sequential", revalidate=True)
+    # Beside the target, so that the rename stays within one file system.
     with tempfile.TemporaryDirectory(dir=tiles.parent) as temporary:
         base = pathlib.Path(temporary, "image")
         image.dzsave(
             str(base), tile_size=_TILE, overlap=_OVERLAP, suffix=f".jpg[Q={_QUALITY},strip]"
         )
         written = base.with_name("image_files")
+        # It has the date: without it equal runs write equal files.
         (written / "vips-properties.xml").unlink(missing_ok=True)
         shutil.rmtree(tiles, ignore_errors=True)
         written.rename(tiles)
@@ -94,6 +98,7 @@ def png_size(path: pathlib.Path) -> tuple[int, int]:
     if not path.exists():
         raise ValueError(f"the report expected {path}, got no such file")
     with path.open("rb") as f:
+        # The header is the first chunk: its width and height are bytes 16 … 23.
         head = f.read(24)
     if head[:8] != b"\x89PNG\r\n\x1a\n":
         raise ValueError(f"expected a PNG file, got {path}")

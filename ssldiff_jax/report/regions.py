@@ -21,6 +21,7 @@ def of_run(
     """
     places = metrics_lib.read(workdir / "patches" / "regions.json")
     table = training.slides(workdir)
+    # Embeddings computed elsewhere leave no encoder to look at pixels with.
     encoder_name = "encoder" if metrics["encoder"] else "judge"
     pairs = []
     for i, place in enumerate(places):

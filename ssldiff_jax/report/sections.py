@@ -36,6 +36,7 @@ def duration(seconds: float) -> str:
     """Seconds below two minutes; tenths of minutes, hours and minutes, or days and hours, above."""
     if seconds < 120:
         return f"{number(seconds)} s"
+    # Rounded before it is split, so that no hour has 60 minutes.
     minutes = round(seconds / 60)
     if minutes < 120:
         return f"{seconds / 60:.1f} min"
@@ -51,6 +52,7 @@ def encoder_table(encoders: Mapping[str, Mapping[str, Any]]) -> str:
     rows: list[tuple[str, Any]] = [
         (
             f"retrieval of patches moved by {s} px",
+            # `s` is bound now: by the time of the call the loop is at its last.
             lambda e, s=s: number(e["retrieval_top1"].get(str(s))),
         )
         for s in shifts

@@ -77,6 +77,7 @@ def _model(folder: pathlib.Path, config: Mapping[str, Any]) -> Model:
     return Model(
         name=folder.name,
         parameters=int(total[1].replace(",", "")) if total else None,
+        # A training that was resumed logs some steps again, and its seconds count on.
         steps=max((line.get("step", 0) for line in logged), default=0),
         batch_size=section.get("train", {}).get("batch_size"),
         seconds=max((line.get("seconds", 0.0) for line in logged), default=None),

@@ -21,6 +21,7 @@ def is_scene(mpp: float) -> bool:
 
 def length(um: float) -> str:
     """A length of `um` µm in the unit that leaves it between 1 and 1000."""
+    # What rounding leaves just below 1000 µm is 1 mm.
     factor, unit = next(((f, u) for f, u in _UNITS if um >= f * (1 - 1e-9)), _UNITS[-1])
     return f"{_short(um / factor)} {unit}"
 
@@ -30,6 +31,7 @@ def size(height: int, width: int, mpp: float | None) -> str:
     pixels = f"{width:,} × {height:,} px"
     if not mpp:
         return pixels
+    # One unit for both sides.
     largest = max(height, width) * mpp
     factor, unit = next((f, u) for f, u in _UNITS if largest >= f or f == _UNITS[-1][0])
     shown = " × ".join(_short(side * mpp / factor) for side in (width, height))

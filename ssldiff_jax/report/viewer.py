@@ -94,7 +94,9 @@ def comparisons(regions: Sequence[Region], folder: pathlib.Path) -> str:
 
 def inline_json(value: Any) -> str:
     """JSON that is safe in an attribute and in a script, whatever strings it holds."""
+    # JSON has no NaN: one would keep the page's script from being read.
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    # The last two end a line in JavaScript, and in JSON do not.
     for character in "<>&'\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -109,6 +111,7 @@ def _region(i: int, r: Region, colours: tuple[float, float], folder: pathlib.Pat
         "cols": cols,
     }
     if r.similarity is not None:
+        # As many digits as are shown.
         view["similarity"] = np.round(r.similarity, 3).tolist()
         view["map"] = _write_map(folder / f"similarity_{i}.png", r.similarity, colours)
     if r.windows:
@@ -131,6 +134,7 @@ def _region(i: int, r: Region, colours: tuple[float, float], folder: pathlib.Pat
 def _write_map(path: pathlib.Path, values: np.ndarray, colours: tuple[float, float]) -> str:
     """One pixel a cell; the file's name."""
     low, high = colours
+    # Maps that are of one value alone.
     span = high - low or 1.0
     pixels = [[charts.colour((float(v) - low) / span) for v in row] for row in values]
     pyramid.write_png(path, np.array(pixels, np.uint8))
