@@ -47,8 +47,36 @@ def min_snr_weight(
             return jnp.minimum(snr, gamma) / (snr + 1)
 
 
+Denoise = Callable[[arrays.Latents, arrays.Timestep], jax.Array]
+"""(x_t, t) → prediction."""
+
+
+def squared_error(
+    denoise: Denoise,
+    x0: arrays.Latents,
+    eps: arrays.Latents,
+    t: arrays.Timestep,
+    process: process_lib.Process,
+) -> arrays.PerExample:
+    """Mean squared error of the prediction of each example, float32."""
+    # x_t = alpha·x0 + sigma·eps
+    x_t = process.add_noise(x0, eps, t)
+    # Differences, squares and means in float32, whatever the network computes in.
+    prediction_hat = denoise(x_t, t).astype(jnp.float32)
+    return jnp.mean(jnp.square(prediction_hat - process.target(x0, eps, t)), axis=(1, 2, 3))
+
+
+def weighted(
+    error: arrays.PerExample, t: arrays.Timestep, process: process_lib.Process, min_snr_gamma: float
+) -> arrays.PerExample:
+    """Errors as the objective weighs them; `min_snr_gamma` is ObjectiveConfig's."""
+    if min_snr_gamma > 0:
+        return error * min_snr_weight(process.prediction, process.snr(t), min_snr_gamma)
+    return error
+
+
 def denoising_loss(
-    denoise: Callable[[arrays.Latents, arrays.Timestep], jax.Array],
+    denoise: Denoise,
     x0: arrays.Latents,
     index: arrays.AnyArray,
     keys: tuple[arrays.Key, arrays.Key],
@@ -58,21 +86,11 @@ def denoising_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """(loss, metrics): weighted mean squared error of the prediction, each example at a timestep
     of its own. `keys` are those of timesteps and noise; `min_snr_gamma` is ObjectiveConfig's."""
-    # noise
     key_t, key_eps = keys
     t = rng.per_example(key_t, index, jax.random.randint, (), 0, process.schedule.num_timesteps)
     eps = rng.per_example(key_eps, index, jax.random.normal, x0.shape[1:])
-    # x_t = alpha·x0 + sigma·eps
-    x_t = process.add_noise(x0, eps, t)
-
-    # error
-    # Differences, squares and means in float32, whatever the network computes in.
-    prediction_hat = denoise(x_t, t).astype(jnp.float32)
-    error = jnp.mean(jnp.square(prediction_hat - process.target(x0, eps, t)), axis=(1, 2, 3))
-    weight = jnp.ones_like(error)
-    if min_snr_gamma > 0:
-        weight = min_snr_weight(process.prediction, process.snr(t), min_snr_gamma)
-    return jnp.mean(weight * error), {"mse": jnp.mean(error)}
+    error = squared_error(denoise, x0, eps, t, process)
+    return jnp.mean(weighted(error, t, process, min_snr_gamma)), {"mse": jnp.mean(error)}
 
 
 @dataclasses.dataclass(frozen=True)

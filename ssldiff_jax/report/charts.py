@@ -101,8 +101,8 @@ def line_chart(
 ) -> str:
     """Loss over steps; `label`, which must be safe in HTML, is what a screen reader says.
 
-    `smoothed` is laid over `points`, which are thinner then; `held_out` is dashed. Long series are
-    thinned to about 1000 points, the last one kept.
+    `smoothed` is laid over `points`, which are thinner then; `held_out` is dashed, with dots. Long
+    series are thinned to about 1000 points, the last one kept.
     """
     xs, ys = zip(*points, *held_out, strict=True)
     low, high = min(ys), max(ys)
@@ -118,12 +118,20 @@ def line_chart(
         for name, shown in series.items()
         if shown
     )
+    lines += "".join(_dot(x, y, point, "held-out") for point in held_out)
     kind = "" if smoothed else " alone"
     return (
         f'<svg class="chart{kind}" viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" role="img" '
         f'aria-label="{label}">{axes(x, y, "step")}{lines}'
-        f'<circle class="end" cx="{x(last):.2f}" cy="{y(loss):.2f}" r="3">'
-        f"<title>step {last:,}: {number(loss)}</title></circle></svg>"
+        f"{_dot(x, y, (last, loss), 'end')}</svg>"
+    )
+
+
+def _dot(x: Scale, y: Scale, point: tuple[int, float], name: str) -> str:
+    step, loss = point
+    return (
+        f'<circle class="{name}" cx="{x(step):.2f}" cy="{y(loss):.2f}" r="3">'
+        f"<title>step {step:,}: {number(loss)}</title></circle>"
     )
 
 

@@ -70,6 +70,9 @@ _OTHERS = (
         ("large_image_frechet", "judge", "whole"),
         "lower",
     ),
+    Figure(
+        "denoising loss of held-out patches", _EVALUATED, ("denoising_loss", "held_out"), "lower"
+    ),
     Figure("share of possible copies", _EVALUATED, ("memorisation", "fraction"), "lower"),
     Figure(
         "Fréchet distance of the prior’s cells",

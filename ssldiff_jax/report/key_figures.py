@@ -129,6 +129,15 @@ def _pixels(m: Mapping[str, Any]) -> list[Card]:
             "Ceiling of all generated images: none is sharper than what the autoencoder decodes.",
         )
     ]
+    if loss := m["denoising_loss"]:
+        cards.append(Card(
+            "Denoising loss",
+            [(f"{side.replace('_', '-')} patches", loss[side]["value"]) for side in loss],
+            "What the denoiser is trained to make small, on patches it never saw and on patches it "
+            "was trained on, with the same noise. Much lower on the latter: it has begun to learn "
+            "them by heart.",
+            f"95 % intervals: {_each_interval(loss)}.",
+        ))  # fmt: skip
     if m["patch_borders"]:
         border = m["patch_borders"]["border"]
         cards.append(Card(
@@ -205,6 +214,14 @@ def _mean(mean: Mapping[str, Any]) -> str:
     """A mean with its standard error, where there is one."""
     error = "" if mean["error"] is None else f" ± {number(mean['error'])}"
     return f"{number(mean['value'])}{error}"
+
+
+def _each_interval(shares: Mapping[str, Mapping[str, Any]]) -> str:
+    return ", ".join(
+        f"{number(share['low'])}…{number(share['high'])} ({name.replace('_', '-')}, n = "
+        f"{share['counts'][1]})"
+        for name, share in shares.items()
+    )
 
 
 def _each(values: Sequence[tuple[str, float | None]]) -> str:

@@ -1,11 +1,14 @@
-"""Training curves: the loss as logged, smoothed over it, and the held-out loss where there is one.
+"""Training curves: the loss as logged, smoothed over it, and the denoiser's held-out loss.
 
-`STAGE/metrics.jsonl`, optional, has a line for each logged step: `{"step": 20, "loss": 0.4}`, and
-`held_out_loss` where one was measured.
+`STAGE/metrics.jsonl`, optional, has a line for each logged step: `{"step": 20, "loss": 0.4}`. What
+`evaluate/results.json` and the steps of `watch/results.json` say under `denoising_loss` are points
+of the denoiser's chart: `{"held_out": {"value": 0.3}, "training": {"value": 0.29}}`.
 """
 
 import pathlib
+from typing import Any
 
+from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import charts, training
 
 _SMOOTHED = 0.05
@@ -23,7 +26,9 @@ def part(workdir: pathlib.Path) -> str:
     hint = (
         "Thin line: the training loss of one batch, at every step that was logged. Thick line: "
         "smoothed, each value the mean of the logged losses around it, as many as stand below "
-        "the chart. Losses of different models are of different kinds."
+        "the chart. Dashed, with a dot for every checkpoint that was evaluated: the loss of "
+        "held-out patches by the averaged weights. Losses of different models are of different "
+        "kinds."
     )
     return f'<p class="hint">{hint}</p><div class="losses">{shown}</div>'
 
@@ -47,13 +52,30 @@ def smooth(points: list[tuple[int, float]], count: int) -> list[tuple[int, float
     return means
 
 
+def held_out_points(workdir: pathlib.Path, last_step: int) -> list[tuple[int, float]]:
+    """(step, loss of held-out patches) of every checkpoint that was evaluated, the last one by
+    stage `evaluate`."""
+    watched = _optional(workdir / "watch" / "results.json").get("steps", [])
+    final = {"step": last_step} | _optional(workdir / "evaluate" / "results.json")
+    losses = {
+        results["step"]: results["denoising_loss"]["held_out"]["value"]
+        for results in (*watched, final)
+        if "denoising_loss" in results
+    }
+    return sorted((step, loss) for step, loss in losses.items() if loss is not None)
+
+
+def _optional(path: pathlib.Path) -> dict[str, Any]:
+    return atomic.read_json(path) if path.exists() else {}
+
+
 def _figure(name: str, path: pathlib.Path) -> str:
     logged = list(training.lines(path))
     points = charts.loss_points(logged)
     if not points:
         return ""
-    held_out = charts.loss_points(logged, "held_out_loss")
     step, loss = points[-1]
+    held_out = held_out_points(path.parents[1], step) if name == "denoiser" else []
     count = window(len(points))
     smoothed = smooth(points, count) if count > 1 else []
     said = "too few values to smooth"

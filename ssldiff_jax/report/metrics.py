@@ -25,7 +25,7 @@ _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "s
              "verify", "compile", "bench")  # fmt: skip
 """An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
-_JUDGED = ("patches", "large_image_frechet", "confusion")
+_JUDGED = ("patches", "large_image_frechet", "confusion", "denoising_loss")
 
 
 def require(path: pathlib.Path) -> pathlib.Path:

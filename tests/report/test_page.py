@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import files, imagined, key_figures, metrics, page
 from ssldiff_jax.runs import results_csv
 from ssldiff_jax.runs.command import command_line
@@ -166,6 +167,16 @@ def test_cards_have_chance_floor_ceiling_and_goal_in_words(workdir):
     seams = card(text, "Seams at window borders")
     assert "Generated: 1.06 ± 0.0200 (n = 2). Real images: 0.980." in seams
     assert "Goal: at most 1.1. Met." in seams
+
+
+def test_loss_of_held_out_patches_stands_beside_that_of_training(workdir):
+    share = {"value": 0.25, "low": 0.2, "high": 0.3, "counts": [0, 40]}
+    path = workdir / "evaluate" / "results.json"
+    loss = {"denoising_loss": {"held_out": share, "training": share | {"value": 0.21}}}
+    atomic.write_json(path, atomic.read_json(path) | loss)
+    said = card(key_figures.part(metrics.collect(workdir)), "Denoising loss")
+    assert "0.250 held-out patches 0.210 training patches" in said
+    assert "0.200…0.300 (held-out, n = 40), 0.200…0.300 (training, n = 40)." in said
 
 
 def test_goal_that_one_column_misses_names_both(workdir):

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import losses, metrics, page, training
 from tests.report import test_report
 
@@ -162,11 +163,22 @@ def test_few_values_are_not_smoothed(tmp_path):
     assert "line smooth" not in text
 
 
-def test_held_out_loss_is_shown_where_one_is_recorded(tmp_path):
+def test_held_out_loss_is_shown_of_every_checkpoint_that_was_evaluated(tmp_path):
     lines = [{"step": step, "loss": 1 / step} for step in range(1, 40)]
     log(tmp_path / "denoiser", lines)
-    assert "eld-out loss" not in losses.part(tmp_path)
-    log(tmp_path / "denoiser", [*lines, {"step": 20, "held_out_loss": 0.75, "loss": 0.05}])
+    log(tmp_path / "prior", lines)
+    assert "dashed" not in losses.part(tmp_path)
+
+    loss = lambda value: {"denoising_loss": {"held_out": {"value": value}}}
+    (tmp_path / "evaluate").mkdir()
+    atomic.write_json(tmp_path / "evaluate" / "results.json", loss(0.25))
+    assert losses.held_out_points(tmp_path, 39) == [(39, 0.25)]
+    (tmp_path / "watch").mkdir()
+    watched = [{"step": 20} | loss(0.5), {"step": 10} | loss(0.75), {"step": 30, "patches": {}}]
+    atomic.write_json(tmp_path / "watch" / "results.json", {"steps": watched})
+    assert losses.held_out_points(tmp_path, 39) == [(10, 0.75), (20, 0.5), (39, 0.25)]
+
     text = losses.part(tmp_path)
-    assert 'class="line held-out"' in text
-    assert "dashed: held-out loss, 0.750 at the end" in text
+    assert text.count('class="line held-out"') == 1  # of the denoiser alone
+    assert text.count('<circle class="held-out"') == 3
+    assert "dashed: held-out loss, 0.250 at the end" in text

@@ -20,7 +20,7 @@ from ssldiff_jax.runs.config import evaluate as evaluate_config
 from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import confusion as confusion_lib
-from ssldiff_jax.stages.evaluate import regenerated
+from ssldiff_jax.stages.evaluate import denoising_loss, regenerated
 
 _SHOWN = 64
 _EXAMPLES = 10_000  # that classes are measured in: a mean of features needs no more
@@ -136,9 +136,9 @@ class Protocol:
         return cls(by, files, held_out, training, examples, classes, shared, seed)
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
-        """Figures under `patches` (by extractor), `memorisation` and `confusion`; writes into
-        `folder` the generated patches with their features, `generated.png`, `nearest.png`,
-        `confusion.json` and `statistics/`.
+        """Figures under `patches` (by extractor), `denoising_loss`, `memorisation` and
+        `confusion`; writes into `folder` the generated patches with their features,
+        `generated.png`, `nearest.png`, `confusion.json` and `statistics/`.
 
         Pixels are in memory block by block; features are mapped.
         """
@@ -151,6 +151,9 @@ class Protocol:
                 "held-out patches", folder, cases=self.held_out.cases(), paired=True,
             )  # fmt: skip
         of_training = self._judge_features(self.training, pair.real.format, "training")
+        results["denoising_loss"] = denoising_loss.compare(
+            model, self.held_out, self.training, self.seed
+        )
         results["memorisation"] = _copies(
             by_network["judge"], of_training, pair, self.training, folder
         )
