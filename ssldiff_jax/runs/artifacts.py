@@ -29,6 +29,7 @@ from ssldiff_jax.train import checkpoint
 QUARANTINE = "quarantine.jsonl"
 """In the folder of the stage `patches`: files that could not be used, and why."""
 
+# Each is an open file, and a system allows a process a thousand or so.
 _OPEN_FEATURES = 32
 
 
@@ -110,6 +111,7 @@ class Artifacts:
 
     def region_labels(self) -> region_labels_lib.RegionLabels:
         """The conditions of the regions of both splits."""
+        # Numbers are standardised by what training saw: a held-out case must not move them.
         training = self.records("train").slides[:, 0].tolist()
         return region_labels_lib.RegionLabels.read(
             self.config.prior.conditions, self.config.data, self.slide_names, training
@@ -125,6 +127,7 @@ class Artifacts:
             image = pyramid.read_image(folder / f"region_{i}.png")
             if self.config.embeddings.source:
                 path = self.folders.of_stage("embeddings") / f"region_{i}.npy"
+                # A pickle could run code; work directories are handed on.
                 grid = np.load(path, allow_pickle=False)
             else:
                 grid = embed(image) if embed else None
@@ -164,6 +167,7 @@ class Artifacts:
         """
         section = self.config.embeddings
         if patch_list.is_list(self.config.data.slides) and not section.path.is_dir():
+            # Opened once; the number of a patch is its row, not its file.
             whole = section.of_list()
             return lambda number: whole
         done = atomic.read_json(self.folders.of_stage("patches") / "done.json")
@@ -204,6 +208,7 @@ class Artifacts:
     def denoiser(self, step: int | None = None) -> tuple[conditioning.Denoiser, Any]:
         """The denoiser and its averaged weights, of a step or the latest."""
         params = checkpoint.load_params(self.folders.checkpoints("denoiser"), step=step)
+        # The weights know: embeddings computed elsewhere are of any length.
         dim = params["conditioner"]["token"]["kernel"].shape[0]
         model = self.config.denoiser.model(dim, self.config.num_cells)
         return conditioning.Denoiser(model), params
@@ -229,6 +234,7 @@ def patches_at(
 ) -> np.ndarray:
     """Squares of `side` px at (shift, shift) of the first `count` records in a fixed random order,
     without the first `start`: `[0 S S 3]` where there are no more."""
+    # Not the run's seed: runs that differ in it are measured on the same patches.
     order = shuffle.first(count, len(source), seed=0)[start:]
     at = np.s_[shift : shift + side, shift : shift + side]
     squares = [source[int(i)][at] for i in order]
@@ -242,5 +248,6 @@ def encoder_digest(model: encoder_lib.Encoder) -> str:
 
 def condition_spec(values: Mapping[str, Any]) -> conditions.ConditionSpec:
     """The conditions that a prior knows, as the stage `grids` wrote it."""
+    # JSON has lists; what jit takes as constant must be hashable.
     names = {key: tuple(values[key]) for key in ("labels", "numbers")}
     return conditions.ConditionSpec(**(dict(values) | names))

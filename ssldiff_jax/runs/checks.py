@@ -40,7 +40,9 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
     _note(errors, lambda: runner.check(table, context, chosen, force))
     plan = Plan.of(table, context, chosen, force)
     for find in (_cases, _batches, _method, _files, _tables, _prior_requests, _memory, _disk):
+        # A check that cannot be made is a reason itself, and does not hide those of others.
         _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
+    # What two checks come upon is said once.
     reasons = list(dict.fromkeys(str(error) for error in errors))
     if len(reasons) == 1:
         raise errors[0]
@@ -79,6 +81,7 @@ class Plan:
     def trainings(self) -> dict[str, loop.TrainConfig]:
         """Those of the stages that take steps, by stage."""
         config = self.config
+        # Neither is trained where embeddings come from elsewhere.
         imported = ("encoder", "prior") if config.embeddings.source else ()
         configs = {n: getattr(config, n).train for n in TRAINED if n in self.stages}
         return {n: train for n, train in configs.items() if train.num_steps and n not in imported}
@@ -122,6 +125,7 @@ def batches(trainings: Mapping[str, loop.TrainConfig], devices: int) -> Iterator
         parts, key = train.compute.accumulate, f"config.{name}.train.batch_size"
         least = devices * parts
         if train.batch_size % least:
+            # The nearest, so that the learning rate fits as well as it can.
             near = max(round(train.batch_size / least), 1) * least
             yield (
                 f"{key} must be a multiple of {least} ({devices} devices along data and fsdp × "
@@ -224,6 +228,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     """States that are larger than a device: a lower bound, since what a step needs beside its
     state is not counted."""
     mesh, rules = plan.mesh, plan.config.mesh.rules
+    # Shapes alone: a state that does not fit is known without making it.
     most = _device_bytes(mesh)
     for name, state in plan.states.items():
         shardings = mesh_lib.tree_shardings(state, mesh, rules)
@@ -240,9 +245,11 @@ def _disk(plan: Plan) -> Iterator[str]:
     """A workdir without room for the last checkpoints, latents and embeddings."""
     workdir, needed = plan.folders.workdir, _stored_bytes(plan)
     if not plan.folders.bucket:
+        # A training that was begun has its room already.
         states = (s for name, s in plan.states.items() if name in plan.fresh)
         needed += sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(list(states)))
     folder = workdir.absolute()
+    # The folder itself may still have to be made.
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     if needed > free:
@@ -265,6 +272,7 @@ def _device_bytes(mesh: Mesh) -> int:
     memory_stats = device.memory_stats() if device.platform != "cpu" else None
     if memory_stats and "bytes_limit" in memory_stats:
         return memory_stats["bytes_limit"]
+    # All its devices are one memory.
     return psutil.virtual_memory().total // len(mesh.local_devices)
 
 

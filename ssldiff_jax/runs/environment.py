@@ -23,6 +23,7 @@ def versions() -> dict[str, str]:
 def git_commit() -> str:
     """The commit of the code, "unknown" outside a repository."""
     here = pathlib.Path(__file__).parent
+    # "-dirty" is said too: such results have no commit that makes them again.
     command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -68,8 +68,10 @@ def launch(
     without = stage.MODELS if config.models else ()
     chosen = stage.parse_names(config.stages, table, "stages", without)
     force = set(stage.parse_names(config.force, table, "force", without))
+    # Hosts that computed different things would wait for one another for ever.
     hosts.require_same("config and code", {"config": values, "versions": environment.versions()})
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
+    # Each host reads what others wrote.
     hosts.require_shared(workdir)
     slide_source.query_again()
     _check(table, context, chosen, force)
@@ -77,6 +79,7 @@ def launch(
     _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     if not runner.is_dry_run(table, config, chosen):
         about = {"versions": environment.versions(), "machine": environment.describe_machine()}
+        # After all checks: a command that is refused leaves no trace.
         note = lambda: run_record.note(workdir, values, table, chosen, about, words)
         hosts.on_first_host("writing to the workdir", note)
     runner.run_stages(table, context, chosen, force)

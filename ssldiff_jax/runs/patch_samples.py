@@ -38,6 +38,7 @@ class RecordPatches:
     def shifts(self) -> tuple[int, ...]:
         """How far into a record, px, patches are taken: its middle, then other places."""
         room = self.record_px - self.patch_px
+        # Without room all are one.
         return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))
 
     def patch(self, number: int, shift: int | None = None) -> Patch:
@@ -55,6 +56,7 @@ class RecordPatches:
 
 def metadata(record: bytes, name: str) -> str:
     """A text that a serialised record holds."""
+    # TFDS brings the message's code: TensorFlow is not needed.
     features = tf_example_pb2.Example.FromString(record).features
     return features.feature[name].bytes_list.value[0].decode()
 
@@ -75,6 +77,7 @@ class Sample:
     def at_most(cls, source: RecordPatches, count: int) -> "Sample":
         """`count` patches as `choose` takes them; all that there are where these are no more, or
         for 0. Eight bytes each are in memory."""
+        # int32: of ten million records these places are 400 MB, in int64 twice that.
         shifts = np.array(source.shifts, np.int32)
         if 0 < count < len(source.records) * len(shifts):
             return cls.choose(source, count)
@@ -86,6 +89,7 @@ class Sample:
     def choose(cls, source: RecordPatches, count: int) -> "Sample":
         """`count` patches in the middle of records; where records are few, at other places of
         them too, and fewer, with a warning, where there are no more."""
+        # Not the run's seed: runs that differ in it are measured on the same patches.
         order = shuffle.first(count, len(source.records), seed=0)
         shifts = source.shifts
         taken = [order[: max(count - i * len(order), 0)] for i in range(len(shifts))]
@@ -121,6 +125,7 @@ class Sample:
     def cases(self) -> list[str]:
         """The case of each, as its slide's records have it."""
         slides = self.source.records.places[self.places[:, 0], 0]
+        # One record a slide is read: all of them say the same.
         _, first, member = np.unique(slides, return_index=True, return_inverse=True)
         names = [self.source.metadata(number, "case") for number in self.places[first, 0].tolist()]
         return [names[slide] for slide in member.tolist()]

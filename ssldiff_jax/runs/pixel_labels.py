@@ -57,12 +57,14 @@ class PixelLabels:
         place = (square.top, square.left, square.height, square.width)
         reading = self.data.reading
         bands = bands_lib.read(path, *place, factor=self._factor(path), reading=reading)
+        # Turned as the record's pixels were, so that quadrants are the same ones.
         return crops.orient(bands, region.orientation)
 
     def _factor(self, path: pathlib.Path) -> float:
         """Native pixels of a raster for one of a record."""
         if path not in self._factors:
             data = self.data
+            # 0 leaves it to the file.
             raster = slide_lib.open_slide(path, mpp=data.mpp or None, reading=data.reading)
             self._factors[path] = raster.downsample(data.patch_mpp)
             raster.close()

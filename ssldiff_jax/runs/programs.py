@@ -50,8 +50,10 @@ def of_training(
     batch = lambda count: tasks.batch_of(task.batch_spec(), count)
     state, key = _state(task, train), jax.eval_shape(lambda: jax.random.key(0))
     shardings = mesh_lib.tree_shardings(state, mesh, config.mesh.rules)
+    # A schedule has a step at least; weights that are used untrained take none.
     tx = train.optimizer.transform(train.num_steps or 1)
     update = step_lib.Update(task, tx, train.optimizer.ema_decay, train.compute)
+    # Without optimiser and recomputation: the work of the model, whatever a machine does.
     gradient = jax.grad(step_lib.loss_with_rest(task), has_aux=True)
     return AbstractCall(
         parallel.jit_step(update, shardings, mesh),
@@ -65,6 +67,7 @@ def of_training(
 def flops_of_one(counted: AbstractCall) -> float | None:
     """FLOPs of the model for one example or window, without what is computed twice."""
     function, args = counted.flops
+    # Of what is lowered: nothing is compiled for a count.
     cost = jax.jit(function).lower(*args).cost_analysis() or {}
     return cost["flops"] / COUNTED if "flops" in cost else None
 

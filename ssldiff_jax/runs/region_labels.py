@@ -50,6 +50,7 @@ class CaseTables:
 
         Raises TableError for a file that knows none of `cases`; a warning names what it lacks.
         """
+        # These two are made of pixels, and have no file.
         captions = "" if sources.captions in ("measured", "images") else sources.captions
         tables = cls(
             case_tables.Labels.read(sources.labels) if sources.labels else None,
@@ -163,6 +164,7 @@ class RegionLabels:
             packed |= {"text": encoded.tokens, "text_known": encoded.known}
         elif self.texts:
             has = np.array([bool(one.caption) for one in annotations])
+            # An encoder takes no empty text: what it makes of the dash counts as unknown.
             encoded = self.texts([one.caption or "-" for one in annotations])
             packed["text"] = encoded.tokens
             packed["text_known"] = encoded.known & has[:, None]
@@ -170,6 +172,7 @@ class RegionLabels:
 
 
 def _warn_of_missing(name: str, cases: Collection[str], known: Collection[str]) -> None:
+    # None at all is a misspelt column or another cohort; some are usual.
     missing = sorted(set(cases) - set(known))
     if len(missing) == len(cases):
         raise case_tables.TableError(

@@ -57,6 +57,7 @@ class RegionReader:
             grid = whole[top : top + side * px, left : left + side * px]
         else:
             grid = table.read_grid(region)
+        # By number: a region has one caption, whichever host or thread reads it.
         generator = np.random.default_rng([table.seed, number])
         annotation = self.conditions.of(region, whole, generator, self.phrasing)
         corner, size = np.array([[region.row, region.col]]), (region.cells, region.cells)

@@ -25,8 +25,10 @@ def add(workdir: pathlib.Path, of: Mapping[str, Any], results: Mapping[str, Any]
     with (workdir / ".results.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+        # Columns of all lines: figures came and went between evaluations.
         names = list(dict.fromkeys(name for line in [*before, row] for name in line))
         text = io.StringIO()
+        # csv would end lines as on Windows.
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows([*before, row])
@@ -35,6 +37,7 @@ def add(workdir: pathlib.Path, of: Mapping[str, Any], results: Mapping[str, Any]
 
 def _cell(value: Any) -> Any:
     """What stands in a column; None for what is no column of a table."""
+    # Python counts a bool as a number.
     if isinstance(value, bool | np.bool_) or not isinstance(value, str | numbers.Real | tuple):
         return None
     return " ".join(map(str, value)) if isinstance(value, tuple) else value

@@ -48,6 +48,7 @@ def check(
             f"config.force must be of the stages {','.join(chosen)}, got "
             f"{','.join(sorted(force - set(chosen)))}; choose it with --config.stages"
         )
+    # A step of these would write into the other run's folder.
     borrowed = [name for name in chosen if context.folders.borrows(name)]
     if context.artifacts.of_models.folders.workdir != context.workdir and borrowed:
         raise stage_lib.WorkdirError(
@@ -99,6 +100,7 @@ def run_stages(
 ) -> None:
     """Run the chosen stages in the order of the table, and print what they made and where."""
     rebuilding.recover(table, context.folders)
+    # A dry run replaces nothing, so nothing of it is forced.
     dry = {name for name in chosen if table[name].is_dry_run(context.config)}
     rebuilt = force.intersection(chosen) - dry
     this = forced_command.Command.open(table, context.config, context.workdir, chosen, rebuilt)
@@ -126,11 +128,13 @@ def _run_stage(
     _require_upstream(table, name, config, folders)
     forced = name in force or stage.always
     place = request_folders.placed(table, name, config, folders, forced=forced)
+    # Hosts look at a shared folder one after the other: a number may have been taken in between.
     hosts.require_same(f"folder for stage {name}", place.name)
     context = context.at(name, place)
     if stage.is_dry_run(config):
         _dry_run(stage, name, context)
         return None
+    # Not of a dry run: it writes nothing.
     with lock.held(place):
         _work_on(table, name, context, this, forced=forced)
     return place
@@ -181,6 +185,7 @@ def _drop_other(
     if changed:
         what = "; ".join(provenance.changes(table, name, config, folders)[:4]) or changed
         _LOG.warning("unfinished work in %s is replaced (%s)", folders.of_stage(name), what)
+    # No host may still be looking when it goes.
     hosts.barrier(f"checked the new folder of {name}")
     if changed and hosts.is_first():
         rebuilding.clear(name, folders)
@@ -205,6 +210,7 @@ def _make(
         with watch:
             facts = _work(table[name], name, working)
     except stage_lib.FoundError as error:
+        # The work is done, and is not done again; only its verdict is bad.
         finish(error.facts)
         raise
     # A folder moves only when no host writes into it.
@@ -215,6 +221,7 @@ def _make(
 
 def _stopwatch(folder: pathlib.Path) -> stopwatch.Stopwatch:
     """Of the work in a folder, by all processes that work or worked on it."""
+    # Else a stage has the peak of one before it.
     memory.reset_peak()
     path = folder / record.STOPWATCH if hosts.is_first() else None
     return stopwatch.Stopwatch(path, peak=memory.peak_rss_mb)
@@ -233,10 +240,12 @@ def _begin(
     """Note what a stage depends on, unless it was begun before."""
     folder = folders.of_stage(name)
     was_begun = (folder / "stage.json").exists()
+    # All hosts have looked before the first one writes.
     hosts.barrier(f"checked the folder of {name}")
     _LOG.info("stage %s %s", name, "resumes" if was_begun else "starts")
     if was_begun:
         return
+    # One that is run again has a name of its own in the bucket.
     if not rebuilding.is_beside(folder):
         _require_no_checkpoints(name, folders)
     if hosts.is_first():
@@ -289,5 +298,6 @@ def _alone(context: stage_lib.Context) -> stage_lib.Context:
     """The same on the devices of this host."""
     if jax.process_count() == 1:
         return context
+    # The run's mesh has devices of hosts that do not take part.
     here = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()), jax.local_devices())
     return dataclasses.replace(context, mesh=here)

@@ -19,6 +19,7 @@ def each_shard(
     shared: store.SharedStore, name: str, write: Callable[[int, logs.Progress], None]
 ) -> None:
     """Let this host write its shards of a store; returns when all hosts have."""
+    # Shards that were whole when a host died are not written again.
     missing = shared.missing(jax.process_index(), jax.process_count())
     progress = logs.Progress(name, sum(len(shared.examples(number)) for number in missing))
     for number in missing:
@@ -42,6 +43,7 @@ def records_of(
         return list(zip(crops, source.batch([crop.record for crop in crops]), strict=True))
 
     parts_ = (numbers[i : i + _READ] for i in range(0, len(numbers), _READ))
+    # Two batches ahead, or two reads a thread where these are more.
     records = ahead.ahead(read, parts_, threads=threads, count=2 * max(threads, BATCH // _READ))
     while some := list(itertools.islice(records, BATCH // _READ)):
         batch = [pair for part in some for pair in part]

@@ -90,6 +90,7 @@ class Stage:
         """The stages that it reads: `needs`, less what it spares and the work directory lacks."""
         if folders.models is None:
             return self.needs
+        # A new work directory on another run's models may be without patches.
         return tuple(n for n in self.needs if n not in self.spares or folders.is_done(n))
 
 

@@ -37,6 +37,7 @@ def training_task(
     Without that, shapes stand for what was trained, and embeddings that were computed elsewhere are
     as if their dimension were 384: enough to say how large a training is, and to compile it.
     """
+    # Called when asked for: the others may lack what they are built on.
     builders = {
         "encoder": lambda: config.encoder.model.task(),
         "judge": lambda: config.judge.model.task(),
@@ -72,6 +73,7 @@ def _autoencoder(
 ) -> autoencoder_loss.AutoencoderTask:
     section, px = config.autoencoder, config.data.crops.patch_px
     distance, params = _no_distance, {}
+    # Weights that are used untrained compare no images.
     if (artifacts is None or section.train.num_steps) and section.loss.perceptual_weight:
         features = _lpips if section.loss.perceptual == "lpips" else _encoder_features
         distance, params = features(config, artifacts)
@@ -103,6 +105,7 @@ def _encoder_features(config: run_config.RunConfig, artifacts: Artifacts) -> tup
     if artifacts is not None:
         return distance, artifacts.encoder().params
     image = jnp.zeros((1, architecture.vit.image_px, architecture.vit.image_px, 3))
+    # Shapes are enough to compile: no weights are made.
     like = jax.eval_shape(vit.ViT(architecture.vit).init, jax.random.key(0), image)
     return distance, like["params"]
 

@@ -101,6 +101,7 @@ def _require_known_flags(argv: list[str]) -> None:
 def _value(argv: list[str], name: str) -> str | None:
     """The last value of a flag, `--name=value` or `--name value`; "" where it has none."""
     last = None
+    # As absl does: the last one counts.
     for i, word in enumerate(argv):
         key, equals, value = word.partition("=")
         if _is_flag(key, name):
@@ -135,7 +136,9 @@ def _read(
 ) -> dict[str, Any]:
     """The config of a file, or of a run, with what the command changes."""
     if any(_changed_keys(argv)):
+        # Looked up first: what ml_collections says of an unknown key names none that is near.
         _require_keys(_changed_keys(argv), _read(argv[:1], path, run))
+    # Of its own: absl's global flags are whoever's imported this.
     flag_values = flags.FlagValues()
     if run is None:
         _require_config(path)
@@ -214,6 +217,7 @@ def _of_run(named: str, by: str) -> Mapping[str, Any]:
         values = stored_config.of_run(folder)
     except (OSError, ValueError) as error:
         raise CommandError(_line(error)) from error
+    # What was forced once is not forced by every later command.
     return values | {"force": ""}
 
 
@@ -249,6 +253,7 @@ def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
 
 def _require_writable(folder: pathlib.Path) -> None:
     path = folder.absolute()
+    # The folder itself may still have to be made.
     there = next(p for p in (path, *path.parents) if p.exists())
     if not there.is_dir():
         raise CommandError(f"--workdir must be a folder, got {folder}: {there} is a file")

@@ -55,6 +55,7 @@ def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
 def defaults() -> Mapping[str, Any]:
     """The values of configs/default.py beside this package, whatever else is called `configs`."""
     others = _take_configs()
+    # A user's own `configs`, in the folder of the command, would be imported in its place.
     package = types.ModuleType("configs")
     package.__path__ = [str(CONFIGS)]
     sys.modules["configs"] = package

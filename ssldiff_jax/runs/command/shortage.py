@@ -109,6 +109,7 @@ def _free_memory() -> str:
     device = jax.local_devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" in stats:
+        # Not the machine's: a device has memory of its own.
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
         return f"{_bytes(free)} free of {_bytes(stats['bytes_limit'])} on {device.device_kind}"
     memory = psutil.virtual_memory()

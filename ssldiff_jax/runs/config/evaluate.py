@@ -80,6 +80,7 @@ class ReportSection:
 
 
 def _pairs(texts: tuple[str, ...], what: str) -> dict[str, str]:
+    # At the first =: a path may have another.
     pairs = dict(text.split("=", 1) for text in texts if "=" in text)
     if len(pairs) < len(texts) or not all(pairs.values()):
         raise ValueError(f"{what} must read NAME=VALUE, each name once, got {texts}")

@@ -23,6 +23,7 @@ class EncoderSection:
     train: loop.TrainConfig
 
     def __post_init__(self):
+        # Its pixels are prepared as it was published, which training here does not do.
         published = self.architecture.takes == "any"
         if published and (self.train.num_steps or not self.weights):
             raise schema.ConfigError(

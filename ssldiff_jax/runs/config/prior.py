@@ -76,7 +76,10 @@ class ConditionSourcesConfig:
         encoder = pathlib.Path(self.text_encoder)
         if self.text_encoder:
             facts["text_encoder"] = sorted(
-                [p.name, p.stat().st_size] for p in encoder.glob("*") if p.is_file()
+                # Sizes, no times: the same model copied again is the same.
+                [p.name, p.stat().st_size]
+                for p in encoder.glob("*")
+                if p.is_file()
             )
         return facts
 
@@ -117,6 +120,7 @@ def named_values(pairs: tuple[str, ...]) -> dict[str, float]:
     """
     values = {}
     for pair in pairs:
+        # At the last =: the name of a label may have another.
         name, _, value = pair.rpartition("=")
         try:
             values[name.strip()] = float(value)

@@ -61,7 +61,9 @@ class RunConfig:
                     f"config.{name}.model.shift_px must leave crops inside a record, got "
                     f"image_px + shift_px = {crop_px}, record_px={self.data.records.record_px}"
                 )
+        # A patch is halved by the autoencoder, then at every level of the UNet but the last.
         coarsest = factor * 2 ** (len(self.denoiser.unet.channel_mult) - 1)
+        # Windows begin at whole latents, and so does the context around a patch.
         if patch_px % coarsest or self.data.crops.context_px % factor:
             raise schema.ConfigError(
                 f"config.data.crops.patch_px must be a multiple of {coarsest} (the autoencoder's "

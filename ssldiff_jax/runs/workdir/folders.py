@@ -95,11 +95,13 @@ class Folders:
         another.
         """
         path = self.models / "config.json"
+        # Resolved, because a link to itself is the same run.
         if not path.exists() or self.models.resolve() == self.workdir.resolve():
             raise WorkdirError(
                 f"config.models must name another work directory that has a config.json, got "
                 f"{self.models}"
             )
+        # Checked whole: its models are built by these values.
         config = schema.build(run_config.RunConfig, stored_config.of_run(self.models))
         if config.models:
             raise WorkdirError(

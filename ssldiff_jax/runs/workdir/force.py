@@ -60,12 +60,15 @@ def settle(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> N
     """
     place = folders.of_stage(name)
     new, old = _neighbour(place, "new"), _neighbour(place, "old")
+    # lexists: a folder may be a link to another disk, and that disk away.
     if not (new / "done.json").exists() and not os.path.lexists(old):
         return
     with _locked(folders.workdir):
         if (new / "done.json").exists():
             if os.path.lexists(place):
                 _remove(table, name, folders, old)
+                # A crash after this line leaves `new` whole and the place empty: the next start
+                # goes on below.
                 place.rename(old)
             new.rename(place)
         elif os.path.lexists(old) and not os.path.lexists(place):
@@ -118,6 +121,7 @@ def _places(
 def _locked(workdir: pathlib.Path) -> Iterator[None]:
     """A tool that watches may start while a stage takes its place."""
     with (workdir / ".anew.lock").open("w") as lock:
+        # Waits: it is held for some renames only.
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -135,6 +139,7 @@ def _remove(
             return
         saved = _in_bucket(folders.at(name, old), name)
         if saved is not None and saved.exists():
+            # The bucket first: the note that says what is ours there goes with the folder.
             saved.rmtree()
         shutil.rmtree(old)
 
@@ -157,6 +162,7 @@ def _is_other_request(old: pathlib.Path, place: pathlib.Path) -> bool:
 def _set_aside(folders: folders_lib.Folders, name: str, folder: pathlib.Path) -> pathlib.Path:
     """Move a folder to the first free name in `earlier/`."""
     number, root = 1, folders.workdir / EARLIER
+    # Names in use are kept: nothing that was set aside is overwritten.
     while (target := root / f"{name}-{number}").exists():
         number += 1
     root.mkdir(exist_ok=True)

@@ -42,12 +42,14 @@ class Command:
         is the same even where it had ended."""
         if not force:
             return cls(None)
+        # Known by what is forced and chosen: another request under way is another command.
         request = {
             name: provenance.values(table[name], config, table[name].inputs(config))
             for name in sorted(force)
         }
         digest = digests.of_values(request, sorted(chosen))
         path = workdir / ".force" / f"{digest}.json"
+        # A cluster runs the same words again, whose first run may have ended.
         is_restart = any(os.environ.get(name, "0") != "0" for name in _RESTARTS)
 
         def work() -> None:
@@ -65,6 +67,7 @@ class Command:
             and path.exists()
             and (atomic.read_json(path).get("command") == self.token)
         )
+        # Hosts that read a shared folder at different moments must not differ here.
         if is_made := hosts.broadcast_first(is_made):
             _LOG.info("stage %s was already rebuilt before this command was interrupted", name)
         return is_made

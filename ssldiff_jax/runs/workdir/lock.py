@@ -24,6 +24,8 @@ def held(folder: pathlib.Path) -> Iterator[None]:
     finally:
         for lock in locks:
             with contextlib.suppress(OSError):
+                # Before it is given back: who opened it meanwhile sees that it is gone, and is
+                # refused.
                 path.unlink()
             os.close(lock)
 
@@ -36,6 +38,7 @@ def _claimed(path: pathlib.Path, folder: pathlib.Path) -> Iterator[int]:
     except OSError:
         return
     try:
+        # The kernel lets go of it when the process ends, however it ends.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_same = os.path.exists(path) and os.path.samestat(os.fstat(lock), os.stat(path))
     except BlockingIOError:

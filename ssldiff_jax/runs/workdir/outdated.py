@@ -31,6 +31,7 @@ def refuse(
                 causes.setdefault(name, need)
     if not causes:
         return
+    # What is outdated already is another message than what would become so.
     provenance.refuse_outdated(table, next(iter(causes)), folders)
     first, cause = next(iter(causes.items()))
     why = f"--config.force={','.join(sorted(force))}" if force else "further training"

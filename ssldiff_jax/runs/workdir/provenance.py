@@ -15,6 +15,7 @@ from ssldiff_jax.runs.workdir import trainings
 from ssldiff_jax.train import stretches
 
 _FRESH = object()
+# Of how data were cut, what a model sees of it: these may not differ from another run's.
 _SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.condition_on")
 
 

@@ -92,6 +92,7 @@ def adopt(
     """
     new = changes(table, name, config, folders)
     provenance.refuse_outdated(table, name, folders)
+    # All hosts have read it before the first one changes it.
     hosts.barrier(f"compared the record of {name}")
     if hosts.is_first() and not folders.borrows(name):
         _note(table, name, config, folders, new)
@@ -118,6 +119,7 @@ def _note(
         atomic.write_json(folders.of_stage(name) / "stage.json", record)
     if new and done.exists():
         _keep_seconds(folders.of_stage(name))
+        # The checkpoints stay: the stage goes on from them.
         done.unlink()
 
 

@@ -32,6 +32,7 @@ def placed(
             _require_own(table, name, config, folders.at(name, root / given))
         return root / given
     is_own = lambda folder: _is_own(table, name, config, folders.at(name, folder))
+    # The slug is short, so that requests may share it.
     names = _numbered(root / table[name].slug(config))
     return next(folder for folder in names if _is_free(folder) or is_own(folder))
 

@@ -43,6 +43,7 @@ def note(
         environment: `versions` and `machine` that it runs on.
         words: the command's own, without the program's.
     """
+    # As JSON gives it back, with lists for tuples: it is compared with what was read.
     own = json.loads(json.dumps(without_tools(values)))
     steps = [name for name in chosen if not table[name].tool]
     log = workdir / COMMANDS
@@ -68,6 +69,7 @@ def note(
             **entry,
             **environment,
         }
+        # Written anew, whole or not at all: an appended line may be cut off.
         text = log.read_text(encoding="utf-8") if log.exists() else ""
         atomic.write_text(log, f"{text}{json.dumps(line)}\n")
 

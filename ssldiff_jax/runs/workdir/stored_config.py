@@ -25,6 +25,7 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
     damaged file.
     """
     config = complete(read(folder))
+    # A command has written its values already, while what is read is still the old output.
     for beside in sorted(folder.glob(".*.new")):
         name = beside.name.removeprefix(".").removesuffix(".new")
         old = folder / name

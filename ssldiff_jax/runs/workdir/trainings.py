@@ -99,6 +99,7 @@ def require_steps(
 def merged(before: Sequence[Change], after: Sequence[Change]) -> list[Change]:
     """All changes that count: of those of a key at one step the first value and the last, and
     none where these are the same or no step was done."""
+    # A change that is taken back before a step was done with it has decided nothing.
     by_step_and_key: dict[tuple[int, str], Change] = {}
     for change in (*before, *after):
         first = by_step_and_key.pop((change.step, change.key), change)
