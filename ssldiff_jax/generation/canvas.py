@@ -46,7 +46,9 @@ class CanvasRenderer:
         )
         _, params = self.weights.on_devices
         for strip in networks.decoder.strips(params, rows, self._decoded(window_plan)):
-            part = strip[max(first - done, 0) : first + height - done, first : first + width]
+            # At least 0: a strip that lies below the image whole would count from its own end.
+            top, bottom = max(first - done, 0), max(first + height - done, 0)
+            part = strip[top:bottom, first : first + width]
             done += len(strip)
             if len(part):
                 yield part

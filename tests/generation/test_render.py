@@ -1,5 +1,7 @@
 """A large image in files, of random models."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -43,3 +45,21 @@ def test_the_cost_is_known_before(random_generator, planned, tmp_path):
     assert cost.canvas_bytes == random_generator.networks.sampler.state_bytes(planned.windows)
     assert "100 × 150 px" in str(cost)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size", [(9, 64), (15, 20), (1, 1), (33, 100), (64, 5)])
+def test_an_image_smaller_than_a_window_is_cut_from_one(random_generator, size):
+    """A whole window is generated and decoded, here in tiles as large; what is too much of it, in
+    any row of tiles, is cut off."""
+    sample, window = random_generator.config.sample, random_generator.config.window
+    tiles = dataclasses.replace(sample.decode, tile=window, overlap=window // 4)
+    model = random_generator.with_sample(dataclasses.replace(sample, decode=tiles))
+    shape = (2, 2, model.embedding_dim)
+    grid = np.random.default_rng(3).standard_normal(shape, np.float32)
+    plan = lambda size: model.plan_from_grid(grid, size=size, spans=(64.0, 128.0), seed=7)
+    image = model.render(plan(size)).image
+    assert image.shape == (*size, 3)
+    window_px = window * model.config.downsample_factor
+    canvas = tuple(max(px, window_px) for px in size)
+    if plan(canvas).windows.canvas == plan(size).windows.canvas:
+        np.testing.assert_array_equal(image, model.render(plan(canvas)).image[: size[0], : size[1]])
