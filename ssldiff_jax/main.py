@@ -24,6 +24,7 @@ QUARANTINED = 3
 
 def main(argv: list[str]) -> None:
     """Set up jax for the config, then run its stages."""
+    # First: the imports below take seconds, in which Ctrl-C would end in a traceback.
     interrupt.install()
     command = command_line.main(argv)
     _set_up_logs()
@@ -77,6 +78,7 @@ def _set_up_logs() -> None:
     logger = logging.getLogger("ssldiff_jax")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    # A library's handler on the root logger would say every line a second time.
     logger.propagate = False
 
 

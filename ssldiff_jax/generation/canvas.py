@@ -26,6 +26,7 @@ class CanvasRenderer:
         state = networks.sampler.run(
             params, image_plan.windows, image_plan.condition, key, image_plan.init
         )
+        # Read back strip by strip, so that the float images are never whole in memory.
         pixels = np.concatenate(list(self.decode_strips(image_plan, state)))
         seconds = time.monotonic() - began
         forwards = networks.sampler.unet_forwards(image_plan.windows)
@@ -40,6 +41,7 @@ class CanvasRenderer:
         networks, window_plan = self.networks, image_plan.windows
         beyond, done = self._beyond(window_plan), 0
         height, width = image_plan.size
+        # px above the image that are decoded and cut off.
         first = beyond * networks.config.downsample_factor
         rows = lambda top, count: networks.sampler.rows(
             window_plan, state, top - beyond, count, beyond
@@ -63,4 +65,5 @@ class CanvasRenderer:
 
     def _beyond(self, window_plan: windows.WindowPlan) -> int:
         """Latent pixels that the decoder sees beyond every side, so that it knows no border."""
+        # No more than is there: a grid that never moves has no margin.
         return min(self.networks.config.sample.decode.overlap, window_plan.margin)

@@ -61,6 +61,7 @@ class Cost:
         window, tile = networks.window_call(params), networks.tile_call()
         canvas_bytes = sampler.state_bytes(window_plan)
         chunks, at_once = sampler.num_chunks(window_plan), sampler.windows_at_once(window_plan)
+        # 3: raw pixels, from which every format is written.
         pixels = height * width * (3 + sum(_FILE_BYTES[name] for name in formats))
         seconds = None
         if timed:
@@ -77,6 +78,7 @@ class Cost:
             flops=_flops(window) * forwards + _flops(tile) * decodes,
             canvas_bytes=canvas_bytes,
             chunk_bytes=at_once * _live_bytes(window),
+            # Twice: a saved canvas stays until the next one is whole.
             disk_bytes=int(pixels + 2 * canvas_bytes),
             seconds=seconds,
         )
@@ -98,6 +100,7 @@ class Cost:
 
 
 def _flops(call: window_networks.NetworkCall) -> float:
+    # Counted on what is lowered: nothing is compiled for it.
     lowered = jax.jit(call.run).lower(*call.shapes)
     return float((lowered.cost_analysis() or {}).get("flops", float("nan")))
 
@@ -109,8 +112,10 @@ def _live_bytes(call: window_networks.NetworkCall) -> int:
 def _seconds(call: window_networks.NetworkCall) -> float:
     """Of one call, after one that compiled it."""
     run = jax.jit(call.run)
+    # Weights as they are; the time does not depend on what they are multiplied with.
     blank = lambda s: s if isinstance(s, jax.Array | np.ndarray) else jnp.zeros(s.shape, s.dtype)
     args = jax.tree.map(blank, call.shapes)
+    # Compiles, and is not counted.
     jax.block_until_ready(run(*args))
     began = time.perf_counter()
     jax.block_until_ready(run(*args))

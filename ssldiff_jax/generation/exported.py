@@ -28,6 +28,7 @@ other names."""
 
 DENOISER, ENCODER, PRIOR = (f"{name}.safetensors" for name in ("denoiser", "encoder", "prior"))
 _KEY = "ssldiff_jax"
+# Before the names of a prior's own tensors, so that no other model's are taken for them.
 _UNDER = "prior"
 _NOT_STATED = "not stated"
 
@@ -64,6 +65,7 @@ class Card:
             "digest": trained.encoder and artifacts.encoder_digest(trained.encoder),
             "licence": licence if own else known.ENCODERS[name].licence,
         }
+        # Whoever computed them knows; the encoder that the config names was not used.
         if elsewhere:
             about["licence"] = _NOT_STATED
         values = _without_folders(dataclasses.asdict(config))
@@ -139,6 +141,7 @@ def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
     Raises WeightsError for files that do not fit, or are of another run.
     """
     card = Card.read(path)
+    # With defaults for keys that came after the export.
     config = schema.build(run_config.RunConfig, stored_config.complete(card.config))
     file = published.ModelFile.read(path)
     embeds = _encoder(path.parent, config, card)
@@ -157,10 +160,12 @@ def _encoder(
     section = config.encoder
     if config.embeddings.source:
         return None
+    # The card has its name without the folder it lay in.
     path = folder / (ENCODER if section.train.num_steps else section.weights)
     if not path.exists():
         return None
     embeds = models.encoder_of(str(path), section)
+    # Another encoder's vectors have the right length and mean something else.
     if artifacts.encoder_digest(embeds) != card.encoder["digest"]:
         raise reader.WeightsError(
             f"{path} must be the encoder {card.encoder['digest']} that made the embeddings, got "
@@ -198,6 +203,7 @@ def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampl
     if missing := {"side", "spec", "scales"} - head.keys():
         raise reader.WeightsError(f"{path}: expected an exported prior, got no {sorted(missing)}")
     side, sizes, scales = (json.loads(head[key]) for key in ("side", "spec", "scales"))
+    # JSON has lists, and a spec is hashed.
     spec = conditions.ConditionSpec(**{k: tuple(v) if isinstance(v, list) else v
                                        for k, v in sizes.items()})  # fmt: skip
     tensors = reader.read(path)

@@ -47,6 +47,7 @@ class Generator:
     """
 
     def __init__(self, config: run_config.RunConfig, trained: models.Models, mesh: Mesh):
+        # Weights are whole on every device here, whatever the mesh of training split.
         self.config, self.trained, self.mesh = config, trained, mesh_lib.all_on_data(mesh)
         self.embedding_dim = trained.denoiser.config.embedding_dim
         self.patch_px, self.mpp = config.data.crops.patch_px, config.data.patch_mpp
@@ -77,6 +78,7 @@ class Generator:
         other = copy.copy(self)
         other.trained = dataclasses.replace(self.trained, params=params)
         other.weights = self.networks.weights(params)
+        # The same networks, and with them their compiled programs.
         other.renderer = canvas.CanvasRenderer(self.networks, other.weights)
         return other
 
@@ -173,6 +175,7 @@ class Generator:
         Raises ValueError for a size below one cell, and for what the prior does not know.
         """
         plan.require_size(size)
+        # Whole cells: the grid spans the image, whose cells are then a little larger.
         cells = tuple(px // self.patch_px for px in size)
         if min(cells) < 1:
             raise ValueError(f"size must hold a cell of {self.patch_px} px, got {size}")

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from ssldiff_jax.core import arrays
 from ssldiff_jax.generation import generator, user_images
 
+# Two numbers are a cell, before anything else is taken for a file.
 _EDIT = re.compile(r"(\d+),(\d+)=(?:(\d+),(\d+)|(?P<source>.+))")
 
 
@@ -22,6 +23,7 @@ def load_grid(path: str) -> arrays.EmbeddingGrid:
         raise ValueError(
             f"{path} must hold (rows, columns, D) floats, got {grid.shape} and {grid.dtype}"
         )
+    # Files of embeddings are often float16: what is computed with them needs more digits.
     return grid.astype(np.float32)
 
 
@@ -58,6 +60,7 @@ def edited(
             raise ValueError(
                 f"generate.edits must name cells of {grid.shape[0]} × {grid.shape[1]}, got {edit!r}"
             )
+    # The grid may be the caller's, or that of a reference.
     grid, keep = grid.copy(), keep.copy()
     other = match["source"]
     if other == "prior":

@@ -12,6 +12,7 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import pyramid
 
+# A notebook keeps what it shows in its own file.
 _SHOWN_PX = 2048
 
 
@@ -42,10 +43,12 @@ class LargeImage:
         path = pathlib.Path(path)
         endings = [end for end in pyramid.FORMATS if path.name.lower().endswith(f".{end}")]
         if endings:
+            # The longest: .ome.tif ends with .tif, too.
             write = pyramid.FORMATS[max(endings, key=len)]
             write(path, self.image, pyramid.Scale(self.mpp))
         elif path.suffix.lower() in (".jpg", ".jpeg"):
             image = PIL.Image.fromarray(self.image)
+            # 4:4:4: JPEG's usual 4:2:0 would halve the resolution of colour.
             atomic.write_atomic(path, lambda p: image.save(p, "jpeg", quality=95, subsampling=0))
         else:
             known = ", ".join(f".{end}" for end in (*pyramid.FORMATS, "jpg"))

@@ -28,6 +28,7 @@ def load(source: str | pathlib.Path, config: Mapping[str, Any] | None = None) ->
     Raises WorkdirError where there is no run, WeightsError for weights that do not fit.
     """
     path = pathlib.Path(source).expanduser()
+    # Before jax is first asked for devices, below.
     machine.look_for_no_tpu()
     if config is not None:
         return _published(path, config)
@@ -56,4 +57,5 @@ def _export(path: pathlib.Path) -> Loaded:
         )
     run, trained = exported.load(file)
     machine.keep_compiled(run.runtime.compilation_cache)
+    # All devices of this machine: the config's mesh is of those it was trained on.
     return Loaded(run, trained, mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ())))

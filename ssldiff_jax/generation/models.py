@@ -29,6 +29,7 @@ class Models:
         """The models of a work directory, the denoiser's weights of a step or the latest."""
         denoiser, params = artifacts.denoiser(step)
         encoder_ = None if artifacts.config.embeddings.source else artifacts.encoder()
+        # The last it writes; without, the prior was not trained, or is being trained.
         trained = (artifacts.folders.of_stage("prior") / "results.json").exists()
         prior = prior_sampler.PriorSampler.of_run(artifacts) if trained else None
         return cls(encoder_, artifacts.autoencoder(), denoiser, params, prior)
@@ -53,6 +54,7 @@ class Models:
     ) -> "Models":
         """The denoiser of a file and the autoencoder of `first_stage`, without an encoder."""
         sizes, section = published.conditioner_sizes(file), config.denoiser
+        # The file's own: some checkpoints have a second embedding, of a region, and some have not.
         denoiser = dataclasses.replace(section, region_dim=sizes.region).model(
             sizes.patch, config.num_cells
         )

@@ -29,8 +29,10 @@ class PatchSampler:
         """
         embedding = self.networks.require_embeddings(embedding, "embedding", "N")
         condition, devices = self.networks.single_cell(embedding), self.networks.mesh.size
+        # Rounded up to what devices share evenly.
         size = -(-self.networks.window_batch // devices) * devices
         key = rng.stream(seed, "sample/patches")
+        # Noise is keyed by the index of a patch, so that batches may be of any size.
         run = lambda batch, index: self._program(*weights.on_devices, batch, key, int(index[0]))
         numbered = condition, np.arange(len(condition))
         return np.concatenate(list(data_parallel.map_batches(run, numbered, size)))

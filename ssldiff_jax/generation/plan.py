@@ -77,6 +77,7 @@ class Planner:
         grid = networks.require_embeddings(embedding_grid, "embedding_grid", "rows, columns")
         size = size or tuple(n * networks.patch_px for n in grid.shape[:2])
         window_plan, border = self.plan_windows(size, seed), sample.windows.border
+        # What wraps must end where it begins: the last cell ends at the border.
         spans = size if spans is None or border == "wrap" else spans
         lattice = conditions.Lattice(
             grid,
@@ -101,6 +102,7 @@ class Planner:
             grid = self.embed_all(read, size)
             spans = tuple(n * networks.patch_px for n in grid.shape[:2])
             return self.from_grid(grid, size=size, spans=spans, seed=seed)
+        # As many as a chunk has windows: each chunk is one call.
         embed = self.require_encoder().in_batches(networks.window_batch)
         condition = conditions.DenseCondition(
             read, size, embed, networks.patch_px, config.downsample_factor,
@@ -135,6 +137,7 @@ class Planner:
         if init.keep_mask is not None:
             factor = self.networks.config.downsample_factor
             keep = encode.keep_of(init.keep_mask, canvas, factor)
+            # Zero, the latents' mean: what does not stay must not shine through the noise.
             latents = latents * (keep[..., None] > 0) if init.blank else latents
         return dataclasses.replace(plan, init=sampler.InitLatents(latents, keep))
 
@@ -147,6 +150,7 @@ class Planner:
         require_size(size)
         config = self.networks.config
         factor, window = config.downsample_factor, config.window
+        # The network sees whole windows only, and a latent covers `factor` px.
         canvas = tuple(max(-(-int(px) // factor), window) for px in size)
         if any(length * factor != px for length, px in zip(canvas, size, strict=True)):
             _LOG.info(
@@ -178,6 +182,7 @@ class Planner:
         """The grid of embeddings of a reference, row by row of cells; those that cross its right
         or lower border are mirrored there."""
         patch_px, config = self.networks.patch_px, self.networks.config
+        # Rounded up: half a cell at the border has an embedding too.
         rows, cols = (-(-px // patch_px) for px in size)
         embed = self.require_encoder()
         dense = conditions.DenseCondition(read, size, embed, patch_px, config.downsample_factor)
@@ -201,6 +206,7 @@ class Planner:
 
 def require_size(size: Any) -> None:
     """Raises ValueError for what is no (height, width) in whole px, one or more."""
+    # NumPy's integers count; a float that happens to be whole does not.
     is_pair = isinstance(size, Sequence | np.ndarray) and len(size) == 2
     if not is_pair or not all(isinstance(length, numbers.Integral) for length in size):
         raise ValueError(f"size must be (height, width) in whole px, got {size!r}")

@@ -25,6 +25,7 @@ from ssldiff_jax.train import checkpoint
 
 _LOG = logging.getLogger(__name__)
 
+# Grids, or windows of a larger one, together: batches of one size are traced once.
 _CHUNK = 32
 
 
@@ -125,6 +126,7 @@ class PriorSampler:
         self, condition: conditions.Condition, *, seed: int = 0
     ) -> Float[np.ndarray, "N k k D"]:
         """A grid of the size it was trained with for each condition."""
+        # What no condition speaks of is no token: the same grids in less time.
         spec, condition = self.spec.restrict(condition)
         program, index = self._program(spec), np.arange(len(condition))
 
@@ -132,6 +134,7 @@ class PriorSampler:
             key = rng.stream(seed, "prior/grids", int(index[0]))
             return program(self.params, batch.astype(np.float32), key)
 
+        # Keyed by the first index of a batch: more conditions leave the first grids as they are.
         batches = data_parallel.map_batches(run, (condition, index), _CHUNK)
         return self.white.undo(np.concatenate(list(batches)))
 
@@ -153,6 +156,7 @@ class PriorSampler:
             known: embeddings (rows, columns, D), of which those marked in `keep_mask` stay.
         """
         side, dim = self.side, len(self.white.mean)
+        # The network knows grids of its own size alone; less is cut from one.
         canvas = tuple(max(n, side) for n in cells)
         spec, base = self.spec.restrict(self.condition(request))
         grid_sampler = self._sampler(spec, temperature)
@@ -160,6 +164,8 @@ class PriorSampler:
 
         def condition(corners: np.ndarray) -> np.ndarray:
             of_windows = np.repeat(base, len(corners), axis=0)
+            # Without a request nothing is known of the whole either, and so not where a window lies
+            # in it.
             if request:
                 position = conditions.GridPosition.of_cells(corners, cells)
                 of_windows[:, : position.shape[1]] = position
@@ -179,6 +185,7 @@ class PriorSampler:
 
     def _plan(self, canvas: tuple[int, int], steps: int, seed: int) -> windows.WindowPlan:
         side = self.side
+        # A grid of one window is sampled as it was trained; others move by half a window.
         moves = 0 if canvas == (side, side) else side // 2
         config = windows.WindowConfig("offset", side, moves, "uniform", "margin")
         return windows.plan_windows(config, canvas, side, steps, seed)
@@ -198,6 +205,7 @@ class PriorSampler:
         table = solvers.solver_table(self.section.solver, self.section.schedule)
         return dataclasses.replace(
             table,
+            # Both sources of noise: that of the steps, and that it begins with.
             noise=table.noise * np.float32(temperature),
             sigma_start=table.sigma_start * temperature,
         )

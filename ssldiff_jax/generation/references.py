@@ -23,6 +23,7 @@ def page(
 ) -> arrays.ImageUint8:
     """Some cells of a reference, each beside patches of its embedding."""
     cells = patch_grid.cut_cells(reference.image, model.patch_px)
+    # From all over the region: neighbours look alike.
     chosen = np.linspace(0, len(cells) - 1, min(count, len(cells))).astype(int)
     embedding = np.repeat(reference.grid.reshape(len(cells), -1)[chosen], num_generated, axis=0)
     seed = rng.seed_of(model.config.seed, "sample/variations")

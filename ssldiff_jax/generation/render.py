@@ -46,11 +46,13 @@ class LargeImageRender:
         Raises ValueError where disk or memory cannot hold it, before anything is rendered.
         """
         done = self.folder / f"{self.name}.json"
+        # Written last: files beside it are whole.
         if done.exists():
             return atomic.read_json(done)
         cost = self.cost()
         _LOG.info("%s: %s", self.name, cost)
         self._require_room(cost)
+        # All hosts render; what is written is written once.
         is_first = jax.process_index() == 0
         with stopwatch.Stopwatch(self._between / "seconds.json" if is_first else None) as watch:
             self._write_pixels(self._last_state())
@@ -64,6 +66,8 @@ class LargeImageRender:
                 "window_lines": [dataclasses.asdict(lines) for lines in self._window_lines()],
             }  # fmt: skip
             atomic.write_json(done, facts)
+            # After the facts: a kill in between leaves too much, and nothing unfinished that looks
+            # done.
             shutil.rmtree(self._between)
         hosts.barrier(self.name)
         return atomic.read_json(done)
@@ -100,8 +104,10 @@ class LargeImageRender:
             params, window_plan, self.plan.condition, key, state, position
         )
         for state, position in states:
+            # Else calls pile up ahead of the devices, and time and progress say nothing.
             jax.block_until_ready(state.x0_sum)
             progress.update()
+            # By the first host's clock: all save at one place or none does.
             if hosts.broadcast_first(time.monotonic() - last > 60 * self._minutes):
                 chunks = grid_sampler.chunks_before(window_plan, position)
                 saves.save(chunks, _arrays(state), position._asdict())
@@ -114,6 +120,7 @@ class LargeImageRender:
         """Decode row by row of tiles into a file of raw pixels."""
         progress = logs.Progress(f"{self.name} decoded", self.plan.size[0])
         is_first = jax.process_index() == 0
+        # Other hosts decode their share, and let go of the pixels.
         with open(self._raw if is_first else os.devnull, "wb") as raw:
             for strip in self.renderer.decode_strips(self.plan, state):
                 raw.write(np.ascontiguousarray(strip).data)
@@ -122,6 +129,7 @@ class LargeImageRender:
 
     def _require_room(self, cost: cost_lib.Cost) -> None:
         self._between.mkdir(parents=True, exist_ok=True)
+        # Hours of rendering would otherwise end in a full disk.
         free = shutil.disk_usage(self.folder).free
         if free < cost.disk_bytes:
             raise ValueError(

@@ -63,6 +63,7 @@ class UserImage:
 
 def open_slide(data: data_config.DataConfig, path: str, *, mpp: float = 0.0) -> slide_lib.Slide:
     """The slide of a path or an address. Raises SlideError."""
+    # 0 stands for not said.
     options = {"mpp": mpp or data.mpp or None, "otherwise_mpp": data.patch_mpp}
     if remote.is_remote(path):
         return remote.open_remote(path, open_copy=_open_file, reading=data.reading, **options)
@@ -93,6 +94,7 @@ def read_mask(path: str) -> arrays.ImageUint8:
         _fill_missing(mask, slide.path, path)
     finally:
         slide.close()
+    # Read as grey levels, all of it would be black.
     if mask.max() == 1:
         raise slide_lib.SlideError(
             f"expected a mask of 0 (black) to 255 (white), got 0…1 in {path}"
@@ -107,6 +109,7 @@ def _fill_missing(image_uint8: arrays.ImageUint8, file: pathlib.Path, path: str)
     except rasterio.errors.RasterioIOError:
         return  # scanners' formats have no such pixels
     with raster:
+        # GDAL's mask: 0 by the file's no-data value or alpha, 255 where there are pixels.
         missing = raster.dataset_mask() < 255
         if not missing.any():
             return
@@ -114,6 +117,7 @@ def _fill_missing(image_uint8: arrays.ImageUint8, file: pathlib.Path, path: str)
             raise slide_lib.SlideError(
                 f"expected a mask of black and white alone, got transparent pixels in {path}"
             )
+        # Back to the number that was stored: reading had made it white.
         image_uint8[missing] = int(raster.nodata)
 
 

@@ -36,6 +36,7 @@ class Weights:
     def on_devices(self) -> tuple[Any, Any]:
         """Both on every device; brought there once, when they are first used."""
         whole = NamedSharding(self.mesh, PartitionSpec()) if self.mesh.size > 1 else None
+        # Put there, because arrays of the host are copied with every call.
         return data_parallel.Placed()((self.denoiser, self.decoder), whole)
 
 
@@ -86,7 +87,10 @@ class WindowNetworks:
 
     def denoise(self, params: Any, x_t, t, condition) -> jax.Array:
         """The network's prediction, float32."""
+        # To the weights' dtype: else bfloat16 weights meet float32 latents, and all is computed in
+        # float32.
         x_t = layers.like(params, x_t)
+        # The solver's differences are small ones of large numbers: float32 from here on.
         return self.denoiser.apply({"params": params}, x_t, t, condition).astype(np.float32)
 
     def guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
@@ -109,6 +113,7 @@ class WindowNetworks:
         if self.config.sample.window_batch:
             return self.config.sample.window_batch
         shapes = (self.params_like, *self._window_shapes(1))
+        # Of one window, traced alone: nothing is compiled or run to know it.
         live = memory_estimate.peak_live_bytes(jax.make_jaxpr(self.x0_hat)(*shapes).jaxpr)
         return memory_estimate.max_windows(live) * self.mesh.size
 
@@ -171,6 +176,7 @@ class WindowNetworks:
             raise ValueError(f"{name} must be of shape ({axes}, {dim}), got {array.shape}")
         if 0 in array.shape:
             raise ValueError(f"{name} must hold an embedding, got shape {array.shape}")
+        # One NaN would spread over all windows that overlap its cell.
         bad = ~np.isfinite(array).all(axis=-1)
         if bad.any():
             first = tuple(int(i) for i in np.argwhere(bad)[0])

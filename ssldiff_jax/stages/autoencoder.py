@@ -39,6 +39,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     run_ = training_tasks.training_run(context, "autoencoder")
     params = loop.fit(task, batches, section.train, run_, start=start)
     side = config.data.records.record_px
+    # The decoder gives whole latents back.
     side -= side % config.downsample_factor
     real = artifacts.patches_at(context.artifacts.records("test"), _NUM_TESTED, side)
     reconstructed = _reconstructed(section.model, params["autoencoder"], real)
@@ -64,6 +65,7 @@ def _reconstructed(
 
     def reconstruct(params, image_uint8):
         moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
+        # The mean, and no sample: a figure without noise.
         mean, _ = jnp.split(moments, 2, axis=-1)
         return layers.to_uint8(model.apply({"params": params}, mean, method=model.decode))
 

@@ -35,6 +35,7 @@ def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
     model, config = artifacts.encoder(), artifacts.config.data.crops
     of_batch = _of_cells if config.condition_on == "cells" else _of_patches
+    # Of cells there are several embeddings, and where these lie.
     length = artifacts.config.denoiser.model(model.dim, artifacts.config.num_cells).condition_dim
     source = artifacts.records("train")
     table = artifacts_lib.crop_table(artifacts.config, source)
@@ -66,6 +67,7 @@ def _variety(
 ) -> variety.Variety:
     """Of embeddings of crops from all over the table; a warning where they have collapsed."""
     count = variety.num_ranked(model.dim)
+    # From all over: neighbours in the table are of one slide.
     numbers = np.unique(np.linspace(0, len(table) - 1, count).astype(int)).tolist()
     embedding = []
     for start in range(0, len(numbers), shard_writing.BATCH):
@@ -85,6 +87,7 @@ def _of_patches(
 ) -> Float[np.ndarray, "N D"]:
     """Embeddings of crops."""
     margin = config.context_px
+    # Context is for the autoencoder: the encoder sees the patch alone.
     inner = np.s_[margin : margin + config.patch_px, margin : margin + config.patch_px]
     side = config.context_patch_px
     return model(np.stack([crop.cut(record, side)[inner] for crop, record in batch]))
@@ -107,6 +110,7 @@ def _imported(artifacts: artifacts_lib.Artifacts) -> dict[str, Any]:
     embeddings = artifacts.imported_embeddings()
     checked = atomic.read_json(patches / "stage.json")["config"]["inputs"]
     current = section.fingerprint()
+    # Rows that were exchanged since would be other patches', and nothing else would tell.
     if checked["embeddings"] != current:
         raise features.WeightsError(
             f"{section.source} changed after its rows were compared with the "
@@ -121,10 +125,12 @@ def _imported(artifacts: artifacts_lib.Artifacts) -> dict[str, Any]:
     dim = embeddings(int(places[0, 0])).dim
     writer = store.StoreWriter(folder, (store.Field("embedding", (dim,), "float32"),))
     progress, ranked = logs.Progress("embeddings", len(places)), []
+    # As many as a rank should be of, spread evenly.
     every = max(1, len(places) // variety.num_ranked(dim))
     for start in range(0, len(places), shard_writing.BATCH):
         # Records are in the order of their slides, so every file is read once.
         embedding = _rows(places[start : start + shard_writing.BATCH, [0, 3]], embeddings)
+        # So that the multiples of `every`, counted over all, are taken whatever the batch.
         ranked.append(embedding[-start % every :: every])
         writer.append(embedding=embedding)
         progress.update(len(embedding))

@@ -55,6 +55,7 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     model = encoder.Encoder(section.architecture, params["encoder"])
     if section.model.origin == "mean":
         patches = artifacts.patches_at(train, _NUM_AVERAGED, px)
+        # By products exact to float32, so that the origin does not depend on the device.
         exact = networks.OfEncoder(name, model)
         model = model.measured_from(exact(patches).mean(axis=0))
     facts = _measure(held_out, model, name, config.data, section.model.jitter)
@@ -114,6 +115,7 @@ def _embeddings(
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)
         embeddings.append(embed(artifacts.patches_at(held_out, stop, px, start=start)))
+        # There are no more patches.
         if len(embeddings[-1]) < stop - start:
             break
     return np.concatenate(embeddings)
@@ -128,6 +130,7 @@ def _views(
     side = patches.shape[1]
     margin = max(1, side // 16)
     inner = layers.to_image(patches[:, margin : side - margin, margin : side - margin])
+    # Back to the size that the encoder takes.
     large = jax.image.resize(inner, patches.shape, "linear")
     keys = jax.random.split(jax.random.key(0), len(patches))
     return np.asarray(layers.to_uint8(jax.vmap(jitter)(keys, large)))

@@ -32,6 +32,7 @@ SHARD_SIZE = 1024
 
 _MEASURED = 16  # shards that whitening is measured on: 260 000 embeddings of 4 × 4 cells
 _BATCH = 32
+# Held-out captions are of other sentences: a prior that learnt sentences by heart is found out.
 _SPLITS: dict[str, captions.Phrasing] = {"train": "train", "test": "held_out"}
 
 
@@ -51,6 +52,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         split: _Work(folder, split, artifacts.regions(split), model, labels, threads)
         for split in _SPLITS
     }
+    # Of both, before hours are spent on one.
     for split in work.values():
         split.table.require_some()
     white = _whitening(work["train"])
@@ -67,6 +69,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     }
     counts = {split: each.close(facts) for split, each in work.items()}
     atomic.write_json(folder / "spec.json", facts)
+    # Last: until the manifests are there, a stage that resumes needs it.
     shutil.rmtree(work["train"].raw.folder, ignore_errors=True)
     return facts | {"grids": counts}
 
@@ -91,12 +94,14 @@ class _Work:
     @functools.cached_property
     def made(self) -> store.SharedStore:
         """All of them, white."""
+        # White numbers are near 1: half precision keeps three digits, at half the room.
         return self._store(self.split, len(self.table), "float16")
 
     @functools.cached_property
     def raw(self) -> store.SharedStore:
         """The first ones, as the encoder gives them."""
         count = min(len(self.table), _MEASURED * SHARD_SIZE)
+        # Not white yet: components may be of any size.
         return self._store(f"raw_{self.split}", count, "float32")
 
     def _store(self, name: str, count: int, dtype: str) -> store.SharedStore:
@@ -159,6 +164,7 @@ class _Work:
             texts += [annotation.caption for annotation in annotations]
             condition = self.labels.pack(annotations, np.concatenate([one.place for one in batch]))
             yield {"grid": grid.reshape(len(batch), side, side, -1), "condition": condition}
+        # After the last batch: a shard that was cut off writes them again.
         atomic.write_json(self.captions(number), texts)
 
     def close(self, facts: dict[str, Any]) -> int:

@@ -93,6 +93,7 @@ def _agreement_with_conditions(
 
     shown = show(images_of_all)
     seed = rng.seed_of(model.config.seed, "imagine/shuffled")
+    # Chance: what a prior reaches that ignores its condition.
     order = np.random.default_rng(seed).permutation(len(condition))
     results = {
         "real_pixels": _correlations(names, *real),
@@ -121,6 +122,7 @@ def _pixel_classifier(
         by_split.append((images, maps))
     classifier = pixel_classes.PixelClassifier.fit(*by_split[0], count)
     images, maps = by_split[1]
+    # The ceiling: how well the classifier sees what is measured in real images.
     truth = np.stack([_parts(classes, count) for classes in maps])
     return classifier, (truth, np.stack([_parts(classifier(image), count) for image in images]))
 
@@ -132,6 +134,7 @@ def _parts(classes: np.ndarray, count: int) -> Float[np.ndarray, "4 K"]:
 def _quadrants(labels: Float[np.ndarray, "N L"]) -> Float[np.ndarray, "N 4 K"]:
     """Parts in quadrants, from the values of labels."""
     by_class = labels.reshape(len(labels), -1, 1 + len(measures.QUADRANTS))
+    # The first value of a class is its part in the whole.
     return by_class[:, :, 1:].swapaxes(1, 2)
 
 

@@ -58,7 +58,9 @@ def _encoder(config: run_config.RunConfig, params: Any):
 
     def program(params, image_uint8):
         moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
+        # Of a VQ autoencoder the means: nothing is sampled from its codes.
         stored = moments[..., : config.autoencoder.model.num_stored]
+        # Encoded with its context, so that no latent knows a border.
         return stored[:, margin : margin + side, margin : margin + side]
 
     encode = data_parallel.DataParallel(program, data_parallel.local_mesh())
@@ -76,6 +78,8 @@ def _sums(moments: np.ndarray, channels: int) -> np.ndarray:
     """Count, sum and sum of squares of z ~ N(mean, var), for each channel; without log-variance
     there is no variance."""
     mean, logvar = np.split(moments.astype(np.float64), [channels], axis=-1)
+    # E[z²] = mean² + variance, the log-variance kept in the range that the autoencoder samples
+    # with.
     square = mean**2 + (np.exp(np.clip(logvar, -30, 20)) if logvar.size else 0)
     count = np.full(channels, mean[..., 0].size)
     return np.stack([count, mean.sum(axis=(0, 1, 2)), square.sum(axis=(0, 1, 2))])

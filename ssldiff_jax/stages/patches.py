@@ -88,7 +88,9 @@ def _of_slides(request: _Request, listed: patch_list.PatchList | None) -> dict[s
             "comparing embeddings with pixels", lambda: imported_slides.agreement(tasks, section)
         )
     mine = [t for t in tasks if not isinstance(t.outcome(), archive.Entry)]
+    # All hosts have looked before one finishes a slide, so that they count alike.
     hosts.barrier("checked which slides are done")
+    # Every n-th, so that hosts share what is large wherever it stands in the list.
     mine = mine[jax.process_index() :: jax.process_count()]
     _LOG.info("%d of %d slides are left for this host to tile", len(mine), len(tasks))
     progress = logs.Progress("slides", len(mine))
@@ -138,6 +140,7 @@ def _readable(
 ) -> tuple[slide_source.Tiled, list[plan.Reference]]:
     """Write the references; slides whose held-out part cannot be read are left out."""
     data, folder = request.data, request.folder
+    # Another slide's region may take the place of one that cannot be read.
     while True:
         references = tiled.references(slide_source.tiling_config(data))
         try:
@@ -220,6 +223,7 @@ def _publish(
 
 
 def _write_quarantine(folder: pathlib.Path, quarantine: list[dict[str, str]]) -> None:
+    # As file names are written, in any alphabet.
     lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in quarantine)
     atomic.write_text(folder / artifacts.QUARANTINE, lines)
     for line in quarantine:

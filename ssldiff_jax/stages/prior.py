@@ -19,6 +19,7 @@ from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
 
+# Held-out grids that are sampled again, and training grids that they are compared with.
 _EVALUATED, _COMPARED = 512, 4096
 
 
@@ -41,6 +42,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     held_out = store.Store(context.folder("grids") / "test")
     model = prior_sampler.PriorSampler.of_run(context.artifacts)
     results = _evaluate(model, grids, held_out, seed=rng.seed_of(config.seed, "prior/evaluation"))
+    # All hosts sampled the same grids: the seed is theirs together.
     if hosts.is_first():
         atomic.write_json(context.folder("prior") / "results.json", results)
     for name, figures in results.items():
@@ -73,6 +75,7 @@ def _evaluate(
     training_grids, training_conditions = _read(training, _COMPARED)
     generator = np.random.default_rng(seed)
     apart = training_grids.reshape(-1, training_grids.shape[-1])
+    # The conditions of other grids: a prior that ignores them loses nothing by it.
     order = generator.permutation(len(requested))
 
     def sample_grids(condition: np.ndarray) -> np.ndarray:
@@ -87,6 +90,7 @@ def _evaluate(
             if has_texts
             else {}
         ),
+        # Cells that are right one by one, and know nothing of their neighbours.
         "independent cells": apart[generator.integers(len(apart), size=real.shape[:3])],
         "nearest training grid": training_grids[_nearest(requested, training_conditions, spec)],
         "real": real,

@@ -22,6 +22,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     config, folder = context.config, context.folder("sample")
     model = generator.Generator.of_run(context.artifacts, context.mesh)
     references = context.artifacts.references(model.embed)
+    # Planned together: a config that does not fit a region is refused before any is rendered.
     jobs = [
         _render(model, folder, reference, i)
         for i, reference in enumerate(references)

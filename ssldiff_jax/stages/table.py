@@ -43,6 +43,7 @@ def _networks(config: run_config.RunConfig) -> Any:
     return named | {"reference": fingerprints.of_path(section.reference, "evaluate.reference")}
 
 
+# What cuts crops out of slides, and so decides every model that sees some.
 _CROPS = ("data.crops", "data.records")
 
 STAGES: stage.Table = {
@@ -109,6 +110,7 @@ STAGES: stage.Table = {
         ("patches", "prior", "denoiser", "autoencoder"),
         ending=final_message.paths("image_*.png", "results.json"),
     ),
+    # No sections: it shows what the stages noted, and depends on them.
     "report": stage.Stage(
         report.run,
         (),
@@ -145,6 +147,7 @@ STAGES: stage.Table = {
         always=True,
         ending=final_message.paths("table.md", "results.json"),
     ),
+    # No `always`: it resumes with the checkpoints that it has not seen.
     "watch": stage.Stage(
         watch.run,
         ("denoiser", "sample", "evaluate"),

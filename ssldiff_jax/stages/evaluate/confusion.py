@@ -69,6 +69,7 @@ class ClassConfusion:
             )
             return cls(truth, (), class_names, vectors)
         labels = tuple(training.classes(measure))
+        # A class without a training patch has no mean, and cannot be predicted.
         there = tuple(name for name in class_names if name in labels)
         if len(there) < 2 or not set(there) & set(truth):
             shown = f"training patches of {', '.join(there) or 'none'}"

@@ -97,6 +97,7 @@ def _features(
     parted = halves.Halves.of_cases(cases)
     sides = cells[parted.first], cells[parted.second]
     floor = None
+    # One vector has no covariance.
     if min(map(len, sides)) > 1:
         floor = large_image.cell_distance(*sides, embed)
     else:
@@ -108,6 +109,7 @@ def _cases_of_cells(folder: pathlib.Path, source: patch_samples.RecordPatches) -
     """The case of every cell of all pages, in reading order."""
     pages = atomic.read_json(folder / "regions.json")
     numbers = [slide for page in pages for slide, _ in page["cells"]]
+    # Of a list, each patch is its own slide: one record of it is enough.
     slides, first = np.unique(source.records.places[:, 0], return_index=True)
     records = first[np.searchsorted(slides, numbers)]
     return [source.metadata(number, "case") for number in records.tolist()]

@@ -47,6 +47,7 @@ def _of(
     crops, moved = ([rows(image, side // 2) for image in group] for group in (generated, real))
     if sum(len(row) for image in crops for row in image) >= _LEAST:
         cells = [rows(image, 0) for image in real]
+        # n rows of cells have n − 1 rows of crops between them.
         own = _bands([_joined(image) for image in cells])
         sides = [published.moments] if published else own
         distance = frechet_interval.frechet_estimate
@@ -65,6 +66,7 @@ def _joined(rows: list[Features]) -> list[Features]:
 def _bands(images: list[list[Features]]) -> list[moments.Moments]:
     """Moments of bands of images, some rows each; those of crops and of cells are of one place."""
     rows = [row for image in images for row in image]
+    # Rows of one image side by side, so that neighbours leave a jackknife together.
     parts = intervals.blocks_of(len(rows))
     return [moments.Moments.of(np.concatenate(rows[part]), "features") for part in parts]
 
@@ -76,6 +78,7 @@ def _whole(
     real: list[np.ndarray],
 ) -> intervals.Estimate:
     """Whole images, each shrunk to what the network takes."""
+    # Large images are of different sizes, and few: each is a batch.
     alone = dataclasses.replace(network, batch_size=1)
 
     def of(images: list[np.ndarray]) -> Features:

@@ -22,6 +22,7 @@ from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import confusion as confusion_lib
 from ssldiff_jax.stages.evaluate import denoising_loss, regenerated
 
+# Patches on the page of generated ones, a square of 8 × 8.
 _SHOWN = 64
 _EXAMPLES = 10_000  # that classes are measured in: a mean of features needs no more
 
@@ -126,9 +127,11 @@ class Protocol:
             )
         of_models = artifacts.of_models.patches("train")
         training = patch_samples.Sample.at_most(of_models, section.num_training)
+        # Classes are measured in pixels, one patch after the other.
         is_much = len(training) > _EXAMPLES
         examples = patch_samples.Sample.choose(of_models, _EXAMPLES) if is_much else training
         files = PatchFiles.of(section, config.data.crops.patch_px)
+        # Opened for their errors: published statistics of another extraction are refused now.
         for network in by.values():
             files.published(network)
         classes = confusion_lib.ClassConfusion.of_run(section, config.data, held_out, examples)
@@ -189,6 +192,7 @@ class Protocol:
         )
         pair = regenerated.RegeneratedPatches(self.held_out, real, generated)
         pair.make(model, self.seed)
+        # The largest square that they fill.
         side = int(min(len(self.held_out), _SHOWN) ** 0.5)
         shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
         page = patch_grid.mosaic(np.stack([generated.one(int(i)) for i in shown]), side)
@@ -256,5 +260,6 @@ def _copies(
     pyramid.write_png(folder / "nearest.png", np.concatenate(rows))
     result = dataclasses.asdict(copies)
     del result["worst"]
+    # Pages speak of similarity, 1 − the cosine distance.
     pairs = [{"similarity": 1 - copy.distance} for copy in copies.worst]
     return result | {"threshold": 1 - copies.threshold, "pairs": pairs}

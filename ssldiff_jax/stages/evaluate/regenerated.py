@@ -36,6 +36,7 @@ class RegeneratedPatches:
             if not (self.real.has(start, stop) and self.generated.has(start, stop)):
                 pixels = self.held_out.pixels(start, stop)
                 self.real.write(start, pixels)
+                # By block, so that one that is made again is the same.
                 block_seed = rng.seed_of(seed, "block", block)
                 generated = model.sample_patches(model.encoder(pixels), seed=block_seed)
                 self.generated.write(start, generated)
@@ -64,6 +65,7 @@ def extract(
 
     def write(temporary: pathlib.Path) -> None:
         shape = count, extractor.dim
+        # Written as they come: half a million features are 1.5 GB.
         features = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
         progress = logs.Progress(f"features by {extractor.name}", count)
         for start, stop in blocks(count):

@@ -108,6 +108,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     real, generated = open_folder(config.compare.real), open_folder(config.compare.generated)
     paired = config.compare.paired
     _require_alike(real, generated, paired=paired)
+    # The tool needs no run: a new work directory has neither.
     own = [n for n in protocol.OWN if context.folders.is_done(n)]
     by = protocol.networks(context.artifacts, own)
     if not by:
@@ -149,6 +150,7 @@ def _require_alike(real: _Folder, generated: _Folder, *, paired: bool) -> None:
     places = [
         pathlib.Path(s.path.removeprefix(patch_list.FOLDER)).resolve() for s in (real, generated)
     ]
+    # One inside the other would be compared with itself.
     if any(a == b or a in b.parents for a, b in (places, places[::-1])):
         raise patch_list.PatchListError(
             f"{generated.path}: expected images apart from those of {real.path}, got folders of "

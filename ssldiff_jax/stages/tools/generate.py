@@ -130,6 +130,7 @@ class _Source:
             )
         request = section.prior
         grid = model.sample_grid(
+            # Rounded up, so that cells cover the image.
             tuple(-(-px // model.patch_px) * model.patch_px for px in section.size),
             text=request.text,
             labels=prior_config.named_values(request.labels),
@@ -151,6 +152,7 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
     if source.place is None:
         return None
     if grow:
+        # Beyond every side alike: the corner moves up and left.
         return source.place.moved(-grow, -grow)
     rows, cols = (old / new for old, new in zip(source.size, size, strict=True))
     if (rows, cols) != (1, 1):
@@ -169,6 +171,7 @@ def _plan(
     if section.outpaint_px:
         size = tuple(length + 2 * section.outpaint_px for length in size)
     changes_grid = bool(section.blend_with or section.edits)
+    # Only an unchanged reference has pixels at the place of every window.
     if source.read is None or changes_grid or size != source.size:
         image_plan = _of_grid(section, model, source, size, seed=seed)
     else:
@@ -202,6 +205,7 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
                 f"generate.outpaint_px must be whole cells of {model.patch_px} px, got "
                 f"{section.outpaint_px}"
             )
+        # The outermost cells, where nothing else is asked for.
         grid = np.pad(grid, ((cells, cells), (cells, cells), (0, 0)), "edge")
         keep = np.pad(keep, cells, constant_values=section.prior.beyond == "edge")
     if not keep.all():
@@ -238,7 +242,10 @@ def _init_image(section: tools_config.GenerateSection, source: _Source, size) ->
             )
     if grow:
         keep = np.ones(source.size, np.float32) if keep is None else keep
+        # 0 beyond: nothing of the mirrored pixels stays.
         keep = np.pad(keep, grow)
+        # Mirrored: at its edge the encoder of latents sees what goes on, not a border of one
+        # colour.
         image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
     if image.shape[:2] != tuple(size):
         raise ValueError(f"generate.size must be that of the reference, {source.size}, got {size}")
@@ -253,6 +260,7 @@ def _at_strength(model: generator.Generator, strength: float) -> generator.Gener
     solver = dataclasses.replace(
         sample.solver,
         t_start=max(round(strength * sample.solver.t_start), 1),
+        # In proportion, so that a step is as long as it was.
         num_solver_steps=max(round(strength * sample.solver.num_solver_steps), 1),
     )
     return model.with_sample(dataclasses.replace(sample, solver=solver))

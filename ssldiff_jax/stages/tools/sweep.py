@@ -38,6 +38,7 @@ def run(context: stage.Context) -> dict[str, Any]:
             _LOG.info("%s is left out: the denoiser was not trained on cells", way)
             continue
         variant = model.with_sample(section)
+        # Single patches know no windows: variants that differ in these alone share a page.
         page = (section.guidance, section.solver)
         if page not in alone:
             alone[page] = _alone(variant, regions, config.seed)
@@ -83,6 +84,7 @@ def _value(text: str, window: int) -> Any:
         return window // int(fraction.group(1))
     try:
         return ast.literal_eval(text)
+    # A word, such as paper: the shell has taken its quotes.
     except (ValueError, SyntaxError):
         return text
 

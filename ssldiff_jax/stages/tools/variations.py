@@ -23,6 +23,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     page = references.page(model, reference, section.num_patches, section.num_generated)
     pyramid.write_png(folder / "patches.png", page)
     height, width = reference.image.shape[:2]
+    # A page of patches has no neighbours to be rendered with, and one cell is a patch.
     is_region = reference.kind == "region" and max(height, width) > model.patch_px
     regions = section.num_regions if is_region else 0
     scale = pyramid.Scale(config.data.patch_mpp, config.sample.output.quality)

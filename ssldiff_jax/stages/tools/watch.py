@@ -88,6 +88,7 @@ class _Evaluator:
                 raise
             _LOG.info("checkpoint %d was deleted before it could be read", step)
             return
+        # Beside, and renamed when it is whole: a folder that is there counts as evaluated.
         working = self._folder / f".step_{step}"
         shutil.rmtree(working, ignore_errors=True)
         results = self._protocol.run(model, working)

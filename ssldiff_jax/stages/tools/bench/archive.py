@@ -53,6 +53,7 @@ def rows(folder: pathlib.Path, repetitions: int = 3) -> Iterator[Figure]:
         checked.append(_rate(count, lambda i=i: list(archive.damaged(folder / f"records-{i}"))))
         source = records.RecordSource(folder / f"records-{i}", "train")
         decoded.append(_rate(count, lambda s=source: [s[n] for n in range(len(s))]))
+        # As a shuffled training reads them.
         chosen = np.random.default_rng(0).integers(0, count, _READ)
         scattered.append(_rate(_READ, lambda s=source, d=chosen: [s.record(n) for n in d]))
     shutil.rmtree(folder)
@@ -68,7 +69,9 @@ def _task(folder: pathlib.Path, number: int) -> tiling.Task:
     config = tiling.TilingConfig(
         _MPP,
         _HE,
+        # Next to nothing held out, and a pattern that matches no name: all records are of training.
         plan.HoldoutConfig("area", 1e-9, "$^"),
+        # Every square, of tissue or not, so that machines do the same work.
         plan.RecordConfig(_PX, _PX, 0.0, 95, ()),
         plan.RegionConfig(1, 1, 1),
         _PX,

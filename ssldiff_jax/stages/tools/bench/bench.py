@@ -77,6 +77,7 @@ def _network(run: run_config.RunConfig) -> Iterator[Figure]:
     for batch in sorted({1, run.sample.window_batch}):
         x_t = jnp.zeros((batch, side, side, config.unet.latent_channels))
         args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.embedding_dim)))
+        # Compiled apart: its cost analysis is of what runs.
         compiled = forward.lower(*args).compile()
         seconds = _time(lambda call=compiled, args=args: jax.block_until_ready(call(*args)))
         yield f"unet/forward_batch_{batch}", [s / batch for s in seconds], "s/window"

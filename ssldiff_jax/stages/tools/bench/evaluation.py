@@ -64,7 +64,9 @@ def _extraction(artifacts: artifacts_lib.Artifacts, name: str, sizes: Sizes) -> 
     model, weights = _encoder(artifacts, name)
     extract, px = networks.OfEncoder(name, model), model.architecture.input_px
     shape = (sizes.patches, px, px, 3)
+    # The time does not depend on what is to be seen.
     patches = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    # Once for the compiler.
     extract(patches)
     seconds = [_measured(lambda: extract(patches)).seconds for _ in range(sizes.repetitions)]
     is_cpu = jax.default_backend() == "cpu"

@@ -52,6 +52,7 @@ class _Squares:
 
 def _patches() -> _Squares:
     source = np.random.default_rng(0)
+    # Noise alone is far larger as JPEG, and slower to decode, than tissue.
     blurred = functools.partial(scipy.ndimage.gaussian_filter, sigma=(2, 2, 0))
     square = lambda: blurred(source.normal(128, 200, (_PATCH_PX, _PATCH_PX, 3)))
     pixels = (square().clip(0, 255).astype(np.uint8) for _ in range(_NUM_PATCHES))
@@ -81,6 +82,7 @@ def _rates(batches: loader.Batches, repetitions: int, num_batches: int) -> list[
         began = time.perf_counter()
         for _ in range(num_batches):
             next(iterator)
+        # The first time threads are still filling their queues.
         if repetition:
             rates.append(num_batches * _BATCH / (time.perf_counter() - began))
     return rates

@@ -22,7 +22,9 @@ from ssldiff_jax.sampler import decode, windows
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.weights import published
 
+# Its length hardly counts among the costs of a window.
 _EMBEDDING_DIM = 96
+# Of the published large images.
 _PAPER_STEPS = 50
 
 Figure = tuple[str, list[float], str]
@@ -59,6 +61,7 @@ def _ours(model: generator.Generator, size: int, folder: pathlib.Path) -> dict[s
     scale = pyramid.Scale(model.mpp)
     # Once for the compiler, at a size of the same programs; the clock runs the second time.
     image_plan = _plan(model, size)
+    # Freed at once: two canvases would count as memory of the second.
     for array in jax.tree.leaves(_some_steps(model, image_plan, 1)):
         array.delete()
     memory.reset_peak()
@@ -87,6 +90,8 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
             sample,
             conditioning="interpolated",
             guidance=dataclasses.replace(guidance.UNGUIDED, scale=4.0),
+            # As its code samples: t = 1000 … 20, 169 windows at 1024², scale 4, overlapping
+            # decodes.
             solver=solvers.SolverConfig("paper", _PAPER_STEPS, 0.0, 999, "trailing"),
             windows=windows.WindowConfig("paper", 1, 0, "uniform", "margin"),
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
@@ -96,6 +101,7 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
     _some_steps(published_, image_plan, 1)
     began = time.perf_counter()
     state = _some_steps(published_, image_plan, steps)
+    # Every step costs the same: all its windows, with guidance.
     seconds = (time.perf_counter() - began) * _PAPER_STEPS / steps
     began = time.perf_counter()
     list(published_.renderer.decode_strips(image_plan, state))
@@ -145,5 +151,7 @@ def _random_model(config: run_config.RunConfig, mesh: Mesh) -> generator.Generat
 def random_params(like: Any) -> Any:
     """Small random arrays of the shapes in a tree."""
     source = np.random.default_rng(0)
+    # Small, so that nothing overflows in bfloat16, and no zeros, which some devices multiply
+    # faster.
     normal = lambda leaf: 0.02 * source.standard_normal(leaf.shape, np.float32)
     return jax.tree.map(normal, like)

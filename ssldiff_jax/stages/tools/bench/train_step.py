@@ -64,6 +64,7 @@ def _step(
 def _seconds(program: programs.AbstractCall, trace: pathlib.Path | None) -> list[float]:
     """Of a step, for some steps at a time; then some are traced into a folder, where one is
     given."""
+    # On shapes: it says where each argument is to be made.
     compiled = program.function.lower(*program.args).compile()
     state, batch, key = jax.tree.map(_filled, program.args, compiled.input_shardings[0])
 
@@ -72,6 +73,7 @@ def _seconds(program: programs.AbstractCall, trace: pathlib.Path | None) -> list
             state, _ = compiled(state, batch, key)
         return jax.block_until_ready(state)
 
+    # Once unmeasured; the state is donated, so that it has to be taken on.
     state, seconds = some_steps(state), []
     for _ in range(_REPETITIONS):
         began = time.perf_counter()
@@ -91,11 +93,13 @@ def _filled(like: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.
         return jax.device_put(np.zeros(like.shape, like.dtype), sharding)
     # Not negative: second moments are among them.
     some = 0.02 * np.abs(np.random.default_rng(0).standard_normal(2**16, np.float32))
+    # Few numbers repeated: to make them all would take longer than the steps.
     return jax.device_put(np.resize(some.astype(like.dtype), like.shape), sharding)
 
 
 def _product_rates() -> list[float]:
     """FLOP a second of one device that multiplies two square bfloat16 matrices."""
+    # Large enough that a device is busy, small enough that CPUs end.
     side = 1024 if jax.default_backend() == "cpu" else 8192
     key, shape = jax.random.key(0), (side, side)
     left, right = (jax.random.normal(k, shape, jnp.bfloat16) for k in jax.random.split(key))
@@ -104,6 +108,7 @@ def _product_rates() -> list[float]:
     rates = []
     for _ in range(_REPETITIONS):
         began = time.perf_counter()
+        # Waited for once: calls overlap, as those of a step do.
         jax.block_until_ready([multiply(left, right) for _ in range(_STEPS)])
         rates.append(2 * side**3 * _STEPS / (time.perf_counter() - began))
     return rates

@@ -42,6 +42,7 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
         conditioning.Denoiser(denoiser),
         params,
     )
+    # 0 would ask the memory of this machine.
     sample = dataclasses.replace(config.sample, window_batch=config.sample.window_batch or 32)
     sample = dataclasses.replace(sample, window_batch=sample.window_batch * mesh.size)
     model = generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
@@ -57,6 +58,7 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
 
     window = layout.window
     split = sampler.canvas.shards > 1
+    # Rows that each device holds, those of its neighbours' halo among them.
     field = shape((sampler.canvas.shards * (layout.shard_rows + layout.halo), *layout.shape[1:]),
                   layout.config.dtype, split)  # fmt: skip
     args = (

@@ -69,6 +69,7 @@ def main() -> None:
     values = json.loads(request.read_text())
     try:
         answer = row(**values)
+    # jax's errors from compilers are RuntimeErrors.
     except (ValueError, RuntimeError) as error:
         answer = {"error": " ".join(str(error).split())[:2000]}
     result.write_text(json.dumps(answer))

@@ -47,6 +47,7 @@ def task(
         of = lambda source: _slides(source, section, seed)
     train, test = (of(artifacts.patches(split)) for split in study_task.SPLITS)
     if is_regions:
+        # Halves of training, so that both classes are as frequent; held-out bags by the same limit.
         least = float(np.median([bag.shows for bag in train]))
         classes = (f"less {section.shows}", f"more {section.shows}")
         label, test_label = (np.array([int(b.shows > least) for b in s]) for s in (train, test))
@@ -60,7 +61,9 @@ def task(
         [train[i] for i in used], regenerator, section.num_generated, "study bags"
     )
     seen_in_test, _ = _embedded(test, regenerator, 0, "study test bags")
+    # One for all sets: programs are traced once.
     length = max(len(bag) for bag in (*real, *seen_in_test))
+    # Of real training bags alone, for all: what is generated is measured by what is real.
     scaling = classifiers.Scaling.of(np.concatenate(real))
     pad = lambda bags: mil.Bags.of([scaling(bag) for bag in bags], length)
     inputs = study_task.Inputs(
@@ -142,6 +145,7 @@ def _slides(
         case = source.metadata(int(numbers[0]), "case")
         if case not in labels:
             continue
+        # A bag has one class.
         if len(labels[case]) > 1:
             raise case_tables.TableError(
                 f"{section.labels}: case {case!r} must have one label, got "

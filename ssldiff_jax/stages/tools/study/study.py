@@ -125,6 +125,7 @@ def _rows(
         len(section.fractions) * len(study_task.MIXTURES) * section.seeds,
     )
     for fraction in section.fractions:
+        # All mixtures before any row: gains are over real alone, on the same resamples.
         predictions, counts = {}, {}
         for mixture in study_task.MIXTURES:
             predicted = []

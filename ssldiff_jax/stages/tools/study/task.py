@@ -77,6 +77,7 @@ class Task:
     ) -> tuple[Any, Int[np.ndarray, "m"], dict[str, int]]:
         """(training examples, their labels, counts) of a mixture of some of the real examples and
         those generated from these."""
+        # `used` is sorted, and what is generated lies in its order.
         rows = np.searchsorted(self.used, real)
         sets = [inputs.train[rows]] if mixture != "synthetic" else []
         generated = (
@@ -94,6 +95,7 @@ def subset(label: Int[np.ndarray, "N"], fraction: float, seed: int) -> Int[np.nd
     generator_, chosen = np.random.default_rng(seed), []
     for k in np.unique(label):
         rows = generator_.permutation(np.flatnonzero(label == k))
+        # By class, so that small fractions have examples of each.
         chosen.append(rows[: max(round(fraction * len(rows)), 1)])
     return np.sort(np.concatenate(chosen))
 
@@ -116,6 +118,7 @@ class Regenerator:
 
     def __init__(self, model: generator.Generator, seed: int):
         self._model = model
+        # Endless, and the same in every run of the seed.
         self._seeds = (rng.seed_of(seed, "study/generated", i) for i in itertools.count())
 
     def embed(self, patches: np.ndarray) -> Float[np.ndarray, "N D"]:
