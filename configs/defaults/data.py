@@ -12,98 +12,129 @@ def get_config() -> ConfigDict:
     c.slides = ""
     # Where what became of every slide is kept; many runs can share it. "" is workdir/archive.
     c.archive = ""
-
-    c.engine = ConfigDict()
-    # processes on this machine, or beam on any cluster (pip install apache-beam).
-    c.engine.kind = "processes"
-    # How many; 0: as many as cores.
-    c.engine.processes = 0
-    # Beam's own options: ("--runner=DataflowRunner", "--project=…", "--temp_location=gs://…").
-    c.engine.beam = ()
-
+    c.engine = _engine()
     # Microns per pixel of the slides; 0 takes what the file says.
     c.mpp = 0.0
     # Microns per pixel of the patches; 0.5 is 20×.
     c.patch_mpp = 0.5
+    c.reading = _reading()
+    c.tissue = _tissue()
+    c.holdout = _holdout()
+    c.records = _records()
+    c.regions = _regions()
+    c.crops = _crops()
+    c.loader = _loader()
+    return c
 
-    c.reading = ConfigDict()
+
+def _engine() -> ConfigDict:
+    c = ConfigDict()
+    # processes on this machine, or beam on any cluster (pip install apache-beam).
+    c.kind = "processes"
+    # How many; 0: as many as cores.
+    c.processes = 0
+    # Beam's own options: ("--runner=DataflowRunner", "--project=…", "--temp_location=gs://…").
+    c.beam = ()
+    return c
+
+
+def _reading() -> ConfigDict:
+    c = ConfigDict()
     # Bands of a raster that are red, green and blue, or the one that is all; () is those called so,
     # else the first three.
-    c.reading.bands = ()
+    c.bands = ()
     # Values of a raster that become black and white; both 0 takes 8 bits as they are.
-    c.reading.low = 0.0
-    c.reading.high = 0.0
+    c.low = 0.0
+    c.high = 0.0
     # stored, or srgb: by the file's ICC profile.
-    c.reading.colour = "stored"
+    c.colour = "stored"
+    return c
 
-    c.tissue = ConfigDict()
+
+def _tissue() -> ConfigDict:
+    c = ConfigDict()
     # Microns per pixel of the thumbnail the mask is made on.
-    c.tissue.mpp = 8.0
+    c.mpp = 8.0
     # Otsu's threshold on saturation is kept between these (0…1).
-    c.tissue.min_saturation = 0.05
-    c.tissue.max_saturation = 0.10
+    c.min_saturation = 0.05
+    c.max_saturation = 0.10
     # Darker than this (0…1) is black ink or scanner border; 0 keeps them.
-    c.tissue.min_luminance = 0.10
+    c.min_luminance = 0.10
     # Brighter than this (0…1) is cloud, or no data, which is white; 1 keeps it.
-    c.tissue.max_luminance = 1.0
+    c.max_luminance = 1.0
     # Pen: absorbs red this much more, over the mean, than H&E can; 0 keeps it, as other stains and
     # rasters must.
-    c.tissue.pen_chroma = 0.3
+    c.pen_chroma = 0.3
     # Folds: this many times as dense as is typical of tissue of their colour; 0 keeps them.
-    c.tissue.fold_density = 2.0
+    c.fold_density = 2.0
     # Out of focus: detail as wide as after a Gaussian of this sigma, µm (2 is safe); 0 keeps it and
     # saves reading all tissue at blur_mpp.
-    c.tissue.blur_um = 0.0
+    c.blur_um = 0.0
     # Microns per pixel at which sharpness is measured.
-    c.tissue.blur_mpp = 1.0
+    c.blur_mpp = 1.0
     # Specks and holes below this radius vanish, µm.
-    c.tissue.smooth_radius_um = 16.0
+    c.smooth_radius_um = 16.0
+    return c
 
-    c.holdout = ConfigDict()
+
+def _holdout() -> ConfigDict:
+    c = ConfigDict()
     # case: whole cases by a hash of their name, of two or more at least one; area: the lowest rows
     # of every slide.
-    c.holdout.by = "case"
+    c.by = "case"
     # How much is held out, of cases or of rows.
-    c.holdout.fraction = 0.1
+    c.fraction = 0.1
     # What in a file's name is its case. Names without a match are their own case, and refused where
     # they look like parts of one; '.+' says that each is one.
-    c.holdout.case_regex = r"TCGA-\w{2}-\w{4}"
+    c.case_regex = r"TCGA-\w{2}-\w{4}"
+    return c
 
-    c.records = ConfigDict()
+
+def _records() -> ConfigDict:
+    c = ConfigDict()
     # Side of a stored square, px. Larger than a patch: crops fall at any pixel of it.
-    c.records.record_px = 256
+    c.record_px = 256
     # Distance of squares, px.
-    c.records.stride_px = 256
+    c.stride_px = 256
     # Least tissue of a square, 0…1.
-    c.records.min_tissue = 0.5
+    c.min_tissue = 0.5
     # JPEG quality of stored squares, 4:4:4.
-    c.records.jpeg_quality = 95
+    c.jpeg_quality = 95
     # Further magnifications, as multiples of patch_mpp: (2.0, 4.0) of 20× adds 10× and 5×, in
     # splits of their own.
-    c.records.scales = ()
+    c.scales = ()
+    return c
 
-    c.regions = ConfigDict()
+
+def _regions() -> ConfigDict:
+    c = ConfigDict()
     # Held-out reference regions: how many, and their cells.
-    c.regions.count = 2
-    c.regions.rows = 4
-    c.regions.cols = 4
+    c.count = 2
+    c.rows = 4
+    c.cols = 4
+    return c
 
-    c.crops = ConfigDict()
+
+def _crops() -> ConfigDict:
+    c = ConfigDict()
     # Side of a patch: one embedding, one window.
-    c.crops.patch_px = 256
+    c.patch_px = 256
     # Patches to cache embeddings and latents of; 0: one for each record.
-    c.crops.num_crops = 0
+    c.num_crops = 0
     # Pixels around a patch that the autoencoder sees and its latents drop.
-    c.crops.context_px = 0
+    c.context_px = 0
     # One of eight orientations for each crop.
-    c.crops.dihedral = False
+    c.dihedral = False
     # patch: each is conditioned on its own embedding; cells: on those of the 2×2 cells that it
     # touches of a lattice laid anywhere over its record, so that large images need no embedding in
     # between.
-    c.crops.condition_on = "patch"
+    c.condition_on = "patch"
+    return c
 
-    c.loader = ConfigDict()
+
+def _loader() -> ConfigDict:
+    c = ConfigDict()
     # Threads that decode, and examples they keep ready.
-    c.loader.num_threads = 8
-    c.loader.prefetch = 512
+    c.num_threads = 8
+    c.prefetch = 512
     return c

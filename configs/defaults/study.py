@@ -14,56 +14,64 @@ def get_config() -> ConfigDict:
     # Samples of the bootstrap over test cases and seeds, and the part of them in an interval.
     c.resamples = 1000
     c.level = 0.95
-    c.patches = ConfigDict()
-    p = c.patches
+    c.patches = _patches()
+    c.bags = _bags()
+    return c
+
+
+def _patches() -> ConfigDict:
+    c = ConfigDict()
     # What most of a patch's pixels are (stain, landcover); the class recorded of a list; or
     # clusters of what the judge sees in training patches.
-    p.labels = "stain"
-    p.clusters = 5
+    c.labels = "stain"
+    c.clusters = 5
     # Real patches, at most one of each record; 0 is all.
-    p.count = 512
-    p.count_test = 512
+    c.count = 512
+    c.count_test = 512
     # How often each is regenerated.
-    p.num_generated = 2
+    c.num_generated = 2
     # linear (of embeddings), resnet, vit (of pixels).
-    p.models = ("linear", "resnet", "vit")
+    c.models = ("linear", "resnet", "vit")
     # Of linear: half of it times the squared weights, beside the mean cross entropy.
-    p.l2 = 0.01
-    p.network = ConfigDict()
-    p.network.resnet_width = 16
+    c.l2 = 0.01
+    c.network = ConfigDict()
+    c.network.resnet_width = 16
     # A multiple of 32.
-    p.network.vit_width = 64
-    p.network.vit_depth = 2
-    p.network.vit_patch_px = 8
-    p.network.fit = _fit(steps=100, batch_size=32, learning_rate=2e-3)
-    c.bags = ConfigDict()
-    b = c.bags
+    c.network.vit_width = 64
+    c.network.vit_depth = 2
+    c.network.vit_patch_px = 8
+    c.network.fit = _fit(steps=100, batch_size=32, learning_rate=2e-3)
+    return c
+
+
+def _bags() -> ConfigDict:
+    c = ConfigDict()
     # regions, which show more of `shows` than the median one does; or slides, with labels.
-    b.of = "regions"
+    c.of = "regions"
     # stain (nuclei, stroma, empty) or landcover (water, vegetation, bare).
-    b.measure = "stain"
-    b.shows = "nuclei"
+    c.measure = "stain"
+    c.shows = "nuclei"
     # CSV file with columns case and label, of slides.
-    b.labels = ""
+    c.labels = ""
     # Cells on the side of a region; most patches of a slide.
-    b.side = 3
-    b.cells = 1024
+    c.side = 3
+    c.cells = 1024
     # Bags; of slides 0 is all.
-    b.count = 100
-    b.count_test = 100
+    c.count = 100
+    c.count_test = 100
     # How often each bag is regenerated.
-    b.num_generated = 1
+    c.num_generated = 1
     # mean (of embeddings, linear), abmil, clam (CLAM-SB), dsmil.
-    b.models = ("mean", "abmil", "clam", "dsmil")
-    b.network = ConfigDict()
+    c.models = ("mean", "abmil", "clam", "dsmil")
+    c.network = ConfigDict()
     # Published are 512, 256, 0.25, 8 and 0.7.
-    b.network.width = 64
-    b.network.hidden = 32
-    b.network.dropout = 0.25
+    c.network.width = 64
+    c.network.hidden = 32
+    c.network.dropout = 0.25
     # Of clam: how many instances are clustered on either side, and the weight of the bag's loss.
-    b.network.clam_instances = 4
-    b.network.clam_bag_weight = 0.7
-    b.network.fit = _fit(steps=200, batch_size=16, learning_rate=1e-3)
+    c.network.clam_instances = 4
+    c.network.clam_bag_weight = 0.7
+    c.network.fit = _fit(steps=200, batch_size=16, learning_rate=1e-3)
     return c
 
 
