@@ -10,8 +10,7 @@ models are those of /data/run, a run of configs/tcga.py, as they are.
 Expected: accuracy 78 of real, 70 of synthetic only, 83 of real + synthetic (LRDM, CVPR 2024), by
 classifiers and splits of its authors; ours are rows of fraction 1 of `study/results.json`.
 Hardware and hours, estimated from FLOPs: 12 steps of 208 GFLOP, 7 of them guided, are 4 TFLOP a
-patch; 9000 training patches regenerated twice take 4 min of one H200 at 40 % of its peak of 790
-TFLOP/s.
+patch; 9000 training patches regenerated twice take 3 min of one H200 at an MFU of 0.4.
 """
 
 from configs import tcga

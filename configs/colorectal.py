@@ -6,10 +6,9 @@ Data: colorectal_histology_large (Kather et al. 2016, CC BY 4.0), 0.495 µm/px, 
 first run (0.7 GB; TFDS needs TensorFlow for that, once). The lower quarter of every image is held
 out: the ten images are too few to hold out whole ones.
 Hardware and hours: 66 GFLOP for each patch the denoiser (181 M parameters) is trained on; 25.6 M
-patches (100 000 steps of 256) are 0.6 h of one H200 at its peak of 790 TFLOP/s, 1.5 h at 40 % of
-it, estimated from FLOPs.
-Expected: not measured. The data are 1500 times smaller than the published 15 M patches, and so
-are the hopes.
+patches (100 000 steps of 256) are 1.2 h of one H200 at an MFU of 0.4, estimated as in
+configs/tcga.py.
+Expected: not measured. The data are far fewer than the published 15 M patches.
 """
 
 from configs import default

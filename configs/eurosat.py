@@ -7,8 +7,8 @@ TensorFlow for that, once). Patches come alone: a tenth of them is held out, som
 regenerated one by one, and there is no region to compare a large image with; Generator.generate
 makes large images from any grid of their embeddings.
 Hardware and hours: 14 GFLOP for each patch the denoiser (66 M parameters) is trained on; 30.7 M
-patches (60 000 steps of 512) are 0.15 h of one H200 at its peak of 790 TFLOP/s, 0.4 h at 40 % of
-it, estimated from FLOPs.
+patches (60 000 steps of 512) are 0.3 h of one H200 at an MFU of 0.4, estimated as in
+configs/tcga.py.
 Expected: not measured.
 """
 

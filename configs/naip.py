@@ -4,8 +4,8 @@
         --config.data.slides='/data/naip/*.tif'
 
 Published: 667 000 patches of 256 px (Chesapeake land cover), batch 256 on each of 6 GPUs.
-Hardware and hours: 624 GFLOP for each patch trained; 60 epochs (26 000 steps of 1536) are 9 h of
-one H200 at its peak, 22 h at 40 % of it, estimated from FLOPs. Expected: patch FID 11.5, crop FID
+Hardware and hours: 624 GFLOP for each patch trained; 60 epochs (26 000 steps of 1536) are 18 h
+of one H200 at an MFU of 0.4, estimated as in configs/tcga.py. Expected: patch FID 11.5, crop FID
 43.76 and CLIP FID 6.86 at 1024². The prior learns 4 × 4 grids, as published, conditioned on their
 land cover, measured in the infrared band.
 """

@@ -4,9 +4,9 @@
         --config.data.slides='/data/tcga/*.svs'
 
 Published: 15 M patches of 256 px, UNet of 400.92 M parameters on 64×64×3 latents, batch 600.
-Hardware and hours: 624 GFLOP for each patch trained; 90 M patches (150 000 steps) are 20 h of one
-H200 at its peak of 790 TFLOP/s, 50 h at 40 % of it; 47 min of 256 TPU v5e at 40 %. An estimate from
-FLOPs, not a measurement.
+Hardware and hours: 624 GFLOP for each patch trained; 90 M patches (150 000 steps) are 39 h of one
+H200 at an MFU of 0.4 (of 989 TFLOP/s, its maker's dense bfloat16 rate). An estimate from FLOPs, not
+a measurement, and of the denoiser alone.
 The prior learns 4 × 4 grids, as published (context of 1024²); labels, expressions or captions of
 cases come from `config.prior.conditions`. Its S network: 46 M parameters, 3.6 GFLOP a grid.
 Expected: patch FID 6.98, crop FID 15.51 and CLIP FID 7.43 at 1024², embedding similarity 0.924

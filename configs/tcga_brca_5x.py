@@ -7,8 +7,8 @@
 `/data/ctranspath` holds one .h5 for each slide: features (N, 768) and coords (N, 2). Without it a
 ViT-B/16 of our own is trained in CTransPath's place.
 Published: 976 000 patches of 256 px, first stage VQ-f4 of latent diffusion, frozen. Hardware and
-hours: 624 GFLOP for each patch trained; 60 epochs (97 600 steps of 600) are 13 h of one H200 at its
-peak, 32 h at 40 % of it, estimated from FLOPs. Expected: patch FID 9.74, CLIP FID 6.64 at 1024².
+hours: 624 GFLOP for each patch trained; 60 epochs (97 600 steps of 600) are 26 h of one H200 at an
+MFU of 0.4, estimated as in configs/tcga.py. Expected: patch FID 9.74, CLIP FID 6.64 at 1024².
 """
 
 from configs import default

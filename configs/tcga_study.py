@@ -15,8 +15,8 @@ CVPR 2024); the denoiser, bags and splits were its authors':
     HRD, DSMIL          .517  .554  .563  .639  .669
 
 Hardware and hours, estimated from FLOPs: 1000 slides of 1024 patches, each regenerated once in 12
-steps of 208 GFLOP, 7 of them guided, are 4 EFLOP, 3.6 h of one H200 at 40 % of its peak of 790
-TFLOP/s. Bags are padded: 1000 of 1024 × 384 floats are 1.6 GB, three such sets are held.
+steps of 208 GFLOP, 7 of them guided, are 4 EFLOP, 2.8 h of one H200 at an MFU of 0.4. Bags are
+padded: 1000 of 1024 × 384 floats are 1.6 GB, three such sets are held.
 """
 
 from configs import tcga

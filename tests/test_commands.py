@@ -32,6 +32,7 @@ COMMANDS = pages.all_commands()
 
 ELSEWHERE = {
     "bash launch/demo.sh": "launch/demo.sh itself, before every release",
+    "bash launch/setup.sh": "launch/demo.sh, which begins with it",
     "bash launch/test.sh": "this suite",
     "pip install apache-beam": "launch/setup.sh test",
     "configs/eurosat.py": "tests/runs/test_tfds_configs.py: it downloads",

@@ -13,7 +13,7 @@ import pytest
 from configs import default
 from ssldiff_jax.core import schema
 from ssldiff_jax.generation import generator
-from ssldiff_jax.runs import checks, stage
+from ssldiff_jax.runs import batches, checks, stage
 from ssldiff_jax.runs.command import command_line
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import table
@@ -86,7 +86,19 @@ def test_commands_for_many_devices_divide_their_batches(monkeypatch):
         words = [w for w in shlex.split(flags.replace("\\\n", " ")) if w.startswith("--config")]
         config = _parsed(["", "", "", *words], monkeypatch)
         trainings = {name: getattr(config, name).train for name in checks.TRAINED}
-        assert list(checks.batches(trainings, int(count))) == []
+        assert list(batches.uneven(trainings, int(count))) == []
+
+
+COMPILED = [c for c in MAIN if any(re.search(r"stages=\S*compile", word) for word in c)]
+
+
+@pytest.mark.parametrize("command", COMPILED, ids=" ".join)
+def test_commands_that_compile_divide_their_batches(command, monkeypatch):
+    assert list(batches.uneven_compiled(_parsed(command, monkeypatch))) == []
+
+
+def test_a_command_that_compiles_is_on_a_page():
+    assert COMPILED
 
 
 @pytest.mark.parametrize("command", SCRIPTS, ids=" ".join)
@@ -116,7 +128,7 @@ def test_commands_of_python_name_files_and_modules_that_exist():
 
 def test_both_kinds_of_command_are_on_the_pages():
     assert len(MAIN) >= 25
-    scripts = {"demo.sh", "test.sh", "local_multiprocess.sh", "readme.sh"}
+    scripts = {"demo.sh", "setup.sh", "test.sh", "local_multiprocess.sh", "readme.sh"}
     assert {c[1] for c in SCRIPTS} == {f"launch/{name}" for name in scripts}
 
 

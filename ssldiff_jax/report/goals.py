@@ -131,12 +131,13 @@ ROWS = (
     Row("layout correlation with the real image / with the real image transposed",
         ("layout_correlation.identity", "layout_correlation.transposed"),
         text="{:.2f} / {:.2f}", goal=Goal(low=0.95, apart=0.4)),
-    Row("seams at window borders of the last solver step: steps across them over steps beside "
-        "them (real images)",
+    Row("seams at window borders of the last solver step: squared pixel differences across them "
+        "over those across lines nearby (real images)",
         _means("seams.last_step"), text=_RATIO, goal=Goal(high=1.1)),
-    Row("seams at the worst offset: steps over steps beside them (real images)",
+    Row("seams at the worst offset of all: the same ratio (real images)",
         _means("seams.worst_phase"), text=_RATIO),
-    Row("seams at cell borders: absolute steps over steps beside them (real images)",
+    Row("seams at cell borders: absolute pixel differences across them over those across lines "
+        "nearby (real images)",
         _means("seams.cell_borders"), text=_RATIO),
     Row("outermost pixels of single patches, grey levels above the pixels next to them (real "
         "patches)",

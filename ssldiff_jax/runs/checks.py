@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import jax
 import psutil
@@ -14,7 +14,7 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.data import patch_list, slide_source
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, programs, runner, stage
+from ssldiff_jax.runs import artifacts, batches, programs, runner, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
@@ -39,7 +39,9 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
     errors: list[Exception] = []
     _note(errors, lambda: runner.check(table, context, chosen, force))
     plan = Plan.of(table, context, chosen, force)
-    for find in (_cases, _batches, _method, _files, _tables, _prior_requests, _memory, _disk):
+    for find in (
+        _cases, _batches, _compiled, _method, _files, _tables, _prior_requests, _memory, _disk
+    ):  # fmt: skip
         # A check that cannot be made is a reason itself, and does not hide those of others.
         _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
     # What two checks come upon is said once.
@@ -119,23 +121,12 @@ def _cases(plan: Plan) -> Iterator[str]:
         return  # slides that cannot be found: the runner reports them
 
 
-def batches(trainings: Mapping[str, loop.TrainConfig], devices: int) -> Iterator[str]:
-    """A line for each batch that devices, along data and fsdp, cannot share evenly."""
-    for name, train in trainings.items():
-        parts, key = train.compute.accumulate, f"config.{name}.train.batch_size"
-        least = devices * parts
-        if train.batch_size % least:
-            # The nearest, so that the learning rate fits as well as it can.
-            near = max(round(train.batch_size / least), 1) * least
-            yield (
-                f"{key} must be a multiple of {least} ({devices} devices along data and fsdp × "
-                f"compute.accumulate={parts}), got {train.batch_size}; the nearest is "
-                f"--{key}={near}"
-            )
-
-
 def _batches(plan: Plan) -> Iterator[str]:
-    return batches(_measured(plan), plan.mesh.shape["data"] * plan.mesh.shape["fsdp"])
+    return batches.uneven(_measured(plan), plan.mesh.shape["data"] * plan.mesh.shape["fsdp"])
+
+
+def _compiled(plan: Plan) -> Iterator[str]:
+    return batches.uneven_compiled(plan.config) if "compile" in plan.stages else iter(())
 
 
 def _measured(plan: Plan) -> dict[str, loop.TrainConfig]:

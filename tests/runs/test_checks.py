@@ -11,7 +11,7 @@ import pytest
 
 from configs import tiny
 from ssldiff_jax.core import schema
-from ssldiff_jax.runs import checks, launch, programs
+from ssldiff_jax.runs import batches, launch, programs
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import table
 
@@ -35,7 +35,7 @@ def test_batches_are_those_that_can_be_cut_evenly():
     for devices, parts, size in itertools.product((1, 2, 6, 8), (1, 3), range(1, 50)):
         compute = dataclasses.replace(whole.compute, accumulate=parts)
         train = dataclasses.replace(whole, batch_size=size, compute=compute)
-        lines = list(checks.batches({"encoder": train}, devices))
+        lines = list(batches.uneven({"encoder": train}, devices))
         pieces = [len(range(i, size, devices * parts)) for i in range(devices * parts)]
         assert bool(lines) == (len(set(pieces)) > 1), (devices, parts, size)
         if lines:
@@ -90,6 +90,45 @@ def test_a_batch_that_bench_measures_is_asked(tmp_path):
         **{"bench.parts": ("training",), "denoiser.train.compute.accumulate": 3},
     )  # fmt: skip
     assert "config.denoiser.train.batch_size" in line
+
+
+@pytest.mark.parametrize(("topology", "devices"), [("v5e:4x4", 16), ("v5p:2x4x4", 32)])
+def test_a_batch_that_the_devices_of_a_topology_cannot_share_is_refused(
+    tmp_path, topology, devices
+):
+    """Nearest multiples by counting up and down from the batch."""
+    (line,) = refusal(
+        tmp_path / "run", stages="compile",
+        **{"compile.topology": (topology,), "compile.programs": ("denoiser", "sampler"),
+           "compile.batch_size": (600,), "denoiser.train.compute.accumulate": 3},
+    )  # fmt: skip
+    even = [n for n in range(1, 1200) if n % devices == 0 and (n // devices) % 3 == 0]
+    low, high = max(n for n in even if n < 600), min(n for n in even if n > 600)
+    assert f"denoiser must be a multiple of {min(even)} for {topology}" in line
+    assert f"got 600; the nearest are {low} and {high}" in line
+    assert line.endswith(f"--config.compile.batch_size=({low},)")
+
+
+def test_batches_that_a_topology_divides_are_not_refused():
+    """Of several topologies and programs, those that are uneven, each with its own batch."""
+    values = values_for(
+        **{"compile.topology": ("v5e:2x2", "v5e:16x16", "h200:8"), "compile.batch_size": (0, 256),
+           "compile.programs": ("denoiser", "encoder"), "encoder.train.batch_size": 12,
+           "mesh.model": 2},
+    )  # fmt: skip
+    lines = list(batches.uneven_compiled(schema.build(run_config.RunConfig, values)))
+    asked = itertools.product((("v5e:2x2", 2), ("v5e:16x16", 128), ("h200:8", 4)),
+                              (("denoiser", (8, 256)), ("encoder", (12, 256))))  # fmt: skip
+    uneven = [
+        (topology, name, size)
+        for (topology, devices), (name, sizes) in asked
+        for size in sizes
+        if size % devices
+    ]
+    assert uneven == [("v5e:16x16", "denoiser", 8), ("v5e:16x16", "encoder", 12)]
+    for line, (topology, name, size) in zip(lines, uneven, strict=True):
+        assert line.startswith(f"the batch of {name} must be a multiple of 128 for {topology}")
+        assert f"got {size}; the nearest is 128:" in line
 
 
 @pytest.fixture(scope="module")
