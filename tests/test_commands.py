@@ -144,6 +144,8 @@ def given(root, text_folder, golden):
     _write_patches(folder / "data" / "patches")
     pyramid.write_pyramid(root / "slide.svs", _slide_pixels(900, 800, 300, 200), pyramid.Scale(0.5))
     pyramid.write_png(root / "mine.png", _slide_pixels(800, 800, 256, 256))
+    kept = np.full((256, 256, 3), 255, np.uint8) * (np.arange(256) < 128)[:, None]
+    pyramid.write_png(root / "mask.png", kept)
     return folder
 
 
