@@ -1,6 +1,7 @@
 """The patch discriminator (Isola et al. 2017) and its losses, weighted as Esser et al. 2021 do."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -31,7 +32,7 @@ class Discriminator(nn.Module):
 
     @nn.compact
     def __call__(self, image: arrays.Image) -> layers.FeatureMap:
-        leaky = lambda x: nn.leaky_relu(x, 0.2)
+        leaky = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
         def conv(features: int, stride: int, name: str) -> nn.Module:
             return layers.conv(features, kernel=4, stride=stride, padding=1, name=name)
@@ -60,7 +61,11 @@ def adaptive_weight(
 ) -> jax.Array:
     """|∇ reconstruction| / |∇ adversarial| at the decoder's last layer (Esser et al. 2021, eq. 7),
     so that neither drowns the other; `to_last_layer` pulls a gradient back from the image."""
-    size = lambda loss: jnp.linalg.norm(collectives.pmean(to_last_layer(jax.grad(loss)(image))[0]))
+
+    def size(loss: Callable[[arrays.Image], jax.Array]) -> jax.Array:
+        (gradient,) = to_last_layer(jax.grad(loss)(image))
+        return jnp.linalg.norm(collectives.pmean(gradient))
+
     # δ and the upper bound of taming-transformers, which publishes the paper's models.
     ratio = size(reconstruction_loss) / (size(adversarial_loss) + 1e-4)
     return jax.lax.stop_gradient(jnp.clip(ratio, 0.0, 1e4))

@@ -50,8 +50,12 @@ def _halve(x: arrays.Image) -> jax.Array:
 
 def feature_distance(features: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Array]:
     """(x, y) → mean squared distance of L2-normalised feature tokens (B, L, D)."""
-    unit = lambda image: vectors.unit(features(image))
-    return lambda x, y: jnp.mean(jnp.sum((unit(x) - unit(y)) ** 2, axis=-1))
+
+    def distance(x: arrays.Image, y: arrays.Image) -> jax.Array:
+        between = vectors.unit(features(x)) - vectors.unit(features(y))
+        return jnp.mean(jnp.sum(between**2, axis=-1))
+
+    return distance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,13 +115,12 @@ class AutoencoderTask(tasks.Task):
             self.config, params["autoencoder"], image, noise
         )
         w = self.weights
-        distance = lambda x: self.perceptual(extra["perceptual"], x, image)
 
         def pixels(x: arrays.Image) -> dict[str, jax.Array]:
             return {
                 "l1": jnp.mean(jnp.abs(x - image)),
                 "gradient": gradient_loss(x, image),
-                "perceptual": distance(x),
+                "perceptual": self.perceptual(extra["perceptual"], x, image),
             }
 
         def fidelity(terms: Mapping[str, jax.Array]) -> jax.Array:
@@ -135,13 +138,12 @@ class AutoencoderTask(tasks.Task):
 
         # adversary
         if self.adversary:
-            reconstruction_loss = lambda x: fidelity(pixels(x))
             started = extra["step"] >= w.adversarial.start_step
             added, adversarial_terms = self._adversarial_terms(
                 params["discriminator"],
                 image,
                 reconstruction.image,
-                reconstruction_loss,
+                lambda x: fidelity(pixels(x)),
                 vjp_to_last_layer,
             )
             loss += jnp.where(started, added, 0.0)
@@ -176,7 +178,9 @@ class AutoencoderTask(tasks.Task):
                 jnp.float32
             )
 
-        fooled = lambda x: -jnp.mean(logits(stop(params), x))
+        def fooled(x: arrays.Image) -> jax.Array:
+            return -jnp.mean(logits(stop(params), x))
+
         balance = discriminator.adaptive_weight(
             reconstruction_loss, fooled, stop(fake), vjp_to_last_layer
         )

@@ -43,10 +43,13 @@ class LPIPS(nn.Module):
     @nn.compact
     def __call__(self, x: arrays.Image, y: arrays.Image) -> Float[jax.Array, "B"]:
         features = VGGFeatures(name="vgg")
-        # The published weights were fitted with this epsilon beside the length.
-        unit = lambda f: f / (jnp.linalg.norm(f, axis=-1, keepdims=True) + 1e-10)
         total = jnp.zeros(x.shape[0])
         for depth, (a, b) in enumerate(zip(features(x), features(y), strict=True)):
             weight = self.param(f"linear_{depth}", nn.initializers.ones, (a.shape[-1],))
-            total += jnp.mean((unit(a) - unit(b)) ** 2 @ weight, axis=(1, 2))
+            total += jnp.mean((_unit(a) - _unit(b)) ** 2 @ weight, axis=(1, 2))
         return total
+
+
+def _unit(features: layers.FeatureMap) -> jax.Array:
+    # The published weights were fitted with this epsilon beside the length.
+    return features / (jnp.linalg.norm(features, axis=-1, keepdims=True) + 1e-10)

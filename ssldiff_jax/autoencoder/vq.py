@@ -44,8 +44,7 @@ class Quantiser(nn.Module):
     @nn.compact
     def __call__(self, z: arrays.Latents) -> Quantised:
         k = self.config.num_codes
-        start = lambda key, shape: jax.random.uniform(key, shape, minval=-1 / k, maxval=1 / k)
-        codebook = self.param("codebook", start, (k, self.dim))
+        codebook = self.param("codebook", _cube, (k, self.dim))
         z = z.astype(codebook.dtype)  # distances to codes are never rounded to 8 bits
         index = nearest_code(z, codebook)
         code = codebook[index]
@@ -57,6 +56,12 @@ class Quantiser(nn.Module):
         loss = to_codes + self.config.commitment * to_latents
         # Straight through: the value of the code, the gradient of the latent.
         return Quantised(z + stop(code - z), index, loss)
+
+
+def _cube(key: arrays.Key, shape: tuple[int, int]) -> Codebook:
+    """K codes, uniform in the cube of side 2/K around 0."""
+    side = 1 / shape[0]
+    return jax.random.uniform(key, shape, minval=-side, maxval=side)
 
 
 def nearest_code(z: arrays.Latents, codebook: Codebook) -> Int[jax.Array, "B h w"]:

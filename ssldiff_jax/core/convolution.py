@@ -104,8 +104,7 @@ def winograd(x: FeatureMap, kernel: Kernel) -> jax.Array:
     x = jnp.pad(x, ((0, 0), (1, 1 + 2 * rows - height), (1, 1 + 2 * cols - width), (0, 0)))
 
     down = [x[:, i : i + 2 * rows - 1 : 2] for i in range(4)]
-    across = lambda strip: [strip[:, :, j : j + 2 * cols - 1 : 2] for j in range(4)]
-    tiles = [_combine(_B, across(strip)) for strip in _combine(_B, down)]
+    tiles = [_combine(_B, _columns(strip, cols)) for strip in _combine(_B, down)]
     # 4 × 4 of (B, rows, cols, C_in), and 4 × 4 of (C_in, C_out).
     kernels = [_combine(_G, list(line)) for line in _combine(_G, list(kernel))]
 
@@ -120,6 +119,11 @@ def winograd(x: FeatureMap, kernel: Kernel) -> jax.Array:
     output = jnp.stack(lines).reshape(2, 2, b, rows, cols, -1)
     output = output.transpose(2, 3, 0, 4, 1, 5).reshape(b, 2 * rows, 2 * cols, -1)
     return output[:, :height, :width]
+
+
+def _columns(strip: Float[arrays.AnyArray, "B rows W C"], cols: int) -> list[arrays.AnyArray]:
+    """Each of the four columns of all tiles, which are 2 apart: four of (B, rows, cols, C)."""
+    return [strip[:, :, j : j + 2 * cols - 1 : 2] for j in range(4)]
 
 
 def _combine(matrix: np.ndarray, parts: list[arrays.AnyArray]) -> list[arrays.AnyArray]:

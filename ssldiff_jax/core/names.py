@@ -11,9 +11,12 @@ _LONGEST = 40
 def slug(words: str, *more: str) -> str:
     """A file name of words, cut short, and of what follows them:
     ("a large lake", "512x768", "seed0") → "a-large-lake-512x768-seed0"."""
-    plain = lambda text: re.sub(r"[^\w.]+", "-", text).strip("-._")
-    parts = (plain(words)[:_LONGEST].rstrip("-._"), *map(plain, more))
+    parts = (_plain(words)[:_LONGEST].rstrip("-._"), *map(_plain, more))
     return "-".join(part for part in parts if part)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.]+", "-", text).strip("-._")
 
 
 def require(key: str, name: str) -> None:

@@ -75,6 +75,9 @@ def images(px: int) -> BatchSpec:
 def shapes_as_zeros(tree: Any) -> Any:
     """A tree with zeros where it has shapes: they stand for trained weights while only shapes are
     looked at."""
-    is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
-    zeros = lambda leaf: jnp.zeros(leaf.shape, leaf.dtype) if is_shape(leaf) else leaf
+
+    def zeros(leaf: Any) -> Any:
+        is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+        return jnp.zeros(leaf.shape, leaf.dtype) if is_shape else leaf
+
     return jax.tree.map(zeros, tree)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import arrays, schema
 from ssldiff_jax.data import ahead, cases, patch_list, plan
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import files
@@ -54,9 +54,12 @@ def read_source(
                 f"{data.holdout.by}, of config.data.records.record_px={side}; {len(skipped)} of "
                 f"{len(patches)} were skipped{first}"
             )
-    cut = lambda s: np.s_[s.top : s.top + s.height, s.left : s.left + s.width]
+
+    def read(s: plan.Square) -> arrays.ImageUint8:
+        return patches.read(s.slide)[s.top : s.top + s.height, s.left : s.left + s.width]
+
     return plan.Source(
-        read=lambda square: patches.read(square.slide)[cut(square)],
+        read=read,
         splits=splits,
         references=_pages(splits["test"], data),
         names={0: patches.source},

@@ -126,25 +126,29 @@ def tasks(
             raise slide_lib.SlideError(
                 f"expected microns per pixel of {images.source}: pass --config.data.mpp=<number>"
             )
-        opener = lambda i: functools.partial(_open_image, data.slides, data.reading, i, data.mpp)
-        names = [images.name(i) for i in range(len(images))]
-        return [make(name, opener(i), [images.source, i]) for i, name in enumerate(names)]
+        # Partials of functions of modules, since a task is pickled for another process.
+        openers = [
+            functools.partial(_open_image, data.slides, data.reading, i, data.mpp)
+            for i in range(len(images))
+        ]
+        return [
+            make(images.name(i), opener, [images.source, i]) for i, opener in enumerate(openers)
+        ]
     named = sources(data)
     shared = _shared_names(named) if known else set()
-    options = {"mpp": data.mpp or None, "reading": data.reading}
-    is_shared = lambda s: pathlib.PurePath(s).stem in shared
-    opener = lambda s: (
-        functools.partial(_refuse_shared_name, s)
-        if is_shared(s)
-        else functools.partial(
-            remote.open_remote if remote.is_remote(s) else slide_lib.open_slide, s, **options
-        )
-    )
-    with_facts = zip(named, fingerprints(named), strict=True)
-    return [
-        make(source, opener(source), [*facts, "shared name"] if is_shared(source) else facts)
-        for source, facts in with_facts
-    ]
+    tasks_of_slides = []
+    for source, facts in zip(named, fingerprints(named), strict=True):
+        if pathlib.PurePath(source).stem in shared:
+            opener = functools.partial(_refuse_shared_name, source)
+            tasks_of_slides.append(make(source, opener, [*facts, "shared name"]))
+        else:
+            tasks_of_slides.append(make(source, _opener(source, data), facts))
+    return tasks_of_slides
+
+
+def _opener(source: str, data: data_config.DataConfig) -> Callable[[], slide_lib.Slide]:
+    open_slide = remote.open_remote if remote.is_remote(source) else slide_lib.open_slide
+    return functools.partial(open_slide, source, mpp=data.mpp or None, reading=data.reading)
 
 
 def _open_image(

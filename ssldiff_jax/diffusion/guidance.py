@@ -7,7 +7,7 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, Shaped
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import process as process_lib
@@ -84,15 +84,22 @@ class GuidedX0:
 
     def _guided(self, x_t, t, embedding) -> jax.Array:
         shown_t, null = t + self.time_offset, jnp.zeros_like(embedding)
-        # Side by side, not one half after the other: a batch split over devices stays so.
-        pair = lambda a, b: jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
-        both = self.denoise(pair(x_t, x_t), pair(shown_t, shown_t), pair(embedding, null))
+        both = self.denoise(_pairs(x_t, x_t), _pairs(shown_t, shown_t), _pairs(embedding, null))
         cond, uncond = (self.process.to_x0(p, x_t, t) for p in (both[0::2], both[1::2]))
         guided = uncond + self.config.scale * (cond - uncond)
         if self.config.rescale == 0:
             return guided
-        deviation = lambda x: jnp.std(x, axis=(1, 2, 3), keepdims=True)
         # Guidance raises the contrast; this is the deviation that x0_hat had before (Lin et al.
         # 2024).
-        as_before = guided * deviation(cond) / jnp.maximum(deviation(guided), 1e-6)
+        as_before = guided * _deviation(cond) / jnp.maximum(_deviation(guided), 1e-6)
         return guided + self.config.rescale * (as_before - guided)
+
+
+def _pairs(a: Shaped[arrays.AnyArray, "B *S"], b: Shaped[arrays.AnyArray, "B *S"]) -> jax.Array:
+    """a_0, b_0, a_1, b_1 … along the batch."""
+    # Side by side, not one half after the other: a batch split over devices stays so.
+    return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])
+
+
+def _deviation(x: arrays.Latents) -> Float[jax.Array, "B 1 1 1"]:
+    return jnp.std(x, axis=(1, 2, 3), keepdims=True)

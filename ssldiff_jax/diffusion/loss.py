@@ -146,9 +146,10 @@ class DenoisingTask(tasks.Task):
         drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.cond_drop_rate)
         embedding = conditioning.drop_condition(embedding, drop)
 
-        denoise = lambda x_t, t: self.denoiser.apply(
-            {"params": params}, layers.like(params, x_t), t, embedding
-        )
+        def denoise(x_t: arrays.Latents, t: arrays.Timestep) -> arrays.Latents:
+            x_t = layers.like(params, x_t)
+            return self.denoiser.apply({"params": params}, x_t, t, embedding)
+
         loss, metrics = denoising_loss(
             denoise,
             x0,

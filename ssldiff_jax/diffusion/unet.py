@@ -3,6 +3,7 @@ representation-guided diffusion conditions it: embedding tokens by cross attenti
 `scale_shift` variant feeds the embedding beside the timestep into every block instead."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -96,14 +97,14 @@ class TransformerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: arrays.Tokens, tokens: Context | None) -> jax.Array:
-        norm = lambda name: nn.LayerNorm(epsilon=1e-5, name=name)
-        h = norm("norm_self")(x)
+        norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
+        h = norm(name="norm_self")(x)
         x = x + Attention(self.num_heads, name="self_attention")(h, h)
         if tokens is not None:
-            h = norm("norm_cross")(x)
+            h = norm(name="norm_cross")(x)
             x = x + Attention(self.num_heads, name="cross_attention")(h, tokens)
         # Value and gate, each of four times the width.
-        h = nn.Dense(8 * x.shape[-1], name="geglu")(norm("norm_ff")(x))
+        h = nn.Dense(8 * x.shape[-1], name="geglu")(norm(name="norm_ff")(x))
         value, gate = jnp.split(h, 2, axis=-1)
         return x + nn.Dense(x.shape[-1], name="ff_out")(value * nn.gelu(gate, approximate=False))
 

@@ -130,9 +130,9 @@ class Block(nn.Module):
         if self.attends == "all":
             h = attention.attend(q, k, v, c.num_heads)
         else:
-            split = lambda y: y.reshape(*y.shape[:2], c.num_heads, -1)
             # `attend` knows keys that are masked, not an order.
-            h = jax.nn.dot_product_attention(split(q), split(k), split(v), is_causal=True)
+            heads = (attention.split_heads(y, c.num_heads) for y in (q, k, v))
+            h = jax.nn.dot_product_attention(*heads, is_causal=True)
         x = x + nn.Dense(c.width, name="proj")(h.reshape(x.shape))
         h = nn.LayerNorm(epsilon=c.epsilon, name="norm2")(x)
         h = nn.Dense(c.mlp_width, name="fc1")(h)

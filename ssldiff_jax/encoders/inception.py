@@ -44,12 +44,14 @@ class ConvNorm(nn.Module):
             conv_general_dilated=convolution.convolve,
             name="conv",
         )(x)
-        vector = lambda name, start: self.param(name, start, (self.features,))
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
-        mean, variance = vector("mean", zeros), vector("variance", ones)
+        mean, variance = self._vector("mean", zeros), self._vector("variance", ones)
         # The epsilon of this network's batch norms in TensorFlow and torchvision; 1e-5 elsewhere.
-        gain = vector("scale", ones) * jax.lax.rsqrt(variance + 1e-3)
-        return nn.relu((x - mean) * gain + vector("bias", zeros))
+        gain = self._vector("scale", ones) * jax.lax.rsqrt(variance + 1e-3)
+        return nn.relu((x - mean) * gain + self._vector("bias", zeros))
+
+    def _vector(self, name: str, start: nn.initializers.Initializer) -> Float[jax.Array, "C"]:
+        return self.param(name, start, (self.features,))
 
 
 class BlockA(nn.Module):

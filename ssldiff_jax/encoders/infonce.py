@@ -90,7 +90,7 @@ class InfoNCETask(tasks.Task):
         views = [
             augment.shifted_views(k, image, index, px, self.jitter) for k in jax.random.split(key)
         ]
-        embed = lambda view: self.model.apply({"params": params}, layers.like(params, view))
-        z1, z2 = (embed(view).astype(jnp.float32) for view in views)
+        views = [layers.like(params, view) for view in views]
+        z1, z2 = (self.model.apply({"params": params}, v).astype(jnp.float32) for v in views)
         loss = infonce_loss(z1, z2, self.config.temperature)
         return tasks.LossOutput(loss, {}, extra)

@@ -42,11 +42,11 @@ class Layer(nn.Module):
         c, width = self.config, x.shape[-1]
         q, k, v = (nn.Dense(width, name=name)(x) for name in ("query", "key", "value"))
         h = attention.attend(q, k, v, c.num_heads, is_token)
-        norm = lambda name: nn.LayerNorm(epsilon=_EPSILON, name=name)
-        x = norm("norm_attention")(x + nn.Dense(width, name="proj")(h))
+        norm = functools.partial(nn.LayerNorm, epsilon=_EPSILON)
+        x = norm(name="norm_attention")(x + nn.Dense(width, name="proj")(h))
         # The exact GELU, as BERT's "gelu" is in transformers.
         h = nn.gelu(nn.Dense(c.mlp_width, name="mlp_in")(x), approximate=False)
-        return norm("norm_mlp")(x + nn.Dense(width, name="mlp_out")(h))
+        return norm(name="norm_mlp")(x + nn.Dense(width, name="mlp_out")(h))
 
 
 class Bert(nn.Module):
@@ -58,15 +58,18 @@ class Bert(nn.Module):
     def __call__(
         self, tokens: Int[arrays.AnyArray, "B L"], is_token: Bool[arrays.AnyArray, "B L"]
     ) -> arrays.Tokens:
-        c, small = self.config, nn.initializers.normal(0.02)
-        table = lambda name, count: self.param(name, small, (count, c.width))
-        x = table("words", c.vocab_size)[tokens]
+        c = self.config
+        x = self._table("words", c.vocab_size)[tokens]
         # Kind 0: the first sentence of BERT's pairs, and here the only one.
-        x = x + table("positions", c.max_positions)[: tokens.shape[1]] + table("kinds", 2)[0]
+        x = x + self._table("positions", c.max_positions)[: tokens.shape[1]]
+        x = x + self._table("kinds", 2)[0]
         x = nn.LayerNorm(epsilon=_EPSILON, name="norm_in")(x)
         for i in range(c.depth):
             x = Layer(c, name=f"layer_{i}")(x, is_token)
         return x
+
+    def _table(self, name: str, count: int) -> Float[jax.Array, "N D"]:
+        return self.param(name, nn.initializers.normal(0.02), (count, self.config.width))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -181,17 +181,15 @@ class DropRates:
         """Conditions of which some, decided by the index of the example, are left out."""
         kinds = ("labels", "numbers", "text")
         key_kept, key_noise = jax.random.split(key)
-        uniform = lambda k: jax.random.uniform(k, (1 + len(kinds),))
         # One number for all of it, then one for each kind.
-        chance = rng.per_example(key_kept, index, uniform)
+        chance = rng.per_example(key_kept, index, jax.random.uniform, (1 + len(kinds),))
         parts = spec.unpack(condition)
         is_known = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
         kept = _kept(jnp.stack(is_known, axis=1), chance[:, 1:], self.kind)
         kept = {kind: kept[:, i] for i, kind in enumerate(kinds)}
         if self.text_noise and spec.text_phrases:
-            noise = rng.per_example(
-                key_noise, index, lambda k: jax.random.normal(k, parts["text"].shape[1:])
-            )
+            shape = parts["text"].shape[1:]
+            noise = rng.per_example(key_noise, index, jax.random.normal, shape)
             # No noise where nothing is said: zeros mean unknown.
             known = jnp.repeat(parts["text_known"], spec.text_dim, axis=1)
             parts["text"] = parts["text"] + self.text_noise * known * noise

@@ -46,9 +46,11 @@ class PriorTask(tasks.Task):
         index = batch["index"]
         key_t, key_eps, key_drop = jax.random.split(key, 3)
         condition = self.drop(self.model.spec, batch["condition"], index, key_drop)
-        denoise = lambda x_t, t: self.model.apply(
-            {"params": params}, layers.like(params, x_t), t, layers.like(params, condition)
-        )
+
+        def denoise(x_t: arrays.Latents, t: arrays.Timestep) -> arrays.Latents:
+            x_t, said = layers.like(params, x_t), layers.like(params, condition)
+            return self.model.apply({"params": params}, x_t, t, said)
+
         loss, metrics = diffusion_loss.denoising_loss(
             denoise, batch["grid"].astype(jnp.float32), index, (key_t, key_eps),
             process=self.process, min_snr_gamma=self.min_snr_gamma,

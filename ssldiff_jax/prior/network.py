@@ -49,10 +49,12 @@ class ConditionTokens(nn.Module):
         tokens = [jnp.broadcast_to(rest, (count, 1, self.width))]
         known = [jnp.ones((count, 1), bool)]
         if self.spec.labels:
-            table = lambda name: self.param(name, small, (len(self.spec.labels), self.width))
-            value = parts["labels"][..., None] * table("present")
+            shape = len(self.spec.labels), self.width
+            present = self.param("present", small, shape)
+            absent = self.param("absent", small, shape)
+            value = parts["labels"][..., None]
             # Labels hold in parts: a token between those of present and absent.
-            tokens.append(value + (1 - parts["labels"][..., None]) * table("absent"))
+            tokens.append(value * present + (1 - value) * absent)
             known.append(parts["labels_known"] > 0)
         if self.spec.numbers:
             numbers = jnp.concatenate([parts["numbers"], parts["numbers_known"]], axis=-1)
@@ -87,24 +89,22 @@ class Block(nn.Module):
         # adaLN-Zero (Peebles and Xie 2023, section 3.2): shift, scale and gate of three sublayers,
         # all 0 at first, so that a block starts as the identity.
         change = nn.Dense(9 * width, kernel_init=nn.initializers.zeros, name="change")(nn.silu(c))
-        shift, scale, gate = (part[:, None] for part in _thirds(change))
-        of = lambda i, part: part[..., i * width : (i + 1) * width]
-        # Scale and shift are the condition's.
-        norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)
-        inside = lambda i, x: norm(x) * (1 + of(i, scale)) + of(i, shift)
+        parts = jnp.split(change[:, None], 9, axis=-1)  # (B, 1, width) each
+        shift, scale, gate = parts[:3], parts[3:6], parts[6:]
 
-        q, k, v = jnp.split(nn.Dense(3 * width, name="qkv")(inside(0, x)), 3, axis=-1)
-        turn = lambda x: rotate(x, angles, self.num_heads)
-        h = attention.attend(turn(q), turn(k), v, self.num_heads)
-        x = x + of(0, gate) * nn.Dense(width, name="proj")(h)
+        h = _modulated(x, shift[0], scale[0])
+        q, k, v = jnp.split(nn.Dense(3 * width, name="qkv")(h), 3, axis=-1)
+        q, k = (rotate(heads, angles, self.num_heads) for heads in (q, k))
+        h = attention.attend(q, k, v, self.num_heads)
+        x = x + gate[0] * nn.Dense(width, name="proj")(h)
 
-        q = nn.Dense(width, name="q")(inside(1, x))
+        q = nn.Dense(width, name="q")(_modulated(x, shift[1], scale[1]))
         k, v = jnp.split(nn.Dense(2 * width, name="kv")(tokens), 2, axis=-1)
         h = attention.attend(q, k, v, self.num_heads, known)
-        x = x + of(1, gate) * nn.Dense(width, name="told")(h)
+        x = x + gate[1] * nn.Dense(width, name="told")(h)
 
-        h = nn.gelu(nn.Dense(4 * width, name="mlp_in")(inside(2, x)))
-        return layers.end_of_block(x + of(2, gate) * nn.Dense(width, name="mlp_out")(h))
+        h = nn.Dense(4 * width, name="mlp_in")(_modulated(x, shift[2], scale[2]))
+        return layers.end_of_block(x + gate[2] * nn.Dense(width, name="mlp_out")(nn.gelu(h)))
 
 
 class GridDenoiser(nn.Module):
@@ -144,7 +144,7 @@ class GridDenoiser(nn.Module):
         shift, scale = jnp.split(
             nn.Dense(2 * c.width, name="change_out", **zero)(nn.silu(change))[:, None], 2, axis=-1
         )
-        x = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)(x) * (1 + scale) + shift
+        x = _modulated(x, shift, scale)
         return nn.Dense(dim, name="cell_out", **zero)(x).reshape(x_t.shape)
 
 
@@ -186,5 +186,9 @@ def fourier_features(
     return features * (size[..., :1] > 0)
 
 
-def _thirds(x: jax.Array) -> tuple[jax.Array, ...]:
-    return tuple(jnp.split(x, 3, axis=-1))
+def _modulated(
+    x: arrays.Tokens, shift: Float[jax.Array, "B 1 D"], scale: Float[jax.Array, "B 1 D"]
+) -> arrays.Tokens:
+    """Layer norm, of which the condition gives scale and shift."""
+    norm = nn.LayerNorm(epsilon=1e-6, use_bias=False, use_scale=False)
+    return norm(x) * (1 + scale) + shift

@@ -86,7 +86,7 @@ def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     with _replacing(path) as temporary, _beside(temporary) as plain:
         _write_plain(plain, pixels, scale)
         # Not by GDAL's COG driver, which halves the resolution of colour at every quality.
-        # Of overviews that are copied, GDAL takes the quality from here and not from jpeg_quality.
+        # A JPEG_QUALITY_OVERVIEW of the user's environment would go before jpeg_quality.
         with rasterio.Env(JPEG_QUALITY_OVERVIEW=scale.quality):
             rasterio.shutil.copy(
                 plain, temporary, driver="GTiff", copy_src_overviews=True, tiled=True,

@@ -3,16 +3,18 @@
 Some wordings are kept for testing: a prior that understands them has learnt more than sentences.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 Phrasing = Literal["train", "held_out"]
+Words = Mapping[Phrasing, tuple[str, ...]]
+"""Wordings of one thing, by what they are for."""
 
 # Many words for one thing: with few of them a prior learns sentences by heart.
-_AMOUNTS: Sequence[tuple[float, dict[Phrasing, tuple[str, ...]]]] = (
+_AMOUNTS: Sequence[tuple[float, Words]] = (
     (0.03, {
         "train": ("no {}", "without {}", "{} missing", "not any {}", "zero {}"),
         "held_out": ("lacking {}",),
@@ -36,7 +38,7 @@ _AMOUNTS: Sequence[tuple[float, dict[Phrasing, tuple[str, ...]]]] = (
     }),
 )  # fmt: skip
 """Below each part of an area, the words for it."""
-_NOUNS: Mapping[str, dict[Phrasing, tuple[str, ...]]] = {
+_NOUNS: Mapping[str, Words] = {
     "water": {
         "train": ("water", "lake", "open water", "ponds", "lake water"),
         "held_out": ("lakes",),
@@ -62,7 +64,7 @@ _NOUNS: Mapping[str, dict[Phrasing, tuple[str, ...]]] = {
         "held_out": ("blank space",),
     },
 }
-_PLACES: Mapping[str, dict[Phrasing, tuple[str, ...]]] = {
+_PLACES: Mapping[str, Words] = {
     side: {
         "train": (
             f"in the {side}", f"on the {side}ern side", f"to the {side}", f"in the {side}ern half",
@@ -87,8 +89,12 @@ def caption(
     return ", ".join(clauses)
 
 
-def _clause(name: str, part: np.ndarray, generator: np.random.Generator, phrasing) -> str:
-    pick = lambda choices: choices[phrasing][generator.integers(len(choices[phrasing]))]
+def _clause(
+    name: str, part: Float[np.ndarray, "2 2"], generator: np.random.Generator, phrasing: Phrasing
+) -> str:
+    def pick(choices: Words) -> str:
+        return choices[phrasing][generator.integers(len(choices[phrasing]))]
+
     noun, whole = pick(_NOUNS[name]), float(part.mean())
     halves = {"north": part[0], "south": part[1], "west": part[:, 0], "east": part[:, 1]}
     means = {side: float(values.mean()) for side, values in halves.items()}
@@ -102,5 +108,5 @@ def _clause(name: str, part: np.ndarray, generator: np.random.Generator, phrasin
     return f"{_amount(means[side], pick).format(noun)} {pick(_PLACES[side])}"
 
 
-def _amount(value: float, pick) -> str:
+def _amount(value: float, pick: Callable[[Words], str]) -> str:
     return pick(next(words for limit, words in _AMOUNTS if value < limit))

@@ -39,12 +39,18 @@ def land_cover(bands: Bands) -> ClassMap:
             f"landcover needs four bands with infrared as the last, got {bands.shape[-1]}"
         )
     red, green, _, infrared = np.moveaxis(bands[..., :4].astype(np.float32), -1, 0)
-    ratio = lambda a, b: (a - b) / np.maximum(a + b, 1)
     class_map = np.full(red.shape, 2)
-    class_map[ratio(infrared, red) > _PLANTS] = 1
+    class_map[_normalised_difference(infrared, red) > _PLANTS] = 1
     # After plants: where both hold it is water.
-    class_map[ratio(green, infrared) > _WATER] = 0
+    class_map[_normalised_difference(green, infrared) > _WATER] = 0
     return class_map
+
+
+def _normalised_difference(
+    a: Float[np.ndarray, "H W"], b: Float[np.ndarray, "H W"]
+) -> Float[np.ndarray, "H W"]:
+    # Bands are whole numbers: where both are 0 it is 0, not 0/0, and elsewhere as it is.
+    return (a - b) / np.maximum(a + b, 1)
 
 
 def stain(image_uint8: Bands) -> ClassMap:

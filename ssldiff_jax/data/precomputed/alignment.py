@@ -51,10 +51,10 @@ def look(patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N 9"]:
 def agreement(own: Features, looks: Float[np.ndarray, "N K"], moved: list[Features]) -> Agreement:
     """Of embeddings with the looks of N patches; `moved` are those of rows some places away."""
     embedding, pixels = _likeness(own), _likeness(looks)
-    of_pairs = lambda likeness: likeness[~np.eye(len(own), dtype=bool)]
+    is_pair = ~np.eye(len(own), dtype=bool)
 
     def correlate(likeness: Float[np.ndarray, "N N"]) -> float:
-        return float(np.corrcoef(of_pairs(likeness), of_pairs(pixels))[0, 1])
+        return float(np.corrcoef(likeness[is_pair], pixels[is_pair])[0, 1])
 
     generator = np.random.default_rng(0)
     orders = [generator.permutation(len(own)) for _ in range(_SHUFFLES)]

@@ -74,8 +74,9 @@ def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.
             cells = task.find_cells(slide, parts).get("train", [])
             chosen = np.random.default_rng(0).permutation(len(cells))[:count]
             squares = [plan.grown(cells[i], config.context_px) for i in chosen]
-            read = lambda s: slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
-            return [(square, read(square)) for square in squares]
+            return [
+                (s, slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)) for s in squares
+            ]
         finally:
             slide.close()
     except (ValueError, OSError):  # reported when the slide is tiled
