@@ -16,6 +16,7 @@ import numpy as np
 from ssldiff_jax.core import digests, patch_grid, schema
 from ssldiff_jax.data import archive, engine, list_source, patch_list, plan, slide_source, tiling
 from ssldiff_jax.data import config as data_config
+from ssldiff_jax.data import tiled as tiled_lib
 from ssldiff_jax.data.precomputed import cells as imported_cells
 from ssldiff_jax.data.precomputed import slides as imported_slides
 from ssldiff_jax.data.precomputed import source as imported
@@ -110,7 +111,7 @@ def _assemble(
     request: _Request, tasks: list[tiling.Task], agreement: dict[str, float] | None
 ) -> dict[str, Any]:
     data, folder, section = request.data, request.folder, request.embeddings
-    tiled = slide_source.Tiled.of(tasks)
+    tiled = tiled_lib.Tiled.of(tasks)
     if section.source:
         tiled = tiled.without(imported_slides.of_other_dims(tiled, section))
     tiled, references = _readable(request, tiled)
@@ -136,8 +137,8 @@ def _assemble(
 
 
 def _readable(
-    request: _Request, tiled: slide_source.Tiled
-) -> tuple[slide_source.Tiled, list[plan.Reference]]:
+    request: _Request, tiled: tiled_lib.Tiled
+) -> tuple[tiled_lib.Tiled, list[plan.Reference]]:
     """Write the references; slides whose held-out part cannot be read are left out."""
     data, folder = request.data, request.folder
     # Another slide's region may take the place of one that cannot be read.
@@ -145,7 +146,7 @@ def _readable(
         references = tiled.references(slide_source.tiling_config(data))
         try:
             _write_references(folder, tiled.pixels(references, data.patch_mpp), references)
-        except slide_source.UnreadableSlide as error:
+        except tiled_lib.UnreadableSlide as error:
             tiled = tiled.without({error.number: str(error)})
         else:
             return tiled, references

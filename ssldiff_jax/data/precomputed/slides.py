@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ssldiff_jax.data import slide_source, tiling
+from ssldiff_jax.data import tiled as tiled_lib
+from ssldiff_jax.data import tiling
 from ssldiff_jax.data.precomputed import cells as imported_cells
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.data.precomputed import source as imported
@@ -37,7 +38,7 @@ def agreement(
     return alignment and dataclasses.asdict(alignment)
 
 
-def of_other_dims(tiled: slide_source.Tiled, section: imported.EmbeddingsSection) -> dict[int, str]:
+def of_other_dims(tiled: tiled_lib.Tiled, section: imported.EmbeddingsSection) -> dict[int, str]:
     """Slides whose embeddings have another length than most, and what it is."""
     return _odd_dims({n: section.of_slide(tiled.names[n]) for n in tiled.entries})
 
