@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
+from jaxtyping import Int
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import slide as slide_lib
@@ -121,7 +122,7 @@ class Reference:
             for top in range(0, whole.height, cell_px)
             for left in range(0, whole.width, cell_px)
         ]
-        cells = tuple(_near(by_corner, (s.slide, s.top, s.left)) or s for s in lattice)
+        cells = tuple(near(by_corner, (s.slide, s.top, s.left)) or s for s in lattice)
         return cls(cells, whole.width // cell_px, "region")
 
 
@@ -208,7 +209,7 @@ def squares(
     The last row and column are moved inwards, so that no strip at the border is lost.
     """
     side = config.record_px
-    tops, lefts = _lattice(rows, width, (side, side), config.stride_px)
+    tops, lefts = lattice(rows, width, (side, side), config.stride_px)
     enough = mask.fractions(tops, lefts, (side, side), mpp) >= config.min_tissue
     return [
         Square(number, int(top), int(left), side, side)
@@ -216,9 +217,9 @@ def squares(
     ]
 
 
-def _lattice(
+def lattice(
     rows: tuple[int, int], width: int, size: tuple[int, int], step: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]:
     """Tops and lefts of all places of a size, in reading order."""
     tops = _starts(rows[0], rows[1], size[0], step)
     lefts = _starts(0, width, size[1], step)
@@ -230,30 +231,6 @@ def _starts(low: int, high: int, side: int, stride: int) -> list[int]:
         return []
     starts = list(range(low, high - side + 1, stride))
     return starts if starts[-1] == high - side else [*starts, high - side]
-
-
-def regions(
-    number: int,
-    rows: tuple[int, int],
-    width: int,
-    mask: tissue.TissueMask,
-    config: RegionConfig,
-    size: tuple[int, int],
-    mpp: float,
-) -> list[tuple[float, Square]]:
-    """The regions of `size` px with most tissue that do not overlap, and their tissue fraction."""
-    height, span = size
-    tops, lefts = _lattice(rows, width, size, max(height // 16, 1))
-    fractions = mask.fractions(tops, lefts, size, mpp)
-    # The last key counts first. Equal fractions in reading order: the same places everywhere.
-    order, chosen = np.lexsort((lefts, tops, -fractions)), []
-    while len(order) and len(chosen) < config.count:
-        best = order[0]
-        square = Square(number, int(tops[best]), int(lefts[best]), height, span)
-        chosen.append((float(fractions[best]), square))
-        below = np.abs(tops[order] - tops[best]) >= height
-        order = order[below | (np.abs(lefts[order] - lefts[best]) >= span)]
-    return chosen
 
 
 def grown(square: Square, context_px: int) -> Square:
@@ -272,42 +249,10 @@ _SLACK_PX = 2
 _NEAR = sorted(itertools.product(range(-_SLACK_PX, _SLACK_PX + 1), repeat=2), key=np.linalg.norm)
 
 
-def _near(by_corner: Mapping[tuple[int, int, int], Square], corner: tuple[int, int, int]):
+def near(
+    by_corner: Mapping[tuple[int, int, int], Square], corner: tuple[int, int, int]
+) -> Square | None:
     """The square at a place, or the nearest within the slack; None where there is none."""
     slide, top, left = corner
     neighbours = (by_corner.get((slide, top + y, left + x)) for y, x in _NEAR)
     return next((square for square in neighbours if square), None)
-
-
-def whole_regions(
-    squares: list[Square], size: tuple[int, int], cell_px: int
-) -> list[tuple[float, Square]]:
-    """Candidates for reference regions of `size` px all of whose cells are among `squares`."""
-    height, width = size
-    by_corner = {(s.slide, s.top, s.left): s for s in squares}
-    steps = [(y, x) for y in range(0, height, cell_px) for x in range(0, width, cell_px)]
-    return [
-        (1.0, Square(s.slide, s.top, s.left, height, width))
-        for s in squares
-        if all(_near(by_corner, (s.slide, s.top + y, s.left + x)) for y, x in steps)
-    ]
-
-
-def pick_apart(candidates: list[tuple[float, Square]], count: int) -> list[tuple[float, Square]]:
-    """The first `count` candidates that do not overlap."""
-    chosen: list[tuple[float, Square]] = []
-    for value, square in candidates:
-        if len(chosen) < count and not any(_overlap(square, other) for _, other in chosen):
-            chosen.append((value, square))
-    return chosen
-
-
-def _overlap(a: Square, b: Square) -> bool:
-    apart = (
-        a.slide != b.slide
-        or a.top + a.height <= b.top
-        or b.top + b.height <= a.top
-        or a.left + a.width <= b.left
-        or b.left + b.width <= a.left
-    )
-    return not apart

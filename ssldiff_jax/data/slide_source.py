@@ -1,4 +1,4 @@
-"""Slides that a config names, as tasks for the archive, and what became of them."""
+"""Slides that a config names, as tasks for the archive."""
 
 import collections
 import concurrent.futures

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ssldiff_jax.core import digests, exhausted
-from ssldiff_jax.data import archive, plan
+from ssldiff_jax.data import archive, plan, regions
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import pyramid, quality, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
@@ -217,14 +217,14 @@ def _regions(
         return []
     if known is not None:
         cells = known["test"]
-        candidates = plan.whole_regions(cells, config.region_px, config.cell_px)
+        candidates = regions.whole_regions(cells, config.region_px, config.cell_px)
     else:
         cells, width = [], slide.shape_at(config.patch_mpp)[1]
         size = config.region_px
-        candidates = plan.regions(
+        candidates = regions.of_most_tissue(
             0, parts["test"], width, mask, config.regions, size, config.patch_mpp
         )
-    candidates = plan.pick_apart(
+    candidates = regions.pick_apart(
         sorted(candidates, key=lambda item: -item[0]), config.regions.count
     )
     return [
