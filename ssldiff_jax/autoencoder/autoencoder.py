@@ -81,6 +81,7 @@ class Autoencoder(nn.Module):
         """Moments of the latents; image sides must be multiples of the downsample factor."""
         moments = self.encoder(image)
         if self.config.kind == "vq":
+            # A deviation of exp(−15) = 3e-7: sampled, it is its mean.
             return jnp.concatenate([moments, jnp.full_like(moments, _LOGVAR_RANGE[0])], axis=-1)
         return moments
 

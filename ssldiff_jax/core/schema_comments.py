@@ -35,6 +35,7 @@ class _Source:
             for alias in node.names
             if (file := _module_file(path, f"{node.module}.{alias.name}")) is not None
         }
+        # ast knows no comments.
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)
         self._comments = {
             t.start[0]: t.string.lstrip("# ")

@@ -215,6 +215,7 @@ def _write_places(folder: pathlib.Path, split: str, entries: Mapping[int, Entry]
     for number, entry in entries.items():
         if split in entry.shards:
             places = entry.places(split)
+            # An entry counts from 0, a data set through all its slides.
             table[start : start + len(places)] = places + np.array([number, 0, 0, 0], np.int32)
             start += len(places)
     table.flush()

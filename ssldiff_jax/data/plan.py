@@ -85,6 +85,7 @@ class RegionConfig:
             )
 
 
+# Slots save memory: a list has one for each of its patches.
 @dataclasses.dataclass(frozen=True, slots=True)
 class Square:
     """A place in a slide, pixels at the patch mpp; in a list of patches `slide` is the patch.
@@ -175,6 +176,7 @@ def is_held_out(case: str, fraction: float) -> bool:
 
 def split_at(split: str, scale: float) -> str:
     """The split of records at another magnification: `train` at 2 is `train_x2`."""
+    # A split, as TFDS finds it in names of files, has letters, digits, _ and - alone.
     return split if scale == 1 else f"{split}_x{scale:g}".replace(".", "p")
 
 

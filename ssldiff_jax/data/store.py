@@ -11,6 +11,7 @@ import numpy as np
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.formats import shards as shards_lib
 
+# To read a record takes time in proportion to those of its file (formats/shards.py).
 SHARD_SIZE = 8192
 """Examples of a shard."""
 
@@ -109,6 +110,7 @@ class SharedStore:
         """Write a shard from batches of its examples, all but the `left_out` that there are not;
         `tally` of all of them is added up."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Hidden and random: another process may be writing the same shard.
         temporary = self.folder / f".{secrets.token_hex(6)}"
         writer, total = shards_lib.ShardWriter(temporary), None
         try:

@@ -138,6 +138,7 @@ def _outlined(
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)
     height, _ = entry.facts["shape"]
+    # Pixels of the overview for one at patch_mpp.
     scale = image.height / height * config.patch_mpp / entry.facts["native_mpp"]
     if "test" in entry.facts["parts"]:
         top, bottom = (row * scale for row in entry.facts["parts"]["test"])

@@ -92,6 +92,7 @@ class Task:
         """Where its entry will lie."""
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
         facts = [self.name, self.fingerprint, self.config, self.known]
+        # Left out where it is None: the entry then has one name whatever other slides there are.
         digest = digests.of_values(*facts, *([self.side] if self.side else []))
         return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
 
@@ -137,6 +138,7 @@ def tile(task: Task) -> None:
 def _tile(task: Task, slide: slide_lib.Slide) -> None:
     config = task.config
     parts = plan.parts(slide, config.holdout, config.patch_mpp, task.side)
+    # Before the tissue: a slide without embeddings is refused without looking for it.
     cells = task.find_cells(slide, parts) if task.find_cells else None
     examined = tissue.examine(slide, config.tissue)
     about = {
@@ -192,6 +194,7 @@ def _squares(
     """Split, mpp and squares, from top to bottom."""
     if known is not None:
         for split, cells in known.items():
+            # A mosaic searches its records by rows.
             cells = sorted(cells, key=lambda s: (s.top, s.left))
             yield split, config.patch_mpp, [plan.grown(c, config.context_px) for c in cells]
         return

@@ -61,6 +61,7 @@ class BlockA(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> jax.Array:
+        # Two of 3 × 3 see what one of 5 × 5 does (section 3.1 of the paper).
         triple = _chain(x, "branch3x3dbl_1", 64)
         triple = _chain(triple, "branch3x3dbl_2", 96, 3)
         return _joined(
@@ -87,6 +88,7 @@ class BlockC(nn.Module):
 
     @nn.compact
     def __call__(self, x: FeatureMap) -> jax.Array:
+        # 7 × 7 as a row and a column (section 3.2).
         c, row, column = self.width, (1, 7), (7, 1)
         single = _chain(_chain(x, "branch7x7_1", c), "branch7x7_2", c, row)
         double = _chain(x, "branch7x7dbl_1", c)

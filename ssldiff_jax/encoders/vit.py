@@ -163,6 +163,7 @@ class ViT(nn.Module):
         # Bicubic weights are a product of one for the row and one for the column.
         grid = jnp.einsum("ri,ijd->rjd", resize_matrix(side, rows, rule), grid)
         grid = jnp.einsum("cj,rjd->rcd", resize_matrix(side, cols, rule), grid)
+        # The matrices are float32 and would promote bfloat16.
         return grid.reshape(1, rows * cols, -1).astype(own.dtype)
 
 

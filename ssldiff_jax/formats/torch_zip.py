@@ -171,14 +171,18 @@ class _Archive:
             if default is not None:
                 return default
             raise WeightsError(f"the archive has no member {name}")
+        # torch compresses nothing; what is compressed can't be mapped.
         if info.compress_type != zipfile.ZIP_STORED:
             raise WeightsError(f"members are stored, got a compressed {name}")
         start = info.header_offset
+        # The directory does not say where a member's bytes begin: torch pads local headers so that
+        # storages lie on multiples of 64.
         magic, name_length, extra_length = _LOCAL_HEADER.unpack_from(self._bytes, start)
         start += _LOCAL_HEADER.size + name_length + extra_length
         content = memoryview(self._bytes)[start : start + info.file_size]
         if magic != b"PK\x03\x04" or len(content) != info.file_size:
             raise WeightsError(f"member {name} ends beyond the file")
+        # zipfile checks it when it reads; a map does not.
         if zlib.crc32(content) != info.CRC:
             raise WeightsError(f"member {name} is damaged (checksum)")
         return content

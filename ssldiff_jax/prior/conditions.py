@@ -98,6 +98,7 @@ class ConditionSpec:
     def keep_only(self, condition: Float[np.ndarray, "B E"], kind: str) -> Float[np.ndarray, "B E"]:
         """Conditions that say one kind of thing alone."""
         parts_kept = {
+            # `place` says where, not what.
             name: value if name == "place" or name.removesuffix("_known") == kind else 0 * value
             for name, value in self.unpack(condition).items()
         }
@@ -119,6 +120,7 @@ class ConditionSpec:
             numbers=self.numbers if is_known["numbers"].any() else (),
             text_phrases=min(-(-longest // _STEP) * _STEP, self.text_phrases),
         )
+        # A text is phrase after phrase, so that fewer of them are its beginning.
         columns = [parts[name][:, :size] for name, size in spec.sizes.items()]
         return spec, np.concatenate(columns, axis=1)
 
@@ -155,6 +157,7 @@ class GridPosition:
     """Where a grid lies in what a condition describes: top, left, height and width of a cell, in
     parts of the whole."""
 
+    # A cell of no size is what the network takes for an unknown place.
     UNTOLD = (0.0, 0.0, 0.0, 0.0)
 
     @staticmethod

@@ -36,6 +36,7 @@ def read(
                     "--config.data.reading.low and --config.data.reading.high"
                 )
             first, last = (top * factor, left * factor), (top + height, left + width)
+            # The last pixel may hang over the border while one native pixel of it is there.
             over = [b * factor - n for b, n in zip(last, file.shape, strict=True)]
             if min(first) < 0 or max(over) > factor - 1 + 1e-6:
                 raise SlideError(

@@ -50,6 +50,7 @@ class Samples:
         if self.table is not None:
             return self.table[np.minimum(values[0], len(self.table) - 1)][..., :3]
         if config.is_scaled:
+            # What is missing, NaN or far outside, is painted white by the caller.
             values = config.to_8_bits(np.where(missing, config.low, values))
         elif self.top != 255:
             values = np.floor(values.astype(np.float64) * 255 / self.top + 0.5)
@@ -70,6 +71,7 @@ class Samples:
         """Blend colours over white by transparency."""
         full = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1.0
         if config.is_scaled and alpha.dtype != np.uint8:
+            # Of 12 bits in 16, transparency is full where colours are.
             full = min(full, config.high)
         part = (alpha / full).clip(0, 1)[..., None]
         premultiplied = rgb if self.alpha_kind == "premultiplied" else rgb * part
@@ -93,6 +95,7 @@ def of(
     is_inverted = structure.get("MINISWHITE") == "YES"
     colours = None if is_inverted else _table(path, file, bands, config)
     bits = int(file.tags(bands[0], ns="IMAGE_STRUCTURE").get("NBITS", 8))
+    # GDAL gives fewer bits as they are, in bytes.
     top = 2**bits - 1 if bits < 8 else 255.0
     alpha, kind = _alpha(path, file, bands, layout)
     return Samples(bands, colours, is_inverted, top, alpha, kind)
@@ -214,8 +217,10 @@ def _alpha(
         values[values != 0],
         np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1,
     )
+    # Without a 0 it would mask nothing, with nothing else all.
     if values.all() or not len(nonzero):
         return 0, "mask"
+    # Masks of 16 bits are full at 255 or at 65535.
     is_mask = np.isin(nonzero, (255, full)).mean() >= _OPAQUE
     kind = "a mask: white where it is 0" if is_mask else "no mask: data"
     warn.once(f"{path}: band {number}, called alpha, is {kind}")

@@ -215,6 +215,7 @@ class _Hdf5:
         coords = self[_COORDS]
         if getattr(coords, "ndim", 0) != 2 or coords.shape[1] != 2:
             raise WeightsError(f"{self._path}: {_COORDS} must be (N, 2), got {coords}")
+        # STAMP's are those of the file, others' those of the array.
         attributes = dict(self._file.attrs) | dict(coords.attrs)
         unit = _text(attributes.get("unit", attributes.get("units", "px"))).lower()
         if unit in _MICRONS:  # as STAMP has them
