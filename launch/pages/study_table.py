@@ -60,9 +60,10 @@ def markdown(collected: Mapping[str, Any]) -> str:
     agreement = f" Class agreement of generated patches: {kept[0]}." if kept else ""
     return (
         f"{machine['cores']} cores of {machine['processor']}; {run}; "
-        f"{collected['seeds']} seeds.\n{count} gains, "
-        f"{up} upwards and {down} downwards clear of zero; "
-        f"chance alone gives {0.025 * count:.1f} of each.{agreement}\n\n" + "\n".join(lines) + "\n"
+        f"{collected['seeds']} seeds.\nOf {count} gains the interval lies above zero in {up} and "
+        f"below it in {down}; by chance {0.025 * count:.1f} of each are expected.{agreement}\n\n"
+        + "\n".join(lines)
+        + "\n"
     )
 
 

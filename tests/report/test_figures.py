@@ -268,7 +268,9 @@ def test_a_study_shows_its_first_classifier_and_all_that_is_sure(tmp_path):
     found = study_table.collect(tmp_path, "stain")
     assert [row["examples"] for row in found["rows"]] == [10, 10, 100]
     text = study_table.markdown(found)
-    assert "3 gains, 0 upwards and 1 downwards clear of zero; chance alone gives 0.1" in text
+    assert (
+        "Of 3 gains the interval lies above zero in 0 and below it in 1; by chance 0.1 of each"
+    ) in text
     assert "Class agreement of generated patches: 0.90" in text
     assert "| patches | linear | 10 | 0.540 | 0.590 | 0.660 | 0.010 (−0.020 … 0.040) |" in text
     assert "| patches | vit | 10 | 0.540 | 0.590 | 0.660 | **−0.050** (−0.090 … −0.010) |" in text
