@@ -14,7 +14,7 @@ from PIL import Image
 from configs import default
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data import list_source, patch_list
+from ssldiff_jax.data import list_source, patch_list, tfds_images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
 NAMES = [f"TCGA-AA-000{i}/a_{i}.png" for i in range(5)]
@@ -151,7 +151,7 @@ class Tiles(tfds.core.GeneratorBasedBuilder):
 def test_a_data_set_gives_all_its_splits(tmp_path, monkeypatch):
     make = tfds.builder
     here = lambda name, **options: make(name, data_dir=str(tmp_path), **options)
-    monkeypatch.setattr(patch_list.tfds, "builder", here)
+    monkeypatch.setattr(tfds_images.tfds, "builder", here)
     found = patch_list.open_list("tfds:tiles")
     assert len(found) == 5
     assert found.largest_side == 8
@@ -162,7 +162,7 @@ def test_a_data_set_gives_all_its_splits(tmp_path, monkeypatch):
     assert found.shape(4) == (8, 8)
     # By its profile, the one image that has one; what the profile does is another test's.
     invert = lambda image: Image.eval(image, lambda value: 255 - value)
-    monkeypatch.setattr(patch_list.colour.ToSrgb, "from_bytes", lambda profile: invert)
+    monkeypatch.setattr(tfds_images.colour.ToSrgb, "from_bytes", lambda profile: invert)
     found = patch_list.open_list("tfds:tiles", small_configs.section("data.reading", colour="srgb"))
     for i in range(5):
         stored = by_name[found.name(i)]

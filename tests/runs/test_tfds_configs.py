@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import blue_marble, colorectal, eurosat
-from ssldiff_jax.data import demo_slide, patch_list
+from ssldiff_jax.data import demo_slide, patch_list, tfds_images
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.runs import launch
 from ssldiff_jax.slides import slide
@@ -48,7 +48,7 @@ def prepared(tmp_path, monkeypatch):
         monkeypatch.setattr(cls, "_split_generators", split)
         monkeypatch.setattr(cls, "_generate_examples", examples)
         here = lambda name, **options: make(name, data_dir=str(tmp_path / "tfds"), **options)
-        monkeypatch.setattr(patch_list.tfds, "builder", here)
+        monkeypatch.setattr(tfds_images.tfds, "builder", here)
 
     return prepare
 
