@@ -31,7 +31,9 @@ def sources(data: data_config.DataConfig) -> list[str]:
     if not remote.is_remote(data.slides):
         return [str(path) for path in slide_lib.find_slides(data.slides)]
     parts = [part.strip() for part in data.slides.split(",")]
-    local = [p for part in parts if not remote.is_remote(part) for p in slide_lib.find_slides(part)]
+    # Together, so that a path that two parts name is one slide, as it is without addresses.
+    near = ",".join(part for part in parts if not remote.is_remote(part))
+    local = slide_lib.find_slides(near) if near else []
     far = [address for part in parts if remote.is_remote(part) for address in remote.find(part)]
     return [*map(str, local), *dict.fromkeys(far)]
 

@@ -1,6 +1,7 @@
-"""Remote slides are asked several at a time."""
+"""Which slides a config names, and how remote ones are asked."""
 
 import threading
+import types
 
 import fsspec
 import pytest
@@ -55,3 +56,15 @@ def test_a_command_asks_each_slide_once(bucket, monkeypatch):
     fsspec.filesystem("memory").pipe(bucket[3], b"mended")
     slide_source.query_again()
     assert slide_source.fingerprints(bucket[3:4])[0][1] == len(b"mended")
+
+
+@pytest.mark.parametrize("beside", ["", "memory://bucket/slide_007.svs,"])
+def test_a_path_that_two_parts_name_is_one_slide_beside_addresses_too(tmp_path, bucket, beside):
+    for name in ("b.svs", "a.svs", "c.svs"):
+        (tmp_path / name).write_bytes(name.encode())
+    parts = f"{beside}{tmp_path}/b.svs,{tmp_path}/*.svs,{tmp_path}/a.svs"
+    data = types.SimpleNamespace(slides=parts)
+    local = [str(tmp_path / name) for name in ("a.svs", "b.svs", "c.svs")]
+    found = slide_source.sources(data)
+    assert found[:3] == local
+    assert list(map(remote.name_of, found[3:])) == ["slide_007.svs"][: len(beside)]
