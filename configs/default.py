@@ -68,7 +68,7 @@ def sample_as_published(config: ConfigDict) -> None:
     """Large images as the published code samples them, errors included.
 
     169 overlapping windows at each of 50 steps, the network given t + 1, noise of single
-    timesteps over strides of 20, guidance far beyond its best, decoded window by window.
+    timesteps over strides of 20, guidance of 4, decoded window by window.
     """
     c = config.sample
     c.conditioning = "interpolated"

@@ -61,7 +61,17 @@ def read(
 def _order(
     path: pathlib.Path, file: rasterio.DatasetReader, reading: reading_lib.ReadingConfig
 ) -> list[int]:
-    """All bands: the colours, then the others as they are stored."""
-    colours = reading.bands if set(reading.bands) == {1, 2, 3} else ()
-    colours = list(colours or samples.named_bands(path, file))
+    """All bands: the colours, then the others as they are stored.
+
+    Raises SlideError for a stack whose colours are not its first bands: which of the others is
+    infrared cannot be known.
+    """
+    named = samples.named_bands(path, file)
+    shown = list(reading.bands or named)
+    if file.count > 4 and len(shown) == 3 and set(shown) != {1, 2, 3}:
+        raise SlideError(
+            f"expected red, green and blue in bands 1…3 and infrared in band 4 of {path}, got "
+            f"{file.count} bands with colours in {tuple(shown)}: write a file of these four bands"
+        )
+    colours = list(reading.bands if set(reading.bands) == {1, 2, 3} else named)
     return colours + [n for n in range(1, file.count + 1) if n not in colours]

@@ -69,6 +69,25 @@ def test_colours_come_first_where_something_tells_them(tmp_path, raster, names, 
     np.testing.assert_array_equal(found, raster[1][..., order])
 
 
+STACK = ("coastal", "blue", "green", "red", "edge", "nir")
+
+
+@pytest.mark.parametrize(("names", "chosen"), [((), (4, 3, 2)), (STACK, ())])
+def test_a_stack_whose_infrared_is_unknown_is_refused(tmp_path, raster, names, chosen):
+    path = deep_scene(tmp_path / "stack.tif", np.tile(raster[1][..., :3], 2), names)
+    reading = small_configs.section("data.reading", bands=chosen)
+    with pytest.raises(SlideError, match=r"stack\.tif, got 6 bands with colours in \(4, 3, 2\)"):
+        bands.read(path, 0, 0, 20, 30, reading=reading)
+
+
+def test_a_stack_that_begins_with_its_colours_is_read(tmp_path, raster):
+    values = np.concatenate([raster[1], raster[1][..., :1]], axis=-1)
+    path = deep_scene(tmp_path / "stack.tif", values)
+    reading = small_configs.section("data.reading", bands=(3, 2, 1))
+    found = bands.read(path, 0, 0, 20, 30, reading=reading)
+    np.testing.assert_array_equal(found, values[..., [2, 1, 0, 3, 4]])
+
+
 def test_a_window_beyond_the_border_is_one_line(raster):
     with pytest.raises(SlideError, match=r"expected a window inside .*20 × 30"):
         bands.read(raster[0], 15, 0, 10, 10)
