@@ -16,7 +16,7 @@ def generate() -> ConfigDict:
     # (height, width) in px that the reference's cells are spread over, on its ground; () is its own
     # size.
     c.size = ()
-    # 1 starts from noise; below 1, from the reference with that part of the noise.
+    # 1 starts from noise; below 1, from the reference with the noise of that part of the timesteps.
     c.strength = 1.0
     # Mask of what stays of the reference: white stays, black is generated.
     c.mask = ""
