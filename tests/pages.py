@@ -1,4 +1,4 @@
-"""The pages of the repository, as a reader meets them: README.md first, then those of the rooms."""
+"""The pages of the repository, as a reader meets them: README.md first, then the others."""
 
 import pathlib
 import re

@@ -1,4 +1,4 @@
-"""Imports go one way: a room knows itself and the rooms before it. The context of a run is defined
+"""Imports go one way: a sub-package knows itself and those before it. The context of a run is defined
 in `runs` and ends at the `run` of each step."""
 
 import ast
@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-ROOMS = (
+PACKAGES = (
     "core",
     "formats",
     "slides",
@@ -40,9 +40,13 @@ def imported(path):
     return found
 
 
-def files_of(room):
+def files_of(package):
     folder = ROOT / "ssldiff_jax"
-    return [folder / f"{room}.py"] if room == "main" else sorted((folder / room).rglob("*.py"))
+    return (
+        [folder / f"{package}.py"]
+        if package == "main"
+        else sorted((folder / package).rglob("*.py"))
+    )
 
 
 def rooms_of(path):
@@ -54,19 +58,19 @@ def test_the_rooms_are_these():
     folder = ROOT / "ssldiff_jax"
     found = {p.name for p in folder.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
     found |= {p.stem for p in folder.glob("*.py")} - {"__init__"}
-    assert found == set(ROOMS)
-    # The package itself is a door: it opens one room on use, and nothing before.
+    assert found == set(PACKAGES)
+    # The package itself imports one sub-package, on use, and nothing before.
     package = ast.parse((folder / "__init__.py").read_text())
     modules = [n.module for n in package.body if isinstance(n, ast.ImportFrom)]
     assert modules == ["typing"]
     assert rooms_of(folder / "__init__.py") <= {"generation"}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_earlier_rooms_only(room):
-    paths = files_of(room)
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_earlier_ones_only(package):
+    paths = files_of(package)
     assert paths
-    earlier = set(ROOMS[: ROOMS.index(room) + 1])
+    earlier = set(PACKAGES[: PACKAGES.index(package) + 1])
     later = {
         str(path.relative_to(ROOT)): sorted(rooms_of(path) - earlier)
         for path in paths
@@ -116,12 +120,12 @@ def test_stages_are_the_rows_of_the_table():
 
 
 def test_the_context_ends_at_run():
-    """Rooms but `runs` and `stages` know no context, and a step has it in `run` alone."""
+    """Packages but `runs` and `stages` know no context, and a step has it in `run` alone."""
     outside = [
         str(path.relative_to(ROOT))
-        for room in ROOMS
-        if room not in ("runs", "stages")
-        for path in files_of(room)
+        for package in PACKAGES
+        if package not in ("runs", "stages")
+        for path in files_of(package)
         if "ssldiff_jax.runs.stage" in imported(path)
     ]
     assert outside == []

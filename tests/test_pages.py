@@ -22,12 +22,15 @@ from ssldiff_jax.stages import table
 ROOT, TEXTS = pages.ROOT, pages.texts()
 each_page = pytest.mark.parametrize("page", TEXTS)
 
-ROOMS = ("data", "evaluation", "prior", "sampler", "slides", "stages", "train", "weights")
+PACKAGES = ("data", "evaluation", "prior", "sampler", "slides", "stages", "train", "weights")
 
 
-def test_every_room_that_a_reader_enters_has_a_page():
+def test_every_package_that_a_reader_enters_has_a_page():
     expected = {"README.md", "configs/README.md", "launch/README.md", "tests/README.md"}
-    expected |= {"ssldiff_jax/README.md", *(f"ssldiff_jax/{room}/README.md" for room in ROOMS)}
+    expected |= {
+        "ssldiff_jax/README.md",
+        *(f"ssldiff_jax/{package}/README.md" for package in PACKAGES),
+    }
     assert expected <= set(TEXTS)
 
 
@@ -96,8 +99,8 @@ def test_layout_lines_name_the_folders_that_exist():
     import test_imports
 
     assert layout(TEXTS["README.md"]) == ["ssldiff_jax", "configs", "launch", "tests"]
-    rooms = layout(TEXTS["ssldiff_jax/README.md"])
-    assert rooms == [room for room in test_imports.ROOMS if room != "main"]
+    packages = layout(TEXTS["ssldiff_jax/README.md"])
+    assert packages == [package for package in test_imports.PACKAGES if package != "main"]
     tracked = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."}
     assert set(layout(TEXTS["README.md"])) == tracked - {"runs"}
 

@@ -1,1 +1,1 @@
-"""What every room may use: shapes, config schema, random streams, layers, devices, memory."""
+"""For every sub-package: shapes, config schema, random streams, layers, devices, memory."""

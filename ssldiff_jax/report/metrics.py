@@ -20,7 +20,7 @@ _PIXELS = ("layout_correlation", "seams", "patch_borders")
 _ENCODER = ("dim", "hash", "retrieval_top1", "effective_rank")
 _VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked", "num_tested")
 """Of encoders too, None of those that were trained before they were measured."""
-# Named one by one: this room comes before the table of steps.
+# Named one by one: this sub-package comes before the table of steps.
 _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "study", "export",
              "verify", "compile", "bench")  # fmt: skip
 """An earlier report, and tools."""
