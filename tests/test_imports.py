@@ -1,5 +1,5 @@
-"""Imports go one way: a sub-package knows itself and those before it. The context of a run is defined
-in `runs` and ends at the `run` of each step."""
+"""Imports go one way: a sub-package knows itself and those before it. The context of a run is
+defined in `runs` and ends at the `run` of each step."""
 
 import ast
 import pathlib
