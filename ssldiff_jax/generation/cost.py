@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,11 +113,15 @@ def _live_bytes(call: window_networks.NetworkCall) -> int:
 def _seconds(call: window_networks.NetworkCall) -> float:
     """Of one call, after one that compiled it."""
     run = jax.jit(call.run)
-    # Weights as they are; the time does not depend on what they are multiplied with.
-    blank = lambda s: s if isinstance(s, jax.Array | np.ndarray) else jnp.zeros(s.shape, s.dtype)
-    args = jax.tree.map(blank, call.shapes)
+    args = jax.tree.map(_filled, call.shapes)
     # Compiles, and is not counted.
     jax.block_until_ready(run(*args))
     began = time.perf_counter()
     jax.block_until_ready(run(*args))
     return time.perf_counter() - began
+
+
+def _filled(like: Any) -> Any:
+    """Weights as they are, zeros for a shape: the time does not depend on the values."""
+    is_array = isinstance(like, jax.Array | np.ndarray)
+    return like if is_array else jnp.zeros(like.shape, like.dtype)

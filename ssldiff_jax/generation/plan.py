@@ -186,8 +186,9 @@ class Planner:
         rows, cols = (-(-px // patch_px) for px in size)
         embed = self.require_encoder()
         dense = conditions.DenseCondition(read, size, embed, patch_px, config.downsample_factor)
-        corner = lambda row: np.stack([np.full(cols, row), np.arange(cols)], 1) * config.window
-        return np.stack([dense(corner(row)) for row in range(rows)])
+        # (rows, columns, 2), latent px.
+        corners = np.stack(np.indices((rows, cols)), axis=-1) * config.window
+        return np.stack([dense(of_row) for of_row in corners])
 
     def require_encoder(self) -> encoder_lib.Encoder:
         """What embeds patches.

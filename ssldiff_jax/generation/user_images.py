@@ -1,6 +1,7 @@
 """Images that a user names beside the slides of a run, read as the run reads its slides."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from typing import Any
@@ -49,9 +50,7 @@ class UserImage:
                 f"{path} must hold a cell of {px} px at {data.patch_mpp:g} µm/px, got "
                 f"{size[0]} × {size[1]} px"
             )
-        read = lambda top, left, height, width: slide.read_region(
-            top, left, height, width, mpp=data.patch_mpp
-        )
+        read = functools.partial(slide.read_region, mpp=data.patch_mpp)
         place = pyramid.georeference(slide.path, data.patch_mpp, native_mpp=slide.mpp)
         return cls(size, read, place)
 

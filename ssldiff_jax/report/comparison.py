@@ -28,8 +28,13 @@ class Figure:
 
 
 _EVALUATED = "evaluate/results.json"
-_of_generated = lambda ruler: ("seams", ruler, "generated", "value")
 _FIDELITY = ("patches", "judge", "precision_recall")
+
+
+def _of_generated(ruler: str) -> tuple[str, ...]:
+    """Keys to the mean over generated images by a ruler of seams."""
+    return "seams", ruler, "generated", "value"
+
 
 # By the encoder, and a second time by the judge.
 _FEATURES = (

@@ -59,7 +59,10 @@ def _scales(rows: Sequence[Row]) -> tuple[charts.Scale, charts.Scale]:
 
 
 def _curve(i: int, rows: Sequence[Row], x: charts.Scale, y: charts.Scale) -> str:
-    path = lambda points: "L".join(f"{x(at):.2f},{y(value):.2f}" for at, value in points)
+
+    def path(points: Sequence[tuple[float, float]]) -> str:
+        return "L".join(f"{x(at):.2f},{y(value):.2f}" for at, value in points)
+
     # There along the upper ends, back along the lower ones.
     band = path([(r.x, r.high) for r in rows] + [(r.x, r.low) for r in reversed(rows)])
     parts = [f'<path class="band" d="M{band}Z"/>']

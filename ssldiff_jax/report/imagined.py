@@ -144,9 +144,10 @@ def _figure(value: float | Mapping[str, Any] | None) -> str:
 def _table(what: str, columns: Mapping[str, str], rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Rows by name, under the titles of their figures; a dash for what a row has not."""
     head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in columns.values())
-    cells = lambda row: "".join(f"<td>{_figure(row.get(name))}</td>" for name in columns)
     body = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>{cells(row)}</tr>'
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{_figure(row.get(column))}</td>" for column in columns)
+        + "</tr>"
         for name, row in rows.items()
     )
     return tables.scrollable(

@@ -2,7 +2,9 @@
 floor, a ceiling, chance) and its goal, in words."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.report import charts, figures, goals, units
@@ -52,23 +54,26 @@ def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
         (who, features) for who, features in (("encoder", m), ("judge", m["judge"])) if features
     ]
     columns = [(who, features) for who, features in columns if features["embedding_similarity"]]
-    both = lambda get: [(who, get(features)) for who, features in columns]
-    versus = lambda get: _each(both(get))
-    floor = versus(lambda r: r["fd_floor_uncorrected"])
+
+    def both(*path: str) -> list[tuple[str, float | None]]:
+        """Whose it is, and the figure at a path of keys."""
+        return [(who, functools.reduce(operator.getitem, path, f)) for who, f in columns]
+
+    floor = _each(both("fd_floor_uncorrected"))
     cells = [rows * cols for rows, cols in m["data"]["lattices"]]
     cards = [
         Card(
             "Embedding similarity",
-            both(lambda r: r["embedding_similarity"]["mean"]),
+            both("embedding_similarity", "mean"),
             "Mean cosine between the embedding of a real cell and that of the cell generated "
             "from it. 1 is ideal.",
-            f"Unrelated cells: {versus(lambda r: r['embedding_similarity']['shuffled'])}.",
+            f"Unrelated cells: {_each(both('embedding_similarity', 'shuffled'))}.",
             "embedding_similarity.mean",
             "at least 0.5 above unrelated cells",
         ),
         Card(
             "Cell retrieval, top 1",
-            both(lambda r: r["cell_retrieval_top1"]),
+            both("cell_retrieval_top1"),
             "Share of generated cells whose nearest real cell of the region is the one they were "
             f"generated from; {columns[0][1]['num_cells']:,} cells."
             if columns
@@ -78,7 +83,7 @@ def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
         ),
         Card(
             "Fréchet distance of single patches",
-            both(lambda r: r["patch_fd_uncorrected"]),
+            both("patch_fd_uncorrected"),
             "Distance between the features of real cells and of patches generated one by one. "
             "0 is ideal. Not corrected for the number of cells.",
             f"{_floor(m)}: {floor}.",
@@ -87,7 +92,7 @@ def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
     if m["large_image"]:
         cards.insert(2, Card(
             "Fréchet distance of large images",
-            both(lambda r: r["crop_fd_uncorrected"]),
+            both("crop_fd_uncorrected"),
             "Distance between the features of real cells and of crops of the large image, half a "
             "cell away. 0 is ideal. Not corrected for the number of cells.",
             f"{_floor(m)}: {floor}.",
@@ -256,10 +261,13 @@ def _goal(card: Card, known: Mapping[str, Mapping[str, Any]]) -> str:
 
 def in_words(row: goals.Row) -> str:
     """At least, or at most; another value for the judge where it has one."""
-    limits: Callable[[goals.Goal], str] = lambda goal: " and ".join(
+    said = _limits(row.goal)
+    return f"{said} (judge: {_limits(row.judge_goal)})" if row.judge_goal else said
+
+
+def _limits(goal: goals.Goal) -> str:
+    return " and ".join(
         f"{how} {value:g}{goal.unit}"
         for how, value in (("at least", goal.low), ("at most", goal.high))
         if value is not None
     )
-    said = limits(row.goal)
-    return f"{said} (judge: {limits(row.judge_goal)})" if row.judge_goal else said

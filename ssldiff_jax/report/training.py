@@ -190,16 +190,19 @@ def slides(workdir: pathlib.Path) -> dict[int, dict[str, str]]:
         return {int(row["number"]): row for row in csv.DictReader(file)}
 
 
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
 def _table(trained: Sequence[Model]) -> str:
     head = "".join(
         f'<th scope="col">{name}</th>'
         for name in ("parameters", "steps", "patches per step", "training time")
     )
-    count = lambda value: "–" if value is None else f"{value:,}"
     body = "".join(
         f'<tr><th scope="row">{_ROLES[m.name]}'
         f"{f'; {m.start}' if m.start else ''}</th>"
-        f"<td>{count(m.parameters)}</td><td>{count(m.steps)}</td><td>{count(m.batch_size)}</td>"
+        f"<td>{_count(m.parameters)}</td><td>{_count(m.steps)}</td><td>{_count(m.batch_size)}</td>"
         f"<td>{'–' if m.seconds is None else sections.duration(m.seconds)}</td></tr>"
         for m in trained
     )

@@ -90,7 +90,10 @@ def _no_distance(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _lpips(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance, Any]:
     model = lpips.LPIPS()
-    distance = lambda params, x, y: model.apply({"params": params}, x, y).mean()
+
+    def distance(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        return model.apply({"params": params}, x, y).mean()
+
     if artifacts is not None:
         return distance, published.load_lpips(config.autoencoder.loss.lpips_weights)
     image = jnp.zeros((1, 64, 64, 3))
@@ -100,8 +103,11 @@ def _lpips(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance
 def _encoder_features(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance, Any]:
     """By patch tokens of the run's encoder."""
     architecture = config.encoder.architecture
-    tokens = lambda params: functools.partial(architecture.tokens, params)
-    distance = lambda params, x, y: autoencoder_loss.feature_distance(tokens(params))(x, y)
+
+    def distance(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        tokens = functools.partial(architecture.tokens, params)
+        return autoencoder_loss.feature_distance(tokens)(x, y)
+
     if artifacts is not None:
         return distance, artifacts.encoder().params
     image = jnp.zeros((1, architecture.vit.image_px, architecture.vit.image_px, 3))

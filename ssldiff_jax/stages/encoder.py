@@ -2,6 +2,7 @@
 held-out patches. The judge is the same work with its own sizes and seed; nothing else in a
 run ever reads it but the evaluation."""
 
+import functools
 import logging
 from typing import Any
 
@@ -81,7 +82,7 @@ def _measure(
     """Retrieval among held-out patches: of a patch moved, where records are larger than patches,
     and of a view of it; and how many directions embeddings take."""
     px = data.crops.patch_px
-    patches = lambda shift: artifacts.patches_at(held_out, _NUM_TESTED, px, shift)
+    patches = functools.partial(artifacts.patches_at, held_out, _NUM_TESTED, px)
     slack, centred = data.records.record_px - px, patches(0)
     exact = networks.OfEncoder("measured", model)
     centre = exact(centred)

@@ -141,8 +141,8 @@ def conditioner_sizes(file: ModelFile) -> ConditionerSizes:
         raise reader.WeightsError(
             f"{file.path}: expected cond_stage_model.patch_fc.weight, got no such tensor"
         )
-    width = lambda kernel: 0 if kernel is None else kernel.shape[-1]
-    return ConditionerSizes(width(kernels["patch"]), width(kernels["region"]))
+    region = kernels["region"]
+    return ConditionerSizes(kernels["patch"].shape[-1], 0 if region is None else region.shape[-1])
 
 
 def averaged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -200,8 +200,10 @@ def load_lpips(paths: str) -> Any:
     like = names.abstract(lpips.LPIPS(), image, image)
     vgg, linear_layers = (ModelFile.read(path) for path in files)
     # One channel of output each: (1, C, 1, 1) there.
-    flat = lambda name, value: value.reshape(-1) if name.startswith("lin") else value
-    lines = {name: flat(name, value) for name, value in linear_layers.tensors.items()}
+    lines = {
+        name: value.reshape(-1) if name.startswith("lin") else value
+        for name, value in linear_layers.tensors.items()
+    }
     # Two files that nobody publishes as one: each is checked against its own part.
     linear = {k: v for k, v in like.items() if k != "vgg"}
     features = lpips_tables.vgg_names().load(vgg.tensors, like["vgg"], vgg.path)
@@ -220,8 +222,7 @@ def export(
     The file appears whole or not at all. Raises OSError where it cannot be written.
     """
     # safetensors writes memory as it lies: of another order than C it would be another tensor.
-    plain = lambda value: np.asarray(value, np.float32, order="C")
-    tensors = {name: plain(value) for name, value in ours.items()}
+    tensors = {name: np.asarray(value, np.float32, order="C") for name, value in ours.items()}
     for table, params in parts:
         tensors |= table.save(params)
     head = dict(metadata or {})

@@ -73,9 +73,7 @@ class LinearProbe:
         for name, features in (("training", train), ("held-out", held_out)):
             require_finite(features, f"{name} embeddings")
         classification.require_classes(label, "the training examples")
-        # A column of ones for the bias; float64, in which SciPy's L-BFGS-B computes.
-        one_more = lambda x: np.column_stack([x, np.ones(len(x))]).astype(np.float64)
-        x, one_hot = one_more(train), np.eye(self.num_classes)[label]
+        x, one_hot = _with_bias(train), np.eye(self.num_classes)[label]
         shape = (x.shape[1], self.num_classes)
 
         def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
@@ -88,7 +86,12 @@ class LinearProbe:
 
         start = np.zeros(shape).ravel()
         solution = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B")
-        return scipy.special.softmax(one_more(held_out) @ solution.x.reshape(shape), axis=1)
+        return scipy.special.softmax(_with_bias(held_out) @ solution.x.reshape(shape), axis=1)
+
+
+def _with_bias(features: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N E"]:
+    """One column of ones more; float64, in which SciPy's L-BFGS-B computes."""
+    return np.column_stack([features, np.ones(len(features))]).astype(np.float64)
 
 
 def require_finite(features: Float[np.ndarray, "N *D"], what: str) -> None:

@@ -180,8 +180,8 @@ class CLAM(ABMIL):
         most = jax.lax.top_k(jnp.where(known, attention, -jnp.inf), k)[1]
         least = jax.lax.top_k(jnp.where(known, -attention, -jnp.inf), k)[1]
         own = jax.nn.one_hot(label, self.num_classes, dtype=jnp.int32)[:, None]
-        loss = lambda rows, target: smooth_svm(self._instance_scores(h, rows), target)
-        of_most, of_least = loss(most, own), loss(least, jnp.zeros_like(own))
+        of_most = smooth_svm(self._instance_scores(h, most), own)
+        of_least = smooth_svm(self._instance_scores(h, least), jnp.zeros_like(own))
         # CLAM's inst_eval for the own class; for the others its inst_eval_out, which takes the
         # instances of most attention alone.
         each = jnp.where(own == 1, (of_most + of_least) / 2, of_most).mean(axis=-1)
@@ -224,8 +224,8 @@ class DSMIL(_Model):
     def loss(self, x: Instances, known: Known, label: Labels) -> jax.Array:
         target = jax.nn.one_hot(label, self.num_classes)
         highest, bag, _ = self._streams(x, known)
-        of = lambda logits: optax.sigmoid_binary_cross_entropy(logits, target).mean()
-        return (of(highest) + of(bag)) / 2
+        losses = (optax.sigmoid_binary_cross_entropy(logits, target) for logits in (highest, bag))
+        return sum(loss.mean() for loss in losses) / 2
 
     def _streams(self, x: Instances, known: Known) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Logits by the critical instance and by the bag, `(B, K)`; attention `(B, K, L)`."""

@@ -46,11 +46,15 @@ class PixelClassifier:
 def _features(image_uint8: arrays.ImageUint8) -> Float[np.ndarray, "N F"]:
     """Colour at three scales, its spread, and all products of two."""
     image = image_uint8.astype(np.float64) / 255
-    blur = lambda x, sigma: ndimage.gaussian_filter(x, (sigma, sigma, 0))
-    around = [blur(image, sigma) for sigma in _BLURS]
+    around = [_blurred(image, sigma) for sigma in _BLURS]
     # E[x²] − E[x]², which rounding makes negative where a colour is flat.
-    deviation = np.sqrt(np.maximum(blur(image**2, _BLURS[0]) - around[0] ** 2, 0))
+    deviation = np.sqrt(np.maximum(_blurred(image**2, _BLURS[0]) - around[0] ** 2, 0))
     linear = np.concatenate([image, *around, deviation], axis=-1).reshape(-1, 12)
     first, second = np.triu_indices(linear.shape[1])
     ones = np.ones((len(linear), 1))
     return np.concatenate([ones, linear, linear[:, first] * linear[:, second]], axis=1)
+
+
+def _blurred(x: Float[np.ndarray, "H W 3"], sigma: float) -> Float[np.ndarray, "H W 3"]:
+    """Each colour by itself."""
+    return ndimage.gaussian_filter(x, (sigma, sigma, 0))

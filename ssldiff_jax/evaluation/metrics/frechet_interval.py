@@ -77,11 +77,15 @@ def _needed(dim: int, sizes: Sequence[int]) -> int:
     """How many vectors would do, in blocks of one size."""
     least = _PER_DIMENSION * dim
     if max(sizes) == 1:  # they would be more blocks if they were more
-        enough = lambda n: n - math.ceil(n / intervals.BLOCKS) >= least
-        return next(n for n in itertools.count(max(least, _LEAST_BLOCKS)) if enough(n))
+        return _least_of(max(least, _LEAST_BLOCKS), least, intervals.BLOCKS)
     if len(sizes) == 1:
         return least
-    return next(n for n in itertools.count(least) if n - math.ceil(n / len(sizes)) >= least)
+    return _least_of(least, least, len(sizes))
+
+
+def _least_of(first: int, needed: int, blocks: int) -> int:
+    """The least number, from `first` on, of which the largest of equal blocks leaves `needed`."""
+    return next(n for n in itertools.count(first) if n - math.ceil(n / blocks) >= needed)
 
 
 class _Gaussian:

@@ -83,8 +83,10 @@ def agreement(
     """Correlation of requested with predicted values, the mean over all that
     vary; predicted by a ridge regression that is fitted on real grids and their values, `probe`."""
     features, values = probe
-    ones = lambda x: np.concatenate([x, np.ones((len(x), 1))], axis=1)
-    design, design_generated = ones(features), ones(generated)
+    # A column of ones for the constant.
+    design, design_generated = (
+        np.column_stack([x, np.ones(len(x))]) for x in (features, generated)
+    )
     # In proportion to the number of examples, so that the ridge means the same for any.
     weight = design.shape[0] / 100
     # Normal equations: the ridge keeps them regular where grids are fewer than features.

@@ -83,11 +83,13 @@ def _without(side: _KernelSums, blocks: int | None) -> tuple[np.ndarray, np.ndar
     left = n - sizes
     if left.min() < 2:
         raise ValueError(f"expected blocks that leave 2 of {n} vectors, got {len(parts)} blocks")
-    sums = lambda rows: np.array([rows[part].sum() for part in parts])
+    own, of_across = (
+        np.array([rows[part].sum() for part in parts]) for rows in (side.own, side.across)
+    )
     # A block's own pairs are in two of its rows.
     pairs = np.array([_sums(side.features[p]).sum() if p.stop - p.start > 1 else 0 for p in parts])
-    within = (side.own.sum() - 2 * sums(side.own) + pairs) / (left * (left - 1))
-    return within, side.across.sum() - sums(side.across), sizes
+    within = (side.own.sum() - 2 * own + pairs) / (left * (left - 1))
+    return within, side.across.sum() - of_across, sizes
 
 
 def _left_out_in_pairs(

@@ -22,8 +22,11 @@ class Pair:
 
 def cell_similarity(pair: Pair, embed: EmbedFn, side: int) -> Float[np.ndarray, "N N"]:
     """Cosines of every synthetic cell (rows) with every reference cell (columns)."""
-    unit = lambda image: vectors.unit(embed(patch_grid.cut_cells(image, side)))
-    return unit(pair.image) @ unit(pair.reference).T
+    generated, real = (
+        _unit_features([patch_grid.cut_cells(image, side)], embed)
+        for image in (pair.image, pair.reference)
+    )
+    return generated @ real.T
 
 
 def cells(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
@@ -48,10 +51,14 @@ def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
     a lattice of real cells with one moved by half a cell, of the same places; that of the former is
     synthetic, that of the floor real. Images are pooled before.
     """
-    pool = lambda squares: vectors.unit(embed(np.concatenate(squares)))
-    real = pool([patch_grid.cut_cells(p.reference, side) for p in pairs])
-    real_moved = pool([patch_grid.cut_cells(p.reference, side, side // 2) for p in pairs])
-    synthetic = pool([patch_grid.cut_cells(p.image, side, side // 2) for p in pairs])
+    real, real_moved, synthetic = (
+        _unit_features([patch_grid.cut_cells(image, side, shift) for image in images], embed)
+        for images, shift in (
+            ([pair.reference for pair in pairs], 0),
+            ([pair.reference for pair in pairs], side // 2),
+            ([pair.image for pair in pairs], side // 2),
+        )
+    )
     return {
         "crop_fd_uncorrected": frechet.frechet_distance(real, synthetic),
         "fd_floor_uncorrected": frechet.frechet_distance(real, real_moved),
@@ -62,13 +69,23 @@ def patch_distance(
     real: list[arrays.ImageUint8], generated: list[arrays.ImageUint8], embed: EmbedFn, side: int
 ) -> float:
     """Fréchet distance between the pooled cells of two lists of images, uncorrected."""
-    pool = lambda pages: np.concatenate([patch_grid.cut_cells(page, side) for page in pages])
-    return cell_distance(pool(real), pool(generated), embed)
+    of_real, of_generated = (
+        np.concatenate([patch_grid.cut_cells(page, side) for page in pages])
+        for pages in (real, generated)
+    )
+    return cell_distance(of_real, of_generated, embed)
 
 
 def cell_distance(
     a: UInt8[np.ndarray, "N s s 3"], b: UInt8[np.ndarray, "M s s 3"], embed: EmbedFn
 ) -> float:
     """Fréchet distance between unit features of two sets of cells, uncorrected."""
-    of_a, of_b = (vectors.unit(embed(cells)) for cells in (a, b))
+    of_a, of_b = (_unit_features([cells], embed) for cells in (a, b))
     return frechet.frechet_distance(of_a, of_b)
+
+
+def _unit_features(
+    squares: list[UInt8[np.ndarray, "_ s s 3"]], embed: EmbedFn
+) -> Float[np.ndarray, "N D"]:
+    """Of all squares together, each of length 1: distances are then of directions."""
+    return vectors.unit(embed(np.concatenate(squares)))

@@ -46,9 +46,11 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
 
 def variance_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> float:
     """Variance of the pixels of each colour over the reference's; contrast was lost below 1."""
-    variance = lambda a: a.astype(np.float64).var(axis=(0, 1)).mean()
+    own, of_reference = (
+        float(pixels.astype(np.float64).var(axis=(0, 1)).mean()) for pixels in (image, reference)
+    )
     # A reference of one colour has variance 0.
-    return float(variance(image) / max(variance(reference), 1e-12))
+    return own / max(of_reference, 1e-12)
 
 
 def spectrum_ratio(image: arrays.ImageUint8, reference: arrays.ImageUint8) -> list[float]:

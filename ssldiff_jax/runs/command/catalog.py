@@ -74,9 +74,14 @@ def split(text: str) -> list[str]:
 
 def lines() -> list[str]:
     """Steps and tools with a line about each."""
-    text = lambda tool: [f"  {n:<12} {r.about}" for n, r in ROWS.items() if r.tool == tool]
-    return ["all, or some of these, in this order:", *text(False),
-            "tools, which run only when named:", *text(True)]  # fmt: skip
+    steps = [_line(name) for name, row in ROWS.items() if not row.tool]
+    tools = [_line(name) for name, row in ROWS.items() if row.tool]
+    return ["all, or some of these, in this order:", *steps,
+            "tools, which run only when named:", *tools]  # fmt: skip
+
+
+def _line(name: str) -> str:
+    return f"  {name:<12} {ROWS[name].about}"
 
 
 def asks_for(values: dict[str, Any], name: str) -> bool:

@@ -76,8 +76,8 @@ def note(
 
 def without_tools(values: Mapping[str, Any]) -> dict[str, Any]:
     """A config without the sections of tools."""
-    is_tool = lambda name: name in catalog.ROWS and catalog.ROWS[name].tool
-    return {name: value for name, value in values.items() if not is_tool(name)}
+    tools = {name for name, row in catalog.ROWS.items() if row.tool}
+    return {name: value for name, value in values.items() if name not in tools}
 
 
 def _write_config(workdir: pathlib.Path, values: Mapping[str, Any]) -> None:

@@ -66,10 +66,11 @@ def complete(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _over(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    both = lambda key: isinstance(defaults.get(key), Mapping) and isinstance(values[key], Mapping)
-    return dict(defaults) | {
-        key: _over(defaults[key], values[key]) if both(key) else values[key] for key in values
-    }
+    merged = dict(defaults)
+    for key, value in values.items():
+        are_sections = isinstance(defaults.get(key), Mapping) and isinstance(value, Mapping)
+        merged[key] = _over(defaults[key], value) if are_sections else value
+    return merged
 
 
 def _sections(noted: Mapping[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,9 @@ def _as_facts(
     rows: list[int],
 ) -> dict[str, Any]:
     of_real, generated = (zero_shot.classify(classes, side[rows], labels) for side in features)
-    scores = lambda c: {"accuracy": c.accuracy, "balanced_accuracy": c.balanced_accuracy}
     result = {"labels": list(generated.names), "counts": generated.counts.tolist()}
-    return result | scores(generated) | {"real": scores(of_real)}
+    return result | _scores(generated) | {"real": _scores(of_real)}
+
+
+def _scores(confusion: zero_shot.Confusion) -> dict[str, float]:
+    return {"accuracy": confusion.accuracy, "balanced_accuracy": confusion.balanced_accuracy}

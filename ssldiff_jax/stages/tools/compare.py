@@ -104,8 +104,10 @@ def run(context: stage.Context) -> dict[str, Any]:
     Raises ConfigError where there is no network.
     """
     config, folder = context.config, context.folder("compare")
-    open_folder = lambda path: _Folder.open(path, config.data.reading, config.evaluate.jpeg_quality)
-    real, generated = open_folder(config.compare.real), open_folder(config.compare.generated)
+    real, generated = (
+        _Folder.open(path, config.data.reading, config.evaluate.jpeg_quality)
+        for path in (config.compare.real, config.compare.generated)
+    )
     paired = config.compare.paired
     _require_alike(real, generated, paired=paired)
     # The tool needs no run: a new work directory has neither.

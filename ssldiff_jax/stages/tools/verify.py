@@ -1,5 +1,6 @@
 """Tool `verify`: read everything again that was stored, and name what is damaged."""
 
+import functools
 import pathlib
 import time
 from typing import Any
@@ -65,7 +66,7 @@ def _decode_all(source: records.RecordSource) -> list[tuple[str, str, str]]:
     """The first record that is no image, if there is one."""
     count, cores = len(source), machine.cores()
     parts = (range(i, min(i + _READ, count)) for i in range(0, count, _READ))
-    look = lambda part: _first_damaged(source, part)
+    look = functools.partial(_first_damaged, source)
     reasons = ahead.ahead(look, parts, threads=cores, count=2 * cores)
     first = next((reason for reason in reasons if reason), None)
     return [(str(source), first, "--config.force=patches")] if first else []

@@ -1,12 +1,13 @@
 """Bags as the tool `study` classifies them: regions or slides, and each regenerated."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ssldiff_jax.core import patch_grid, rng, schema
-from ssldiff_jax.data import mosaic
+from ssldiff_jax.data import mosaic, plan
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.evaluation.downstream import classifiers, mil
 from ssldiff_jax.runs import artifacts as artifacts_lib
@@ -42,10 +43,10 @@ def task(
     is_regions, seed = section.of == "regions", config.seed
     if is_regions:
         measure = pixel_labels.PixelLabels(section.measure, config.data)
-        of = lambda source: _regions(source, section, measure, seed)
+        of_source = functools.partial(_regions, section=section, measure=measure, seed=seed)
     else:
-        of = lambda source: _slides(source, section, seed)
-    train, test = (of(artifacts.patches(split)) for split in study_task.SPLITS)
+        of_source = functools.partial(_slides, section=section, seed=seed)
+    train, test = (of_source(artifacts.patches(split)) for split in study_task.SPLITS)
     if is_regions:
         # Halves of training, so that both classes are as frequent; held-out bags by the same limit.
         least = float(np.median([bag.shows for bag in train]))
@@ -65,9 +66,12 @@ def task(
     length = max(len(bag) for bag in (*real, *seen_in_test))
     # Of real training bags alone, for all: what is generated is measured by what is real.
     scaling = classifiers.Scaling.of(np.concatenate(real))
-    pad = lambda bags: mil.Bags.of([scaling(bag) for bag in bags], length)
+
+    def padded(bags: list[np.ndarray]) -> mil.Bags:
+        return mil.Bags.of([scaling(bag) for bag in bags], length)
+
     inputs = study_task.Inputs(
-        pad(real), [pad(regenerated) for regenerated in generated], pad(seen_in_test)
+        padded(real), [padded(regenerated) for regenerated in generated], padded(seen_in_test)
     )
     return dataclasses.replace(task_, inputs={"bags": inputs})
 
@@ -125,9 +129,13 @@ def _regions(
         square = region.square
         shows = measure.shown(square, whole.read(square))[which]
         case = source.metadata(int(whole.places(square.slide)[0, 2]), "case")
-        read = lambda square=square: patch_grid.cut_cells(whole.read(square), px)
+        read = functools.partial(_cells, whole, square, px)
         bags.append(_Bag(read, case, shows=float(shows)))
     return bags
+
+
+def _cells(whole: mosaic.Mosaic, square: plan.Square, px: int) -> np.ndarray:
+    return patch_grid.cut_cells(whole.read(square), px)
 
 
 def _slides(
@@ -152,7 +160,7 @@ def _slides(
                 f"{', '.join(sorted(labels[case]))}"
             )
         chosen = generator_.permutation(numbers)[: section.cells].tolist()
-        read = lambda chosen=chosen: np.stack([source.patch(number)[1] for number in chosen])
+        read = functools.partial(_patches, source, chosen)
         bags.append(_Bag(read, case, name=next(iter(labels[case]))))
     if not bags:
         raise case_tables.TableError(
@@ -162,3 +170,7 @@ def _slides(
     count = section.count if source.split == "train" else section.count_test
     order = generator_.permutation(len(bags))[: count or len(bags)]
     return [bags[number] for number in order]
+
+
+def _patches(source: patch_samples.RecordPatches, numbers: Sequence[int]) -> np.ndarray:
+    return np.stack([source.patch(number)[1] for number in numbers])

@@ -76,11 +76,16 @@ class Classes:
             )
         measure = pixel_labels.PixelLabels(labels, artifacts.config.data)
         names = measure.names
-        most = lambda classes: names[np.bincount(classes.ravel(), minlength=len(names)).argmax()]
-        stain = lambda pixels: [most(measures.stain(patch)) for patch in pixels]
-        of = lambda patches: [measure.most(*patch) for patch in patches.read]
+
+        def of(patches: Patches) -> list[str]:
+            return [measure.most(*patch) for patch in patches.read]
+
+        def of_pixels(pixels: Pixels) -> list[str]:
+            counts = (np.bincount(measures.stain(patch).ravel()) for patch in pixels)
+            return [names[count.argmax()] for count in counts]
+
         # Land cover is read in a band that generated patches lack.
-        return cls(names, of, stain if labels == "stain" else None)
+        return cls(names, of, of_pixels if labels == "stain" else None)
 
     def numbered(self, *named: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
         """(classes, the number of each name among them)."""
@@ -103,5 +108,8 @@ def _clusters(artifacts: artifacts_lib.Artifacts, train: Patches) -> Classes:
         judge(train.pixels), count, seed=rng.seed_of(seed, "study/clusters")
     )
     names = tuple(f"cluster {number}" for number in range(count))
-    of_pixels = lambda pixels: [names[number] for number in fitted.nearest(judge(pixels))]
+
+    def of_pixels(pixels: Pixels) -> list[str]:
+        return [names[number] for number in fitted.nearest(judge(pixels))]
+
     return Classes(names, lambda patches: of_pixels(patches.pixels), of_pixels)

@@ -23,10 +23,11 @@ def task(
     Raises ValueError where a split shows one class only, and where records have none.
     """
     config, section = artifacts.config, artifacts.config.study.patches
-    of_split = lambda split, count: study_classes.Patches.some(
-        artifacts.patches(split), count, rng.seed_of(config.seed, "study/chosen")
+    seed = rng.seed_of(config.seed, "study/chosen")
+    train, test = (
+        study_classes.Patches.some(artifacts.patches(split), count, seed)
+        for split, count in (("train", section.count), ("test", section.count_test))
     )
-    train, test = of_split("train", section.count), of_split("test", section.count_test)
     classes = study_classes.Classes.of_run(artifacts, train)
     named = classes.of(train)
     class_names, (label, test_label) = classes.numbered(named, classes.of(test))
@@ -41,7 +42,10 @@ def task(
         for _ in range(section.num_generated)
     ]
     progress.close()
-    embedded = lambda pixels: scaling(regenerator.embed(pixels))
+
+    def embedded(pixels: study_classes.Pixels) -> np.ndarray:
+        return scaling(regenerator.embed(pixels))
+
     inputs = {
         "pixels": study_task.Inputs(train.pixels[used], generated, test.pixels),
         "embedding": study_task.Inputs(

@@ -69,8 +69,10 @@ class Task:
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Examples of every class in both splits."""
-        count = lambda label: {name: int(np.sum(label == k)) for k, name in enumerate(self.classes)}
-        return {"train": count(self.label), "test": count(self.test_label)}
+        return {
+            split: {name: int(np.sum(label == k)) for k, name in enumerate(self.classes)}
+            for split, label in zip(SPLITS, (self.label, self.test_label), strict=True)
+        }
 
     def mixed(
         self, inputs: Inputs, real: Int[np.ndarray, "n"], mixture: str
