@@ -48,7 +48,7 @@ def sweep() -> ConfigDict:
     # Sampler settings to compare: changes of `sample`, apart by spaces; w/8 is an eighth of a
     # window.
     offsets = ("windows.max_offset=0", "windows.max_offset=w/8", "windows.max_offset=w/2")
-    told = ("conditioning=interpolated", "conditioning=dense", "conditioning=cells")
+    conditionings = ("conditioning=interpolated", "conditioning=dense", "conditioning=cells")
     small = "windows.max_offset=w/8"
     led = (
         "guidance.scale=1.0",
@@ -57,9 +57,9 @@ def sweep() -> ConfigDict:
         "guidance.scale=2.0 guidance.rescale=0.7",
     )
     c.variants = (
-        *(f"{offset} {how}" for how in told for offset in offsets),
-        *(f"{small} {how} {guided}" for how in told for guided in led),
-        *(f"{small} {how} solver.num_solver_steps={n}" for how in told for n in (20, 50)),
+        *(f"{offset} {how}" for how in conditionings for offset in offsets),
+        *(f"{small} {how} {guided}" for how in conditionings for guided in led),
+        *(f"{small} {how} solver.num_solver_steps={n}" for how in conditionings for n in (20, 50)),
         "windows.mode=overlap windows.stride=w/2 conditioning=dense",
         "windows.mode=overlap windows.stride=w/4 conditioning=dense",
         "windows.mode=paper conditioning=interpolated guidance.scale=4.0 "

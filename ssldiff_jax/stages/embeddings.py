@@ -21,8 +21,6 @@ from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
 
-"""Embeddings whose effective rank is reported."""
-
 
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of embeddings."""

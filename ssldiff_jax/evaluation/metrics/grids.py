@@ -41,14 +41,16 @@ _NEIGHBOURS = 3
 
 def compare(generated: Grids, real: Grids, training: Grids) -> GridFigures:
     """Figures of `generated` against held-out `real` grids."""
-    of_drawn, of_real, of_training = (principal(g, training) for g in (generated, real, training))
+    of_generated, of_real, of_training = (
+        principal(g, training) for g in (generated, real, training)
+    )
     return GridFigures(
         frechet(generated, real),
-        frechet(of_drawn, of_real),
-        _precision(of_drawn, of_real),
-        _precision(of_real, of_drawn),
+        frechet(of_generated, of_real),
+        _precision(of_generated, of_real),
+        _precision(of_real, of_generated),
         _neighbours(generated) / _neighbours(real),
-        float(_nearest(of_drawn, of_training).mean() / _nearest(of_real, of_training).mean()),
+        float(_nearest(of_generated, of_training).mean() / _nearest(of_real, of_training).mean()),
     )
 
 

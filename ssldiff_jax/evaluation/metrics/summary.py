@@ -40,18 +40,19 @@ def figures(
     many there are, is below `intervals.BLOCKS`, intervals are of these cases and not of others: of
     two or five each block is a part of one, and what differs from case to case is not in them.
     """
-    of_drawn, of_real = repeated(generated), repeated(real)
+    of_generated, of_real = repeated(generated), repeated(real)
     sides = [reference] if reference else frechet_interval.blocks_of(real)
     metrics = {
         "frechet": _unless(
-            of_drawn or (None if reference else of_real),
+            of_generated or (None if reference else of_real),
             frechet_interval.frechet_estimate(
                 frechet_interval.blocks_of(generated), sides, paired=paired and not reference
             ),
         ),
         "precision_recall": precision_recall.compare(generated, real),
         "kid": _unless(
-            of_drawn or of_real, kid.kid(generated, real, blocks=intervals.BLOCKS, paired=paired)
+            of_generated or of_real,
+            kid.kid(generated, real, blocks=intervals.BLOCKS, paired=paired),
         ),
     }
     results = {name: dataclasses.asdict(figure) for name, figure in metrics.items()}

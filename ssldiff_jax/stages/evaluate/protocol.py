@@ -1,4 +1,4 @@
-"""Drawn patches against held-out ones, by every network of features."""
+"""Generated patches against held-out ones, by every network of features."""
 
 import dataclasses
 import pathlib

@@ -52,7 +52,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     for name in section.tasks:
         began = time.monotonic()
         task = _TASKS[name](context.artifacts, regenerator)
-        drawn_after = time.monotonic() - began
+        generated_after = time.monotonic() - began
         bootstrap, unit = _bootstrap(task, section, config.seed)
         for model, (input_name, classifier) in _classifiers(name, task, config).items():
             rows += _rows(
@@ -63,7 +63,7 @@ def run(context: stage.Context) -> dict[str, Any]:
             "generated": len(task.used),
             "class_agreement": task.class_agreement,
             "resampling_unit": unit,
-            "seconds_of_generation": round(drawn_after, 1),
+            "seconds_of_generation": round(generated_after, 1),
             "seconds": round(time.monotonic() - began, 1),
         }
     folder = context.folder("study")
