@@ -62,6 +62,7 @@ class Card:
         about = {
             "name": "embeddings computed elsewhere" if elsewhere else name,
             "dim": trained.denoiser.config.embedding_dim,
+            # Of weights and origin: embeddings of the same weights from another origin are others.
             "digest": trained.encoder and artifacts.encoder_digest(trained.encoder),
             "licence": licence if own else known.ENCODERS[name].licence,
         }

@@ -56,6 +56,7 @@ class LargeImage:
         return path
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        # `copy` is NumPy 2's way to ask.
         return np.array(self.image, dtype=dtype, copy=copy)
 
     def _repr_png_(self) -> bytes:

@@ -81,6 +81,7 @@ class Planner:
         spans = size if spans is None or border == "wrap" else spans
         lattice = conditions.Lattice(
             grid,
+            # Latent px, in which windows have their places.
             tuple(px / networks.config.downsample_factor for px in spans),
             window_plan.window,
             border,

@@ -102,6 +102,7 @@ class PriorSampler:
             packed["labels"] = spec.label_values(request.labels)
         if request.numbers:
             values = spec.number_values(request.numbers)
+            # Standardised by training cases, as the prior saw them.
             packed["numbers"] = (values - self.scales["mean"]) / self.scales["std"]
         if request.text:
             if self.text is None and spec.text_phrases:
@@ -175,6 +176,7 @@ class PriorSampler:
         if known is not None:
             white, stay = np.zeros((*canvas, dim), np.float32), np.zeros(canvas, np.float32)
             here = np.s_[: cells[0], : cells[1]]
+            # Beyond `cells` the canvas is free: it is cut off.
             white[here], stay[here] = self.white.apply(known), keep_mask
             init = sampler.InitLatents(white * stay[..., None], stay)
         elif temperature != 1:

@@ -89,6 +89,7 @@ def _row(workdir: pathlib.Path) -> str:
 
 def command(workdir: pathlib.Path, commit: str) -> str:
     """Shell lines that repeat a run in a new work directory, from the config that it recorded."""
+    # Outside a repository there is no commit to go back to.
     lines = [] if commit == "unknown" else [f"git checkout {commit.removesuffix('-dirty')}"]
     return "\n".join((
         *lines,

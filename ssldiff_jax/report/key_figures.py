@@ -53,6 +53,7 @@ def _by_encoder(m: Mapping[str, Any]) -> list[Card]:
     columns = [
         (who, features) for who, features in (("encoder", m), ("judge", m["judge"])) if features
     ]
+    # None by the encoder where embeddings were computed elsewhere.
     columns = [(who, features) for who, features in columns if features["embedding_similarity"]]
 
     def both(*path: str) -> list[tuple[str, float | None]]:

@@ -71,6 +71,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "encoder": None if "imported" in encoder else _encoder(encoder),
         "judge_encoder": judge and _encoder(_facts(models, "judge")),
         **{name: results.get(name) for name in _JUDGED},
+        # The page reads the pairs of the stage's own file, with their pictures.
         "memorisation": _without(results.get("memorisation"), "pairs"),
         "agreement": _optional(workdir / "imagine" / "results.json").get("agreement"),
         "stages": {name: _pick(done, ("seconds", "peak_rss_mb")) for name, done in stages.items()},
@@ -81,6 +82,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "data": _data(workdir, config),
         "seed": config.get("seed"),
         "config_digest": digests.of_values(science(config)),
+        # ISO dates sort as text does.
         "date": max((done["finished"] for done in stages.values()), default="")[:10],
     }
 

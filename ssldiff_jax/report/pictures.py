@@ -58,6 +58,7 @@ def copy(source: pathlib.Path, target: pathlib.Path) -> Picture:
     Raises ValueError that names a missing file, or one that is no PNG.
     """
     height, width = png_size(source)
+    # The page once loaded both images of a pair whole, which gigapixels do not allow.
     if max(height, width) <= _WHOLE:
         atomic.write_atomic(target, lambda path: shutil.copyfile(source, path))
         return Picture(target.name, height, width)

@@ -72,6 +72,7 @@ def _model(folder: pathlib.Path, config: Mapping[str, Any]) -> Model:
     weights = section.get("weights") or ""
     table = folder / "parameters.txt"
     total = (
+        # The last line of clu's parameter overview.
         re.search(r"^Total: ([\d,]+)", table.read_text("utf-8"), re.M) if table.exists() else None
     )
     return Model(
@@ -88,6 +89,7 @@ def _model(folder: pathlib.Path, config: Mapping[str, Any]) -> Model:
 def part(workdir: pathlib.Path, metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     """The facts and the table of models; a note above them where the training was short."""
     models = pathlib.Path(config.get("models") or workdir).expanduser()
+    # Of the run that trained them: its data and its steps.
     own = atomic.read_json(models / "config.json") if config.get("models") else config
     trained = models_of(models, own)
     seconds = [m.seconds for m in trained if m.seconds]

@@ -79,6 +79,7 @@ def own_scripts() -> str:
 def comparisons(regions: Sequence[Region], folder: pathlib.Path) -> str:
     """All pairs; the maps share one range of colours and are written into `folder` as images."""
     maps = [r.similarity for r in regions if r.similarity is not None]
+    # One range for all regions: a colour means the same in each.
     low = min((float(m.min()) for m in maps), default=0.0)
     high = max((float(m.max()) for m in maps), default=1.0)
     hint = (
@@ -191,6 +192,7 @@ def _similarity(r: Region, colours: tuple[float, float], image: str | None) -> s
     low, high = colours
     worst = np.unravel_index(np.argmin(values), values.shape)
     shown = charts.heat_map(values, low, high)
+    # Some elements a cell: a browser would lay them out for seconds.
     if values.size > _VECTOR_CELLS:
         shown = f'<img class="heat" src="{image}" alt="embedding similarity of every cell">'
     number = charts.number

@@ -106,6 +106,7 @@ class Artifacts:
             side,
             section.max_cells if is_train and side > 1 else side,
             config.data.crops.dihedral and is_train,
+            # Streams by name: sums of a seed and a number gave two of them the same numbers.
             rng.seed_of(config.seed, f"grids/{split}"),
         )
 

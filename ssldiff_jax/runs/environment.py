@@ -14,6 +14,7 @@ from ssldiff_jax.core import machine, memory
 
 def versions() -> dict[str, str]:
     """What the outputs depend on besides the config."""
+    # Those whose version may change numbers.
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
     installed = {name: importlib.metadata.version(name) for name in names}
     own = {"ssldiff_jax": ssldiff_jax.__version__, "git": git_commit()}

@@ -101,6 +101,7 @@ class Sample:
             )
         # Patches of one record overlap: they leave a jackknife together.
         slides = source.records.places[numbers, 0]
+        # The last key counts first: by slide, then by record.
         together = np.lexsort((shift, numbers, slides))
         return cls(source, np.stack([numbers, shift], axis=1)[together])
 

@@ -26,6 +26,7 @@ _SHIFTS_PX = (4, 6, 11)
 _NUM_TESTED = 256
 _BLOCK = 512  # patches in memory
 _BY_CHANCE = 3  # patches that are found among any number
+# Training patches that the mean is of.
 _NUM_AVERAGED = 4096
 
 
@@ -54,6 +55,8 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     task = training_tasks.training_task(name, config)
     params = loop.fit(task, batches, section.train, run_, start=start)
     model = encoder.Encoder(section.architecture, params["encoder"])
+    # Features before a projection head lie in a cone, in which all cosines are high; from their
+    # mean they spread.
     if section.model.origin == "mean":
         patches = artifacts.patches_at(train, _NUM_AVERAGED, px)
         # By products exact to float32, so that the origin does not depend on the device.
@@ -112,6 +115,8 @@ def _embeddings(
     held_out: records.RecordSource, embed: networks.Extractor, dim: int, px: int
 ) -> Float[np.ndarray, "N D"]:
     """Of as many held-out patches as a rank should be of, or of all; some in memory at a time."""
+    # Ten a dimension: of fewer even white noise seems to have collapsed (256 vectors of 384
+    # numbers: rank 183).
     count, embeddings = variety.num_ranked(dim), []
     for start in range(0, count, _BLOCK):
         stop = min(start + _BLOCK, count)

@@ -187,6 +187,7 @@ class _Work:
 def _whitening(work: _Work) -> whitening.Whitening:
     """What makes embeddings white, measured where it was not before."""
     path = work.folder / "whitening.npz"
+    # As the first host sees it: all measure, or none does.
     if not hosts.broadcast_first(path.exists()):
         shard_writing.each_shard(work.raw, "grids to measure", work.write_raw)
         hosts.on_first_host("measuring the whitening of grids", lambda: _measure(work, path))

@@ -32,6 +32,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         return {"imported": context.config.embeddings.source}
     model, config = generator_lib.Generator.of_run(context.artifacts, context.mesh), context.config
     grids = store.Store(context.folder("grids") / "test")
+    # No fewer than are shown.
     count = min(max(config.imagine.count, _SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
     folder = context.folder("imagine")

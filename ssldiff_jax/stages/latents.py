@@ -33,12 +33,14 @@ def run(context: stage.Context) -> dict[str, Any] | None:
             source, table, shared.examples(number), progress, threads
         )
         moments = (m for batch in records for m in encode(batch))
+        # Kept beside each shard, so that a stage that resumes reads none of them again.
         sums = lambda batch: _sums(batch["moments"], channels)
         shared.write(number, ({"moments": m} for m in moments), sums)
 
     shard_writing.each_shard(shared, "latents", write)
     if not hosts.is_first():
         return None
+    # Without scaling, as the published VQ-f4 has none.
     mean, std = np.zeros(channels), np.ones(channels)
     if config.autoencoder.latent_scaling != "none":
         mean, std = _mean_and_std(shared.tally())

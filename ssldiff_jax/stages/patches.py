@@ -69,9 +69,11 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     request = _Request(data, config.embeddings, context.folder("patches"), archive_)
     is_list = patch_list.is_list(data.slides)
     patches = patch_list.open_list(data.slides, data.reading) if is_list else None
+    # Arrays and data sets of one size say no side, and are patches.
     is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
     if not is_small:
         return _of_slides(request, patches)
+    # By one host: a list has no slides to share.
     cut = lambda: _of_list(request, patches, fingerprint(config))
     return hosts.on_first_host("patches of a list", cut)
 
@@ -170,6 +172,7 @@ def _of_list(
             len(train), train.__getitem__, pixels, lambda number: embeddings
         )
     how = slide_source.tiling_config(data)
+    # All that decides what is in it: another list or setting is another entry.
     digest = digests.of_values(made_of, how, dataclasses.astuple(data.reading))
     entry = _list_entry(request.archive / f"list-{digest}", source, patches, data)
     facts = _publish(request, {0: entry}, source.references, source.names, source.skipped)

@@ -81,6 +81,7 @@ def _evaluate(
     def sample_grids(condition: np.ndarray) -> np.ndarray:
         return model.white.apply(model.sample_batch(condition, seed=seed))
 
+    # Without labels the text is the whole condition, and this is the first row.
     has_texts = spec.labels and spec.text_phrases
     grids_by_source = {
         "prior": sample_grids(requested),

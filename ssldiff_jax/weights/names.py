@@ -105,6 +105,7 @@ class NameMap:
         arrays = {}
         for path, leaf in targets.items():
             names = lines[path].names(path)
+            # Named as missing already; the shapes of all others are still compared.
             if not set(names) <= set(tensors):
                 continue
             parts = [lines[path].from_file(tensors[name]) for name in names]
@@ -144,6 +145,7 @@ class NameMap:
 
     def _line(self, path: str) -> Entry:
         lines = [entry for entry in self.entries if entry.matches(path)]
+        # A fault of the table, not of the file: no WeightsError.
         if len(lines) != 1:
             raise ValueError(f"one line of the table must match {path}, got {len(lines)}")
         return lines[0]

@@ -71,9 +71,11 @@ def load_autoencoder(file: ModelFile, config: autoencoder.AutoencoderConfig) -> 
 
     Raises WeightsError for the light autoencoder in any other file: nobody publishes one.
     """
+    # Our exports alone have these names.
     own = any(name.startswith(f"{_OWN_AUTOENCODER}.") for name in file.tensors)
     if config.kind == "light" and not own:
         raise reader.WeightsError(f"{file.path}: autoencoder.kind must be kl or vq, got light")
+    # By the file's own names, because the same model is published in two libraries' layouts.
     table = autoencoder_names(file.tensors, config)
     return table.load(file.tensors, abstract_autoencoder(config), file.path)
 
@@ -95,6 +97,7 @@ def latent_scaling(
     """How a checkpoint's latents were scaled: as it says where it is an export of ours, else not
     at all."""
     channels = config.chosen.latent_channels
+    # Without it as latent diffusion uses its VQ-f4: unscaled.
     scale = file.tensors.get("latent_scale", np.ones(channels))
     shift = file.tensors.get("latent_shift", np.zeros(channels))
     if scale.shape != (channels,) or shift.shape != (channels,):

@@ -174,6 +174,7 @@ class ResNet(nn.Module):
         # One stride of 4 for ResNet's stem of stride 2 and its pooling.
         x = layers.conv(self.width, name="stem", kernel=7, stride=4)(image)
         for stage in range(3):
+            # The stem has lowered the resolution already: not the first stage again.
             x = _Block(self.width << stage, 1 + (stage > 0), name=f"stage{stage}")(x)
         x = nn.relu(layers.group_norm(x.shape[-1], epsilon=1e-5, name="norm", groups=8)(x))
         return nn.Dense(self.num_classes, name="head")(x.mean(axis=(1, 2)))

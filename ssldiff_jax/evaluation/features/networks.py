@@ -64,6 +64,7 @@ class Batched:
         images = one_size(images)
         run = functools.partial(self._spread, self._placed)
         batches = data_parallel.map_batches(run, (images,), self.batch_size)
+        # Of no images an array of none, which np.concatenate would not give.
         return np.concatenate([np.zeros((0, self.dim), np.float32), *batches])
 
     @functools.cached_property

@@ -110,6 +110,7 @@ class Bootstrap:
 
         Raises ValueError where all labels are one class.
         """
+        # Of one class there is no AUC in any sample.
         require_classes(label, "the test split")
         generator = np.random.default_rng(seed)
         _, member = np.unique(case, return_inverse=True)
@@ -138,6 +139,7 @@ class Bootstrap:
 
     def _both(self, score: Score, probability: np.ndarray):
         """(score, score in each sample), means over seeds."""
+        # The test set itself is a sample in which each example counts once.
         ones = np.ones((1, len(self.label)))
         whole = np.mean([score(p, self.label, ones)[0] for p in probability])
         of_seeds = np.stack([score(p, self.label, self.weights) for p in probability], axis=1)

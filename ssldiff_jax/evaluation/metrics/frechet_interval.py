@@ -16,6 +16,8 @@ from ssldiff_jax.evaluation.metrics import frechet, intervals
 
 Blocks = Sequence[moments_lib.Moments]
 
+# Of 160 numbers and twice as many vectors the jackknife's first term alone held the truth in none
+# of 16 simulations.
 _PER_DIMENSION = 2
 """Vectors for each dimension that are there without any block: half of them then still have a
 covariance of full rank, and the bias is what a series in 1/N describes."""
@@ -122,6 +124,7 @@ def _apart(
         side = intervals.LeaveOneBlockOut(_distances(pool, without, blocks), _sizes(blocks))
         beside = lambda half, other=other: (half, other)
         of_halves.append(_distances(pool, beside, _flat(split)).mean())
+        # The two sides are independent, so that their biases add up.
         further += _second_term(side, value, of_halves[-1], split)
         sides.append(side)
     if len(sides) == 2:

@@ -29,6 +29,7 @@ class Halves:
         if len(cases) < 2:
             raise ValueError(f"expected at least 2 vectors to halve, got {len(cases)}")
         sizes = collections.Counter(cases)
+        # In order, not every second one: neighbours share what they show.
         if len(sizes) in (1, len(cases)):
             half = len(cases) // 2
             is_one = len(sizes) == 1

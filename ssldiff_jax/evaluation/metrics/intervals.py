@@ -161,10 +161,12 @@ def jackknife(
     # Figures that no block changes have variance 0, and an interval of width 0.
     total = max(variances.sum(), np.finfo(np.float64).tiny)
     # Welch and Satterthwaite's degrees of freedom.
+    # Of variances that are all 0 the degrees have no limit: the floor makes t the normal's.
     degrees = 1 / max(np.sum((variances / total) ** 2 / freedom), 1e-12)
     half = stats.t.ppf((1 + LEVEL) / 2, degrees) * np.sqrt(variances.sum()) + abs(further) / 2
     blocks = " and ".join(str(len(side.values)) for side in sides)
     text = f"{LEVEL:.0%}, jackknife of {blocks} {of}"
+    # No distance is below 0, though its estimate less the bias may be.
     centre = max(value - bias + further / 2, least)
     low, high = max(centre - half, least), centre + half
     return Estimate(float(centre), float(low), float(high), float(value), counts, text)

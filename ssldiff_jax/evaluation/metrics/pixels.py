@@ -25,6 +25,7 @@ def layout_correlation(
         return patch_grid.cut_cells(of, side).mean(axis=(1, 2)).reshape(rows, cols, 3)
 
     layout, layout_reference = means(image), means(reference)
+    # The published example was transposed: a layout is compared with all its orientations.
     result = {"identity": _correlation(layout, layout_reference)}
     mirrored = layout_reference[:, ::-1]
     # The first of the eight is the orientation it has.
@@ -69,5 +70,6 @@ def _octaves(image: arrays.ImageUint8) -> list[float]:
     power = np.abs(np.fft.fft2((luminance - luminance.mean()) * window)) ** 2
     frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, luminance.shape), indexing="ij"))
     lowest = 2 / min(luminance.shape)
+    # 0.5 cycles a pixel is the finest there is.
     edges = [0.5 / 2**k for k in range(_OCTAVES + 1) if 0.5 / 2 ** (k + 1) >= lowest]
     return [power[(frequency > e / 2) & (frequency <= e)].mean() for e in edges]

@@ -63,6 +63,7 @@ def compare(
     origin = real.mean(axis=0)
     generated, real = generated - origin, real - origin
     wide = _radii(real, (k_recall, k_density), "real")
+    # Density and coverage have balls of real vectors alone.
     of_generated = _radii(generated, (k_recall,), "generated")[0]
     parts = intervals.blocks_of(len(generated), blocks)
     starts = [part.start for part in parts]
@@ -70,6 +71,7 @@ def compare(
     inside = np.zeros(len(generated))
     # Kept for each block, so that coverage without a block needs no second pass.
     holds = np.zeros((len(real), len(parts)), bool)  # whether a real ball has any of a block
+    # All four figures in one pass over the pairs, none of which stays.
     for part, distance in pairwise.distance_stripes(real, generated):
         is_precise |= (distance <= wide[0][part, None]).any(axis=0)
         is_inside = distance <= wide[1][part, None]

@@ -74,6 +74,8 @@ def step_ratio(
         steps = _Steps.across(image, axis, factor, power)
         besides_of_axis = (line for each in besides for line in (each.rows, each.cols)[axis])
         sums = steps.sums(positions, besides_of_axis, reach)
+        # Sums before the ratio: a line through a flat place does not count as much as one through
+        # texture.
         at, beside = at + sums[0], beside + sums[1]
     return float(at / beside) if beside else None
 
@@ -143,6 +145,7 @@ class _Steps:
         image = np.moveaxis(image, axis, 0)
         # No line at 0: there is no pixel before it.
         line = np.arange(factor, len(image), factor)
+        # float64 before the difference: uint8 would go below 0 to 255.
         step = np.abs(image[line].astype(np.float64) - image[line - 1])
         return cls(line, np.mean(step**power, axis=(1, 2)) + _FLOOR)
 

@@ -16,6 +16,7 @@ LEAST = 6
 """Features that all figures need, of either kind: more than density has neighbours."""
 
 
+# With half of 120 vectors copies, 95 % intervals held the truth in 15 % of 60 simulations.
 _MOST_REPEATED = 0.05
 _MOST_COPIES = 5  # of one image, where blocks are smaller
 
@@ -41,6 +42,7 @@ def figures(
     two or five each block is a part of one, and what differs from case to case is not in them.
     """
     of_generated, of_real = repeated(generated), repeated(real)
+    # One block alone is one that is known exactly.
     sides = [reference] if reference else frechet_interval.blocks_of(real)
     metrics = {
         "frechet": _unless(

@@ -56,6 +56,8 @@ def parse(argv: list[str]) -> Command | str:
         return "\n".join(_listed(list_what, path))
     if path is not None:
         path = os.path.expanduser(path)  # a shell leaves the ~ of --flag=~/… as it is
+        # Configs import ml_collections alone: a command that is misspelt is answered before jax is
+        # imported.
         values = _read(argv, path)
         folder = pathlib.Path(workdir or default_workdir(path)).expanduser()
     elif workdir:
@@ -117,6 +119,7 @@ def _config_first(argv: list[str], path: str) -> list[str]:
     """The words with --config before all that changes it, as ml_collections wants them."""
     others, follows = argv[:1], False
     for word in argv[1:]:
+        # `--config FILE` is two words, of which the second goes along.
         if not follows and not _is_flag(word.partition("=")[0], "config"):
             others.append(word)
         follows = not follows and _is_flag(word, "config")

@@ -8,6 +8,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import figures
 from ssldiff_jax.runs import stage as stage_lib
 
+# The first rows of the table of goals: similarity, retrieval, distance.
 _HEADLINES = 3
 
 Facts = Mapping[str, Any]

@@ -47,6 +47,7 @@ def recover(table: stage_lib.Table, folders: folders_lib.Folders) -> None:
         for name in table:
             if not folders.borrows(name):
                 for place in _places(table, name, folders):
+                    # A start after a crash ends what was left half-way.
                     settle(table, name, folders.at(name, place))
 
     hosts.on_first_host("looking for rebuilt stages", work)

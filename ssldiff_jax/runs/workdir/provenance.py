@@ -44,6 +44,7 @@ def digest(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> s
 def digest_of(config: Any, before: dict[str, str], changes_since: list[trainings.Change]) -> str:
     """A hash of a stage's config, of what it reads, and of what was changed on the way: a training
     that was changed is another than one that began so."""
+    # Without changes nothing is added: what was never resumed otherwise keeps its digest.
     return digests.of_values(config, before, *([changes_since] if changes_since else []))
 
 
@@ -170,6 +171,7 @@ def refuse(
     if not differ:
         return
     can_follow = not differ.keys() - trainings.onward_keys(config, name)
+    # Four name the kind of difference; another config file differs in dozens.
     line = "; ".join(_lines(differ)[:4])
     raise _foreign(name, folders, line, can_follow and not folders.borrows(name))
 

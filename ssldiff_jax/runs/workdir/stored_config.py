@@ -24,6 +24,7 @@ def of_run(folder: pathlib.Path) -> dict[str, Any]:
     is read until the new is whole. Raises ConfigError for what is no config, ValueError for a
     damaged file.
     """
+    # A run of earlier code has no values for keys that came later.
     config = complete(read(folder))
     # A command has written its values already, while what is read is still the old output.
     for beside in sorted(folder.glob(".*.new")):

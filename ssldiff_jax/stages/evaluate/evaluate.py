@@ -71,6 +71,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         np.save(folder / f"similarity_{i}.npy", cosines.reshape(height, -1))
     atomic.write_json(folder / "results.json", results)
     digest = atomic.read_json(sampled / "done.json")["digest"]
+    # With the sample's digest, by which the report finds the row of its images.
     results_csv.add(context.workdir, {"tool": "evaluate", "sample": digest}, results)
     return results
 

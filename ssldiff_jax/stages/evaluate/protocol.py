@@ -126,6 +126,8 @@ class Protocol:
                 "--config.evaluate.num_patches=0 evaluates large images alone"
             )
         of_models = artifacts.of_models.patches("train")
+        # Of the models' own run: ten thousand are 0.1 % of ten million, and found 1.3 % of a
+        # generator that copied everything.
         training = patch_samples.Sample.at_most(of_models, section.num_training)
         # Classes are measured in pixels, one patch after the other.
         is_much = len(training) > _EXAMPLES

@@ -35,6 +35,7 @@ class RegeneratedPatches:
             stop = min(start + BLOCK, len(self.held_out))
             if not (self.real.has(start, stop) and self.generated.has(start, stop)):
                 pixels = self.held_out.pixels(start, stop)
+                # Real ones too: both sides are read back from files of one format.
                 self.real.write(start, pixels)
                 # By block, so that one that is made again is the same.
                 block_seed = rng.seed_of(seed, "block", block)

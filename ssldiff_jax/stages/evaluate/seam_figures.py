@@ -68,7 +68,10 @@ def of_patches(
         patches = np.concatenate([patch_grid.cut_cells(page, side) for page in pages])
         rings = seams.ring_profile(patches)
         figures["profile"][name] = rings.mean(axis=0).tolist()
+        # One latent: what a decoder may do at a border.
         width = min(factor, rings.shape[1] // 2)
+        # Beside the middle a patch's own content differs more than any frame: −.4 ± 1.4 grey levels
+        # where this says 2.3 ± .7.
         outer, next_to_it = rings[:, :width], rings[:, width : 2 * width]
         figures["border"][name] = _mean_of((outer.mean(axis=1) - next_to_it.mean(axis=1)).tolist())
     return figures

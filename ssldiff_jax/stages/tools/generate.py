@@ -35,6 +35,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if section.prior.is_grid:
         source = _Source.of_prior(model, section, config.seed)
         folder.mkdir(parents=True, exist_ok=True)
+        # Kept, so that the same grid can be given again, or edited.
         np.save(folder / "grid.npy", source.grid)
     elif section.reference:
         source = _Source.open(model, section)

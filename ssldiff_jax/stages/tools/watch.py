@@ -90,6 +90,7 @@ class _Evaluator:
             return
         # Beside, and renamed when it is whole: a folder that is there counts as evaluated.
         working = self._folder / f".step_{step}"
+        # What a stopped evaluation of this step left.
         shutil.rmtree(working, ignore_errors=True)
         results = self._protocol.run(model, working)
         # They come again from the checkpoint.

@@ -221,8 +221,10 @@ def pixels(folder: pathlib.Path, image_px: int) -> clip.Pixels:
         size, crop = values.get("size", image_px), values.get("crop_size", image_px)
         # A number in old files, a dictionary in newer ones.
         if isinstance(size, int) or "shortest_edge" in size:
+            # The shorter side, and the middle of the longer one is cut out.
             fit, resize_px = "shorter", size if isinstance(size, int) else size["shortest_edge"]
         else:
+            # Both sides, whatever the shape was.
             fit, resize_px = "both", _side(size)
         crop_px = _side(crop)
         mean, std = (

@@ -35,6 +35,8 @@ def task(
     # A split of one class is refused before anything is generated.
     without_inputs = study_task.Task(class_names, label, test_label, test.cases, used)
     embedding = regenerator.embed(train.pixels)
+    # Of all: three examples know no deviation, and most of what generated patches gained at 1 % was
+    # that (.764 → .861; on one scale .838 → .851).
     scaling = classifiers.Scaling.of(embedding)
     progress = logs.Progress("study patches", section.num_generated * len(used))
     generated = [

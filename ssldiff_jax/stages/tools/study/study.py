@@ -45,6 +45,7 @@ def run(context: stage.Context) -> dict[str, Any]:
             "the tool study embeds generated images: config.embeddings.source must be '', got "
             f"{config.embeddings.source!r}"
         )
+    # One for all tasks: its programs are traced once, its seeds never come twice.
     regenerator = study_task.Regenerator(
         generator.Generator.of_run(context.artifacts, context.mesh), config.seed
     )
@@ -76,6 +77,7 @@ def _bootstrap(
     task: study_task.Task, section: study_config.StudySection, seed: int
 ) -> tuple[classification.Bootstrap, str]:
     """What is resampled, and its name: whole cases where there are enough of them."""
+    # Examples of one case are alike; of very few cases a resample is often of one or two.
     by_case = len(np.unique(task.test_case)) >= _LEAST_CASES
     case = task.test_case if by_case else np.arange(len(task.test_label))
     bootstrap = classification.Bootstrap.resample(
