@@ -200,4 +200,5 @@ class Generator:
         Raises ValueError for what is not a patch of uint8 RGB.
         """
         patch = arrays.require_rgb(patch, "patch", (self.patch_px, self.patch_px))
+        # One embedding, many indices: noise is by index.
         return self.sample_patches(np.repeat(self.encoder(patch[None]), count, axis=0), seed=seed)

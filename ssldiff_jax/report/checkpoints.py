@@ -43,6 +43,7 @@ def _row(step: int, frechet: Mapping[str, Any]) -> list[curves.Row]:
     value = frechet["uncorrected"]
     if value is None:
         return []
+    # A band without width: there is no interval.
     return [curves.Row(step, value, value, value, f"uncorrected; {frechet['interval']}")]
 
 

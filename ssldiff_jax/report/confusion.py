@@ -64,6 +64,7 @@ def _row(i: int, name: str, counts: Sequence[float]) -> str:
         share = count / total if total else 0.0
         kind = ' class="right"' if i == j else ""
         cells.append(
+            # At most half of the accent's colour, so that numbers on it can be read.
             f'<td{kind} style="--share:{50 * share:.1f}%">{count:,}'
             f"<small>{100 * share:.0f} %</small></td>"
         )

@@ -53,6 +53,7 @@ class Goal:
 
     def is_met(self, values: Sequence[Any]) -> bool:
         """Whether values of a figure are as they must be; what is not there misses nothing."""
+        # The second value is a baseline only where `apart` says so; else it is shown beside.
         own, others = points(values[0]), values[1:2] if self.apart is not None else []
         return not own or (
             (self.low is None or min(own) >= self.low)

@@ -16,6 +16,7 @@ def part(workdir: pathlib.Path, folder: pathlib.Path, mpp: float | None) -> str:
     names = atomic.read_json(facts).get("facts", {}).get("slides", {}) if facts.exists() else {}
     table = training.slides(workdir)
     figures = []
+    # By number: as text, 10 comes before 9.
     for path in sorted(source.glob("overview_*.png"), key=_number):
         name = str(names.get(str(_number(path)), path.stem))
         picture = pictures.copy(path, folder / path.name)

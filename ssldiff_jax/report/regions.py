@@ -81,6 +81,7 @@ def _region(
         cell_px=data["patch_px"],
         similarity=np.load(similarity).astype(float) if similarity.exists() else None,
         encoder_name=encoder_name,
+        # Pages were generated patch by patch, in no windows.
         windows=None if page or not image.exists() else seams.window_lines(atomic.read_json(image)),
         mpp=data["mpp"],
         origin=origin,

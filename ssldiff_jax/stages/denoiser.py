@@ -14,6 +14,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     config, section = context.config, context.config.denoiser
     task = training_tasks.training_task("denoiser", config, context.artifacts)
     batches = loader.cached_batches(
+        # Aligned: example i of both is of one crop.
         *(store.Store(context.folder(name)) for name in ("latents", "embeddings")),
         batch_size=section.train.batch_size,
         seed=rng.seed_of(config.seed, "denoiser/data"),

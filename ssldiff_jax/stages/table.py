@@ -160,6 +160,7 @@ STAGES: stage.Table = {
     "compare": stage.Stage(
         compare.run,
         ("compare", "evaluate"),
+        # Taken where they are: folders can be compared without a run.
         follows=("judge", "encoder"),
         inputs=lambda config: _networks(config) | compare.fingerprint(config),
         tool=True,
@@ -183,6 +184,7 @@ STAGES: stage.Table = {
         always=True,
         ending=final_message.paths("*.safetensors"),
     ),
+    # Whatever the config says, all that is stored is read.
     "verify": stage.Stage(
         verify.run, (), ("patches",), tool=True, always=True, ending=final_message.of_verify
     ),

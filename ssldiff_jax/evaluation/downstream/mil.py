@@ -40,6 +40,7 @@ class Bags:
             raise ValueError(
                 f"bags must hold 1…{length} embeddings, got from {min(sizes)} to {max(sizes)}"
             )
+        # Padded to one length, so that sets of any bags share a program.
         embedding = np.zeros((len(bags), length, bags[0].shape[1]), np.float32)
         for row, bag in zip(embedding, bags, strict=True):
             row[: len(bag)] = bag

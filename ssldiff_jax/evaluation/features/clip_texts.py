@@ -40,5 +40,6 @@ class PairTexts:
         return self._encoded(embedding)
 
     def _encoded(self, embedding: Float[np.ndarray, "B D"]) -> text_lib.EncodedText:
+        # Entries of a unit vector are about 1/√D.
         scaled = (vectors.unit(embedding) * self.dim**0.5).astype(np.float32)
         return text_lib.EncodedText(scaled[:, None], np.ones((len(embedding), 1), bool))

@@ -35,6 +35,7 @@ class Classes:
     vectors: Float[np.ndarray, "K D"]
 
     def __post_init__(self):
+        # One class is always right.
         if len(self.names) < 2 or len(set(self.names)) != len(self.names):
             raise ValueError(
                 f"two classes or more of different names are needed, got {list(self.names)}"
@@ -53,6 +54,7 @@ class Classes:
         dim = self.vectors.shape[1]
         if features.shape[1] != dim:
             raise ValueError(f"features must be of length {dim}, got {features.shape[1]}")
+        # argmax would take NaN for the greatest.
         if not np.isfinite(features).all():
             raise ValueError(f"features must be finite, got NaN or infinity in {features.shape}")
         return np.argmax(vectors.unit(features) @ self.vectors.T, axis=1)

@@ -34,7 +34,9 @@ def cells(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
     one cell) and cell_retrieval_top1 (within each pair)."""
     cosines = [cell_similarity(pair, embed, side) for pair in pairs]
     matching = np.concatenate([np.diagonal(c) for c in cosines])
+    # What cells of one region have in common: similarity means something above it alone.
     others = np.concatenate([c[~np.eye(len(c), dtype=bool)] for c in cosines])
+    # Among the cells of its own region, which chance is told of too.
     top1 = np.concatenate([np.argmax(c, axis=1) == np.arange(len(c)) for c in cosines])
     return {
         "embedding_similarity": {
@@ -51,6 +53,7 @@ def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
     a lattice of real cells with one moved by half a cell, of the same places; that of the former is
     synthetic, that of the floor real. Images are pooled before.
     """
+    # Half a cell aside: at the same places crops would be compared pixel by pixel.
     real, real_moved, synthetic = (
         _unit_features([patch_grid.cut_cells(image, side, shift) for image in images], embed)
         for images, shift in (

@@ -17,6 +17,7 @@ class Row:
     tool: bool = False
 
 
+# Apart from the table, whose import takes jax along.
 ROWS = {
     "patches": Row(
         "cut slides into records (or read a list of patches), choose held-out regions", reads=False

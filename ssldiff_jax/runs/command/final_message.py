@@ -23,6 +23,7 @@ def lines(table: stage_lib.Table, made: Mapping[str, pathlib.Path]) -> list[str]
         if (ending := table[name].ending) is not None
         for line in ending(folder, atomic.read_json(folder / "done.json")["facts"])
     ]
+    # Where a step has something to show, folders of the others would hide it.
     return endings or [f"{name}: {folder}" for name, folder in made.items()]
 
 

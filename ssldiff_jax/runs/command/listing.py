@@ -43,6 +43,7 @@ def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
     for key, comment in comments.items():
         if belongs(key):
             key_lines += [f"  # {line}" for line in comment.splitlines()]
+            # A section has a comment and no value.
             key_lines += [f"  {key} = {flat[key]!r}"] if key in flat else []
     if not key_lines:
         raise schema.ConfigError(

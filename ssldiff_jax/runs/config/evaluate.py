@@ -42,6 +42,7 @@ class EvaluateSection:
 
     def __post_init__(self):
         least = summary.LEAST
+        # 0 is for large images alone.
         if self.num_patches < 0 or 0 < self.num_patches < least or self.num_training < 0:
             raise ValueError(
                 f"num_patches must be 0 or at least {least} and num_training 0 or more, got "

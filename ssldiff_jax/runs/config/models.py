@@ -80,5 +80,6 @@ class DenoiserSection:
 
 
 def _require_weights(weights: str, train: loop.TrainConfig) -> None:
+    # Random weights, which every later stage would take for a model.
     if train.num_steps == 0 and not weights:
         raise schema.ConfigError("train.num_steps=0 must come with weights, got none")

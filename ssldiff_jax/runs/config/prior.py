@@ -30,6 +30,7 @@ class GridsConfig:
                 "config.prior.grids must have 1 ≤ side ≤ max_cells, got "
                 f"side={self.side}, max_cells={self.max_cells}"
             )
+        # Whitening and distances need a spread.
         if min(self.count, self.count_test) < 2:
             raise schema.ConfigError(
                 "config.prior.grids must have count and count_test ≥ 2, got "
@@ -50,6 +51,7 @@ class ConditionSourcesConfig:
     text_phrases: int
 
     def __post_init__(self):
+        # Words that nothing reads, or a reader without words.
         if bool(self.captions) != bool(self.text_encoder):
             raise schema.ConfigError(
                 "config.prior.conditions must have captions and text_encoder together, got "
@@ -59,6 +61,7 @@ class ConditionSourcesConfig:
             raise schema.ConfigError(
                 "config.prior.conditions.captions=measured must come with a measure, got none"
             )
+        # A grid has one list of labels.
         if self.measure != "none" and self.labels:
             raise schema.ConfigError(
                 "config.prior.conditions takes labels from a table or from a measure, got "
@@ -110,6 +113,8 @@ class PriorRequestConfig:
     def is_grid(self) -> bool:
         """Whether a whole grid is requested, and not only cells beyond a reference."""
         has_condition = bool(self.text or self.labels or self.numbers)
+        # With beyond=prior the condition is of the cells around a reference, not of a grid of its
+        # own.
         return self.anything or (has_condition and self.beyond == "edge")
 
 
@@ -159,6 +164,7 @@ class PriorSection:
     train: loop.TrainConfig
 
     def __post_init__(self):
+        # Now: the stage samples after hours of training.
         self.solver.require_within(self.schedule)
 
     @property

@@ -89,6 +89,7 @@ class RunConfig:
                 f"{self.data.crops.condition_on}"
             )
         try:
+            # Two sections that only fit together: neither can check it alone.
             self.sample.solver.require_within(self.denoiser.schedule)
         except ValueError as error:
             raise schema.ConfigError(f"config.sample.solver: {error}") from None

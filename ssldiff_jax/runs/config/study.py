@@ -39,6 +39,7 @@ class PatchStudy:
     def __post_init__(self):
         _require_models("patches", self.models, PATCH_MODELS)
         _require_counts("patches", self.count, self.count_test, self.num_generated)
+        # One cluster is no classification.
         if self.clusters < 2:
             raise schema.ConfigError(
                 f"config.study.patches.clusters must be ≥ 2, got {self.clusters}"
@@ -90,6 +91,7 @@ class BagStudy:
                 "config.study.bags.shows must be of "
                 f"{', '.join(measures.CLASSES[self.measure])}, got {self.shows!r}"
             )
+        # Split at their median, two are needed for two classes.
         if self.of == "regions" and min(self.count, self.count_test) < 2:
             raise schema.ConfigError(
                 "config.study.bags must have count and count_test ≥ 2 of regions, got "

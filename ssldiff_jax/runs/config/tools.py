@@ -29,6 +29,7 @@ class GenerateSection:
     name: str = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
+        # It becomes the name of a folder.
         names.require("generate.name", self.name)
         if len(self.size) not in (0, 2) or any(px < 1 for px in self.size):
             raise schema.ConfigError(
@@ -94,6 +95,7 @@ class CompileSection:
 
     def __post_init__(self):
         for topology in self.topology:
+            # For its error: an unknown slice is refused with the config.
             chips.Slice.named(topology)
         _require_known("compile.programs", self.programs, (*TRAINED, "sampler"))
 

@@ -54,6 +54,7 @@ def changes(
     followed = trainings.gone_on_with(config, folders, name, differ)
     for watched in table[name].watches:
         theirs = _changed_on_the_way(folders, watched)
+        # From the beginning of the tool, which takes no steps.
         followed += [trainings.Change(0, key, *differ[key]) for key in differ if key in theirs]
     keys = {change.key for change in followed}
     rest = {key: pair for key, pair in differ.items() if key not in keys}
@@ -107,6 +108,7 @@ def _note(
     new: list[trainings.Change],
 ) -> None:
     noted, done = provenance.stored(folders, name), folders.of_stage(name) / "done.json"
+    # Nothing begun, or nothing to add: a stage that is done keeps its record.
     if noted is None or (done.exists() and not new):
         return
     record = noted | _aside(config, folders, name, noted.get("aside", {}))

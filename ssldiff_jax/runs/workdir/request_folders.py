@@ -27,6 +27,7 @@ def placed(
     root = folders.of_stage(name)
     if table[name].slug is None or name in folders.places:
         return root
+    # A name that the user gave is not numbered: it is theirs to replace or to change.
     if given := getattr(config, name).name:
         if not forced:
             _require_own(table, name, config, folders.at(name, root / given))

@@ -88,6 +88,7 @@ class ClassConfusion:
             training_rows = [i for i, name in enumerate(self.labels) if name in self.names]
             labels = [self.labels[i] for i in training_rows]
             classes = zero_shot.from_images(of_training[training_rows], labels, self.names)
+            # Not the encoder's, whose embeddings condition what is classified.
             features = by_network["judge"]
         rows = [i for i, name in enumerate(self.truth) if name in self.names]
         return _as_facts(classes, features, [self.truth[i] for i in rows], rows)

@@ -20,6 +20,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     found.
     """
     trained = models.Models.of_run(context.artifacts)
+    # Of the code that trained it, not of this command's.
     versions = atomic.read_json(context.folder("denoiser") / "done.json")["versions"]
     card = exported.Card.of(context.config, trained, versions)
     written = exported.write(context.folder("export"), trained, card)

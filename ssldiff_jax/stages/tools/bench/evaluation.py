@@ -70,6 +70,7 @@ def _extraction(artifacts: artifacts_lib.Artifacts, name: str, sizes: Sizes) -> 
     extract(patches)
     seconds = [_measured(lambda: extract(patches)).seconds for _ in range(sizes.repetitions)]
     is_cpu = jax.default_backend() == "cpu"
+    # By core or device, so that machines of different sizes compare.
     units = machine.cores() if is_cpu else jax.local_device_count()
     label = f"evaluation/{name}_{weights}_weights/per_{'core' if is_cpu else 'device'}"
     return label, [sizes.patches / s / units for s in seconds], "patches/s"
