@@ -153,7 +153,6 @@ def averaged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Latent diffusion writes them without the dots: `model_ema.` and the letters of the name.
     """
-    # Two names never differ in dots alone, so that the way back is unique.
     flat = {f"model_ema.{name.removeprefix('model.').replace('.', '')}": name for name in tensors}
     return dict(tensors) | {
         flat[name]: value

@@ -117,7 +117,7 @@ def first_stage_names(config: conv.ConvConfig) -> NameMap:
         for block in range(config.num_res_blocks + 1):
             ours, theirs = f"decoder/up_{level}_{block}", f"decoder.up.{level}.block.{block}"
             table |= _under(ours, theirs, _FIRST_STAGE_BLOCK)
-        # The last level has neither; a line that no parameter matches names nothing.
+        # The last level is not sampled down and the first not up: their lines name nothing.
         table[f"encoder/downsample_{level}"] = f"encoder.down.{level}.downsample.conv"
         table[f"decoder/upsample_{level}"] = f"decoder.up.{level}.upsample.conv"
     # CompVis has 1×1 convolutions here, where the transformers of its UNet have dense layers.
