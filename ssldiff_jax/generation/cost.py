@@ -66,8 +66,9 @@ class Cost:
         pixels = height * width * (3 + sum(_FILE_BYTES[name] for name in formats))
         seconds = None
         if timed:
-            seconds = _seconds(networks.window_call(params, at_once)) * chunks
-            seconds += _seconds(tile) * decodes
+            call, per_step = networks.window_call(params, at_once), chunks / window_plan.num_steps
+            seconds = sum(_seconds(at_step(call, t)) * n for t, n in kinds_of_steps(networks))
+            seconds = seconds * per_step + _seconds(tile) * decodes
         return cls(
             height=height,
             width=width,
@@ -98,6 +99,22 @@ class Cost:
         if self.seconds is not None:
             parts.append(f"about {durations.clock(self.seconds)}")
         return ", ".join(parts)
+
+
+def kinds_of_steps(networks: window_networks.WindowNetworks) -> list[tuple[int, int]]:
+    """(a timestep, how many steps are like it): steps with guidance call the network twice, those
+    outside its interval once."""
+    timesteps = np.asarray(networks.table.t)
+    calls = networks.guided(networks.denoise).calls_per_example(timesteps)
+    kinds = (timesteps[calls == number] for number in np.unique(calls))
+    return [(int(of_kind[0]), len(of_kind)) for of_kind in kinds]
+
+
+def at_step(call: window_networks.NetworkCall, t: int) -> window_networks.NetworkCall:
+    """A call on windows at a timestep: the branch that is taken depends on it."""
+    params, x_t, timesteps, condition = call.shapes
+    at_t = np.full(timesteps.shape, t, timesteps.dtype)
+    return window_networks.NetworkCall(call.run, (params, x_t, at_t, condition))
 
 
 def _flops(call: window_networks.NetworkCall) -> float:

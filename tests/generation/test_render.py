@@ -1,11 +1,12 @@
 """A large image in files, of random models."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
-from ssldiff_jax.generation import render
+from ssldiff_jax.generation import cost, render
 from ssldiff_jax.slides import pyramid
 
 
@@ -63,3 +64,32 @@ def test_an_image_smaller_than_a_window_is_cut_from_one(random_generator, size):
     canvas = tuple(max(px, window_px) for px in size)
     if plan(canvas).windows.canvas == plan(size).windows.canvas:
         np.testing.assert_array_equal(image, model.render(plan(canvas)).image[: size[0], : size[1]])
+
+
+@pytest.mark.parametrize("interval", [(0.4, 1.0), (0.0, 0.3), (0.0, 1.0)])
+def test_time_is_estimated_of_steps_with_guidance_and_without(random_generator, planned, interval):
+    """Calls of the network, counted from the kinds of steps, are those that the sampler makes; and
+    a step's call has the result of its kind."""
+    sample = random_generator.config.sample
+    guidance = dataclasses.replace(sample.guidance, scale=2.0, interval=interval)
+    model = random_generator.with_sample(dataclasses.replace(sample, guidance=guidance))
+    networks, sampler = model.networks, model.networks.sampler
+    guided = networks.guided(networks.denoise)
+    kinds = cost.kinds_of_steps(networks)
+    is_guided = {t: bool(guided.is_guided(np.array([t]))[0]) for t, _ in kinds}
+    steps = planned.windows.num_steps
+    assert sum(count for _, count in kinds) == steps
+    calls = sum((1 + is_guided[t]) * count for t, count in kinds)
+    chunks, at_once = sampler.num_chunks(planned.windows), sampler.windows_at_once(planned.windows)
+    assert calls * chunks // steps * at_once == sampler.unet_forwards(planned.windows)
+    params = model.weights.denoiser
+    call = networks.window_call(params, 1)
+    x_t, condition = (
+        np.random.default_rng(5).standard_normal(call.shapes[i].shape, np.float32) for i in (1, 3)
+    )
+    for t, _ in kinds:
+        _, _, at_t, _ = cost.at_step(call, t).shapes
+        plain = networks.guided(functools.partial(networks.denoise, params))._plain
+        apart = call.run(params, x_t, at_t, condition) - plain(x_t, at_t, condition)
+        # One is compiled and one is not: without guidance they differ by rounding.
+        assert bool(np.abs(apart).max() > 1e-3) == is_guided[t]
