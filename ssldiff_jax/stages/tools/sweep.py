@@ -32,14 +32,14 @@ def run(context: stage.Context) -> dict[str, Any]:
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
     encoders = {n: networks.OfEncoder(n, context.artifacts.encoder(n)) for n in names}
     rows, alone = [], {}
+    # All of them first: a misspelt last one is not found after hours.
     sections = [sample_section(config, way) for way in config.sweep.variants]
     for way, section in zip(config.sweep.variants, sections, strict=True):
         if section.conditioning == "cells" and config.num_cells == 1:
             _LOG.info("%s is left out: the denoiser was not trained on cells", way)
             continue
         variant = model.with_sample(section)
-        # Single patches know no windows: variants that differ in these alone share a page.
-        page = (section.guidance, section.solver)
+        page = of_patches(section)
         if page not in alone:
             alone[page] = _alone(variant, regions, config.seed)
         row, first = _row(variant, regions, alone[page], encoders, config)
@@ -49,6 +49,12 @@ def run(context: stage.Context) -> dict[str, Any]:
         atomic.write_json(folder / "results.json", rows)
     atomic.write_atomic(folder / "table.md", lambda path: _write(path, rows))
     return {"variants": len(rows)}
+
+
+def of_patches(section: sample_config.SampleSection) -> tuple[Any, ...]:
+    """What of a way decides patches that are generated one by one: these know no windows, so that
+    ways which differ in those alone share them."""
+    return section.guidance, section.solver, section.compute_dtype
 
 
 def sample_section(config: run_config.RunConfig, way: str) -> sample_config.SampleSection:

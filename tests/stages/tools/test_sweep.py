@@ -45,3 +45,27 @@ def test_seams_are_those_of_the_plan():
 def test_the_table_has_a_dash_where_there_is_no_figure(tmp_path):
     sweep._write(tmp_path / "table.md", [{"way": "a", "seams": None, "variance": 0.51239}])
     assert (tmp_path / "table.md").read_text().splitlines()[-1] == "| a | – | 0.5124 |"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_same"),
+    [
+        ("windows.mode=overlap windows.stride=4", True),
+        ("canvas_dtype=bfloat16 decode.tile=8 decode.overlap=2", True),
+        ("compute_dtype=bfloat16", False),
+        ("guidance.scale=3.0", False),
+        ("solver.num_solver_steps=2", False),
+    ],
+)
+def test_ways_share_patches_that_are_the_same(random_generator, change, is_same):
+    """Patches that are generated one by one, for real: what decides them is all of the key."""
+    config = random_generator.config
+    section = sweep.sample_section(config, change)
+    assert (sweep.of_patches(section) == sweep.of_patches(config.sample)) == is_same
+    shape = (2, random_generator.embedding_dim)
+    embedding = np.random.default_rng(0).standard_normal(shape, np.float32)
+    own, other = (
+        model.sample_patches(embedding, seed=1)
+        for model in (random_generator, random_generator.with_sample(section))
+    )
+    assert np.array_equal(own, other) == is_same
