@@ -104,13 +104,15 @@ class Autoencoder(nn.Module):
         return Reconstruction(self.decoder(z), z, {"kl": kl_divergence(moments)})
 
 
-def sample_moments(moments: Moments, noise: arrays.Latents) -> jax.Array:
+def sample_moments(moments: Moments, noise: arrays.Latents) -> arrays.Latents:
     """mean + std·noise, log-variance clipped as in latent diffusion."""
     mean, logvar = jnp.split(moments, 2, axis=-1)
     return mean + jnp.exp(0.5 * jnp.clip(logvar, *_LOGVAR_RANGE)) * noise
 
 
-def sample_stored(stored: Float[arrays.AnyArray, "B h w Cs"], noise: arrays.Latents) -> jax.Array:
+def sample_stored(
+    stored: Float[arrays.AnyArray, "B h w Cs"], noise: arrays.Latents
+) -> arrays.Latents:
     """z of stored moments, or of means that were stored alone."""
     return jnp.asarray(stored) if stored.shape == noise.shape else sample_moments(stored, noise)
 
@@ -130,11 +132,11 @@ class LatentScaling:
     latent_scale: tuple[float, ...]
     latent_shift: tuple[float, ...]
 
-    def apply(self, z: arrays.Latents) -> jax.Array:
+    def apply(self, z: arrays.Latents) -> arrays.Latents:
         """To unit variance."""
         return (z - jnp.asarray(self.latent_shift)) * jnp.asarray(self.latent_scale)
 
-    def invert(self, latents: arrays.Latents) -> jax.Array:
+    def invert(self, latents: arrays.Latents) -> arrays.Latents:
         """Back to what the decoder reads."""
         return latents / jnp.asarray(self.latent_scale) + jnp.asarray(self.latent_shift)
 
@@ -152,12 +154,12 @@ class TrainedAutoencoder:
         """Pixels per latent."""
         return self.config.chosen.downsample_factor
 
-    def decode(self, params: Any, latents: arrays.Latents) -> jax.Array:
+    def decode(self, params: Any, latents: arrays.Latents) -> arrays.Image:
         """Scaled latents → images; params are passed so that a jit does not fold them."""
         model = Autoencoder(self.config)
         return model.apply({"params": params}, self.scaling.invert(latents), method=model.decode)
 
-    def encode(self, params: Any, image: arrays.Image) -> jax.Array:
+    def encode(self, params: Any, image: arrays.Image) -> arrays.Latents:
         """Images → scaled latents, the mean of the posterior."""
         model = Autoencoder(self.config)
         moments = model.apply({"params": params}, image, method=model.encode)

@@ -6,6 +6,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, attention, layers
 
@@ -35,7 +36,7 @@ class ResBlock(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: layers.FeatureMap) -> jax.Array:
+    def __call__(self, x: layers.FeatureMap) -> Float[jax.Array, "B h w _"]:
         # 1e-6 as in the published autoencoders, whose weights fit; torch's default is 1e-5.
         h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-6, name="norm1")(x))
         h = layers.conv(self.features, name="conv1")(h)
@@ -51,7 +52,7 @@ class AttentionBlock(nn.Module):
     """One head over all pixels."""
 
     @nn.compact
-    def __call__(self, x: layers.FeatureMap) -> jax.Array:
+    def __call__(self, x: layers.FeatureMap) -> layers.FeatureMap:
         b, h, w, c = x.shape
         y = layers.group_norm(c, epsilon=1e-6, name="norm")(x).reshape(b, h * w, c)
         # The published 1 × 1 convolutions, as products over pixels.
@@ -64,7 +65,7 @@ class Middle(nn.Module):
     """The blocks at the coarsest level."""
 
     @nn.compact
-    def __call__(self, x: layers.FeatureMap) -> jax.Array:
+    def __call__(self, x: layers.FeatureMap) -> layers.FeatureMap:
         x = ResBlock(x.shape[-1], name="block_1")(x)
         x = AttentionBlock(name="attention")(x)
         return ResBlock(x.shape[-1], name="block_2")(x)
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
     num_outputs: int
 
     @nn.compact
-    def __call__(self, image: arrays.Image) -> jax.Array:
+    def __call__(self, image: arrays.Image) -> Float[jax.Array, "B h w _"]:
         c = self.config
         h = layers.conv(c.channels, name="conv_in")(image)
         for level, mult in enumerate(c.channel_mult):
@@ -101,7 +102,7 @@ class Decoder(nn.Module):
     config: ConvConfig
 
     @nn.compact
-    def __call__(self, z: arrays.Latents) -> jax.Array:
+    def __call__(self, z: arrays.Latents) -> arrays.Image:
         c, h = self.config, z
         if c.latent_conv == "1x1":
             h = layers.conv(c.latent_channels, kernel=1, name="post_quant")(h)

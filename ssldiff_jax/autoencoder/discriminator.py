@@ -7,6 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, collectives, layers
 
@@ -48,7 +49,7 @@ class Discriminator(nn.Module):
         return conv(1, 1, "conv_out")(h)
 
 
-def hinge_loss(real: layers.FeatureMap, fake: layers.FeatureMap) -> jax.Array:
+def hinge_loss(real: layers.FeatureMap, fake: layers.FeatureMap) -> Float[jax.Array, ""]:
     """The discriminator's: real above 1, fake below −1."""
     return 0.5 * (jnp.mean(nn.relu(1 - real)) + jnp.mean(nn.relu(1 + fake)))
 
@@ -58,7 +59,7 @@ def adaptive_weight(
     adversarial_loss: Callable[[arrays.Image], jax.Array],
     image: arrays.Image,
     to_last_layer: Callable[[arrays.Image], tuple[jax.Array]],
-) -> jax.Array:
+) -> Float[jax.Array, ""]:
     """|∇ reconstruction| / |∇ adversarial| at the decoder's last layer (Esser et al. 2021, eq. 7),
     so that neither drowns the other; `to_last_layer` pulls a gradient back from the image."""
 

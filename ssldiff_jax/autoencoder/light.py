@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, layers
 
@@ -24,7 +25,7 @@ class Block(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: layers.FeatureMap) -> jax.Array:
+    def __call__(self, x: layers.FeatureMap) -> layers.FeatureMap:
         h = layers.conv(self.features, name="conv_1")(nn.silu(x))
         h = layers.conv(self.features, name="conv_2", zero=True)(nn.silu(h))
         return layers.end_of_block(x + h)
@@ -36,7 +37,7 @@ class Encoder(nn.Module):
     config: LightConfig
 
     @nn.compact
-    def __call__(self, image: arrays.Image) -> jax.Array:
+    def __call__(self, image: arrays.Image) -> Float[jax.Array, "B h w _"]:
         c = self.config
         h = layers.pixel_unshuffle(image, c.downsample_factor)
         h = layers.conv(c.channels, name="conv_in")(h)
@@ -51,7 +52,7 @@ class Decoder(nn.Module):
     config: LightConfig
 
     @nn.compact
-    def __call__(self, z: arrays.Latents) -> jax.Array:
+    def __call__(self, z: arrays.Latents) -> arrays.Image:
         c = self.config
         h = layers.conv(c.channels, name="conv_in")(z)
         for i in range(c.num_blocks):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ssldiff_jax.autoencoder import autoencoder, discriminator, vq
 from ssldiff_jax.core import arrays, collectives, layers, rng, tasks, vectors
@@ -31,7 +32,7 @@ class LossConfig:
     adversarial: discriminator.AdversarialConfig
 
 
-def gradient_loss(x: arrays.Image, y: arrays.Image) -> jax.Array:
+def gradient_loss(x: arrays.Image, y: arrays.Image) -> Float[jax.Array, ""]:
     """Mean absolute difference of horizontal and vertical gradients, over three scales, each half
     the one before."""
     total = 0.0

@@ -96,7 +96,7 @@ _G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.floa
 _A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]], np.float32)
 
 
-def winograd(x: FeatureMap, kernel: Kernel) -> jax.Array:
+def winograd(x: FeatureMap, kernel: Kernel) -> Float[jax.Array, "B h w C_out"]:
     """A 3 × 3 convolution that keeps the size, of any height and width."""
     b, height, width, channels = x.shape
     rows, cols = -(-height // 2), -(-width // 2)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, Shaped, UInt8
 
 from ssldiff_jax.core import arrays, convolution
 
@@ -49,7 +49,7 @@ class GroupNorm(nn.Module):
     epsilon: float
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
+    def __call__(self, x: FeatureMap) -> FeatureMap:
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -108,7 +108,7 @@ def conv(
     )
 
 
-def upsample_nearest(x: FeatureMap) -> jax.Array:
+def upsample_nearest(x: FeatureMap) -> Float[jax.Array, "B 2*h 2*w C"]:
     """Every pixel becomes a 2 × 2 block."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
@@ -136,11 +136,11 @@ def timestep_embedding(t: Num[arrays.AnyArray, "B"], dim: int) -> Float[arrays.A
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def to_image(image_uint8: arrays.AnyArray) -> jax.Array:
+def to_image(image_uint8: Shaped[arrays.AnyArray, "*S"]) -> Float[jax.Array, "*S"]:
     """uint8 0…255 → float32 −1…1."""
     return jnp.asarray(image_uint8, jnp.float32) / 127.5 - 1.0
 
 
-def to_uint8(image: arrays.AnyArray) -> jax.Array:
+def to_uint8(image: Float[arrays.AnyArray, "*S"]) -> UInt8[jax.Array, "*S"]:
     """float −1…1 → uint8 0…255, rounded and clipped."""
     return jnp.clip(jnp.round((image + 1.0) * 127.5), 0, 255).astype(jnp.uint8)

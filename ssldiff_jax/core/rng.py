@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jaxtyping import Int, Shaped
 
 from ssldiff_jax.core import arrays
 
@@ -27,7 +28,9 @@ def seed_of(seed: int, name: str, number: int = 0) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
-def per_example(key: arrays.Key, index: arrays.AnyArray, draw: Callable, *args) -> jax.Array:
+def per_example(
+    key: arrays.Key, index: Int[arrays.AnyArray, "B"], draw: Callable, *args
+) -> Shaped[jax.Array, "B *S"]:
     """Sample for every example from its own key, so that no sample depends on how the batch is
     split.
 

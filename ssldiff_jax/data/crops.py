@@ -4,7 +4,7 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import shuffle
@@ -63,7 +63,7 @@ class Crop:
         return patches, np.array([-row, -col]) / side - 0.5
 
 
-def orient(image: np.ndarray, orientation: int) -> np.ndarray:
+def orient(image: Shaped[np.ndarray, "s s *C"], orientation: int) -> Shaped[np.ndarray, "s s *C"]:
     """One of the eight orientations of a square: quarter turns, from 4 on mirrored after."""
     if image.ndim == 3 and image.strides[2] == image.itemsize:
         # Pixels are moved whole: channel by channel takes four times as long.

@@ -20,7 +20,7 @@ CELLS_PER_WINDOW = 4
 Places = Float[arrays.AnyArray, "B M 2"]
 
 
-def pack(embedding: Float[arrays.AnyArray, "B M D"], place: Places) -> np.ndarray:
+def pack(embedding: Float[arrays.AnyArray, "B M D"], place: Places) -> Float[np.ndarray, "B E"]:
     """One vector a window, (B, M·(D + 2)): every cell's embedding and place."""
     return np.concatenate([embedding, place], axis=-1).reshape(len(embedding), -1)
 
@@ -40,7 +40,7 @@ def cell_offsets(corner: Float[np.ndarray, "B 2"]) -> Float[np.ndarray, "B 4 2"]
     return (corner[:, None] + steps).astype(np.float32)
 
 
-def single_cell(embedding: arrays.Embedding) -> np.ndarray:
+def single_cell(embedding: arrays.Embedding) -> Float[np.ndarray, "B E"]:
     """The condition of windows that are cells themselves."""
     count = len(embedding)
     repeated = np.repeat(np.asarray(embedding)[:, None], CELLS_PER_WINDOW, axis=1)

@@ -98,6 +98,6 @@ def _fourier_features(place: cells_lib.Places) -> Float[jax.Array, "B M 8"]:
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
-def drop_condition(embedding: arrays.Embedding, drop: arrays.Mask) -> jax.Array:
+def drop_condition(embedding: arrays.Embedding, drop: arrays.Mask) -> arrays.Embedding:
     """Replace the embeddings marked in `drop` by the null embedding."""
     return jnp.where(drop[:, None], 0.0, embedding)

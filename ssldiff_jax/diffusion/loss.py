@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, layers, rng, tasks
@@ -33,8 +34,8 @@ class LossConfig(ObjectiveConfig):
 
 
 def min_snr_weight(
-    prediction: process_lib.Prediction, snr: arrays.AnyArray, gamma: float
-) -> jax.Array:
+    prediction: process_lib.Prediction, snr: arrays.PerExample, gamma: float
+) -> arrays.PerExample:
     """min(snr, γ), carried from the x0 error it is defined on to the error of `prediction`."""
     # At a given x_t: |eps − eps_hat|² = snr·|x0 − x0_hat|², |v − v_hat|² = (snr + 1)·|x0 − x0_hat|²
     # (Process, equations 1 and 2), so that the weights are divided by these.
@@ -78,7 +79,7 @@ def weighted(
 def denoising_loss(
     denoise: Denoise,
     x0: arrays.Latents,
-    index: arrays.AnyArray,
+    index: Int[arrays.AnyArray, "B"],
     keys: tuple[arrays.Key, arrays.Key],
     *,
     process: process_lib.Process,

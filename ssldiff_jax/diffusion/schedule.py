@@ -7,6 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
 
@@ -34,7 +35,7 @@ class Schedule:
             )
 
     @functools.cached_property
-    def alpha_bar(self) -> np.ndarray:
+    def alpha_bar(self) -> Float[np.ndarray, "T"]:
         """The cumulative product of 1 − beta, float64, `(num_timesteps,)`."""
         if self.name == "cosine":
             # 0.008: Nichol and Dhariwal's s, which keeps the first betas from being too small to
@@ -56,17 +57,17 @@ class Schedule:
         return np.cumprod(1 - betas)
 
     @property
-    def betas(self) -> np.ndarray:
+    def betas(self) -> Float[np.ndarray, "T"]:
         """The variance each timestep adds, float64."""
         return 1 - self.alpha_bar / np.append(1.0, self.alpha_bar[:-1])
 
     @property
-    def alphas(self) -> np.ndarray:
+    def alphas(self) -> Float[np.ndarray, "T"]:
         """√alpha_bar, float64."""
         return np.sqrt(self.alpha_bar)
 
     @property
-    def sigmas(self) -> np.ndarray:
+    def sigmas(self) -> Float[np.ndarray, "T"]:
         """√(1 − alpha_bar), float64."""
         return np.sqrt(1 - self.alpha_bar)
 

@@ -47,7 +47,7 @@ class ResBlock(nn.Module):
         x: layers.FeatureMap,
         emb: Float[arrays.AnyArray, "B _ D"],
         place: cells.Places | None = None,
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "B h w _"]:
         # 1e-5 in residual blocks and 1e-6 before attention, as in the published network.
         h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-5, name="norm_in")(x))
         h = layers.conv(self.features, name="conv_in")(h)
@@ -76,7 +76,7 @@ class Attention(nn.Module):
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens, context: Context) -> jax.Array:
+    def __call__(self, x: arrays.Tokens, context: Context) -> arrays.Tokens:
         width = x.shape[-1]
         if context.shape[1] == 1 and not self.is_initializing():
             # Softmax over one token is 1, whatever the query: the token's value for every pixel.
@@ -96,7 +96,7 @@ class TransformerBlock(nn.Module):
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens, tokens: Context | None) -> jax.Array:
+    def __call__(self, x: arrays.Tokens, tokens: Context | None) -> arrays.Tokens:
         norm = functools.partial(nn.LayerNorm, epsilon=1e-5)
         h = norm(name="norm_self")(x)
         x = x + Attention(self.num_heads, name="self_attention")(h, h)
@@ -115,7 +115,7 @@ class SpatialTransformer(nn.Module):
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: layers.FeatureMap, tokens: Context | None) -> jax.Array:
+    def __call__(self, x: layers.FeatureMap, tokens: Context | None) -> layers.FeatureMap:
         b, h, w, c = x.shape
         y = layers.group_norm(c, epsilon=1e-6, name="norm")(x)
         y = layers.conv(c, kernel=1, name="proj_in")(y).reshape(b, h * w, c)
@@ -138,7 +138,7 @@ class UNetBlock(nn.Module):
         emb: Float[arrays.AnyArray, "B _ D"],
         tokens: Context | None,
         place: cells.Places | None = None,
-    ) -> jax.Array:
+    ) -> Float[jax.Array, "B h w _"]:
         scale_shift = self.config.conditioning == "scale_shift"
         h = ResBlock(self.features, scale_shift, name="res")(h, emb, place)
         if self.attend:
@@ -163,7 +163,7 @@ class UNet(nn.Module):
         t: arrays.Timestep,
         tokens: Context,
         place: cells.Places | None = None,
-    ) -> jax.Array:
+    ) -> arrays.Latents:
         config, levels = self.config, len(self.config.channel_mult)
         emb = layers.timestep_embedding(t, config.channels).astype(x_t.dtype)
         emb = nn.Dense(4 * config.channels, name="time_in")(emb)

@@ -5,7 +5,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssldiff_jax.core import arrays
 
@@ -20,7 +20,9 @@ class ColorJitter:
     contrast: float
     channel: float
 
-    def __call__(self, key: arrays.Key, image: Float[arrays.AnyArray, "H W 3"]) -> jax.Array:
+    def __call__(
+        self, key: arrays.Key, image: Float[arrays.AnyArray, "H W 3"]
+    ) -> Float[jax.Array, "H W 3"]:
         """Jitter one image in [−1, 1]."""
         u = jax.random.uniform(key, (5,), minval=-1.0, maxval=1.0)
         mean = image.mean()
@@ -34,7 +36,7 @@ class ColorJitter:
 def shifted_views(
     key: arrays.Key,
     image: arrays.Image,
-    index: arrays.AnyArray,
+    index: Int[arrays.AnyArray, "B"],
     view_px: int,
     jitter: ColorJitter,
 ) -> Views:
@@ -55,7 +57,7 @@ def shifted_views(
 def resized_views(
     key: arrays.Key,
     image: arrays.Image,
-    index: arrays.AnyArray,
+    index: Int[arrays.AnyArray, "B"],
     view_px: int,
     area: tuple[float, float],
     jitter: ColorJitter,

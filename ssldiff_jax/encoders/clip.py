@@ -123,7 +123,7 @@ class Block(nn.Module):
     attends: Literal["all", "earlier"]
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens) -> jax.Array:
+    def __call__(self, x: arrays.Tokens) -> arrays.Tokens:
         c = self.config
         h = nn.LayerNorm(epsilon=c.epsilon, name="norm1")(x)
         q, k, v = jnp.split(nn.Dense(3 * c.width, name="qkv")(h), 3, axis=-1)

@@ -51,8 +51,11 @@ class HeadedEncoder(nn.Module):
 
 
 def dino_loss(
-    teacher: list[Prototypes], student: list[Prototypes], center: jax.Array, config: DINOConfig
-) -> jax.Array:
+    teacher: list[Prototypes],
+    student: list[Prototypes],
+    center: Float[arrays.AnyArray, "P"],
+    config: DINOConfig,
+) -> Float[jax.Array, ""]:
     """Cross entropy between every teacher view and every other student view, averaged."""
     targets = [jax.nn.softmax((t - center) / config.teacher_temperature) for t in teacher]
     logs = [jax.nn.log_softmax(s / config.student_temperature) for s in student]

@@ -33,7 +33,7 @@ class ConvNorm(nn.Module):
     padding: Literal["SAME", "VALID"] = "SAME"
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
+    def __call__(self, x: FeatureMap) -> Float[jax.Array, "B _ _ _"]:
         size = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
         x = nn.Conv(
             self.features,
@@ -60,7 +60,7 @@ class BlockA(nn.Module):
     pool_features: int
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
+    def __call__(self, x: FeatureMap) -> Float[jax.Array, "B h w _"]:
         # Two of 3 × 3 see what one of 5 × 5 does (section 3.1 of the paper).
         triple = _chain(x, "branch3x3dbl_1", 64)
         triple = _chain(triple, "branch3x3dbl_2", 96, 3)
@@ -76,7 +76,7 @@ class BlockB(nn.Module):
     """Half the resolution: strides of 3 × 3 and a maximum."""
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
+    def __call__(self, x: FeatureMap) -> Float[jax.Array, "B _ _ _"]:
         double = _chain(_chain(x, "branch3x3dbl_1", 64), "branch3x3dbl_2", 96, 3)
         return _joined(_half(x, "branch3x3", 384), _half(double, "branch3x3dbl_3", 96), _max(x))
 
@@ -87,7 +87,7 @@ class BlockC(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
+    def __call__(self, x: FeatureMap) -> Float[jax.Array, "B h w _"]:
         # 7 × 7 as a row and a column (section 3.2).
         c, row, column = self.width, (1, 7), (7, 1)
         single = _chain(_chain(x, "branch7x7_1", c), "branch7x7_2", c, row)
@@ -106,7 +106,7 @@ class BlockD(nn.Module):
     """Half the resolution, the second branch with a field of 7 before."""
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
+    def __call__(self, x: FeatureMap) -> Float[jax.Array, "B _ _ _"]:
         wide = _chain(x, "branch7x7x3_1", 192)
         wide = _chain(_chain(wide, "branch7x7x3_2", 192, (1, 7)), "branch7x7x3_3", 192, (7, 1))
         single = _half(_chain(x, "branch3x3_1", 192), "branch3x3_2", 320)
@@ -119,7 +119,7 @@ class BlockE(nn.Module):
     pool: Literal["mean", "max"]
 
     @nn.compact
-    def __call__(self, x: FeatureMap) -> jax.Array:
+    def __call__(self, x: FeatureMap) -> Float[jax.Array, "B h w _"]:
         def split(h: FeatureMap, name: str) -> jax.Array:
             return _joined(_chain(h, f"{name}a", 384, (1, 3)), _chain(h, f"{name}b", 384, (3, 1)))
 

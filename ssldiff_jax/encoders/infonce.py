@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, collectives, layers, tasks, vectors
 from ssldiff_jax.encoders import augment, vit
@@ -39,7 +40,9 @@ class ProjectedEncoder(nn.Module):
         return nn.Dense(self.config.head_dim, name="head_out")(nn.gelu(h))
 
 
-def infonce_loss(z1: arrays.Embedding, z2: arrays.Embedding, temperature: float) -> jax.Array:
+def infonce_loss(
+    z1: arrays.Embedding, z2: arrays.Embedding, temperature: float
+) -> Float[jax.Array, ""]:
     """Cross entropy of finding, among all second views, the one of the same patch; symmetric.
 
     Views are those of one device; they are contrasted with those of all devices.

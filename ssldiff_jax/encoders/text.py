@@ -38,7 +38,7 @@ class Layer(nn.Module):
     config: TextConfig
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens, is_token: Bool[arrays.AnyArray, "B L"]) -> jax.Array:
+    def __call__(self, x: arrays.Tokens, is_token: Bool[arrays.AnyArray, "B L"]) -> arrays.Tokens:
         c, width = self.config, x.shape[-1]
         q, k, v = (nn.Dense(width, name=name)(x) for name in ("query", "key", "value"))
         h = attention.attend(q, k, v, c.num_heads, is_token)

@@ -80,7 +80,7 @@ class Block(nn.Module):
     variant: ViTVariant
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens) -> jax.Array:
+    def __call__(self, x: arrays.Tokens) -> arrays.Tokens:
         width, v = x.shape[-1], self.variant
         hidden = v.mlp_width or 4 * width
         h = nn.LayerNorm(epsilon=v.epsilon, name="norm1")(x)

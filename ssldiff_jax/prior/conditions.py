@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 
 from ssldiff_jax.core import arrays, rng
 
@@ -161,7 +161,9 @@ class GridPosition:
     UNTOLD = (0.0, 0.0, 0.0, 0.0)
 
     @staticmethod
-    def of_cells(corners: np.ndarray, described: tuple[float, float]) -> Float[np.ndarray, "B 4"]:
+    def of_cells(
+        corners: Shaped[np.ndarray, "B 2"], described: tuple[float, float]
+    ) -> Float[np.ndarray, "B 4"]:
         """Of grids whose first cells are at `corners` (row, column) of `described` cells."""
         size = np.array(described, np.float32)
         corner = np.asarray(corners, np.float32) / size
@@ -179,8 +181,12 @@ class DropRates:
     text_noise: float
 
     def __call__(
-        self, spec: ConditionSpec, condition: Condition, index: arrays.AnyArray, key: arrays.Key
-    ) -> jax.Array:
+        self,
+        spec: ConditionSpec,
+        condition: Condition,
+        index: Int[arrays.AnyArray, "B"],
+        key: arrays.Key,
+    ) -> Condition:
         """Conditions of which some, decided by the index of the example, are left out."""
         kinds = ("labels", "numbers", "text")
         key_kept, key_noise = jax.random.split(key)

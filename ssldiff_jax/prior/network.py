@@ -84,7 +84,7 @@ class Block(nn.Module):
         tokens: Float[arrays.AnyArray, "B M D"],
         known: Bool[arrays.AnyArray, "B M"],
         angles: Float[np.ndarray, "L a"],
-    ) -> jax.Array:
+    ) -> arrays.Tokens:
         width = x.shape[-1]
         # adaLN-Zero (Peebles and Xie 2023, section 3.2): shift, scale and gate of three sublayers,
         # all 0 at first, so that a block starts as the identity.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 from PIL import Image, ImageOps
 
 from ssldiff_jax.core import arrays
@@ -70,7 +70,7 @@ def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
     return np.asarray(Image.alpha_composite(background, rgba).convert("RGB"))
 
 
-def uses_sixteen_bits(values: np.ndarray) -> bool:
+def uses_sixteen_bits(values: Shaped[np.ndarray, "*S"]) -> bool:
     """Whether 65535 can be white: the brightest thousandth reaches the upper half."""
     return bool(np.percentile(values, 99.9) >= _USED)
 
