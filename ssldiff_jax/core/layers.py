@@ -103,6 +103,7 @@ def conv(
         stride,
         padding=kernel // 2 if padding is None else padding,
         kernel_init=init,
+        # flax's parameters, computed in the form that each backend runs best.
         conv_general_dilated=convolution.convolve,
         name=name,
     )

@@ -23,6 +23,7 @@ def held_out(cases: Iterable[str], fraction: float) -> frozenset[str]:
     one of greatest: of two cases each side has one. As cases are added none that was trained on is
     held out, but for that last one.
     """
+    # By hash: two cases keep their order whatever others are added.
     ordered = sorted(set(cases), key=plan.hash_of)
     count = sum(plan.hash_of(case) < fraction for case in ordered)
     return frozenset(ordered[: min(max(count, 1), len(ordered) - 1)])

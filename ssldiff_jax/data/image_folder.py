@@ -42,6 +42,7 @@ def left_out(folder: pathlib.Path) -> list[str]:
 
 def _of_suffixes(folder: pathlib.Path, suffixes: Collection[str]) -> list[pathlib.Path]:
     """Paths below a folder with one of these suffixes, sorted; hidden files are left out."""
+    # Hidden ones too are called .jpg: macOS leaves ._name.jpg beside name.jpg on foreign disks.
     inside = folder.rglob("*")
     return sorted(
         path for path in inside if path.suffix.lower() in suffixes and not path.name.startswith(".")

@@ -56,6 +56,7 @@ class Mosaic:
         """A square of `side` px at a random place that records cover; None where none was found
         after some tries: records lie scattered, or there are few such places."""
         for _ in range(_TRIES):
+            # A record and not a slide: slides count by the tissue that they have.
             number = int(generator.integers(len(self.records)))
             slide, top, left, _ = self.records.places[number].tolist()
             # Anywhere over this record: one that is at the border of its slide counts as well.

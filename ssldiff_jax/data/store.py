@@ -238,6 +238,7 @@ def _file(number: int) -> str:
 
 def _packed(fields: tuple[Field, ...], batch: Batch) -> Iterator[bytes]:
     """The examples of a batch as bytes, all of it checked before the first."""
+    # In the dtype that is stored: float32 of a network may become float16 here.
     columns = [np.ascontiguousarray(batch[f.name], f.dtype) for f in fields]
     for field, column in zip(fields, columns, strict=True):
         if column.shape[1:] != field.shape:

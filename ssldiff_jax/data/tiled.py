@@ -95,6 +95,7 @@ class Tiled:
             for number, entry in self.entries.items()
             for region in entry.facts["regions"]
         ]
+        # A stable sort: equal ones keep the order of their slides.
         candidates.sort(key=lambda item: -item[0])
         return [
             plan.Reference(

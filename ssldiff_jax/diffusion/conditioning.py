@@ -60,6 +60,8 @@ class Conditioner(nn.Module):
         tokens = [nn.Dense(self.context_dim, name="token")(self._scaled(patch))]
         if self.region_dim:
             if region.shape[-1] == 0:
+                # So the published 20× model is used: its second token was found useless and is fed
+                # zeros.
                 region = jnp.zeros((len(embedding), self.region_dim))
             tokens.append(nn.Dense(self.context_dim, name="token_region")(self._scaled(region)))
         return jnp.stack(tokens, axis=1)

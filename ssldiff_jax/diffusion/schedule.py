@@ -59,6 +59,7 @@ class Schedule:
     @property
     def betas(self) -> Float[np.ndarray, "T"]:
         """The variance each timestep adds, float64."""
+        # ᾱ_t / ᾱ_{t−1} = 1 − β_t, and ᾱ before the first timestep is 1.
         return 1 - self.alpha_bar / np.append(1.0, self.alpha_bar[:-1])
 
     @property

@@ -193,6 +193,7 @@ def _ddim_noise(levels: _Levels, eta: float) -> np.ndarray:
 
 def _paper_noise(levels: _Levels, schedule: schedule_lib.Schedule) -> np.ndarray:
     """The posterior of one timestep, whatever the stride."""
+    # Over strides of 20 this is an eta of about 0.24.
     return np.sqrt(schedule.betas[levels.t]) * levels.sigma_next / levels.sigma
 
 

@@ -142,6 +142,7 @@ class ViT(nn.Module):
         if self.config.variant.positions == "all":
             first = first + self.position[:, :1]
         if self.config.variant.num_registers:
+            # After the positions: registers lie nowhere.
             first = jnp.concatenate([first, self.register_tokens], axis=1)
         x = jnp.concatenate([jnp.broadcast_to(first, (b, *first.shape[1:])), x], axis=1)
         for block in self.blocks:

@@ -151,6 +151,7 @@ class GridDenoiser(nn.Module):
 def grid_angles(rows: int, cols: int, head_dim: int) -> Float[np.ndarray, "L a"]:
     """Rotary angles of every cell: half of the pairs of channels turn with the row, half with the
     column."""
+    # Two channels a pair, and half of the pairs for each axis.
     pairs = head_dim // 4
     frequency = _BASE ** (-np.arange(pairs) / pairs)
     row, col = np.divmod(np.arange(rows * cols), cols)
@@ -165,6 +166,7 @@ def rotate(
     other alone."""
     heads = x.reshape(*x.shape[:2], num_heads, -1, 2)
     cos, sin = (f(angles)[:, None].astype(x.dtype) for f in (jnp.cos, jnp.sin))
+    # (a + ib)·e^{iθ}, so that q·k has the difference of two angles alone.
     a, b = heads[..., 0], heads[..., 1]
     return jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
 

@@ -102,6 +102,7 @@ def _beside(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
         listed = set(system.ls(folder, detail=False))
     except Exception:  # a server without lists
         listed = set()
+    # A list without the slide itself is none of this folder.
     is_list = path in listed
     return [other for other in expected if (other in listed if is_list else system.exists(other))]
 

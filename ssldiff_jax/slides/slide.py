@@ -131,6 +131,7 @@ def find_slides(pattern: str) -> list[pathlib.Path]:
                 f"no slide matches '{part.strip()}': expected a file, a glob such as "
                 "'slides/*.svs', or a directory of slides"
             )
+        # Reversed: of several names of one file the first stays.
         by_path.update((os.path.realpath(match), match) for match in sorted(matches, reverse=True))
     return content.without_parts(sorted(by_path.values()))
 

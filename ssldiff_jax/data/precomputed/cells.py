@@ -39,6 +39,7 @@ class ImportedCells:
                 f"{slide.path.name}"
             )
         values = values.at_level_0(slide.mpp)
+        # All of them now: a wrong file costs its slide, and not a training later.
         _check_rows(values)
         data = self.data
         scale = slide.downsample(data.patch_mpp)

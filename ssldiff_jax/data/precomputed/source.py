@@ -107,6 +107,7 @@ def check_alignment(
     chosen = sorted(chosen, key=lambda i: (square(i).slide, square(i).row))
     compared = [square(i) for i in chosen]
     looks = alignment.look(np.stack([pixels(i) for i in chosen]))
+    # A row that is lost or added at the beginning moves all that follow.
     moved = [rows_of(compared, embeddings, move) for move in (-2, -1, 1, 2)]
     agreement = alignment.agreement(rows_of(compared, embeddings), looks, moved)
     _LOG.info("correlation of embeddings with pixels: %.2f (shuffled %.2f, shifted %.2f)",
