@@ -49,6 +49,7 @@ class Batches:
 
 def _share(batch_size: int) -> int:
     """Examples of a batch on every host."""
+    # Every host must bring as many: jax.make_array_from_process_local_data wants even shares.
     count = jax.process_count()
     if batch_size % count:
         raise ValueError(

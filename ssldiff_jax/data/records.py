@@ -69,6 +69,7 @@ def serialize(
 
 def encoded_image(record: bytes) -> bytes:
     """The JPEG of a record."""
+    # Without TFDS's decoder, which would decode the picture and all other fields.
     features = tf_example_pb2.Example.FromString(record).features
     return features.feature["image"].bytes_list.value[0]
 

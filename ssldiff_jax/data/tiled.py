@@ -47,6 +47,8 @@ class Tiled:
             outcome, name = task.outcome(), remote.printable(task.source)
             if isinstance(outcome, archive.Entry):
                 marks = _marks(outcome)
+                # By the first mark that an earlier slide had: copies may share files, or only how
+                # they look.
                 first = next(
                     (first_with_mark[mark] for mark in marks if mark in first_with_mark), name
                 )

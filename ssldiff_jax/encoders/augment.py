@@ -67,6 +67,7 @@ def resized_views(
 
     def one(key: arrays.Key, image: jax.Array) -> jax.Array:
         key_area, key_at, key_color = jax.random.split(key, 3)
+        # Uniform in area, as SimCLR and DINO crop.
         crop = side * jnp.sqrt(jax.random.uniform(key_area, (), minval=area[0], maxval=area[1]))
         origin = jax.random.uniform(key_at, (2,)) * (side - crop)
         # scale_and_translate maps a pixel p of the image to scale·p + translation.

@@ -15,6 +15,7 @@ Bands = UInt8[np.ndarray, "H W C"]
 ClassMap = Int[np.ndarray, "H W"]
 Name = Literal["landcover", "stain"]
 
+# Row by row, as quadrant_parts has them.
 QUADRANTS = ("north-west", "north-east", "south-west", "south-east")
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "landcover": ("water", "vegetation", "bare"),
@@ -56,6 +57,7 @@ def _normalised_difference(
 def stain(image_uint8: Bands) -> ClassMap:
     """Nuclei, stroma or empty glass of a stained slide (Ruifrok and Johnston 2001)."""
     haematoxylin = skimage.color.rgb2hed(image_uint8)[..., 0]
+    # Rec. 709 luma.
     luminance = image_uint8 @ np.array([0.2126, 0.7152, 0.0722]) / 255
     class_map = np.where(haematoxylin > _NUCLEI, 0, 1)
     class_map[luminance > _GLASS] = 2
@@ -84,4 +86,5 @@ def label_names(name: str) -> tuple[str, ...]:
 def label_values(parts: Float[np.ndarray, "2 2 K"]) -> Float[np.ndarray, "L"]:
     """Their values, 0…1."""
     quadrants = parts.reshape(4, -1)
+    # Quadrants are of one size, but for a pixel: their mean is the part of the whole.
     return np.concatenate([[column.mean(), *column] for column in quadrants.T]).astype(np.float32)
