@@ -54,7 +54,7 @@ def reset_peak() -> None:
 
 
 def peak_rss_mb() -> float:
-    """Peak resident memory since `reset_peak`, MB."""
+    """Peak resident memory since `reset_peak`, MiB."""
     if _STATUS.exists():
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -63,12 +63,12 @@ def peak_rss_mb() -> float:
 
 
 def rss_mb() -> float:
-    """Resident memory now, MB."""
+    """Resident memory now, MiB."""
     return psutil.Process().memory_info().rss / 2**20
 
 
 def peak_mb_beyond(call: Callable[[], object]) -> float:
-    """Peak resident memory while `call` runs beyond what the process holds before, MB."""
+    """Peak resident memory while `call` runs beyond what the process holds before, MiB."""
     # What glibc kept of freed memory would serve the call, and not show.
     give_back_freed()
     reset_peak()

@@ -134,7 +134,6 @@ def _run_stage(
     if stage.is_dry_run(config):
         _dry_run(stage, name, context)
         return None
-    # Not of a dry run: it writes nothing.
     with lock.held(place):
         _work_on(table, name, context, this, forced=forced)
     return place
@@ -221,7 +220,6 @@ def _make(
 
 def _stopwatch(folder: pathlib.Path) -> stopwatch.Stopwatch:
     """Of the work in a folder, by all processes that work or worked on it."""
-    # Else a stage has the peak of one before it.
     memory.reset_peak()
     path = folder / record.STOPWATCH if hosts.is_first() else None
     return stopwatch.Stopwatch(path, peak=memory.peak_rss_mb)
@@ -245,7 +243,6 @@ def _begin(
     _LOG.info("stage %s %s", name, "resumes" if was_begun else "starts")
     if was_begun:
         return
-    # One that is run again has a name of its own in the bucket.
     if not rebuilding.is_beside(folder):
         _require_no_checkpoints(name, folders)
     if hosts.is_first():
