@@ -140,6 +140,7 @@ def _held_out(
 def _pages(squares: list[plan.Square], data: data_config.DataConfig) -> list[plan.Reference]:
     """Held-out patches side by side, as many pages as regions are requested."""
     px, each = data.crops.patch_px, data.regions.rows * data.regions.cols
+    # The patch in the middle of its record, which may be larger.
     margin = (data.records.record_px - px) // 2
     # Always the same ones: references do not change with the seed of a run.
     order = np.random.default_rng(0).permutation(len(squares))[: each * data.regions.count]

@@ -47,6 +47,7 @@ class _ObjectArray:
         self.items: Any = None
 
     def __setstate__(self, state: Any) -> None:
+        # An array's state ends with its items; version, shape, dtype and order stand before.
         *_, self.items = state
 
 
@@ -57,6 +58,7 @@ class _NamesUnpickler(pickles.Unpickler):
         if module.startswith("numpy") and name == "_reconstruct":
             return _ObjectArray
         if module.startswith("pathlib") and name in ("PosixPath", "PurePosixPath"):
+            # A path is pickled as its parts.
             return lambda *parts: "/".join(parts)
         return super().find_class(module, name)
 

@@ -26,6 +26,7 @@ def examples_at(places: Int[np.ndarray, "N"], count: int, seed: int) -> Int[np.n
     with np.errstate(over="ignore"):
         key = _mixed(epoch.astype(np.uint64) * _GOLDEN + _mixed(np.uint64(seed % 2**64)))
         shuffled = _network(position.astype(np.uint64), key, half)
+        # The network permutes all its places: a walk from a place inside comes back inside.
         while (outside := shuffled >= count).any():
             shuffled[outside] = _network(shuffled[outside], key[outside], half)
     return shuffled.astype(np.int64)
@@ -44,6 +45,7 @@ def _network(
     left, right = value >> bits, value & mask
     for number in range(_ROUNDS):
         mixed = _mixed(key + right * _GOLDEN + np.uint64(number))
+        # (L, R) → (R, L ⊕ F(R)) can be undone whatever F is, so that all rounds are a permutation.
         left, right = right, left ^ (mixed & mask)
     return (left << bits) | right
 

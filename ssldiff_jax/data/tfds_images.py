@@ -54,6 +54,7 @@ class TfdsImages:
 
     def name(self, number: int) -> str:
         example = self._example(number)
+        # The file's name where the data set keeps it: cases are found in it.
         name = example.get("filename", example.get("id", f"{number:08d}"))
         return name.decode() if isinstance(name, bytes) else str(name)
 
@@ -101,4 +102,5 @@ def reason(error: BaseException) -> str:
 
 
 def _splits(builder: tfds.core.DatasetBuilder) -> list[str]:
+    # In one order always: patches are known by their number through all splits.
     return sorted(builder.info.splits)

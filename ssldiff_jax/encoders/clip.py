@@ -197,6 +197,7 @@ class TextTower(nn.Module):
 def end_of(tokens: Int[arrays.AnyArray, "B L"], end: int) -> Int[arrays.AnyArray, "B"]:
     """Where the token that stands for a text is."""
     scores = tokens if end == _LEGACY_END else (tokens == end).astype(np.int32)
+    # The first of equal ones, as argmax gives it: what stands behind the end is not looked at.
     return scores.argmax(axis=1)
 
 

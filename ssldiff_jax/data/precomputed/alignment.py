@@ -50,6 +50,7 @@ def look(patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N 9"]:
 
 def agreement(own: Features, looks: Float[np.ndarray, "N K"], moved: list[Features]) -> Agreement:
     """Of embeddings with the looks of N patches; `moved` are those of rows some places away."""
+    # Mantel's statistic: the correlation of two matrices of likeness over all pairs.
     embedding, pixels = _likeness(own), _likeness(looks)
     is_pair = ~np.eye(len(own), dtype=bool)
 
