@@ -165,6 +165,7 @@ def _figure_row(figure: Figure, values: Sequence[float | None]) -> str:
 
 
 def _differences(names: Sequence[str], configs: Sequence[Mapping[str, Any]]) -> str:
+    # What only says which stages to run differs between any two commands.
     flat = [schema.flatten(metrics_lib.science(config)) for config in configs]
     keys = sorted({key for config in flat for key in config})
     rows = []

@@ -81,6 +81,7 @@ def _figure(name: str, path: pathlib.Path) -> str:
     said = "too few values to smooth"
     if smoothed:
         loss = smoothed[-1][1]
+        # Losses are logged every so many steps; the mean distance of two of them, times the count.
         steps = (points[-1][0] - points[0][0]) / (len(points) - 1) * count
         said = f"smoothed over {count} logged values, about {steps:,.0f} steps"
     if held_out:

@@ -74,6 +74,7 @@ def zoomable(source: pathlib.Path, target: pathlib.Path) -> Picture:
     shown = copy(source, target)
     if shown.name == target.name:
         return shown
+    # As DeepZoom names it.
     tiles = target.with_name(f"{target.stem}_files")
     _write_tiles(source, tiles)
     return dataclasses.replace(shown, tiles=tiles.name)

@@ -17,6 +17,7 @@ from ssldiff_jax.report import charts, pictures, seams, units
 from ssldiff_jax.slides import pyramid
 
 _VENDOR = pathlib.Path(__file__).parent / "vendor"
+# Part of the package, so that a report opens as a file, without a network.
 _SCRIPT = "openseadragon.min.js"
 _OWN = ("scale.js", "viewer.js", "page.js")
 _FILES = (_SCRIPT, "openseadragon.LICENSE.txt")

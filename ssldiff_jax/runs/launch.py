@@ -73,6 +73,7 @@ def launch(
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
     # Each host reads what others wrote.
     hosts.require_shared(workdir)
+    # A process may run several commands, between which a remote slide changes.
     slide_source.query_again()
     _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)

@@ -90,6 +90,8 @@ class Sample:
         """`count` patches in the middle of records; where records are few, at other places of
         them too, and fewer, with a warning, where there are no more."""
         # Not the run's seed: runs that differ in it are measured on the same patches.
+        # The first of the order alone are computed: all of it, of 270 million records, took tens of
+        # GB.
         order = shuffle.first(count, len(source.records), seed=0)
         shifts = source.shifts
         taken = [order[: max(count - i * len(order), 0)] for i in range(len(shifts))]

@@ -60,7 +60,7 @@ def _encoder(config: run_config.RunConfig, params: Any):
 
     def program(params, image_uint8):
         moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
-        # Of a VQ autoencoder the means: nothing is sampled from its codes.
+        # Of a VQ autoencoder the means: its log-variances are one number, −30.
         stored = moments[..., : config.autoencoder.model.num_stored]
         # Encoded with its context, so that no latent knows a border.
         return stored[:, margin : margin + side, margin : margin + side]

@@ -125,6 +125,7 @@ def differences(
         key: (old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
+        # Slides were once known by name and size alone; such runs go on.
         and not _says_more(old.get(key), new.get(key))
         and not (elsewhere and _is_of_data(key))
         and not any(key == one or key.startswith(f"{one}.") for one in free)

@@ -151,6 +151,8 @@ class Protocol:
         by_network = {name: pair.features(network) for name, network in self.by.items()}
         results: dict[str, Any] = {"patches": {}}
         for name, network in self.by.items():
+            # Paired: what is generated from a patch shares most of its chance with it, and counted
+            # apart the bias was overrated until the interval left the figure.
             results["patches"][name] = compare(
                 self.files.extraction(network), self.files.reference, *by_network[name],
                 "held-out patches", folder, cases=self.held_out.cases(), paired=True,

@@ -96,6 +96,7 @@ def _weights(run: run_config.RunConfig, folder: pathlib.Path) -> Iterator[Figure
     memory.reset_peak()
     before = memory.rss_mb()
     load = lambda: published.load_denoiser(published.ModelFile.read(path), config)
+    # Few: each reads gigabytes.
     seconds = _time(load, repetitions=3)
     yield "weights/load", seconds, "s"
     yield "weights/peak", [(memory.peak_rss_mb() - before) * 2**20 / size], "× size"
