@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, sample,
-    # judge, evaluate, grids, prior, imagine, report. The tools generate, sweep, variations, watch,
-    # compare, study, export, verify, bench and compile run when named.
+    # judge, evaluate, grids, prior, imagine, report. The tool plan runs before all; generate,
+    # sweep, variations, watch, compare, study, export, verify, bench and compile when named.
     config.stages = "all"
     # Stages to run again although they are done; the old output stays until the new one is whole.
     config.force = ""
@@ -50,6 +50,7 @@ def get_config() -> ConfigDict:
     config.imagine = prior.imagine()
     config.generate = tools.generate()
     config.sweep = tools.sweep()
+    config.plan = tools.plan()
     config.bench = bench.bench()
     config.compile = bench.compile()
     config.variations = tools.variations()

@@ -43,6 +43,17 @@ def generate() -> ConfigDict:
     return c
 
 
+def plan() -> ConfigDict:
+    c = ConfigDict()
+    # What hours and memory are planned for, kind:count: h100:1, h200:8, a100:4, rtx4090:1, v5e:16;
+    # "" is the devices of this machine.
+    c.devices = ""
+    # Slides that are opened and whose tissue is looked for, to say how many records all will give;
+    # 0 looks at every one.
+    c.num_slides = 8
+    return c
+
+
 def sweep() -> ConfigDict:
     c = ConfigDict()
     # Sampler settings to compare: changes of `sample`, apart by spaces; w/8 is an eighth of a

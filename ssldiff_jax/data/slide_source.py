@@ -94,9 +94,10 @@ def tasks(
     folder: pathlib.Path,
     images: patch_list.PatchList | None = None,
     known: imported_cells.ImportedCells | None = None,
+    only: Sequence[str] | None = None,
 ) -> list[tiling.Task]:
     """A task for every slide, or for every image of a list; `known` finds the patches of slides
-    whose embeddings were computed elsewhere.
+    whose embeddings were computed elsewhere. Of slides `only` some, cases are those of all.
 
     Slides of one name whose embeddings are found by it cannot be opened. Raises SlideError where
     the config lacks the microns per pixel of images, ConfigError for names that have no
@@ -133,7 +134,8 @@ def tasks(
     named = sources(data)
     shared = _shared_names(named) if known else set()
     tasks_of_slides = []
-    for source, facts in zip(named, fingerprints(named), strict=True):
+    chosen = named if only is None else only
+    for source, facts in zip(chosen, fingerprints(chosen), strict=True):
         if pathlib.PurePath(source).stem in shared:
             opener = functools.partial(_refuse_shared_name, source)
             tasks_of_slides.append(make(source, opener, [*facts, "shared name"]))

@@ -148,9 +148,9 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
         "mpp": config.patch_mpp,
     }
     with archive.new_entry(task.folder, **about) as (writer, folder):
-        for split, mpp, squares in _squares(slide, parts, examined.mask, cells, config):
+        for split, mpp, places in squares(slide, parts, examined.mask, cells, config):
             writer.declare(split)
-            for s in squares:
+            for s in places:
                 pixels = slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
                 writer.add(split, s, pixels, config.records.jpeg_quality, mpp=mpp)
         pyramid.write_png(folder / "overview.png", _overview(slide, examined))
@@ -159,14 +159,14 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
             native_mpp=slide.mpp,
             shape=list(slide.shape),
             identity=slide_lib.identity(slide),
-            look=_look(slide, examined),
+            look=look(slide, examined),
             tissue=examined.parts,
             parts={split: list(rows) for split, rows in parts.items()},
-            regions=_regions(slide, parts, examined.mask, cells, config),
+            regions=candidates(slide, parts, examined.mask, cells, config),
         )
 
 
-def _look(slide: slide_lib.Slide, examined: tissue.Examined) -> str:
+def look(slide: slide_lib.Slide, examined: tissue.Examined) -> str:
     """A hash of its size and of it small: copies share it, though their files say other things."""
     thumbnail = np.ascontiguousarray(examined.thumbnail)
     facts = repr((slide.shape, slide.mpp, thumbnail.shape)).encode()
@@ -184,7 +184,7 @@ def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:
     return quality.tinted(pixels, np.asarray(kinds))
 
 
-def _squares(
+def squares(
     slide: slide_lib.Slide,
     parts: Mapping[str, tuple[int, int]],
     mask: tissue.TissueMask,
@@ -204,11 +204,11 @@ def _squares(
         for split, (top, bottom) in parts.items():
             # Inwards at both ends: no row that the other split has a part of.
             rows = (int(np.ceil(top / scale)), int(bottom / scale))
-            squares = plan.squares(0, rows, width, mask, config.records, mpp)
-            yield plan.split_at(split, scale), mpp, squares
+            places = plan.squares(0, rows, width, mask, config.records, mpp)
+            yield plan.split_at(split, scale), mpp, places
 
 
-def _regions(
+def candidates(
     slide: slide_lib.Slide,
     parts: Mapping[str, tuple[int, int]],
     mask: tissue.TissueMask,
@@ -220,16 +220,14 @@ def _regions(
         return []
     if known is not None:
         cells = known["test"]
-        candidates = regions.whole_regions(cells, config.region_px, config.cell_px)
+        best = regions.whole_regions(cells, config.region_px, config.cell_px)
     else:
         cells, width = [], slide.shape_at(config.patch_mpp)[1]
         size = config.region_px
-        candidates = regions.of_most_tissue(
+        best = regions.of_most_tissue(
             0, parts["test"], width, mask, config.regions, size, config.patch_mpp
         )
-    candidates = regions.pick_apart(
-        sorted(candidates, key=lambda item: -item[0]), config.regions.count
-    )
+    best = regions.pick_apart(sorted(best, key=lambda item: -item[0]), config.regions.count)
     return [
         {
             "tissue": fraction,
@@ -238,5 +236,5 @@ def _regions(
                 for cell in plan.Reference.region(square, config.cell_px, cells).cells
             ],
         }
-        for fraction, square in candidates
+        for fraction, square in best
     ]

@@ -8,6 +8,7 @@ them is open, over all stores (`open_files`).
 import dataclasses
 import errno
 import hashlib
+import math
 import os
 import pathlib
 import weakref
@@ -139,6 +140,27 @@ def _open_any(path: pathlib.Path) -> array_record_module.ArrayRecordReader:
 
 def _is_exhausted(reason: str) -> bool:
     return any(os.strerror(code) in reason for code in (errno.EMFILE, errno.ENFILE))
+
+
+_BLOCK, _BLOCK_HEADER = 1 << 16, 24
+_SIGNATURE, _RECORD_HEADER = 64, 55
+_LARGE, _LONGER_HEADER = 1 << 14, 3
+
+
+def file_bytes(count: int, record_bytes: float) -> int:
+    """Of a file with `count` records of `record_bytes` in the mean: each has a header, each 64 KiB
+    a shorter one, and records and index end at whole 64 KiB. Off by one of these at most."""
+    header = _RECORD_HEADER + (_LONGER_HEADER if record_bytes > _LARGE else 0)
+    data = _SIGNATURE + count * (record_bytes + header)
+    data *= 1 + _BLOCK_HEADER / (_BLOCK - _BLOCK_HEADER)
+    return _BLOCK * (math.ceil(data / _BLOCK) + 1)
+
+
+def store_bytes(count: int, record_bytes: float, shard_size: int) -> int:
+    """Of the files of `count` records, `shard_size` in each but the last."""
+    whole, rest = divmod(count, shard_size)
+    last = file_bytes(rest, record_bytes) if rest else 0
+    return whole * file_bytes(shard_size, record_bytes) + last
 
 
 def sha256(path: pathlib.Path) -> str:

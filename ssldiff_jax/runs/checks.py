@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import psutil
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import patch_list, slide_source
@@ -36,14 +36,7 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
 
     Raises what the only reason raises, or RefusedError with all of them.
     """
-    errors: list[Exception] = []
-    _note(errors, lambda: runner.check(table, context, chosen, force))
-    plan = Plan.of(table, context, chosen, force)
-    for find in (
-        _cases, _batches, _compiled, _method, _files, _tables, _prior_requests, _memory, _disk
-    ):  # fmt: skip
-        # A check that cannot be made is a reason itself, and does not hide those of others.
-        _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
+    errors = errors_of(Plan.of(table, context, chosen, force), context, force)
     # What two checks come upon is said once.
     reasons = list(dict.fromkeys(str(error) for error in errors))
     if len(reasons) == 1:
@@ -52,21 +45,37 @@ def check(table: stage.Table, context: stage.Context, chosen: list[str], force: 
         raise RefusedError("\n".join(reasons))
 
 
+def errors_of(plan: "Plan", context: stage.Context, force: set[str]) -> list[Exception]:
+    """Every reason why what is to be done would be refused, each as it would be raised."""
+    errors: list[Exception] = []
+    _note(errors, lambda: runner.check(plan.table, context, list(plan.chosen), force))
+    for find in (
+        _cases, _batches, _compiled, _method, _files, _tables, _prior_requests, _memory, _disk
+    ):  # fmt: skip
+        # A check that cannot be made is a reason itself, and does not hide those of others.
+        _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
+    return errors
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """What is to be done.
 
     Attributes:
+        chosen: the stages that are asked for.
         stages: those that are not done yet or are run again, in order.
         fresh: those of which nothing is written yet.
+        elsewhere: memory of a device that is not here, bytes; None for the devices at hand.
     """
 
     table: stage.Table
     config: run_config.RunConfig
     folders: folders_lib.Folders
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
+    chosen: tuple[str, ...]
     stages: tuple[str, ...]
     fresh: frozenset[str]
+    elsewhere: int | None = None
 
     @classmethod
     def of(
@@ -77,7 +86,7 @@ class Plan:
         folders = context.folders
         stages = tuple(n for n in table if n in chosen and (is_forced(n) or not folders.is_done(n)))
         fresh = frozenset(n for n in stages if is_forced(n) or not folders.of_stage(n).exists())
-        return cls(table, context.config, folders, context.mesh, stages, fresh)
+        return cls(table, context.config, folders, context.mesh, tuple(chosen), stages, fresh)
 
     @property
     def trainings(self) -> dict[str, loop.TrainConfig]:
@@ -139,7 +148,9 @@ def _measured(plan: Plan) -> dict[str, loop.TrainConfig]:
 
 def _method(plan: Plan) -> Iterator[str]:
     mesh = plan.mesh
-    is_one = jax.process_count() == 1 and mesh.size == jax.local_device_count()
+    is_one = plan.elsewhere is not None or (
+        jax.process_count() == 1 and mesh.size == jax.local_device_count()
+    )
     for name, train in plan.trainings.items():
         if train.method == "pmap" and not (is_one and mesh.shape["model"] == 1):
             yield (
@@ -220,7 +231,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     state is not counted."""
     mesh, rules = plan.mesh, plan.config.mesh.rules
     # Shapes alone: a state that does not fit is known without making it.
-    most = _device_bytes(mesh)
+    most = device_bytes(mesh) if plan.elsewhere is None else plan.elsewhere
     for name, state in plan.states.items():
         shardings = mesh_lib.tree_shardings(state, mesh, rules)
         each = sum(jax.tree.leaves(jax.tree.map(_shard_bytes, state, shardings)))
@@ -257,7 +268,7 @@ def _shard_bytes(leaf: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) ->
     return size * leaf.dtype.itemsize
 
 
-def _device_bytes(mesh: Mesh) -> int:
+def device_bytes(mesh: Mesh) -> int:
     """Memory of a device; those of a CPU share the machine's."""
     device = next(d for d in mesh.devices.flat if d.process_index == jax.process_index())
     memory_stats = device.memory_stats() if device.platform != "cpu" else None

@@ -48,7 +48,7 @@ def of_training(
         train = dataclasses.replace(train, batch_size=batch_size)
     mesh_lib.require_divides(train.batch_size, mesh, train.compute.accumulate)
     batch = lambda count: tasks.batch_of(task.batch_spec(), count)
-    state, key = _state(task, train), jax.eval_shape(lambda: jax.random.key(0))
+    state, key = state_of(task, train), jax.eval_shape(lambda: jax.random.key(0))
     shardings = mesh_lib.tree_shardings(state, mesh, config.mesh.rules)
     # A schedule has a step at least; weights that are used untrained take none.
     tx = train.optimizer.transform(train.num_steps or 1)
@@ -72,13 +72,15 @@ def flops_of_one(counted: AbstractCall) -> float | None:
     return cost["flops"] / COUNTED if "flops" in cost else None
 
 
+@functools.lru_cache(16)  # a command asks several times
 def state(name: str, config: run_config.RunConfig) -> step_lib.TrainState:
     """The shapes of what the training of a stage reads and writes at every step; where embeddings
     are computed elsewhere as if their dimension were 384."""
-    return _state(training_tasks.training_task(name, config), getattr(config, name).train)
+    return state_of(training_tasks.training_task(name, config), getattr(config, name).train)
 
 
-def _state(task: tasks.Task, train: loop.TrainConfig) -> step_lib.TrainState:
+def state_of(task: tasks.Task, train: loop.TrainConfig) -> step_lib.TrainState:
+    """The same of a task."""
     tx = train.optimizer.transform(train.num_steps or 1)
     key = jax.eval_shape(lambda: jax.random.key(0))
     init = functools.partial(step_lib.init_state, task, tx)

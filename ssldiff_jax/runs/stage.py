@@ -67,6 +67,7 @@ class Stage:
             name, or of `config.<stage>.name`; None where a stage has one folder.
         is_dry_run: whether the config asks what it would do, and for nothing to be written.
         ending: of its folder and its facts: lines that say, when the command ends, what it made.
+        leads: of the tools, what runs before the steps where all of these are asked for.
         elsewhere: is about other devices than those at hand.
         on: the hosts of a run that do its work: all of them together, or the first alone.
     """
@@ -83,6 +84,7 @@ class Stage:
     slug: Callable[[run_config.RunConfig], str] | None = None
     is_dry_run: Callable[[run_config.RunConfig], bool] = lambda config: False
     ending: Callable[[pathlib.Path, Mapping[str, Any]], Sequence[str]] | None = None
+    leads: bool = False
     elsewhere: bool = False
     on: Literal["all", "first"] = "first"
 
@@ -100,13 +102,17 @@ Table: TypeAlias = Mapping[str, Stage]
 
 def parse_names(text: str, table: Table, what: str, without: tuple[str, ...] = ()) -> list[str]:
     """Stage names from a comma-separated list; "all" is every stage that is no tool, and not of
-    `without`.
+    `without`, after the tool that leads them.
 
     Raises ConfigError for a name that is no stage.
     """
     names = [n.strip() for n in text.split(",") if n.strip()]
     if names == ["all"]:
-        return [name for name, stage in table.items() if not stage.tool and name not in without]
+        return [
+            name
+            for name, stage in table.items()
+            if (stage.leads or not stage.tool) and name not in without
+        ]
     for name in names:
         if name not in table:
             hint = schema.nearest_path(name, dict.fromkeys(table))

@@ -35,7 +35,8 @@ def training_task(
     """The task of a stage that trains, on what the stages before it made.
 
     Without that, shapes stand for what was trained, and embeddings that were computed elsewhere are
-    as if their dimension were 384: enough to say how large a training is, and to compile it.
+    as long as their first file says, or as if their dimension were 384: enough to say how large a
+    training is, and to compile it.
     """
     # Called when asked for: the others may lack what they are built on.
     builders = {
@@ -64,8 +65,9 @@ def training_run(context: stage.Context, name: str) -> loop.Run:
 
 def embedding_dim(config: run_config.RunConfig) -> int:
     """Of the run's encoder; of embeddings computed elsewhere only their files know."""
-    own = config.encoder.architecture.vit.width
-    return _IMPORTED_DIM if config.embeddings.source else own
+    if config.embeddings.source:
+        return config.embeddings.dim() or _IMPORTED_DIM
+    return config.encoder.architecture.vit.width
 
 
 def _autoencoder(

@@ -21,14 +21,11 @@ from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import whitening
+from ssldiff_jax.runs import amounts, region_labels, region_reader, shard_writing, stage
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.runs import region_labels, region_reader, shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
-
-SHARD_SIZE = 1024
-"""Grids of a shard: fewer than examples of other stores, as a grid has many embeddings."""
 
 _MEASURED = 16  # shards that whitening is measured on: 260 000 embeddings of 4 × 4 cells
 _BATCH = 32
@@ -100,7 +97,7 @@ class _Work:
     @functools.cached_property
     def raw(self) -> store.SharedStore:
         """The first ones, as the encoder gives them."""
-        count = min(len(self.table), _MEASURED * SHARD_SIZE)
+        count = min(len(self.table), _MEASURED * amounts.GRIDS_OF_SHARD)
         # Not white yet: components may be of any size.
         return self._store(f"raw_{self.split}", count, "float32")
 
@@ -110,7 +107,7 @@ class _Work:
             store.Field("grid", (side, side, self.model.dim), dtype),
             store.Field("condition", (self.labels.spec.dim,), "float16"),
         )
-        return store.SharedStore(self.folder / name, fields, count, SHARD_SIZE)
+        return store.SharedStore(self.folder / name, fields, count, amounts.GRIDS_OF_SHARD)
 
     def write(self, white: whitening.Whitening) -> None:
         """Write this host's shards of `made`; those that are in `raw` are not embedded again."""

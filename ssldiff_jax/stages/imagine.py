@@ -15,13 +15,12 @@ from ssldiff_jax.evaluation.downstream import pixel_classes
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator as generator_lib
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import pixel_labels, stage
+from ssldiff_jax.runs import amounts, pixel_labels, stage
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import logs
 
 _LOG = logging.getLogger(__name__)
 
-_SHOWN = 4
 _LEARNT = 64  # regions that the classifier of pixels learns from
 
 
@@ -33,17 +32,18 @@ def run(context: stage.Context) -> dict[str, Any]:
     model, config = generator_lib.Generator.of_run(context.artifacts, context.mesh), context.config
     grids = store.Store(context.folder("grids") / "test")
     # No fewer than are shown.
-    count = min(max(config.imagine.count, _SHOWN), len(grids))
+    count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
     folder = context.folder("imagine")
     captions = atomic.read_json(context.folder("grids") / "captions_test.json")[:count]
     spec = model.prior.spec
     requested = [
-        _in_words(spec, row, text) for row, text in zip(condition[:_SHOWN], captions, strict=False)
+        _in_words(spec, row, text)
+        for row, text in zip(condition[: amounts.IMAGINED_SHOWN], captions, strict=False)
     ]
     results: dict[str, Any] = {"conditions": requested}
     images = _images(model, condition, count)
-    for i, image in enumerate(images[:_SHOWN]):
+    for i, image in enumerate(images[: amounts.IMAGINED_SHOWN]):
         pyramid.write_png(folder / f"image_{i}.png", image)
     if config.prior.conditions.measure != "none" and config.imagine.count:
         measure = pixel_labels.PixelLabels(config.prior.conditions.measure, config.data)

@@ -21,16 +21,13 @@ from ssldiff_jax.data.precomputed import cells as imported_cells
 from ssldiff_jax.data.precomputed import slides as imported_slides
 from ssldiff_jax.data.precomputed import source as imported
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import amounts, artifacts, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
-
-# Images of a data set that are larger are slides of their own.
-_LARGEST_PATCH = 1024
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
@@ -70,7 +67,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     is_list = patch_list.is_list(data.slides)
     patches = patch_list.open_list(data.slides, data.reading) if is_list else None
     # Arrays and data sets of one size say no side, and are patches.
-    is_small = patches and getattr(patches, "largest_side", 0) <= _LARGEST_PATCH
+    is_small = patches and getattr(patches, "largest_side", 0) <= amounts.LARGEST_PATCH_PX
     if not is_small:
         return _of_slides(request, patches)
     # By one host: a list has no slides to share.

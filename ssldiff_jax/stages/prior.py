@@ -14,13 +14,13 @@ from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import stage, training_tasks
+from ssldiff_jax.runs import amounts, stage, training_tasks
 from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
 
-# Held-out grids that are sampled again, and training grids that they are compared with.
-_EVALUATED, _COMPARED = 512, 4096
+# Training grids that the prior's are compared with.
+_COMPARED = 4096
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _evaluate(
     training grid whose condition is nearest. `agreement` is that with labels, where there are
     any."""
     spec = model.spec
-    real, requested = _read(held_out, _EVALUATED)
+    real, requested = _read(held_out, amounts.PRIOR_COMPARED)
     training_grids, training_conditions = _read(training, _COMPARED)
     generator = np.random.default_rng(seed)
     apart = training_grids.reshape(-1, training_grids.shape[-1])

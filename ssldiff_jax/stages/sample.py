@@ -7,12 +7,10 @@ from typing import Any
 from ssldiff_jax.core import patch_grid, rng
 from ssldiff_jax.generation import generator, render
 from ssldiff_jax.generation import references as references_lib
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import amounts, artifacts, stage
 from ssldiff_jax.slides import pyramid
 
 _LOG = logging.getLogger(__name__)
-
-_REPETITIONS = 4
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -40,7 +38,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         )
         pyramid.write_png(folder / f"patches_{i}.png", patch_grid.mosaic(patches, grid.shape[1]))
     variations = references_lib.page(
-        model, references[0], config.sample.num_variations, _REPETITIONS
+        model, references[0], config.sample.num_variations, amounts.VARIATIONS_EACH
     )
     pyramid.write_png(folder / "variations.png", variations)
     return {"large_images": facts}

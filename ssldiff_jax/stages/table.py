@@ -25,6 +25,7 @@ from ssldiff_jax.stages.evaluate import evaluate
 from ssldiff_jax.stages.tools import compare, export, generate, sweep, variations, verify, watch
 from ssldiff_jax.stages.tools.bench import bench
 from ssldiff_jax.stages.tools.compile import compile
+from ssldiff_jax.stages.tools.plan import plan
 from ssldiff_jax.stages.tools.study import study
 
 
@@ -47,6 +48,14 @@ def _networks(config: run_config.RunConfig) -> Any:
 _CROPS = ("data.crops", "data.records")
 
 STAGES: stage.Table = {
+    "plan": stage.Stage(
+        lambda context: plan.run(context, STAGES),
+        ("plan",),
+        tool=True,
+        always=True,
+        leads=True,
+        elsewhere=True,
+    ),
     "patches": stage.Stage(
         patches.run, ("data", "embeddings"), inputs=patches.fingerprint, on="all"
     ),

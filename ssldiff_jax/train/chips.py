@@ -25,11 +25,13 @@ CHIPS: dict[str, Chip] = {
     "NVIDIA A100": Chip(312e12, 80e9),
     "NVIDIA H100": Chip(989e12, 80e9),
     "NVIDIA H200": Chip(989e12, 141e9),
+    "NVIDIA GeForce RTX 4090": Chip(165e12, 24e9),
 }
 """By how a device's kind begins."""
 
 _TPUS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
 _GPUS = {"h100": "NVIDIA H100", "h200": "NVIDIA H200"}
+_KINDS = {"a100": "NVIDIA A100", "rtx4090": "NVIDIA GeForce RTX 4090", **_GPUS, **_TPUS}
 _BANDWIDTH = {"h100": 3.35e12, "h200": 4.8e12}
 
 
@@ -94,6 +96,33 @@ class Slice:
             f'gpu_device_info {{\n{info}\n}}\nplatform_name: "CUDA"\n'
             f'dnn_version_info {{ major: 9 }}\ndevice_description_str: "{name}"\n'
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Devices of one kind, wherever they are."""
+
+    kind: str
+    count: int
+
+    @classmethod
+    def named(cls, name: str) -> "Group":
+        """h100:1, v5e:16 …
+
+        Raises ValueError for what is no such name.
+        """
+        match = re.fullmatch(r"(\w+):([1-9]\d*)", name)
+        if not match or match.group(1) not in _KINDS:
+            raise ValueError(
+                "devices must read kind:count, such as h100:1, with a kind of "
+                f"{', '.join(_KINDS)}, got {name!r}"
+            )
+        return cls(_KINDS[match.group(1)], int(match.group(2)))
+
+    @property
+    def platform(self) -> Literal["tpu", "gpu"]:
+        """Which compiler they have."""
+        return "tpu" if self.kind.startswith("TPU") else "gpu"
 
 
 def chip(kind: str) -> Chip | None:

@@ -146,6 +146,12 @@ def loss_with_rest(task: tasks.Task) -> Callable[..., tuple[jax.Array, tasks.Los
     return loss
 
 
+def gradient_alone(update: Update) -> Callable[..., tuple[Any, dict[str, jax.Array], Any]]:
+    """(params, ema_params, extra, batch, key) → (gradients, metrics, extra), as one device computes
+    them of its part of a batch."""
+    return functools.partial(_gradient, update, ALONE)
+
+
 def _gradient(
     update: Update, placement: Placement, params: Any, ema_params: Any, extra: Any, batch, key
 ) -> tuple[Any, dict[str, jax.Array], Any]:

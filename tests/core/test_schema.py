@@ -96,7 +96,7 @@ def test_digest_is_stable_and_tells_settings_apart():
 
 SHIPPED = [
     "bach_study", "blue_marble", "colorectal", "crc_study", "default", "demo", "eurosat", "naip",
-    "naip_demo", "naip_study", "tcga", "tcga_brca_5x", "tcga_crc", "tcga_study", "tiny",
+    "naip_demo", "naip_study", "one_gpu", "tcga", "tcga_brca_5x", "tcga_crc", "tcga_study", "tiny",
 ]  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_all_shipped_configs_are_tested():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_configs_build(name):
     values = importlib.import_module(f"configs.{name}").get_config()
-    for section in (values.encoder, values.autoencoder, values.denoiser):
+    for section in (values.encoder, values.judge, values.autoencoder, values.denoiser):
         if not section.train.num_steps:
             section.weights = "weights.safetensors"
     run = schema.build(stages_config.RunConfig, values.to_dict())

@@ -11,7 +11,7 @@ import pytest
 
 from configs import tiny
 from ssldiff_jax.core import schema
-from ssldiff_jax.runs import batches, launch, programs
+from ssldiff_jax.runs import batches, checks, launch, programs
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import table
 

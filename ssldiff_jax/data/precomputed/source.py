@@ -52,6 +52,15 @@ class EmbeddingsSection:
         corners = pathlib.Path(self.corners).expanduser() if self.corners else ""
         return [_known_by(path) if path else None for path in (self.path, corners)]
 
+    def dim(self) -> int | None:
+        """Length of an embedding, as the first file has it; None where none can be opened."""
+        try:
+            folder = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
+            files = (path for path in folder if path.suffix in features.SUFFIXES)
+            return features.open_features(next(files), self.dataset).dim
+        except (OSError, ValueError, StopIteration):
+            return None
+
     def of_list(self) -> features.Features:
         """The embeddings of a list of patches.
 

@@ -19,6 +19,11 @@ class Row:
 
 # Apart from the table, whose import takes jax along.
 ROWS = {
+    "plan": Row(
+        "say what the other steps will count, store, compute and refuse; before all others",
+        reads=False,
+        tool=True,
+    ),
     "patches": Row(
         "cut slides into records (or read a list of patches), choose held-out regions", reads=False
     ),

@@ -37,6 +37,7 @@ class RunConfig:
     imagine: prior_config.ImagineSection
     generate: tools_config.GenerateSection
     sweep: tools_config.SweepSection
+    plan: tools_config.PlanSection
     bench: tools_config.BenchSection
     compile: tools_config.CompileSection
     variations: tools_config.VariationsSection

@@ -61,6 +61,23 @@ class SweepSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanSection:
+    """What the tool `plan` plans for, kind:count ("" for the devices at hand), and how many slides
+    it looks at (0: all)."""
+
+    devices: str
+    num_slides: int
+
+    def __post_init__(self):
+        if self.devices:
+            chips.Group.named(self.devices)
+        if self.num_slides < 0:
+            raise schema.ConfigError(
+                f"config.plan.num_slides must be 0 or more, got {self.num_slides}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class BenchSection:
     """What the tool `bench` measures: sides of the large images it generates, how many of the
     published algorithm's 50 steps it does to compare (0: none), whose training steps at which

@@ -1,0 +1,1 @@
+"""How many records slides, or a list of patches, will give, counted before any is written."""

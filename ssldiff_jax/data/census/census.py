@@ -1,0 +1,101 @@
+"""Counts what a config names."""
+
+import pathlib
+
+from ssldiff_jax.core import estimates
+from ssldiff_jax.data import cases, patch_list, plan, slide_source, tiling
+from ssldiff_jax.data import config as data_config
+from ssldiff_jax.data.census import counts as counts_lib
+from ssldiff_jax.data.census import listed, one_slide
+from ssldiff_jax.data.precomputed import cells as imported_cells
+from ssldiff_jax.data.precomputed import source as imported
+from ssldiff_jax.slides import remote
+
+
+def of_config(
+    data: data_config.DataConfig,
+    section: imported.EmbeddingsSection,
+    folder: pathlib.Path,
+    num_slides: int,
+    largest_patch: int,
+) -> counts_lib.Census:
+    """Of what a config names; `section` says where embeddings come from, `folder` is the archive.
+
+    Slides that were tiled before are counted as they are. Raises what the stage `patches` raises
+    for a list or slides that cannot be found.
+    """
+    is_list = patch_list.is_list(data.slides)
+    images = patch_list.open_list(data.slides, data.reading) if is_list else None
+    if images is not None and getattr(images, "largest_side", 0) <= largest_patch:
+        return listed.of_list(data, images, section.of_list() if section.source else None)
+    known = imported_cells.ImportedCells(section, data) if section.source else None
+    if images is not None:
+        tasks = slide_source.tasks(data, folder, images, known)
+        chosen = counts_lib.spread_over(tasks, num_slides)
+        return _of_slides(data, [t.name for t in tasks], chosen)
+    sources = slide_source.sources(data)
+    only = counts_lib.spread_over(sources, num_slides)
+    tasks = slide_source.tasks(data, folder, None, known, only=only)
+    return _of_slides(data, list(map(remote.name_of, sources)), tasks)
+
+
+def _of_slides(
+    data: data_config.DataConfig, names: list[str], tasks: list[tiling.Task]
+) -> counts_lib.Census:
+    each = -(-counts_lib.ENCODED // len(tasks))
+    counted, seen = [], set()
+    for number, task in enumerate(tasks):
+        one = one_slide.count(task, each, number)
+        if one.marks and seen & set(one.marks):
+            one = counts_lib.Counted(one.name, reason="the same pixels as an earlier one")
+        seen |= set(one.marks)
+        counted.append(one)
+    used = [one for one in counted if not one.reason]
+    source = f"the tissue of {len(tasks)} of {len(names)} slides"
+    by_split = _splits(data, names, counted, source)
+    is_all = len(tasks) == len(names)
+    mean = counts_lib.mean_size(used, is_all=is_all)
+    regions = sum(one.regions for one in used)
+    return counts_lib.Census(
+        named=len(names),
+        looked_at=len(tasks),
+        unusable=estimates.of_share(len(counted) - len(used), len(counted), len(names), source),
+        records=by_split,
+        record_bytes=mean,
+        stored=counts_lib.stored_bytes(counted, by_split, mean, len(names)),
+        regions=estimates.Estimate(min(regions, data.regions.count))
+        if is_all or regions >= data.regions.count
+        else estimates.Estimate(data.regions.count, source),
+        are_pages=False,
+        picture=next((one.picture for one in used if one.picture is not None), None),
+        names=dict(enumerate(names)),
+        reasons={one.name: one.reason for one in counted if one.reason},
+    )
+
+
+def _splits(
+    data: data_config.DataConfig, names: list[str], counted: list[counts_lib.Counted], source: str
+) -> dict[str, estimates.Estimate]:
+    """Records of each split. Where cases are held out, which slides these are is known of all; each
+    then gives as many records as those that were looked at do."""
+    split_names = dict.fromkeys(s for one in counted for s in one.counts)
+    scales = dict.fromkeys(plan.split_at("train", s) for s in (1.0, *data.records.scales))
+    if len(counted) == len(names) or data.holdout.by == "area":
+        wanted = dict.fromkeys(["train", "test", *split_names])
+        return {
+            split: estimates.of_mean(
+                [one.counts.get(split, 0) for one in counted], len(names), source
+            )
+            for split in wanted
+        }
+    split_of = cases.Cases.of(names, data.holdout)
+    held_out = sum(split_of.side(name) == "test" for name in names)
+    by_split = {}
+    for train in scales:
+        test = train.replace("train", "test", 1)
+        each = [one.counts.get(train, 0) + one.counts.get(test, 0) for one in counted]
+        # As many as are looked at are never all of them: sides have other slides.
+        of_all = estimates.of_mean(each, max(len(names), len(each) + 1), source)
+        by_split[train] = of_all * ((len(names) - held_out) / len(names))
+        by_split[test] = of_all * (held_out / len(names))
+    return by_split

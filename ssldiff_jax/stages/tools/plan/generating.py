@@ -1,0 +1,251 @@
+"""The rows of a plan of steps that generate images, and of the one that evaluates them."""
+
+import dataclasses
+import pathlib
+import tempfile
+
+import numpy as np
+
+from ssldiff_jax.core import estimates
+from ssldiff_jax.evaluation.features import image_files
+from ssldiff_jax.runs import amounts
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages.evaluate import protocol, regenerated
+from ssldiff_jax.stages.tools.plan import facts as facts_lib
+from ssldiff_jax.stages.tools.plan import models, steps
+from ssldiff_jax.stages.tools.plan.rows import Row, exact, guess
+
+Facts = facts_lib.Facts
+Estimate = estimates.Estimate
+
+_RAW = 3  # bytes of a pixel
+_FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25}
+"""Parts of the raw pixels, where no real region was there to write."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    """One large image.
+
+    Attributes:
+        windows: that the network evaluates, padding and guidance counted.
+        asked: conditions that are asked for, padding counted.
+        tiles: that are decoded.
+        canvas: bytes between steps, on all devices.
+        at_once: windows of a chunk.
+    """
+
+    windows: int
+    asked: int
+    tiles: int
+    canvas: int
+    at_once: int
+
+    @classmethod
+    def of(cls, networks: models.Networks, size: tuple[int, int]) -> "Image":
+        """Of `size` px."""
+        model = networks.generator
+        plan, sampler = model.planner.plan_windows(size), model.networks.sampler
+        at_once = sampler.windows_at_once(plan)
+        return cls(
+            sampler.unet_forwards(plan),
+            sampler.num_chunks(plan) * at_once,
+            model.renderer.decoder_calls(plan),
+            sampler.state_bytes(plan),
+            at_once,
+        )
+
+
+def sample(facts: Facts) -> Row:
+    """Large images of held-out regions, and single patches."""
+    config, networks, known = facts.config, facts.networks, facts.known
+    regions, section = config.data.regions, config.sample
+    image = Image.of(networks, facts.region_px)
+    images = exact(0) if known.are_pages else known.regions
+    cells = known.regions * (regions.rows * regions.cols)
+    shown = min(section.num_variations, regions.rows * regions.cols) * amounts.VARIATIONS_EACH
+    patches = _padded(facts, known.regions, regions.rows * regions.cols)
+    patches += _padded(facts, exact(1), shown)
+    windows = images * image.windows
+    embedded = images * image.asked if section.conditioning == "dense" else exact(0)
+    if not config.embeddings.source:
+        embedded += cells
+    pixels = images * (facts.region_px[0] * facts.region_px[1])
+    patch_px = (cells + exact(shown)) * config.data.crops.patch_px**2
+    formats = tuple(dict.fromkeys(("png", *section.output.formats)))
+    parts = {name: _part_of_raw(facts, name) for name in formats}
+    writes = {f"images {name}": pixels * _RAW * part for name, part in parts.items()}
+    writes["single patches"] = patch_px * _RAW * parts["png"]
+    here = _memory(networks, image)
+    return Row(
+        {
+            "large images": images,
+            "UNet calls": windows,
+            "decodes": images * image.tiles,
+            "single patches": cells + exact(shown),
+            "UNet calls for single patches": patches * networks.window_calls,
+        },
+        {},
+        writes,
+        *_host_and_device(facts, here),
+        _work(facts, windows + patches * networks.window_calls, images * image.tiles, patches)
+        | _embedded(facts, embedded),
+    )
+
+
+def _padded(facts: Facts, times: Estimate, count: int) -> Estimate:
+    """Patches that are generated for `count` at a time, each time filled up to whole batches."""
+    batch = facts.networks.generator.networks.window_batch
+    size = -(-batch // facts.devices.count) * facts.devices.count
+    return times * (-(-count // size) * size)
+
+
+def _padded_blocks(facts: Facts, count: Estimate) -> Estimate:
+    """Patches that are generated in blocks, each of which is filled up."""
+    blocks, rest = divmod(round(count.value), regenerated.BLOCK)
+    padded = _padded(facts, exact(blocks), regenerated.BLOCK) + _padded(facts, exact(1), rest)
+    if count.is_exact:
+        return padded
+    return count * (padded.value / max(count.value, 1))
+
+
+def _memory(networks: models.Networks, image: Image) -> dict[str, Estimate]:
+    """Of a device that generates an image."""
+    live = networks.chunk_bytes(image.at_once)
+    return {
+        "weights": exact(networks.window.params_bytes + networks.encode.params_bytes),
+        "canvas": exact(image.canvas),
+        "windows at once": guess(live, "results of products and convolutions alive at once", 0.3),
+    }
+
+
+def _host_and_device(facts: Facts, here: dict[str, Estimate]) -> tuple[dict, dict]:
+    host = {"program": steps.program()}
+    return (host | here, {}) if facts.devices.platform == "cpu" else (host, here)
+
+
+def _work(facts: Facts, windows: Estimate, tiles: Estimate, patches: Estimate) -> dict:
+    """FLOPs of windows, and of the decoder's tiles and patches."""
+    networks, dtype = facts.networks, facts.config.sample.compute_dtype
+    decoded = exact(0)
+    if tiles.value:
+        decoded += tiles * networks.decode_tile.flops
+    if patches.value:
+        decoded += patches * networks.decode_patch.flops
+    return {
+        f"flops denoise {dtype}": windows * networks.window.flops,
+        "flops decode float32": decoded,
+    }
+
+
+def _embedded(facts: Facts, count: Estimate) -> dict[str, Estimate]:
+    if not count.value:
+        return {}
+    return {"flops forward float32": count * facts.networks.embed("encoder").flops}
+
+
+def _part_of_raw(facts: Facts, name: str) -> Estimate:
+    """Bytes of a file of a format, of those of its raw pixels."""
+    picture = facts.known.picture
+    if picture is None:
+        return guess(_FILES[name], "H&E of the demo in this format", 0.5)
+    with tempfile.TemporaryDirectory() as folder:
+        scale = pyramid.Scale(facts.config.data.patch_mpp, facts.config.sample.output.quality)
+        pyramid.FORMATS[name](pathlib.Path(folder) / f"picture.{name}", picture, scale)
+        files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+        size = sum(path.stat().st_size for path in files)
+    return guess(size / picture.size, "a real region, written in this format", 0.5)
+
+
+def evaluate(facts: Facts) -> Row:
+    """Patches that are generated again, features and distances."""
+    config, section, networks = facts.config, facts.config.evaluate, facts.networks
+    has_encoder = not config.embeddings.source
+    if not section.num_patches or not has_encoder:
+        return Row({"patches regenerated": exact(0)}, host={"program": steps.program()})
+    held_out = facts.at_most(section.num_patches, "test")
+    training = facts.at_most(section.num_training, "train")
+    padded = _padded_blocks(facts, held_out)
+    windows = padded * networks.window_calls
+    own = {name: getattr(config, name).architecture.vit.width for name in protocol.OWN}
+    features = held_out * (2 * _FLOAT * sum(own.values())) + training * (_FLOAT * own["judge"])
+    px, of_file = config.data.crops.patch_px, image_files.Format(section.jpeg_quality)
+    part = _part_of_patch(facts, of_file)
+    judged = held_out * 2 + training
+    looked_at = judged * networks.embed("judge").flops
+    looked_at += held_out * (3 * networks.embed("encoder").flops)
+    return Row(
+        {
+            "patches regenerated": held_out,
+            "UNet calls": windows,
+            "training patches searched": training,
+            "networks": exact(len(own) + len(section.networks)),
+        },
+        {"records": (held_out + training) * facts.known.record_bytes},
+        {
+            "patches real and generated": held_out * (2 * _RAW * px**2) * part,
+            "features": features,
+        },
+        {"program": steps.program(), "features": features},
+        {"weights": exact(networks.window.params_bytes + networks.encode.params_bytes)},
+        _work(facts, windows, exact(0), padded)
+        | {
+            "flops forward float32": looked_at,
+            "pixels decoded": (held_out * 3 + training) * config.data.records.record_px**2,
+        },
+    )
+
+
+_FLOAT = 4
+
+
+def _part_of_patch(facts: Facts, file_format: image_files.Format) -> Estimate:
+    """Bytes of a patch's file, of those of its raw pixels."""
+    picture, px = facts.known.picture, facts.config.data.crops.patch_px
+    if picture is None or min(picture.shape[:2]) < px:
+        return guess(_FILES["png"], "H&E of the demo in this format", 0.5)
+    size = len(file_format.encode(np.ascontiguousarray(picture[:px, :px])))
+    return guess(size / (_RAW * px**2), "a real patch, written in this format", 0.5)
+
+
+def prior(facts: Facts) -> Row:
+    """The prior's training, and grids that are sampled to judge it."""
+    row = steps.prior(facts)
+    if not row.counts:
+        return row
+    section = facts.config.prior
+    sampled = min(amounts.PRIOR_COMPARED, section.grids.count_test)
+    has_texts = facts.condition_spec.labels and facts.condition_spec.text_phrases
+    ways = 3 if has_texts else 2
+    work = {"flops prior float32": exact(sampled * ways * facts.grid_flops)}
+    return dataclasses.replace(row, work={**row.work, **work})
+
+
+def imagine(facts: Facts) -> Row:
+    """Images of the prior's grids."""
+    config, networks = facts.config, facts.networks
+    if config.embeddings.source:
+        return Row()
+    count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), config.prior.grids.count_test)
+    measured = config.prior.conditions.measure != "none" and config.imagine.count
+    ways = 3 if measured and facts.condition_spec.text_phrases else 1
+    side = facts.grid_side * config.data.crops.patch_px
+    image, images = Image.of(networks, (side, side)), exact(count * ways)
+    shown = exact(min(count, amounts.IMAGINED_SHOWN) * side**2 * _RAW)
+    return Row(
+        {
+            "images": images,
+            "UNet calls": images * image.windows,
+            "decodes": images * image.tiles,
+        },
+        {},
+        {"images shown": shown * _part_of_raw(facts, "png")},
+        *_host_and_device(facts, _memory(networks, image)),
+        _work(facts, images * image.windows, images * image.tiles, exact(0))
+        | {"flops prior float32": images * facts.grid_flops},
+    )
+
+
+def report(facts: Facts) -> Row:
+    """The page of what is there."""
+    return Row({"pages": exact(1)}, host={"program": steps.program()})
