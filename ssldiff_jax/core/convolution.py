@@ -1,9 +1,12 @@
 """Convolution in the form each backend runs best; on CPU the form depends on whether gradients are
 needed.
 
-To sample, XLA's is used, or where maps are large Winograd's, which needs 2.25 times fewer products.
-To train, shifted copies and one matrix product: as fast as XLA's or faster, and half of Winograd's
-time to compile.
+A kernel of one pixel at stride 1 is a matrix product of pixels and channels everywhere: a GPU's
+compiler tries fewer ways for these than for convolutions.
+
+On CPU, to sample, XLA's is used, or where maps are large Winograd's, which needs 2.25 times fewer
+products. To train, shifted copies and one matrix product: as fast as XLA's or faster, and half of
+Winograd's time to compile.
 """
 
 import functools
@@ -34,12 +37,16 @@ def convolve(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` of NHWC by HWIO; dilation and groups stay with XLA."""
     dilations = {*options["lhs_dilation"], *options["rhs_dilation"]}
-    plain = options["feature_group_count"] == 1 and dilations == {1}
-    if platform.target() != "cpu" or not plain:
+    if options["feature_group_count"] != 1 or dilations != {1}:
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    return _on_cpu(x, kernel, tuple(strides), tuple(map(tuple, padding)))
+    strides, padding = tuple(strides), tuple(map(tuple, padding))
+    if (kernel.shape[:2], strides, padding) == ((1, 1), (1, 1), ((0, 0), (0, 0))):
+        return jnp.matmul(x, kernel[0, 0], precision=options.get("precision"))
+    if platform.target() != "cpu":
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    return _on_cpu(x, kernel, strides, padding)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

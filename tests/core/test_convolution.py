@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssldiff_jax.core import convolution
+from ssldiff_jax.core import convolution, platform
 
 NHWC = jax.lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ("NHWC", "HWIO", "NHWC"))
 
@@ -71,8 +71,53 @@ def test_convolve_in_rarer_forms(case):
     assert_same_convolution(**case)
 
 
+def primitives(function, *args):
+    """Names of what a function does to shapes."""
+    return [equation.primitive.name for equation in jax.make_jaxpr(function)(*args).eqns]
+
+
+@pytest.mark.parametrize("target", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("padding", ["SAME", "VALID", [(0, 0), (0, 0)]])
+@pytest.mark.parametrize("sizes", [(2, 5, 7, 3, 6), (1, 1, 1, 8, 1), (3, 16, 4, 1, 5)])
+def test_kernels_of_one_pixel_are_products_on_every_platform(target, padding, sizes):
+    """XLA's convolution to rounding, in value and in both gradients, without a convolution."""
+    b, height, width, channels, features = sizes
+    x, w = normal(0, b, height, width, channels), normal(1, 1, 1, channels, features)
+    weights = normal(2, b, height, width, features)
+    one = lambda x, w: convolution.convolve(x, w, (1, 1), padding, **OPTIONS)
+    xla = lambda x, w: jax.lax.conv_general_dilated(
+        x, w, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    both = lambda f: jax.value_and_grad(lambda x, w: jnp.sum(weights * f(x, w)), (0, 1))
+    with platform.compile_for(target):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+            both(one)(x, w),
+            both(xla)(x, w),
+        )
+        used = primitives(both(one), x, w)
+    assert "dot_general" in used
+    assert "conv_general_dilated" not in used
+    assert one(x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding"), [(1, 2, "VALID"), (1, 1, [(1, 0), (0, 0)]), (3, 1, "SAME")]
+)
+def test_other_convolutions_stay_the_compilers_on_gpus(kernel, strides, padding):
+    x, w = normal(0, 1, 6, 6, 3), normal(1, kernel, kernel, 3, 4)
+    convolve = lambda x, w: convolution.convolve(x, w, (strides,) * 2, padding, **OPTIONS)
+    with platform.compile_for("gpu"):
+        assert primitives(convolve, x, w) == ["conv_general_dilated"]
+
+
 SAME = ((1, 1), (1, 1))
-OPTIONS = {"lhs_dilation": (1, 1), "rhs_dilation": (1, 1), "feature_group_count": 1}
+OPTIONS = {
+    "lhs_dilation": (1, 1),
+    "rhs_dilation": (1, 1),
+    "feature_group_count": 1,
+    "dimension_numbers": NHWC,
+}
 
 
 @given(
