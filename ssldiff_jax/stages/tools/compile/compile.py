@@ -113,8 +113,11 @@ def compiler_environment(topology: str, level: str) -> dict[str, str]:
     if slice_.platform == "gpu":
         (tools,) = importlib.util.find_spec("nvidia.cuda_nvcc").submodule_search_locations
         path = f"{tools}/bin{os.pathsep}{os.environ.get('PATH', '')}"
-        # Without a GPU there is nothing to try kernels on.
-        flags = f"--xla_gpu_cuda_data_dir={tools} --xla_gpu_autotune_level=0"
+        # Without a GPU there is nothing to try kernels on, and Triton has none by default.
+        flags = (
+            f"--xla_gpu_cuda_data_dir={tools} --xla_gpu_autotune_level=0 "
+            "--xla_gpu_enable_triton_gemm=false"
+        )
         return common | {"PATH": path, "XLA_FLAGS": flags}
     return common | {
         # libtpu would otherwise ask the metadata server of a cloud machine, and wait for it.
