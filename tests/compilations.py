@@ -7,14 +7,16 @@ from collections.abc import Iterator
 import jax
 
 _TRACE = "/jax/core/compile/jaxpr_trace_duration"
+_LOWER = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _COMPILE = "/jax/core/compile/backend_compile_duration"
 
 
 @dataclasses.dataclass
 class Counts:
-    """Programs that were traced, and compiled or taken from the cache of compiled ones."""
+    """Programs that were traced, lowered, and compiled or taken from the cache of compiled ones."""
 
     traces: int = 0
+    lowerings: int = 0
     programs: int = 0
 
 
@@ -25,6 +27,7 @@ def counted() -> Iterator[Counts]:
 
     def note(event: str, seconds: float, **_: object) -> None:
         counts.traces += event == _TRACE
+        counts.lowerings += event == _LOWER
         counts.programs += event == _COMPILE
 
     jax.monitoring.register_event_duration_secs_listener(note)

@@ -22,10 +22,15 @@ def cast(tree: Any, dtype: str) -> Any:
     """Floating leaves in `dtype`, but for codebooks."""
 
     def leaf(path: tuple, x: arrays.AnyArray) -> arrays.AnyArray:
-        exact = _EXACT in jax.tree_util.keystr(path) or not jnp.issubdtype(x.dtype, jnp.floating)
+        exact = is_exact(jax.tree_util.keystr(path)) or not jnp.issubdtype(x.dtype, jnp.floating)
         return x if exact or x.dtype == dtype else x.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def is_exact(name: str) -> bool:
+    """Whether parameters of this name keep their dtype whatever the others are computed in."""
+    return _EXACT in name
 
 
 def like(params: Any, x: arrays.AnyArray) -> arrays.AnyArray:

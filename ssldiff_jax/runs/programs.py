@@ -49,16 +49,17 @@ def of_training(
     mesh_lib.require_divides(train.batch_size, mesh, train.compute.accumulate)
     batch = lambda count: tasks.batch_of(task.batch_spec(), count)
     state, key = state_of(task, train), jax.eval_shape(lambda: jax.random.key(0))
-    shardings = mesh_lib.tree_shardings(state, mesh, config.mesh.rules)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     # A schedule has a step at least; weights that are used untrained take none.
-    tx = train.optimizer.transform(train.num_steps or 1)
+    tx, storage = train.optimizer.transform(train.num_steps or 1), train.optimizer.storage
+    blueprint = parallel.Blueprint.of(state, tx, mesh, config.mesh.rules, storage)
     update = step_lib.Update(task, tx, train.optimizer.ema_decay, train.compute)
     # Without optimiser and recomputation: the work of the model, whatever a machine does.
     gradient = jax.grad(step_lib.loss_with_rest(task), has_aux=True)
     return AbstractCall(
-        parallel.jit_step(update, shardings, mesh),
-        (state, batch(train.batch_size), key),
-        sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        parallel.jit_step(update, blueprint.shardings, mesh),
+        (blueprint.state, batch(train.batch_size), key),
+        num_params,
         train.batch_size,
         (gradient, (state.params, state.params, state.extra, batch(COUNTED), key)),
     )

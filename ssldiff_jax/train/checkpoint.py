@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ssldiff_jax.core import exhausted
-from ssldiff_jax.train import hosts, save_noise
+from ssldiff_jax.train import hosts, named, save_noise
 from ssldiff_jax.train import step as step_lib
 
 _CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
@@ -43,7 +43,8 @@ class Checkpoints:
             return
         self._bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         with self._counted():
-            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+            args = ocp.args.StandardSave(named.state(state))
+            self._manager.save(step, args=ocp.args.Composite(state=args))
 
     def check(self) -> None:
         """Whether the save in the background goes well."""
@@ -58,10 +59,11 @@ class Checkpoints:
         """
         if self.latest is None:
             return state
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        target = named.target(state)
         self._refuse_other(target)
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-        return self._manager.restore(self.latest, args=args)["state"]
+        restored = self._manager.restore(self.latest, args=args)["state"]
+        return named.stored_like(state, restored)
 
     def _refuse_other(self, target: step_lib.TrainState) -> None:
         folder = self._manager.directory / str(self.latest) / "state"

@@ -13,8 +13,10 @@ from ssldiff_jax.core import changes, rng, tasks
 from ssldiff_jax.train import (
     checkpoint,
     feed,
+    flat,
     hosts,
     logs,
+    named,
     parallel,
     stopwatch,
     stretches,
@@ -99,9 +101,10 @@ def fit(
     mesh_lib.require_divides(config.batch_size, run.mesh, config.compute.accumulate)
     tx = config.optimizer.transform(config.num_steps, run.past)
     init_key, step_key = (rng.stream(run.seed, f"{run.name}/{what}") for what in ("init", "step"))
-    state, shardings = parallel.born_sharded(task, tx, init_key, run.mesh, run.rules)
+    storage = config.optimizer.storage
+    state, shardings = parallel.born_sharded(task, tx, init_key, run.mesh, run.rules, storage)
     if start is not None:
-        state = parallel.start_from(start, state, shardings)
+        state = parallel.start_from(start, state)
     checkpoints = checkpoint.Checkpoints(run.checkpoints)
     state = checkpoints.restore(state)
     _require_not_past(done := int(state.step), config, run)
@@ -128,7 +131,7 @@ def fit(
 
     checkpoints.close()
     _require_whole(int(state.step), config, run, stopped=stopped)
-    return hosts.to_host(state.ema_params)
+    return named.on_this_host(state.ema_params)
 
 
 def _require_whole(done: int, config: TrainConfig, run: Run, *, stopped: bool) -> None:
@@ -152,7 +155,9 @@ class _Record:
 
     def __init__(self, state: step_lib.TrainState, config: TrainConfig, run: Run):
         run.folder.mkdir(parents=True, exist_ok=True)
-        table = clu.parameter_overview.get_parameter_overview(state.params, include_stats=False)
+        table = clu.parameter_overview.get_parameter_overview(
+            flat.shapes(state.params), include_stats=False
+        )
         if hosts.is_first():
             (run.folder / "parameters.txt").write_text(table + "\n")
         done = int(state.step)

@@ -1,6 +1,7 @@
 """Optimisers, and what they do to which parameters, as data."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import optax
 from optax import contrib
 
 from ssldiff_jax.core import changes
-from ssldiff_jax.train import stretches
+from ssldiff_jax.train import flat, stretches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,13 +88,26 @@ class OptimizerConfig:
                 return optax.chain(muon, optax.scale(-1.0))
 
     def _decay_and_scale(self, updates: Any, params: Any) -> Any:
-        def change(update: jax.Array, param: jax.Array, factor: tuple[float, float]) -> jax.Array:
-            rate, decay = factor
-            if param.ndim > 1:
-                update = update + decay * self.weight_decay * param
-            return rate * update
+        shapes = flat.shapes(params)
+        scales = factors(shapes, self.groups)
+        rates = jax.tree.map(lambda _, scale: scale[0], shapes, scales)
+        decays = jax.tree.map(
+            lambda x, scale: self.weight_decay * scale[1] if x.ndim > 1 else 0.0, shapes, scales
+        )
 
-        return jax.tree.map(change, updates, params, factors(params, self.groups))
+        def change(update: jax.Array, param: jax.Array, rate: Any, decay: Any) -> jax.Array:
+            # Of what never decays nothing is read.
+            decays = not isinstance(decay, float) or decay
+            return rate * (update + decay * param if decays else update)
+
+        spread = functools.partial(flat.spread, params)
+        return jax.tree.map(change, updates, params, spread(rates), spread(decays))
+
+    @property
+    def storage(self) -> Literal["flat", "arrays"]:
+        """How parameters are best held: AdamW does the same to every element, the others look at
+        the rows and columns of arrays."""
+        return "flat" if self.name == "adamw" else "arrays"
 
 
 def factors(params: Any, groups: Iterable[str]) -> Any:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -12,11 +12,50 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
-from ssldiff_jax.core import arrays, tasks
+from ssldiff_jax.core import arrays, platform, tasks
+from ssldiff_jax.train import flat, initial, named
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
-_UNOPTIMISED = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+Storage = Literal["flat", "arrays"]
+"""How a state holds parameters: in a few vectors, for optimisers that do the same to every element,
+or array by array."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Blueprint:
+    """The shapes of a state, and where each lies on a mesh."""
+
+    state: step_lib.TrainState
+    shardings: step_lib.TrainState
+
+    @classmethod
+    def of(
+        cls,
+        named_state: step_lib.TrainState,
+        tx: optax.GradientTransformation,
+        mesh: Mesh,
+        rules: tuple[str, ...],
+        storage: Storage,
+    ) -> "Blueprint":
+        """For the shapes of a state whose parameters are arrays.
+
+        Raises ValueError for a rule that names nothing.
+        """
+        shardings = mesh_lib.tree_shardings(named_state, mesh, rules)
+        if storage == "arrays":
+            return cls(named_state, shardings)
+        layout = flat.Layout.of(named_state.params, shardings.params)
+        params = jax.eval_shape(layout.flatten, named_state.params)
+        opt_state = jax.eval_shape(tx.init, params)
+        place = lambda x: layout.shardings(mesh) if flat.is_flat(x) else mesh_lib.replicated(mesh)
+        where = {
+            "params": layout.shardings(mesh),
+            "ema_params": layout.shardings(mesh),
+            "opt_state": jax.tree.map(place, opt_state, is_leaf=flat.is_flat),
+        }
+        state = named_state.replace(params=params, ema_params=params, opt_state=opt_state)
+        return cls(state, shardings.replace(**where))
 
 
 def born_sharded(
@@ -25,32 +64,40 @@ def born_sharded(
     key: arrays.Key,
     mesh: Mesh,
     rules: tuple[str, ...],
+    storage: Storage,
 ) -> tuple[step_lib.TrainState, Any]:
-    """The first state, initialised on the devices it lives on, and its shardings.
+    """The first state on the devices it lives on, and its shardings.
 
-    What is the same on all of them is initialised once and copied.
+    Every process makes the parameters, and puts there what its devices hold.
     """
-    # It runs once: on CPU, where XLA compiles every random initialiser separately, optimising it
-    # costs far more.
-    options = _UNOPTIMISED if jax.default_backend() == "cpu" else None
     batch = {name: np.zeros(one.shape, one.dtype) for name, one in task.batch_spec().items()}
-    init = functools.partial(step_lib.init_state, task, tx)
-    shardings = mesh_lib.tree_shardings(jax.eval_shape(init, key, batch), mesh, rules)
-    if all(s.is_fully_replicated for s in jax.tree.leaves(shardings)) and jax.process_count() == 1:
-        state = jax.jit(init, compiler_options=options)(key, batch)
-        return jax.device_put(state, shardings), shardings
-    init = jax.jit(init, out_shardings=shardings, compiler_options=options)
-    return init(key, batch), shardings
+    params, extra = initial.evaluate(task.init, key, batch)
+    first = functools.partial(step_lib.first_state, tx=tx)
+    blueprint = Blueprint.of(jax.eval_shape(first, params, extra), tx, mesh, rules, storage)
+    where = blueprint.shardings
+    params = flat.like(blueprint.state.params, params)
+    # Copies: the step gives its buffers away, and no two leaves may share one.
+    params, extra = (_copied(x) for x in _put((params, extra), (where.params, where.extra)))
+    step, skipped = _put((np.zeros((), np.int32),) * 2, (where.step, where.skipped))
+    opt_state = jax.jit(tx.init, out_shardings=where.opt_state)(params)
+    state = step_lib.TrainState(step, params, _copied(params), opt_state, extra, skipped)
+    return state, where
 
 
-def start_from(
-    start: Mapping[str, Any], state: step_lib.TrainState, shardings: Any
-) -> step_lib.TrainState:
+def _put(tree: Any, shardings: Any) -> Any:
+    """The same arrays of every process as global ones."""
+    put = lambda x, sharding: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+    return jax.tree.map(put, tree, shardings)
+
+
+def _copied(tree: Any) -> Any:
+    return jax.tree.map(jnp.copy, tree)
+
+
+def start_from(start: Mapping[str, Any], state: step_lib.TrainState) -> step_lib.TrainState:
     """The first state with given parameters, where they are given, and their averages alike."""
-    params = jax.device_put(dict(state.params) | dict(start), shardings.params)
-    # A copy: the step gives its buffers away, and no two leaves may share one.
-    averaged = jax.device_put(jax.tree.map(jnp.copy, params), shardings.ema_params)
-    return state.replace(params=params, ema_params=averaged)
+    params = named.put_like(state.params, dict(named.arrays(state.params)) | dict(start))
+    return state.replace(params=params, ema_params=_copied(params))
 
 
 class CompiledStep:
@@ -60,17 +107,17 @@ class CompiledStep:
     save memory; None until then, and under pmap.
     """
 
-    def __init__(self, step: step_lib.StepFn, plain: step_lib.StepFn | None):
-        self._step, self._plain = step, plain
-        self._compiled = None if plain is not None else step
+    def __init__(self, step: step_lib.StepFn, count_flops: Callable[..., float | None] | None):
+        self._step, self._count_flops = step, count_flops
+        self._compiled = None if count_flops is not None else step
         self.flops: float | None = None
 
     def __call__(self, state: step_lib.TrainState, batch: Mapping[str, Any], key: arrays.Key):
         """As `train_step`."""
         if self._compiled is None:
-            counted = self._plain.lower(*jax.tree.map(_shape, (state, batch, key)))
-            self.flops = (counted.cost_analysis() or {}).get("flops")
-            self._compiled = self._step.lower(state, batch, key).compile()
+            lowered = self._step.lower(state, batch, key)
+            self.flops = self._count_flops(lowered, *jax.tree.map(_shape, (state, batch, key)))
+            self._compiled = lowered.compile()
         return self._compiled(state, batch, key)
 
 
@@ -89,12 +136,35 @@ def compile_step(
                 f"fsdp, got {jax.process_count()} processes and a mesh of {dict(mesh.shape)}"
             )
         return CompiledStep(pmap_step(update), None)
-    # Counted as if one device did it all at once: a program of many reports the work of one, and a
-    # loop's body once.
-    compute = dataclasses.replace(update.compute, remat="none", accumulate=1)
-    alone = dataclasses.replace(update, compute=compute)
-    plain = jax.jit(functools.partial(step_lib.train_step, update=alone))
-    return CompiledStep(jit_step(update, shardings, mesh), plain)
+    count_flops = functools.partial(_model_flops, update, mesh)
+    return CompiledStep(jit_step(update, shardings, mesh), count_flops)
+
+
+def _model_flops(
+    update: step_lib.Update, mesh: Mesh, lowered: Any, state: Any, batch: Any, key: Any
+) -> float | None:
+    """Those of a step over all devices, from its lowered program where that does all once."""
+    compute, devices = update.compute, mesh.shape
+    in_a_loop = compute.accumulate > 1 and not _is_unrolled(mesh)
+    if compute.remat != "none" or in_a_loop or devices["model"] > 1:
+        # Lowered again, as if one device did it all at once: what is computed twice would count
+        # twice, and the body of a loop once.
+        compute = dataclasses.replace(compute, remat="none", accumulate=1)
+        alone = dataclasses.replace(update, compute=compute)
+        return _flops(functools.partial(step_lib.train_step, update=alone), state, batch, key)
+    own = (lowered.cost_analysis() or {}).get("flops")
+    shares = devices["data"] * devices["fsdp"]
+    if own is None or shares == 1:
+        return own
+    # The program of one device of many has the gradient of its share, but the update as a whole.
+    apply = functools.partial(step_lib.apply_gradient, update=update)
+    loss = {"loss": jax.ShapeDtypeStruct((), np.float32)}
+    of_update = _flops(apply, state, state.params, loss, state.extra)
+    return shares * (own - of_update) + of_update
+
+
+def _flops(function: Callable[..., Any], *shapes: Any) -> float | None:
+    return (jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops")
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:
@@ -110,13 +180,14 @@ def jit_step(update: step_lib.Update, shardings: Any, mesh: Mesh) -> Any:
         in_shardings=(shardings, batch, whole),
         out_shardings=(shardings, whole),
         donate_argnums=0,
+        compiler_options=platform.compiler_options(),
     )
 
 
 def on_mesh(shardings: Any, mesh: Mesh) -> step_lib.Placement:
     """Devices along data and fsdp share the batch and gather what is split over these; what is
     split over model stays so, and the compiler sees to it."""
-    unroll = mesh.devices.flat[0].platform == "cpu"
+    unroll = _is_unrolled(mesh)
     axes = tuple(axis for axis in mesh_lib.BATCH[0] if mesh.shape[axis] > 1)
     if not axes:
         return step_lib.Placement(unroll=unroll)
@@ -141,6 +212,11 @@ def on_mesh(shardings: Any, mesh: Mesh) -> step_lib.Placement:
         return jax.tree.map(lambda grad, spec: _scatter(grad, spec, axes), grads, specs)
 
     return step_lib.Placement(spread, gather, scatter, axes, unroll)
+
+
+def _is_unrolled(mesh: Mesh) -> bool:
+    """Whether parts of an accumulated gradient are written out."""
+    return mesh.devices.flat[0].platform == "cpu"
 
 
 def _gather(param: jax.Array, spec: PartitionSpec) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from ssldiff_jax.core import arrays, changes, collectives, layers, tasks
+from ssldiff_jax.train import flat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +42,11 @@ class ComputeConfig:
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything a step reads and writes; `skipped` counts updates refused as non-finite."""
+    """Everything a step reads and writes; `skipped` counts updates refused as non-finite.
+
+    Parameters, their average and the optimiser's moments are trees of arrays, or all of them
+    `flat.Flat`.
+    """
 
     step: jax.Array
     params: Any
@@ -58,7 +63,7 @@ class Placement:
     Attributes:
         map_devices: makes of that function (params, ema_params, extra, batch, key) → (gradients,
             metrics, extra) one of the whole state and batch; what it gives is the same on all.
-        gather: parts of the parameters that a device holds → the whole.
+        gather: parts of the parameters that a device holds → the whole, both as they are stored.
         scatter: gradients of a device's share → the mean over all, the parts that it holds.
         axes: names of what the batch is split over.
         unroll: whether parts of an accumulated gradient are written out. A convolution's weight
@@ -89,7 +94,11 @@ def init_state(
     task: tasks.Task, tx: optax.GradientTransformation, key: arrays.Key, batch: Mapping[str, Any]
 ) -> TrainState:
     """The state before the first step."""
-    params, extra = task.init(key, batch)
+    return first_state(*task.init(key, batch), tx)
+
+
+def first_state(params: Any, extra: Any, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, with these parameters."""
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
         step=zero,
@@ -116,11 +125,19 @@ def train_step(
     # gradient
     gradient = placement.map_devices(functools.partial(_gradient, update, placement))
     grads, metrics, extra = gradient(state.params, state.ema_params, state.extra, batch, key)
-    norm = optax.global_norm(grads)
+    return apply_gradient(state, grads, metrics, extra, update=update)
 
-    # update
+
+def apply_gradient(
+    state: TrainState, grads: Any, metrics: dict[str, jax.Array], extra: Any, *, update: Update
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """What of a step comes after the gradient: the new state, and the metrics with its norm."""
+    norm = optax.global_norm(grads)
     updates, opt_state = update.tx.update(grads, state.opt_state, state.params)
-    params = update.task.post_update(optax.apply_updates(state.params, updates), extra)
+    params = flat.map_arrays(
+        optax.apply_updates(state.params, updates),
+        lambda params: update.task.post_update(params, extra),
+    )
     # The first steps average over what there is, not over the random start.
     decay = jnp.minimum(update.ema_decay, (1 + state.step) / (10 + state.step))
     ema_params = optax.incremental_update(params, state.ema_params, 1 - decay)
@@ -156,16 +173,17 @@ def _gradient(
     update: Update, placement: Placement, params: Any, ema_params: Any, extra: Any, batch, key
 ) -> tuple[Any, dict[str, jax.Array], Any]:
     """(gradients, metrics, extra), means over the batch, on one device. Parameters are gathered
-    once, in the dtype they are computed with; gradients are summed in float32."""
-    compute = update.compute
-    gather = lambda tree: placement.gather(layers.cast(tree, compute.dtype))
+    once, in the dtype they are computed with; gradients are summed in float32, and given as the
+    parameters are stored."""
+    compute, stored = update.compute, params
+    gather = lambda tree: flat.leaves(placement.gather(layers.cast(tree, compute.dtype)))
     params, ema_params = gather(params), gather(ema_params)
     grad_fn = jax.grad(_remat(loss_with_rest(update.task), compute.remat), has_aux=True)
 
     def of_part(extra: Any, part: Mapping[str, jax.Array]):
         grads, output = grad_fn(params, ema_params, extra, part, key)
         metrics = output.metrics | {"loss": output.loss}
-        return output.extra, (layers.cast(grads, "float32"), metrics)
+        return output.extra, (flat.like(stored, layers.cast(grads, "float32")), metrics)
 
     with collectives.batch_axes(placement.axes):
         if compute.accumulate == 1:

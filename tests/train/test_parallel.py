@@ -17,6 +17,7 @@ import numpy as np
 import patience
 import pytest
 import small_configs
+from etils import epath
 
 from ssldiff_jax.autoencoder import autoencoder, conv, discriminator
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
@@ -24,15 +25,15 @@ from ssldiff_jax.core import rng
 from ssldiff_jax.diffusion import loss as loss_lib
 from ssldiff_jax.diffusion import process, schedule
 from ssldiff_jax.encoders import augment, dino, infonce, vit
+from ssldiff_jax.train import checkpoint, flat, named, optimizer, parallel
 from ssldiff_jax.train import mesh as mesh_lib
-from ssldiff_jax.train import optimizer, parallel
 from ssldiff_jax.train import step as step_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 RULES = ("kernel$ = -1:fsdp",)
 BATCH, DIM, NUM_STEPS = 16, 6, 20
 OPTIMIZER = optimizer.OptimizerConfig("adamw", 0.01, 1, "constant", 0.1, (), 0.99, 1.0, 0.9)
-WAYS = ("pmap", "data8", "data4_fsdp2", "parts", "processes")
+WAYS = ("pmap", "data8", "data4_fsdp2", "fsdp8", "model2", "parts", "arrays", "processes")
 
 
 class TinyDenoiser(nn.Module):
@@ -110,13 +111,23 @@ def far_tasks():
     }
 
 
-def train(mesh, method, *, remat="none", accumulate=1, task=None, num_steps=NUM_STEPS):
-    """The state after a few steps, and the losses."""
+def train(
+    mesh,
+    method,
+    *,
+    remat="none",
+    accumulate=1,
+    task=None,
+    num_steps=NUM_STEPS,
+    storage="flat",
+    rules=RULES,
+):
+    """The state after a few steps; the losses, and FLOPs of a step where they are known."""
     make = make_images if task else make_batch
     task = task or denoising()
     tx = OPTIMIZER.transform(NUM_STEPS)
     key = rng.stream(0, "init")
-    state, shardings = parallel.born_sharded(task, tx, key, mesh, RULES)
+    state, shardings = parallel.born_sharded(task, tx, key, mesh, rules, storage)
     compute = step_lib.ComputeConfig("float32", remat, accumulate)
     update = step_lib.Update(task, tx, OPTIMIZER.ema_decay, compute)
     step_fn = parallel.compile_step(update, method, shardings, mesh)
@@ -126,13 +137,14 @@ def train(mesh, method, *, remat="none", accumulate=1, task=None, num_steps=NUM_
         local = {name: value[share] for name, value in make(i).items()}
         state, metrics = step_fn(state, mesh_lib.to_global(local, mesh), rng.stream(0, "step"))
         losses.append(float(metrics["loss"]))
-    return state, losses
+    figures = {"losses": np.array(losses), "flops": np.array(step_fn.flops or np.nan)}
+    return state, figures
 
 
-def save(path, state, losses):
+def save(path, state, figures):
     from jax.experimental import multihost_utils
 
-    whole = {"losses": np.array(losses)}
+    state, whole = named.state(state), dict(figures)
     for part in ("params", "ema_params", "opt_state"):
         for name, leaf in jax.tree_util.tree_leaves_with_path(getattr(state, part)):
             if jax.process_count() > 1:
@@ -151,9 +163,39 @@ def run_devices(folder):
     save(folder / "pmap.npz", *train(make(-1, 1), "pmap"))
     save(folder / "data8.npz", *train(make(8, 1), "jit"))
     save(folder / "parts.npz", *train(make(4, 2), "jit", remat="blocks", accumulate=2))
-    state, losses = train(make(-1, 2), "jit")
-    save(folder / "data4_fsdp2.npz", state, losses)
-    # Parameters, their average and both moments of Adam live in halves.
+    save(folder / "fsdp8.npz", *train(make(1, 8), "jit"))
+    state, figures = train(make(-1, 2), "jit")
+    save(folder / "data4_fsdp2.npz", state, figures)
+    require_halves_of_vectors(state)
+    state, figures = train(make(-1, 2), "jit", storage="arrays")
+    save(folder / "arrays.npz", state, figures)
+    require_halves_of_kernels(state)
+    rules = ("out/kernel$ = -2:model", *RULES)
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(2, 2, 2, rules))
+    state, figures = train(mesh, "jit", rules=rules)
+    save(folder / "model2.npz", state, figures)
+    for part in (state.params, state.ema_params, state.opt_state[1].mu, state.opt_state[1].nu):
+        kernel = part.vectors["out/kernel"]
+        assert kernel.addressable_shards[0].data.shape == (3, 3, 4, 2), kernel.shape
+
+
+def require_halves_of_vectors(state):
+    """Parameters, their average and both moments of Adam: on each device, half of every kernel."""
+    kernels = flat.leaves(state.params)
+    kernels = [kernels[name]["kernel"] for name in ("context", "in", "out")]
+    for part in (state.params, state.ema_params, state.opt_state[1].mu, state.opt_state[1].nu):
+        split, whole = part.vectors["float32/matrices/fsdp"], part.vectors["float32/vectors/"]
+        assert split.size == sum(kernel.size for kernel in kernels)
+        assert split.addressable_shards[0].data.size == split.size // 2
+        assert whole.addressable_shards[0].data.size == whole.size
+    # The first device of fsdp holds the first halves.
+    first = state.params.vectors["float32/matrices/fsdp"].addressable_shards[0].data
+    halves = [np.split(kernel, 2, axis=-1)[0].ravel() for kernel in map(np.asarray, kernels)]
+    np.testing.assert_array_equal(first, np.concatenate(halves))
+
+
+def require_halves_of_kernels(state):
+    """The same, where arrays are held as arrays."""
     kernels = 0
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         held = leaf.addressable_shards[0].data.shape
@@ -182,8 +224,27 @@ def run_process(folder, number, port):
     jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
     assert jax.device_count() == 8
     mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 2, 1, RULES))
-    save(folder / "processes.npz", *train(mesh, "jit"))
+    state, figures = train(mesh, "jit")
+    save(folder / "processes.npz", state, figures)
+    require_restored(folder / "checkpoints", state)
     jax.distributed.shutdown()
+
+
+def require_restored(folder, state):
+    """A state that no process holds all of comes back from disk where it was, and as it was."""
+    checkpoints = checkpoint.Checkpoints(epath.Path(folder))
+    checkpoints.save(NUM_STEPS, state)
+    checkpoints.close()
+    checkpoints = checkpoint.Checkpoints(epath.Path(folder))
+    found = checkpoints.restore(jax.tree.map(jnp.zeros_like, state))
+    checkpoints.close()
+    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
+        assert after.sharding == before.sharding
+        for a, b in zip(before.addressable_shards, after.addressable_shards, strict=True):
+            np.testing.assert_array_equal(a.data, b.data)
+    average = jax.tree.leaves(named.on_this_host(state.ema_params))
+    for a, b in zip(average, jax.tree.leaves(checkpoint.load_params(folder)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def launch(devices, *args):
@@ -228,9 +289,23 @@ def results(tmp_path_factory):
 def test_every_way_gives_the_numbers_of_one_device(results, way):
     assert results[way].keys() == results["one"].keys()
     for name, value in results["one"].items():
+        if name == "flops":
+            continue
         np.testing.assert_allclose(
             results[way][name], value, rtol=1e-5, atol=1e-5, err_msg=f"{way}: {name}"
         )
+
+
+def test_flops_are_those_of_the_model_whatever_devices_do(results):
+    wanted = results["one"]["flops"]
+    # 16 examples of 64 pixels: two convolutions of 2 × 3 × 3 × 2 × 8 and as much again for each
+    # gradient; the rest is elementwise.
+    least = 2 * 16 * 64 * 9 * 2 * 8 * (2 + 2 + 1)
+    assert least < wanted < 2 * least
+    counted = [way for way in WAYS if way != "pmap"]
+    for way in counted:
+        np.testing.assert_allclose(results[way]["flops"], wanted, rtol=0.01, err_msg=way)
+    assert np.isnan(results["pmap"]["flops"])
 
 
 def test_the_numbers_mean_something(results):
