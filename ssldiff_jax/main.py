@@ -2,15 +2,13 @@
 
 import logging
 import os
-import pathlib
+import pickle
 import signal
 import sys
-import tempfile
-import traceback
 
 from absl import logging as absl_logging
 
-from ssldiff_jax.core import interrupt, machine, memory
+from ssldiff_jax.core import interrupt, machine, memory, schema
 from ssldiff_jax.runs.command import command_line
 from ssldiff_jax.runs.config import runtime as runtime_config
 
@@ -20,6 +18,8 @@ that this one is not done."""
 
 QUARANTINED = 3
 """Exit status of a run that is done, where some slides or patches could not be used."""
+
+_SERVE = "from ssldiff_jax import main; main.serve_stages()"
 
 
 def main(argv: list[str]) -> None:
@@ -39,7 +39,11 @@ def main(argv: list[str]) -> None:
     hosts.pass_on_interrupts()
     try:
         quarantined = launch.launch(
-            command.values, command.workdir, table.STAGES, words=command.words
+            command.values,
+            command.workdir,
+            table.STAGES,
+            words=command.words,
+            start=(sys.executable, "-c", _SERVE),
         )
         if quarantined:
             log.warning("%s", quarantined)
@@ -47,30 +51,31 @@ def main(argv: list[str]) -> None:
     except launch.StoppedError as error:
         log.info("%s", error)
         sys.exit(interrupt.STATUS if interrupt.came() else STOPPED)
-    except launch.REFUSALS as error:
-        sys.exit(_lines(error))
-    except launch.USER_ERRORS as error:
-        sys.exit(f"{_lines(error)} [details in {_write_traceback(command.workdir)}]")
+    except launch.FailedError as error:
+        sys.exit(str(error))
+    except (*launch.REFUSALS, *launch.USER_ERRORS) as error:
+        sys.exit(launch.message(error, command.workdir))
 
 
-def _lines(error: Exception) -> str:
-    return "\n".join(f"error: {line}" for line in str(error).splitlines())
+def serve_stages() -> None:
+    """What a process does that `main` starts: run the stages whose names it is sent."""
+    # Whatever is printed goes beside: reports alone are read there.
+    reports = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    order = pickle.load(sys.stdin.buffer)
+    runtime = schema.build(runtime_config.RuntimeConfig, order["values"]["runtime"])
+    _set_up_jax(runtime)
+
+    # Only now: this imports what asks jax for its devices.
+    from ssldiff_jax.runs import worker
+    from ssldiff_jax.stages import table
+
+    lines = worker.StageOfLines()
+    _set_up_logs().addFilter(lines)
+    worker.serve(table.STAGES, order, sys.stdin.buffer, reports, lines.begin)
 
 
-def _write_traceback(workdir: pathlib.Path) -> pathlib.Path:
-    """Where the traceback of the error at hand lies: in the workdir, if there is one."""
-    path = workdir / "traceback.txt"
-    try:
-        path.write_text(traceback.format_exc())
-    except OSError:
-        handle, name = tempfile.mkstemp(prefix="ssldiff_jax_", suffix=".txt")
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(traceback.format_exc())
-        return pathlib.Path(name)
-    return path
-
-
-def _set_up_logs() -> None:
+def _set_up_logs() -> logging.Handler:
     # The libraries below narrate every file they touch; the run's own lines are what one reads.
     absl_logging.set_verbosity(absl_logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
@@ -80,6 +85,7 @@ def _set_up_logs() -> None:
     logger.setLevel(logging.INFO)
     # A library's handler on the root logger would say every line a second time.
     logger.propagate = False
+    return handler
 
 
 def _join_hosts(how: str) -> None:

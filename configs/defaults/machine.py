@@ -18,6 +18,11 @@ def runtime() -> ConfigDict:
     # Where checkpoints of training lie: gs://bucket/run (pip install gcsfs), or any folder; "" is
     # the workdir.
     c.checkpoints = ""
+    # auto: on a CPU of two or more cores, stages that do not read one another run at the same time,
+    # each in a process with its part of the cores; small models leave cores idle. Accelerators and
+    # several hosts run one stage at a time, as never does anywhere: it takes less memory. Results
+    # are the same bits.
+    c.side_by_side = "auto"
     return c
 
 

@@ -1,8 +1,13 @@
 """What this process may use of the machine, settled before jax looks at it."""
 
+import contextlib
 import importlib.util
+import itertools
 import os
 import pathlib
+from collections.abc import Collection
+
+import psutil
 
 # Device files of TPUs (two drivers) and of NVIDIA GPUs.
 _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*")
@@ -12,6 +17,47 @@ def cores() -> int:
     """Cores this process may use."""
     # Containers and taskset grant fewer than os.cpu_count says.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+_AT_START = cores()
+
+
+def cores_at_start() -> int:
+    """Cores this process could use when it started: of several that share a machine, all."""
+    return _AT_START
+
+
+def parts(count: int) -> list[tuple[int, ...]]:
+    """The cores this process may use in `count` parts of neighbours, as even as can be; where
+    there are fewer cores than parts, or they have no numbers, each part is all of them."""
+    if not hasattr(os, "sched_getaffinity"):
+        return [()] * count
+    all_ = sorted(os.sched_getaffinity(0))
+    if len(all_) < count:
+        return [tuple(all_)] * count
+    ends = [len(all_) * i // count for i in range(count + 1)]
+    return [tuple(all_[a:b]) for a, b in itertools.pairwise(ends)]
+
+
+def move(process: int, cores_: Collection[int]) -> None:
+    """Let a process, all its threads and the processes that it started run on these cores alone;
+    does nothing where the system knows no such thing."""
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        one = psutil.Process(process)
+        for each in (one, *one.children(recursive=True)):
+            # What a thread starts meanwhile runs where it does: what is found the second time
+            # was started by one that had not been moved.
+            for thread in (*_threads(each.pid), *_threads(each.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.sched_setaffinity(thread, cores_)
+
+
+def _threads(process: int) -> list[int]:
+    with contextlib.suppress(FileNotFoundError):
+        return [int(name) for name in os.listdir(f"/proc/{process}/task")]
+    return []
 
 
 def look_for_no_tpu() -> None:

@@ -62,10 +62,8 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Figures that take more than one of the metrics."""
     seen = {"encoder": metrics, "judge": metrics["judge"] or {}}
     cells = [rows * cols for rows, cols in metrics["data"]["lattices"]]
-    stages, setup = metrics["stages"].values(), metrics["setup_seconds"]
-    seconds = sum(stage["seconds"] for stage in stages)
-    whole = None if setup is None else (seconds + setup) / 60
-    peak = max((stage["peak_rss_mb"] for stage in stages), default=0)
+    elapsed, setup = metrics["elapsed"], metrics["setup_seconds"]
+    whole = None if setup is None else (elapsed["seconds"] + setup) / 60
     # The first alone includes compilation.
     images = dict(zip(("first", "next"), metrics["large_images"], strict=False))
     return {
@@ -73,10 +71,10 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
         # Every cell is retrieved among those of its region.
         | {"chance": len(cells) / sum(cells)},
         "cost": {
-            "stage_minutes": seconds / 60,
+            "stage_minutes": elapsed["seconds"] / 60,
             "minutes": whole,
             # MiB to GB.
-            "peak_gb": peak * 2**20 / 1e9,
+            "peak_gb": elapsed["peak_rss_mb"] * 2**20 / 1e9,
         },
         **images,
     }

@@ -2,11 +2,12 @@
 
 import pathlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssldiff_jax.core import digests
 from ssldiff_jax.formats import atomic
+from ssldiff_jax.report import elapsed
 
 _FEATURES = (
     "embedding_similarity",
@@ -75,6 +76,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "memorisation": _without(results.get("memorisation"), "pairs"),
         "agreement": _optional(workdir / "imagine" / "results.json").get("agreement"),
         "stages": {name: _pick(done, ("seconds", "peak_rss_mb")) for name, done in stages.items()},
+        "elapsed": _elapsed(stages.values()),
         "setup_seconds": _setup_seconds(pathlib.Path(sys.prefix)),
         "large_image": large_images[0] if large_images else None,
         "large_images": large_images,
@@ -111,6 +113,12 @@ def _pick(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
+def _elapsed(done: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Seconds and memory of all stages, each moment counted once."""
+    spans = [elapsed.Span.of(one) for one in done]
+    return {"seconds": elapsed.seconds(spans), "peak_rss_mb": elapsed.peak(spans)}
+
+
 def _without(values: Mapping[str, Any] | None, name: str) -> dict[str, Any] | None:
     return values and {key: value for key, value in values.items() if key != name}
 
@@ -139,6 +147,6 @@ def _done(workdir: pathlib.Path) -> dict[str, dict[str, Any]]:
     # What is being rebuilt lies in folders that begin with a dot.
     paths = [p for p in workdir.glob("[!.]*/done.json") if p.parent.name not in _NO_STEPS]
     done = {path: atomic.read_json(path) for path in paths}
-    # `finished` counts whole seconds; the file's own time parts what ended within one.
+    # The file's own time parts what ended within one unit of `finished`.
     ended = sorted(done, key=lambda path: (done[path]["finished"], path.stat().st_mtime_ns))
     return {path.parent.name: done[path] for path in ended}

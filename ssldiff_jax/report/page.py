@@ -128,8 +128,9 @@ def _meta(metrics: Mapping[str, Any]) -> str:
 def _cost(metrics: Mapping[str, Any]) -> str:
     encoders = {"encoder": metrics["encoder"], "judge": metrics["judge_encoder"]}
     known = {name: facts for name, facts in encoders.items() if facts}
+    stages = sections.stage_table(metrics["stages"], metrics["elapsed"])
     return (
-        f'<div class="pair"><div>{sections.stage_table(metrics["stages"])}</div><div>'
+        f'<div class="pair"><div>{stages}</div><div>'
         f'{sections.encoder_table(known)}<p class="hint">Retrieval: the share of held-out patches '
         "whose nearest embedding, among those of all tested patches, is that of the same patch "
         "moved by some pixels, or enlarged with changed colours. Effective rank: how many "

@@ -11,8 +11,9 @@ from ssldiff_jax.report import charts, tables
 number = charts.number
 
 
-def stage_table(stages: Mapping[str, Mapping[str, float]]) -> str:
-    """Seconds, share of the total and peak memory of every stage."""
+def stage_table(stages: Mapping[str, Mapping[str, float]], elapsed: Mapping[str, float]) -> str:
+    """Seconds, share of their sum and peak memory of every stage, and what passed in all: less
+    than the sum where stages ran at the same time."""
     total = sum(s["seconds"] for s in stages.values())
     rows = []
     for name, cost in stages.items():
@@ -22,12 +23,12 @@ def stage_table(stages: Mapping[str, Mapping[str, float]]) -> str:
             f'<td class="share"><i style="width:{100 * share:.1f}%"></i></td>'
             f"<td>{100 * share:.0f} %</td><td>{cost['peak_rss_mb']:,.0f}</td></tr>"
         )
-    peak = max((s["peak_rss_mb"] for s in stages.values()), default=0)
     table = (
         '<table class="stages"><thead><tr><th scope="col">stage</th><th scope="col">time</th>'
         '<td></td><th scope="col">share of the time</th><th scope="col">peak memory, MiB</th></tr>'
         f'</thead><tbody>{"".join(rows)}</tbody><tfoot><tr><th scope="row">all stages</th>'
-        f"<td>{duration(total)}</td><td></td><td></td><td>{peak:,.0f}</td></tr></tfoot></table>"
+        f"<td>{duration(elapsed['seconds'])}</td><td></td><td></td>"
+        f"<td>{elapsed['peak_rss_mb']:,.0f}</td></tr></tfoot></table>"
     )
     return tables.scrollable("time and memory of stages", table)
 

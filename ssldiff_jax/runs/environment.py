@@ -38,7 +38,7 @@ def describe_machine() -> dict[str, Any]:
         "devices": [str(d) for d in jax.devices()],
         "backend": jax.default_backend(),
         "processor": memory.processor(),
-        "cores": machine.cores(),
+        "cores": machine.cores_at_start(),
         "memory_gb": round(memory.total_gb(), 1),
         "platform": platform.platform(),
     }

@@ -2,6 +2,8 @@
 
 import logging
 import pathlib
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +12,15 @@ from jax.sharding import Mesh
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import slide_source
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, checks, environment, runner, stage
+from ssldiff_jax.runs import (
+    artifacts,
+    checks,
+    environment,
+    one_stage,
+    runner,
+    side_by_side,
+    stage,
+)
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
@@ -19,7 +29,7 @@ from ssldiff_jax.train import mesh as mesh_lib
 
 _LOG = logging.getLogger(__name__)
 
-StoppedError = hosts.StoppedError
+StoppedError, FailedError = hosts.StoppedError, side_by_side.FailedError
 USER_ERRORS = (
     ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, shortage.ShortageError,
 )  # fmt: skip
@@ -27,6 +37,26 @@ USER_ERRORS = (
 
 REFUSALS = (schema.ConfigError, stage.WorkdirError, checks.RefusedError)
 """Those of what a command asks for: their lines say all there is to say."""
+
+
+def message(error: Exception, workdir: pathlib.Path) -> str:
+    """What a command ends with that fails with one of these errors, the one at hand: a line, or one
+    for each reason. The traceback of an error that came up in the middle of work lies in the
+    workdir, if there is one."""
+    lines = "\n".join(f"error: {line}" for line in str(error).splitlines())
+    return lines if isinstance(error, REFUSALS) else f"{lines} [details in {_traceback(workdir)}]"
+
+
+def _traceback(workdir: pathlib.Path) -> pathlib.Path:
+    path = workdir / "traceback.txt"
+    try:
+        path.write_text(traceback.format_exc())
+    except OSError:
+        handle, name = tempfile.mkstemp(prefix="ssldiff_jax_", suffix=".txt")
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        return pathlib.Path(name)
+    return path
 
 
 def _mesh(config: run_config.RunConfig, table: stage.Table, chosen: list[str]) -> Mesh:
@@ -52,9 +82,11 @@ def launch(
     table: stage.Table,
     *,
     words: Sequence[str] = (),
+    start: Sequence[str] = (),
 ) -> str | None:
     """Run the stages of `table` that `values` ask for in `workdir`; `words` are those of the
-    command that gave them, if one did.
+    command that gave them, if one did; `start` is the command of a process that runs single stages
+    (`worker.serve`), without which all run in this one.
 
     Returns a line about what was quarantined, where patches were made and not all could be used.
     """
@@ -83,7 +115,10 @@ def launch(
         # After all checks: a command that is refused leaves no trace.
         note = lambda: run_record.note(workdir, values, table, chosen, about, words)
         hosts.on_first_host("writing to the workdir", note)
-    runner.run_stages(table, context, chosen, force)
+    run_all: one_stage.RunAll = one_stage.one_after_another
+    if start and side_by_side.is_possible(config.runtime, context.mesh):
+        run_all = side_by_side.SideBySide(start, values)
+    runner.run_stages(table, context, chosen, force, run_all=run_all)
     if "patches" not in chosen:
         return None
     folder = context.folder("patches")

@@ -60,6 +60,8 @@ class Stage:
         spares: of these, what it can do without where the models are another run's.
         follows: stages whose outputs it reads where there are any.
         watches: stages whose outputs it reads while they are made.
+        after: stages that a command makes before it, if it makes both: it reads what they wrote
+            where there is any, whatever made that.
         inputs: facts about files outside the workdir that its outputs depend on.
         tool: not a step of the run: it is not among "all".
         always: runs whenever it is named; what it made before stays until the new is whole.
@@ -78,6 +80,7 @@ class Stage:
     spares: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     watches: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
     tool: bool = False
     always: bool = False

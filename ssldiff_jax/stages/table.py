@@ -124,6 +124,7 @@ STAGES: stage.Table = {
         report.run,
         (),
         ("patches", "sample", "evaluate"),
+        after=("imagine",),
         ending=final_message.of_report,
     ),
     "generate": stage.Stage(

@@ -140,8 +140,8 @@ def test_every_figure_is_collected(workdir):
     found = metrics.collect(workdir)
     assert set(found) >= {
         *_FEATURES, *_PIXELS, "reconstruction_psnr", "reconstruction_ssim", "judge", "encoder",
-        "judge_encoder", "embedding_dim", "stages", "large_image", "large_images", "environment",
-        "config_digest", "date", "seed", "data", "setup_seconds", "patches",
+        "judge_encoder", "embedding_dim", "stages", "elapsed", "large_image", "large_images",
+        "environment", "config_digest", "date", "seed", "data", "setup_seconds", "patches",
         "large_image_frechet", "confusion", "memorisation", "agreement",
     }  # fmt: skip
     assert found["date"] == "2020-01-01"
@@ -160,6 +160,17 @@ def test_every_figure_is_collected(workdir):
     assert list(found["stages"]) == [
         "patches", "encoder", "judge", "embeddings", "autoencoder", "sample",
     ]  # fmt: skip
+
+
+def test_what_ran_at_the_same_time_is_counted_once(workdir):
+    """The judge, beside the encoder that ran from 49 to 60 s, for 12 s before 65 s."""
+    path = workdir / "judge" / "done.json"
+    done = json.loads(path.read_text())
+    assert metrics.collect(workdir)["elapsed"] == {"seconds": 75.0, "peak_rss_mb": 100}
+    write(path, done | {"finished": "2020-01-01T00:01:05.000+00:00", "peak_rss_mb": 30})
+    assert metrics.collect(workdir)["elapsed"] == {"seconds": 75.0 - 7, "peak_rss_mb": 130}
+    (foot,) = re.findall(r"<tfoot>.*?</tfoot>", _build(workdir))
+    assert re.sub("<.*?>", " ", foot).split() == ["all", "stages", "68.0", "s", "130"]
 
 
 def test_digest_is_of_the_science_only(workdir):

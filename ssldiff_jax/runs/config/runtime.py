@@ -10,13 +10,15 @@ class RuntimeConfig:
     """The machine: devices to make of a CPU (0: one), whether freed memory is kept, where
     compiled programs are kept, and whether this is one process of several: found from the
     environment (auto), or as JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say;
-    and a bucket for checkpoints, "" for the workdir."""
+    a bucket for checkpoints, "" for the workdir; and whether stages that do not read one another
+    run at the same time."""
 
     cpu_devices: int
     keep_freed_memory: bool
     compilation_cache: str
     distributed: Literal["off", "auto", "given"]
     checkpoints: str
+    side_by_side: Literal["auto", "never"]
 
     def __post_init__(self):
         if self.cpu_devices < 0:
