@@ -181,12 +181,12 @@ def text_folder(golden, tmp_path_factory):
     return folder
 
 
-def run_command(workdir, *flags):
+def run_command(workdir, *flags, **environment):
     words = [sys.executable, "-m", "ssldiff_jax.main", "--config=configs/tiny.py"]
     return patience.run(
         [*words, f"--workdir={workdir}", *flags],
         cwd=pathlib.Path(__file__).parents[1],
-        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
     )
 
 
@@ -217,21 +217,44 @@ def refusal():
     return refuse
 
 
+def shared_folder(tmp_path_factory):
+    """What all workers of a session share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+OPENED = "tiny_run_opened.txt"
+
+
 @pytest.fixture(scope="session")
 def workdir(tmp_path_factory):
     """A run of configs/tiny.py, whole: one worker makes it, each has a copy."""
-    own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    shared = shared_folder(tmp_path_factory)
     made = shared / "tiny_run"
     with (shared / "tiny_run.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            result = run_command(shared / "tiny_run_in_work")
+            hook = pathlib.Path(__file__).parent / "opened_files"
+            path = os.pathsep.join(filter(None, (str(hook), os.environ.get("PYTHONPATH"))))
+            notes = {"PYTHONPATH": path, "OPENED_FILES": str(shared / OPENED)}
+            result = run_command(shared / "tiny_run_in_work", **notes)
             assert result.returncode == 0, result.stderr[-3000:]
             (shared / "tiny_run_in_work").rename(made)
     folder = tmp_path_factory.mktemp("tiny") / "run"
     shutil.copytree(made, folder, symlinks=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def opened_folders(workdir, tmp_path_factory):
+    """Of the run of configs/tiny.py: stage → folders of the work directory that it read from."""
+    folders = {}
+    for line in (shared_folder(tmp_path_factory) / OPENED).read_text().splitlines():
+        stage, _, path = line.partition(" ")
+        _, inside, rest = path.partition("/tiny_run_in_work/")
+        if inside:
+            folders.setdefault(stage, set()).add(rest.split("/")[0])
+    return folders
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Run one stage: skip it where it is done, resume it where it was cut off."""
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -11,7 +12,7 @@ from typing import Any, TypeAlias
 
 import jax
 
-from ssldiff_jax.core import memory
+from ssldiff_jax.core import blas, memory
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import environment
 from ssldiff_jax.runs import stage as stage_lib
@@ -169,10 +170,18 @@ def _stopwatch(folder: pathlib.Path) -> stopwatch.Stopwatch:
 
 
 def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict[str, Any] | None:
-    with shortage.reported(name, stage, context.config, context.folder(name)):
+    with shortage.reported(name, stage, context.config, context.folder(name)), _blas(stage):
         if stage.on == "all":
             return stage.run(context)
         return hosts.on_first_host(f"stage {name}", lambda: stage.run(_alone(context)))
+
+
+def _blas(stage: stage_lib.Stage) -> contextlib.AbstractContextManager[None]:
+    """One thread of OpenBLAS for the steps of a CPU, which share its cores: its threads would wait
+    for one another by spinning, and what products are rounded to depends on how many there are. A
+    tool, or a machine with an accelerator, has all cores for its products."""
+    shares = jax.default_backend() == "cpu" and not stage.tool
+    return blas.one_thread() if shares else contextlib.nullcontext()
 
 
 def _begin(

@@ -43,7 +43,7 @@ class Pool:
         self._start, self._order = start, order
         self._processes: list[_Process] = []
         self._reports: queue.Queue[tuple[_Process, dict[str, Any] | None]] = queue.Queue()
-        self._is_stopped = False
+        self.is_stopped = False
         self.failures: list[str] = []
         self.stopped: list[str] = []
 
@@ -59,7 +59,7 @@ class Pool:
         if not idle:
             self._processes.append(process)
         process.begin(name)
-        if self._is_stopped:  # meanwhile, by a signal
+        if self.is_stopped:  # meanwhile, by a signal
             process.stop()
 
     def wait(self, seconds: float) -> dict[str, pathlib.Path | None]:
@@ -80,14 +80,14 @@ class Pool:
         if "ended" in report:
             return {name: report["ended"] and pathlib.Path(report["ended"])}
         if "stopped" in report:
-            self.stopped.append(report["stopped"])
+            self._note_stop(report["stopped"])
         else:
             self._fail(report["failed"])
         return {}
 
     def stop(self) -> None:
         """Ask all that run to save what they can, and end. To be called in any thread."""
-        self._is_stopped = True
+        self.is_stopped = True
         for one in list(self._processes):
             one.stop()
 
@@ -125,8 +125,8 @@ class Pool:
         status, name = process.join(), process.stage
         if not name:
             return
-        if self._is_stopped and status == -signal.SIGTERM:
-            self.stopped.append(f"{name} was stopped; the same command resumes")
+        if status == -signal.SIGTERM:
+            self._note_stop(f"{name} was stopped; the same command resumes")
         elif status == -signal.SIGKILL:
             self._fail(
                 f"error: stage {name!r} must end by itself, got SIGKILL, as the system sends it "
@@ -137,6 +137,11 @@ class Pool:
                 f"error: stage {name!r} must end by itself, got exit status {status} of its "
                 "process, whose lines say why"
             )
+
+    def _note_stop(self, line: str) -> None:
+        # A signal may have come to one alone: the command stops as a whole.
+        self.stopped.append(line)
+        self.stop()
 
     def _fail(self, lines: str) -> None:
         self.failures.append(lines)
@@ -178,8 +183,8 @@ class _Process:
         return status
 
     def run_on(self, cores: tuple[int, ...]) -> None:
-        # Before it is ready its libraries count the cores, and make a thread for each: sums are
-        # rounded in an order that depends on how many there are.
+        # Until it is ready its libraries count the cores, and make a thread for each: it shall have
+        # as many when it runs alone later, and in the same order add up what they compute.
         if self.is_ready and cores != self._cores:
             machine.move(self._popen.pid, cores)
             self._cores = cores

@@ -26,7 +26,7 @@ from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
 
-_LEAST_MB = 2000.0
+_LEAST_MB = 1500.0
 """Memory that a stage is thought to need where none has ended that could be measured."""
 _POLL = 1.0  # seconds after which free memory is looked at again
 
@@ -90,7 +90,7 @@ class SideBySide:
             _LOG.info("%s", line)
         if pool.failures:
             raise FailedError("\n".join(pool.failures))
-        if came.is_set():
+        if len(made) < len(chosen):
             raise hosts.StoppedError("stopped; the same command resumes")
         return {name: made[name] for name in chosen}
 
@@ -103,7 +103,7 @@ def _run(
 ) -> dict[str, pathlib.Path | None]:
     made: dict[str, pathlib.Path | None] = {}
     while pool.busy or len(made) < len(plan.before):
-        is_ending = came.is_set() or bool(pool.failures)
+        is_ending = came.is_set() or pool.is_stopped
         if is_ending and not pool.busy:
             break
         ready = [] if is_ending else plan.ready(made, pool.busy)

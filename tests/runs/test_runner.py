@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from ssldiff_jax.core import blas
 from ssldiff_jax.runs import runner, stage
 
 
@@ -131,6 +132,21 @@ def test_a_tool_runs_whenever_it_is_named_and_only_then(work):
     for _ in range(2):
         assert work.run(chosen=["tool"]) == ["tool"]
         assert work.done("tool")["facts"] == {"length": 1}
+
+
+def test_products_of_a_step_are_added_up_alike_on_any_number_of_cores(work):
+    """OpenBLAS rounds them by its threads; a tool, which runs alone, has them all."""
+    seen = {}
+    look = lambda name: lambda context: seen.update({name: blas.threads()})
+    for name in ("step", "tool"):
+        work.table[name] = stage.Stage(look(name), (), tool=name == "tool", always=True)
+    before = blas.threads()
+    blas._set([2] * len(before))
+    try:
+        work.run(chosen=["step", "tool"])
+    finally:
+        blas._set(before)
+    assert seen == {"step": [1] * len(before), "tool": [2] * len(before)}
 
 
 def test_files_that_are_missing_are_missed_before_anything_runs(work):

@@ -131,3 +131,14 @@ def test_tools_come_after_all_steps_of_their_command(tool, tmp_path):
     """They measure the machine, or read what any step wrote."""
     chosen = ["encoder", "judge", "prior", tool]
     assert of(stage_table.STAGES, chosen, tmp_path).before[tool] == {"encoder", "judge", "prior"}
+
+
+def test_a_stage_reads_folders_of_stages_before_it(opened_folders, tmp_path):
+    """What it opened while it ran: others may have run beside it."""
+    steps = [name for name, each in stage_table.STAGES.items() if not each.tool]
+    plan = of(stage_table.STAGES, steps, tmp_path)
+    assert set(opened_folders) == set(steps)
+    for name, folders in opened_folders.items():
+        assert folders.intersection(steps) <= {name, *plan.before[name]}, name
+    assert {"patches", "encoder", "judge", "sample"} <= opened_folders["evaluate"]
+    assert {"prior", "imagine", "judge"} <= opened_folders["report"]

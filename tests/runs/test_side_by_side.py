@@ -9,11 +9,13 @@ import subprocess
 import sys
 
 import numpy as np
+import orbax.checkpoint as ocp
 import patience
 import psutil
 import pytest
 
 from ssldiff_jax.core import machine
+from ssldiff_jax.report import elapsed
 from ssldiff_jax.runs import side_by_side
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -143,3 +145,61 @@ def test_they_resume_and_end_with_the_process_that_started_them(stopped):
     command.process.communicate()
     _, alive = psutil.wait_procs(command.family, timeout=60)
     assert not alive
+
+
+MEASURED = ("seconds", "finished", "peak_rss_mb", "step_seconds", "examples_per_second",
+            "input_wait", "flops_per_second")  # fmt: skip
+"""Keys of times and of what is had of them."""
+TRAINED = ("encoder", "judge", "autoencoder", "denoiser", "prior")
+
+
+def without_measured(value):
+    if isinstance(value, dict):
+        return {k: without_measured(v) for k, v in value.items() if k not in MEASURED}
+    return [without_measured(v) for v in value] if isinstance(value, list) else value
+
+
+def contents(folder):
+    """What a run wrote, by path, without times: but for the commands it was made by, and for
+    checkpoints, of which each file has a random name."""
+    others = ("config.json", "commands.jsonl", "environment.json", "report", "checkpoints")
+    values = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.is_dir() or {"tensorboard", *others}.intersection(inside.parts):
+            continue
+        if path.suffix == ".json":
+            values[str(inside)] = without_measured(json.loads(path.read_text()))
+        elif path.name == "metrics.jsonl":
+            lines = path.read_text().splitlines()
+            values[str(inside)] = [without_measured(json.loads(line)) for line in lines]
+        else:
+            values[str(inside)] = path.read_bytes()
+    return values
+
+
+def state(folder):
+    """All that the last checkpoint of a training holds, by its path in the tree."""
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        args = ocp.args.Composite(state=ocp.args.StandardRestore())
+        tree = manager.restore(manager.latest_step(), args=args)["state"]
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+@needs_cores
+@pytest.mark.e2e
+def test_results_are_the_bits_of_one_after_another(workdir, command, tmp_path):
+    """Of all steps: only times differ, and what was asked for."""
+    alone = tmp_path / "alone"
+    result = command(alone, "--config.runtime.side_by_side=never")
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "at the same time" not in result.stderr
+    spans = [elapsed.Span.of(json.loads(p.read_text())) for p in workdir.glob("*/done.json")]
+    assert elapsed.seconds(spans) < 0.98 * sum(s.end - s.begin for s in spans)
+    ours, theirs = contents(workdir), contents(alone)
+    assert ours.keys() == theirs.keys()
+    assert [path for path in ours if ours[path] != theirs[path]] == []
+    for name in TRAINED:
+        one, other = state(workdir / name), state(alone / name)
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[key], other[key]) for key in one), name
