@@ -24,7 +24,7 @@ from ssldiff_jax.runs import (
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
-from ssldiff_jax.train import hosts, loop
+from ssldiff_jax.train import heartbeat, hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
 _LOG = logging.getLogger(__name__)
@@ -118,7 +118,8 @@ def launch(
     run_all: one_stage.RunAll = one_stage.one_after_another
     if start and side_by_side.is_possible(config.runtime, context.mesh):
         run_all = side_by_side.SideBySide(start, values)
-    runner.run_stages(table, context, chosen, force, run_all=run_all)
+    with heartbeat.of_hosts(workdir):
+        runner.run_stages(table, context, chosen, force, run_all=run_all)
     if "patches" not in chosen:
         return None
     folder = context.folder("patches")

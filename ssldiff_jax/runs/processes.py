@@ -153,6 +153,7 @@ class _Process:
 
     def __init__(self, start: Sequence[str], order: Order, reports: queue.Queue):
         self.stage, self.is_ready, self.is_leaving = "", False, False
+        self._is_stopped = False
         self._cores: tuple[int, ...] = ()
         self._popen = _popen(start)
         self._threads = [
@@ -172,8 +173,11 @@ class _Process:
         self._send(b"\n")
 
     def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._popen.send_signal(signal.SIGTERM)
+        # Once: what it saves after the first one would be ended by a second.
+        if not self._is_stopped:
+            self._is_stopped = True
+            with contextlib.suppress(ProcessLookupError):
+                self._popen.send_signal(signal.SIGTERM)
 
     def join(self) -> int:
         """Its exit status, once it has ended and all that it said is handed on."""
@@ -183,8 +187,9 @@ class _Process:
         return status
 
     def run_on(self, cores: tuple[int, ...]) -> None:
-        # Until it is ready its libraries count the cores, and make a thread for each: it shall have
-        # as many when it runs alone later, and in the same order add up what they compute.
+        # Until it is ready XLA counts the cores, and makes a thread for each; what a sum is rounded
+        # to depends on how many there are. So each process counts all, as a lone one does, and its
+        # threads share the cores that it is given then.
         if self.is_ready and cores != self._cores:
             machine.move(self._popen.pid, cores)
             self._cores = cores

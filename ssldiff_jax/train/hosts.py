@@ -8,7 +8,7 @@ import pathlib
 import secrets
 import signal
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -20,6 +20,7 @@ from ssldiff_jax.core import interrupt
 T = TypeVar("T")
 
 _ALONE: list[str] = []
+_WAITING: list[str] = []
 _SYNC_POINTS = itertools.count(1)
 
 
@@ -39,13 +40,28 @@ def require_same(what: str, facts: Any) -> None:
     if jax.process_count() == 1:
         return
     digest = np.uint32(zlib.crc32(json.dumps(facts, sort_keys=True, default=str).encode()))
-    digests = np.ravel(multihost_utils.process_allgather(digest))
+    with _waiting(f"the same {what}"):
+        digests = np.ravel(multihost_utils.process_allgather(digest))
     others = [int(i) for i in np.flatnonzero(digests != digests[0])]
     if others:
         raise ValueError(
             f"all hosts must have the same {what}, got another than host 0's on host "
             f"{', '.join(map(str, others))} of {len(digests)}"
         )
+
+
+def place() -> str:
+    """What this host does, for the log: works, or waits for the others, and where."""
+    return f"waiting at {_WAITING[-1]!r}" if _WAITING else "working"
+
+
+@contextlib.contextmanager
+def _waiting(where: str) -> Iterator[None]:
+    _WAITING.append(where)
+    try:
+        yield
+    finally:
+        _WAITING.pop()
 
 
 def is_first() -> bool:
@@ -68,7 +84,8 @@ def broadcast_first(mine: bool) -> bool:
 def barrier(where: str) -> None:
     """Wait until every host is here."""
     if together():
-        multihost_utils.sync_global_devices(where)
+        with _waiting(where):
+            multihost_utils.sync_global_devices(where)
 
 
 def on_first_host(what: str, work: Callable[[], T]) -> T | None:
@@ -87,7 +104,8 @@ def on_first_host(what: str, work: Callable[[], T]) -> T | None:
             failure = error
         finally:
             _ALONE.pop()
-    failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
+    with _waiting(what):
+        failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
     if failure is not None:
         raise failure
     if failed:

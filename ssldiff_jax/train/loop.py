@@ -128,8 +128,9 @@ def fit(
             if ends:
                 break
         stopped = stop.came()
+        # Still within: a second signal shall not end what is being saved.
+        checkpoints.close()
 
-    checkpoints.close()
     _require_whole(int(state.step), config, run, stopped=stopped)
     return named.on_this_host(state.ema_params)
 

@@ -1,6 +1,7 @@
 """Stages that run at the same time: what starts, what they make, and how they stop together."""
 
 import fcntl
+import json
 import os
 import pathlib
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import patience
@@ -166,7 +168,9 @@ def contents(folder):
     values = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        if path.is_dir() or {"tensorboard", *others}.intersection(inside.parts):
+        # Stopwatches have names that begin with a dot.
+        is_other = path.name[0] == "." or {"tensorboard", *others}.intersection(inside.parts)
+        if path.is_dir() or is_other:
             continue
         if path.suffix == ".json":
             values[str(inside)] = without_measured(json.loads(path.read_text()))
