@@ -61,7 +61,8 @@ class Watched:
         words = [sys.executable, "-m", "ssldiff_jax.main"]
         words += [f"--config={folder / 'walk_config.py'}", f"--workdir={folder / 'run'}"]
         self._process = subprocess.Popen(
-            [*words, f"--config.stages={stages}"],
+            # One at a time, or nobody could tell whose memory it is.
+            [*words, f"--config.stages={stages}", "--config.runtime.side_by_side=never"],
             cwd=ROOT,
             env=os.environ | {"JAX_PLATFORMS": "cpu"},
             stderr=subprocess.PIPE,

@@ -184,6 +184,8 @@ class _Process:
         status = self._popen.wait()
         for thread in self._threads:
             thread.join()
+        with contextlib.suppress(BrokenPipeError):  # of a name that it never read
+            self._popen.stdin.close()
         return status
 
     def run_on(self, cores: tuple[int, ...]) -> None:
