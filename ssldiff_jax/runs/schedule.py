@@ -18,13 +18,14 @@ class Schedule:
     def of(
         cls, table: stage_lib.Table, folders: folders_lib.Folders, chosen: Collection[str]
     ) -> "Schedule":
-        """Of the chosen stages. A tool reads what any stage wrote, or measures the machine: it
-        comes after all chosen ones that precede it in the table, as if it read them."""
+        """Of the chosen stages. A tool reads what any stage wrote, measures the machine or refuses
+        what comes after it: it runs alone, at its place in the table."""
         ancestors: dict[str, frozenset[str]] = {}
         for name, stage in table.items():
             direct = {*stage.reads(folders), *stage.follows, *stage.watches, *stage.after}
             if stage.tool:
                 direct |= ancestors.keys()
+            direct |= {one for one in ancestors if table[one].tool and one in chosen}
             earlier = direct & ancestors.keys()
             # Also through stages that are not chosen: what these were made from may be made again.
             ancestors[name] = frozenset(earlier).union(*(ancestors[one] for one in earlier))

@@ -24,13 +24,15 @@ def random_table(draw, count):
     return table
 
 
-def reaches(table, one, other):
-    """Whether `one` reads `other`, or anything that does."""
+def reaches(table, one, other, chosen):
+    """Whether `one` reads `other`, or anything that does; a chosen tool parts all before it from
+    all after it."""
     earlier = list(table)[: list(table).index(one)]
     read = table[one]
     direct = {*read.needs, *read.follows, *read.watches, *read.after} & set(earlier)
     direct |= set(earlier) if read.tool else set()
-    return other in direct or any(reaches(table, each, other) for each in direct)
+    direct |= {name for name in earlier if table[name].tool and name in chosen}
+    return other in direct or any(reaches(table, each, other, chosen) for each in direct)
 
 
 def of(table, chosen, tmp_path):
@@ -45,7 +47,7 @@ def test_before_is_all_that_a_stage_reads_however_far(seed, tmp_path):
     plan = of(table, set(chosen), tmp_path)
     assert list(plan.before) == chosen
     for name in chosen:
-        assert plan.before[name] == {n for n in chosen if reaches(table, name, n)}
+        assert plan.before[name] == {n for n in chosen if reaches(table, name, n, chosen)}
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -58,7 +60,9 @@ def test_every_stage_runs_once_and_after_what_it_reads(seed, tmp_path):
         ready = plan.ready(ended, running)
         assert running or ready
         for name in ready[: draw.integers(0 if running else 1, 3)]:
-            assert not any(reaches(table, name, other) for other in table if other not in ended)
+            assert not any(
+                reaches(table, name, other, table) for other in table if other not in ended
+            )
             running.append(name)
             order.append(name)
         ended.append(running.pop(draw.integers(len(running))))
@@ -74,7 +78,9 @@ def test_after_a_failure_the_stages_that_read_it_alone_never_start(seed, tmp_pat
     ended = []
     while ready := [name for name in plan.ready(ended, []) if name != failed]:
         ended.append(ready[draw.integers(len(ready))])
-    assert set(table) - set(ended) == {failed} | {n for n in table if reaches(table, n, failed)}
+    assert set(table) - set(ended) == {failed} | {
+        n for n in table if reaches(table, n, failed, table)
+    }
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -131,6 +137,14 @@ def test_tools_come_after_all_steps_of_their_command(tool, tmp_path):
     """They measure the machine, or read what any step wrote."""
     chosen = ["encoder", "judge", "prior", tool]
     assert of(stage_table.STAGES, chosen, tmp_path).before[tool] == {"encoder", "judge", "prior"}
+
+
+def test_a_tool_before_all_steps_is_over_before_they_start(tmp_path):
+    """It refuses what cannot end well."""
+    plan = of(stage_table.STAGES, ["plan", "patches", "encoder", "judge"], tmp_path)
+    assert plan.ready([], []) == ["plan"]
+    assert plan.ready(["plan"], []) == ["patches"]
+    assert plan.ready(["plan", "patches"], []) == ["encoder", "judge"]
 
 
 def test_a_stage_reads_folders_of_stages_before_it(opened_folders, tmp_path):
