@@ -1,5 +1,6 @@
 """Counts what a config names."""
 
+import dataclasses
 import pathlib
 
 from ssldiff_jax.core import estimates
@@ -44,15 +45,17 @@ def _of_slides(
 ) -> counts_lib.Census:
     each = -(-counts_lib.ENCODED // len(tasks))
     counted, seen = [], set()
-    for number, task in enumerate(tasks):
-        one = one_slide.count(task, each, number)
+    for task in tasks:
+        one = one_slide.count(task, each)
         if one.marks and seen & set(one.marks):
-            one = counts_lib.Counted(one.name, reason="the same pixels as an earlier one")
+            one = dataclasses.replace(one, reason="the same pixels as an earlier one")
         seen |= set(one.marks)
         counted.append(one)
     used = [one for one in counted if not one.reason]
     source = f"the tissue of {len(tasks)} of {len(names)} slides"
-    by_split = _splits(data, names, counted, source)
+    by_split = _splits(
+        data, names, [one if not one.reason else _NOTHING for one in counted], source
+    )
     is_all = len(tasks) == len(names)
     mean = counts_lib.mean_size(used, is_all=is_all)
     regions = sum(one.regions for one in used)
@@ -62,7 +65,7 @@ def _of_slides(
         unusable=estimates.of_share(len(counted) - len(used), len(counted), len(names), source),
         records=by_split,
         record_bytes=mean,
-        stored=counts_lib.stored_bytes(counted, by_split, mean, len(names)),
+        stored=counts_lib.stored_bytes(counted, mean, len(names)),
         regions=estimates.Estimate(min(regions, data.regions.count))
         if is_all or regions >= data.regions.count
         else estimates.Estimate(data.regions.count, source),
@@ -71,6 +74,9 @@ def _of_slides(
         names=dict(enumerate(names)),
         reasons={one.name: one.reason for one in counted if one.reason},
     )
+
+
+_NOTHING = counts_lib.Counted("")
 
 
 def _splits(

@@ -95,24 +95,33 @@ _MANY = 10**9
 
 
 def stored_bytes(
-    counted: list[Counted],
-    by_split: Mapping[str, estimates.Estimate],
-    mean: estimates.Estimate,
-    named: int,
+    counted: Sequence[Counted], mean: estimates.Estimate, named: int
 ) -> estimates.Estimate:
-    """Bytes of the files of records of all slides, and twice of their places: in the archive and
-    in the data set."""
-    used = [one for one in counted if not one.reason]
-    places = estimates.total(by_split.values()) * (2 * 4 * np.dtype(np.int32).itemsize)
-    if len(counted) == named and all(one.stored is not None for one in used):
-        return estimates.Estimate(float(sum(one.stored for one in used))) + places
-    blocks = lambda n: shards.store_bytes(n, mean.value, archive.SHARD_RECORDS)
-    files = [sum(blocks(n) for n in one.counts.values() if n) for one in used]
-    content_ = [mean.value * sum(one.counts.values()) for one in used]
-    if not sum(content_):
-        return estimates.Estimate(0.0, mean.source)
-    around = sum(files) / sum(content_)
-    return estimates.total(by_split.values()) * mean * around + places
+    """Bytes of the files of records of all slides, and twice of their places: in the archive and in
+    the data set. Copies are cut before they are known to be copies."""
+    files = [_file_bytes(one) for one in counted]
+    if len(counted) < named:
+        return estimates.of_mean(files, named, f"{len(counted)} of {named} slides; {mean.source}")
+    is_known = all(one.stored is not None for one in counted if one.counts)
+    if mean.is_exact or is_known or not mean.value:
+        return estimates.Estimate(float(sum(files)))
+    low, high = (bound / mean.value for bound in (mean.low, mean.high))
+    total = sum(files)
+    return estimates.Estimate(total, mean.source, low * total, high * total)
+
+
+_PLACE = 2 * 4 * np.dtype(np.int32).itemsize
+
+
+def _file_bytes(one: Counted) -> float:
+    """Of what one slide gives."""
+    count = sum(one.counts.values())
+    places = count * _PLACE
+    if one.stored is not None or not count:
+        return (one.stored or 0) + places
+    each = float(np.mean(one.sizes))
+    shard = archive.SHARD_RECORDS
+    return places + sum(shards.store_bytes(n, each, shard) for n in one.counts.values() if n)
 
 
 def spread_over(things: Sequence[T], count: int) -> list[T]:
@@ -123,7 +132,10 @@ def spread_over(things: Sequence[T], count: int) -> list[T]:
     return [things[i] for i in np.sort(picked)]
 
 
-def some_of(every: Sequence[T], sampled: int, seed: int) -> list[T]:
-    """A random sample, in their order."""
-    order = np.random.default_rng(seed).permutation(len(every))[:sampled]
-    return [every[i] for i in np.sort(order)]
+def some_of(every: Sequence[T], count: int) -> list[T]:
+    """As many as are wanted, evenly over all: neighbours are alike, and the mean of these is nearer
+    to that of all than a random sample's."""
+    if count >= len(every):
+        return list(every)
+    middles = (np.arange(count) + 0.5) * len(every) / count
+    return [every[int(i)] for i in middles]

@@ -23,7 +23,7 @@ def of_list(
     source = list_source.read_source(data, images, embeddings)
     counts = {split: len(squares) for split, squares in source.splits.items()}
     every = [(s, square) for s, squares in source.splits.items() for square in squares]
-    chosen = counts_lib.some_of(every, counts_lib.ENCODED, 0)
+    chosen = counts_lib.some_of(every, counts_lib.ENCODED)
     size = functools.partial(_size_in_list, data, images)
     sizes = [size(square, source.read(square)) for _, square in chosen]
     by_split = {split: estimates.Estimate(count) for split, count in counts.items()}
@@ -35,7 +35,7 @@ def of_list(
         unusable=estimates.Estimate(len(source.skipped)),
         records=by_split,
         record_bytes=mean,
-        stored=counts_lib.stored_bytes([counted], by_split, mean, 1),
+        stored=counts_lib.stored_bytes([counted], mean, 1),
         regions=estimates.Estimate(len(source.references)),
         are_pages=True,
         picture=None,
@@ -90,7 +90,7 @@ def _of_long_list(data: data_config.DataConfig, images: patch_list.PatchList) ->
         unusable=estimates.Estimate(0, source),
         records=by_split,
         record_bytes=mean,
-        stored=counts_lib.stored_bytes([counted], by_split, mean, 1),
+        stored=counts_lib.stored_bytes([counted], mean, 1),
         regions=estimates.Estimate(min(data.regions.count, held_out // each), source),
         are_pages=True,
         picture=None,

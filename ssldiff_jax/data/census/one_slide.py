@@ -11,7 +11,7 @@ from ssldiff_jax.slides import slide as slide_lib
 _PICTURE_PX = 2048  # the most that is read of a region
 
 
-def count(task: tiling.Task, sampled: int, seed: int) -> counts_lib.Counted:
+def count(task: tiling.Task, sampled: int) -> counts_lib.Counted:
     """What a slide will give, and `sampled` of its records compressed."""
     outcome = task.outcome()
     if isinstance(outcome, archive.Entry):
@@ -23,14 +23,14 @@ def count(task: tiling.Task, sampled: int, seed: int) -> counts_lib.Counted:
     except Exception as error:  # whatever a file trips over costs that file
         return counts_lib.Counted(task.name, reason=_line(error))
     try:
-        return _look(task, slide, sampled, seed)
+        return _look(task, slide, sampled)
     except Exception as error:
         return counts_lib.Counted(task.name, reason=_line(error))
     finally:
         slide.close()
 
 
-def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int, seed: int) -> counts_lib.Counted:
+def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int) -> counts_lib.Counted:
     config = task.config
     parts = plan.parts(slide, config.holdout, config.patch_mpp, task.side)
     cells = task.find_cells(slide, parts) if task.find_cells else None
@@ -50,7 +50,7 @@ def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int, seed: int) ->
     return counts_lib.Counted(
         task.name,
         counts,
-        tuple(_sizes(task, slide, counts_lib.some_of(every, sampled, seed))),
+        tuple(_sizes(task, slide, counts_lib.some_of(every, sampled))),
         tuple(marks),
         len(regions),
         _picture(slide, regions, config),

@@ -20,7 +20,7 @@ NUM_PATCHES = 256
 NUM_TIMESTEPS = 8
 """Of each patch. The error varies by orders of magnitude over t, so that a patch's timesteps are
 spread evenly over all."""
-_BATCH = 32  # as the smallest trainings have: it fits where they did
+BATCH = 32  # as the smallest trainings have: it fits where they did
 
 
 def compare(
@@ -66,7 +66,7 @@ def _losses(
     params, key = model.weights.on_devices[0], rng.stream(seed, "evaluate/denoising_loss")
     run = functools.partial(program, params, key)
     examples = x0[index], condition[index], index, number
-    losses = np.concatenate(list(data_parallel.map_batches(run, examples, _BATCH)))
+    losses = np.concatenate(list(data_parallel.map_batches(run, examples, BATCH)))
     return losses.reshape(-1, NUM_TIMESTEPS).mean(axis=1)
 
 

@@ -10,7 +10,7 @@ from ssldiff_jax.core import estimates
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.runs import amounts
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages.evaluate import protocol, regenerated
+from ssldiff_jax.stages.evaluate import denoising_loss, protocol, regenerated
 from ssldiff_jax.stages.tools.plan import facts as facts_lib
 from ssldiff_jax.stages.tools.plan import models, steps
 from ssldiff_jax.stages.tools.plan.rows import Row, exact, guess
@@ -109,6 +109,14 @@ def _padded_blocks(facts: Facts, count: Estimate) -> Estimate:
     return count * (padded.value / max(count.value, 1))
 
 
+def _loss_calls(patches: Estimate) -> Estimate:
+    """Patches whose loss is measured, at some timesteps each, in whole batches."""
+    if patches.is_exact or patches.low >= denoising_loss.NUM_PATCHES:
+        examples = min(patches.value, denoising_loss.NUM_PATCHES) * denoising_loss.NUM_TIMESTEPS
+        return exact(-(-round(examples) // denoising_loss.BATCH) * denoising_loss.BATCH)
+    return patches * denoising_loss.NUM_TIMESTEPS
+
+
 def _memory(networks: models.Networks, image: Image) -> dict[str, Estimate]:
     """Of a device that generates an image."""
     live = networks.chunk_bytes(image.at_once)
@@ -167,6 +175,7 @@ def evaluate(facts: Facts) -> Row:
     training = facts.at_most(section.num_training, "train")
     padded = _padded_blocks(facts, held_out)
     windows = padded * networks.window_calls
+    compared = _loss_calls(held_out) + _loss_calls(training)
     own = {name: getattr(config, name).architecture.vit.width for name in protocol.OWN}
     features = held_out * (2 * _FLOAT * sum(own.values())) + training * (_FLOAT * own["judge"])
     px, of_file = config.data.crops.patch_px, image_files.Format(section.jpeg_quality)
@@ -178,6 +187,7 @@ def evaluate(facts: Facts) -> Row:
         {
             "patches regenerated": held_out,
             "UNet calls": windows,
+            "UNet calls for losses": compared,
             "training patches searched": training,
             "networks": exact(len(own) + len(section.networks)),
         },
@@ -188,7 +198,7 @@ def evaluate(facts: Facts) -> Row:
         },
         {"program": steps.program(), "features": features},
         {"weights": exact(networks.window.params_bytes + networks.encode.params_bytes)},
-        _work(facts, windows, exact(0), padded)
+        _work(facts, windows + compared, exact(0), padded)
         | {
             "flops forward float32": looked_at,
             "pixels decoded": (held_out * 3 + training) * config.data.records.record_px**2,

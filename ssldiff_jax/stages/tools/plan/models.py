@@ -88,6 +88,11 @@ def _bytes_each(state: Any, mesh: Mesh | AbstractMesh, rules: tuple[str, ...]) -
     return sum(jax.tree.leaves(jax.tree.map(each, state, shardings)))
 
 
+def _blank(shapes: Any) -> Any:
+    """Arrays of the shapes in a tree, all of one zero each."""
+    return jax.tree.map(lambda s: np.broadcast_to(np.zeros((), s.dtype), s.shape), shapes)
+
+
 @dataclasses.dataclass(frozen=True)
 class Call:
     """One call of a network on one patch, window or tile."""
@@ -183,18 +188,18 @@ class Networks:
 
     @functools.cached_property
     def generator(self) -> generator.Generator:
-        """Of the run's sizes, with shapes in place of weights: it plans and renders nothing. Where
-        the devices are elsewhere it is that of one."""
+        """Of the run's sizes, with zeros that take no memory for weights: it plans and renders
+        nothing. Where the devices are elsewhere it is that of one."""
         config = self.config
         denoiser = config.denoiser.model(self.embedding_dim, config.num_cells)
-        params = published.abstract_denoiser(denoiser)
-        params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute_dtype), params)
+        cast = functools.partial(layers.cast, dtype=config.sample.compute_dtype)
+        params = _blank(jax.eval_shape(cast, published.abstract_denoiser(denoiser)))
         channels = denoiser.unet.latent_channels
         scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
         trained = models.Models(
             None,
             autoencoder.TrainedAutoencoder(
-                config.autoencoder.model, self.autoencoder_params, scaling
+                config.autoencoder.model, _blank(self.autoencoder_params), scaling
             ),
             conditioning.Denoiser(denoiser),
             params,
