@@ -137,3 +137,16 @@ def test_the_context_ends_at_run():
         if isinstance(node, ast.FunctionDef) and takes(node) and not node.name.startswith("run")
     }
     assert named == set()
+
+
+def test_every_function_that_the_table_imports_later_is_there():
+    from ssldiff_jax.stages import table
+
+    later = [
+        value
+        for stage in table.STAGES.values()
+        for value in vars(stage).values()
+        if isinstance(value, table.Later)
+    ]
+    assert len(later) >= len(table.STAGES)
+    assert all(callable(value.function) for value in later)

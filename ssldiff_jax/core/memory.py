@@ -1,15 +1,15 @@
 """The memory and processor of this process's machine."""
 
 import ctypes
+import os
 import pathlib
 import platform
 import resource
 from collections.abc import Callable
 
-import psutil
-
 _STATUS = pathlib.Path("/proc/self/status")
 _CLEAR = pathlib.Path("/proc/self/clear_refs")
+_MACHINE = pathlib.Path("/proc/meminfo")
 
 
 # glibc's mallopt parameters.
@@ -55,15 +55,20 @@ def reset_peak() -> None:
 
 def peak_rss_mb() -> float:
     """Peak resident memory since `reset_peak`, MiB."""
-    if _STATUS.exists():
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
+    peak = _kilobytes(_STATUS, "VmHWM")
+    if peak is not None:
+        return peak / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def rss_mb() -> float:
     """Resident memory now, MiB."""
+    resident = _kilobytes(_STATUS, "VmRSS")
+    if resident is not None:
+        return resident / 1024
+    # Not at the top: where there is /proc it is not needed.
+    import psutil
+
     return psutil.Process().memory_info().rss / 2**20
 
 
@@ -79,7 +84,30 @@ def peak_mb_beyond(call: Callable[[], object]) -> float:
 
 def total_gb() -> float:
     """Memory of the machine, GB."""
-    return psutil.virtual_memory().total / 1e9
+    return total_bytes() / 1e9
+
+
+def total_bytes() -> int:
+    """Memory of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def available_bytes() -> int:
+    """Memory of the machine that programs can still have."""
+    available = _kilobytes(_MACHINE, "MemAvailable")
+    if available is not None:
+        return 1024 * available
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def _kilobytes(file: pathlib.Path, name: str) -> int | None:
+    """A line of a file of the kernel; None where it has no such file or line."""
+    if not file.exists():
+        return None
+    lines = (line.partition(":") for line in file.read_text().splitlines())
+    return next((int(value.split()[0]) for key, _, value in lines if key == name), None)
 
 
 def processor() -> str:

@@ -185,7 +185,7 @@ def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) ->
         infos.append(_split_info(folder, split, [shard for _, shard in shards]))
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
-        features=records.FEATURES,
+        features=records.features(),
         split_infos=[info for info in infos if info.num_examples],
         filename_template=_template(folder, None),
         version="2.0.0",

@@ -6,15 +6,17 @@ numbers do not depend on how many hosts or devices share a batch.
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import grain
 import jax
 import numpy as np
 
 from ssldiff_jax.core import arrays, changes
 from ssldiff_jax.data import crops, shuffle, store
 from ssldiff_jax.data import records as records_lib
+
+if TYPE_CHECKING:
+    import grain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class LoaderConfig:
 class Batches:
     """Batches without end; each is decided by its number alone."""
 
-    dataset: grain.IterDataset
+    dataset: "grain.IterDataset"
     later: Callable[[int], "Batches"] | None = None
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
@@ -84,6 +86,9 @@ class _Stream:
 
     def batches(self, source: Any, config: LoaderConfig) -> Batches:
         """Those of a source that reads a batch by its number."""
+        # Not at the top: a machine that only computes need not have it.
+        import grain
+
         _share(self.batch_size)
         options = grain.ReadOptions(
             num_threads=config.num_threads,

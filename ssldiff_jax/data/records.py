@@ -7,40 +7,55 @@ import functools
 import io
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow_datasets as tfds
 from jaxtyping import Int
-from PIL import Image
-from tensorflow_datasets.core import example_serializer
-from tensorflow_datasets.proto import tf_example_pb2
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import plan
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.formats import shards as shards_lib
 
-FEATURES = tfds.features.FeaturesDict(
-    {
-        "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-        "slide": tfds.features.Text(),
-        "case": tfds.features.Text(),
-        "label": tfds.features.Text(),
-        "mpp": np.float32,
-        "top": np.int64,
-        "left": np.int64,
-        "row": np.int64,
-    }
-)
-"""`top`, `left` are pixels at `mpp` from the corner of the slide; `row` is the place among the
-embeddings of the slide that were computed elsewhere, −1: none."""
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import example_serializer
 
-_SERIALIZER = example_serializer.ExampleSerializer(FEATURES.get_serialized_info())
 _DECODED = 1024  # records kept as pixels: 200 MB of 256 px ones
+
+
+@functools.cache
+def features() -> "tfds.features.FeaturesDict":
+    """What a record has: `top`, `left` are pixels at `mpp` from the corner of the slide; `row` is
+    the place among the embeddings of the slide that were computed elsewhere, −1: none."""
+    # Not at the top: a machine that only computes need not have it.
+    import tensorflow_datasets as tfds
+
+    return tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "slide": tfds.features.Text(),
+            "case": tfds.features.Text(),
+            "label": tfds.features.Text(),
+            "mpp": np.float32,
+            "top": np.int64,
+            "left": np.int64,
+            "row": np.int64,
+        }
+    )
+
+
+@functools.cache
+def _serializer() -> "example_serializer.ExampleSerializer":
+    from tensorflow_datasets.core import example_serializer
+
+    return example_serializer.ExampleSerializer(features().get_serialized_info())
 
 
 def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
     """A square as it is stored."""
+    from PIL import Image
+
     buffer = io.BytesIO()
     # 4:4:4 keeps the chroma that 4:2:0 would halve: in stained tissue colour is signal.
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
@@ -50,6 +65,8 @@ def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
 
 def decode(encoded: bytes) -> arrays.ImageUint8:
     """The pixels of a stored square."""
+    from PIL import Image
+
     with Image.open(io.BytesIO(encoded)) as image:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
@@ -62,16 +79,18 @@ def serialize(
         "image": encoded, "slide": slide, "case": case, "label": label, "mpp": mpp,
         "top": square.top, "left": square.left, "row": square.row,
     }  # fmt: skip
-    tf_example = _SERIALIZER.get_tf_example(FEATURES.encode_example(example))
+    tf_example = _serializer().get_tf_example(features().encode_example(example))
     # Else the order of its fields would differ from process to process.
     return tf_example.SerializeToString(deterministic=True)
 
 
 def encoded_image(record: bytes) -> bytes:
     """The JPEG of a record."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
     # Without TFDS's decoder, which would decode the picture and all other fields.
-    features = tf_example_pb2.Example.FromString(record).features
-    return features.feature["image"].bytes_list.value[0]
+    fields = tf_example_pb2.Example.FromString(record).features
+    return fields.feature["image"].bytes_list.value[0]
 
 
 class RecordSource:

@@ -3,17 +3,19 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tokenizers
 from jaxtyping import Float, Int, UInt8
 
 from ssldiff_jax.core import arrays, attention, convolution, data_parallel
 from ssldiff_jax.encoders import vit
+
+if TYPE_CHECKING:
+    import tokenizers
 
 Activation = Literal["quick_gelu", "gelu"]
 
@@ -224,7 +226,7 @@ class TextEncoder:
         self,
         config: TextConfig,
         params: Any,
-        tokenizer: tokenizers.Tokenizer,
+        tokenizer: "tokenizers.Tokenizer",
         *,
         source: str = "the tokenizer",
     ):

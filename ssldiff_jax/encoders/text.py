@@ -4,15 +4,17 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import numpy as np
-import tokenizers
 from jaxtyping import Bool, Float, Int
 
 from ssldiff_jax.core import arrays, attention, data_parallel, vectors
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _EPSILON = 1e-12  # of layer norms, as in BERT
 # Few lengths mean few compilations.
@@ -68,7 +70,7 @@ class Bert(nn.Module):
             x = Layer(c, name=f"layer_{i}")(x, is_token)
         return x
 
-    def _table(self, name: str, count: int) -> Float[jax.Array, "N D"]:
+    def _table(self, name: str, count: int) -> Float[arrays.AnyArray, "N D"]:
         return self.param(name, nn.initializers.normal(0.02), (count, self.config.width))
 
 
@@ -89,7 +91,7 @@ class TextEncoder:
         self,
         config: TextConfig,
         params: Any,
-        tokenizer: tokenizers.Tokenizer,
+        tokenizer: "tokenizers.Tokenizer",
         num_tokens: int,
     ):
         self.config, self.num_tokens = config, num_tokens

@@ -13,11 +13,14 @@ import os
 import pathlib
 import weakref
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from array_record.python import array_record_module
 
 from ssldiff_jax.formats import open_files
+
+if TYPE_CHECKING:
+    from array_record.python import array_record_module
 
 SUFFIX = "array_record"
 _TRIES = 3  # to open a file where the process has too many
@@ -37,6 +40,9 @@ class ShardWriter:
     """Appends records to one file."""
 
     def __init__(self, path: pathlib.Path):
+        # Not at the top: a machine that only computes need not have it.
+        from array_record.python import array_record_module
+
         self._path, self._count = path, 0
         # A group is decoded whole, and records are read one by one. JPEG and noise cannot be
         # compressed, and reading back takes four times as long if tried.
@@ -101,12 +107,12 @@ class ShardReader:
                 records[position] = record
         return records
 
-    def _opened(self, shard: int) -> array_record_module.ArrayRecordReader:
+    def _opened(self, shard: int) -> "array_record_module.ArrayRecordReader":
         key, path = (self._owner, shard), self.paths[shard]
         return open_files.SHARED.get(key, lambda: _open(path, int(self._counts[shard])))
 
 
-def _open(path: pathlib.Path, expected: int) -> array_record_module.ArrayRecordReader:
+def _open(path: pathlib.Path, expected: int) -> "array_record_module.ArrayRecordReader":
     """Raises ValueError for a file that is not what was written, OSError where no more files may
     be open even after others were let go."""
     reader = _open_any(path)
@@ -115,7 +121,9 @@ def _open(path: pathlib.Path, expected: int) -> array_record_module.ArrayRecordR
     return reader
 
 
-def _open_any(path: pathlib.Path) -> array_record_module.ArrayRecordReader:
+def _open_any(path: pathlib.Path) -> "array_record_module.ArrayRecordReader":
+    from array_record.python import array_record_module
+
     for _ in range(_TRIES):
         try:
             # Reading ahead serves files that are read in order.

@@ -5,8 +5,6 @@ import pathlib
 
 import ml_dtypes  # noqa: F401  safetensors finds bfloat16 by the name it registers
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from ssldiff_jax.formats import torch_legacy, torch_zip
 from ssldiff_jax.formats.torch_zip import WeightsError
@@ -43,6 +41,9 @@ def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
 
 def metadata(path: str | pathlib.Path) -> dict[str, str]:
     """What a safetensors file says beside its tensors; nothing for any other file."""
+    # Not at the top: a machine that only computes need not have it.
+    import safetensors.numpy
+
     path = pathlib.Path(path)
     if not path.is_file():
         return {}
@@ -66,6 +67,8 @@ def _within(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+    import safetensors.numpy
+
     try:
         return safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, TypeError, ValueError, KeyError, OSError) as error:

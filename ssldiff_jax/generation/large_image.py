@@ -6,7 +6,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.formats import atomic
@@ -40,6 +39,9 @@ class LargeImage:
 
         Raises ValueError for another ending, OSError where the file cannot be written.
         """
+        # Not at the top: a machine that only computes need not have it.
+        import PIL.Image
+
         path = pathlib.Path(path)
         endings = [end for end in pyramid.FORMATS if path.name.lower().endswith(f".{end}")]
         if endings:
@@ -61,6 +63,8 @@ class LargeImage:
 
     def _repr_png_(self) -> bytes:
         """What a notebook shows: of more than 2048 px, a smaller copy."""
+        import PIL.Image
+
         shown, file = PIL.Image.fromarray(self.image), io.BytesIO()
         shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
         shown.save(file, "png")

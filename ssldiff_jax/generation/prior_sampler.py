@@ -21,7 +21,6 @@ from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import region_labels
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.sampler import field, sampler, windows
-from ssldiff_jax.train import checkpoint
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,6 +79,9 @@ class PriorSampler:
     @classmethod
     def of_run(cls, artifacts: artifacts_lib.Artifacts) -> "PriorSampler":
         """The prior of a work directory."""
+        # Not at the top: a machine that only computes need not have Orbax.
+        from ssldiff_jax.train import checkpoint
+
         section, folder = artifacts.config.prior, artifacts.folders.of_stage("grids")
         stored = atomic.read_json(folder / "spec.json")
         return cls(

@@ -7,7 +7,7 @@ import os
 import pathlib
 import shutil
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,7 +19,10 @@ from ssldiff_jax.generation import canvas, plan
 from ssldiff_jax.generation import cost as cost_lib
 from ssldiff_jax.sampler import memory_estimate, programs, sampler
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.train import checkpoint, hosts, logs, stopwatch
+from ssldiff_jax.train import hosts, logs, stopwatch
+
+if TYPE_CHECKING:
+    from ssldiff_jax.train import checkpoint
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,6 +91,9 @@ class LargeImageRender:
 
     def _last_state(self) -> programs.State:
         """The state after the last step; saved every few minutes."""
+        # Not at the top: a machine that only computes need not have Orbax.
+        from ssldiff_jax.train import checkpoint
+
         grid_sampler, window_plan = self.renderer.networks.sampler, self.plan.windows
         key = rng.stream(self.plan.seed, "sample/canvas")
         state = grid_sampler.start(window_plan, key, self.plan.init)
@@ -159,7 +165,7 @@ class LargeImageRender:
 
 
 def _restored(
-    saves: checkpoint.CanvasCheckpoints, state: programs.State
+    saves: "checkpoint.CanvasCheckpoints", state: programs.State
 ) -> tuple[programs.State, sampler.Position]:
     saved, position = saves.restore(_arrays(state))
     history = tuple(saved["history"][str(i)] for i in range(len(state.history)))

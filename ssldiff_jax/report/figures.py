@@ -5,8 +5,6 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from scipy import stats
-
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import goals
 
@@ -83,6 +81,9 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
 def _retrieval(quality: Mapping[str, Any]) -> dict[str, float] | None:
     """The part of cells that were found, with its 95 % interval (Wilson 1927) as if cells were
     independent."""
+    # Not at the top: a machine that only computes need not have it.
+    from scipy import stats
+
     if quality.get("cell_retrieval_top1") is None:
         return None
     value, count = quality["cell_retrieval_top1"], quality["num_cells"]

@@ -12,7 +12,7 @@ import numpy as np
 from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
 from ssldiff_jax.core import arrays, digests, rng
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data import crops, mosaic, patch_list, shuffle, store
+from ssldiff_jax.data import crops, mosaic, shuffle, store
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import conditioning
@@ -24,7 +24,6 @@ from ssldiff_jax.runs import region_labels as region_labels_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.train import checkpoint
 
 QUARANTINE = "quarantine.jsonl"
 """In the folder of the stage `patches`: files that could not be used, and why."""
@@ -144,6 +143,9 @@ class Artifacts:
     @property
     def slide_names(self) -> Mapping[int, str]:
         """File names by the number of a slide, or of a patch in a list."""
+        # Not at the top, as Orbax below: a machine that only computes need not have TFDS.
+        from ssldiff_jax.data import patch_list
+
         if self.are_pages:
             data = self.config.data
             patches = patch_list.open_list(data.slides, data.reading)
@@ -166,6 +168,8 @@ class Artifacts:
 
         Raises WeightsError for a slide that has none.
         """
+        from ssldiff_jax.data import patch_list
+
         section = self.config.embeddings
         if patch_list.is_list(self.config.data.slides) and not section.path.is_dir():
             # Opened once; the number of a patch is its row, not its file.
@@ -185,12 +189,16 @@ class Artifacts:
 
     def encoder(self, name: str = "encoder") -> encoder_lib.Encoder:
         """The encoder (or the judge) with its averaged weights and measured origin."""
+        from ssldiff_jax.train import checkpoint
+
         params = checkpoint.load_params(self.folders.checkpoints(name))["encoder"]
         origin = atomic.read_json(self.folders.of_stage(name) / "encoder.json")["origin"]
         return encoder_lib.Encoder(getattr(self.config, name).architecture, params, origin)
 
     def autoencoder_params(self) -> Any:
         """The autoencoder's averaged weights."""
+        from ssldiff_jax.train import checkpoint
+
         return checkpoint.load_params(self.folders.checkpoints("autoencoder"))["autoencoder"]
 
     def autoencoder(self) -> autoencoder_lib.TrainedAutoencoder:
@@ -208,6 +216,8 @@ class Artifacts:
 
     def denoiser(self, step: int | None = None) -> tuple[conditioning.Denoiser, Any]:
         """The denoiser and its averaged weights, of a step or the latest."""
+        from ssldiff_jax.train import checkpoint
+
         params = checkpoint.load_params(self.folders.checkpoints("denoiser"), step=step)
         # The weights know: embeddings computed elsewhere are of any length.
         dim = params["conditioner"]["token"]["kernel"].shape[0]

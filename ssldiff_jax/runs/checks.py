@@ -7,11 +7,9 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import jax
-import psutil
 from jax.sharding import AbstractMesh, Mesh
 
-from ssldiff_jax.core import schema
-from ssldiff_jax.data import patch_list, slide_source
+from ssldiff_jax.core import memory, schema
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts, batches, programs, runner, stage
@@ -120,7 +118,12 @@ def _reasons(checks: Iterator[Callable[[], object]]) -> Iterator[str]:
 def _cases(plan: Plan) -> Iterator[str]:
     """Names of slides that have no cases to hold out."""
     data = plan.config.data
-    if "patches" not in plan.stages or not data.slides or patch_list.is_list(data.slides):
+    if "patches" not in plan.stages or not data.slides:
+        return
+    # Not at the top: a machine that only computes can open no slides.
+    from ssldiff_jax.data import patch_list, slide_source
+
+    if patch_list.is_list(data.slides):
         return  # lists are small, and cut first
     try:
         slide_source.cases_of(data)
@@ -275,7 +278,7 @@ def device_bytes(mesh: Mesh) -> int:
     if memory_stats and "bytes_limit" in memory_stats:
         return memory_stats["bytes_limit"]
     # All its devices are one memory.
-    return psutil.virtual_memory().total // len(mesh.local_devices)
+    return memory.total_bytes() // len(mesh.local_devices)
 
 
 def _stored_bytes(plan: Plan) -> int:

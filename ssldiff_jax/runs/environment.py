@@ -1,5 +1,6 @@
 """What code and machine a run is made with."""
 
+import contextlib
 import importlib.metadata
 import pathlib
 import platform
@@ -16,7 +17,11 @@ def versions() -> dict[str, str]:
     """What the outputs depend on besides the config."""
     # Those whose version may change numbers.
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-    installed = {name: importlib.metadata.version(name) for name in names}
+    installed = {}
+    for name in names:
+        # A machine that only computes need not have them all.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
     own = {"ssldiff_jax": ssldiff_jax.__version__, "git": git_commit()}
     return installed | {"python": platform.python_version()} | own
 

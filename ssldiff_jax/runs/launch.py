@@ -10,7 +10,6 @@ from typing import Any
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import schema
-from ssldiff_jax.data import slide_source
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import (
     artifacts,
@@ -24,6 +23,7 @@ from ssldiff_jax.runs import (
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
+from ssldiff_jax.slides import remote
 from ssldiff_jax.train import heartbeat, hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -105,11 +105,16 @@ def launch(
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
     # Each host reads what others wrote.
     hosts.require_shared(workdir)
-    # A process may run several commands, between which a remote slide changes.
-    slide_source.query_again()
+    if remote.is_remote(config.data.slides):
+        # Not at the top: a machine that only computes can open no slides.
+        from ssldiff_jax.data import slide_source
+
+        # A process may run several commands, between which a remote slide changes.
+        slide_source.query_again()
     _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
-    _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
+    if not all(table[name].elsewhere for name in chosen):
+        _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     if not runner.is_dry_run(table, config, chosen):
         about = {"versions": environment.versions(), "machine": environment.describe_machine()}
         # After all checks: a command that is refused leaves no trace.

@@ -8,7 +8,6 @@ from concurrent import futures
 
 import numpy as np
 from jaxtyping import Int, UInt8
-from tensorflow_datasets.proto import tf_example_pb2
 
 from ssldiff_jax.core import arrays, machine, schema
 from ssldiff_jax.data import mosaic, plan, shuffle
@@ -56,6 +55,9 @@ class RecordPatches:
 
 def metadata(record: bytes, name: str) -> str:
     """A text that a serialised record holds."""
+    # Not at the top: a machine that only computes need not have it.
+    from tensorflow_datasets.proto import tf_example_pb2
+
     # TFDS brings the message's code: TensorFlow is not needed.
     features = tf_example_pb2.Example.FromString(record).features
     return features.feature[name].bytes_list.value[0].decode()

@@ -9,9 +9,8 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data import crops, mosaic, plan, slide_source
+from ssldiff_jax.data import crops, mosaic, plan
 from ssldiff_jax.data.annotations import measures
-from ssldiff_jax.slides import bands as bands_lib
 from ssldiff_jax.slides import slide as slide_lib
 
 
@@ -52,6 +51,9 @@ class PixelLabels:
 
     def _bands(self, region: mosaic.Region) -> np.ndarray:
         """All bands of a region, turned as it is: records have three only."""
+        # Not at the top: a machine that only computes can open no slides.
+        from ssldiff_jax.slides import bands as bands_lib
+
         square = region.square
         path = pathlib.Path(self._paths[square.slide])
         place = (square.top, square.left, square.height, square.width)
@@ -76,4 +78,6 @@ class PixelLabels:
 
     @functools.cached_property
     def _paths(self):
+        from ssldiff_jax.data import slide_source
+
         return slide_source.sources(self.data)

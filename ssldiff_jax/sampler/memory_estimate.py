@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.extend
 import numpy as np
-import psutil
+
+from ssldiff_jax.core import memory
 
 _SHARE = 0.5  # of free memory: compilers keep copies, and other programs grow
 _MOST = 256
@@ -21,7 +22,7 @@ def free_bytes() -> int:
     device = jax.local_devices()[0]
     stats = device.memory_stats() if device.platform != "cpu" else None
     if not stats:
-        return psutil.virtual_memory().available
+        return memory.available_bytes()
     return stats["bytes_limit"] - stats["bytes_in_use"]
 
 

@@ -3,13 +3,15 @@
 import dataclasses
 import math
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
-import rasterio
-import rasterio.warp
 from jaxtyping import Float
 
 from ssldiff_jax.slides import protocol
+
+if TYPE_CHECKING:
+    import rasterio.warp
 
 EARTH_RADIUS = 6_371_008.8
 """Metres, the mean one: on this sphere a metre is off by 0.6 % at the most."""
@@ -45,14 +47,14 @@ class Georeference:
         return Georeference(self.crs, (a * cols, b * rows, c, d * cols, e * rows, f))
 
 
-def georeference(file: rasterio.DatasetReader) -> Georeference | None:
+def georeference(file: "rasterio.DatasetReader") -> Georeference | None:
     """Where the pixels of a raster lie as they are stored; None for one that does not say."""
     if file.crs is None or file.transform.is_identity:
         return None
     return Georeference(file.crs.to_wkt(), tuple(file.transform)[:6])
 
 
-def pixel_size(file: rasterio.DatasetReader) -> protocol.PixelSize:
+def pixel_size(file: "rasterio.DatasetReader") -> protocol.PixelSize:
     """Microns per pixel on the ground, at the centre of a raster.
 
     The coordinate system's own unit counts where it is true to 1 % there: a metre of a UTM zone is
@@ -81,18 +83,18 @@ _PLACES = np.array([(x, y) for y in (0, 0.5, 1) for x in (0, 0.5, 1)])
 _CENTRE = 4
 
 
-def _name(crs: rasterio.crs.CRS) -> str:
+def _name(crs: "rasterio.crs.CRS") -> str:
     code = crs.to_epsg()
     return f"EPSG:{code}" if code else "its coordinate system"
 
 
-def _sides(file: rasterio.DatasetReader) -> Vectors:
+def _sides(file: "rasterio.DatasetReader") -> Vectors:
     """Of a pixel, in units of the coordinate system."""
     a, b, _, d, e, _ = tuple(file.transform)[:6]
     return np.array([[a, b], [d, e]])
 
 
-def _on_the_ground(file: rasterio.DatasetReader) -> Float[np.ndarray, "9 D 2"]:
+def _on_the_ground(file: "rasterio.DatasetReader") -> Float[np.ndarray, "9 D 2"]:
     """A pixel's sides at the corners, the middles of the borders and the centre; not finite where
     one of them lies nowhere."""
     corner, sides = np.array([file.transform.c, file.transform.f]), _sides(file)
@@ -106,8 +108,11 @@ def _on_the_ground(file: rasterio.DatasetReader) -> Float[np.ndarray, "9 D 2"]:
     return _radius(file.crs) * radians * shrunk[:, :, None] * sides
 
 
-def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.ndarray:
+def _jacobian(crs: "rasterio.crs.CRS", points: Float[np.ndarray, "P 2"]) -> np.ndarray:
     """Metres in space for a unit of each axis of a map, (P, 3, 2)."""
+    # Not at the top: a machine that only computes need not have it.
+    import rasterio.warp
+
     step = _STEP / crs.linear_units_factor[1]
     # Central differences, whose error falls with the square of the step.
     around = step / 2 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
@@ -123,14 +128,14 @@ def _jacobian(crs: rasterio.crs.CRS, points: Float[np.ndarray, "P 2"]) -> np.nda
     return np.stack([space[:, 0] - space[:, 1], space[:, 2] - space[:, 3]], -1) / step
 
 
-def _radius(crs: rasterio.crs.CRS) -> float:
+def _radius(crs: "rasterio.crs.CRS") -> float:
     """Of a sphere as large as the body that a coordinate system is of, mostly the earth."""
     match = _ELLIPSOID.search(crs.to_wkt())
     part = float(match[1]) / _EQUATOR if match else 1.0
     return EARTH_RADIUS * (1 if abs(part - 1) < _SQUARE else part)
 
 
-def _degrees(crs: rasterio.crs.CRS) -> str:
+def _degrees(crs: "rasterio.crs.CRS") -> str:
     """Latitude and longitude on the same body."""
     if _radius(crs) == EARTH_RADIUS:
         return "EPSG:4326"

@@ -1,12 +1,15 @@
 """Turn a Pillow image of any mode into RGB uint8."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
-from PIL import Image, ImageOps
 
 from ssldiff_jax.core import arrays
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 WHITE = 255
 
@@ -22,7 +25,7 @@ _USED = 2**15  # 16 bits that never reach their last bit hold 12 or 14
 
 
 def to_rgb(
-    image: Image.Image, convert: Callable[[Image.Image], Image.Image] | None = None
+    image: "Image.Image", convert: "Callable[[Image.Image], Image.Image] | None" = None
 ) -> arrays.ImageUint8:
     """Decode to RGB, upright by its EXIF orientation and composited on white.
 
@@ -30,6 +33,9 @@ def to_rgb(
     Sixteen-bit gray maps 65535 to 255 whatever values occur, so that two images stay comparable.
     Raises ValueError for pixels without a known range (float, or integers outside 0…65535).
     """
+    # Not at the top: a machine that only computes need not have them.
+    from PIL import Image, ImageOps
+
     ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I"):
         image = Image.fromarray(_from_integers(np.asarray(image)))
@@ -44,7 +50,7 @@ def to_rgb(
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
-def require_still(image: Image.Image) -> None:
+def require_still(image: "Image.Image") -> None:
     """Raise ValueError for an animation (GIF, WebP, PNG), of which no frame is the image. The
     further pictures of a photograph (MPO) are previews of it."""
     if image.format not in ("GIF", "WEBP", "PNG"):
@@ -54,14 +60,16 @@ def require_still(image: Image.Image) -> None:
         raise ValueError(f"expected one image, got an animation of {frames} frames")
 
 
-def upright_shape(image: Image.Image) -> tuple[int, int]:
+def upright_shape(image: "Image.Image") -> tuple[int, int]:
     """Height and width of what `to_rgb` gives, without decoding it."""
     is_turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
     return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
-def composite_on_white(rgba: Image.Image) -> arrays.ImageUint8:
+def composite_on_white(rgba: "Image.Image") -> arrays.ImageUint8:
     """Blend an RGBA image over white, by its alpha."""
+    from PIL import Image
+
     # Where all is opaque there is nothing to blend.
     lowest_alpha, _ = rgba.getextrema()[3]
     if lowest_alpha == WHITE:
@@ -75,7 +83,7 @@ def uses_sixteen_bits(values: Shaped[np.ndarray, "*S"]) -> bool:
     return bool(np.percentile(values, 99.9) >= _USED)
 
 
-def require_used(image: Image.Image) -> None:
+def require_used(image: "Image.Image") -> None:
     """Raise ValueError where the upper half of 16 bits, of which Pillow keeps the upper eight, is
     not used: they hold 12 or 14."""
     colours = np.asarray(image.convert("RGB"))

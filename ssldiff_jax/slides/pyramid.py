@@ -8,21 +8,19 @@ import os
 import pathlib
 import secrets
 import shutil
+import warnings
 import xml.sax.saxutils
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import pyvips
-import rasterio
-import rasterio.shutil
-import tifffile
-from rasterio import windows as raster_windows
-from rasterio.enums import Resampling
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import ground, raster, slide
+from ssldiff_jax.slides import ground, slide
 from ssldiff_jax.slides.ground import Georeference
+
+if TYPE_CHECKING:
+    import pyvips
 
 _TILE, _COG_TILE = 256, 512  # px
 _FULL_COLOUR = 90  # JPEG of this quality and above keeps the resolution of colour, as vips does
@@ -73,6 +71,9 @@ def write_pyramid(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
 
 def write_ome_tiff(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """Write a pyramidal OME-TIFF: levels as sub-images, size and µm per pixel in OME-XML."""
+    # Not at the top: a machine that only computes need not have it.
+    import pyvips
+
     source = _vips(pixels)
     described = source.copy()
     described.set_type(pyvips.GValue.gstr_type, "image-description", _ome_xml(path, source, scale))
@@ -83,6 +84,8 @@ def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """Write a Cloud-Optimised GeoTIFF (JPEG) with the coordinate system and transform of `scale`,
     or, without one, those of pixels of `mpp` from the top left corner and the resolution tags of
     `write_pyramid`."""
+    import rasterio.shutil
+
     with _replacing(path) as temporary, _beside(temporary) as plain:
         _write_plain(plain, pixels, scale)
         # Not by GDAL's COG driver, which halves the resolution of colour at every quality.
@@ -98,6 +101,13 @@ def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
 
 def _write_plain(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """The same, uncompressed, with its overviews."""
+    import rasterio
+    from rasterio import windows as raster_windows
+    from rasterio.enums import Resampling
+
+    # Said of every image without a place, which is what most are.
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+
     source, (height, width) = _array_rows(pixels), _shape(pixels)
     where, metres = scale.georeference, scale.mpp * 1e-6
     transform = where.transform if where else (metres, 0, 0, 0, -metres, 0)
@@ -154,6 +164,8 @@ def write_png(path: str | pathlib.Path, pixels: Pixels, scale: Scale | None = No
 
 def read_image(path: str | pathlib.Path) -> arrays.ImageUint8:
     """The pixels of an image that was written here, of any size."""
+    import pyvips
+
     image = pyvips.Image.new_from_file(str(path), access="sequential", revalidate=True)
     return image.extract_band(0, n=3).numpy()
 
@@ -175,6 +187,10 @@ def georeference(
     """Where a raster lies, for pixels of `mpp` from its top left corner, as `Slide.read_region`
     gives them; None for a file that does not say. `native_mpp` is that of the raster, where
     another format than that of the file."""
+    import rasterio
+
+    from ssldiff_jax.slides import raster
+
     if not (raster.is_geotiff(path) or raster.is_jpeg2000(path)):
         return None
     with rasterio.open(path) as file:
@@ -185,7 +201,7 @@ def georeference(
     return where.scaled(factor, factor)
 
 
-def _write_tiff(path: pathlib.Path, source: pyvips.Image, scale: Scale, **more) -> None:
+def _write_tiff(path: pathlib.Path, source: "pyvips.Image", scale: Scale, **more) -> None:
     # vips counts pixels per mm, whatever unit it stores, and none larger than a metre.
     per_mm = 1000 / min(scale.mpp, _COARSEST_VIPS)
     with _replacing(pathlib.Path(path)) as temporary:
@@ -207,6 +223,8 @@ def _write_tiff(path: pathlib.Path, source: pyvips.Image, scale: Scale, **more) 
 
 def _overwrite_resolution(path: pathlib.Path, mpp: float) -> None:
     """Pixels per centimetre of the finest level, which vips writes in all of them."""
+    import tifffile
+
     # A RATIONAL of TIFF is two numbers of 32 bits.
     per_cm = fractions.Fraction(1e4 / mpp).limit_denominator(2**31)
     with tifffile.TiffFile(path, mode="r+b") as file:
@@ -215,7 +233,7 @@ def _overwrite_resolution(path: pathlib.Path, mpp: float) -> None:
                 page.tags[name].overwrite((per_cm.numerator, per_cm.denominator))
 
 
-def _ome_xml(path: pathlib.Path, source: pyvips.Image, scale: Scale) -> str:
+def _ome_xml(path: pathlib.Path, source: "pyvips.Image", scale: Scale) -> str:
     name = xml.sax.saxutils.quoteattr(path.name)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>'
@@ -242,7 +260,9 @@ def _array_rows(pixels: Pixels) -> Callable[[int, int], arrays.ImageUint8]:
     return lambda top, count: pixels[top : top + count]
 
 
-def _vips(pixels: Pixels) -> pyvips.Image:
+def _vips(pixels: Pixels) -> "pyvips.Image":
+    import pyvips
+
     if isinstance(pixels, RawImage):
         return _joined_strips(pixels)
     _check_image(pixels)
@@ -252,8 +272,10 @@ def _vips(pixels: Pixels) -> pyvips.Image:
     return source.copy(interpretation="srgb")
 
 
-def _joined_strips(pixels: RawImage) -> pyvips.Image:
+def _joined_strips(pixels: RawImage) -> "pyvips.Image":
     """The image from strips of its file: as one file, vips would map all of it into memory."""
+    import pyvips
+
     height, width = pixels.height, pixels.width
     strips = [
         pyvips.Image.rawload(
@@ -289,6 +311,9 @@ def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Lend a name beside `path` and move it there once the block is through."""
+    import pyvips
+    import rasterio
+
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         yield temporary

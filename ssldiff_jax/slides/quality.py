@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy import ndimage
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import slide as slides
@@ -65,6 +64,9 @@ def folds(
     crowded together are not. What touches a fold and is nearly as dense belongs to it (Kothari et
     al. 2013).
     """
+    # Not at the top: a machine that only computes need not have it.
+    from scipy import ndimage
+
     colour, level = _colour_and_level(image_uint8, mask, max(1, round(_FOLD_UM / mpp)) // 2)
     ratio = level / _typical(colour[mask], level[mask])[colour]
     number, count = ndimage.label(mask & (ratio > _FOLD_EDGE * density))
@@ -83,6 +85,8 @@ def is_blurred(
     whatever its contrast. `mask` is at `mpp`; the slide is read where it is set, at about
     `blur_mpp`. Nothing is found in a slide that is too coarse. Noise counts as detail.
     """
+    from scipy import ndimage
+
     finest = int(mpp / (slide.mpp * (1 - slides.MPP_TOLERANCE)))
     block = min(round(mpp / blur_mpp), finest)
     if block < _FOCUS_BLOCK:
@@ -121,6 +125,8 @@ def _colour_and_level(
     image_uint8: arrays.ImageUint8, mask: Bool[np.ndarray, "H W"], radius: int
 ) -> tuple[UInt8[np.ndarray, "H W"], UInt8[np.ndarray, "H W"]]:
     """Tenths of red's absorbance over the mean, and the mean in `_LEVELS`; of tissue nearby."""
+    from scipy import ndimage
+
     colour, level = (np.zeros(mask.shape, np.uint8) for _ in range(2))
     for top in range(0, len(mask), _STRIP_ROWS):
         first = max(0, top - radius)

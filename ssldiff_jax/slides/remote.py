@@ -5,13 +5,14 @@ import hashlib
 import pathlib
 import tempfile
 from collections.abc import Callable
-from typing import Any
-
-import fsspec
+from typing import TYPE_CHECKING, Any
 
 from ssldiff_jax.slides import content, dicom
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
+
+if TYPE_CHECKING:
+    import fsspec
 
 _GLOB = frozenset("*?[")
 _RASTERS = (".tif", ".tiff", ".jp2", ".j2k")  # beside which there may be files of GDAL
@@ -42,6 +43,9 @@ def find(pattern: str) -> list[str]:
 
     Raises SlideError where nothing is there, or it does not answer.
     """
+    # Not at the top: a machine that only computes need not have it.
+    import fsspec
+
     try:
         system, path = fsspec.core.url_to_fs(pattern)
         if _GLOB & set(path):
@@ -62,6 +66,8 @@ def find(pattern: str) -> list[str]:
 def fingerprint(source: str) -> list[Any]:
     """Name and size of a slide and a fingerprint of its content: a check sum or time where the file
     system knows one, else a hash of its first MiB; of a series or an MRXS, of all files."""
+    import fsspec
+
     try:
         system, path = fsspec.core.url_to_fs(source)
         parts = [_facts(system, part) for part in (path, *_parts(system, path))]
@@ -71,7 +77,7 @@ def fingerprint(source: str) -> list[Any]:
     return [name_of(source), size, *content_facts, *others]
 
 
-def _facts(system: fsspec.AbstractFileSystem, path: str) -> list[Any]:
+def _facts(system: "fsspec.AbstractFileSystem", path: str) -> list[Any]:
     info = system.info(path)
     content_facts = [str(info[key]) for key in _CONTENT if info.get(key)][:1]
     if not content_facts:
@@ -80,7 +86,7 @@ def _facts(system: fsspec.AbstractFileSystem, path: str) -> list[Any]:
     return [info.get("size"), *content_facts]
 
 
-def _parts(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
+def _parts(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
     """The other files of a slide: the folder beside an MRXS, instances of a DICOM series, what
     GDAL reads beside a raster."""
     suffix = pathlib.PurePath(path).suffix
@@ -95,7 +101,7 @@ def _parts(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
     return sorted(p for p in inside if uid and p != path and _series(system, p) == uid)
 
 
-def _beside(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
+def _beside(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
     folder, slash, name = path.rpartition("/")
     expected = [folder + slash + other for other in content.names_beside(name)]
     try:
@@ -107,12 +113,12 @@ def _beside(system: fsspec.AbstractFileSystem, path: str) -> list[str]:
     return [other for other in expected if (other in listed if is_list else system.exists(other))]
 
 
-def _series(system: fsspec.AbstractFileSystem, path: str) -> str | None:
+def _series(system: "fsspec.AbstractFileSystem", path: str) -> str | None:
     with system.open(path) as file:
         return dicom.series_uid(file)
 
 
-def _without_parts(system: fsspec.AbstractFileSystem, paths: list[str]) -> list[str]:
+def _without_parts(system: "fsspec.AbstractFileSystem", paths: list[str]) -> list[str]:
     """One file for each DICOM series: the first."""
     whole, seen = [], set()
     for path in paths:
@@ -137,6 +143,8 @@ def open_remote(
     reads beside them are understood.
     Raises SlideError where it cannot be copied or opened.
     """
+    import fsspec
+
     folder = tempfile.TemporaryDirectory(prefix="slide-")
     try:
         copy = pathlib.Path(folder.name) / name_of(source)

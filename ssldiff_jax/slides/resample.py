@@ -6,12 +6,15 @@ neighbouring regions join exactly as if they had been read in one piece.
 
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
-from scipy import sparse
 
 from ssldiff_jax.slides import pixels
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +27,7 @@ class AxisPlan:
 
     start: int
     stop: int
-    matrix: sparse.csr_matrix
+    matrix: "sparse.csr_matrix"
     coverage: np.ndarray
 
 
@@ -36,6 +39,9 @@ def plan_axis(first: int, count: int, *, factor: float, size: int, extent: float
     which is a fraction more than `size` where a pyramid level was rounded down: its last pixel
     then stands for the rest.
     """
+    # Not at the top: a machine that only computes need not have it.
+    from scipy import sparse
+
     index = np.arange(first, first + count)
     taps, weights = _box(index, factor, extent) if factor >= 1 else _cubic(index, factor, extent)
     coverage = weights.sum(axis=1)

@@ -12,9 +12,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import backends, content, pixels, resample
+from ssldiff_jax.slides import content, pixels, resample
 from ssldiff_jax.slides import reading as reading_lib
-from ssldiff_jax.slides.protocol import PixelSize, SlideError
+from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
 
 __all__ = ["Slide", "SlideError", "find_slides", "open_slide", "slide_of"]
 
@@ -81,6 +81,9 @@ def open_slide(
     Plain images are decoded whole in memory; the dpi of a photograph is not used as an mpp.
     Raises SlideError for a file that is missing, damaged or truncated, and where no mpp is known.
     """
+    # Not at the top: a machine that only computes can open no slides.
+    from ssldiff_jax.slides import backends
+
     path = pathlib.Path(path)
     check_file(path)
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
@@ -111,6 +114,8 @@ def native_pixels(native_mpp: float, mpp: float) -> float:
 
 def slide_of(name: str, image_uint8: arrays.ImageUint8, *, mpp: float) -> Slide:
     """A slide of pixels that no file of ours holds; `name` stands for its path."""
+    from ssldiff_jax.slides import backends
+
     backend = backends.PixelBackend(image_uint8, PixelSize(mpp))
     return LeveledSlide(pathlib.Path(name), mpp, backend)
 
@@ -155,7 +160,7 @@ class LeveledSlide:
     at 0.5, 1, 2 … 8 µm/px and native pixels are never resampled.
     """
 
-    def __init__(self, path: pathlib.Path, mpp: float, backend: backends.Backend):
+    def __init__(self, path: pathlib.Path, mpp: float, backend: Backend):
         self.path = path
         self.mpp = float(mpp)
         self.shape: tuple[int, int] = backend.level_shapes[0]

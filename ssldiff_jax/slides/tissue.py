@@ -4,8 +4,6 @@ import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8, UInt32
-from scipy import ndimage
-from skimage import filters, morphology
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import quality
@@ -182,11 +180,17 @@ def _saturation(image_uint8: arrays.ImageUint8) -> UInt8[np.ndarray, "H W"]:
 def _otsu(counts: Int[np.ndarray, "256"]) -> int:
     """The value that parts a histogram with the largest variance between its halves (Otsu 1979);
     0 where all is of one value, or there is none."""
+    # Not at the top: a machine that only computes need not have it.
+    from skimage import filters
+
     return int(filters.threshold_otsu(hist=counts)) if np.count_nonzero(counts) > 1 else 0
 
 
 def _smooth(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W"]:
     """Open, then close, with a disc; the border counts as more of the same."""
+    from scipy import ndimage
+    from skimage import morphology
+
     if radius < 1:
         return mask
     dilated = ndimage.binary_dilation(_open(mask, radius), morphology.disk(radius))
@@ -195,6 +199,9 @@ def _smooth(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W
 
 def _open(mask: Bool[np.ndarray, "H W"], radius: int) -> Bool[np.ndarray, "H W"]:
     """Erode, then dilate, with a disc."""
+    from scipy import ndimage
+    from skimage import morphology
+
     if radius < 1:
         return mask
     eroded = ndimage.binary_erosion(mask, morphology.disk(radius), border_value=1)

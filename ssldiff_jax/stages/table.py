@@ -1,32 +1,31 @@
 """The stages, in order, and the tools."""
 
+import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 from ssldiff_jax.formats import fingerprints
-from ssldiff_jax.generation import user_images
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.command import final_message
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.stages import (
-    autoencoder,
-    denoiser,
-    embeddings,
-    encoder,
-    grids,
-    imagine,
-    latents,
-    patches,
-    prior,
-    report,
-    sample,
-)
-from ssldiff_jax.stages.evaluate import evaluate
-from ssldiff_jax.stages.tools import compare, export, generate, sweep, variations, verify, watch
-from ssldiff_jax.stages.tools.bench import bench
-from ssldiff_jax.stages.tools.compile import compile
-from ssldiff_jax.stages.tools.plan import plan
-from ssldiff_jax.stages.tools.study import study
+
+
+@dataclasses.dataclass(frozen=True)
+class Later:
+    """A function of a module of this package, which is imported when the function is called: every
+    command reads the table, and a machine may lack what another stage needs."""
+
+    module: str
+    name: str
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The function itself."""
+        return getattr(importlib.import_module(f"{__package__}.{self.module}"), self.name)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
 
 
 def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
@@ -44,12 +43,30 @@ def _networks(config: run_config.RunConfig) -> Any:
     return named | {"reference": fingerprints.of_path(section.reference, "evaluate.reference")}
 
 
+def _plan(context: stage.Context) -> Any:
+    """Say what the steps of a run would take."""
+    return Later("tools.plan.plan", "run")(context, STAGES)
+
+
+def _image(config: run_config.RunConfig) -> Any:
+    """Facts about the image that is regenerated."""
+    # Not at the top: a machine that only computes can open no images.
+    from ssldiff_jax.generation import user_images
+
+    return user_images.fingerprint(config.variations.image, "variations.image")
+
+
+def _compared(config: run_config.RunConfig) -> Any:
+    """Facts about the folders that are compared, and what they are compared by."""
+    return _networks(config) | Later("tools.compare", "fingerprint")(config)
+
+
 # What cuts crops out of slides, and so decides every model that sees some.
 _CROPS = ("data.crops", "data.records")
 
 STAGES: stage.Table = {
     "plan": stage.Stage(
-        lambda context: plan.run(context, STAGES),
+        _plan,
         ("plan",),
         tool=True,
         always=True,
@@ -57,100 +74,107 @@ STAGES: stage.Table = {
         elsewhere=True,
     ),
     "patches": stage.Stage(
-        patches.run, ("data", "embeddings"), inputs=patches.fingerprint, on="all"
+        Later("patches", "run"),
+        ("data", "embeddings"),
+        inputs=Later("patches", "fingerprint"),
+        on="all",
     ),
     "encoder": stage.Stage(
-        encoder.run,
+        Later("encoder", "run"),
         ("encoder", "embeddings", *_CROPS),
         ("patches",),
         inputs=_weights("encoder"),
         on="all",
     ),
     "embeddings": stage.Stage(
-        embeddings.run,
+        Later("embeddings", "run"),
         _CROPS,
         ("patches", "encoder"),
         inputs=lambda config: config.embeddings.fingerprint(),
         on="all",
     ),
     "autoencoder": stage.Stage(
-        autoencoder.run,
+        Later("autoencoder", "run"),
         ("autoencoder", *_CROPS),
         ("patches", "encoder"),
         inputs=_weights("autoencoder"),
         on="all",
     ),
-    "latents": stage.Stage(latents.run, _CROPS, ("patches", "autoencoder"), on="all"),
+    "latents": stage.Stage(Later("latents", "run"), _CROPS, ("patches", "autoencoder"), on="all"),
     "denoiser": stage.Stage(
-        denoiser.run,
+        Later("denoiser", "run"),
         ("denoiser",),
         ("embeddings", "latents"),
         inputs=_weights("denoiser"),
         on="all",
     ),
     "sample": stage.Stage(
-        sample.run,
+        Later("sample", "run"),
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
         is_dry_run=lambda config: config.sample.dry_run,
         ending=final_message.paths("image_*.png", "image_*.tif"),
     ),
     "judge": stage.Stage(
-        encoder.run_judge, ("judge", *_CROPS), ("patches",), inputs=_weights("judge"), on="all"
+        Later("encoder", "run_judge"),
+        ("judge", *_CROPS),
+        ("patches",),
+        inputs=_weights("judge"),
+        on="all",
     ),
     "evaluate": stage.Stage(
-        evaluate.run,
+        Later("evaluate.evaluate", "run"),
         ("evaluate",),
         ("patches", "sample", "judge"),
         inputs=_networks,
         ending=final_message.paths("results.json"),
     ),
     "grids": stage.Stage(
-        grids.run,
+        Later("grids", "run"),
         ("prior.grids", "prior.conditions", *_CROPS),
         ("patches", "encoder"),
         inputs=lambda config: config.prior.conditions.fingerprint(),
         on="all",
     ),
-    "prior": stage.Stage(prior.run, ("prior",), ("grids",), on="all"),
+    "prior": stage.Stage(Later("prior", "run"), ("prior",), ("grids",), on="all"),
     "imagine": stage.Stage(
-        imagine.run,
+        Later("imagine", "run"),
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
         ending=final_message.paths("image_*.png", "results.json"),
     ),
     # No sections: it shows what the stages noted, and depends on them.
     "report": stage.Stage(
-        report.run,
+        Later("report", "run"),
         (),
         ("patches", "sample", "evaluate"),
         after=("imagine",),
         ending=final_message.of_report,
     ),
     "generate": stage.Stage(
-        generate.run,
+        Later("tools.generate", "run"),
         ("sample", "generate", "prior"),
         ("patches", "denoiser", "autoencoder"),
         spares=("patches",),
-        inputs=generate.fingerprint,
-        slug=generate.slug,
-        ending=generate.ending,
+        inputs=Later("tools.generate", "fingerprint"),
+        slug=Later("tools.generate", "slug"),
+        ending=Later("tools.generate", "ending"),
         is_dry_run=lambda config: config.sample.dry_run,
         tool=True,
         on="all",
     ),
     "variations": stage.Stage(
-        variations.run,
+        Later("tools.variations", "run"),
         ("sample", "variations"),
         ("patches", "denoiser", "autoencoder"),
         spares=("patches",),
-        inputs=lambda config: user_images.fingerprint(config.variations.image, "variations.image"),
+        inputs=_image,
         tool=True,
         always=True,
         ending=final_message.paths("*.png", "*.tif"),
     ),
     "sweep": stage.Stage(
-        sweep.run,
+        Later("tools.sweep", "run"),
         ("sample", "sweep"),
         ("patches", "denoiser", "judge"),
         tool=True,
@@ -159,7 +183,7 @@ STAGES: stage.Table = {
     ),
     # No `always`: it resumes with the checkpoints that it has not seen.
     "watch": stage.Stage(
-        watch.run,
+        Later("tools.watch", "run"),
         ("denoiser", "sample", "evaluate"),
         ("patches", "embeddings", "latents", "judge"),
         inputs=_networks,
@@ -168,17 +192,17 @@ STAGES: stage.Table = {
         ending=final_message.paths("results.json"),
     ),
     "compare": stage.Stage(
-        compare.run,
+        Later("tools.compare", "run"),
         ("compare", "evaluate"),
         # Taken where they are: folders can be compared without a run.
         follows=("judge", "encoder"),
-        inputs=lambda config: _networks(config) | compare.fingerprint(config),
+        inputs=_compared,
         tool=True,
         always=True,
         ending=final_message.of_compare,
     ),
     "study": stage.Stage(
-        study.run,
+        Later("tools.study.study", "run"),
         ("sample", "study"),
         ("patches", "denoiser", "autoencoder"),
         tool=True,
@@ -186,7 +210,7 @@ STAGES: stage.Table = {
         ending=final_message.paths("results.json", "curves.json"),
     ),
     "export": stage.Stage(
-        export.run,
+        Later("tools.export", "run"),
         ("export",),
         ("denoiser", "autoencoder"),
         follows=("prior",),
@@ -196,10 +220,15 @@ STAGES: stage.Table = {
     ),
     # Whatever the config says, all that is stored is read.
     "verify": stage.Stage(
-        verify.run, (), ("patches",), tool=True, always=True, ending=final_message.of_verify
+        Later("tools.verify", "run"),
+        (),
+        ("patches",),
+        tool=True,
+        always=True,
+        ending=final_message.of_verify,
     ),
     "compile": stage.Stage(
-        compile.run,
+        Later("tools.compile.compile", "run"),
         ("compile",),
         tool=True,
         always=True,
@@ -207,10 +236,11 @@ STAGES: stage.Table = {
         ending=final_message.paths("results.json"),
     ),
     "bench": stage.Stage(
-        bench.run,
+        Later("tools.bench.bench", "run"),
         ("denoiser", "sample", "bench", "data.loader"),
         tool=True,
         always=True,
+        elsewhere=True,
         ending=final_message.paths("results.json"),
     ),
 }

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 
 import jax
-import tensorboardX
-import tqdm
 
 from ssldiff_jax.core import durations
 
@@ -25,6 +23,9 @@ class MetricsWriter:
     """Scalars to `metrics.jsonl` and to TensorBoard event files, from the first host alone."""
 
     def __init__(self, folder: pathlib.Path):
+        # Not at the top: a machine that only computes need not have it.
+        import tensorboardX
+
         self._first = jax.process_index() == 0
         if self._first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -98,6 +99,8 @@ class Progress:
         interval: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ):
+        import tqdm
+
         self._name, self._total, self._done = name, total, start
         self._interval, self._clock = interval, clock
         self._last, self._note = clock(), ""

@@ -3,15 +3,12 @@
 import contextlib
 import dataclasses
 import pathlib
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import clu.parameter_overview
-from etils import epath
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import changes, rng, tasks
 from ssldiff_jax.train import (
-    checkpoint,
     feed,
     flat,
     hosts,
@@ -25,6 +22,9 @@ from ssldiff_jax.train import (
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import optimizer as optimizer_lib
 from ssldiff_jax.train import step as step_lib
+
+if TYPE_CHECKING:
+    from etils import epath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Run:
 
     name: str
     folder: pathlib.Path
-    checkpoints: epath.Path
+    checkpoints: "epath.Path"
     mesh: Mesh
     rules: tuple[str, ...]
     seed: int
@@ -93,6 +93,9 @@ def fit(
     with no steps to train they are the result. A killed run that is started again ends with the
     same bits as one that was not. Raises ValueError where more steps were done than `num_steps`.
     """
+    # Not at the top: a machine that only computes need not have Orbax.
+    from ssldiff_jax.train import checkpoint
+
     if config.num_steps == 0:
         checkpoint.save_params(run.checkpoints, start)
         return start
@@ -155,6 +158,8 @@ class _Record:
     """What is written down about a training while it runs."""
 
     def __init__(self, state: step_lib.TrainState, config: TrainConfig, run: Run):
+        import clu.parameter_overview
+
         run.folder.mkdir(parents=True, exist_ok=True)
         table = clu.parameter_overview.get_parameter_overview(
             flat.shapes(state.params), include_stats=False

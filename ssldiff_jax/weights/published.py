@@ -7,7 +7,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
 from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.core import arrays
@@ -223,6 +222,9 @@ def export(
 
     The file appears whole or not at all. Raises OSError where it cannot be written.
     """
+    # Not at the top: a machine that only computes need not have it.
+    import safetensors.numpy
+
     # safetensors writes memory as it lies: of another order than C it would be another tensor.
     tensors = {name: np.asarray(value, np.float32, order="C") for name, value in ours.items()}
     for table, params in parts:

@@ -158,7 +158,7 @@ def test_a_state_must_fit_memory_and_disk(tmp_path, monkeypatch, encoder_bytes, 
     room = encoder_bytes + over
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: usage(room, 0, room))
-    monkeypatch.setattr(checks.psutil, "virtual_memory", lambda: usage(room, 0, room))
+    monkeypatch.setattr(checks.memory, "total_bytes", lambda: room)
     lines = refusal(tmp_path / "run", stages="patches,encoder", **{"data.slides": "none.svs"})
     assert [("must fit" in line, "must have room" in line) for line in lines[1:]] == (
         [(True, False), (False, True)] if refused else []

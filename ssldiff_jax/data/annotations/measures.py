@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
-import skimage.color
 from jaxtyping import Float, Int, UInt8
 
 Bands = UInt8[np.ndarray, "H W C"]
@@ -56,6 +55,9 @@ def _normalised_difference(
 
 def stain(image_uint8: Bands) -> ClassMap:
     """Nuclei, stroma or empty glass of a stained slide (Ruifrok and Johnston 2001)."""
+    # Not at the top: a machine that only computes need not have it.
+    import skimage.color
+
     haematoxylin = skimage.color.rgb2hed(image_uint8)[..., 0]
     # Rec. 709 luma.
     luminance = image_uint8 @ np.array([0.2126, 0.7152, 0.0722]) / 255

@@ -6,7 +6,6 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
-import h5py
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -190,6 +189,9 @@ class _Hdf5:
     """An HDF5 file of plain arrays. A link to another file, or data kept in one, is refused."""
 
     def __init__(self, path: pathlib.Path):
+        # Not at the top: a machine that only computes need not have it.
+        import h5py
+
         self._path, self._file = path, h5py.File(path, "r")
 
     def names(self) -> list[str]:
@@ -197,6 +199,8 @@ class _Hdf5:
         return [name for name in self._file if len(getattr(self[name], "shape", ())) > 1]
 
     def __getitem__(self, name: str) -> Any:
+        import h5py
+
         link = self._file.get(name, getlink=True)
         item = self._file[name] if isinstance(link, h5py.HardLink) else None
         elsewhere = isinstance(item, h5py.Dataset) and (item.external or item.is_virtual)

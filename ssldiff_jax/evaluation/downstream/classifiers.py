@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.optimize
-import scipy.special
 from jaxtyping import Float, Int, UInt8
 
 from ssldiff_jax.core import arrays, layers
@@ -70,6 +68,10 @@ class LinearProbe:
 
         Raises ValueError for features that are not finite, and for labels of one class.
         """
+        # Not at the top: a machine that only computes need not have them.
+        import scipy.optimize
+        import scipy.special
+
         for name, features in (("training", train), ("held-out", held_out)):
             require_finite(features, f"{name} embeddings")
         classification.require_classes(label, "the training examples")

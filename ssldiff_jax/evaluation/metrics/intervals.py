@@ -5,7 +5,6 @@ import itertools
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 LEVEL = 0.95
 BLOCKS = 20
@@ -153,6 +152,9 @@ def jackknife(
     what a correction of higher order adds to value − bias: either may be the better one, so the
     interval has both in it with the same room, and is around their middle.
     """
+    # Not at the top: a machine that only computes need not have it.
+    from scipy import stats
+
     if not sides or min(len(side.values) for side in sides) < 2:
         raise ValueError("expected at least 2 blocks on a side for an interval, got 1")
     bias = sum(side.bias(value) for side in sides)
@@ -187,6 +189,8 @@ def share(value: float, total: int, counts: tuple[int, int], side: LeaveOneBlock
     As many as would vary alone like blocks do stand for `total`, that at most (Korn and Graubard
     1998). Bias of finite samples stays: the interval is of samples of these sizes.
     """
+    from scipy import stats
+
     variance, alone = side.variance(value), value * (1 - value)
     worth = min(total, alone / variance) if min(variance, alone) > 0 else total
     # Student's quantile where Wilson has the normal one: the variance is known from few blocks.

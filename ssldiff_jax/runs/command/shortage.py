@@ -6,9 +6,8 @@ import shutil
 from collections.abc import Iterator
 
 import jax
-import psutil
 
-from ssldiff_jax.core import exhausted
+from ssldiff_jax.core import exhausted, memory
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import trainings
@@ -112,8 +111,7 @@ def _free_memory() -> str:
         # Not the machine's: a device has memory of its own.
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
         return f"{_bytes(free)} free of {_bytes(stats['bytes_limit'])} on {device.device_kind}"
-    memory = psutil.virtual_memory()
-    return f"{_bytes(memory.available)} free of {_bytes(memory.total)}"
+    return f"{_bytes(memory.available_bytes())} free of {_bytes(memory.total_bytes())}"
 
 
 def _bytes(count: int) -> str:

@@ -4,12 +4,14 @@ into that one's."""
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-
-from etils import epath
+from typing import TYPE_CHECKING
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import stored_config
+
+if TYPE_CHECKING:
+    from etils import epath
 
 SAVED = "checkpoints"
 """Folder of a stage's checkpoints, where they lie in no bucket."""
@@ -70,9 +72,12 @@ class Folders:
         """Whether a stage's outputs are another run's."""
         return self.models is not None and name in MODELS
 
-    def checkpoints(self, name: str) -> epath.Path:
+    def checkpoints(self, name: str) -> "epath.Path":
         """Where a stage's checkpoints lie: in its folder, or in a bucket under the name noted
         there."""
+        # Not at the top: a machine that only computes need not have it.
+        from etils import epath
+
         if self.borrows(name):
             return self.of_models.checkpoints(name)
         folder = self.of_stage(name)

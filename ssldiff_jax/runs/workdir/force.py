@@ -13,13 +13,15 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-
-from etils import epath
+from typing import TYPE_CHECKING
 
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.train import hosts
+
+if TYPE_CHECKING:
+    from etils import epath
 
 _LOG = logging.getLogger(__name__)
 
@@ -145,7 +147,7 @@ def _remove(
         shutil.rmtree(old)
 
 
-def _in_bucket(folders: folders_lib.Folders, name: str) -> epath.Path | None:
+def _in_bucket(folders: folders_lib.Folders, name: str) -> "epath.Path | None":
     """Its checkpoints in a bucket, where it noted that they are its own."""
     noted = (folders.of_stage(name) / folders_lib.SAVED_AS).exists()
     return folders.checkpoints(name) if folders.bucket and noted else None

@@ -9,7 +9,7 @@ from ssldiff_jax.core import changes
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
-from ssldiff_jax.train import checkpoint, loop, stretches
+from ssldiff_jax.train import loop, stretches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,9 @@ def onward_keys(config: run_config.RunConfig, name: str) -> set[str]:
 
 def steps_done(folders: folders_lib.Folders, name: str) -> int | None:
     """The step of the last whole checkpoint, where there is one."""
+    # Not at the top: a machine that only computes need not have Orbax.
+    from ssldiff_jax.train import checkpoint
+
     saved = checkpoint.steps(folders.checkpoints(name))
     return saved[-1] if saved else None
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-import tokenizers
 
 from ssldiff_jax.encoders import clip
 from ssldiff_jax.formats import tensors
@@ -119,6 +118,9 @@ def load_texts(folder: str | pathlib.Path) -> clip.TextEncoder:
 
     Raises WeightsError for a file that is missing or of another model.
     """
+    # Not at the top: a machine that only computes need not have it.
+    import tokenizers
+
     folder = pathlib.Path(folder)
     config = text_config(folder)
     path = folder / "tokenizer.json"

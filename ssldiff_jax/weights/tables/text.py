@@ -4,7 +4,6 @@ import json
 import pathlib
 
 import jax.numpy as jnp
-import tokenizers
 
 from ssldiff_jax.encoders import text
 from ssldiff_jax.formats import tensors
@@ -62,6 +61,9 @@ def load_text_encoder(folder: str | pathlib.Path, num_tokens: int = 0) -> text.T
     Raises WeightsError for a file that is missing or of another model, and for more tokens than
     it has positions.
     """
+    # Not at the top: a machine that only computes need not have it.
+    import tokenizers
+
     folder = pathlib.Path(folder)
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
