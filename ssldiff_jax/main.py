@@ -9,7 +9,7 @@ import sys
 from absl import logging as absl_logging
 
 from ssldiff_jax.core import interrupt, machine, memory, schema
-from ssldiff_jax.runs.command import command_line
+from ssldiff_jax.runs.command import catalog, command_line
 from ssldiff_jax.runs.config import runtime as runtime_config
 
 STOPPED = 128 + signal.SIGTERM
@@ -29,6 +29,8 @@ def main(argv: list[str]) -> None:
     command = command_line.main(argv)
     _set_up_logs()
     log = logging.getLogger("ssldiff_jax")
+    if catalog.is_apart(command.values):
+        machine.leave_accelerators()
     _set_up_jax(command.runtime)
 
     # Only now: this imports what asks jax for its devices.
@@ -124,13 +126,7 @@ def _set_up_jax(runtime: runtime_config.RuntimeConfig) -> None:
         # Before jax makes its threads, each of which would get an arena of its own.
         memory.keep_freed()
     machine.look_for_no_tpu()
-    if runtime.cpu_devices > 1:
-        # XLA's CPU runtime takes as many threads as cores; a collective that waits holds one.
-        os.environ.setdefault("NPROC", str(4 * runtime.cpu_devices))
-    import jax
-
-    if runtime.cpu_devices:
-        jax.config.update("jax_num_cpu_devices", runtime.cpu_devices)
+    machine.make_cpu_devices(runtime.cpu_devices)
     _join_hosts(runtime.distributed)
     machine.keep_compiled(runtime.compilation_cache)
 

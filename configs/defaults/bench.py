@@ -5,9 +5,10 @@ from ml_collections import ConfigDict
 
 def bench() -> ConfigDict:
     c = ConfigDict()
-    # Of network (one forward pass of the denoiser), weights (reading them), archive (slides to
-    # records), input, images (large ones), training (steps, which take the memory of a
-    # training) and evaluation (features of patches, distances with intervals).
+    # Of network (one forward pass of the denoiser), decode (tiles of latents), weights (reading
+    # them), archive (slides to records), input, images (large ones), training (steps, which take
+    # the memory of a training) and evaluation (features of patches, distances with intervals).
+    # Each step and each image has a process of its own; the first of every part come first.
     c.parts = ("network", "weights", "input", "images")
     # Whose steps part training measures, and with which batches; 0 is that of the config.
     c.train = ("denoiser",)
@@ -19,6 +20,12 @@ def bench() -> ConfigDict:
     # Steps of the published algorithm's 50 that are done to compare at the first size, the rest
     # is multiplied; 0 does not compare.
     c.paper_steps = 2
+    # Most seconds for one step, image or other part; 0 lets it take what it takes. One that comes
+    # to its limit is ended, and a row says so.
+    c.limit_s = 3600.0
+    # Most seconds for all together; 0 sets no end. What is left of them goes to the parts that came
+    # to their limit: what was compiled for them is kept in the workdir's folder `compiled`.
+    c.total_s = 0.0
     return c
 
 

@@ -73,6 +73,26 @@ def look_for_no_tpu() -> None:
         jax.config.update("jax_platforms", "cpu")
 
 
+def leave_accelerators() -> None:
+    """Keep this process on the CPU: its first look at a GPU or a TPU would take its memory from the
+    processes that it starts, which look by themselves."""
+    import jax
+
+    # Not in the environment, which those inherit.
+    jax.config.update("jax_platforms", "cpu")
+
+
+def make_cpu_devices(count: int) -> None:
+    """Let a CPU be several devices; 0 leaves it to jax."""
+    if count > 1:
+        # XLA's CPU runtime takes as many threads as cores; a collective that waits holds one.
+        os.environ.setdefault("NPROC", str(4 * count))
+    import jax
+
+    if count:
+        jax.config.update("jax_num_cpu_devices", count)
+
+
 def keep_compiled(folder: str) -> None:
     """Keep compiled programs in `folder`, "" nowhere; what the environment names goes before."""
     import jax

@@ -70,7 +70,7 @@ class Stage:
         is_dry_run: whether the config asks what it would do, and for nothing to be written.
         ending: of its folder and its facts: lines that say, when the command ends, what it made.
         leads: of the tools, what runs before the steps where all of these are asked for.
-        elsewhere: is about other devices than those at hand.
+        elsewhere: is about other devices than those of this process.
         on: the hosts of a run that do its work: all of them together, or the first alone.
     """
 

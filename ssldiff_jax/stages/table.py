@@ -43,7 +43,7 @@ def _networks(config: run_config.RunConfig) -> Any:
     return named | {"reference": fingerprints.of_path(section.reference, "evaluate.reference")}
 
 
-def _plan(context: stage.Context) -> Any:
+def run_plan(context: stage.Context) -> Any:
     """Say what the steps of a run would take."""
     return Later("tools.plan.plan", "run")(context, STAGES)
 
@@ -66,7 +66,7 @@ _CROPS = ("data.crops", "data.records")
 
 STAGES: stage.Table = {
     "plan": stage.Stage(
-        _plan,
+        run_plan,
         ("plan",),
         tool=True,
         always=True,

@@ -10,11 +10,13 @@ from ssldiff_jax.core import schema
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What a stage does; whether it reads what others of its run wrote; whether it is a tool, which
-    runs when it is named."""
+    runs when it is named; whether its work is done by processes of its own, to which this one
+    leaves the accelerators."""
 
     about: str
     reads: bool = True
     tool: bool = False
+    apart: bool = False
 
 
 # Apart from the table, whose import takes jax along.
@@ -53,7 +55,10 @@ ROWS = {
         "compile for TPUs or GPUs elsewhere: memory, collectives, roofline", reads=False, tool=True
     ),
     "bench": Row(
-        "measure what models and large images cost on this machine", reads=False, tool=True
+        "measure what models and large images cost on this machine",
+        reads=False,
+        tool=True,
+        apart=True,
     ),
 }
 """In the order of the table."""
@@ -93,6 +98,27 @@ def _line(name: str) -> str:
 def asks_for(values: dict[str, Any], name: str) -> bool:
     """Whether a stage that is no tool is among those of a config."""
     return bool({"all", name} & set(split(values["stages"])))
+
+
+def is_apart(values: dict[str, Any]) -> bool:
+    """Whether a config asks for a stage whose processes shall have the accelerators.
+
+    Raises ConfigError where it asks for others beside it, which would hold them.
+    """
+    names = split(values["stages"])
+    apart = [name for name in names if name in ROWS and ROWS[name].apart]
+    if apart and len(names) > 1:
+        raise schema.ConfigError(
+            f"config.stages={apart[0]} must stand alone, since it needs all of the devices' "
+            f"memory, got {values['stages']}"
+        )
+    distributed = values.get("runtime", {}).get("distributed", "off")
+    if apart and distributed != "off":
+        raise schema.ConfigError(
+            f"config.stages={apart[0]} measures one host and must come with "
+            f"config.runtime.distributed=off, got {distributed}"
+        )
+    return bool(apart)
 
 
 def reads_alone(values: dict[str, Any]) -> bool:

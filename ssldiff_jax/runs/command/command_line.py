@@ -243,6 +243,7 @@ def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
     if not catalog.split(values["stages"]):
         raise CommandError("\n".join(("config.stages must name stages, got none; there are",
                                       *catalog.lines())))  # fmt: skip
+    catalog.is_apart(values)
     _require_writable(folder)
     is_cut = (folder / "patches" / "done.json").exists()
     if catalog.asks_for(values, "patches") and not values["data"]["slides"] and not is_cut:

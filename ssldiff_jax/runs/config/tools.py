@@ -8,7 +8,9 @@ from ssldiff_jax.core import names, schema
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.train import chips
 
-BENCH_PARTS = ("network", "weights", "archive", "input", "images", "training", "evaluation")
+BENCH_PARTS = (
+    "network", "decode", "weights", "archive", "input", "images", "training", "evaluation",
+)  # fmt: skip
 TRAINED = ("denoiser", "autoencoder", "encoder", "prior")
 
 
@@ -81,7 +83,7 @@ class PlanSection:
 class BenchSection:
     """What the tool `bench` measures: sides of the large images it generates, how many of the
     published algorithm's 50 steps it does to compare (0: none), whose training steps at which
-    batches (0: the config's)."""
+    batches (0: the config's); most seconds for each part and for all (0: no end)."""
 
     parts: tuple[str, ...]
     train: tuple[str, ...]
@@ -89,6 +91,8 @@ class BenchSection:
     profile: bool
     sizes: tuple[int, ...]
     paper_steps: int
+    limit_s: float
+    total_s: float
 
     def __post_init__(self):
         _require_known("bench.parts", self.parts, BENCH_PARTS)
@@ -97,6 +101,11 @@ class BenchSection:
             raise schema.ConfigError(
                 "config.bench must have sizes of at least 1 px and 0 ≤ paper_steps ≤ 50, got "
                 f"{self.sizes} and {self.paper_steps}"
+            )
+        if self.limit_s < 0 or self.total_s < 0:
+            raise schema.ConfigError(
+                "config.bench must have limit_s ≥ 0 and total_s ≥ 0, got "
+                f"{self.limit_s} and {self.total_s}"
             )
 
 

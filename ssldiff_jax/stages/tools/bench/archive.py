@@ -12,12 +12,11 @@ from ssldiff_jax.core import memory
 from ssldiff_jax.data import archive, demo_slide, plan, records, tiling
 from ssldiff_jax.slides import pyramid, tissue
 from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages.tools.bench import results
 
 _SIDE, _PX, _MPP = 8192, 256, 0.5
 _READ = 1024
 
-Figure = tuple[str, list[float], str]
-"""Name, value of every repetition, and unit."""
 # Of sections stained with H&E, whatever the run is of, so that machines can be compared.
 _HE = tissue.TissueConfig(
     mpp=8.0,
@@ -33,7 +32,7 @@ _HE = tissue.TissueConfig(
 )
 
 
-def rows(folder: pathlib.Path, repetitions: int = 3) -> Iterator[Figure]:
+def rows(folder: pathlib.Path, repetitions: int = 3) -> Iterator[results.Figure]:
     """A pyramid of 8192² px in JPEG, made of real tissue, through the stage `patches` in one
     process: read, masked, cut, compressed, hashed; then checked, decoded, and read at random."""
     folder = folder / "archive"

@@ -22,11 +22,8 @@ from ssldiff_jax.evaluation.metrics import (
     precision_recall,
 )
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.stages.tools.bench import sampler
+from ssldiff_jax.stages.tools.bench import random_weights, results
 from ssldiff_jax.weights import names
-
-Figure = tuple[str, list[float], str]
-"""Name, value of every repetition, and unit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +45,7 @@ class Sizes:
     repetitions: int = 3
 
 
-def rows(artifacts: artifacts_lib.Artifacts, sizes: Sizes = Sizes()) -> Iterator[Figure]:
+def rows(artifacts: artifacts_lib.Artifacts, sizes: Sizes = Sizes()) -> Iterator[results.Figure]:
     """Patches through the encoder and the judge, then distances of random features.
 
     Names say whether weights are the run's or random, and how many features there are.
@@ -59,7 +56,7 @@ def rows(artifacts: artifacts_lib.Artifacts, sizes: Sizes = Sizes()) -> Iterator
     yield from _pairs(sizes)
 
 
-def _extraction(artifacts: artifacts_lib.Artifacts, name: str, sizes: Sizes) -> Figure:
+def _extraction(artifacts: artifacts_lib.Artifacts, name: str, sizes: Sizes) -> results.Figure:
     """Patches a second of noise, as the evaluation takes their features."""
     model, weights = _encoder(artifacts, name)
     extract, px = networks.OfEncoder(name, model), model.architecture.input_px
@@ -83,10 +80,10 @@ def _encoder(artifacts: artifacts_lib.Artifacts, name: str) -> tuple[encoder_lib
     architecture = getattr(artifacts.config, name).architecture
     px = architecture.input_px
     like = names.abstract(vit.ViT(architecture.vit), jnp.zeros((1, px, px, 3)))
-    return encoder_lib.Encoder(architecture, sampler.random_params(like)), "random"
+    return encoder_lib.Encoder(architecture, random_weights.params(like)), "random"
 
 
-def _gaussian(sizes: Sizes) -> Iterator[Figure]:
+def _gaussian(sizes: Sizes) -> Iterator[results.Figure]:
     """The Fréchet distance of random features, which are sampled and added up block by block."""
     repeat = lambda call: [_measured(call) for _ in range(sizes.repetitions)]
     costs = repeat(lambda: frechet_interval.frechet_estimate(_blocks(0, sizes), _blocks(1, sizes)))
@@ -105,7 +102,7 @@ def _blocks(side: int, sizes: Sizes) -> list[moments.Moments]:
     return [moments.Moments.of(normal(p)) for p in intervals.blocks_of(sizes.gaussian)]
 
 
-def _pairs(sizes: Sizes) -> Iterator[Figure]:
+def _pairs(sizes: Sizes) -> Iterator[results.Figure]:
     """Figures of all pairs of random features."""
     shape = (2, sizes.pairs, sizes.dim)
     features = np.random.default_rng(0).standard_normal(shape, np.float32)

@@ -13,18 +13,16 @@ import scipy.ndimage
 
 from ssldiff_jax.core import arrays, machine
 from ssldiff_jax.data import loader, records, store
+from ssldiff_jax.stages.tools.bench import results
 
 _LATENTS, _DIM, _COUNT = (64, 64, 3), 384, 8192
 _BATCH = 256
 _PATCH_PX, _NUM_PATCHES, _QUALITY = 256, 64, 95
 
-Figure = tuple[str, list[float], str]
-"""Name, value of every repetition, and unit."""
-
 
 def rows(
     folder: pathlib.Path, settings: loader.LoaderConfig, repetitions: int = 5
-) -> Iterator[Figure]:
+) -> Iterator[results.Figure]:
     """Cached latents with embeddings, and JPEG patches decoded and cropped."""
     folder = folder / "input"
     cached = loader.cached_batches(*_stores(folder), batch_size=_BATCH, seed=0, config=settings)

@@ -1,11 +1,11 @@
 """Part of the tool `bench`: what large images cost, beside the published algorithm on the same
 weights, which are random."""
 
+import collections
 import dataclasses
-import pathlib
-import shutil
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import memory, rng
 from ssldiff_jax.diffusion import conditioning, guidance, solvers
-from ssldiff_jax.generation import generator, models, plan, render
+from ssldiff_jax.generation import generator, models, plan
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.sampler import decode, windows
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages.tools.bench import random_weights, results, timing
 from ssldiff_jax.weights import published
 
 # Its length hardly counts among the costs of a window.
@@ -27,65 +27,114 @@ _EMBEDDING_DIM = 96
 # Of the published large images.
 _PAPER_STEPS = 50
 
-Figure = tuple[str, list[float], str]
-"""Name, the one value, and unit."""
 
-
-def rows(config: run_config.RunConfig, mesh: Mesh, folder: pathlib.Path) -> Iterator[Figure]:
-    """Calls, decodes, seconds and memory of every size, generated into a file; then those of the
-    published algorithm at the first size, and how many times more they are."""
-    bench, model = config.bench, _random_model(config, mesh)
-    if not bench.sizes:
-        return
-    ours: dict[str, float] = {}
-    for size in bench.sizes:
-        cost = _ours(model, size, folder / "sampler")
-        ours = ours or cost
-        for name, (value, unit) in _units(cost).items():
-            yield f"sampler/{config.sample.windows.mode}/{size}/{name}", [value], unit
-    if bench.paper_steps:
-        size = bench.sizes[0]
-        paper = _paper(model, size, bench.paper_steps)
-        for name, (value, unit) in _units(paper).items():
-            yield f"sampler/paper/{size}/{name}", [value], unit
+def rows(config: run_config.RunConfig, mesh: Mesh, size: int) -> Iterator[results.Figure]:
+    """Seconds to compile, calls, decodes, seconds and memory of an image, whose pixels are let go;
+    at the first of the config's sizes also those of the published algorithm, and how many times
+    more they are."""
+    model, clock = _random_model(config, mesh), timing.CompilerClock()
+    label, image_plan = f"sampler/{config.sample.windows.mode}/{size}", _plan(model, size)
+    ours = _ours(model, image_plan, clock)
+    yield clock.figure(label, ours.pop("compile"))
+    yield from _figures(label, ours)
+    yield from _of_devices(model, image_plan, label, ours["sampling"])
+    if config.bench.paper_steps and size == config.bench.sizes[0]:
+        paper = _paper(model, size, config.bench.paper_steps)
+        yield from _figures(f"sampler/paper/{size}", paper)
         for name in ("unet_forwards", "seconds"):
             yield f"sampler/paper_over_ours/{size}/{name}", [paper[name] / ours[name]], "×"
 
 
-def _units(costs: dict[str, float]) -> dict[str, tuple[float, str]]:
-    units = {"unet_forwards": "windows", "decoder_calls": "tiles", "seconds": "s"}
-    return {name: (value, units.get(name, "B")) for name, value in costs.items()}
+def _figures(label: str, costs: dict[str, float]) -> Iterator[results.Figure]:
+    units = {"unet_forwards": "windows", "decoder_calls": "tiles"}
+    for name, value in costs.items():
+        unit = "B" if name.endswith("_bytes") else units.get(name, "s")
+        yield f"{label}/{name}", [value], unit
 
 
-def _ours(model: generator.Generator, size: int, folder: pathlib.Path) -> dict[str, float]:
-    scale = pyramid.Scale(model.mpp)
-    # Once for the compiler, at a size of the same programs; the clock runs the second time.
-    image_plan = _plan(model, size)
-    # Freed at once: two canvases would count as memory of the second.
-    for array in jax.tree.leaves(_some_steps(model, image_plan, 1)):
-        array.delete()
+def _ours(
+    model: generator.Generator, image_plan: plan.ImagePlan, clock: timing.CompilerClock
+) -> dict[str, float]:
+    """What an image costs, and what the compiler took before: the first of two short runs is
+    longer by that."""
+    first, second = (_seconds_of(lambda: _short_run(model, image_plan)) for _ in range(2))
     memory.reset_peak()
-    began, before = time.perf_counter(), memory.rss_mb()
-    large = render.LargeImageRender(model.renderer, image_plan, folder, "image", ("tif",), scale)
-    facts = large.run()
-    seconds, peak = time.perf_counter() - began, memory.peak_rss_mb()
-    shutil.rmtree(folder)
-    canvas = model.networks.sampler.state_bytes(image_plan.windows)
+    before = memory.rss_mb()
+    sampler, params = model.networks.sampler, model.weights.on_devices[0]
+    key, state = rng.stream(0, "bench"), None
+
+    def sample() -> None:
+        nonlocal state
+        state = jax.block_until_ready(
+            sampler.run(params, image_plan.windows, image_plan.condition, key)
+        )
+
+    sampling = _seconds_of(sample)
+    # Strip by strip, as files are written: no more than one is held.
+    decoding = _seconds_of(lambda: collections.deque(_strips(model, image_plan, state), maxlen=0))
+    peak, canvas = memory.peak_rss_mb() * 2**20, sampler.state_bytes(image_plan.windows)
     return {
-        "unet_forwards": facts["unet_forwards"],
-        "decoder_calls": facts["decoder_calls"],
-        "seconds": seconds,
+        "compile": max(first - second, 0.0),
+        "unet_forwards": sampler.unet_forwards(image_plan.windows),
+        "decoder_calls": model.renderer.decoder_calls(image_plan.windows),
+        "seconds": sampling + decoding,
+        "sampling": sampling,
+        "decoding": decoding,
         "canvas_bytes": canvas,
-        "peak_bytes": peak * 2**20,
-        "peak_beyond_canvas_bytes": peak * 2**20 - canvas,
+        "peak_bytes": peak,
+        "peak_beyond_canvas_bytes": peak - canvas,
         "before_bytes": before * 2**20,
     }
+
+
+def _short_run(model: generator.Generator, image_plan: plan.ImagePlan) -> None:
+    """All that is compiled for an image: one step, and one strip."""
+    state = _some_steps(model, image_plan, 1)
+    next(_strips(model, image_plan, state))
+    # Else the image would find its room taken.
+    for array in jax.tree.leaves(state):
+        array.delete()
+
+
+def _strips(model: generator.Generator, image_plan: plan.ImagePlan, state: Any) -> Iterator[Any]:
+    return iter(model.renderer.decode_strips(image_plan, state))
+
+
+def _seconds_of(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _of_devices(
+    model: generator.Generator, image_plan: plan.ImagePlan, label: str, sampling: float
+) -> Iterator[results.Figure]:
+    """How fast windows went through the network, and the part of the time that devices waited for
+    this process or moved windows: what is left of the time of the network alone, measured on a
+    chunk that lies on them."""
+    networks, devices = model.networks, model.networks.mesh.size
+    calls = networks.sampler.unet_forwards(image_plan.windows)
+    count = networks.sampler.windows_at_once(image_plan.windows) // devices or 1
+    shapes, here = networks.window_call(model.weights.denoiser).shapes[1:], jax.local_devices()[0]
+    ones = [jax.device_put(np.ones((count, *s.shape[1:]), s.dtype), here) for s in shapes]
+    params = jax.device_put(model.weights.on_devices[0], here)
+    lowered = jax.jit(networks.denoise).lower(params, *ones)
+    flops = (lowered.cost_analysis() or {}).get("flops")
+    run = lowered.compile()
+    each = timing.seconds(lambda: jax.block_until_ready(run(params, *ones)), repetitions=5)
+    alone = statistics.median(each) / count * calls / devices
+    yield f"{label}/windows_rate", [calls / sampling], "windows/s"
+    yield f"{label}/network_alone", [alone], "s"
+    yield f"{label}/device_waits", [max(1 - alone / sampling, 0.0)], "×"
+    if flops:
+        yield f"{label}/model_flops", [flops / count], "FLOP/window"
+        yield from timing.mfu_figure(label, [flops / count * calls / sampling / devices])
 
 
 def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float]:
     """Seconds of a few steps, multiplied, and of all decodes."""
     sample, window = model.config.sample, model.config.window
-    published_ = model.with_sample(
+    as_published = model.with_sample(
         dataclasses.replace(
             sample,
             conditioning="interpolated",
@@ -97,17 +146,17 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
         )
     )
-    image_plan = _plan(published_, size)
-    _some_steps(published_, image_plan, 1)
+    image_plan = _plan(as_published, size)
+    _some_steps(as_published, image_plan, 1)
     began = time.perf_counter()
-    state = _some_steps(published_, image_plan, steps)
+    state = _some_steps(as_published, image_plan, steps)
     # Every step costs the same: all its windows, with guidance.
     seconds = (time.perf_counter() - began) * _PAPER_STEPS / steps
     began = time.perf_counter()
-    list(published_.renderer.decode_strips(image_plan, state))
+    list(as_published.renderer.decode_strips(image_plan, state))
     return {
-        "unet_forwards": published_.networks.sampler.unet_forwards(image_plan.windows),
-        "decoder_calls": published_.renderer.decoder_calls(image_plan.windows),
+        "unet_forwards": as_published.networks.sampler.unet_forwards(image_plan.windows),
+        "decoder_calls": as_published.renderer.decoder_calls(image_plan.windows),
         "seconds": seconds + time.perf_counter() - began,
     }
 
@@ -115,7 +164,7 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
 def _some_steps(model: generator.Generator, image_plan: plan.ImagePlan, steps: int):
     """The state after the first steps."""
     sampler, window_plan = model.networks.sampler, image_plan.windows
-    params, key = model.weights.denoiser, rng.stream(0, "bench")
+    params, key = model.weights.on_devices[0], rng.stream(0, "bench")
     state = sampler.start(window_plan, key)
     states = sampler.iterate(params, window_plan, image_plan.condition, key, state)
     for reached, position in states:
@@ -133,25 +182,16 @@ def _plan(model: generator.Generator, size: int) -> plan.ImagePlan:
 def _random_model(config: run_config.RunConfig, mesh: Mesh) -> generator.Generator:
     denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
     channels = config.autoencoder.model.chosen.latent_channels
-    decoder = random_params(published.abstract_autoencoder(config.autoencoder.model))
+    decoder = random_weights.params(published.abstract_autoencoder(config.autoencoder.model))
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     trained = models.Models(
         None,
         autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
         conditioning.Denoiser(denoiser),
-        random_params(published.abstract_denoiser(denoiser)),
+        random_weights.params(published.abstract_denoiser(denoiser)),
     )
     conditioning_kind = "cells" if config.num_cells > 1 else "interpolated"
     sample: sample_config.SampleSection = dataclasses.replace(
         config.sample, conditioning=conditioning_kind
     )
     return generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
-
-
-def random_params(like: Any) -> Any:
-    """Small random arrays of the shapes in a tree."""
-    source = np.random.default_rng(0)
-    # Small, so that nothing overflows in bfloat16, and no zeros, which some devices multiply
-    # faster.
-    normal = lambda leaf: 0.02 * source.standard_normal(leaf.shape, np.float32)
-    return jax.tree.map(normal, like)

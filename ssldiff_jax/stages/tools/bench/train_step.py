@@ -13,76 +13,64 @@ from jax.sharding import Mesh
 
 from ssldiff_jax.runs import programs
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.train import chips
+from ssldiff_jax.stages.tools.bench import results, timing
 
 _STEPS, _REPETITIONS = 8, 5
 
-Figure = tuple[str, list[float], str]
-"""Name, value of every repetition, and unit."""
 
-
-def rows(config: run_config.RunConfig, mesh: Mesh, folder: pathlib.Path) -> Iterator[Figure]:
-    """Rate, model FLOPs, their part of what the devices can do, and memory of every step that
-    `bench.train` and `bench.batch_size` name; first what a plain product reaches here."""
-    bench, traces = config.bench, None
-    if bench.profile:
-        traces = folder / "profile"
-    if not bench.train:
-        return
+def rows(
+    config: run_config.RunConfig,
+    mesh: Mesh,
+    name: str,
+    batch_size: int,
+    traces: pathlib.Path | None = None,
+) -> Iterator[results.Figure]:
+    """Seconds to compile, rate, model FLOPs and their part of what the devices can do, of the step
+    of a stage at a batch; beside what a plain product reaches here. Some steps are traced into
+    `traces`, where it is given."""
+    program = programs.of_training(name, config, mesh, batch_size)
+    count, label = program.batch_size, f"train/{name}/{program.batch_size}"
+    # On shapes: it says where each argument is to be made.
+    lowered = program.function.lower(*program.args)
+    compiled, compiling = timing.CompilerClock().compiled(lowered, label)
+    yield compiling
+    steps = _Steps(compiled, program.args)
+    seconds = steps.seconds()
+    yield f"{label}/step", seconds, "s"
+    yield f"{label}/rate", [count / s for s in seconds], "examples/s"
+    if traces is not None:
+        with jax.profiler.trace(str(traces / label.replace("/", "_"))):
+            steps.some()
+    # Last: of all this it is missed least.
     reached = _product_rates()
     yield "device/bf16_matmul", reached, "FLOP/s"
-    for name in bench.train:
-        for batch_size in bench.batch_size:
-            program = programs.of_training(name, config, mesh, batch_size)
-            label = f"{name}/{program.batch_size}"
-            trace = traces and traces / f"train/{label}".replace("/", "_")
-            yield from _step(program, label, mesh.size, statistics.median(reached), trace)
-
-
-def _step(
-    program: programs.AbstractCall,
-    label: str,
-    devices: int,
-    reached: float,
-    trace: pathlib.Path | None,
-) -> Iterator[Figure]:
-    count, flops = program.batch_size, programs.flops_of_one(program)
-    label, seconds = f"train/{label}", _seconds(program, trace)
-    yield f"{label}/rate", [count / s for s in seconds], "examples/s"
+    flops = programs.flops_of_one(program)
     if flops is not None:
-        per_device = [flops * count / s / devices for s in seconds]
+        per_device = [flops * count / s / mesh.size for s in seconds]
         yield f"{label}/model_flops", [flops], "FLOP/example"
-        yield f"{label}/of_matmul_rate", [f / reached for f in per_device], "×"
-        chip = chips.chip(jax.devices()[0].device_kind)
-        if chip is not None:
-            yield f"{label}/mfu", [f / chip.flops for f in per_device], "×"
-    memory = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in memory:
-        yield f"{label}/peak_since_start", [memory["peak_bytes_in_use"]], "B"
+        product = statistics.median(reached)
+        yield f"{label}/of_matmul_rate", [f / product for f in per_device], "×"
+        yield from timing.mfu_figure(label, per_device)
 
 
-def _seconds(program: programs.AbstractCall, trace: pathlib.Path | None) -> list[float]:
-    """Of a step, for some steps at a time; then some are traced into a folder, where one is
-    given."""
-    # On shapes: it says where each argument is to be made.
-    compiled = program.function.lower(*program.args).compile()
-    state, batch, key = jax.tree.map(_filled, program.args, compiled.input_shardings[0])
+class _Steps:
+    """A compiled step on a state and a batch of numbers."""
 
-    def some_steps(state: Any) -> Any:
+    def __init__(self, compiled: Any, args: tuple[Any, ...]):
+        self._compiled = compiled
+        filled = jax.tree.map(_filled, args, compiled.input_shardings[0])
+        self._state, self._batch, self._key = filled
+
+    def some(self) -> None:
+        """A few of them, to their end."""
+        # The state is donated, so that it has to be taken on.
         for _ in range(_STEPS):
-            state, _ = compiled(state, batch, key)
-        return jax.block_until_ready(state)
+            self._state, _ = self._compiled(self._state, self._batch, self._key)
+        jax.block_until_ready(self._state)
 
-    # Once unmeasured; the state is donated, so that it has to be taken on.
-    state, seconds = some_steps(state), []
-    for _ in range(_REPETITIONS):
-        began = time.perf_counter()
-        state = some_steps(state)
-        seconds.append((time.perf_counter() - began) / _STEPS)
-    if trace is not None:
-        with jax.profiler.trace(str(trace)):
-            some_steps(state)
-    return seconds
+    def seconds(self) -> list[float]:
+        """Of a step, for some steps at a time."""
+        return [s / _STEPS for s in timing.seconds(self.some, _REPETITIONS)]
 
 
 def _filled(like: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.Array:
@@ -92,8 +80,8 @@ def _filled(like: jax.ShapeDtypeStruct, sharding: jax.sharding.Sharding) -> jax.
     if not jnp.issubdtype(like.dtype, jnp.floating):
         return jax.device_put(np.zeros(like.shape, like.dtype), sharding)
     # Not negative: second moments are among them.
-    some = 0.02 * np.abs(np.random.default_rng(0).standard_normal(2**16, np.float32))
     # Few numbers repeated: to make them all would take longer than the steps.
+    some = 0.02 * np.abs(np.random.default_rng(0).standard_normal(2**16, np.float32))
     return jax.device_put(np.resize(some.astype(like.dtype), like.shape), sharding)
 
 
