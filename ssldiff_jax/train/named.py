@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from ssldiff_jax.train import flat, hosts
 from ssldiff_jax.train import step as step_lib
@@ -18,6 +17,8 @@ def state(stored: step_lib.TrainState) -> step_lib.TrainState:
 
 def target(stored: step_lib.TrainState) -> step_lib.TrainState:
     """What a checkpoint is restored to: shapes of `state(stored)`, and where they shall lie."""
+    # Not at the top: a machine that only computes need not have it.
+    import orbax.checkpoint as ocp
 
     def of_node(node: Any) -> Any:
         if not flat.is_flat(node):

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import memory, rng
+from ssldiff_jax.core import memory, platform, rng
 from ssldiff_jax.diffusion import conditioning, guidance, solvers
 from ssldiff_jax.generation import generator, models, plan
 from ssldiff_jax.runs.config import run as run_config
@@ -120,7 +120,7 @@ def _of_devices(
     params = jax.device_put(model.weights.on_devices[0], here)
     lowered = jax.jit(networks.denoise).lower(params, *ones)
     flops = (lowered.cost_analysis() or {}).get("flops")
-    run = lowered.compile()
+    run = lowered.compile(platform.compiler_options())
     each = timing.seconds(lambda: jax.block_until_ready(run(params, *ones)), repetitions=5)
     alone = statistics.median(each) / count * calls / devices
     yield f"{label}/windows_rate", [calls / sampling], "windows/s"

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from ssldiff_jax.core import platform
 from ssldiff_jax.stages.tools.bench import results
 from ssldiff_jax.train import chips
 
@@ -35,10 +36,10 @@ class CompilerClock:
         self._hits += event == "/jax/compilation_cache/cache_hits"
 
     def compiled(self, lowered: Any, label: str) -> tuple[Any, results.Figure]:
-        """A lowered program, compiled, and what that took."""
+        """A lowered program, compiled as the programs of a run are, and what that took."""
         self._hits = 0
         began = time.perf_counter()
-        program = lowered.compile()
+        program = lowered.compile(platform.compiler_options())
         return program, self.figure(label, time.perf_counter() - began)
 
     def figure(self, label: str, taken: float) -> results.Figure:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from ssldiff_jax.core import platform
 from ssldiff_jax.runs import programs
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages.tools.bench import results, timing
@@ -91,7 +92,7 @@ def _product_rates() -> list[float]:
     side = 1024 if jax.default_backend() == "cpu" else 8192
     key, shape = jax.random.key(0), (side, side)
     left, right = (jax.random.normal(k, shape, jnp.bfloat16) for k in jax.random.split(key))
-    multiply = jax.jit(jnp.matmul)
+    multiply = jax.jit(jnp.matmul, compiler_options=platform.compiler_options())
     multiply(left, right).block_until_ready()
     rates = []
     for _ in range(_REPETITIONS):
