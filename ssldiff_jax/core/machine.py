@@ -7,8 +7,6 @@ import os
 import pathlib
 from collections.abc import Collection
 
-import psutil
-
 # Device files of TPUs (two drivers) and of NVIDIA GPUs.
 _ACCELERATORS = ("accel*", "vfio/[0-9]*", "nvidia[0-9]*")
 
@@ -42,6 +40,9 @@ def parts(count: int) -> list[tuple[int, ...]]:
 def move(process: int, cores_: Collection[int]) -> None:
     """Let a process, all its threads and the processes that it started run on these cores alone;
     does nothing where the system knows no such thing."""
+    # Not at the top: a machine that only computes need not have it.
+    import psutil
+
     if not hasattr(os, "sched_setaffinity"):
         return
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -59,8 +59,13 @@ def _traceback(workdir: pathlib.Path) -> pathlib.Path:
     return path
 
 
+def _is_elsewhere(table: stage.Table, chosen: list[str]) -> bool:
+    """Whether all that is chosen is about other devices than those of this process."""
+    return all(table[name].elsewhere for name in chosen)
+
+
 def _mesh(config: run_config.RunConfig, table: stage.Table, chosen: list[str]) -> Mesh:
-    if all(table[name].elsewhere for name in chosen):
+    if _is_elsewhere(table, chosen):
         # The config's mesh is one of devices that are not here.
         return mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()))
     return mesh_lib.make_mesh(config.mesh)
@@ -113,7 +118,7 @@ def launch(
         slide_source.query_again()
     _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
-    if not all(table[name].elsewhere for name in chosen):
+    if not _is_elsewhere(table, chosen):
         _LOG.info("devices: %s", context.mesh.devices.ravel().tolist())
     if not runner.is_dry_run(table, config, chosen):
         about = {"versions": environment.versions(), "machine": environment.describe_machine()}
@@ -121,7 +126,9 @@ def launch(
         note = lambda: run_record.note(workdir, values, table, chosen, about, words)
         hosts.on_first_host("writing to the workdir", note)
     run_all: one_stage.RunAll = one_stage.one_after_another
-    if start and side_by_side.is_possible(config.runtime, context.mesh):
+    # What is done elsewhere shares nothing of this process.
+    shared = not _is_elsewhere(table, chosen)
+    if start and shared and side_by_side.is_possible(config.runtime, context.mesh):
         run_all = side_by_side.SideBySide(start, values)
     with heartbeat.of_hosts(workdir):
         runner.run_stages(table, context, chosen, force, run_all=run_all)

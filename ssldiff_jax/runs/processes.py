@@ -14,8 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-import psutil
-
 from ssldiff_jax.core import machine
 from ssldiff_jax.runs.workdir import forced_command
 
@@ -197,6 +195,9 @@ class _Process:
             self._cores = cores
 
     def memory_mb(self) -> float:
+        # Not at the top: a machine that only computes need not have it.
+        import psutil
+
         with contextlib.suppress(psutil.NoSuchProcess):
             return psutil.Process(self._popen.pid).memory_info().rss / 2**20
         return 0.0

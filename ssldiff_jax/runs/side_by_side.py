@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import psutil
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import interrupt, machine
@@ -122,6 +121,9 @@ def _run(
 
 def _may_start(pool: processes.Pool, stages: one_stage.StageRunner) -> bool:
     """Whether cores and memory are there for another stage."""
+    # Not at the top: a machine that only computes need not have it.
+    import psutil
+
     if len(pool.busy) >= at_once(machine.cores()):
         return False
     running = pool.memory_mb()
