@@ -69,30 +69,29 @@ def _product_flops(equation: Any) -> float:
 
 
 def _convolution_flops(equation: Any) -> float:
-    """Of places that are not padding or the zeros between spread inputs: 2 × the pairs of input
-    and output that a kernel's place joins, summed over all."""
-    params, (left, right) = equation.params, (v.aval for v in equation.invars[:2])
+    """Padding is multiplied as the rest is; zeros that are put between inputs, where a gradient
+    undoes a stride, are not."""
+    params, right = equation.params, equation.invars[1].aval
     out, numbers = equation.outvars[0].aval, params["dimension_numbers"]
     pairs = 1.0
     for axis, (low, _) in enumerate(params["padding"]):
-        size = left.shape[numbers.lhs_spec[2 + axis]]
         taps = right.shape[numbers.rhs_spec[2 + axis]]
         places = out.shape[numbers.out_spec[2 + axis]]
         stride, spread = params["window_strides"][axis], params["lhs_dilation"][axis]
-        apart = params["rhs_dilation"][axis]
-        pairs *= _joined(size, taps, places, (stride, spread, apart, low))
+        pairs *= _joined(taps, places, (stride, spread, params["rhs_dilation"][axis], low))
     channels = right.shape[numbers.rhs_spec[1]]
     others = out.shape[numbers.out_spec[0]] * out.shape[numbers.out_spec[1]]
     return 2.0 * pairs * channels * others / params["batch_group_count"]
 
 
 @functools.cache
-def _joined(size: int, taps: int, places: int, how: tuple[int, int, int, int]) -> int:
-    """Pairs (output, tap) of one axis that meet an input."""
+def _joined(taps: int, places: int, how: tuple[int, int, int, int]) -> int:
+    """Pairs of an output and a tap of one axis that do not meet a zero between inputs."""
     stride, spread, apart, low = how
-    last = (size - 1) * spread
+    if spread == 1:
+        return taps * places
     at = lambda tap: (place * stride + tap * apart - low for place in range(places))
-    return sum(0 <= x <= last and x % spread == 0 for tap in range(taps) for x in at(tap))
+    return sum(x % spread == 0 for tap in range(taps) for x in at(tap))
 
 
 def live_bytes(jaxpr: Any) -> int:
