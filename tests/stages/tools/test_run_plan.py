@@ -284,6 +284,19 @@ def test_embeddings_computed_elsewhere(tmp_path):
     assert count(results, "denoiser", "parameters") == 196_260 + token
 
 
+def test_what_was_cut_is_counted_where_slides_are_gone(workdir, tmp_path):
+    """A run that goes on needs no slides to be planned."""
+    shutil.copytree(workdir / "patches", tmp_path / "patches", symlinks=True)
+    changes = {"data.slides": str(tmp_path / "gone"), "data.crops.num_crops": 0}
+    with pytest.raises(launch.REFUSALS, match="gone"):
+        planned(tmp_path, **changes)
+    results = read(tmp_path / "plan" / "results.json")
+    facts = read(workdir / "patches" / "done.json")["facts"]
+    assert row_of(results, "patches")["state"] == "done"
+    assert count(results, "embeddings", "embeddings") == facts["records"]["train"]
+    assert count(results, "sample", "large images") == facts["regions"]
+
+
 def test_what_would_be_refused_is_said_beside_the_plan(tmp_path):
     config = tiny.get_config()
     config.update_from_flattened_dict({"stages": "plan", "plan.devices": "h100:3"})

@@ -11,6 +11,7 @@ from typing import Any
 from ssldiff_jax.core import estimates, memory
 from ssldiff_jax.data import patch_list, slide_source
 from ssldiff_jax.data.census import census as census_lib
+from ssldiff_jax.data.census import cut
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import amounts, artifacts, checks, environment, stage
 from ssldiff_jax.runs.config import run as run_config
@@ -47,7 +48,7 @@ _ABOUT = {
     "host": "bytes of this machine's memory",
     "device": "bytes of the memory of each device; empty where that is the host's",
     "work": "what takes time: FLOP by what computes them, px that are cut or decoded",
-    "seconds": "of the step on the devices",
+    "seconds": "of the step alone on the devices: others may run beside it",
 }
 
 
@@ -133,14 +134,17 @@ def _facts(
 ) -> facts_lib.Facts:
     archive = artifacts.archive_folder(config.data, folders.workdir)
     try:
-        census = census_lib.of_config(
-            config.data,
-            config.embeddings,
-            archive,
-            config.plan.num_slides,
-            amounts.LARGEST_PATCH_PX,
-        )
-    except (ValueError, OSError) as error:
+        if folders.is_done("patches"):
+            census = cut.of_stage(folders.of_stage("patches"))
+        else:
+            census = census_lib.of_config(
+                config.data,
+                config.embeddings,
+                archive,
+                config.plan.num_slides,
+                amounts.LARGEST_PATCH_PX,
+            )
+    except (ValueError, OSError, KeyError) as error:
         return facts_lib.Facts(config, folders, devices, None, " ".join(str(error).split()))
     return facts_lib.Facts(config, folders, devices, census, "")
 
