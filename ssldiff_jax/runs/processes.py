@@ -22,9 +22,10 @@ _LOG = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What a process is sent first: the config of a command, its work directory, and which stages
-    it makes again."""
+    """What a process is sent first: the versions that a command began with, its config, its work
+    directory, and which stages it makes again."""
 
+    versions: Mapping[str, str]
     values: Mapping[str, Any]
     workdir: pathlib.Path
     force: frozenset[str]

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from ssldiff_jax.core import interrupt, machine
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import one_stage, processes, schedule
+from ssldiff_jax.runs import environment, one_stage, processes, schedule
 from ssldiff_jax.runs.config import runtime as runtime_config
 from ssldiff_jax.train import hosts
 
@@ -81,7 +81,9 @@ class SideBySide:
             at_once(machine.cores()),
         )
         workdir = stages.context.workdir
-        order = processes.Order(self.values, workdir, stages.force, stages.command)
+        order = processes.Order(
+            environment.versions(), self.values, workdir, stages.force, stages.command
+        )
         pool = processes.Pool(self.start, order)
         with pool.closing(), _stopping(pool) as came:
             made = _run(plan, stages, pool, came)

@@ -11,7 +11,7 @@ from typing import IO, Any
 import jax
 
 from ssldiff_jax.core import schema
-from ssldiff_jax.runs import launch, one_stage, stage
+from ssldiff_jax.runs import environment, launch, one_stage, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import forced_command
 from ssldiff_jax.train import hosts
@@ -34,6 +34,9 @@ def serve(
         reports: gets a line of JSON for each stage: its folder as `ended`, or why it was `stopped`
             or has `failed`; and one as soon as it is known on how many cores this process computes.
     """
+    if changed := _changed(order["versions"], environment.versions()):
+        _say(reports, {"failed": changed})
+        return
     config = schema.build(run_config.RunConfig, order["values"])
     context = stage.Context(config, order["workdir"], mesh_lib.make_mesh(config.mesh))
     command = forced_command.Command(**order["command"])
@@ -43,6 +46,18 @@ def serve(
     for name in _names(names):
         begin(name)
         _say(reports, _outcome(stages, name))
+
+
+def _changed(began: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """A line where the code is another than that which the command began with: one run is not made
+    by two."""
+    differ = [f"{name}={now[name]} after {began[name]}" for name in now if now[name] != began[name]]
+    if not differ:
+        return ""
+    return (
+        "error: the code must stay as it is while a command runs, got "
+        f"{', '.join(differ)}; the same command resumes with it"
+    )
 
 
 def _outcome(stages: one_stage.StageRunner, name: str) -> dict[str, Any]:

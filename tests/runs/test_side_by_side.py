@@ -16,9 +16,11 @@ import patience
 import psutil
 import pytest
 
+from configs import tiny
 from ssldiff_jax.core import machine
 from ssldiff_jax.report import elapsed
-from ssldiff_jax.runs import side_by_side
+from ssldiff_jax.runs import environment, processes, side_by_side
+from ssldiff_jax.runs.workdir import forced_command
 
 ROOT = pathlib.Path(__file__).parents[2]
 MANY = 10_000_000
@@ -44,6 +46,26 @@ def test_memory_has_room_where_all_could_reach_the_peak(seed):
     free = total - others - sum(running)
     most = others + sum(max(used, peak) for used in running) + peak
     assert side_by_side.has_room(free, running, peak) == (most <= total)
+
+
+@pytest.mark.e2e
+def test_a_process_of_other_code_than_its_commands_runs_nothing(tmp_path):
+    """As after a pull or an installation while the command runs."""
+    versions = environment.versions()
+    values = tiny.get_config().to_dict()
+    start = (sys.executable, "-c", "from ssldiff_jax import main; main.serve_stages()")
+    began = versions | {"git": "0ld"}
+    order = processes.Order(began, values, tmp_path, frozenset(), forced_command.Command(None))
+    pool = processes.Pool(start, order)
+    with pool.closing():
+        pool.start("patches")
+        while pool.busy:
+            assert pool.wait(1.0) == {}
+    assert pool.failures == [
+        "error: the code must stay as it is while a command runs, got "
+        f"git={versions['git']} after 0ld; the same command resumes with it"
+    ]
+    assert list(tmp_path.iterdir()) == []
 
 
 class Command:
