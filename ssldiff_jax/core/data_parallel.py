@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 
 def map_batches(
@@ -37,6 +37,12 @@ def _filled(batch: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
 
 
+def one_device() -> SingleDeviceSharding:
+    """This process's first device. What is put there by name is committed to it, as restored
+    weights are: jit compiles anew for an argument whose commitment differs from the last one's."""
+    return SingleDeviceSharding(jax.local_devices()[0])
+
+
 class Placed:
     """Parameters on devices, moved there when they differ from those of the last call."""
 
@@ -45,23 +51,27 @@ class Placed:
         self._placed: Any = None
 
     def __call__(self, params: Any, sharding: Sharding | None) -> Any:
-        """They as `sharding` has it, on the default device for None; arrays that lie there
-        already are taken as they are."""
+        """They as `sharding` has it, on the first device for None; arrays that lie there already
+        are taken as they are."""
+        sharding = sharding or one_device()
         previous = self._previous
         # By identity: to compare values would read gigabytes at every call.
         if previous is None or previous[0] is not params or previous[1] != sharding:
-            self._placed = jax.tree.map(lambda leaf: _held(leaf, sharding), params)
+            self._placed = jax.tree.map(lambda leaf: put(leaf, sharding), params)
             self._previous = params, sharding
         return self._placed
 
 
-def _held(leaf: Any, sharding: Sharding | None) -> jax.Array:
-    if sharding is None:
-        # Weights of files are NumPy: given to a jit as they are, they are copied at every call.
-        return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf)
-    if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+def put(leaf: Any, sharding: Sharding) -> jax.Array:
+    """An array as `sharding` has it, committed; itself where it lies so."""
+    if isinstance(leaf, jax.Array) and leaf.sharding == sharding and leaf.committed:
         return leaf
-    return _put(np.asarray(leaf), sharding)
+    if isinstance(sharding, SingleDeviceSharding):
+        # Weights of files are NumPy: given to a jit as they are, they are copied at every call.
+        return jax.device_put(leaf, sharding)
+    array = np.asarray(leaf)
+    # Each process fills its own devices: a mesh may have devices of others.
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +94,7 @@ class DataParallel:
         if self.mesh is None:
             return np.asarray(self._jit(self._placed(params, None), batch))
         count = self.multiple_of(len(batch))
-        filled = _put(_filled(batch, count), self._split)
+        filled = put(_filled(batch, count), self._split)
         return np.asarray(self._jit(self._placed(params, self._whole), filled))[: len(batch)]
 
     def multiple_of(self, count: int) -> int:
@@ -117,8 +127,3 @@ def local_mesh() -> Mesh | None:
     """This process's devices; None where it has but one."""
     devices = jax.local_devices()
     return Mesh(np.array(devices), ("data",)) if len(devices) > 1 else None
-
-
-def _put(array: np.ndarray, sharding: Sharding) -> jax.Array:
-    # Each process fills its own devices: a mesh may have devices of others.
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

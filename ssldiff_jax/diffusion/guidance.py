@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,9 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import process as process_lib
 
 DenoiseFn: TypeAlias = Callable[[arrays.Latents, arrays.Timestep, arrays.Embedding], jax.Array]
+
+Kind: TypeAlias = Literal["plain", "guided"]
+"""What a timestep asks of the network: one evaluation of each latent, or two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,23 +69,34 @@ class GuidedX0:
         """Network evaluations for each latent at timesteps t."""
         return 1 + (self.config.scale != 1.0) * self.is_guided(t)
 
+    def kind(self, t: int) -> Kind:
+        """Of a timestep that the host knows."""
+        return "guided" if self.calls_per_example(np.array([t]))[0] == 2 else "plain"
+
     def __call__(
         self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
     ) -> arrays.Latents:
         """Clean latents for `(B, h, w, C)` noisy ones, all at the same timestep where an interval
-        is guided."""
+        is guided: then the program holds the network twice, and chooses. Who knows t beforehand
+        asks for its `kind` and takes `plain` or `guided`."""
         if self.config.scale == 1.0:
-            return self._plain(x_t, t, embedding)
+            return self.plain(x_t, t, embedding)
         if self.config.interval == (0.0, 1.0):
-            return self._guided(x_t, t, embedding)
+            return self.guided(x_t, t, embedding)
         # A branch, not a choice of results: where nothing is guided the second call is never made.
-        return jax.lax.cond(self.is_guided(t)[0], self._guided, self._plain, x_t, t, embedding)
+        return jax.lax.cond(self.is_guided(t)[0], self.guided, self.plain, x_t, t, embedding)
 
-    def _plain(self, x_t, t, embedding) -> jax.Array:
+    def plain(
+        self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
+    ) -> arrays.Latents:
+        """Clean latents of the condition alone."""
         prediction_hat = self.denoise(x_t, t + self.time_offset, embedding)
         return self.process.to_x0(prediction_hat, x_t, t)
 
-    def _guided(self, x_t, t, embedding) -> jax.Array:
+    def guided(
+        self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
+    ) -> arrays.Latents:
+        """Clean latents moved away from the unconditional ones."""
         shown_t, null = t + self.time_offset, jnp.zeros_like(embedding)
         both = self.denoise(_pairs(x_t, x_t), _pairs(shown_t, shown_t), _pairs(embedding, null))
         cond, uncond = (self.process.to_x0(p, x_t, t) for p in (both[0::2], both[1::2]))

@@ -90,6 +90,11 @@ class SolverTable:
         table = dataclasses.asdict(self)
         return {name: column for name, column in table.items() if np.ndim(column)}
 
+    def rows(self) -> list[dict[str, np.ndarray | np.generic]]:
+        """The same step by step, for those who walk over them from the host."""
+        columns = self.columns()
+        return [{name: column[i] for name, column in columns.items()} for i in range(len(self.t))]
+
     def blank_history(self, shape: tuple[int, ...]) -> Float[jax.Array, "K ..."]:
         """Nothing remembered, for x_t of `shape`."""
         return jnp.zeros((self.history.shape[1], *shape))
@@ -279,7 +284,7 @@ def sample(
     """Draw latents of `shape` (B, h, w, C), one for each embedding: the plain patch sampler.
 
     Patch i has the noise of block `first` + i in the first row of a canvas."""
-    noise = functools.partial(_noise, key, shape, first)
+    noise = functools.partial(patch_noise, key, shape, first)
 
     def step(carry, row):
         x_t, history, i = carry
@@ -292,6 +297,8 @@ def sample(
     return x0
 
 
-def _noise(key: arrays.Key, shape: tuple[int, ...], first, step) -> jax.Array:
+def patch_noise(key: arrays.Key, shape: tuple[int, ...], first, step) -> jax.Array:
+    """Noise of a step for patches of `shape` (B, h, w, C): patch i has that of block `first` + i in
+    the first row of a canvas; step 0 is the noise that they begin from."""
     keys = jax.vmap(lambda i: rng.at_place(key, step, 0, i))(first + jnp.arange(shape[0]))
     return jax.vmap(lambda k: jax.random.normal(k, shape[1:]))(keys)

@@ -1,7 +1,9 @@
 """What a large image takes, known before it is rendered."""
 
 import dataclasses
+import functools
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 
 from ssldiff_jax.core import durations
 from ssldiff_jax.generation import canvas, plan, window_networks
-from ssldiff_jax.sampler import memory_estimate
+from ssldiff_jax.sampler import memory_estimate, windows
 
 # Compressed files beside the raw pixels, bytes per pixel at the most.
 _FILE_BYTES = {"png": 3.2, "tif": 1.6, "ome.tif": 1.6, "cog.tif": 5.6, "dzi": 1.6}
@@ -66,9 +68,7 @@ class Cost:
         pixels = height * width * (3 + sum(_FILE_BYTES[name] for name in formats))
         seconds = None
         if timed:
-            call, per_step = networks.window_call(params, at_once), chunks / window_plan.num_steps
-            seconds = sum(_seconds(at_step(call, t)) * n for t, n in kinds_of_steps(networks))
-            seconds = seconds * per_step + _seconds(tile) * decodes
+            seconds = _seconds_of_chunks(renderer, window_plan) + _seconds_of(tile) * decodes
         return cls(
             height=height,
             width=width,
@@ -101,22 +101,6 @@ class Cost:
         return ", ".join(parts)
 
 
-def kinds_of_steps(networks: window_networks.WindowNetworks) -> list[tuple[int, int]]:
-    """(a timestep, how many steps are like it): steps with guidance call the network twice, those
-    outside its interval once."""
-    timesteps = np.asarray(networks.table.t)
-    calls = networks.guided(networks.denoise).calls_per_example(timesteps)
-    kinds = (timesteps[calls == number] for number in np.unique(calls))
-    return [(int(of_kind[0]), len(of_kind)) for of_kind in kinds]
-
-
-def at_step(call: window_networks.NetworkCall, t: int) -> window_networks.NetworkCall:
-    """A call on windows at a timestep: the branch that is taken depends on it."""
-    params, x_t, timesteps, condition = call.shapes
-    at_t = np.full(timesteps.shape, t, timesteps.dtype)
-    return window_networks.NetworkCall(call.run, (params, x_t, at_t, condition))
-
-
 def _flops(call: window_networks.NetworkCall) -> float:
     # Counted on what is lowered: nothing is compiled for it.
     lowered = jax.jit(call.run).lower(*call.shapes)
@@ -127,14 +111,28 @@ def _live_bytes(call: window_networks.NetworkCall) -> int:
     return memory_estimate.peak_live_bytes(jax.make_jaxpr(call.run)(*call.shapes).jaxpr)
 
 
-def _seconds(call: window_networks.NetworkCall) -> float:
+def _seconds_of_chunks(renderer: canvas.CanvasRenderer, plan: windows.WindowPlan) -> float:
+    """Of all chunks, by one of each kind: the very programs that will run, so that a trial compiles
+    nothing that is compiled again."""
+    sampler, (params, _) = renderer.networks.sampler, renderer.weights.on_devices
+    x_t, condition = renderer.networks.blank_chunk(sampler.windows_at_once(plan))
+    total, kinds = 0.0, {sampler.kind(int(t)): int(t) for t in sampler.table.t}
+    for kind, count in sampler.chunks_of_kinds(plan).items():
+        run = functools.partial(sampler.x0_hat, params, x_t, kinds[kind], condition)
+        total += _seconds(run) * count
+    return total
+
+
+def _seconds_of(call: window_networks.NetworkCall) -> float:
+    return _seconds(functools.partial(jax.jit(call.run), *jax.tree.map(_filled, call.shapes)))
+
+
+def _seconds(run: Callable[[], jax.Array]) -> float:
     """Of one call, after one that compiled it."""
-    run = jax.jit(call.run)
-    args = jax.tree.map(_filled, call.shapes)
     # Compiles, and is not counted.
-    jax.block_until_ready(run(*args))
+    jax.block_until_ready(run())
     began = time.perf_counter()
-    jax.block_until_ready(run(*args))
+    jax.block_until_ready(run())
     return time.perf_counter() - began
 
 

@@ -2,11 +2,11 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
 from ssldiff_jax.core import arrays, data_parallel, layers, rng
@@ -16,7 +16,8 @@ from ssldiff_jax.generation import window_networks
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PatchSampler:
-    """Generates a patch for each embedding, each alone."""
+    """Generates a patch for each embedding, each alone. A batch is a chunk of windows: the network
+    is the program that canvases are sampled with."""
 
     networks: window_networks.WindowNetworks
 
@@ -28,28 +29,54 @@ class PatchSampler:
         Raises ValueError for embeddings of another dimension or with values that are not finite.
         """
         embedding = self.networks.require_embeddings(embedding, "embedding", "N")
-        condition, devices = self.networks.single_cell(embedding), self.networks.mesh.size
-        # Rounded up to what devices share evenly.
-        size = -(-self.networks.window_batch // devices) * devices
+        condition = self.networks.single_cell(embedding).astype(np.float32)
         key = rng.stream(seed, "sample/patches")
         # Noise is keyed by the index of a patch, so that batches may be of any size.
-        run = lambda batch, index: self._program(*weights.on_devices, batch, key, int(index[0]))
-        numbered = condition, np.arange(len(condition))
+        run = lambda batch, index: self._sample(weights, batch, key, int(index[0]))
+        numbered, size = (condition, np.arange(len(condition))), self.networks.sampler.chunk
         return np.concatenate(list(data_parallel.map_batches(run, numbered, size)))
 
+    def _sample(
+        self, weights: window_networks.Weights, condition: arrays.Embedding, key, first: int
+    ) -> UInt8[jax.Array, "B H W 3"]:
+        """A batch whose first patch is number `first`."""
+        sampler, (params, decoder_params) = self.networks.sampler, weights.on_devices
+        programs, first = self._programs, np.int32(first)
+        x_t, history = programs.start(key, first)
+        for step, row in enumerate(self.networks.table.rows()):
+            x0_hat = sampler.x0_hat(params, x_t, int(row["t"]), condition)
+            x_t, history = programs.advance(x_t, x0_hat, history, row, key, first, np.int32(step))
+        return programs.decode(decoder_params, x_t)
+
     @functools.cached_property
-    def _program(self) -> Callable[..., UInt8[jax.Array, "B H W 3"]]:
-        networks, side = self.networks, self.networks.config.window
+    def _programs(self) -> "_Programs":
+        return _Programs(self.networks)
 
-        def sample(params, decoder_params, condition, key, first):
-            shape = (len(condition), side, side, networks.latent_channels)
-            guided = networks.guided(functools.partial(networks.denoise, params))
-            latents = solvers.sample(guided, networks.table, shape, condition, key, first)
-            return layers.to_uint8(networks.autoencoder.decode(decoder_params, latents))
 
-        if networks.shared_mesh is None:
-            return jax.jit(sample)
-        over = lambda spec: NamedSharding(networks.mesh, spec)
-        split, whole = over(PartitionSpec("data")), over(PartitionSpec())
-        shardings = (whole, whole, split, whole, whole)
-        return jax.jit(sample, in_shardings=shardings, out_shardings=split)
+class _Programs:
+    """What is compiled for patches beside the network."""
+
+    def __init__(self, networks: window_networks.WindowNetworks):
+        side, canvas = networks.config.window, networks.sampler.canvas
+        self._shape = (networks.sampler.chunk, side, side, networks.latent_channels)
+        self._table, self._autoencoder = networks.table, networks.autoencoder
+        split = canvas.in_parts
+        # Pixels that this process sees all of need no exchange.
+        seen = split if split.is_fully_addressable else canvas.whole
+        self.start = jax.jit(self._start, out_shardings=split)
+        self.advance = jax.jit(self._advance, donate_argnums=(0, 2), out_shardings=split)
+        self.decode = jax.jit(self._decode, out_shardings=seen)
+
+    def _start(self, key, first) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Noise, and what the solver remembers: nothing, each memory by itself."""
+        history = tuple(self._table.blank_history(self._shape))
+        return solvers.patch_noise(key, self._shape, first, 0), history
+
+    def _advance(self, x_t, x0_hat, history, row, key, first, step):
+        noise = solvers.patch_noise(key, self._shape, first, step + 1)
+        history = jnp.stack(history) if history else jnp.zeros((0, *self._shape))
+        x_t, history = solvers.advance(row, x_t, x0_hat, history, noise)
+        return x_t, tuple(history)
+
+    def _decode(self, params: Any, latents) -> UInt8[jax.Array, "B H W 3"]:
+        return layers.to_uint8(self._autoencoder.decode(params, latents))

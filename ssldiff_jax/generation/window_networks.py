@@ -35,6 +35,8 @@ class Weights:
     @functools.cached_property
     def on_devices(self) -> tuple[Any, Any]:
         """Both on every device; brought there once, when they are first used."""
+        # Committed to one device as to several, as restored weights are: so nothing is compiled
+        # again for weights that come from a file.
         whole = NamedSharding(self.mesh, PartitionSpec()) if self.mesh.size > 1 else None
         # Put there, because arrays of the host are copied with every call.
         return data_parallel.Placed()((self.denoiser, self.decoder), whole)
@@ -109,9 +111,10 @@ class WindowNetworks:
 
     @functools.cached_property
     def window_batch(self) -> int:
-        """Windows evaluated together: as the config says, or as many as memory holds."""
+        """Windows evaluated together: as the config says, rounded up so that devices have as many
+        each; or as many as memory holds."""
         if self.config.sample.window_batch:
-            return self.config.sample.window_batch
+            return -(-self.config.sample.window_batch // self.mesh.size) * self.mesh.size
         shapes = (self.params_like, *self._window_shapes(1))
         # Of one window, traced alone: nothing is compiled or run to know it.
         live = memory_estimate.peak_live_bytes(jax.make_jaxpr(self.x0_hat)(*shapes).jaxpr)
@@ -141,11 +144,14 @@ class WindowNetworks:
         factor, overlap = self.autoencoder.downsample_factor, self.config.sample.decode.overlap
         return encode.TiledEncoder(self.autoencoder.encode, factor, self.config.window, overlap)
 
-    def window_call(self, params: Any, count: int | None = None) -> NetworkCall:
-        """The network on one window, without guidance; or on `count` with it."""
-        if count is None:
-            return NetworkCall(self.denoise, (params, *self._window_shapes(1)))
-        return NetworkCall(self.x0_hat, (params, *self._window_shapes(count)))
+    def window_call(self, params: Any, count: int = 1) -> NetworkCall:
+        """The network on `count` windows, without guidance."""
+        return NetworkCall(self.denoise, (params, *self._window_shapes(count)))
+
+    def blank_chunk(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """x_t and conditions of `count` windows, all zero: what a chunk is tried with."""
+        x_t, _, condition = (np.zeros(s.shape, s.dtype) for s in self._window_shapes(count))
+        return x_t, condition
 
     def tile_call(self) -> NetworkCall:
         """The decoder on one tile."""

@@ -12,10 +12,10 @@ from typing import Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.core import arrays, data_parallel, rng
 from ssldiff_jax.sampler import windows
 
 Stored: TypeAlias = Float[jax.Array, "H W C"]
@@ -48,6 +48,21 @@ class CanvasConfig:
     def shards(self) -> int:
         """Parts that the rows of a canvas are split into."""
         return self.devices if self.split == "rows" else 1
+
+    @property
+    def whole(self) -> Sharding:
+        """Of what every device holds whole."""
+        return self._sharding(PartitionSpec())
+
+    @property
+    def in_parts(self) -> Sharding:
+        """Of what is split along its first axis: the windows of a chunk, or rows."""
+        return self._sharding(PartitionSpec(AXIS))
+
+    def _sharding(self, spec: PartitionSpec) -> Sharding:
+        # Committed to the one device too, as restored weights are: a jit compiles anew for each
+        # combination of arguments that are and are not.
+        return NamedSharding(self.mesh, spec) if self.mesh else data_parallel.one_device()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,12 +190,10 @@ class Layout:
             check_vma=False,
         )
 
-    def sharding(self, split: bool) -> NamedSharding | None:
-        """Of stored arrays (or what goes with rows), or of what every device holds whole."""
-        if self.config.mesh is None:
-            return None
-        whole = not split or not self.halo
-        return NamedSharding(self.config.mesh, PartitionSpec() if whole else PartitionSpec(AXIS))
+    @property
+    def sharding(self) -> Sharding:
+        """Of stored arrays."""
+        return self.config.in_parts if self.halo else self.config.whole
 
 
 def _shown(size: int, field: int) -> np.ndarray:

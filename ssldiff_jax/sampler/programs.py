@@ -1,5 +1,6 @@
-"""The compiled programs of the grid sampler: the field's first noise, windows denoised together,
-and one solver step of the whole field."""
+"""The compiled programs of the grid sampler: the network on windows that are denoised together, for
+all sizes of canvas; and for each size the first noise, cutting and adding windows, and one solver
+step of the whole field."""
 
 import functools
 from collections.abc import Callable
@@ -9,10 +10,8 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.sampler import field as field_lib
 
@@ -28,45 +27,49 @@ class State(NamedTuple):
     keep_mask: jax.Array | None = None
 
 
-class ChunkInputs(NamedTuple):
-    """What the K windows of a chunk have of their own.
-
-    Attributes:
-        corners: (row, column) of each in the storage of its device, (K, 2).
-        window_weights: of the rows and of the columns of each, (K, 2, window).
-        condition: of each, (K, E).
-    """
-
-    corners: Int[arrays.AnyArray, "K 2"]
-    window_weights: Float[arrays.AnyArray, "K 2 w"]
-    condition: Float[arrays.AnyArray, "K E"]
+jax.export.register_namedtuple_serialization(State, serialized_name="ssldiff_jax.sampler.State")
 
 
-for _type in (State, ChunkInputs):
-    jax.export.register_namedtuple_serialization(
-        _type, serialized_name=f"ssldiff_jax.sampler.{_type.__name__}"
-    )
-
-
-class Programs:
-    """The compiled programs for one layout."""
+class Network:
+    """The network on the windows of a chunk, vmapped over them: one program for each kind of
+    timestep. No size of canvas is in it, so that all of them share what is slow to compile."""
 
     def __init__(
         self,
         denoise: Callable[..., jax.Array],
         guided: Callable[[guidance.DenoiseFn], guidance.GuidedX0],
-        table: solvers.SolverTable,
-        layout: field_lib.Layout,
+        canvas: field_lib.CanvasConfig,
     ):
-        self._network, self._guided, self._table, self._layout = denoise, guided, table, layout
-        over = layout.over_shards
-        held, whole = layout.sharding(split=True), layout.sharding(split=False)
+        self._denoise, self._guided = denoise, guided
+        # One device is that of the arguments: it may be of another machine, compiled for.
+        split = canvas.in_parts if canvas.mesh else None
+        self.of_kind: dict[guidance.Kind, Callable[..., jax.Array]] = {
+            "plain": jax.jit(self._plain_network, out_shardings=split),
+            "guided": jax.jit(self._guided_network, out_shardings=split),
+        }
+
+    def _plain_network(self, params, x_t, t, condition) -> jax.Array:
+        guided = self._guided(functools.partial(self._denoise, params))
+        return guided.plain(x_t, jnp.full(len(x_t), t), condition)
+
+    def _guided_network(self, params, x_t, t, condition) -> jax.Array:
+        guided = self._guided(functools.partial(self._denoise, params))
+        return guided.guided(x_t, jnp.full(len(x_t), t), condition)
+
+
+class Programs:
+    """The compiled programs for one layout: all but the network, small ones."""
+
+    def __init__(self, table: solvers.SolverTable, layout: field_lib.Layout):
+        self._table, self._layout = table, layout
+        over, held, config = layout.over_shards, layout.sharding, layout.config
         self.start = jax.jit(self._start_program, out_shardings=held)
-        denoise = over(self._denoise, (False, True, True, True, False))
-        self.denoise = jax.jit(denoise, donate_argnums=2, out_shardings=held)
+        self.cut = jax.jit(over(self._cut, (True, True)), out_shardings=config.in_parts)
+        add = over(self._add, (True, True, True, True))
+        self.add = jax.jit(add, donate_argnums=0, out_shardings=held)
         advance = over(self._advance, (True, False, False, False))
         self.advance = jax.jit(advance, donate_argnums=0, out_shardings=held)
-        self.fetch = jax.jit(lambda x, at: x[at], out_shardings=whole)
+        self.fetch = jax.jit(lambda x, at: x[at], out_shardings=config.whole)
 
     def _start_program(self, key_data, known_latents, keep_mask) -> State:
         split = (False, known_latents is not None, keep_mask is not None)
@@ -89,13 +92,16 @@ class Programs:
         history = tuple(blank() for _ in range(table.history.shape[1]))
         return State(layout.exchange_halo(x), blank(), history, known_latents, keep_mask)
 
-    def _denoise(self, params, x, x0_sum, inputs: ChunkInputs, t) -> jax.Array:
-        """The sum of x0_hat with the windows of a chunk added."""
+    def _cut(self, x, corners) -> Float[jax.Array, "K w w C"]:
+        """Windows at their corners, (row, column) in the storage of their device."""
         side, channels = self._layout.window, self._layout.config.channels
-        guided = self._guided(functools.partial(self._network, params))
+        size = (side, side, channels)
+        cut = lambda corner: jax.lax.dynamic_slice(x, (*corner, 0), size)
+        return jax.vmap(cut)(corners).astype(jnp.float32)
 
-        def cut(corner):
-            return jax.lax.dynamic_slice(x, (*corner, 0), (side, side, channels))
+    def _add(self, x0_sum, x0_hat, corners, window_weights) -> field_lib.Stored:
+        """The sum of x0_hat with the windows of a chunk added; window_weights (K, 2, w) are those
+        of the rows and of the columns of each."""
 
         def add(total, window):
             x0_hat, corner, (rows, cols) = window
@@ -104,10 +110,7 @@ class Programs:
             patch = rows[:, None, None] * cols[:, None] * x0_hat
             return jax.lax.dynamic_update_slice(total, (old + patch).astype(total.dtype), at), None
 
-        corners = inputs.corners
-        x_t = self._spread(jax.vmap(cut)(corners).astype(jnp.float32))
-        x0_hat = guided(x_t, jnp.full(len(corners), t), self._spread(inputs.condition))
-        return jax.lax.scan(add, x0_sum, (x0_hat, corners, inputs.window_weights))[0]
+        return jax.lax.scan(add, x0_sum, (x0_hat, corners, window_weights))[0]
 
     def _advance(self, state: State, row, key_data, step) -> State:
         """One solver step of every pixel; the sum of x0_hat starts again at zero."""
@@ -130,11 +133,3 @@ class Programs:
         # What a halo held was added where it belongs.
         total = total.at[layout.shard_rows :].set(0) if layout.halo else total
         return state._replace(x=layout.exchange_halo(x), x0_sum=total, history=tuple(history))
-
-    def _spread(self, x: jax.Array) -> jax.Array:
-        """Windows of a chunk over the devices."""
-        config = self._layout.config
-        if config.mesh is None or config.shards > 1:
-            return x
-        spec = PartitionSpec(field_lib.AXIS)
-        return jax.lax.with_sharding_constraint(x, NamedSharding(config.mesh, spec))

@@ -1,37 +1,35 @@
 """The grid sampler: all windows of a canvas are denoised together, step by step.
 
-Three jit-compiled programs: `start` fills the field with noise, `denoise` asks the network for the
-clean latents of a chunk of windows (vmapped) and adds them to a field of x0_hat, `advance` takes
-the whole field one solver step down. Chunks follow each other from the host, so that memory is the
-canvas and one chunk, conditions are made as they are needed, and a run can stop between any two.
+Jit-compiled programs: `start` fills the field with noise; the network finds the clean latents of a
+chunk of windows, which `cut` takes from the field and `add` blends into a field of x0_hat;
+`advance` takes the whole field one solver step down. Chunks follow each other from the host, so
+that memory is the canvas and one chunk, and a run can stop between any two. The host runs ahead:
+conditions of the next chunk are made by a thread while the devices work on this one.
 """
 
+import collections
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.export
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, data_parallel
+from ssldiff_jax.data import ahead
 from ssldiff_jax.diffusion import guidance, solvers
+from ssldiff_jax.sampler import chunks as chunks_lib
 from ssldiff_jax.sampler import conditions, windows
 from ssldiff_jax.sampler import field as field_lib
 from ssldiff_jax.sampler import programs as programs_lib
 
+Position, START = chunks_lib.Position, chunks_lib.START
 
-class Position(NamedTuple):
-    """How far a run is: the solver step, and its chunk that comes next."""
-
-    step: int
-    chunk: int
-
-
-START = Position(0, 0)
+_IN_FLIGHT = 2  # chunks that devices have been given and not finished: one waits for no host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +43,16 @@ class InitLatents:
 
 @dataclasses.dataclass(frozen=True)
 class GridSampler:
-    """Samples canvases. There is one trace for each size of canvas: seeds, conditions, weights and
-    window positions may change without another.
+    """Samples canvases. The network is compiled once, and once more where some steps are guided and
+    some are not; what a size of canvas adds is small. Seeds, conditions, weights and window
+    positions may change without another trace.
 
     Attributes:
         denoise: (params, x_t, t, condition) → prediction.
         guided: puts the schedule, prediction and guidance around it.
         table: the solver.
-        chunk: the most windows that are evaluated together; a multiple of the devices.
+        chunk: windows that are evaluated together, fewer for small canvases; a multiple of the
+            devices.
         canvas: how the arrays of the canvas are held.
     """
 
@@ -104,10 +104,10 @@ class GridSampler:
         layout = self.layout(plan)
         known = keep = None
         if init is not None:
-            put = lambda a: self._put(layout, layout.store(a), split=True)
+            put = lambda a: data_parallel.put(layout.store(a), layout.sharding)
             known = put(init.latents)
             keep = None if init.keep_mask is None else put(init.keep_mask[..., None])
-        return self.programs(plan).start(_data(key), known, keep)
+        return self.programs(plan).start(self._whole(_data(key)), known, keep)
 
     def iterate(
         self,
@@ -127,21 +127,39 @@ class GridSampler:
             raise ValueError(
                 f"a plan must have the solver's {len(self.table.t)} steps, got {plan.num_steps}"
             )
-        layout, columns = self.layout(plan), self.table.columns()
-        programs, key_data = self.programs(plan), _data(key)
+        programs, layout, key_data = self.programs(plan), self.layout(plan), _data(key)
         # Once for all canvases, not with every one of them or of their chunks.
-        params = self._placed(params, layout.sharding(split=False))
-        for step in range(place.step, plan.num_steps):
-            row = {name: column[step] for name, column in columns.items()}
-            chunks = self._chunks(layout, plan, step)
-            for i in range(place.chunk if step == place.step else 0, len(chunks)):
-                inputs = self._inputs(layout, plan, step, chunks[i], condition)
-                x0_sum = programs.denoise(params, state.x, state.x0_sum, inputs, row["t"])
-                state = state._replace(x0_sum=x0_sum)
-                if i + 1 < len(chunks):
-                    yield state, Position(step, i + 1)
-            state = programs.advance(state, row, key_data, np.int32(step))
-            yield state, Position(step + 1, 0)
+        params = self._placed(params, self.canvas.whole)
+        state = jax.tree.map(lambda a: data_parallel.put(a, layout.sharding), state)
+        rows, key_data = self.table.rows(), self._whole(key_data)
+        chunks, unfinished = self._chunks(plan), collections.deque()
+        make, left = functools.partial(chunks.inputs, condition), chunks.after(place)
+        with contextlib.closing(ahead.ahead(make, left, threads=1, count=1)) as made:
+            for inputs in made:
+                chunk, t = inputs.chunk, int(self.table.t[inputs.chunk.step])
+                corners, weights = (
+                    data_parallel.put(a, layout.sharding)
+                    for a in (inputs.corners, inputs.window_weights)
+                )
+                x_t = programs.cut(state.x, corners)
+                x0_hat = self.x0_hat(params, x_t, t, self._condition(inputs))
+                state = state._replace(x0_sum=programs.add(state.x0_sum, x0_hat, corners, weights))
+                if chunk.ends_step:
+                    row, step = self._whole((rows[chunk.step], np.int32(chunk.step)))
+                    state = programs.advance(state, row, key_data, step)
+                unfinished.append(x0_hat)
+                if len(unfinished) > _IN_FLIGHT:
+                    jax.block_until_ready(unfinished.popleft())
+                yield state, chunk.reached
+
+    def x0_hat(
+        self, params: Any, x_t: arrays.Latents, t: int, condition: arrays.Embedding
+    ) -> jax.Array:
+        """Clean latents of windows, at a timestep of all. What is on the host is brought to the
+        devices, which share the windows; params must be there."""
+        program = self.network.of_kind[self.kind(t)]
+        x_t, condition = (data_parallel.put(a, self.canvas.in_parts) for a in (x_t, condition))
+        return program(params, x_t, self._whole(np.int32(t)), condition)
 
     def rows(
         self,
@@ -155,90 +173,70 @@ class GridSampler:
         beyond its border are the field's, which goes round. All processes must ask together."""
         at = self.layout(plan).stored_rows(np.arange(top, top + count) % plan.field[0])
         cols = np.arange(-beyond, plan.canvas[1] + beyond) % plan.field[1]
-        return np.asarray(self.programs(plan).fetch(state.x, at), np.float32)[:, cols]
+        return np.asarray(self.programs(plan).fetch(state.x, self._whole(at)), np.float32)[:, cols]
 
     def layout(self, plan: windows.WindowPlan) -> field_lib.Layout:
         """How the plan's field is stored."""
         blocks = (size // plan.window for size in plan.field)
         return field_lib.Layout(*blocks, plan.window, self.canvas)
 
+    def kind(self, t: int) -> guidance.Kind:
+        """What a timestep asks of the network."""
+        return self._guided_x0.kind(t)
+
     def num_chunks(self, plan: windows.WindowPlan) -> int:
         """Chunks of all steps."""
-        return self.chunks_before(plan, Position(plan.num_steps, 0))
+        return self._chunks(plan).count
 
     def chunks_before(self, plan: windows.WindowPlan, place: Position) -> int:
         """Chunks that are done at a place of a run."""
-        layout = self.layout(plan)
-        counts = (len(self._chunks(layout, plan, step)) for step in range(place.step))
-        return sum(counts) + place.chunk
+        return self._chunks(plan).before(place)
+
+    def chunks_of_kinds(self, plan: windows.WindowPlan) -> dict[guidance.Kind, int]:
+        """Chunks of all steps, by what their timesteps ask of the network."""
+        chunks, counts = self._chunks(plan), collections.Counter()
+        for step, t in enumerate(self.table.t):
+            counts[self.kind(int(t))] += chunks.count_of(step)
+        return dict(counts)
 
     def unet_forwards(self, plan: windows.WindowPlan) -> int:
         """Windows the network evaluates for one canvas, guidance and padding counted."""
-        layout, guided = self.layout(plan), self.guided(self.denoise)
-        chunks = [len(self._chunks(layout, plan, step)) for step in range(plan.num_steps)]
-        calls = np.dot(chunks, guided.calls_per_example(self.table.t))
-        return int(calls) * self.windows_at_once(plan)
+        counts = self.chunks_of_kinds(plan)
+        return (counts.get("plain", 0) + 2 * counts.get("guided", 0)) * self.windows_at_once(plan)
 
     def windows_at_once(self, plan: windows.WindowPlan) -> int:
-        """Windows of a chunk on all devices: `chunk` or fewer, so that chunks are as even as can
-        be and little is filled up."""
-        layout, shards = self.layout(plan), self.canvas.shards
-        rows = max(np.bincount(starts // layout.shard_rows).max() for starts in plan.rows)
-        most, limit = int(rows) * plan.cols.shape[1], self.chunk // shards
-        even = -(-most // -(-most // limit))
-        together = self.canvas.devices // shards
-        return -(-even // together) * together * shards
+        """Windows of a chunk on all devices: `chunk`, or, for a canvas of fewer, a half of it, a
+        quarter …"""
+        return self._chunks(plan).size
 
     def state_bytes(self, plan: windows.WindowPlan) -> int:
         """Of the arrays that are kept between steps, all devices together."""
         arrays_kept = 2 + self.table.history.shape[1]
         return arrays_kept * self.layout(plan).num_bytes
 
-    def _chunks(self, layout, plan: windows.WindowPlan, step: int) -> list[np.ndarray]:
-        """Numbers of the windows of each chunk, −1 where there is none; split over rows, every
-        device has its own part of a chunk."""
-        shards = self.canvas.shards
-        shard = np.repeat(plan.rows[step] // layout.shard_rows, plan.cols.shape[1])
-        own = [np.flatnonzero(shard == i) for i in range(shards)]
-        part = self.windows_at_once(plan) // shards
-        length = -(-max(len(o) for o in own) // part) * part
-        padded = np.stack([np.pad(o, (0, length - len(o)), constant_values=-1) for o in own])
-        return list(np.moveaxis(padded.reshape(shards, -1, part), 1, 0).reshape(-1, shards * part))
+    def _chunks(self, plan: windows.WindowPlan) -> chunks_lib.Chunks:
+        return chunks_lib.Chunks(plan, self.layout(plan), self.chunk)
 
-    def _inputs(
-        self, layout, plan, step: int, numbers: np.ndarray, condition
-    ) -> programs_lib.ChunkInputs:
-        """Corners on their device, weights and conditions of a chunk."""
-        used = numbers >= 0
-        of = np.where(used, numbers, numbers.max())
-        corners = plan.corners(step, of)
-        of_windows = self._conditions(condition, plan.places(corners))
-        local = corners % np.array([layout.shard_rows, layout.shape[1]])
-        local = np.where(used[:, None], local, 0).astype(np.int32)
-        weights = plan.window_weights(of) * used[:, None, None].astype(np.float32)
-        local, weights = (self._put(layout, a, split=True) for a in (local, weights))
-        return programs_lib.ChunkInputs(local, weights, of_windows)
+    def _condition(self, inputs: chunks_lib.ChunkInputs) -> jax.Array:
+        """Of a chunk's windows, on the devices that evaluate them."""
+        own, sharding = inputs.condition, self.canvas.in_parts
+        if self.canvas.mesh is None:
+            return data_parallel.put(own, sharding)
+        shape = (len(inputs.corners), own.shape[1])
+        return jax.make_array_from_process_local_data(sharding, own, shape)
 
-    def _conditions(self, condition: conditions.ConditionFn, places: np.ndarray):
-        """Of a chunk's windows, on the devices that evaluate them; a process asks for its own."""
-        count, mesh = len(places), self.canvas.mesh
-        if mesh is not None:
-            split = NamedSharding(mesh, PartitionSpec(field_lib.AXIS))
-            parts = split.addressable_devices_indices_map((count,)).values()
-            places = places[np.unique(np.concatenate([np.arange(count)[i] for i in parts]))]
-        own = np.asarray(condition(places), np.float32)
-        if own.ndim != 2 or len(own) != len(places):
-            raise ValueError(f"conditions must be ({len(places)}, D), got {own.shape}")
-        if mesh is None:
-            return own
-        return jax.make_array_from_process_local_data(split, own, (count, own.shape[1]))
+    def _whole(self, tree: Any) -> Any:
+        """Host values on every device."""
+        return jax.tree.map(lambda a: data_parallel.put(a, self.canvas.whole), tree)
 
-    def _put(self, layout: field_lib.Layout, tree: Any, *, split: bool) -> Any:
-        sharding = layout.sharding(split)
-        if sharding is None:
-            return tree
-        place = lambda a: jax.make_array_from_callback(a.shape, sharding, lambda i: a[i])
-        return jax.tree.map(lambda a: place(np.asarray(a)), tree)
+    @functools.cached_property
+    def network(self) -> programs_lib.Network:
+        """What is compiled for all sizes of canvas."""
+        return programs_lib.Network(self.denoise, self.guided, self.canvas)
+
+    @functools.cached_property
+    def _guided_x0(self) -> guidance.GuidedX0:
+        return self.guided(self.denoise)
 
     @functools.cached_property
     def _placed(self) -> data_parallel.Placed:
@@ -249,12 +247,10 @@ class GridSampler:
         return {}
 
     def programs(self, plan: windows.WindowPlan) -> programs_lib.Programs:
-        """What is compiled for canvases of this size."""
+        """What is compiled for canvases of this size, the network apart."""
         layout = self.layout(plan)
         if layout not in self._cache:
-            self._cache[layout] = programs_lib.Programs(
-                self.denoise, self.guided, self.table, layout
-            )
+            self._cache[layout] = programs_lib.Programs(self.table, layout)
         return self._cache[layout]
 
 

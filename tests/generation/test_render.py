@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import compilations
 import numpy as np
 import pytest
 
@@ -68,28 +69,30 @@ def test_an_image_smaller_than_a_window_is_cut_from_one(random_generator, size):
 
 @pytest.mark.parametrize("interval", [(0.4, 1.0), (0.0, 0.3), (0.0, 1.0)])
 def test_time_is_estimated_of_steps_with_guidance_and_without(random_generator, planned, interval):
-    """Calls of the network, counted from the kinds of steps, are those that the sampler makes; and
-    a step's call has the result of its kind."""
+    """By the programs that the image is then sampled with, each for as many chunks as it will run;
+    and a step's program has the result of its kind."""
     sample = random_generator.config.sample
     guidance = dataclasses.replace(sample.guidance, scale=2.0, interval=interval)
     model = random_generator.with_sample(dataclasses.replace(sample, guidance=guidance))
-    networks, sampler = model.networks, model.networks.sampler
-    guided = networks.guided(networks.denoise)
-    kinds = cost.kinds_of_steps(networks)
-    is_guided = {t: bool(guided.is_guided(np.array([t]))[0]) for t, _ in kinds}
-    steps = planned.windows.num_steps
-    assert sum(count for _, count in kinds) == steps
-    calls = sum((1 + is_guided[t]) * count for t, count in kinds)
-    chunks, at_once = sampler.num_chunks(planned.windows), sampler.windows_at_once(planned.windows)
-    assert calls * chunks // steps * at_once == sampler.unet_forwards(planned.windows)
-    params = model.weights.denoiser
-    call = networks.window_call(params, 1)
+    networks, sampler, plan = model.networks, model.networks.sampler, planned.windows
+    guided = networks.guided(functools.partial(networks.denoise, model.weights.denoiser))
+    is_guided = np.array(guided.is_guided(sampler.table.t))
+    chunks, counts = sampler.num_chunks(plan) // plan.num_steps, sampler.chunks_of_kinds(plan)
+    assert counts.get("guided", 0) == chunks * is_guided.sum()
+    assert counts.get("plain", 0) == chunks * (~is_guided).sum()
+    with compilations.counted() as trial:
+        seconds = cost.Cost.of(model.renderer, planned, ("png",), timed=True).seconds
+    assert seconds > 0
+    assert len(trial.of("network")) == len(counts)
+    with compilations.counted() as run:
+        model.render(planned)
+    assert run.of("network") == []
+    source, count = np.random.default_rng(5), sampler.windows_at_once(plan)
     x_t, condition = (
-        np.random.default_rng(5).standard_normal(call.shapes[i].shape, np.float32) for i in (1, 3)
+        source.standard_normal(blank.shape, np.float32) for blank in networks.blank_chunk(count)
     )
-    for t, _ in kinds:
-        _, _, at_t, _ = cost.at_step(call, t).shapes
-        plain = networks.guided(functools.partial(networks.denoise, params))._plain
-        apart = call.run(params, x_t, at_t, condition) - plain(x_t, at_t, condition)
+    for t in (sampler.table.t[0], sampler.table.t[-1]):
+        found = sampler.x0_hat(model.weights.on_devices[0], x_t, int(t), condition)
+        apart = found - guided.plain(x_t, np.full(count, t), condition)
         # One is compiled and one is not: without guidance they differ by rounding.
-        assert bool(np.abs(apart).max() > 1e-3) == is_guided[t]
+        assert bool(np.abs(apart).max() > 1e-3) == bool(guided.is_guided(t))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 
+import compilations
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -121,6 +122,49 @@ def test_windows_do_not_matter_to_a_denoiser_of_single_pixels(canvas, mode, weig
     expected = x[: canvas[0], : canvas[1]]
     found = draw(drawn, plan, params=0.9)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def blended(drawn, plan, key, params):
+    """The canvas window by window, each evaluated alone; only noise and solver are not NumPy."""
+    table, guided = drawn.table, drawn.guided(functools.partial(mixing, np.float32(params)))
+    x, history = field_noise(plan, key, 0), table.blank_history((*plan.field, CHANNELS))
+    for step, row in enumerate(table.rows()):
+        seen, total = np.asarray(x), np.zeros(x.shape, np.float32)
+        shares = zip(plan.corners(step), plan.window_weights(), strict=True)
+        for corner, (of_rows, of_cols) in shares:
+            lines = (corner[:, None] + np.arange(WINDOW)) % np.array(plan.field)[:, None]
+            condition = by_place(plan.places(corner[None]))
+            x0_hat = guided(seen[np.ix_(*lines)][None], np.array([int(row["t"])]), condition)[0]
+            total[np.ix_(*lines)] += of_rows[:, None, None] * of_cols[:, None] * x0_hat
+        noise = field_noise(plan, key, step + 1)
+        x, history = solvers.advance(row, x, jnp.asarray(total), history, noise)
+    return x[: plan.canvas[0], : plan.canvas[1]]
+
+
+@pytest.mark.parametrize(
+    ("scale", "interval"), [(1.0, (0.0, 1.0)), (2.0, (0.0, 1.0)), (2.0, (0.4, 1.0))]
+)
+@pytest.mark.parametrize(("canvas", "mode"), [((11, 23), "overlap"), ((17, 9), "offset")])
+def test_a_canvas_is_what_its_windows_give_one_by_one(canvas, mode, scale, interval):
+    """Whatever is evaluated together, and wherever guidance begins and ends."""
+    plan, key = plan_of(canvas, mode), jax.random.key(0)
+    drawn = sampler_of(mixing, solver="ddpm", chunk=4, scale=scale, interval=interval)
+    expected = blended(drawn, plan, key, 0.8)
+    np.testing.assert_allclose(draw(drawn, plan, params=0.8), expected, atol=2e-5)
+
+
+def test_the_network_is_compiled_once_for_all_sizes():
+    """Guided and plain steps, weights that are committed to their device or not: two programs; and
+    of each size no program is compiled twice."""
+    drawn = sampler_of(mixing, chunk=4, scale=2.0, interval=(0.4, 1.0))
+    committed = jax.device_put(np.float32(0.8), jax.devices()[0])
+    for i, (canvas, params) in enumerate(
+        [((13, 21), committed), ((8, 40), committed), ((24, 9), np.float32(0.8))]
+    ):
+        with compilations.counted() as counts:
+            drawn(params, plan_of(canvas), by_place, jax.random.key(0))
+        assert len(counts.of("network")) == (2 if i == 0 else 0)
+        assert len(set(counts.names)) == len(counts.names) > 3
 
 
 def test_a_canvas_of_one_window_is_the_patch_sampler():
@@ -250,10 +294,15 @@ def test_one_trace_serves_seeds_conditions_and_plans():
     np.testing.assert_array_equal(draw(drawn, plan), first)
 
 
-def use(monkeypatch, **programs):
-    """Run every canvas by these: start, denoise, advance and fetch."""
+PROGRAMS = ("start", "cut", "add", "advance", "fetch")
+
+
+def use(monkeypatch, *, plain, **programs):
+    """Run every canvas by these: the network, and those of PROGRAMS."""
     chosen = types.SimpleNamespace(**programs)
     monkeypatch.setattr(sampler.GridSampler, "programs", lambda self, plan: chosen)
+    network = types.SimpleNamespace(of_kind={"plain": plain})
+    monkeypatch.setattr(sampler.GridSampler, "network", property(lambda self: network))
 
 
 def test_the_sampler_runs_from_an_export(monkeypatch):
@@ -270,10 +319,10 @@ def test_the_sampler_runs_from_an_export(monkeypatch):
 
         return call
 
-    names = ("start", "denoise", "advance", "fetch")
     programs = drawn.programs(plan)
-    wrapped = {name: exporting(name, getattr(programs, name)) for name in names}
-    use(monkeypatch, **wrapped)
+    made = {name: getattr(programs, name) for name in PROGRAMS}
+    made["plain"] = drawn.network.of_kind["plain"]
+    use(monkeypatch, **{name: exporting(name, program) for name, program in made.items()})
     expected = draw(drawn, plan)
 
     back = {name: jax.export.deserialize(bytearray(blob)).call for name, blob in kept.items()}
@@ -311,7 +360,7 @@ def test_conditions_follow_the_moving_windows():
     ("scale", "interval", "calls"),
     [(1.0, (0.0, 1.0), 1), (3.0, (0.0, 1.0), 2), (3.0, (0.4, 1.0), 1.75), (3.0, (0.0, 0.1), 1)],
 )
-@pytest.mark.parametrize(("chunk", "windows", "chunks"), [(3, 9, 3), (7, 8, 2), (32, 8, 1)])
+@pytest.mark.parametrize(("chunk", "windows", "chunks"), [(3, 9, 3), (7, 14, 2), (32, 8, 1)])
 def test_forwards_are_counted(scale, interval, calls, chunk, windows, chunks):
     """Timesteps 999, 749, 499 and 249: an interval from .4 up guides three of four."""
     asked = []
@@ -324,7 +373,7 @@ def test_forwards_are_counted(scale, interval, calls, chunk, windows, chunks):
     plan = plan_of((13, 21))
     draw(drawn, plan)
     jax.effects_barrier()
-    # 4 steps of 8 windows, in 8 or 4 + 4 or 3 + 3 + 2: only the last is filled up.
+    # 4 steps of 8 windows, in 8 (a quarter of 32), 7 + 7 or 3 + 3 + 3: the last is filled up.
     assert drawn.unet_forwards(plan) == sum(asked) == 4 * windows * calls
     assert drawn.num_chunks(plan) == 4 * chunks
 
@@ -452,15 +501,13 @@ def test_a_chunk_holds_windows(chunk):
 def test_canvases_bring_no_parameters_again(mesh, monkeypatch):
     drawn, seen = sampler_of(pixelwise, mesh=mesh), []
     plan, params = plan_of((11, 23)), np.float32(0.5)
-    programs = drawn.programs(plan)
+    programs, plain = drawn.programs(plan), drawn.network.of_kind["plain"]
 
-    def denoise(params, *inputs):
+    def network(params, *inputs):
         seen.append(params)
-        return programs.denoise(params, *inputs)
+        return plain(params, *inputs)
 
-    names = ("start", "advance", "fetch")
-    parts = {name: getattr(programs, name) for name in names}
-    use(monkeypatch, **parts, denoise=denoise)
+    use(monkeypatch, plain=network, **{name: getattr(programs, name) for name in PROGRAMS})
     for seed in (0, 1):
         drawn(params, plan, by_place, jax.random.key(seed))
     assert len(seen) > plan.num_steps

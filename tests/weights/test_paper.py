@@ -94,6 +94,7 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser, monkeypatc
     programs, key = drawn.programs(plan), jax.random.key(0)
     # One trace for the tables of all steps.
     monkeypatch.setattr(sampler.GridSampler, "programs", lambda self, plan: programs)
+    monkeypatch.setattr(sampler.GridSampler, "network", drawn.network)
     one_step = dataclasses.replace(plan, rows=plan.rows[:1], cols=plan.cols[:1])
 
     def blend(params, x_t, i):

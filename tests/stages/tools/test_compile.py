@@ -84,10 +84,9 @@ def test_parameters_are_gathered_once_and_activations_never(rows):
 
 
 @needs_compiler
-def test_windows_come_together_once(rows):
-    row = rows["split", "sampler"]
-    assert row["collectives"]["all-gather"]["count"] == 1
-    assert set(row["collectives"]) == {"all-gather"}
+def test_devices_share_the_windows_of_a_chunk(rows):
+    """Each evaluates its own: nothing is sent while the network works."""
+    assert rows["split", "sampler"]["collectives"] == {}
 
 
 @needs_compiler

@@ -12,7 +12,6 @@ from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.generation import generator, models
 from ssldiff_jax.runs import programs, training_tasks
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.sampler import programs as sampler_programs
 from ssldiff_jax.weights import published
 
 
@@ -29,7 +28,8 @@ def program(
 
 
 def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
-    """One chunk of windows of the largest image that `bench` generates."""
+    """The network on one chunk of windows, guided where any timestep is: one program for all sizes
+    of image."""
     denoiser = config.denoiser.model(training_tasks.embedding_dim(config), config.num_cells)
     params = published.abstract_denoiser(denoiser)
     params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute_dtype), params)
@@ -46,32 +46,20 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     sample = dataclasses.replace(config.sample, window_batch=config.sample.window_batch or 32)
     sample = dataclasses.replace(sample, window_batch=sample.window_batch * mesh.size)
     model = generator.Generator(dataclasses.replace(config, sample=sample), trained, mesh)
-    side = max(config.bench.sizes, default=1024)
-    sampler, plan = model.networks.sampler, model.planner.plan_windows((side, side))
-    layout, count = sampler.layout(plan), sampler.windows_at_once(plan)
+    count, window = model.networks.sampler.chunk, model.config.window
 
     def shape(dims, dtype=np.float32, split=False):
-        over = NamedSharding(model.mesh, PartitionSpec("data" if split else None))
-        if not dims:
-            over = NamedSharding(model.mesh, PartitionSpec())
-        return jax.ShapeDtypeStruct(dims, dtype, sharding=over)
+        spec = PartitionSpec("data") if split else PartitionSpec()
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(model.mesh, spec))
 
-    window = layout.window
-    split = sampler.canvas.shards > 1
-    # Rows that each device holds, those of its neighbours' halo among them.
-    field = shape((sampler.canvas.shards * (layout.shard_rows + layout.halo), *layout.shape[1:]),
-                  layout.config.dtype, split)  # fmt: skip
     args = (
         jax.tree.map(lambda p: shape(p.shape, p.dtype), params),
-        field,
-        field,
-        sampler_programs.ChunkInputs(
-            shape((count, 2), np.int32, split),
-            shape((count, 2, window), np.float32, split),
-            shape((count, denoiser.condition_dim), np.float32, True),
-        ),
+        shape((count, window, window, channels), split=True),
         shape((), np.int32),
+        shape((count, denoiser.condition_dim), split=True),
     )
     windows = model.networks.window_call(params, programs.COUNTED)
     counted = (windows.run, windows.shapes)
-    return programs.AbstractCall(sampler.programs(plan).denoise, args, 0, count, counted)
+    network = model.networks.sampler.network.of_kind
+    kind = "plain" if config.sample.guidance.scale == 1 else "guided"
+    return programs.AbstractCall(network[kind], args, 0, count, counted)
