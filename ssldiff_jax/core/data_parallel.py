@@ -27,11 +27,11 @@ def map_batches(
     for start in range(0, len(arrays[0]), batch_size):
         batch = [np.asarray(a[start : start + batch_size]) for a in arrays]
         count = len(batch[0])
-        results = function(*(_filled(b, batch_size) for b in batch))
+        results = function(*(filled(b, batch_size) for b in batch))
         yield jax.tree.map(lambda result, count=count: np.asarray(result)[:count], results)
 
 
-def _filled(batch: np.ndarray, size: int) -> np.ndarray:
+def filled(batch: np.ndarray, size: int) -> np.ndarray:
     """`size` examples: those of a batch, and the last one again."""
     missing = size - len(batch)
     return np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
@@ -91,11 +91,15 @@ class DataParallel:
 
     def __call__(self, params: Any, batch: np.ndarray) -> np.ndarray:
         """The program's result; the batch may have any length."""
+        return np.asarray(self.start(params, batch))[: len(batch)]
+
+    def start(self, params: Any, batch: np.ndarray) -> jax.Array:
+        """The same begun, and not waited for; what filled up the batch comes last."""
         if self.mesh is None:
-            return np.asarray(self._jit(self._placed(params, None), batch))
+            return self._jit(self._placed(params, None), batch)
         count = self.multiple_of(len(batch))
-        filled = put(_filled(batch, count), self._split)
-        return np.asarray(self._jit(self._placed(params, self._whole), filled))[: len(batch)]
+        whole = put(filled(batch, count), self._split)
+        return self._jit(self._placed(params, self._whole), whole)
 
     def multiple_of(self, count: int) -> int:
         """The least number of examples, `count` or more, that fills all devices."""

@@ -105,11 +105,13 @@ class Planner:
             return self.from_grid(grid, size=size, spans=spans, seed=seed)
         # As many as a chunk has windows: each chunk is one call.
         embed = self.require_encoder().in_batches(networks.window_batch)
+        window_plan = self.plan_windows(size, seed)
         condition = conditions.DenseCondition(
             read, size, embed, networks.patch_px, config.downsample_factor,
             config.sample.windows.border, networks.single_cell,
+            conditions.CACHE_BYTES if window_plan.returns else 0,
         )  # fmt: skip
-        return ImagePlan(size, self.plan_windows(size, seed), condition, seed)
+        return ImagePlan(size, window_plan, condition, seed)
 
     def from_image(
         self, reference: arrays.ImageUint8, *, seed: int = 0, init: InitImage | None = None

@@ -110,8 +110,6 @@ class LargeImageRender:
             params, window_plan, self.plan.condition, key, state, position
         )
         for state, position in states:
-            # Else calls pile up ahead of the devices, and time and progress say nothing.
-            jax.block_until_ready(state.x0_sum)
             progress.update()
             # By the first host's clock: all save at one place or none does.
             if hosts.broadcast_first(time.monotonic() - last > 60 * self._minutes):

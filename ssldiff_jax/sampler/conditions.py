@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
@@ -27,7 +26,8 @@ EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
 ReadFn = Callable[[int, int, int, int], arrays.ImageUint8]
 """(top, left, height, width) inside an image → its pixels."""
 
-_interpolate = functools.partial(jax.jit, static_argnames="method")(grid_lib.interpolate)
+CACHE_BYTES = 256 << 20
+"""Of embeddings that are kept of a reference: 40 000 places at 1536 numbers each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Lattice:
         if self.border == "wrap":
             grid, points = np.pad(grid, ((1, 1), (1, 1), (0, 0)), "wrap"), points % cells_ + 1
         points = points.astype(np.float32)
-        return np.asarray(_interpolate(grid, points, method=self.interpolation))
+        return grid_lib.interpolate(grid, points, self.interpolation)
 
     def of_windows(self) -> "Lattice":
         """The same with cells as large as windows."""
@@ -117,6 +117,8 @@ class DenseCondition:
         factor: px per latent.
         border: of the canvas.
         alone: turns embeddings into conditions, where the denoiser takes more than one.
+        cache_bytes: of embeddings that are kept, so that a place which windows return to at every
+            step is read and embedded once; 0 where they do not return.
     """
 
     read: ReadFn
@@ -126,11 +128,27 @@ class DenseCondition:
     factor: int
     border: Literal["margin", "wrap"] = "margin"
     alone: Callable[[np.ndarray], np.ndarray] = np.asarray
+    cache_bytes: int = 0
 
     def __call__(self, corners: Corners) -> Conditions:
         unique, inverse = np.unique(corners, axis=0, return_inverse=True)
-        patches = np.stack([self._patch(*at) for at in (unique * self.factor).tolist()])
-        return self.alone(self.embed(patches)[inverse.reshape(-1)])
+        places, cache = list(map(tuple, unique.tolist())), self._cache
+        new = [at for at in places if at not in cache]
+        embedded = {}
+        if new:
+            patches = [self._patch(row * self.factor, col * self.factor) for row, col in new]
+            embedded = dict(zip(new, self.embed(np.stack(patches)), strict=True))
+        embedding = np.stack([cache[at] if at in cache else embedded[at] for at in places])
+        for at, vector in embedded.items():
+            # The first that come stay. Windows walk round all places: of those that push each
+            # other out, none would be there when it is asked for again.
+            if (len(cache) + 1) * vector.nbytes <= self.cache_bytes:
+                cache[at] = np.array(vector)
+        return self.alone(embedding[inverse.reshape(-1)])
+
+    @functools.cached_property
+    def _cache(self) -> dict[tuple[int, int], Float[np.ndarray, "D"]]:
+        return {}
 
     def _patch(self, top: int, left: int) -> arrays.ImageUint8:
         rows, cols = (

@@ -1,17 +1,19 @@
 """Decode a canvas tile by tile, blend the overlaps, and give the image row by row of tiles."""
 
+import collections
 import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, data_parallel
-from ssldiff_jax.sampler import windows
+from ssldiff_jax.core import arrays, data_parallel, platform
+from ssldiff_jax.sampler import chunks, windows
 
 RowsFn = Callable[[int, int], Float[np.ndarray, "h W C"]]
 """(top, count) → rows of a canvas."""
@@ -19,7 +21,8 @@ RowsFn = Callable[[int, int], Float[np.ndarray, "h W C"]]
 
 @dataclasses.dataclass(frozen=True)
 class DecodeConfig:
-    """Tiles of `tile` latent pixels that overlap by `overlap`, `chunk` of them at a time.
+    """Tiles of `tile` latent pixels that overlap by `overlap`, `chunk` of them at a time; 0 is what
+    suits the platform.
 
     `ramp` blends linearly over the overlap and rounds to uint8; `paper` weighs every tile by
     exp(−(r/0.8)²), r from its centre with half its side as unit, and truncates.
@@ -35,6 +38,14 @@ class DecodeConfig:
             raise ValueError(
                 f"overlap must lie in [0, tile), got overlap={self.overlap}, tile={self.tile}"
             )
+        if self.chunk < 0:
+            raise ValueError(f"chunk must be 0 or more, got chunk={self.chunk}")
+
+    @property
+    def together(self) -> int:
+        """Tiles decoded at a time: on accelerators what keeps them busy, on a CPU what stays in its
+        caches."""
+        return self.chunk or (4 if platform.target() == "cpu" else 16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,15 +77,15 @@ class TiledDecoder:
     def strips(
         self, params: Any, rows: RowsFn, size: tuple[int, int]
     ) -> Iterator[arrays.ImageUint8]:
-        """The image from top to bottom, a part for each row of tiles; only one row of tiles is
-        held at a time."""
+        """The image from top to bottom, a part for each row of tiles. What is held at a time is one
+        row of tiles, and one batch of them that is decoded while the last is blended."""
         (tops, lefts), tile, factor = self._starts(size), self._tile(size), self.factor
         weights, height = self._weights(tile), tile * factor
         total = np.zeros((height, size[1] * factor, 3), np.float32)
         weight = np.zeros((height, size[1] * factor, 1), np.float32)
+        images = self._images(params, rows, size)
         for top, following in itertools.pairwise([*tops.tolist(), size[0]]):
-            latents = rows(top, tile)
-            for left, image in self._tiles(params, latents, lefts, tile):
+            for left, image in zip(lefts, images, strict=False):
                 at = np.s_[:, left * factor : left * factor + height]
                 total[at] += weights * image
                 weight[at] += weights
@@ -84,13 +95,25 @@ class TiledDecoder:
                 held[: height - done] = held[done:].copy()
                 held[height - done :] = 0
 
-    def _tiles(self, params: Any, latents: np.ndarray, lefts: np.ndarray, tile: int):
-        """(left, image) of the tiles of a row."""
-        at_once = self._spread.multiple_of(self.config.chunk)
-        cut = lambda batch: np.stack([latents[:, x : x + tile] for x in batch])
-        decode = lambda batch: self._spread(params, cut(batch))
-        images = data_parallel.map_batches(decode, (lefts,), at_once)
-        yield from zip(lefts, itertools.chain.from_iterable(images), strict=True)
+    def _images(
+        self, params: Any, rows: RowsFn, size: tuple[int, int]
+    ) -> Iterator[Float[np.ndarray, "h w 3"]]:
+        """Tiles row by row, decoded. Batches go over the ends of rows: only the last is filled
+        up."""
+        (tops, lefts), tile = self._starts(size), self._tile(size)
+        bands = (rows(top, tile) for top in tops.tolist())
+        latents = (band[:, x : x + tile] for band in bands for x in lefts)
+        at_once = chunks.fitting(self.config.together, self.num_tiles(size))
+        at_once = self._spread.multiple_of(at_once)
+        begun: collections.deque[tuple[int, jax.Array]] = collections.deque()
+        while batch := list(itertools.islice(latents, at_once)):
+            whole = data_parallel.filled(np.stack(batch), at_once)
+            begun.append((len(batch), self._spread.start(params, whole)))
+            # The next is begun before the last is read: devices do not wait for the host's part.
+            if len(begun) > 1:
+                yield from _read(*begun.popleft())
+        for batch in begun:
+            yield from _read(*batch)
 
     def _pixels(self, image: np.ndarray) -> arrays.ImageUint8:
         if self.config.blend == "paper":
@@ -119,3 +142,7 @@ class TiledDecoder:
         ramp_px = max(self.config.overlap * self.factor, 1)
         ramp = np.minimum(np.minimum(place, place[::-1]) / ramp_px, 1.0).astype(np.float32)
         return np.outer(ramp, ramp)[..., None]
+
+
+def _read(count: int, images: jax.Array) -> Float[np.ndarray, "N h w 3"]:
+    return np.asarray(images)[:count]

@@ -67,6 +67,12 @@ class WindowPlan:
         """Windows at each step."""
         return self.rows.shape[1] * self.cols.shape[1]
 
+    @property
+    def returns(self) -> bool:
+        """Whether windows stand at some step where they stood before."""
+        lattices = np.concatenate([self.rows, self.cols], axis=1)
+        return len(np.unique(lattices, axis=0)) < self.num_steps
+
     def corners(self, step: int, numbers: Numbers | None = None) -> Int[np.ndarray, "N 2"]:
         """Top left corners in the field, at a step, of the windows of these numbers; they are
         counted row by row; of all where none are named."""

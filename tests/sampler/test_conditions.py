@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,33 @@ def test_dense_conditions_embed_what_lies_there(border):
     padded = np.pad(image, ((PX, PX), (PX, PX), (0, 0)), mode)
     patches = np.stack([padded[y : y + PX, x : x + PX] for y, x in corners * FACTOR + PX])
     np.testing.assert_array_equal(found, patches.reshape(3, -1)[:, ::97])
+
+
+@pytest.mark.parametrize(("kept", "asked"), [(0, [3, 3, 2]), (2, [3, 1, 1]), (9, [3, 0, 0])])
+def test_a_place_is_embedded_once_where_windows_return(kept, asked):
+    """Three windows seen twice, then two of them; `kept` embeddings of 5 numbers are held. The
+    first that came are those that stay."""
+    image = np.random.default_rng(1).integers(0, 256, (96, 128, 3), np.uint8)
+    embedded, read = [], []
+
+    def embed(patches):
+        embedded.append(len(patches))
+        return patches.reshape(len(patches), -1)[:, :5].astype(np.float32)
+
+    def reader(*at):
+        read.append(at)
+        return conditions.array_reader(image)(*at)
+
+    make = functools.partial(
+        conditions.DenseCondition, reader, (96, 128), embed, PX, FACTOR, cache_bytes=kept * 20
+    )
+    dense = make()
+    corners = np.array([[3, 5], [9, 1], [0, 7]])
+    first, again, two = dense(corners), dense(corners[::-1]), dense(corners[[2, 1]])
+    assert embedded == [count for count in asked if count]
+    assert len(read) == sum(asked)
+    np.testing.assert_array_equal(again, first[::-1])
+    np.testing.assert_array_equal(two, first[[2, 1]])
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])

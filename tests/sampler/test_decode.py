@@ -1,7 +1,8 @@
+import jax
 import numpy as np
 import pytest
 
-from ssldiff_jax.core import layers
+from ssldiff_jax.core import layers, platform
 from ssldiff_jax.sampler import decode
 
 
@@ -38,6 +39,55 @@ def test_tiles_are_counted():
     assert decoder(np.float32(1), canvas_of(20, 12))[1] == 6
 
 
+@pytest.mark.parametrize(("chunk", "calls"), [(3, 4), (32, 1), (0, 3)])
+def test_batches_go_over_the_ends_of_rows(chunk, calls):
+    """12 tiles in four rows of three: in threes, in a half of 32 that holds them, and in fours, as
+    on a CPU."""
+    sizes = []
+
+    def counted(params, latents):
+        jax.debug.callback(lambda x: sizes.append(len(x)), latents)
+        return upsampled(params, latents)
+
+    decoder = decode.TiledDecoder(counted, 2, decode.DecodeConfig(8, 2, chunk=chunk, blend="ramp"))
+    canvas = canvas_of(26, 20)
+    image, tiles = decoder(np.float32(1), canvas)
+    jax.effects_barrier()
+    assert tiles == 12
+    assert sizes == calls * [{3: 3, 32: 16, 0: 4}[chunk]]
+    whole = np.asarray(layers.to_uint8(np.asarray(upsampled(1, canvas[None])[0])))
+    np.testing.assert_array_equal(image, whole)
+
+
+def test_the_next_batch_is_begun_before_the_last_is_read():
+    """When a row of tiles comes out, that below it has been given to the device."""
+    begun, asked = [], []
+
+    def counted(params, latents):
+        jax.debug.callback(lambda x: begun.append(len(x)), latents)
+        return upsampled(params, latents)
+
+    canvas = canvas_of(26, 20)
+
+    def rows(top, count):
+        asked.append(top)
+        return canvas[top : top + count]
+
+    decoder = decode.TiledDecoder(counted, 2, decode.DecodeConfig(8, 2, chunk=3, blend="ramp"))
+    strips = decoder.strips(np.float32(1), rows, (26, 20))
+    for done in range(1, 5):
+        next(strips)
+        jax.effects_barrier()
+        assert len(begun) == len(asked) == min(done + 1, 4)
+
+
+@pytest.mark.parametrize(("target", "together"), [("cpu", 4), ("gpu", 16), ("tpu", 16)])
+def test_tiles_together_follow_the_platform(target, together):
+    with platform.compile_for(target):
+        assert decode.DecodeConfig(8, 2, chunk=0, blend="ramp").together == together
+        assert decode.DecodeConfig(8, 2, chunk=5, blend="ramp").together == 5
+
+
 def test_a_seam_of_the_decoder_is_blended():
     """Tiles that differ in brightness by where they are cut meet in a ramp, not in a step."""
 
@@ -60,3 +110,8 @@ def test_a_seam_of_the_decoder_is_blended():
 def test_overlaps_that_do_not_fit_are_refused(tile, overlap):
     with pytest.raises(ValueError, match=f"got overlap={overlap}, tile={tile}"):
         decode.DecodeConfig(tile, overlap, chunk=1, blend="ramp")
+
+
+def test_a_batch_of_less_than_nothing_is_refused():
+    with pytest.raises(ValueError, match="chunk must be 0 or more, got chunk=-1"):
+        decode.DecodeConfig(8, 2, chunk=-1, blend="ramp")

@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import threading
 import types
 
 import compilations
@@ -392,6 +393,83 @@ def test_a_run_goes_on_where_it_was_left():
         for state, _ in drawn.iterate(np.float32(1), plan, by_place, key, kept, place):
             last = state
         np.testing.assert_array_equal(drawn.rows(plan, last, 0, 17), whole)
+
+
+def waiting_for(event, timeout):
+    """A denoiser that waits for the host to do something else meanwhile, and whether it did."""
+    came = []
+
+    def denoise(params, x_t, t, condition):
+        note = lambda _: came.append(event.wait(timeout))
+        jax.debug.callback(note, x_t, ordered=True)
+        return mixing(params, x_t, t, condition)
+
+    return denoise, came
+
+
+def test_conditions_of_the_next_chunk_are_made_while_the_network_works():
+    """The network waits for them within its first call: one after the other it would in vain."""
+    second, calls = threading.Event(), []
+
+    def condition(corners):
+        calls.append(threading.current_thread())
+        if len(calls) == 2:
+            second.set()
+        return by_place(corners)
+
+    denoise, came = waiting_for(second, timeout=60)
+    drawn, plan = sampler_of(denoise, chunk=3, steps=2), plan_of((17, 20), "offset", steps=2)
+    draw(drawn, plan, condition)
+    jax.effects_barrier()
+    assert came[0]
+    assert len(calls) == drawn.num_chunks(plan)
+    assert threading.main_thread() not in calls
+
+
+def test_nothing_is_made_far_ahead():
+    """One chunk beyond the one at work: conditions of a large image are never all at hand."""
+    made, plan = [], plan_of((29, 21))
+    drawn, key = sampler_of(mixing, chunk=2), jax.random.key(0)
+    condition = lambda corners: made.append(len(corners)) or by_place(corners)
+    walk = drawn.iterate(np.float32(1), plan, condition, key, drawn.start(plan, key))
+    for chunk in range(1, 6):
+        next(walk)
+        assert chunk <= len(made) <= chunk + 2
+    walk.close()
+    stopped = len(made)
+    assert stopped < drawn.num_chunks(plan)
+    assert all(not thread.name.startswith("ThreadPool") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("error", [OSError("tile 7 is broken"), KeyboardInterrupt()])
+def test_what_stops_the_conditions_stops_the_run(error):
+    """At its own chunk, those before it done; as itself, once; and no thread is left."""
+    made, plan = [], plan_of((29, 21))
+    drawn, key = sampler_of(mixing, chunk=2), jax.random.key(0)
+
+    def condition(corners):
+        if len(made) == 3:
+            raise error
+        made.append(corners)
+        return by_place(corners)
+
+    walk, done = drawn.iterate(np.float32(1), plan, condition, key, drawn.start(plan, key)), []
+    with pytest.raises(type(error)) as caught:
+        done.extend(walk)
+    assert caught.value is error
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert len(done) == 3
+    assert all(not thread.name.startswith("ThreadPool") for thread in threading.enumerate())
+
+
+def test_no_host_array_reaches_a_program():
+    """Weights of files are NumPy: brought once, and what a chunk needs by name."""
+    drawn, plan = sampler_of(mixing, solver="ddpm", chunk=3), plan_of((17, 20), "offset")
+    expected = draw(drawn, plan, params=0.8)
+    key = jax.random.key(0)
+    with jax.transfer_guard_host_to_device("disallow"):
+        found = drawn(np.float32(0.8), plan, by_place, key)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_known_latents_are_kept():

@@ -175,3 +175,22 @@ def test_borders_are_where_pixels_are_seen_by_other_windows(drawn):
             follow = lambda pixel: {(number, i + 1) for number, i in pixel}
             expected = [k for k in range(1, plan.canvas[axis]) if follow(seen[k - 1]) != seen[k]]
             assert plan.borders(step)[axis].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("mode", "max_offset", "steps", "returns"),
+    [
+        ("overlap", 2, 3, True),
+        ("paper", 2, 3, True),
+        ("offset", 0, 3, True),
+        ("offset", 3, 3, False),
+        ("overlap", 2, 1, False),
+        # 9 places for 12 steps.
+        ("offset", 1, 12, True),
+    ],
+)
+def test_a_plan_says_whether_windows_return(mode, max_offset, steps, returns):
+    plan = windows.plan_windows(config_of(mode, max_offset=max_offset), (20, 24), 8, steps)
+    seen = [{tuple(corner) for corner in plan.corners(step)} for step in range(steps)]
+    comes_again = any(seen[i] == seen[j] for i in range(steps) for j in range(i))
+    assert plan.returns == comes_again == returns
