@@ -83,6 +83,7 @@ def sample_as_published(config: ConfigDict) -> None:
     c.decode.tile = 64
     c.decode.overlap = 48
     c.decode.blend = "paper"
+    c.compute_dtype = "float32"
     config.autoencoder.latent_scaling = "none"
 
 

@@ -26,9 +26,10 @@ def get_config() -> ConfigDict:
     c.windows.weights = "uniform"
     # Of offset: a margin around the canvas, or wrap: its other side, for images that tile.
     c.windows.border = "margin"
-    # What the network computes in, and what the canvas is held in between steps: float32 or
-    # bfloat16.
-    c.compute_dtype = "float32"
+    # What denoiser, decoder and the encoder of a dense reference compute in: float32, bfloat16, or
+    # auto: bfloat16 on GPU and TPU, float32 on CPU.
+    c.compute_dtype = "auto"
+    # What the canvas is held in between steps: float32 or bfloat16.
     c.canvas_dtype = "float32"
     # What devices share: the windows of a chunk, or the rows of the canvas where one is too small.
     c.split = "windows"

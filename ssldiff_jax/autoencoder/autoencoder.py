@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssldiff_jax.autoencoder import conv, light, vq
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, layers
 
 Moments = Float[arrays.AnyArray, "B h w C2"]
 
@@ -85,11 +85,13 @@ class Autoencoder(nn.Module):
             return jnp.concatenate([moments, jnp.full_like(moments, _LOGVAR_RANGE[0])], axis=-1)
         return moments
 
-    def decode(self, z: arrays.Latents) -> arrays.Image:
-        """Images, not clipped."""
+    def decode(self, z: arrays.Latents, dtype: Any = None) -> arrays.Image:
+        """Images, not clipped. The decoder computes in `dtype`, by default that of z; codes are
+        chosen before anything is rounded to it."""
+        dtype = z.dtype if dtype is None else dtype
         if self.config.kind == "vq":
             z = self.quantiser(z).z
-        return self.decoder(z)
+        return self.decoder(z.astype(dtype))
 
     def __call__(self, image: arrays.Image, noise: arrays.Latents) -> Reconstruction:
         """Through a latent sampled with `noise`, or through the nearest codes."""
@@ -155,9 +157,12 @@ class TrainedAutoencoder:
         return self.config.chosen.downsample_factor
 
     def decode(self, params: Any, latents: arrays.Latents) -> arrays.Image:
-        """Scaled latents → images; params are passed so that a jit does not fold them."""
-        model = Autoencoder(self.config)
-        return model.apply({"params": params}, self.scaling.invert(latents), method=model.decode)
+        """Scaled latents → images, float32; params are passed so that a jit does not fold them. The
+        decoder computes in their dtype."""
+        model, z = Autoencoder(self.config), self.scaling.invert(latents)
+        dtype = layers.dtype_of(params)
+        image = model.apply({"params": params}, z, dtype, method=model.decode)
+        return image.astype(jnp.float32)
 
     def encode(self, params: Any, image: arrays.Image) -> arrays.Latents:
         """Images → scaled latents, the mean of the posterior."""

@@ -35,9 +35,15 @@ def is_exact(name: str) -> bool:
 
 def like(params: Any, x: arrays.AnyArray) -> arrays.AnyArray:
     """Inputs in the dtype of a model's parameters, which it then computes in."""
+    return x.astype(dtype_of(params))
+
+
+def dtype_of(params: Any) -> jnp.dtype:
+    """What a model of these parameters computes in, bfloat16 or float32."""
     # Any, not all: a codebook stays float32 in a model that was cast to bfloat16.
-    dtypes = {leaf.dtype for leaf in jax.tree.leaves(params)}
-    return x.astype(jnp.bfloat16 if jnp.dtype(jnp.bfloat16) in dtypes else jnp.float32)
+    half = jnp.dtype(jnp.bfloat16)
+    is_cast = any(leaf.dtype == half for leaf in jax.tree.leaves(params))
+    return half if is_cast else jnp.dtype(jnp.float32)
 
 
 def end_of_block(x: jax.Array) -> jax.Array:

@@ -65,8 +65,9 @@ class Architecture:
         return ((image + 1) / 2 - np.array(self.mean)) / np.array(self.std)
 
     def embed(self, params: Any, image: arrays.Image) -> arrays.Embedding:
-        """Embeddings of images in [−1, 1]."""
-        return vit.ViT(self.vit).apply({"params": params}, self.prepare(image))
+        """Embeddings of images in [−1, 1], float32; the network computes in the dtype of params."""
+        prepared = layers.like(params, self.prepare(image))
+        return vit.ViT(self.vit).apply({"params": params}, prepared).astype(np.float32)
 
     def tokens(self, params: Any, image: arrays.Image) -> arrays.Tokens:
         """Patch tokens of images in [−1, 1]."""
@@ -113,11 +114,13 @@ class Encoder:
         self.params = params
         self.origin = np.asarray(origin, np.float32)
         self._batch_size = batch_size
-        self._embed = data_parallel.DataParallel(
-            # Scaled on the device: uint8 is a quarter of what float32 would send there.
-            lambda params, image_uint8: architecture.embed(params, layers.to_image(image_uint8)),
-            data_parallel.local_mesh(),
-        )
+        self._embed = self._program()
+
+    def _program(self) -> data_parallel.DataParallel:
+        embed = self.architecture.embed
+        # Scaled on the device: uint8 is a quarter of what float32 would send there.
+        program = lambda params, image_uint8: embed(params, layers.to_image(image_uint8))
+        return data_parallel.DataParallel(program, data_parallel.local_mesh())
 
     @property
     def dim(self) -> int:
@@ -135,6 +138,16 @@ class Encoder:
         batched = copy.copy(self)
         batched._batch_size = size
         return batched
+
+    def computing_in(self, dtype: str) -> "Encoder":
+        """The same encoder, its network in float32 or bfloat16."""
+        if layers.dtype_of(self.params) == dtype:
+            return self
+        other = copy.copy(self)
+        other.params = layers.cast(self.params, dtype)
+        # Its own, so that the two do not push each other's parameters from the devices.
+        other._embed = other._program()
+        return other
 
     def __call__(self, patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
         """Embeddings, not normalised, float32.

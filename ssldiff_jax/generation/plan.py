@@ -1,6 +1,7 @@
 """What an image is before it is rendered: its windows, what conditions them, where it begins."""
 
 import dataclasses
+import functools
 import logging
 import numbers
 from collections.abc import Sequence
@@ -104,7 +105,7 @@ class Planner:
             spans = tuple(n * networks.patch_px for n in grid.shape[:2])
             return self.from_grid(grid, size=size, spans=spans, seed=seed)
         # As many as a chunk has windows: each chunk is one call.
-        embed = self.require_encoder().in_batches(networks.window_batch)
+        embed = self._window_encoder.in_batches(networks.window_batch)
         window_plan = self.plan_windows(size, seed)
         condition = conditions.DenseCondition(
             read, size, embed, networks.patch_px, config.downsample_factor,
@@ -187,11 +188,17 @@ class Planner:
         patch_px, config = self.networks.patch_px, self.networks.config
         # Rounded up: half a cell at the border has an embedding too.
         rows, cols = (-(-px // patch_px) for px in size)
-        embed = self.require_encoder()
+        embed = self._window_encoder
         dense = conditions.DenseCondition(read, size, embed, patch_px, config.downsample_factor)
         # (rows, columns, 2), latent px.
         corners = np.stack(np.indices((rows, cols)), axis=-1) * config.window
         return np.stack([dense(of_row) for of_row in corners])
+
+    @functools.cached_property
+    def _window_encoder(self) -> encoder_lib.Encoder:
+        """What embeds references window by window, in the dtype of the denoiser."""
+        dtype = self.networks.config.sample.network_dtype
+        return self.require_encoder().computing_in(dtype)
 
     def require_encoder(self) -> encoder_lib.Encoder:
         """What embeds patches.

@@ -63,7 +63,7 @@ class WindowNetworks:
         cls, config: run_config.RunConfig, trained: models.Models, mesh: Mesh
     ) -> "WindowNetworks":
         """The networks of trained models, on the devices of a mesh."""
-        params = layers.cast(trained.params, config.sample.compute_dtype)
+        params = layers.cast(trained.params, config.sample.network_dtype)
         like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
         return cls(config, trained.autoencoder, trained.denoiser, like, mesh)
 
@@ -84,8 +84,8 @@ class WindowNetworks:
 
     def weights(self, params: Any) -> Weights:
         """Parameters of the denoiser beside those of the decoder."""
-        params = layers.cast(params, self.config.sample.compute_dtype)
-        return Weights(params, self.autoencoder.params, self.mesh)
+        dtype = self.config.sample.network_dtype
+        return Weights(layers.cast(params, dtype), self._decoder_params, self.mesh)
 
     def denoise(self, params: Any, x_t, t, condition) -> jax.Array:
         """The network's prediction, float32."""
@@ -157,7 +157,11 @@ class WindowNetworks:
         """The decoder on one tile."""
         side = self.config.sample.decode.tile
         tile = jax.ShapeDtypeStruct((1, side, side, self.latent_channels), np.float32)
-        return NetworkCall(self.autoencoder.decode, (self.autoencoder.params, tile))
+        return NetworkCall(self.autoencoder.decode, (self._decoder_params, tile))
+
+    @functools.cached_property
+    def _decoder_params(self) -> Any:
+        return layers.cast(self.autoencoder.params, self.config.sample.network_dtype)
 
     def _window_shapes(self, count: int) -> tuple[jax.ShapeDtypeStruct, ...]:
         side, dim = self.config.window, self.denoiser.config.condition_dim

@@ -1,4 +1,5 @@
-"""What a compiler is asked for depends on the device, on its version and on the environment."""
+"""What a compiler is asked for, and what networks compute in, depend on the device, on its version
+and on the environment."""
 
 import jax
 import pytest
@@ -40,3 +41,14 @@ def test_what_the_environment_sets_is_left_to_it(monkeypatch):
         options = platform.compiler_options()
     assert "xla_gpu_autotune_level" not in options
     assert options["xla_gpu_enable_triton_gemm"] is False
+
+
+@pytest.mark.parametrize(
+    ("target", "auto"), [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")]
+)
+def test_the_dtype_of_networks_follows_the_platform_unless_it_is_chosen(target, auto):
+    with platform.compile_for(target):
+        assert platform.network_dtype("auto") == auto
+        for choice in ("float32", "bfloat16"):
+            assert platform.network_dtype(choice) == choice
+    assert platform.target() == jax.default_backend()

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import platform, schema
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.sampler import decode, grid, windows
 from ssldiff_jax.slides import pyramid
@@ -41,7 +41,7 @@ class SampleSection:
     guidance: guidance.GuidanceConfig
     solver: solvers.SolverConfig
     windows: windows.WindowConfig
-    compute_dtype: Literal["float32", "bfloat16"]
+    compute_dtype: Literal["auto", "float32", "bfloat16"]
     canvas_dtype: Literal["float32", "bfloat16"]
     split: Literal["windows", "rows"] = dataclasses.field(metadata=_ASIDE)
     window_batch: int = dataclasses.field(metadata=_ASIDE)
@@ -50,3 +50,8 @@ class SampleSection:
     checkpoint_minutes: float = dataclasses.field(metadata=_ASIDE)
     dry_run: bool = dataclasses.field(metadata=_ASIDE)
     num_variations: int
+
+    @property
+    def network_dtype(self) -> str:
+        """What the networks compute in, on the devices at hand."""
+        return platform.network_dtype(self.compute_dtype)

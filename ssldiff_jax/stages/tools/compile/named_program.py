@@ -32,7 +32,7 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     of image."""
     denoiser = config.denoiser.model(training_tasks.embedding_dim(config), config.num_cells)
     params = published.abstract_denoiser(denoiser)
-    params = jax.eval_shape(lambda p: layers.cast(p, config.sample.compute_dtype), params)
+    params = jax.eval_shape(lambda p: layers.cast(p, config.sample.network_dtype), params)
     channels = denoiser.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     decoder = published.abstract_autoencoder(config.autoencoder.model)
