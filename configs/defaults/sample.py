@@ -33,8 +33,9 @@ def get_config() -> ConfigDict:
     c.canvas_dtype = "float32"
     # What devices share: the windows of a chunk, or the rows of the canvas where one is too small.
     c.split = "windows"
-    # Windows evaluated together; 0 takes as many as memory allows.
-    c.window_batch = 32
+    # Windows evaluated together, whatever the image's size, so that one program serves all; 0 takes
+    # as many as memory allows. 25 are those of 1024² at the published sizes.
+    c.window_batch = 25
     c.decode = ConfigDict()
     # Tile and overlap of the decoder, latent px; tiles together, 0 being 16 on GPU and TPU and 4
     # on CPU.

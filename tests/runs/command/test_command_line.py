@@ -60,9 +60,9 @@ def test_bench_measures_the_denoiser(command, tmp_path):
         "device/bf16_matmul", *TRAINING_ROWS,
     }  # fmt: skip
     values = {row["name"]: row["value"] for row in rows}
-    # 25 windows in four chunks of 7, 50 steps; 9 in two of 5, three steps; guided.
-    assert values["sampler/paper/128/unet_forwards"] == 50 * 28 * 2
-    assert values["sampler/offset/128/unet_forwards"] == 3 * 2 * 10
+    # 25 windows in four chunks of 8, 50 steps; 9 in two, three steps; guided.
+    assert values["sampler/paper/128/unet_forwards"] == 50 * 32 * 2
+    assert values["sampler/offset/128/unet_forwards"] == 3 * 2 * 16
     assert all(row["value"] > 0 and row["hardware"] and row["unit"] for row in rows)
 
 
@@ -157,8 +157,8 @@ def test_metrics_tell_what_the_run_cost(workdir):
         assert cost["peak_rss_mb"] == done["peak_rss_mb"] > 100
     large = metrics["large_image"]
     assert (large["height"], large["width"]) == (CELLS * PATCH_PX, CELLS * PATCH_PX)
-    # Three steps of nine windows in two chunks, the last filled up; guided: 3 × 10 × 2.
-    assert large["unet_forwards"] == 60
+    # Three steps of nine windows in two chunks of eight, the last filled up; guided: 3 × 16 × 2.
+    assert large["unet_forwards"] == 96
     assert large["decoder_calls"] == 1
     assert large["seconds"] > 0
 
