@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
+_AGREED_EVERY = 8  # chunks
+
 
 @dataclasses.dataclass(frozen=True)
 class LargeImageRender:
@@ -109,8 +111,12 @@ class LargeImageRender:
         states = grid_sampler.iterate(
             params, window_plan, self.plan.condition, key, state, position
         )
-        for state, position in states:
+        for done, (state, position) in enumerate(states, start=1):
             progress.update()
+            # Several hosts agree after a step, and now and then within it: for an answer each waits
+            # for its devices.
+            if hosts.together() and position.chunk and done % _AGREED_EVERY:
+                continue
             # By the first host's clock: all save at one place or none does.
             if hosts.broadcast_first(time.monotonic() - last > 60 * self._minutes):
                 chunks = grid_sampler.chunks_before(window_plan, position)
