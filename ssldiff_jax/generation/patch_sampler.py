@@ -41,11 +41,13 @@ class PatchSampler:
     ) -> UInt8[jax.Array, "B H W 3"]:
         """A batch whose first patch is number `first`."""
         sampler, (params, decoder_params) = self.networks.sampler, weights.on_devices
-        programs, first = self._programs, np.int32(first)
-        x_t, history = programs.start(key, first)
+        programs = self._programs
+        noise = sampler.put_whole((np.asarray(jax.random.key_data(key)), np.int32(first)))
+        x_t, history = programs.start(*noise)
         for step, row in enumerate(self.networks.table.rows()):
             x0_hat = sampler.x0_hat(params, x_t, int(row["t"]), condition)
-            x_t, history = programs.advance(x_t, x0_hat, history, row, key, first, np.int32(step))
+            row, step = sampler.put_whole((row, np.int32(step)))
+            x_t, history = programs.advance(x_t, x0_hat, history, row, *noise, step)
         return programs.decode(decoder_params, x_t)
 
     @functools.cached_property
@@ -67,16 +69,20 @@ class _Programs:
         self.advance = jax.jit(self._advance, donate_argnums=(0, 2), out_shardings=split)
         self.decode = jax.jit(self._decode, out_shardings=seen)
 
-    def _start(self, key, first) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def _start(self, key_data, first) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Noise, and what the solver remembers: nothing, each memory by itself."""
         history = tuple(self._table.blank_history(self._shape))
-        return solvers.patch_noise(key, self._shape, first, 0), history
+        return self._noise(key_data, first, 0), history
 
-    def _advance(self, x_t, x0_hat, history, row, key, first, step):
-        noise = solvers.patch_noise(key, self._shape, first, step + 1)
+    def _advance(self, x_t, x0_hat, history, row, key_data, first, step):
+        noise = self._noise(key_data, first, step + 1)
         history = jnp.stack(history) if history else jnp.zeros((0, *self._shape))
         x_t, history = solvers.advance(row, x_t, x0_hat, history, noise)
         return x_t, tuple(history)
+
+    def _noise(self, key_data, first, step) -> jax.Array:
+        key = jax.random.wrap_key_data(key_data)
+        return solvers.patch_noise(key, self._shape, first, step)
 
     def _decode(self, params: Any, latents) -> UInt8[jax.Array, "B H W 3"]:
         return layers.to_uint8(self._autoencoder.decode(params, latents))

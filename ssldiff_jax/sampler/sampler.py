@@ -107,7 +107,7 @@ class GridSampler:
             put = lambda a: data_parallel.put(layout.store(a), layout.sharding)
             known = put(init.latents)
             keep = None if init.keep_mask is None else put(init.keep_mask[..., None])
-        return self.programs(plan).start(self._whole(_data(key)), known, keep)
+        return self.programs(plan).start(self.put_whole(_data(key)), known, keep)
 
     def iterate(
         self,
@@ -131,7 +131,7 @@ class GridSampler:
         # Once for all canvases, not with every one of them or of their chunks.
         params = self._placed(params, self.canvas.whole)
         state = jax.tree.map(lambda a: data_parallel.put(a, layout.sharding), state)
-        rows, key_data = self.table.rows(), self._whole(key_data)
+        rows, key_data = self.table.rows(), self.put_whole(key_data)
         chunks, unfinished = self._chunks(plan), collections.deque()
         make, left = functools.partial(chunks.inputs, condition), chunks.after(place)
         with contextlib.closing(ahead.ahead(make, left, threads=1, count=1)) as made:
@@ -145,7 +145,7 @@ class GridSampler:
                 x0_hat = self.x0_hat(params, x_t, t, self._condition(inputs))
                 state = state._replace(x0_sum=programs.add(state.x0_sum, x0_hat, corners, weights))
                 if chunk.ends_step:
-                    row, step = self._whole((rows[chunk.step], np.int32(chunk.step)))
+                    row, step = self.put_whole((rows[chunk.step], np.int32(chunk.step)))
                     state = programs.advance(state, row, key_data, step)
                 unfinished.append(x0_hat)
                 if len(unfinished) > _IN_FLIGHT:
@@ -159,7 +159,7 @@ class GridSampler:
         devices, which share the windows; params must be there."""
         program = self.network.of_kind[self.kind(t)]
         x_t, condition = (data_parallel.put(a, self.canvas.in_parts) for a in (x_t, condition))
-        return program(params, x_t, self._whole(np.int32(t)), condition)
+        return program(params, x_t, self.put_whole(np.int32(t)), condition)
 
     def rows(
         self,
@@ -173,7 +173,8 @@ class GridSampler:
         beyond its border are the field's, which goes round. All processes must ask together."""
         at = self.layout(plan).stored_rows(np.arange(top, top + count) % plan.field[0])
         cols = np.arange(-beyond, plan.canvas[1] + beyond) % plan.field[1]
-        return np.asarray(self.programs(plan).fetch(state.x, self._whole(at)), np.float32)[:, cols]
+        taken = self.programs(plan).fetch(state.x, self.put_whole(at))
+        return np.asarray(taken, np.float32)[:, cols]
 
     def layout(self, plan: windows.WindowPlan) -> field_lib.Layout:
         """How the plan's field is stored."""
@@ -225,7 +226,7 @@ class GridSampler:
         shape = (len(inputs.corners), own.shape[1])
         return jax.make_array_from_process_local_data(sharding, own, shape)
 
-    def _whole(self, tree: Any) -> Any:
+    def put_whole(self, tree: Any) -> Any:
         """Host values on every device."""
         return jax.tree.map(lambda a: data_parallel.put(a, self.canvas.whole), tree)
 
