@@ -31,11 +31,11 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     """The network on one chunk of windows, guided where any timestep is: one program for all sizes
     of image."""
     denoiser = config.denoiser.model(training_tasks.embedding_dim(config), config.num_cells)
-    params = published.abstract_denoiser(denoiser)
-    params = jax.eval_shape(lambda p: layers.cast(p, config.sample.network_dtype), params)
+    in_dtype = lambda tree: layers.cast(tree, config.sample.network_dtype)
+    params = jax.eval_shape(in_dtype, published.abstract_denoiser(denoiser))
     channels = denoiser.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
-    decoder = published.abstract_autoencoder(config.autoencoder.model)
+    decoder = jax.eval_shape(in_dtype, published.abstract_autoencoder(config.autoencoder.model))
     trained = models.Models(
         None,
         autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
