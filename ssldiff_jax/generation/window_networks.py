@@ -144,9 +144,11 @@ class WindowNetworks:
         factor, overlap = self.autoencoder.downsample_factor, self.config.sample.decode.overlap
         return encode.TiledEncoder(self.autoencoder.encode, factor, self.config.window, overlap)
 
-    def window_call(self, params: Any, count: int = 1) -> NetworkCall:
-        """The network on `count` windows, without guidance."""
-        return NetworkCall(self.denoise, (params, *self._window_shapes(count)))
+    def window_call(self, params: Any, count: int | None = None) -> NetworkCall:
+        """The network on one window, without guidance; or on `count` with it."""
+        if count is None:
+            return NetworkCall(self.denoise, (params, *self._window_shapes(1)))
+        return NetworkCall(self.x0_hat, (params, *self._window_shapes(count)))
 
     def blank_chunk(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """x_t and conditions of `count` windows, all zero: what a chunk is tried with."""

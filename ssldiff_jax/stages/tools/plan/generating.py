@@ -67,9 +67,10 @@ def sample(facts: Facts) -> Row:
     patches = _padded(facts, known.regions, regions.rows * regions.cols)
     patches += _padded(facts, exact(1), shown)
     windows = images * image.windows
-    embedded = images * image.asked if section.conditioning == "dense" else exact(0)
+    embedded = {networks.dtype: images * image.asked} if section.conditioning == "dense" else {}
     if not config.embeddings.source:
-        embedded += cells
+        # The reference's own grid is that of the step embeddings.
+        embedded["float32"] = embedded.get("float32", exact(0)) + cells
     pixels = images * (facts.region_px[0] * facts.region_px[1])
     patch_px = (cells + exact(shown)) * config.data.crops.patch_px**2
     formats = tuple(dict.fromkeys(("png", *section.output.formats)))
@@ -134,7 +135,7 @@ def _host_and_device(facts: Facts, here: dict[str, Estimate]) -> tuple[dict, dic
 
 def _work(facts: Facts, windows: Estimate, tiles: Estimate, patches: Estimate) -> dict:
     """FLOPs of windows, and of the decoder's tiles and patches."""
-    networks, dtype = facts.networks, facts.config.sample.compute_dtype
+    networks, dtype = facts.networks, facts.networks.dtype
     decoded = exact(0)
     if tiles.value:
         decoded += tiles * networks.decode_tile.flops
@@ -142,14 +143,17 @@ def _work(facts: Facts, windows: Estimate, tiles: Estimate, patches: Estimate) -
         decoded += patches * networks.decode_patch.flops
     return {
         f"flops denoise {dtype}": windows * networks.window.flops,
-        "flops decode float32": decoded,
+        f"flops decode {dtype}": decoded,
     }
 
 
-def _embedded(facts: Facts, count: Estimate) -> dict[str, Estimate]:
-    if not count.value:
-        return {}
-    return {"flops forward float32": count * facts.networks.embed("encoder").flops}
+def _embedded(facts: Facts, counts: dict[str, Estimate]) -> dict[str, Estimate]:
+    """FLOPs of the encoder, by what it computes in."""
+    return {
+        f"flops forward {dtype}": count * facts.networks.embed("encoder").flops
+        for dtype, count in counts.items()
+        if count.value
+    }
 
 
 def _part_of_raw(facts: Facts, name: str) -> Estimate:

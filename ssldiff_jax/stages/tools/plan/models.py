@@ -159,7 +159,7 @@ class Networks:
         trained = self.generator.trained.autoencoder
         channels = trained.config.chosen.latent_channels
         latents = jax.ShapeDtypeStruct((1, side, side, channels), np.float32)
-        return self._call(trained.decode, self.autoencoder_params, latents)
+        return self._call(trained.decode, trained.params, latents)
 
     @functools.cached_property
     def _guided_window(self) -> program_cost.Cost:
@@ -187,20 +187,26 @@ class Networks:
         return Call(flops, sum(leaf.size * leaf.dtype.itemsize for leaf in leaves))
 
     @functools.cached_property
+    def dtype(self) -> str:
+        """What images are sampled in on the devices."""
+        with platform.compile_for(self.devices.platform):
+            return self.config.sample.network_dtype
+
+    @functools.cached_property
     def generator(self) -> generator.Generator:
         """Of the run's sizes, with zeros that take no memory for weights: it plans and renders
         nothing. Where the devices are elsewhere it is that of one."""
-        config = self.config
+        sample = dataclasses.replace(self.config.sample, compute_dtype=self.dtype)
+        config = dataclasses.replace(self.config, sample=sample)
         denoiser = config.denoiser.model(self.embedding_dim, config.num_cells)
-        cast = functools.partial(layers.cast, dtype=config.sample.compute_dtype)
+        cast = functools.partial(layers.cast, dtype=self.dtype)
         params = _blank(jax.eval_shape(cast, published.abstract_denoiser(denoiser)))
+        decoder = _blank(jax.eval_shape(cast, self.autoencoder_params))
         channels = denoiser.unet.latent_channels
         scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
         trained = models.Models(
             None,
-            autoencoder.TrainedAutoencoder(
-                config.autoencoder.model, _blank(self.autoencoder_params), scaling
-            ),
+            autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
             conditioning.Denoiser(denoiser),
             params,
         )
