@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from ssldiff_jax.core import platform
+
 
 def map_batches(
     function: Callable[..., Any], arrays: Sequence[np.ndarray | Sequence[Any]], batch_size: int
@@ -112,11 +114,12 @@ class DataParallel:
 
     @functools.cached_property
     def _jit(self) -> Callable[..., jax.Array]:
+        options = platform.compiler_options()
         if self.mesh is None:
-            return jax.jit(self.program)
+            return jax.jit(self.program, compiler_options=options)
         # A result that this process sees all parts of needs no exchange.
-        is_here = self._split.is_fully_addressable
-        return jax.jit(self.program, out_shardings=self._split if is_here else self._whole)
+        out = self._split if self._split.is_fully_addressable else self._whole
+        return jax.jit(self.program, out_shardings=out, compiler_options=options)
 
     @property
     def _split(self) -> NamedSharding:

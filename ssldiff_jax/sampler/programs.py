@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ssldiff_jax.core import platform
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.sampler import field as field_lib
 
@@ -43,9 +44,12 @@ class Network:
         self._denoise, self._guided = denoise, guided
         # One device is that of the arguments: it may be of another machine, compiled for.
         split = canvas.in_parts if canvas.mesh else None
+        compiled = functools.partial(
+            jax.jit, out_shardings=split, compiler_options=platform.compiler_options()
+        )
         self.of_kind: dict[guidance.Kind, Callable[..., jax.Array]] = {
-            "plain": jax.jit(self._plain_network, out_shardings=split),
-            "guided": jax.jit(self._guided_network, out_shardings=split),
+            "plain": compiled(self._plain_network),
+            "guided": compiled(self._guided_network),
         }
 
     def _plain_network(self, params, x_t, t, condition) -> jax.Array:
