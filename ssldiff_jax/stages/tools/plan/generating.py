@@ -88,7 +88,8 @@ def sample(facts: Facts) -> Row:
         },
         {},
         writes,
-        *_host_and_device(facts, here),
+        {"program": steps.program()},
+        here,
         _work(facts, windows + patches * networks.window_calls, images * image.tiles, patches)
         | _embedded(facts, embedded),
     )
@@ -126,11 +127,6 @@ def _memory(networks: models.Networks, image: Image) -> dict[str, Estimate]:
         "canvas": exact(image.canvas),
         "windows at once": guess(live, "results of products and convolutions alive at once", 0.3),
     }
-
-
-def _host_and_device(facts: Facts, here: dict[str, Estimate]) -> tuple[dict, dict]:
-    host = {"program": steps.program()}
-    return (host | here, {}) if facts.devices.platform == "cpu" else (host, here)
 
 
 def _work(facts: Facts, windows: Estimate, tiles: Estimate, patches: Estimate) -> dict:
@@ -254,7 +250,8 @@ def imagine(facts: Facts) -> Row:
         },
         {},
         {"images shown": shown * _part_of_raw(facts, "png")},
-        *_host_and_device(facts, _memory(networks, image)),
+        {"program": steps.program()},
+        _memory(networks, image),
         _work(facts, images * image.windows, images * image.tiles, exact(0))
         | {"flops prior float32": images * facts.grid_flops},
     )

@@ -164,6 +164,8 @@ def _line(name: str, facts: facts_lib.Facts, measured: rates.Measured) -> dict[s
     """A step; where an estimate is impossible, why."""
     try:
         row = _ROWS[name](facts)
+        if facts.devices.platform == "cpu":
+            row = row.on_hosts(facts.devices.count)
     except (ValueError, OSError, TypeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return {"unknown": reason}

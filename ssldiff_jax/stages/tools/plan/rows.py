@@ -29,6 +29,11 @@ class Row:
     device: Numbers = dataclasses.field(default_factory=dict)
     work: Numbers = dataclasses.field(default_factory=dict)
 
+    def on_hosts(self, count: int) -> "Row":
+        """The same where the memory of `count` devices is the host's."""
+        theirs = {name: number * count for name, number in self.device.items()}
+        return dataclasses.replace(self, host={**self.host, **theirs}, device={})
+
     @property
     def flops(self) -> estimates.Estimate:
         """Of all that is computed."""

@@ -64,7 +64,7 @@ def training(facts: Facts, name: str) -> Row:
     train = section.train
     if not train.num_steps:
         return _published(facts, name)
-    cost, devices = facts.training(name), facts.devices
+    cost = facts.training(name)
     examples = exact(train.num_steps * train.batch_size)
     kept = min(-(-train.num_steps // train.checkpoint_every), 2)
     saved = facts_lib.checkpoint_bytes(cost.leaves, cost.state_bytes)
@@ -77,8 +77,6 @@ def training(facts: Facts, name: str) -> Row:
     )
     here = {"state": exact(cost.device_state_bytes), "gradient": live}
     host = {"program": program(), "records": exact(_kept_pixels(config))}
-    if devices.platform == "cpu":
-        host, here = host | {n: e * devices.count for n, e in here.items()}, {}
     step = f"flops train {train.compute.dtype}"
     return Row(
         {

@@ -7,6 +7,7 @@ from ssldiff_jax.core import durations
 
 _HEAD = ("step", "counts", "disk GB", "host GB", "device GB", "TFLOP", "h", "time by")
 _ESTIMATE = "~"
+_LEAST = 0.001
 
 
 def of(results: Mapping[str, Any]) -> str:
@@ -35,7 +36,7 @@ def _row(line: Mapping[str, Any], sources: dict[str, int]) -> tuple[str, ...]:
     if not line["counts"]:
         return (line["stage"], "nothing to do", "", "", "", "", "", "")
     marks = [str(sources.setdefault(source, len(sources) + 1)) for source in line["rate"]]
-    counts = ", ".join(f"{_number(n)} {name}" for name, n in line["counts"].items() if n["value"])
+    counts = ", ".join(f"{name} {_number(n)}" for name, n in line["counts"].items() if n["value"])
     return (
         line["stage"],
         counts,
@@ -68,6 +69,8 @@ def _scaled(number: Mapping[str, Any], unit: float) -> str:
         return "–"
     sign = "" if number["basis"] == "exact" else _ESTIMATE
     value = number["value"] / unit
+    if value < _LEAST:
+        return f"<{_LEAST:g}"
     return f"{sign}{value:,.0f}" if value >= 100 else f"{sign}{value:.2g}"
 
 
