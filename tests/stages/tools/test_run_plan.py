@@ -67,6 +67,16 @@ def plan_of_tiny(tmp_path_factory):
     return planned(tmp_path_factory.mktemp("plan"))
 
 
+def test_every_step_is_planned_in_units_that_are_said(plan_of_tiny):
+    names = [row["stage"] for row in plan_of_tiny["stages"]]
+    assert names == [name for name, row in table.STAGES.items() if not row.tool]
+    assert plan_of_tiny["total"]["unknown"] == []
+    keys = {key for row in plan_of_tiny["stages"] for key in row} - {"stage", "state", "rate"}
+    assert keys - set(plan_of_tiny["about"]) == {"flops"}
+    total = sum(row["seconds"]["value"] for row in plan_of_tiny["stages"])
+    assert plan_of_tiny["total"]["seconds"]["value"] == pytest.approx(total, rel=1e-4)
+
+
 def test_records_are_counted_and_weighed_before_they_are_cut(workdir, plan_of_tiny):
     facts = read(workdir / "patches" / "done.json")["facts"]
     for split in ("train", "test"):
