@@ -63,7 +63,10 @@ def test_bench_measures_the_denoiser(command, tmp_path):
     # 25 windows in four chunks of 8, 50 steps; 9 in two, three steps; guided.
     assert values["sampler/paper/128/unet_forwards"] == 50 * 32 * 2
     assert values["sampler/offset/128/unet_forwards"] == 3 * 2 * 16
-    assert all(row["value"] > 0 and row["hardware"] and row["unit"] for row in rows)
+    # A CPU is host and device, and programs may have been compiled before.
+    may_be_zero = ("/device_waits", "/compile", "/load_compiled")
+    assert all(row["value"] > 0 or row["name"].endswith(may_be_zero) for row in rows)
+    assert all(row["hardware"] and row["unit"] and not row["failed"] for row in rows)
 
 
 def test_every_stage_is_done(workdir):

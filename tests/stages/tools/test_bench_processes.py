@@ -103,6 +103,7 @@ def test_a_second_call_measures_what_the_first_did_not(run, tmp_path):
     rows = run("good", "crashes", "other")
     assert (tmp_path / "log.txt").read_text() == f"{before}== crashes\n== other\n"
     assert {"good/rate", "crashes/process", "other/rate"} <= rows.keys()
+    assert run("good", "crashes", "other").keys() == rows.keys()
 
 
 def test_what_came_to_its_limit_is_tried_once_more_while_there_is_time(run, tmp_path, monkeypatch):
@@ -114,8 +115,21 @@ def test_what_came_to_its_limit_is_tried_once_more_while_there_is_time(run, tmp_
 def test_no_part_begins_when_the_time_is_over(run, tmp_path):
     run("good")
     rows = run("other", total=1e-3)
-    assert "other/process" not in rows
+    assert "total_s was over" in rows["other/process"]["failed"]
+    assert rows.keys() == {"good/rate", "good/process", "other/process"}
     assert "== other" not in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(("wanted", "taken"), [(("good", "other"), True), (("good",), False)])
+def test_a_new_call_goes_on_from_one_that_left_something_out(run, tmp_path, wanted, taken):
+    run("good")
+    run("other", total=1e-3)
+    new = results.Results(tmp_path / "new")
+    new.go_on_from(tmp_path, wanted)
+    assert (new.is_done("good"), new.is_done("other")) == (taken, False)
+    again = results.Results(tmp_path / "new")
+    assert again.is_done("good") == taken
+    assert again.failed == (["other/process"] if taken else [])
 
 
 def test_the_first_of_every_part_comes_before_the_second_of_any(config):

@@ -36,6 +36,9 @@ def main() -> None:
     order: parts.Order = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     runtime = order.config.runtime
+    if runtime.keep_freed_memory:
+        # Before jax makes its threads, each of which would get an arena of its own.
+        memory.keep_freed()
     machine.make_cpu_devices(runtime.cpu_devices)
     machine.keep_compiled(str(order.workdir / CACHE) if runtime.compilation_cache else "")
     began = time.monotonic()

@@ -5,7 +5,7 @@ import json
 import pathlib
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from ssldiff_jax.formats import atomic
@@ -16,6 +16,7 @@ Figure: TypeAlias = tuple[str, list[float], str]
 Weights: TypeAlias = Literal["random", "random or the run's, as the name says", "none"]
 """What the models of a part computed with."""
 
+_LINES = "results.jsonl"
 PROCESS = "process"
 """How the name of the row ends that says how the process of a part ended."""
 
@@ -51,20 +52,43 @@ class Row:
         )  # fmt: skip
 
 
+def _lines(folder: pathlib.Path) -> list[str]:
+    """Whole ones: the last may be half written, where a call was ended."""
+    path = folder / _LINES
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line for line in lines if line.endswith("}")]
+
+
 class Results:
     """`results.jsonl`, a line for every row in the order of time, and `results.json`, the last row
     of every name. A call that was cut off is gone on with."""
 
     def __init__(self, folder: pathlib.Path):
-        self._lines, self._table = folder / "results.jsonl", folder / "results.json"
+        self._lines, self._table = folder / _LINES, folder / "results.json"
         self._rows: dict[str, Mapping[str, Any]] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        lines = self._lines.read_text().splitlines() if self._lines.exists() else []
-        for line in lines:
-            # The last line may be half written.
-            if line.endswith("}"):
-                row = json.loads(line)
-                self._rows[row["name"]] = row
+        lines = _lines(folder)
+        self._take(lines)
+        if lines:
+            # Without half a line, which the next would be added to.
+            self._write(lines)
+
+    def go_on_from(self, folder: pathlib.Path, wanted: Sequence[str]) -> None:
+        """Take over what an earlier call measured, where it left out some of the parts `wanted`: to
+        ask again for what is whole is to have it measured again."""
+        earlier = Results(folder)
+        if len(self) or not len(earlier) or all(map(earlier.is_done, wanted)):
+            return
+        lines = _lines(folder)
+        self._take(lines)
+        self._write(lines)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        atomic.write_text(self._lines, "".join(f"{line}\n" for line in lines))
+
+    def _take(self, lines: Sequence[str]) -> None:
+        rows = map(json.loads, lines)
+        self._rows |= {row["name"]: row for row in rows}
 
     def __len__(self) -> int:
         return len(self._rows)

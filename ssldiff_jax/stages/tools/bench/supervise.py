@@ -57,7 +57,10 @@ def _run(order: parts.Order, limits: Limits, began: float, found: results.Result
     """Measure a part; whether it came to its limit."""
     name, limit = order.part.name, limits.left(began)
     if limit < _LEAST and limits.total:
-        _LOG.info("%s is left out: config.bench.total_s is over", name)
+        _LOG.info("%s is left out: the time of config.bench.total_s is over", name)
+        row = results.Row.of((f"{name}/{results.PROCESS}", [0.0], "s"), hardware="none",
+                             weights="none")  # fmt: skip
+        found.add(dataclasses.replace(row, failed="left out: config.bench.total_s was over"))
         return False
     _LOG.info("%s begins", name)
     started, hardware, failed = time.monotonic(), "not known: it ended too early", ""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax import monitoring
 
 from ssldiff_jax.core import platform
 from ssldiff_jax.stages.tools.bench import results
@@ -30,7 +31,7 @@ class CompilerClock:
 
     def __init__(self):
         self._hits = 0
-        jax.monitoring.register_event_listener(self._heard)
+        monitoring.register_event_listener(self._heard)
 
     def _heard(self, event: str, **_: Any) -> None:
         self._hits += event == "/jax/compilation_cache/cache_hits"
