@@ -3,6 +3,7 @@ weights, which are random."""
 
 import collections
 import dataclasses
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import memory, platform, rng
+from ssldiff_jax.core import data_parallel, memory, rng
 from ssldiff_jax.diffusion import conditioning, guidance, solvers
 from ssldiff_jax.generation import generator, models, plan
 from ssldiff_jax.runs.config import run as run_config
@@ -88,12 +89,28 @@ def _ours(
 
 
 def _short_run(model: generator.Generator, image_plan: plan.ImagePlan) -> None:
-    """All that is compiled for an image: one step, and one strip."""
+    """All that is compiled for an image: one step, the network as later steps ask for it, and one
+    strip."""
     state = _some_steps(model, image_plan, 1)
+    jax.block_until_ready([run() for run, _ in _chunks(model, image_plan)])
     next(_strips(model, image_plan, state))
     # Else the image would find its room taken.
     for array in jax.tree.leaves(state):
         array.delete()
+
+
+def _chunks(
+    model: generator.Generator, image_plan: plan.ImagePlan
+) -> Iterator[tuple[Callable[[], jax.Array], int]]:
+    """The network on a chunk of windows that lies on the devices, with and without guidance, and
+    how many such chunks an image has."""
+    networks, window_plan = model.networks, image_plan.windows
+    sampler, params = networks.sampler, model.weights.on_devices[0]
+    blank = networks.blank_chunk(sampler.windows_at_once(window_plan))
+    x_t, condition = (data_parallel.put(a, sampler.canvas.in_parts) for a in blank)
+    times = {sampler.kind(int(t)): int(t) for t in sampler.table.t}
+    for kind, count in sampler.chunks_of_kinds(window_plan).items():
+        yield functools.partial(sampler.x0_hat, params, x_t, times[kind], condition), count
 
 
 def _strips(model: generator.Generator, image_plan: plan.ImagePlan, state: Any) -> Iterator[Any]:
@@ -110,25 +127,22 @@ def _of_devices(
     model: generator.Generator, image_plan: plan.ImagePlan, label: str, sampling: float
 ) -> Iterator[results.Figure]:
     """How fast windows went through the network, and the part of the time that devices waited for
-    this process or moved windows: what is left of the time of the network alone, measured on a
-    chunk that lies on them."""
+    this process or moved windows: all but what chunks take that lie on them."""
     networks, devices = model.networks, model.networks.mesh.size
     calls = networks.sampler.unet_forwards(image_plan.windows)
-    count = networks.sampler.windows_at_once(image_plan.windows) // devices or 1
-    shapes, here = networks.window_call(model.weights.denoiser).shapes[1:], jax.local_devices()[0]
-    ones = [jax.device_put(np.ones((count, *s.shape[1:]), s.dtype), here) for s in shapes]
-    params = jax.device_put(model.weights.on_devices[0], here)
-    lowered = jax.jit(networks.denoise).lower(params, *ones)
-    flops = (lowered.cost_analysis() or {}).get("flops")
-    run = lowered.compile(platform.compiler_options())
-    each = timing.seconds(lambda: jax.block_until_ready(run(params, *ones)), repetitions=5)
-    alone = statistics.median(each) / count * calls / devices
+    alone = 0.0
+    for run, count in _chunks(model, image_plan):
+        each = timing.seconds(lambda run=run: jax.block_until_ready(run()), repetitions=5)
+        alone += statistics.median(each) * count
     yield f"{label}/windows_rate", [calls / sampling], "windows/s"
     yield f"{label}/network_alone", [alone], "s"
     yield f"{label}/device_waits", [max(1 - alone / sampling, 0.0)], "×"
+    window = networks.window_call(model.weights.on_devices[0])
+    # Of what is lowered: nothing is compiled for a count.
+    flops = (jax.jit(window.run).lower(*window.shapes).cost_analysis() or {}).get("flops")
     if flops:
-        yield f"{label}/model_flops", [flops / count], "FLOP/window"
-        yield from timing.mfu_figure(label, [flops / count * calls / sampling / devices])
+        yield f"{label}/model_flops", [flops], "FLOP/window"
+        yield from timing.mfu_figure(label, [flops * calls / sampling / devices])
 
 
 def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float]:
