@@ -1,4 +1,4 @@
-"""How many threads the OpenBLAS takes that numpy brings."""
+"""How many threads the OpenBLAS takes that numpy brings, and that of SciPy."""
 
 import contextlib
 import ctypes
@@ -56,6 +56,10 @@ def _libraries() -> tuple[tuple[Callable[[], int], Callable[[int], None]], ...]:
     """What gets and sets the count of each library that is loaded."""
     if not _MAPS.exists():
         return ()
+    # It brings a library of its own, which would be missed if it were loaded later.
+    with contextlib.suppress(ImportError):
+        import scipy.linalg  # noqa: F401
+
     # proc(5): the sixth field is the mapped file, and may hold blanks.
     words = [line.split(maxsplit=5) for line in _MAPS.read_text().splitlines()]
     paths = {w[5] for w in words if len(w) == 6 and "openblas" in pathlib.Path(w[5]).name}

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 import threading
 
@@ -20,6 +21,20 @@ def two():
 def test_numpys_library_is_found():
     told = np.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
     assert bool(blas.threads()) == ("openblas" in told)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="libraries are looked for in /proc")
+def test_scipys_library_is_found_though_it_is_loaded_later():
+    """Of a process that looked for libraries before it imported SciPy."""
+    code = """
+from ssldiff_jax.core import blas
+with blas.one_thread():
+    import scipy.linalg
+    blas._libraries.cache_clear()
+    print(blas.threads())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"{[1] * len(blas.threads())}\n"
 
 
 def test_one_thread_within_and_as_many_as_before_after(two):
