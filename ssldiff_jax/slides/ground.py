@@ -24,7 +24,7 @@ _DISTORTED = 0.05  # a map may squeeze the ground, or change its scale within a 
 _LONGITUDE, _LATITUDE = 540, 90  # degrees: rasters may begin at any meridian and cross the last
 _STEP = 10.0  # m: long beside what a float resolves, short beside what a projection bends
 
-Vectors = Float[np.ndarray, "D 2"]
+Vectors = Float[np.ndarray, "_ 2"]
 """A pixel's two sides as columns, in metres: on a map, or in space."""
 
 
