@@ -50,7 +50,7 @@ def has_shape(hint) -> bool:
 
 
 def shapecheck(function):
-    """`typecheck` of arrays alone: tests give functions of the upper rooms stand-ins of others."""
+    """`typecheck` of arrays alone: tests give functions of the upper packages stand-ins of others."""
     arrays = {name: hint for name, hint in function.__annotations__.items() if has_shape(hint)}
     if not arrays:
         return function
@@ -58,13 +58,13 @@ def shapecheck(function):
     return typecheck(function)
 
 
-# Every room; all types in those of the mathematics, which take nothing but values.
+# Every sub-package; all types in those of the mathematics, which take nothing but values.
 EVERY_TYPE = (
     "core", "formats", "encoders", "autoencoder", "diffusion", "prior", "sampler", "evaluation",
 )  # fmt: skip
 SHAPES = ("slides", "data", "weights", "train", "report", "runs", "generation", "stages")
-for checker, rooms in (("typecheck", EVERY_TYPE), ("shapecheck", SHAPES)):
-    install_import_hook([f"ssldiff_jax.{room}" for room in rooms], f"conftest.{checker}")
+for checker, packages in (("typecheck", EVERY_TYPE), ("shapecheck", SHAPES)):
+    install_import_hook([f"ssldiff_jax.{package}" for package in packages], f"conftest.{checker}")
 
 
 MOST_KEPT = 1.5 * 2**30
