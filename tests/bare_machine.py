@@ -28,10 +28,10 @@ class Only:
 
     def find_distributions(self, context):
         names = {"absl_py": "absl"}
-        for found in machinery.PathFinder.find_distributions(context):
-            name = found.name.replace("-", "_").lower()
+        for distribution in machinery.PathFinder.find_distributions(context):
+            name = distribution.name.replace("-", "_").lower()
             if names.get(name, name) in KNOWN:
-                yield found
+                yield distribution
 
     def invalidate_caches(self):
         machinery.PathFinder.invalidate_caches()

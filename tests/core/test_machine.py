@@ -1,4 +1,5 @@
-"""Cores in parts, and processes that are moved to some of them."""
+"""Cores in parts, processes that are moved to some of them, and accelerators that are left to
+others."""
 
 import os
 import subprocess
@@ -67,3 +68,17 @@ def test_a_process_is_moved_with_its_threads_and_children():
 
 def test_this_process_stays_where_it_is():
     assert machine.cores() == machine.cores_at_start() == len(machine.parts(1)[0])
+
+
+def test_a_process_that_leaves_accelerators_does_not_look_at_them_and_its_children_may():
+    code = """
+import os
+from ssldiff_jax.core import machine
+machine.leave_accelerators()
+import jax
+print(jax.devices()[0].platform, os.environ["JAX_PLATFORMS"])
+"""
+    # A platform that is not here: to look at it would be an error.
+    env = os.environ | {"JAX_PLATFORMS": "nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout == "cpu nowhere\n", done.stderr[-500:]

@@ -47,9 +47,9 @@ def run(config, tmp_path, monkeypatch):
     monkeypatch.setattr(process, "COMMAND", (sys.executable, "-c", SPEAKER))
 
     def start(*kinds, each=0.0, total=0.0):
-        found = results.Results(tmp_path)
+        measured = results.Results(tmp_path)
         orders = [parts.Order(parts.Part(k), config, tmp_path, tmp_path) for k in kinds]
-        supervise.run(orders, supervise.Limits(each, total), found)
+        supervise.run(orders, supervise.Limits(each, total), measured)
         return {r["name"]: r for r in json.loads((tmp_path / "results.json").read_text())}
 
     return start

@@ -19,6 +19,7 @@ from ssldiff_jax.stages.tools.bench import parts, process, results
 
 _LOG = logging.getLogger(__name__)
 
+_SETTLE = 2.0  # seconds, until a card has the memory back of a process that was killed
 _LEAST = 20.0  # seconds that are worth starting a process for
 _WEIGHTS: dict[str, results.Weights] = {
     "archive": "none",
@@ -40,27 +41,27 @@ class Limits:
         return min(self.each or float("inf"), rest)
 
 
-def run(orders: list[parts.Order], limits: Limits, found: results.Results) -> None:
-    """Measure what `found` has not got yet. What came to its limit is tried once more while there
-    is time: kernels that were tried and programs that were compiled are kept."""
+def run(orders: list[parts.Order], limits: Limits, measured: results.Results) -> None:
+    """Measure what is not among `measured` yet. What came to its limit is tried once more while
+    there is time: kernels that were tried and programs that were compiled are kept."""
     began = time.monotonic()
     again: list[parts.Order] = []
     for order in orders:
-        if not found.is_done(order.part.name) and _run(order, limits, began, found):
+        if not measured.is_done(order.part.name) and _run(order, limits, began, measured):
             again.append(order)
     for order in again if limits.total else []:
         if limits.left(began) >= _LEAST:
-            _run(order, limits, began, found)
+            _run(order, limits, began, measured)
 
 
-def _run(order: parts.Order, limits: Limits, began: float, found: results.Results) -> bool:
+def _run(order: parts.Order, limits: Limits, began: float, measured: results.Results) -> bool:
     """Measure a part; whether it came to its limit."""
     name, limit = order.part.name, limits.left(began)
     if limit < _LEAST and limits.total:
         _LOG.info("%s is left out: the time of config.bench.total_s is over", name)
         row = results.Row.of((f"{name}/{results.PROCESS}", [0.0], "s"), hardware="none",
                              weights="none")  # fmt: skip
-        found.add(dataclasses.replace(row, failed="left out: config.bench.total_s was over"))
+        measured.add(dataclasses.replace(row, failed="left out: config.bench.total_s was over"))
         return False
     _LOG.info("%s begins", name)
     started, hardware, failed = time.monotonic(), "not known: it ended too early", ""
@@ -71,13 +72,13 @@ def _run(order: parts.Order, limits: Limits, began: float, found: results.Result
         failed = message.get("failed", failed)
         if "figure" in message:
             row = results.Row.of(message["figure"], hardware=hardware, weights=weights)
-            found.add(row)
+            measured.add(row)
             _LOG.info("%s: %.4g %s (spread %.2g, %d times)", row.name, row.value, row.unit,
                       row.spread, row.repetitions)  # fmt: skip
     figure = (f"{name}/{results.PROCESS}", [time.monotonic() - started], "s")
     row = results.Row.of(figure, hardware=hardware, weights=weights)
     failed = failed or child.failure()
-    found.add(dataclasses.replace(row, failed=failed))
+    measured.add(dataclasses.replace(row, failed=failed))
     if failed:
         _LOG.warning("%s was not measured whole: %s", name, failed)
     return child.was_ended
@@ -117,6 +118,8 @@ class _Child:
         finally:
             timer.cancel()
             self._kill()
+        if self.was_ended:
+            time.sleep(_SETTLE)
 
     def failure(self) -> str:
         """Why it ended, "" where all went well."""
