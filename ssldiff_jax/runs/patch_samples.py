@@ -19,6 +19,12 @@ _LOG = logging.getLogger(__name__)
 Patch = tuple[plan.Square, arrays.ImageUint8]
 
 
+def shifts_in(record_px: int, patch_px: int) -> tuple[int, ...]:
+    """How far into a record, px, patches are taken: its middle, then other places."""
+    room = record_px - patch_px
+    return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordPatches:
     """Patches of `patch_px` in the records of a split, which are `record_px` wide."""
@@ -36,9 +42,7 @@ class RecordPatches:
     @property
     def shifts(self) -> tuple[int, ...]:
         """How far into a record, px, patches are taken: its middle, then other places."""
-        room = self.record_px - self.patch_px
-        # Without room all are one.
-        return tuple(dict.fromkeys((room // 2, 0, room, room // 4, 3 * room // 4)))
+        return shifts_in(self.record_px, self.patch_px)
 
     def patch(self, number: int, shift: int | None = None) -> Patch:
         """The patch at (shift, shift) px of a record, by default in its middle: of records that

@@ -67,6 +67,17 @@ def test_what_is_not_measured_says_so():
     assert there.seconds.low < there.seconds.value < there.seconds.high
 
 
+def test_devices_are_known_by_how_their_kind_begins():
+    """As jax names those at hand; of others nothing is said."""
+    named = devices("h100:1")
+    here = dataclasses.replace(named, kind="NVIDIA H100 80GB HBM3", are_here=True)
+    row = training(1e18)
+    assert seconds("denoiser", row, here) == seconds("denoiser", row, named)
+    other = rates.of_table("denoiser", row, dataclasses.replace(named, kind="AMD Instinct MI300X"))
+    assert np.isnan(other.seconds.value)
+    assert other.seconds.as_json()["value"] is None
+
+
 @pytest.fixture
 def benched(tmp_path):
     """A work directory in which the tool bench measured the denoiser's step."""

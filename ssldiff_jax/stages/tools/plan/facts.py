@@ -76,8 +76,7 @@ class Facts:
     def patch_places(self) -> int:
         """Patches that an evaluation can take of one record."""
         data = self.config.data
-        room = patch_samples.RecordPatches(None, "", data.crops.patch_px, data.records.record_px)
-        return len(room.shifts)
+        return len(patch_samples.shifts_in(data.records.record_px, data.crops.patch_px))
 
     def at_most(self, wanted: int, split: str) -> estimates.Estimate:
         """`wanted` patches of a split, or all there are; all for 0."""

@@ -166,10 +166,9 @@ def _line(name: str, facts: facts_lib.Facts, measured: rates.Measured) -> dict[s
         row = _ROWS[name](facts)
         if facts.devices.platform == "cpu":
             row = row.on_hosts(facts.devices.count)
-    except (ValueError, OSError, TypeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return {"unknown": reason}
-    time = measured.of_stage(name, row) or rates.of_table(name, row, facts.devices)
+        time = measured.of_stage(name, row) or rates.of_table(name, row, facts.devices)
+    except Exception as error:  # whatever it is, the run itself may go well
+        return {"unknown": " ".join(str(error).split()) or type(error).__name__}
     return {
         **{key: rows.as_json(getattr(row, key)) for key in _NUMBERS},
         "flops": row.flops.as_json(),

@@ -20,6 +20,7 @@ from ssldiff_jax.stages.tools.plan.rows import Row
 from ssldiff_jax.train import chips
 
 _QUIET = "the demo on two quiet cores of an AMD EPYC, 2026-11-28"
+_MEASURED_CORES = 2
 _PAPER = "not measured: from the maker's figures for products and memory"
 
 _CPU_FLOPS = {
@@ -58,27 +59,42 @@ class Time:
 
 
 def of_table(name: str, row: Row, devices: devices_lib.Devices) -> Time:
-    """By the stated figures."""
-    cut, cores = row.work.get("pixels cut", _NONE), devices.cores
-    decoded = row.work.get("pixels decoded", _NONE)
-    host = cut * (1 / (_CUT * cores)) + decoded * (1 / (_DECODED * cores))
-    if devices.platform == "cpu":
-        scale, source = 2 / cores, f"measured on another machine: {_QUIET}"
-        if cores != 2:
-            source += f", as if {cores} cores were {cores / 2:g} times as fast"
-        flops = [n * (scale / _CPU_FLOPS[_cpu_key(k, name)]) for k, n in _flops(row)]
-        parts, fixed = [*flops, host], _CPU_FIXED[name]
-    else:
-        peak, of_peak = chips.CHIPS[devices.kind].flops, _of_peak(devices.kind)
-        rate = lambda key: devices.count * peak * of_peak[_key(key)]
-        device = estimates.total([n * (1 / rate(k)) for k, n in _flops(row)])
-        source, fixed = f"{devices.kind}: {_PAPER}", _ACCELERATOR_FIXED[_sort(name)]
-        # A training's batches are decoded while the devices are at work.
-        parts = [max(device, host, key=lambda x: x.value)] if _sort(name) == "train" else [
-            device, host,
-        ]  # fmt: skip
-    seconds = estimates.total([*parts, estimates.Estimate(fixed)])
+    """By the stated figures; seconds are unknown on an accelerator that no maker's figure is here
+    of."""
+    by = _on_cpu if devices.platform == "cpu" else _on_accelerator
+    return by(name, row, devices)
+
+
+def _on_cpu(name: str, row: Row, devices: devices_lib.Devices) -> Time:
+    cores, source = devices.cores, f"measured on another machine: {_QUIET}"
+    if cores != _MEASURED_CORES:
+        source += f", as if {cores} cores were {cores / _MEASURED_CORES:g} times as fast"
+    scale = _MEASURED_CORES / cores
+    flops = [n * (scale / _CPU_FLOPS[_cpu_key(key, name)]) for key, n in _flops(row)]
+    fixed = estimates.Estimate(_CPU_FIXED[name])
+    seconds = estimates.total([*flops, _of_host(row, cores), fixed])
     return Time(_within(seconds, source, 0.5), (source,))
+
+
+def _on_accelerator(name: str, row: Row, devices: devices_lib.Devices) -> Time:
+    chip = chips.chip(devices.kind)
+    if chip is None:
+        source = f"{devices.kind}: no figure of its maker is known here"
+        return Time(estimates.Estimate(math.nan, source), (source,))
+    source, parts = f"{devices.kind}: {_PAPER}", _of_peak(devices.kind)
+    each = [n * (1 / (devices.count * chip.flops * parts[_key(k)])) for k, n in _flops(row)]
+    device, host = estimates.total(each), _of_host(row, devices.cores)
+    fixed = estimates.Estimate(_ACCELERATOR_FIXED[_sort(name)])
+    # A training's batches are decoded while the devices are at work.
+    together = _sort(name) == "train"
+    work = [max(device, host, key=lambda part: part.value)] if together else [device, host]
+    return Time(_within(estimates.total([*work, fixed]), source, 0.5), (source,))
+
+
+def _of_host(row: Row, cores: int) -> estimates.Estimate:
+    """Seconds of cutting and decoding."""
+    cut, decoded = (row.work.get(key, _NONE) for key in ("pixels cut", "pixels decoded"))
+    return cut * (1 / (_CUT * cores)) + decoded * (1 / (_DECODED * cores))
 
 
 _NONE = estimates.Estimate(0.0)
