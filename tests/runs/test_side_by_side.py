@@ -1,5 +1,6 @@
 """Stages that run at the same time: what starts, what they make, and how they stop together."""
 
+import csv
 import fcntl
 import json
 import os
@@ -15,6 +16,7 @@ import orbax.checkpoint as ocp
 import patience
 import psutil
 import pytest
+import safetensors
 
 from configs import tiny
 from ssldiff_jax.core import machine
@@ -199,9 +201,21 @@ def contents(folder):
         elif path.name == "metrics.jsonl":
             lines = path.read_text().splitlines()
             values[str(inside)] = [without_measured(json.loads(line)) for line in lines]
+        elif path.suffix == ".safetensors":
+            values[str(inside)] = tensors(path)
+        elif path.name == "results.csv":
+            # Without the first column, which is the date.
+            values[str(inside)] = [row[1:] for row in csv.reader(path.read_text().splitlines())]
         else:
             values[str(inside)] = path.read_bytes()
     return values
+
+
+def tensors(path):
+    """The header of such a file has no order of its own."""
+    with safetensors.safe_open(path, "np") as file:
+        parts = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return file.metadata(), {n: (str(x.dtype), x.shape, x.tobytes()) for n, x in parts.items()}
 
 
 def state(folder):
