@@ -36,6 +36,25 @@ class DiskFullError(OSError):
         self.needed = needed
 
 
+class StepTooLargeError(MemoryError):
+    """A training step that its device did not hold.
+
+    Attributes:
+        state: bytes of parameters, their average and moments on the device.
+        beside: bytes that the step takes beside them: gradients, and what examples leave behind.
+        examples: those that the device computes at once.
+    """
+
+    def __init__(self, state: int, beside: int, examples: int):
+        super().__init__(f"a step of {examples} examples did not fit")
+        self.state, self.beside, self.examples = state, beside, examples
+
+
+def of_step(error: BaseException) -> StepTooLargeError | None:
+    """The training step that did not fit, where that is what an error came from."""
+    return next((e for e in _chain(error) if isinstance(e, StepTooLargeError)), None)
+
+
 def shortage(error: BaseException) -> Shortage | None:
     """What was short, where an error or any that led to it says so."""
     chain = list(_chain(error))

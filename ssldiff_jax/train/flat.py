@@ -26,6 +26,10 @@ from ssldiff_jax.core import arrays, layers
 
 Vector = Shaped[arrays.AnyArray, "n"]
 
+TILE = 1024
+"""Elements: what a device of several holds of a vector ends with zeros up to a multiple of these. A
+TPU scatters the sum of whole tiles; of others it sends all to all."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
@@ -71,6 +75,8 @@ class Group:
         pairs = zip(leaves, self.leaves, strict=True)
         rows = [_to_rows(x, leaf, self.parts) for x, leaf in pairs]
         join = np if isinstance(rows[0], np.ndarray) else jnp
+        if self._padding:
+            rows.append(join.zeros((self.parts, self._padding), rows[0].dtype))
         return join.concatenate(rows, axis=1).reshape(-1)
 
     def split(self, vector: arrays.AnyArray) -> list[arrays.AnyArray]:
@@ -78,11 +84,10 @@ class Group:
         if self.alone:
             return [vector]
         rows = vector.reshape(self.parts, -1)
-        lengths = [math.prod(leaf.shape) // self.parts for leaf in self.leaves]
-        ends = np.cumsum(lengths).tolist()
+        ends = np.cumsum(self._lengths).tolist()
         return [
             _from_rows(rows[:, end - length : end], leaf, self.parts)
-            for leaf, length, end in zip(self.leaves, lengths, ends, strict=True)
+            for leaf, length, end in zip(self.leaves, self._lengths, ends, strict=True)
         ]
 
     def spread(self, numbers: Sequence[float]) -> arrays.AnyArray | float:
@@ -90,11 +95,18 @@ class Group:
         each element's array."""
         if len(set(numbers)) == 1:
             return numbers[0]
-        lengths = [math.prod(leaf.shape) // self.parts for leaf in self.leaves]
-        row = jnp.concatenate(
-            [jnp.full(n, x, jnp.float32) for n, x in zip(lengths, numbers, strict=True)]
-        )
+        pairs = zip((*self._lengths, self._padding), (*numbers, 0.0), strict=True)
+        row = jnp.concatenate([jnp.full(n, x, jnp.float32) for n, x in pairs])
         return jnp.tile(row, self.parts)
+
+    @property
+    def _lengths(self) -> list[int]:
+        """What a device holds of each array, in elements."""
+        return [math.prod(leaf.shape) // self.parts for leaf in self.leaves]
+
+    @property
+    def _padding(self) -> int:
+        return -sum(self._lengths) % TILE if self.parts > 1 else 0
 
 
 def _to_rows(x: arrays.AnyArray, leaf: Leaf, parts: int) -> Shaped[arrays.AnyArray, "parts n"]:

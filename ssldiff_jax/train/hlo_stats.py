@@ -10,6 +10,8 @@ from ssldiff_jax.train import chips
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 _OPERATION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(_KINDS)})(-start)?\(")
+# A TPU's scatter of sums over the first dimension: a computation of its own, told by its name.
+_SCATTER = re.compile(r"^%all-reduce-scatter\S* \(.*\) -> (.*) \{$")
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _DIMENSION = re.compile(r"dimensions=\{(\d+)\}")
 _BITS = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
@@ -33,16 +35,17 @@ class Collective:
 
 def collectives(hlo: str) -> list[Collective]:
     """Those of a compiled program's text; what a loop repeats is there once."""
-    operations = []
+    operations, in_scatter = [], False
     for line in hlo.splitlines():
+        scatter = _SCATTER.match(line)
+        if scatter:
+            operations.append(Collective("reduce-scatter", _arrays(scatter.group(1)), 0))
+        in_scatter = bool(scatter) or (in_scatter and not line.startswith("}"))
         match = _OPERATION.search(line)
-        if not match:
+        if not match or in_scatter:
             continue
         result, kind, started = match.groups()
-        arrays = [
-            (dtype, tuple(int(n) for n in dims.split(",") if n))
-            for dtype, dims in _ARRAY.findall(result)
-        ]
+        arrays = list(_arrays(result))
         if started and kind != "all-reduce":
             # (operands, results, flags): results are the second half of what is no flag.
             arrays = [a for a in arrays if a[1]]
@@ -54,13 +57,19 @@ def collectives(hlo: str) -> list[Collective]:
     return operations
 
 
+def _arrays(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(
+        (dtype, tuple(int(n) for n in dims.split(",") if n)) for dtype, dims in _ARRAY.findall(text)
+    )
+
+
 def gathers_of_batch(operations: list[Collective], batch_size: int) -> list[Collective]:
-    """Gathers that bring the whole batch to every device."""
+    """Gathers that bring the whole batch to every device; vectors are parameters."""
     return [
         c
         for c in operations
         if c.kind == "all-gather" and c.dimension == 0 and c.num_bytes > _SMALL
-        and any(shape and shape[0] % batch_size == 0 for _, shape in c.arrays)
+        and any(len(shape) > 1 and shape[0] % batch_size == 0 for _, shape in c.arrays)
     ]  # fmt: skip
 
 

@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import changes, rng, tasks
+from ssldiff_jax.core import changes, exhausted, rng, tasks
 from ssldiff_jax.train import (
     feed,
     flat,
@@ -118,7 +119,11 @@ def fit(
     update = step_lib.Update(task, tx, config.optimizer.ema_decay, config.compute)
     step_fn = parallel.compile_step(update, config.method, shardings, run.mesh)
 
-    with _Record(state, config, run) as record, hosts.StopSignal() as stop:
+    with (
+        _Record(state, config, run) as record,
+        hosts.StopSignal() as stop,
+        _measured(step_fn, config, run),
+    ):
         for step in range(done + 1, config.num_steps + 1):
             state, metrics = step_fn(state, next(batches), step_key)
             ends = step == config.num_steps or stop.came()
@@ -136,6 +141,23 @@ def fit(
 
     _require_whole(int(state.step), config, run, stopped=stopped)
     return named.on_this_host(state.ema_params)
+
+
+@contextlib.contextmanager
+def _measured(step: parallel.CompiledStep, config: TrainConfig, run: Run) -> Iterator[None]:
+    """Say how large a step is that did not fit.
+
+    Raises StepTooLargeError for it.
+    """
+    try:
+        yield
+    except Exception as error:
+        shortage, memory = exhausted.shortage(error), step.memory
+        if shortage is None or shortage.of != "memory" or memory is None:
+            raise
+        shares = run.mesh.shape["data"] * run.mesh.shape["fsdp"] * config.compute.accumulate
+        examples = config.batch_size // shares
+        raise exhausted.StepTooLargeError(memory.state, memory.beside, examples) from error
 
 
 def _require_whole(done: int, config: TrainConfig, run: Run, *, stopped: bool) -> None:

@@ -17,6 +17,8 @@ from ssldiff_jax.train import flat, initial, named
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
+_LANES = 128  # of a TPU's tile
+
 Storage = Literal["flat", "arrays"]
 """How a state holds parameters: in a few vectors, for optimisers that do the same to every element,
 or array by array."""
@@ -100,6 +102,14 @@ def start_from(start: Mapping[str, Any], state: step_lib.TrainState) -> step_lib
     return state.replace(params=params, ema_params=_copied(params))
 
 
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """Bytes on a device of the state, and of what a step takes beside it."""
+
+    state: int
+    beside: int
+
+
 class CompiledStep:
     """A step that is compiled for the first batch it sees.
 
@@ -119,6 +129,14 @@ class CompiledStep:
             self.flops = self._count_flops(lowered, *jax.tree.map(_shape, (state, batch, key)))
             self._compiled = lowered.compile()
         return self._compiled(state, batch, key)
+
+    @property
+    def memory(self) -> StepMemory | None:
+        """What the compiler says that a step takes; None before it is compiled, and under pmap."""
+        analysis = getattr(self._compiled, "memory_analysis", lambda: None)()
+        if analysis is None:
+            return None
+        return StepMemory(analysis.alias_size_in_bytes, analysis.temp_size_in_bytes)
 
 
 def compile_step(
@@ -229,12 +247,17 @@ def _gather(param: jax.Array, spec: PartitionSpec) -> jax.Array:
 
 
 def _scatter(grad: jax.Array, spec: PartitionSpec, axes: tuple[str, ...]) -> jax.Array:
-    count = jax.lax.axis_size(axes)
+    count, is_vector = jax.lax.axis_size(axes), grad.ndim == 1
+    split = [axis for axis in spec if axis is not None]
+    if is_vector and split and grad.size % (_LANES * jax.lax.axis_size(split[0])) == 0:
+        # A TPU scatters rows of its tiles, and of a vector sends all to all.
+        grad = grad.reshape(-1, _LANES)
     for dimension, axis in enumerate(spec):
         if axis is not None:
             grad = jax.lax.psum_scatter(grad, axis, scatter_dimension=dimension, tiled=True)
     rest = tuple(axis for axis in axes if axis not in spec)
-    return (jax.lax.psum(grad, rest) if rest else grad) / count
+    mean = (jax.lax.psum(grad, rest) if rest else grad) / count
+    return mean.reshape(-1) if is_vector else mean
 
 
 def pmap_step(update: step_lib.Update) -> step_lib.StepFn:

@@ -24,6 +24,25 @@ def test_collectives_are_those_of_the_text():
     assert [c.dimension for c in found] == [1, 0, None, None, 0]
 
 
+SCATTER = """
+%all-reduce-scatter.3 (input: f32[98304,128]) -> f32[24640,128] {
+  %input = f32[98304,128]{1,0:T(8,128)} parameter(0)
+  %all-reduce.1 = f32[98560,128]{1,0} all-reduce(%pad), channel_id=2, to_apply=%region_0.0.clone
+  ROOT %part = f32[24640,128]{1,0} dynamic-slice(%all-reduce.1, %m, %c), dynamic_slice_sizes={24640}
+}
+
+ENTRY %main (p: f32[98304,128]) -> f32[] {
+  %rest = f32[12]{0} all-reduce(%q), channel_id=3, to_apply=%region_1
+}
+"""
+
+
+def test_a_scatter_that_a_tpu_writes_as_a_sum_is_one():
+    found = hlo_stats.collectives(SCATTER)
+    assert [c.kind for c in found] == ["reduce-scatter", "all-reduce"]
+    assert [c.num_bytes for c in found] == [24640 * 128 * 4, 48]
+
+
 def test_only_a_gathered_batch_is_one():
     large = "%a = f32[{},1024]{{1,0}} all-gather(%p), channel_id=1, dimensions={{{}}}"
     of = lambda rows, dimension: hlo_stats.gathers_of_batch(
@@ -33,6 +52,8 @@ def test_only_a_gathered_batch_is_one():
     assert len(of(1024, 0)) == 1  # with what belongs to every example beside it
     assert not of(512, 1)  # parameters, by their columns
     assert not of(500, 0)
+    parameters = "%a = bf16[1048576]{0} all-gather(%p), channel_id=1, dimensions={0}"
+    assert not hlo_stats.gathers_of_batch(hlo_stats.collectives(parameters), 512)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def reported(
         if shortage.of == "disk":
             raise ShortageError(_of_disk(name, config, folder, error, shortage.needed)) from error
         line = _of_memory(name, shortage.needed)
-        raise ShortageError(f"{line}; {_help(name, stage, config)}") from error
+        step = exhausted.of_step(error)
+        sizes = f"; {_of_step(step)}" if step else ""
+        raise ShortageError(f"{line}{sizes}; {_help(name, stage, config)}") from error
 
 
 def _of_disk(
@@ -80,6 +82,18 @@ def _of_disk(
 def _of_memory(name: str, needed: int | None) -> str:
     what_for = f"another {_bytes(needed)}" if needed else "what it computes at once"
     return f"memory must hold {what_for} for stage {name!r}, got {_free_memory()}"
+
+
+def _of_step(step: exhausted.StepTooLargeError) -> str:
+    """What a training step takes, and what of it is saved by computing half as much at once."""
+    # A fourth of AdamW's state: the gradient is there whatever the batch.
+    of_examples = max(step.beside - step.state // 4, 0)
+    return (
+        f"a step of {step.examples} examples on a device takes {_bytes(step.beside)} beside a "
+        f"state of {_bytes(step.state)}: compute.accumulate twice as large or batch_size half as "
+        f"large saves about {_bytes(of_examples // 2)}, config.mesh.fsdp over twice as many "
+        f"devices {_bytes(step.state // 2)}"
+    )
 
 
 def _help(name: str, stage: stage_lib.Stage, config: run_config.RunConfig) -> str:

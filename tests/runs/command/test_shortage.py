@@ -36,6 +36,15 @@ class EndlessRegression(test_trainings.Regression):
         return {"slope": jnp.zeros(1 << 44)}, jnp.zeros(())
 
 
+class HungryRegression(test_trainings.Regression):
+    """With a step that no memory holds: 550 GB for each of the 4 examples."""
+
+    def loss(self, params, batch, key, *, ema_params, extra):
+        output = super().loss(params, batch, key, ema_params=ema_params, extra=extra)
+        many = jnp.broadcast_to(params["slope"] * batch["x"], (len(batch["x"]), 1 << 37))
+        return output._replace(loss=output.loss + jnp.sort(many, axis=1)[:, 3].sum())
+
+
 class SmallDisk:
     """Files of at most 100 kB in this process."""
 
@@ -86,6 +95,27 @@ def test_memory_that_is_not_there_is_one_line(tmp_path, monkeypatch):
     assert re.search(r"another [\d,]+\.\d GB for stage 'model', got [\d,.]+ GB free of", line)
     for key in ("compute.accumulate=1", "remat=none", "dtype=float32", "batch_size=4"):
         assert key in line
+
+
+def test_a_step_that_does_not_fit_says_what_it_takes_and_what_would_save_how_much(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(test_trainings, "Regression", HungryRegression)
+    work = test_trainings.Work(tmp_path)
+    with pytest.raises(launch.USER_ERRORS) as caught:
+        work.run(chosen=["model"])
+    line = str(caught.value)
+    assert len(line.splitlines()) == 1
+    sizes = re.search(
+        r"a step of 4 examples on a device takes ([\d,.]+) GB beside a state of (\d+) bytes: "
+        r"compute.accumulate twice as large or batch_size half as large saves about ([\d,.]+) GB",
+        line,
+    )
+    beside, state, saved = (float(text.replace(",", "")) for text in sizes.groups())
+    assert beside >= 4 * 2**37 * 4 / 1e9
+    assert saved == pytest.approx(beside / 2, abs=0.1)
+    # A slope, its average and two moments; counters.
+    assert 16 <= state <= 48
 
 
 @pytest.fixture(scope="module")

@@ -73,13 +73,18 @@ def test_a_step_takes_the_place_of_its_state(rows):
 def test_parameters_are_gathered_once_and_activations_never(rows):
     whole, split = (rows[name, "denoiser"]["collectives"] for name in ("whole", "split"))
     assert set(whole) == {"all-reduce"}
-    assert whole["all-reduce"]["count"] <= 8
-    assert set(split) == {"all-gather", "reduce-scatter", "all-reduce"}
+    assert whole["all-reduce"]["count"] <= 2
     params = rows["split", "denoiser"]["num_params"]
-    # float32 here: each parameter of a kernel once.
-    assert split["all-gather"]["bytes"] <= 4 * params
-    assert split["all-gather"]["count"] <= 60
-    assert split["reduce-scatter"]["count"] <= 60
+    # A TPU shifts what its scatter pads.
+    shifted = split.pop("collective-permute", {"bytes": 0})
+    assert shifted["bytes"] < 0.02 * params
+    assert set(split) == {"all-gather", "reduce-scatter", "all-reduce"}
+    # float32 here: each parameter of a kernel once, in one message of each kind.
+    assert split["all-gather"]["bytes"] <= 1.01 * 4 * params
+    assert split["all-gather"]["count"] == 1
+    assert split["reduce-scatter"]["count"] == 1
+    assert split["reduce-scatter"]["bytes"] <= 1.01 * params
+    assert split["all-reduce"]["bytes"] < 0.02 * params
     assert not rows["split", "denoiser"]["gathers_of_batch"]
 
 
