@@ -29,7 +29,6 @@ def get_config(card: str = "80gb"):
     _published(config.encoder, "hipt")
     _published(config.judge, "phikon")
     config.autoencoder.train.num_steps = 0
-    config.sample.compute_dtype = "bfloat16"
     compute = config.denoiser.train.compute
     compute.accumulate, config.plan.devices = 4, "h100:1"
     if card == "24gb":
