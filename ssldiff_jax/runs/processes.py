@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import logging
 import pathlib
 import pickle
 import queue
@@ -16,8 +15,6 @@ from typing import IO, Any
 
 from ssldiff_jax.core import machine
 from ssldiff_jax.runs.workdir import forced_command
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
