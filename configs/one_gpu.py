@@ -13,8 +13,8 @@ steps of 600 patches) and the prior. Other encoders: `--config.encoder.name=uni`
 of state, 1.6 GB of summed gradients, .30 GB a patch; bfloat16, nothing recomputed); the tool plan
 says 49 GB. `one_gpu.py:24gb` is for 24 GB: 15 parts of 40, 20 GB by both. The updates are the same.
 
-Hardware and hours, as `--config.stages=plan` states them, not measured: the denoiser 46 h of one
-H100 (540 patches a second, from its maker's figures), 277 h of one RTX 4090; with 50 000 steps a
+Hardware and hours, as `--config.stages=plan` states them, not measured: the denoiser 48 h of one
+H100 (520 patches a second, from its maker's figures), 287 h of one RTX 4090; with 50 000 steps a
 third. Expected: as configs/tcga.py, not measured.
 """
 
