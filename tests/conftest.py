@@ -50,7 +50,7 @@ def has_shape(hint) -> bool:
 
 
 def shapecheck(function):
-    """`typecheck` of arrays alone: tests give functions of the upper packages stand-ins of others."""
+    """`typecheck` of arrays alone: tests give upper packages stand-ins of other things."""
     arrays = {name: hint for name, hint in function.__annotations__.items() if has_shape(hint)}
     if not arrays:
         return function

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from ssldiff_jax.evaluation.metrics import intervals, pairwise
 
 _NAMES = ("generated", "real")
+LARGEST = pairwise.LARGEST
+_SMALLEST = 1000  # vectors of a subset
 LEAST = 40
 """Features on either side that an interval needs: cubes of fewer are too skewed for Student's t."""
 
@@ -29,32 +31,76 @@ def kid(
     figure, which blocks take off too. Where feature i was generated from real feature i, as
     `paired` says, both are left out together, and that each is near its own is taken off as bias.
     At least 3 features on each side, and 2 beside each block; fewer than `least` have no interval.
+    Time grows with the square of a set, so that above `LARGEST` vectors the figure is the mean over
+    `num_subsets` disjoint subsets, unbiased too; its interval leaves a block out of all of them.
     Of sides whose vectors are all the same there is no figure.
     """
     pairwise.require(generated, real, 3, _NAMES)
     if pairwise.is_all_same(generated) and pairwise.is_all_same(real):
         return intervals.Estimate.all_same((len(generated), len(real)))
+    if paired and len(generated) != len(real):
+        raise ValueError(f"expected vectors in pairs, got {len(generated)} and {len(real)}")
+    counts = len(generated), len(real)
+    number = num_subsets(*counts)
+    if number > 1 and blocks is None:
+        blocks = intervals.BLOCKS
+    # Every G-th vector: each subset has its part of every slide, and of every block.
+    subsets = [_sums_of_pairs(generated[i::number], real[i::number]) for i in range(number)]
+    value = float(np.mean([_value(a, b) for a, b in subsets]))
+    if min(counts) < least:
+        reason = f"{min(counts)} vectors, {least} needed"
+        return intervals.Estimate.too_few(value, counts, reason)
+    of_subsets = [
+        [_left_out_in_pairs(a, b, blocks)] if paired
+        else [_left_out(a, b, blocks), _left_out(b, a, blocks)]
+        for a, b in subsets
+    ]  # fmt: skip
+    sides = [_mean_of_subsets(side) for side in zip(*of_subsets, strict=True)]
+    estimate = intervals.jackknife(
+        value, counts, sides, of="pairs of blocks" if paired else "blocks"
+    )
+    if number == 1:
+        return estimate
+    return dataclasses.replace(estimate, interval=f"{estimate.interval}, mean of {number} subsets")
+
+
+def num_subsets(generated: int, real: int) -> int:
+    """Into how many subsets two sets of these sizes are parted: 1 up to `LARGEST` vectors."""
+    # Small subsets have wide intervals: a small side is parted less.
+    return max(1, min(-(-max(generated, real) // LARGEST), min(generated, real) // _SMALLEST))
+
+
+def _mean_of_subsets(sides: tuple[intervals.LeaveOneBlockOut, ...]) -> intervals.LeaveOneBlockOut:
+    """The mean over subsets, without block j of each."""
+    return intervals.LeaveOneBlockOut(
+        np.mean([side.values for side in sides], axis=0), sum(side.sizes for side in sides)
+    )
+
+
+def _sums_of_pairs(
+    generated: Float[np.ndarray, "N D"], real: Float[np.ndarray, "M D"]
+) -> tuple["_KernelSums", "_KernelSums"]:
     across = _cross_sums(generated, real)
-    a, b = (
+    return (
         _KernelSums(generated, _sums(generated), across[0]),
         _KernelSums(real, _sums(real), across[1]),
     )
-    counts = len(generated), len(real)
-    # E k(x, x′) + E k(y, y′) − 2 E k(x, y), x ≠ x′ and y ≠ y′.
-    value = a.within + b.within - 2 * a.across.sum() / (counts[0] * counts[1])
-    if min(counts) < least:
-        reason = f"{min(counts)} vectors, {least} needed"
-        return intervals.Estimate.too_few(float(value), counts, reason)
-    if paired:
-        side = _left_out_in_pairs(a, b, blocks)
-        return intervals.jackknife(float(value), counts, [side], of="pairs of blocks")
-    sides = []
-    for side, other in ((a, b), (b, a)):
-        within, across, sizes = _without(side, blocks)
-        # A sum across has no diagonal: all pairs count.
-        across /= (len(side.features) - sizes) * len(other.features)
-        sides.append(intervals.LeaveOneBlockOut(within + other.within - 2 * across, sizes))
-    return intervals.jackknife(float(value), counts, sides)
+
+
+def _value(a: "_KernelSums", b: "_KernelSums") -> float:
+    """E k(x, x′) + E k(y, y′) − 2 E k(x, y), x ≠ x′ and y ≠ y′."""
+    pairs = len(a.features) * len(b.features)
+    return float(a.within + b.within - 2 * a.across.sum() / pairs)
+
+
+def _left_out(
+    side: "_KernelSums", other: "_KernelSums", blocks: int | None
+) -> intervals.LeaveOneBlockOut:
+    """The distance without each block of one side."""
+    within, across, sizes = _without(side, blocks)
+    # A sum across has no diagonal: all pairs count.
+    across /= (len(side.features) - sizes) * len(other.features)
+    return intervals.LeaveOneBlockOut(within + other.within - 2 * across, sizes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,8 +146,6 @@ def _left_out_in_pairs(
 ) -> intervals.LeaveOneBlockOut:
     """The distance without each block of both sides."""
     n = len(a.features)
-    if n != len(b.features):
-        raise ValueError(f"expected vectors in pairs, got {n} and {len(b.features)}")
     (of_a, across_a, sizes), (of_b, across_b, _) = (_without(side, blocks) for side in (a, b))
     # What both leave out is taken off twice.
     both = np.array([_cross_sums(a.features[p], b.features[p])[0].sum() for p in _parts(n, blocks)])

@@ -10,6 +10,16 @@ from ssldiff_jax.core import moments, vectors
 ENTRIES = 2**24
 """Of one stripe: 64 MiB in float32, whatever the sets' sizes."""
 
+LARGEST = 10_000
+"""Vectors whose pairs are all looked at: 10⁸ distances of 768 numbers take seconds on two cores,
+those of five times as many vectors minutes."""
+
+
+def evenly(x: Float[np.ndarray, "N D"], count: int) -> Float[np.ndarray, "_ D"]:
+    """`count` of the vectors, at even distances, so that each slide has its part; all where they
+    are no more."""
+    return x if len(x) <= count else x[np.arange(count) * len(x) // count]
+
 
 def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) -> None:
     """ValueError unless both sets have `least` vectors or more, all finite, of one dimension, and

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from ssldiff_jax.evaluation.metrics import intervals, pairwise
 
 _NAMES = ("generated", "real")
+LARGEST = pairwise.LARGEST
 PER_NEIGHBOUR = 50
 """Vectors of either set for each neighbour that a ball reaches to: it then holds 2 % of its set at
 most. Balls that hold much of all vectors say nothing about where these lie."""
@@ -29,7 +30,8 @@ class Fidelity:
         coverage: the part of real features whose ball has a generated one (Naeem et al. 2020); its
             interval is of the mean over as many generated features.
         neighbours: k of precision and recall, and k of density and coverage.
-        counts: how many features, generated and real; all four figures change with them.
+        counts: how many features were compared, generated and real; all four figures change with
+            them.
     """
 
     precision: intervals.Share
@@ -52,10 +54,13 @@ def compare(
     """All four figures; a border belongs to its ball. Memory does not grow with N·M.
 
     Intervals come from contiguous blocks of either set: features of one slide should lie side by
-    side. A set of fewer than `per_neighbour` vectors for each neighbour is too few for a figure,
-    and balls of real vectors that are all the same are none.
+    side. Time grows with N·M, so that of more than `LARGEST` vectors of a set that many are taken,
+    evenly; `counts` has how many. A set of fewer than `per_neighbour` vectors for each neighbour is
+    too few for a figure, and balls of real vectors that are all the same are none.
     """
     pairwise.require(generated, real, 2, _NAMES)
+    # Not the mean over subsets, as of KID: a figure of n vectors is another than of a part of them.
+    generated, real = (pairwise.evenly(side, LARGEST) for side in (generated, real))
     if pairwise.is_all_same(real):
         counts = (len(generated), len(real))
         return Fidelity(*[intervals.Share.all_same(counts)] * 4, (k_recall, k_density), counts)

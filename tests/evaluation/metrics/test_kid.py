@@ -171,3 +171,55 @@ def test_sets_that_cannot_be_compared_are_refused():
         pairwise.require(x, x[:, :3], 1, ("here", "there"))
     with pytest.raises(ValueError, match="blocks that leave 2 of 3 vectors, got 2 blocks"):
         kid.kid(x[:3], x, blocks=2, least=3)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_of_large_sets_it_is_the_mean_over_subsets(paired, monkeypatch):
+    monkeypatch.setattr(kid, "LARGEST", 40)
+    monkeypatch.setattr(kid, "_SMALLEST", 20)
+    a = normal(0, 120, 5)
+    b = a + 0.3 + 0.1 * normal(1, 120, 5) if paired else normal(1, 97, 5) + 0.3
+    subsets = [(a[i::3], b[i::3]) for i in range(3)]
+    found = kid.kid(a, b, blocks=4, paired=paired)
+    assert found.uncorrected == pytest.approx(np.mean([dense(*s) for s in subsets]), rel=1e-8)
+    assert found.counts == (len(a), len(b))
+    assert found.interval.endswith("mean of 3 subsets")
+
+    # Block j is left out of every subset, and the mean is taken of what is left.
+    rest = lambda x, j: np.delete(x, np.arange(len(x))[intervals.blocks_of(len(x), 4)[j]], axis=0)
+    ways = [(True, True)] if paired else [(True, False), (False, True)]
+    sides = []
+    for of_a, of_b in ways:
+        values = [
+            np.mean([dense(rest(x, j) if of_a else x, rest(y, j) if of_b else y)
+                     for x, y in subsets])
+            for j in range(4)
+        ]  # fmt: skip
+        sizes = sum(
+            intervals.sizes_of(intervals.blocks_of(len(x if of_a else y), 4)) for x, y in subsets
+        )
+        sides.append(intervals.LeaveOneBlockOut(np.array(values), sizes))
+    expected = intervals.jackknife(found.uncorrected, found.counts, sides)
+    assert (found.corrected, found.low, found.high) == pytest.approx(
+        (expected.corrected, expected.low, expected.high), rel=1e-7, abs=1e-9
+    )
+
+
+def test_sets_are_parted_by_the_larger_as_far_as_the_smaller_allows():
+    assert [kid.num_subsets(*counts) for counts in (
+        (10_000, 10_000), (10_001, 10_000), (50_000, 50_000), (50_000, 3_500), (50_000, 60), (3, 3)
+    )] == [1, 2, 5, 3, 1, 1]  # fmt: skip
+
+
+def test_the_interval_over_subsets_covers_the_populations_distance(monkeypatch):
+    """As without subsets; the distance of N(0, 1) and N(µ, σ²) is known."""
+    monkeypatch.setattr(kid, "LARGEST", 300)
+    monkeypatch.setattr(kid, "_SMALLEST", 100)
+    mean, std = 0.5, 0.8
+    second, third = mean**2 + std**2, mean**3 + 3 * mean * std**2
+    truth = 3 * mean**2 + 3 * (second - 1) ** 2 + third**2
+    draw = lambda s: kid.kid(normal([s, 0], 1500, 1), mean + std * normal([s, 1], 1300, 1))
+    found = [draw(s) for s in range(150)]
+    values = np.array([f.uncorrected for f in found])
+    assert values.mean() == pytest.approx(truth, abs=3 * values.std() / np.sqrt(150))
+    assert 0.9 < np.mean([f.low <= truth <= f.high for f in found]) <= 0.99

@@ -188,3 +188,18 @@ def test_a_mean_of_equal_values_is_in_its_interval():
         found = intervals.mean(value, (count, 9), intervals.LeaveOneBlockOut.of_mean(values))
         assert found.low <= found.value <= found.high
         assert found.high - found.low < 1e-12
+
+
+def test_of_large_sets_as_many_as_are_compared_are_taken_evenly(monkeypatch):
+    monkeypatch.setattr(precision_recall, "LARGEST", 400)
+    source = np.random.default_rng(0)
+    generated, real = source.normal(size=(1000, 4)) + 0.2, source.normal(size=(700, 4))
+    found = precision_recall.compare(generated, real)
+    assert found.counts == (400, 400)
+    taken = [
+        generated[[i * 1000 // 400 for i in range(400)]],
+        real[[i * 700 // 400 for i in range(400)]],
+    ]
+    assert found == precision_recall.compare(*taken)
+    few = precision_recall.compare(generated, real[:300])
+    assert few.counts == (400, 300)
