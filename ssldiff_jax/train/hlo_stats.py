@@ -12,6 +12,8 @@ _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "a
 _OPERATION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(_KINDS)})(-start)?\(")
 # A TPU's scatter of sums over the first dimension: a computation of its own, told by its name.
 _SCATTER = re.compile(r"^%all-reduce-scatter\S* \(.*\) -> (.*) \{$")
+_ANY_OPERATION = re.compile(r"\s+(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([\w-]+)\(")
+_NAMES = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _DIMENSION = re.compile(r"dimensions=\{(\d+)\}")
 _BITS = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
@@ -57,6 +59,17 @@ def collectives(hlo: str) -> list[Collective]:
     return operations
 
 
+def num_operations(hlo: str) -> int:
+    """Operations that a program's text starts one after the other: kernels, copies, messages; those
+    of a loop once, and what only names memory not."""
+    kinds = [
+        match.group(1)
+        for line in hlo.partition("\nENTRY ")[2].splitlines()
+        if (match := _ANY_OPERATION.match(line))
+    ]
+    return sum(kind not in _NAMES for kind in kinds)
+
+
 def _arrays(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(
         (dtype, tuple(int(n) for n in dims.split(",") if n)) for dtype, dims in _ARRAY.findall(text)
@@ -84,8 +97,8 @@ def describe(compiled: Any, chip: chips.Chip, model_flops: float | None) -> dict
     The roofline knows no communication and counts the body of a loop once: no time is to be
     expected from it, only compared.
     """
-    stats, cost = compiled.memory_analysis(), _cost(compiled)
-    sent = collectives(compiled.as_text())
+    stats, cost, text = compiled.memory_analysis(), _cost(compiled), compiled.as_text()
+    sent = collectives(text)
     facts: dict[str, Any] = {
         "argument_bytes": stats.argument_size_in_bytes,
         "output_bytes": stats.output_size_in_bytes,
@@ -96,6 +109,7 @@ def describe(compiled: Any, chip: chips.Chip, model_flops: float | None) -> dict
         - stats.alias_size_in_bytes + stats.temp_size_in_bytes
         + stats.generated_code_size_in_bytes,
         "memory_bytes": int(chip.memory),
+        "operations": num_operations(text),
         "flops": cost.get("flops"),
         "bytes_accessed": cost.get("bytes accessed"),
     }  # fmt: skip

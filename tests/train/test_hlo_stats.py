@@ -43,6 +43,28 @@ def test_a_scatter_that_a_tpu_writes_as_a_sum_is_one():
     assert [c.num_bytes for c in found] == [24640 * 128 * 4, 48]
 
 
+def test_operations_are_those_that_do_something():
+    entry = """
+HloModule jit_f
+
+%fused (p: f32[4]) -> f32[4] {
+  ROOT %add = f32[4]{0} add(%p, %p)
+}
+
+ENTRY %main (p: f32[4], q: f32[4]) -> (f32[4], f32[]) {
+  %p = f32[4]{0} parameter(0)
+  %one = f32[] constant(1)
+  %f.1 = f32[4]{0} fusion(%p), kind=kLoop, calls=%fused
+  %two = (f32[4]{0}, u8[128]{0}) custom-call(%f.1, %q), custom_call_target="__cublas$lt$matmul"
+  %first = f32[4]{0} get-tuple-element(%two), index=0
+  %flat = f32[4]{0} bitcast(%first)
+  ROOT %all = (f32[4]{0}, f32[]) tuple(%flat, %one)
+}
+"""
+    assert hlo_stats.num_operations(entry) == 2
+    assert hlo_stats.num_operations("HloModule empty") == 0
+
+
 def test_only_a_gathered_batch_is_one():
     large = "%a = f32[{},1024]{{1,0}} all-gather(%p), channel_id=1, dimensions={{{}}}"
     of = lambda rows, dimension: hlo_stats.gathers_of_batch(
