@@ -58,7 +58,6 @@ def _of_slides(
     )
     is_all = len(tasks) == len(names)
     mean = counts_lib.mean_size(used, is_all=is_all)
-    regions = sum(one.regions for one in used)
     return counts_lib.Census(
         named=len(names),
         looked_at=len(tasks),
@@ -66,14 +65,21 @@ def _of_slides(
         records=by_split,
         record_bytes=mean,
         stored=counts_lib.stored_bytes(counted, mean, len(names)),
-        regions=estimates.Estimate(min(regions, data.regions.count))
-        if is_all or regions >= data.regions.count
-        else estimates.Estimate(data.regions.count, source),
+        regions=_regions(used, data.regions.count, source if not is_all else ""),
         are_pages=False,
         picture=next((one.picture for one in used if one.picture is not None), None),
         names=dict(enumerate(names)),
         reasons={one.name: one.reason for one in counted if one.reason},
     )
+
+
+def _regions(used: list[counts_lib.Counted], wanted: int, source: str) -> estimates.Estimate:
+    """Regions that images are generated from; slides that were not looked at, which `source` says,
+    may have those that are missing."""
+    regions = sum(one.regions for one in used)
+    if not source or regions >= wanted:
+        return estimates.Estimate(min(regions, wanted))
+    return estimates.Estimate(wanted, source, regions, wanted)
 
 
 _NOTHING = counts_lib.Counted("")
