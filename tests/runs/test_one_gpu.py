@@ -64,7 +64,7 @@ def test_it_trains_as_published_but_for_parts(card):
 @pytest.mark.e2e
 def test_one_step_in_as_many_parts(tmp_path):
     """Its networks of nothing, trained here in place of the published ones."""
-    config = small_configs.published(one_gpu.get_config("24gb"))
+    config = small_configs.published(one_gpu.get_config())
     for section in (config.encoder, config.judge):
         section.name = "own"
     config.data.slides, config.data.holdout.by = "demo", "area"
