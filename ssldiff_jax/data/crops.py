@@ -43,10 +43,12 @@ class Crop:
     lattice: tuple[int, int] = (0, 0)
     """Top left px of the 2×2 cells in the record, before they are turned."""
 
-    def cut(self, record: arrays.ImageUint8, side: int) -> UInt8[np.ndarray, "s s 3"]:
-        """The pixels."""
+    def cut(
+        self, record: arrays.ImageUint8, side: int, out: UInt8[np.ndarray, "s s 3"] | None = None
+    ) -> UInt8[np.ndarray, "s s 3"]:
+        """The pixels, in `out` where there is one."""
         square = record[self.top : self.top + side, self.left : self.left + side]
-        return orient(square, self.orientation)
+        return orient(square, self.orientation, out)
 
     def cells(
         self, record: arrays.ImageUint8, config: CropConfig
@@ -63,16 +65,24 @@ class Crop:
         return patches, np.array([-row, -col]) / side - 0.5
 
 
-def orient(image: Shaped[np.ndarray, "s s *C"], orientation: int) -> Shaped[np.ndarray, "s s *C"]:
-    """One of the eight orientations of a square: quarter turns, from 4 on mirrored after."""
+def orient(
+    image: Shaped[np.ndarray, "s s *C"],
+    orientation: int,
+    out: Shaped[np.ndarray, "s s *C"] | None = None,
+) -> Shaped[np.ndarray, "s s *C"]:
+    """One of the eight orientations of a square: quarter turns, from 4 on mirrored after; written
+    into `out` where there is one."""
+    out = np.empty(image.shape, image.dtype) if out is None else out
+    source, target = image, out
     if image.ndim == 3 and image.strides[2] == image.itemsize:
         # Pixels are moved whole: channel by channel takes four times as long.
         whole = np.dtype((np.void, image.itemsize * image.shape[2]))
-        return orient(image.view(whole)[..., 0], orientation)[..., None].view(image.dtype)
+        source, target = (pixels.view(whole)[..., 0] for pixels in (image, out))
     quarter = orientation % 4
-    turned = image.swapaxes(0, 1) if quarter % 2 else image
+    turned = source.swapaxes(0, 1) if quarter % 2 else source
     turned = turned[:: -1 if quarter in (1, 2) else 1, :: -1 if quarter in (2, 3) else 1]
-    return np.ascontiguousarray(turned[:, ::-1] if orientation >= 4 else turned)
+    target[...] = turned[:, ::-1] if orientation >= 4 else turned
+    return out
 
 
 def turn(row: float, col: float, orientation: int) -> tuple[float, float]:

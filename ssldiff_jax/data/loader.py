@@ -123,15 +123,18 @@ class _Patches:
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         places = self.stream.places(number)
         numbers = self.stream.numbers(places)
-        images = [self._crop(place, n) for place, n in zip(places, numbers, strict=True)]
-        return {"image_uint8": np.stack(images), "index": _index(places)}
+        # Into one array: the system gives no page to a crop that a batch is then copied from.
+        images = np.empty((len(numbers), self.side, self.side, 3), np.uint8)
+        for image, place, n in zip(images, places, numbers, strict=True):
+            self._crop(place, n, image)
+        return {"image_uint8": images, "index": _index(places)}
 
-    def _crop(self, position: int, number: int) -> arrays.ImageUint8:
+    def _crop(self, position: int, number: int, out: arrays.ImageUint8) -> None:
         record, side = self.records[number], self.side
         # By the place in the stream, so that each epoch cuts other squares of a record.
         generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, position]))
         crop = crops.sample_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
-        return crop.cut(record, side)
+        crop.cut(record, side, out)
 
 
 def patch_batches(

@@ -3,6 +3,7 @@
 A folder of records is a TFDS data set as well: `tfds.builder_from_directory(folder)` reads it.
 """
 
+import contextlib
 import functools
 import io
 import pathlib
@@ -63,10 +64,22 @@ def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
     return buffer
 
 
+# Of these simplejpeg gives Pillow's pixels, in three quarters of the time: the same library decodes,
+# without two copies of the pixels. CMYK is rounded otherwise; and Pillow says best what is wrong.
+_SAME = ("YCbCr", "RGB", "Gray")
+
+
 def decode(encoded: bytes) -> arrays.ImageUint8:
     """The pixels of a stored square."""
+    import simplejpeg
     from PIL import Image
 
+    with contextlib.suppress(ValueError):
+        if simplejpeg.is_jpeg(encoded) and simplejpeg.decode_jpeg_header(encoded)[2] in _SAME:
+            pixels = simplejpeg.decode_jpeg(encoded, "RGB")
+            # As Pillow's are: the last records read are shared by those who crop them.
+            pixels.flags.writeable = False
+            return pixels
     with Image.open(io.BytesIO(encoded)) as image:
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 

@@ -52,6 +52,14 @@ def test_orientations_are_quarter_turns_and_then_mirrored():
         np.testing.assert_array_equal(crops.orient(image, i), turned[:, ::-1] if i > 3 else turned)
 
 
+def test_an_orientation_is_written_where_it_is_asked_for():
+    batch = np.zeros((8, *SQUARE.shape), SQUARE.dtype)
+    for i in range(8):
+        assert crops.orient(SQUARE, i, batch[i]) is not SQUARE
+        np.testing.assert_array_equal(batch[i], crops.orient(SQUARE, i))
+        assert np.count_nonzero(batch[i + 1 :]) == 0
+
+
 def test_orientation_keeps_channels_apart():
     image = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
     for i in range(8):

@@ -182,3 +182,29 @@ def write(folder, name, values):
     writer.append(**{name: values})
     writer.close()
     return store.Store(folder)
+
+
+@pytest.mark.parametrize(
+    ("mode", "saved"),
+    [
+        ("RGB", {"format": "JPEG", "quality": 95, "subsampling": 0}),
+        ("RGB", {"format": "JPEG", "quality": 60, "subsampling": 2, "progressive": True}),
+        ("L", {"format": "JPEG", "quality": 90}),
+        ("CMYK", {"format": "JPEG", "quality": 90}),
+        ("RGB", {"format": "PNG"}),
+        ("P", {"format": "PNG"}),
+    ],
+)
+def test_squares_of_any_maker_are_decoded_as_pillow_decodes_them(mode, saved):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, **saved)
+    decoded = records_lib.decode(file.getvalue())
+    np.testing.assert_array_equal(decoded, np.asarray(Image.open(file).convert("RGB")))
+    assert not decoded.flags.writeable
+
+
+def test_a_square_that_is_cut_off_is_refused():
+    whole = records_lib.encode(np.full((64, 64, 3), 9, np.uint8), 90).getvalue()
+    with pytest.raises(OSError, match="runcated"):
+        records_lib.decode(whole[: len(whole) // 2])
