@@ -64,8 +64,8 @@ def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
     return buffer
 
 
-# Of these simplejpeg gives Pillow's pixels, in three quarters of the time: the same library decodes,
-# without two copies of the pixels. CMYK is rounded otherwise; and Pillow says best what is wrong.
+# Of these simplejpeg gives Pillow's pixels, in three quarters of the time: the same library
+# decodes, without two copies of them. CMYK is rounded otherwise; Pillow says best what is wrong.
 _SAME = ("YCbCr", "RGB", "Gray")
 
 
