@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from jax.sharding import Mesh
@@ -31,6 +31,9 @@ from ssldiff_jax.train import mesh as mesh_lib
 
 class Generator:
     """Embeddings to images, with the models of one run or of published weights.
+
+    What users bring is checked by hand, so that one line says what is wrong with it: no other check
+    of annotations comes before (`no_type_check`).
 
     Attributes:
         config: of the run.
@@ -112,6 +115,7 @@ class Generator:
             )
         return self.trained.prior
 
+    @no_type_check
     def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
         """The grid of embeddings of an image's whole cells.
 
@@ -119,6 +123,7 @@ class Generator:
         """
         return self.planner.embed(image)
 
+    @no_type_check
     def generate(
         self,
         embedding_grid: arrays.EmbeddingGrid,
@@ -130,6 +135,7 @@ class Generator:
         patch."""
         return self.render(self.plan_from_grid(embedding_grid, size=size, seed=seed))
 
+    @no_type_check
     def regenerate(
         self,
         reference: arrays.ImageUint8,
@@ -144,6 +150,7 @@ class Generator:
         """
         return self.render(self.planner.from_image(reference, seed=seed, init=init))
 
+    @no_type_check
     def plan_from_grid(
         self,
         embedding_grid: arrays.EmbeddingGrid,
@@ -182,6 +189,7 @@ class Generator:
         request = prior_sampler.PriorRequest.of(text, labels, numbers)
         return self.prior.sample(request, cells, seed=seed, temperature=temperature)
 
+    @no_type_check
     def sample_patches(
         self, embedding: arrays.Embedding, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:
@@ -192,6 +200,7 @@ class Generator:
         """
         return self.patches(self.weights, embedding, seed=seed)
 
+    @no_type_check
     def variations(
         self, patch: arrays.ImageUint8, count: int = 4, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:

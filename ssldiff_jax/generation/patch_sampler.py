@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ class PatchSampler:
 
     networks: window_networks.WindowNetworks
 
+    @no_type_check
     def __call__(
         self, weights: window_networks.Weights, embedding: arrays.Embedding, *, seed: int = 0
     ) -> UInt8[np.ndarray, "N H W 3"]:

@@ -5,7 +5,7 @@ import functools
 import logging
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float
@@ -31,7 +31,7 @@ class InitImage:
     """
 
     image: arrays.ImageUint8
-    keep_mask: Float[np.ndarray, "H W"] | None = None
+    keep_mask: Float[np.ndarray, "rows columns"] | None = None
     blank: bool = True
 
 
@@ -61,6 +61,7 @@ class Planner:
     networks: window_networks.WindowNetworks
     encoder: encoder_lib.Encoder | None
 
+    @no_type_check
     def from_grid(
         self,
         embedding_grid: arrays.EmbeddingGrid,
@@ -114,6 +115,7 @@ class Planner:
         )  # fmt: skip
         return ImagePlan(size, window_plan, condition, seed)
 
+    @no_type_check
     def from_image(
         self, reference: arrays.ImageUint8, *, seed: int = 0, init: InitImage | None = None
     ) -> ImagePlan:
@@ -171,6 +173,7 @@ class Planner:
         num_steps = len(self.networks.table.t)
         return windows.plan_windows(config.sample.windows, canvas, window, num_steps, seed)
 
+    @no_type_check
     def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
         """The grid of embeddings of an image's whole cells.
 
