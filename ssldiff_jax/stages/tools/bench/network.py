@@ -23,7 +23,7 @@ def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
     forward = jax.jit(lambda params, *args: model.apply({"params": params}, *args))
     params = random_weights.params(published.abstract_denoiser(config))
     # As large images are generated.
-    params = layers.cast(params, run.sample.compute_dtype)
+    params = layers.cast(params, run.sample.network_dtype)
     params = jax.device_put(params, jax.local_devices()[0])
     for batch in sorted({1, run.sample.window_batch or 1}):
         x_t = layers.like(params, jnp.zeros((batch, side, side, config.unet.latent_channels)))
