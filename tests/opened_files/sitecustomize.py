@@ -16,12 +16,11 @@ def _note(event, args):
         return
     path = os.fspath(args[0]) if isinstance(args[0], str | os.PathLike) else ""
     lock = _LOCK.fullmatch(path)
+    if lock and lock[1] in ("anew", "results"):
+        return  # of the work directory, for a moment
     if lock and event in ("open", "os.remove"):
-        # A stage keeps its lock as long as it works, and may hold others meanwhile.
-        if event == "open":
-            _stage.append(lock[1])
-        elif lock[1] in _stage:
-            _stage.remove(lock[1])
+        # A stage keeps its lock as long as it works.
+        _stage[:] = [lock[1]] if event == "open" else []
     elif _stage and event != "os.remove" and (event != "open" or not args[2] & os.O_WRONLY):
         os.write(_notes, f"{_stage[0]} {path}\n".encode())
 
