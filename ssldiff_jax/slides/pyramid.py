@@ -1,22 +1,19 @@
 """Write large images for every viewer; each file appears whole or not at all."""
 
-import contextlib
 import dataclasses
 import fractions
 import math
-import os
 import pathlib
-import secrets
 import shutil
 import warnings
 import xml.sax.saxutils
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import ground, slide
+from ssldiff_jax.slides import ground, slide, whole_file
 from ssldiff_jax.slides.ground import Georeference
 
 if TYPE_CHECKING:
@@ -86,7 +83,7 @@ def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     `write_pyramid`."""
     import rasterio.shutil
 
-    with _replacing(path) as temporary, _beside(temporary) as plain:
+    with whole_file.replacing(path) as temporary, whole_file.beside(temporary) as plain:
         _write_plain(plain, pixels, scale)
         # Not by GDAL's COG driver, which halves the resolution of colour at every quality.
         # A JPEG_QUALITY_OVERVIEW of the user's environment would go before jpeg_quality.
@@ -138,7 +135,7 @@ def _write_plain(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
 def write_deepzoom(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """Write a DeepZoom pyramid: `path` (.dzi) and a folder of JPEG tiles beside it."""
     source, tiles = _vips(pixels), path.with_name(f"{path.stem}_files")
-    with _replacing(path) as temporary:
+    with whole_file.replacing(path) as temporary:
         base = temporary.with_suffix("")
         written = (base.with_name(f"{base.name}.dzi"), base.with_name(f"{base.name}_files"))
         try:
@@ -157,7 +154,7 @@ def write_deepzoom(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
 def write_png(path: str | pathlib.Path, pixels: Pixels, scale: Scale | None = None) -> None:
     """Write a PNG, whose pixels `read_image` gives back exactly."""
     source = _vips(pixels)
-    with _replacing(pathlib.Path(path)) as temporary:
+    with whole_file.replacing(pathlib.Path(path)) as temporary:
         # zlib's fastest.
         source.pngsave(str(temporary), compression=1)
 
@@ -204,7 +201,7 @@ def georeference(
 def _write_tiff(path: pathlib.Path, source: "pyvips.Image", scale: Scale, **more) -> None:
     # vips counts pixels per mm, whatever unit it stores, and none larger than a metre.
     per_mm = 1000 / min(scale.mpp, _COARSEST_VIPS)
-    with _replacing(pathlib.Path(path)) as temporary:
+    with whole_file.replacing(pathlib.Path(path)) as temporary:
         source.copy(xres=per_mm, yres=per_mm).tiffsave(
             str(temporary),
             tile=True,
@@ -296,30 +293,3 @@ def _check_image(image_uint8: np.ndarray) -> None:
     shape, dtype = image_uint8.shape, image_uint8.dtype
     if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ValueError(f"expected an image of shape (H, W, 3) and uint8, got {shape} and {dtype}")
-
-
-@contextlib.contextmanager
-def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Lend a name for what is only needed in between."""
-    between = path.with_name(f"{path.name}.between")
-    try:
-        yield between
-    finally:
-        between.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Lend a name beside `path` and move it there once the block is through."""
-    import pyvips
-    import rasterio
-
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, pyvips.Error, rasterio.errors.RasterioError) as error:
-        detail = " ".join(str(error).split())
-        raise OSError(f"expected to write {path}, got: {detail}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
