@@ -174,7 +174,7 @@ def test_a_decoder_cast_to_bfloat16_computes_in_it(kind):
     dtypes = products(jax.make_jaxpr(trained.decode)(half, latents).jaxpr)
     exact = [pair for pair in dtypes if pair != ("bfloat16", "bfloat16")]
     assert exact == ([("float32", "float32")] if kind == "vq" else [])
-    assert len(dtypes) > 4
+    assert len(dtypes) >= 4
     rounded, found = (
         jax.jit(trained.decode)(half, latents),
         jax.jit(trained.decode)(params, latents),

@@ -7,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import ssldiff_jax
 from configs import tiny
@@ -72,11 +73,11 @@ def test_a_file_says_what_it_is_and_anyone_may_read_it(folder, workdir, name):
 def test_an_encoder_of_another_run_is_refused(folder, tmp_path):
     for name in (exported.DENOISER, exported.ENCODER):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    with reader.safetensors.safe_open(folder / exported.ENCODER, "np") as file:
+    with safetensors.safe_open(folder / exported.ENCODER, "np") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         head = file.metadata()
     tensors["norm.bias"] = tensors["norm.bias"] + 1
-    reader.safetensors.numpy.save_file(tensors, tmp_path / exported.ENCODER, metadata=head)
+    safetensors.numpy.save_file(tensors, tmp_path / exported.ENCODER, metadata=head)
     with pytest.raises(reader.WeightsError, match=r"must be the encoder \w{12} .*, got \w{12}"):
         ssldiff_jax.Generator.load(tmp_path)
 
@@ -86,14 +87,14 @@ def test_an_export_of_another_format_is_refused(folder, tmp_path, found):
     path = tmp_path / "other.safetensors"
     card = json.loads(reader.metadata(folder / exported.DENOISER)["ssldiff_jax"])
     head = {"ssldiff_jax": json.dumps(card | {"format": found})}
-    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, path, metadata=head)
+    safetensors.numpy.save_file({"x": np.zeros(1)}, path, metadata=head)
     with pytest.raises(reader.WeightsError, match=f"format 2, got {found}; export its run again"):
         ssldiff_jax.Generator.load(path)
 
 
 def test_what_is_no_export_is_refused(tmp_path):
     path = tmp_path / "other.safetensors"
-    reader.safetensors.numpy.save_file({"x": np.zeros(1)}, path)
+    safetensors.numpy.save_file({"x": np.zeros(1)}, path)
     with pytest.raises(ValueError, match="published weights need a config"):
         ssldiff_jax.Generator.load(path)
 

@@ -7,7 +7,7 @@ import pytest
 
 from configs import tiny
 from ssldiff_jax.data import store
-from ssldiff_jax.runs import launch
+from ssldiff_jax.runs import amounts, launch
 from ssldiff_jax.stages import grids, table
 
 
@@ -79,7 +79,7 @@ def grids_of(folder):
 
 def test_grids_that_are_cut_off_go_on_at_the_shard(trained, monkeypatch):
     """Cut off once while whitening is measured, and once while grids are stored white."""
-    monkeypatch.setattr(grids, "SHARD_SIZE", 8)  # of 40 grids, and 8 held-out ones
+    monkeypatch.setattr(amounts, "GRIDS_OF_SHARD", 8)  # of 40 grids, and 8 held-out ones
     monkeypatch.setattr(grids, "_MEASURED", 3)
     write, written = store.SharedStore.write, []
 

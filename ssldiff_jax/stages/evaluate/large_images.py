@@ -12,7 +12,7 @@ from ssldiff_jax.evaluation.features import image_files, networks
 from ssldiff_jax.evaluation.metrics import frechet_interval, intervals, large_image
 from ssldiff_jax.stages.evaluate import protocol
 
-Features = Float[np.ndarray, "N D"]
+Features = Float[np.ndarray, "_ D"]
 
 _LEAST = 3
 """Of features on a side: what is left without one must have a covariance."""

@@ -111,7 +111,8 @@ def test_trainings_are_as_long_and_as_large_as_they_become(workdir, plan_of_tiny
     number = written(plan_of_tiny, name, "checkpoints")
     # The first is of moments that are zero still, and the prior's last layers are after four steps.
     if name != "prior":
-        near({"value": number["value"] / len(saved)}, size(saved[-1], "**/*"))
+        # Names and places of arrays, which Orbax packs now so, now so, are a twentieth of 1 MB.
+        near({"value": number["value"] / len(saved)}, size(saved[-1], "**/*"), part=0.06)
     within(number, size(workdir / name / "checkpoints", "**/*"))
 
 

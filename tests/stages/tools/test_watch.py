@@ -85,7 +85,7 @@ def test_models_of_another_run_are_judged_on_data_they_never_saw(
     done = command(run, *asked)
     assert done.returncode == 0, done.stderr[-3000:]
     made = {path.parent.name for path in run.glob("*/done.json")}
-    assert made == {"patches", "sample", "evaluate", "report"}
+    assert made == {"plan", "patches", "sample", "evaluate", "report"}
     found = atomic.read_json(run / "evaluate" / "results.json")
     theirs = atomic.read_json(workdir / "evaluate" / "results.json")
     digest = lambda results: results["patches"]["judge"]["extraction"]["digest"]
