@@ -2,8 +2,8 @@
 
     bash launch/demo.sh
 
-Hardware and time: two cores of an AMD EPYC, 17 min from clone to report (2026-11-26), 30 min beside
-about ten other jobs (2026-11-28); 3.3 GB.
+Hardware and time: two quiet cores of an AMD EPYC, 8 min from clone to report, two steps at a time
+in 5.4 GB (2026-11-28).
 Expected on the held-out region: cell retrieval 0.48 to 0.58 by the encoder and 0.42 to 0.53 by the
 judge, embedding similarity 0.90 against 0.33 of other cells, layout correlation 0.99; images of the
 prior show what their condition says (correlation of parts in quadrants 0.90 to 0.95).

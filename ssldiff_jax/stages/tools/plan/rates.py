@@ -24,15 +24,16 @@ _MEASURED_CORES = 2
 _PAPER = "not measured: from the maker's figures for products and memory"
 
 _CPU_FLOPS = {
-    "encoder": 82e9, "judge": 59e9, "autoencoder": 63e9, "denoiser": 67e9, "prior": 60e9,
-    "forward": 65e9, "denoise": 80e9, "decode": 60e9,
+    "encoder": 150e9, "judge": 100e9, "autoencoder": 120e9, "denoiser": 120e9, "prior": 110e9,
+    "forward": 110e9, "denoise": 150e9, "decode": 100e9,
 }  # fmt: skip
-"""FLOP a second of two cores, by the stage that trains or by what is called."""
+"""FLOP a second of two cores, by the stage that trains or by what is called. The denoiser's was
+measured alone; the others ran on one core beside another step, which gives 1.6 to 2 times less."""
 
 _CPU_FIXED = {
-    "patches": 1.0, "encoder": 17.0, "embeddings": 1.0, "autoencoder": 18.0, "latents": 1.5,
-    "denoiser": 47.0, "sample": 52.0, "judge": 18.0, "evaluate": 16.0, "grids": 5.0, "prior": 15.0,
-    "imagine": 36.0, "report": 2.0,
+    "patches": 0.5, "encoder": 15.0, "embeddings": 1.0, "autoencoder": 15.0, "latents": 1.5,
+    "denoiser": 30.0, "sample": 8.0, "judge": 12.0, "evaluate": 10.0, "grids": 3.0, "prior": 12.0,
+    "imagine": 10.0, "report": 1.0,
 }  # fmt: skip
 """Seconds that a stage takes whatever its size: tracing, compiling, first figures."""
 
