@@ -281,7 +281,7 @@ def sample(
     key,
     first=0,
 ):
-    """Draw latents of `shape` (B, h, w, C), one for each embedding: the plain patch sampler.
+    """Sample latents of `shape` (B, h, w, C), one for each embedding: the plain patch sampler.
 
     Patch i has the noise of block `first` + i in the first row of a canvas."""
     noise = functools.partial(patch_noise, key, shape, first)
