@@ -35,8 +35,11 @@ def products(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
             yield equation.params["precision"]
-        for inner in jax.core.jaxprs_in_params(equation.params):
-            yield from products(inner)
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from products(inner)
 
 
 def test_codes_do_not_depend_on_the_default_precision():

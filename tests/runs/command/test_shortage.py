@@ -37,12 +37,14 @@ class EndlessRegression(test_trainings.Regression):
 
 
 class HungryRegression(test_trainings.Regression):
-    """With a step that no memory holds: 550 GB for each of the 4 examples."""
+    """With a step that no memory holds: 550 GB or more."""
 
     def loss(self, params, batch, key, *, ema_params, extra):
         output = super().loss(params, batch, key, ema_params=ema_params, extra=extra)
         many = jnp.broadcast_to(params["slope"] * batch["x"], (len(batch["x"]), 1 << 37))
-        return output._replace(loss=output.loss + jnp.sort(many, axis=1)[:, 3].sum())
+        # Else only what is looked at would be computed.
+        many = jax.lax.optimization_barrier(many)
+        return output._replace(loss=output.loss + many[:, 3].sum())
 
 
 class SmallDisk:
@@ -112,7 +114,7 @@ def test_a_step_that_does_not_fit_says_what_it_takes_and_what_would_save_how_muc
         line,
     )
     beside, state, saved = (float(text.replace(",", "")) for text in sizes.groups())
-    assert beside >= 4 * 2**37 * 4 / 1e9
+    assert beside >= 549  # 2³⁷ numbers
     assert saved == pytest.approx(beside / 2, abs=0.1)
     # A slope, its average and two moments; counters.
     assert 16 <= state <= 48
