@@ -66,7 +66,7 @@ PREPARED = {
 }
 """Work directories that pages take for done."""
 
-APART = ("encoder.name", "embeddings.source", "engine.kind")
+APART = ("encoder.name", "embeddings.source", "engine.kind", "naip_demo.py --workdir=runs/naip ")
 """Commands that are other ways to begin, whose work directory is one of their own."""
 
 CONFIG = '''"""A stand-in: {name}, small."""
@@ -98,7 +98,10 @@ def get_config(name, *chosen):
     sys.path[:0] = [ROOT, TESTS]
     try:
         config = importlib.import_module(f"configs.{{name}}").get_config(*chosen)
+        steps = config.autoencoder.train.num_steps
         config = importlib.import_module("small_configs").small(config)
+        # One that is published is not trained on, here as there.
+        config.autoencoder.train.num_steps = min(config.autoencoder.train.num_steps, steps)
         config.study.update_from_flattened_dict(STUDY)
         return config
     finally:
