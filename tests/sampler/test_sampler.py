@@ -23,6 +23,7 @@ from jax.sharding import Mesh
 
 from ssldiff_jax.diffusion import guidance, process, solvers
 from ssldiff_jax.sampler import conditions, field, sampler, windows
+from ssldiff_jax.train import hlo_stats
 
 SCHEDULE = small_configs.section("denoiser.schedule")
 WINDOW = 8
@@ -203,6 +204,24 @@ SPLITS = [
 ]
 
 
+def collectives(split, mesh):
+    """Kinds of what devices send each other when windows are cut and added."""
+    drawn, plan = sampler_of(mixing, chunk=16, mesh=mesh, split=split), plan_of((29, 21))
+    programs, layout, count = drawn.programs(plan), drawn.layout(plan), drawn.windows_at_once(plan)
+    held, parts = layout.sharding, drawn.canvas.in_parts
+    array = lambda shape, where, dtype=np.float32: jax.ShapeDtypeStruct(
+        shape, dtype, sharding=where
+    )
+    x, corners = array(layout.shape, held), array((count, 2), held, np.int32)
+    x0_hat = array((count, WINDOW, WINDOW, CHANNELS), parts)
+    lowered = {
+        "cut": programs.cut.lower(x, corners),
+        "add": programs.add.lower(x, x0_hat, corners, array((count, 2, WINDOW), held)),
+    }
+    texts = {name: program.compile().as_text() for name, program in lowered.items()}
+    return {name: [c.kind for c in hlo_stats.collectives(text)] for name, text in texts.items()}
+
+
 def save_splits(folder):
     """Run by the tests below, in one process of eight devices or two of four."""
     mesh = Mesh(np.array(jax.devices()), ("data",))
@@ -215,7 +234,9 @@ def save_splits(folder):
         message = ""
     except ValueError as error:
         message = str(error)
-    print(json.dumps({"devices": jax.device_count(), "message": message}), flush=True)
+    sent = {split: collectives(split, mesh) for split in ("windows", "rows")}
+    said = {"devices": jax.device_count(), "message": message, "sent": sent}
+    print(json.dumps(said), flush=True)
 
 
 def start_process(code, devices):
@@ -248,6 +269,10 @@ def test_devices_do_not_change_the_picture(tmp_path):
     said = json.loads(out.splitlines()[-1])
     assert said["devices"] == 8
     assert "got chunk=12, devices=8" in said["message"]
+    # Where every device holds the canvas, windows come together once; rows keep their own.
+    assert said["sent"] == {
+        "windows": {"cut": [], "add": ["all-gather"]}, "rows": {"cut": [], "add": []}
+    }  # fmt: skip
     require_the_same(tmp_path)
 
 
