@@ -39,24 +39,25 @@ def main(argv: list[str]) -> None:
     from ssldiff_jax.train import hosts
 
     hosts.pass_on_interrupts()
-    try:
-        quarantined = launch.launch(
-            command.values,
-            command.workdir,
-            table.STAGES,
-            words=command.words,
-            start=(sys.executable, "-c", _SERVE),
-        )
-        if quarantined:
-            log.warning("%s", quarantined)
-            sys.exit(QUARANTINED)
-    except launch.StoppedError as error:
-        log.info("%s", error)
-        sys.exit(interrupt.STATUS if interrupt.came() else STOPPED)
-    except launch.FailedError as error:
-        sys.exit(str(error))
-    except (*launch.REFUSALS, *launch.USER_ERRORS) as error:
-        sys.exit(launch.message(error, command.workdir))
+    with hosts.leaving():
+        try:
+            quarantined = launch.launch(
+                command.values,
+                command.workdir,
+                table.STAGES,
+                words=command.words,
+                start=(sys.executable, "-c", _SERVE),
+            )
+            if quarantined:
+                log.warning("%s", quarantined)
+                sys.exit(QUARANTINED)
+        except launch.StoppedError as error:
+            log.info("%s", error)
+            sys.exit(interrupt.STATUS if interrupt.came() else STOPPED)
+        except launch.FailedError as error:
+            sys.exit(str(error))
+        except (*launch.REFUSALS, *launch.USER_ERRORS) as error:
+            sys.exit(launch.message(error, command.workdir))
 
 
 def serve_stages() -> None:

@@ -31,7 +31,8 @@ _LOG = logging.getLogger(__name__)
 
 StoppedError, FailedError = hosts.StoppedError, side_by_side.FailedError
 USER_ERRORS = (
-    ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, shortage.ShortageError,
+    ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, hosts.GoneError,
+    shortage.ShortageError,
 )  # fmt: skip
 """What a user can cause, and every error of ours is: printed as one line."""
 
@@ -130,7 +131,7 @@ def launch(
     shared = not _is_elsewhere(table, chosen)
     if start and shared and side_by_side.is_possible(config.runtime, context.mesh):
         run_all = side_by_side.SideBySide(start, values)
-    with heartbeat.of_hosts(workdir):
+    with heartbeat.of_hosts(workdir), hosts.missed():
         runner.run_stages(table, context, chosen, force, run_all=run_all)
     if "patches" not in chosen:
         return None

@@ -5,8 +5,12 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import secrets
 import signal
+import sys
+import threading
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -19,6 +23,12 @@ from ssldiff_jax.core import interrupt
 
 T = TypeVar("T")
 
+_GONE = re.compile(
+    r"Gloo \w+ failed|Connection (closed|reset) by peer|[Cc]oordination service|ncclRemoteError"
+)
+_LEAVE_S = 10.0
+"""Seconds in which hosts that fail for one reason have all said so."""
+
 _ALONE: list[str] = []
 _WAITING: list[str] = []
 _SYNC_POINTS = itertools.count(1)
@@ -30,6 +40,51 @@ class StoppedError(RuntimeError):
 
 class ElsewhereError(RuntimeError):
     """Another host failed; its log says why."""
+
+
+class GoneError(RuntimeError):
+    """Another host ended without a word."""
+
+
+@contextlib.contextmanager
+def missed() -> Iterator[None]:
+    """Turn what a library raises because another host is gone into one line.
+
+    Raises GoneError for it, and anything else as it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or not _GONE.search(str(error)):
+            raise
+        raise GoneError(
+            "another process of this run is gone (killed, out of memory, or its machine is down): "
+            "its log or the scheduler's may say why; the same command resumes"
+        ) from error
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Let this process end when it fails. jax would wait for the others as it exits: for one that
+    is gone, until it is missed, and for one that waits for this process, five minutes."""
+    try:
+        yield
+    except BaseException as error:
+        is_failure = not isinstance(error, SystemExit) or isinstance(error.code, str)
+        if jax.process_count() > 1 and is_failure:
+            _leave(error)
+        raise
+
+
+def _leave(error: BaseException) -> None:
+    thread = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    thread.start()
+    thread.join(_LEAVE_S)
+    if thread.is_alive():
+        # As Python does, which is ended before it would.
+        text = error.code if isinstance(error, SystemExit) else traceback.format_exc()
+        print(text, file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 def require_same(what: str, facts: Any) -> None:
@@ -81,6 +136,11 @@ def broadcast_first(mine: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.array(mine)))
 
 
+def same_number() -> int:
+    """A random number that all hosts have."""
+    return int(multihost_utils.broadcast_one_to_all(np.uint32(secrets.randbits(32))))
+
+
 def barrier(where: str) -> None:
     """Wait until every host is here."""
     if together():
@@ -104,10 +164,13 @@ def on_first_host(what: str, work: Callable[[], T]) -> T | None:
             failure = error
         finally:
             _ALONE.pop()
-    with _waiting(what):
-        failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
-    if failure is not None:
-        raise failure
+    try:
+        with _waiting(what):
+            failed = multihost_utils.broadcast_one_to_all(np.int32(failure is not None))
+    finally:
+        # Also where nobody is left to hear of it.
+        if failure is not None:
+            raise failure
     if failed:
         raise ElsewhereError(f"{what} failed on host 0: the log of host 0 has the error")
     return result

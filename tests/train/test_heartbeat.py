@@ -53,11 +53,95 @@ def test_a_host_that_has_ended_is_not_missed(tmp_path):
     )
     second.beat("working", ended=True)
     third.beat("waiting at 'x'")
-    assert first.lines("working") == []
-    clock[0] = 9.0
-    assert first.lines("working") == [
-        "working: host 2 has shown no sign of life for 9 s, last seen waiting at 'x'"
+    lines = []
+    for second in range(10):
+        clock[0] = float(second)
+        lines += first.lines("working")
+    assert lines == ["working: host 2 has shown no sign of life for 5 s, last seen waiting at 'x'"]
+
+
+def pair(folder, clock, **more):
+    return [
+        heartbeat.Heartbeat(folder, i, 2, silent=40.0, now=lambda: clock[0], **more)
+        for i in range(2)
     ]
+
+
+@pytest.mark.parametrize("stall", [20, 39, 60, 600])
+def test_storage_that_stalls_for_all_is_nobodys_silence(tmp_path, stall):
+    """Neither host can read or write for that long; then this one looks before the other has
+    written."""
+    clock = [0.0]
+    here, there = pair(tmp_path, clock)
+    for second in range(0, 30, 5):
+        clock[0] = float(second)
+        there.beat("working")
+        assert here.lines("working") == []
+    clock[0] += 5 + stall
+    lines = here.lines("working")
+    assert [line for line in lines if "host 1" in line] == []
+    assert len(lines) == (stall >= 30)
+    for line in lines:
+        assert f"did not answer, or this process stood still, for {stall + 5} s" in line
+    # It is missed once it gives no sign where this host can look.
+    lines = []
+    for _ in range(12):
+        clock[0] += 5
+        lines += here.lines("working")
+    assert len(lines) == 1
+    assert "host 1 has shown no sign of life for" in lines[0]
+
+
+def test_slow_reads_of_some_signs_are_not_the_silence_of_others(tmp_path, monkeypatch):
+    """Of 8 hosts that all give a sign every 5 s, reading one takes 12 s."""
+    clock = [0.0]
+    hearts = [
+        heartbeat.Heartbeat(tmp_path, i, 8, silent=40.0, now=lambda: clock[0]) for i in range(8)
+    ]
+    read_json = heartbeat.atomic.read_json
+
+    def slow(path):
+        clock[0] += 12
+        for heart in hearts[1:]:
+            heart.beat("working")
+        return read_json(path)
+
+    monkeypatch.setattr(heartbeat.atomic, "read_json", slow)
+    for _ in range(5):
+        assert not [line for line in hearts[0].lines("working") if "no sign" in line]
+
+
+def test_a_host_that_can_write_no_sign_says_so_once_and_accuses_nobody(tmp_path, monkeypatch):
+    clock, lines = [0.0], []
+    here, there = pair(tmp_path, clock)
+    write_json = heartbeat.atomic.write_json
+
+    def full(path, sign):
+        raise OSError(f"cannot write {path}: No space left on device")
+
+    there.beat("working")
+    monkeypatch.setattr(heartbeat.atomic, "write_json", full)
+    for _ in range(30):
+        clock[0] += 5
+        here.beat("working")
+        lines += here.lines("working")
+    (line,) = lines
+    assert line.startswith(f"working: cannot write {tmp_path}/0.json: No space left on device; ")
+    monkeypatch.setattr(heartbeat.atomic, "write_json", write_json)
+    here.beat("working")
+    there.beat("working")
+    assert here.lines("working") == []
+
+
+def test_signs_of_an_earlier_command_say_nothing(tmp_path):
+    clock = [0.0]
+    _, before = pair(tmp_path, clock, run=1)
+    before.beat("working", ended=True, error="disk full")
+    here, there = pair(tmp_path, clock, run=2)
+    assert here.lines("working") == []
+    there.beat("working", ended=True, error="other")
+    assert here.lines("at x") == ["at x: host 1 failed; its log has more: other"]
+    assert here.lines("at x") == []
 
 
 @pytest.fixture
