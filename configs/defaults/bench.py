@@ -37,6 +37,9 @@ def compile() -> ConfigDict:
     c.programs = ("denoiser", "autoencoder", "encoder", "prior", "sampler")
     # Global batches; 0 is that of the config.
     c.batch_size = (0,)
+    # Numbers of devices, such as (1, 64, 4096), for which it is reckoned from counts how long steps
+    # send and compute, each device with the examples of the compiled step.
+    c.scaling = ()
     # Of the TPU compiler: O0 takes minutes for the published UNet, O1 and above an hour.
     c.optimization_level = "O0"
     return c

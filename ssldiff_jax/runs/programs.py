@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
+import jax.numpy as jnp
+import optax
+from jax.sharding import AbstractMesh, Mesh
 
 from ssldiff_jax.core import tasks
 from ssldiff_jax.runs import training_tasks
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.train import loop, parallel
+from ssldiff_jax.train import loop, parallel, scaling
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
@@ -50,10 +52,8 @@ def of_training(
     batch = lambda count: tasks.batch_of(task.batch_spec(), count)
     state, key = state_of(task, train), jax.eval_shape(lambda: jax.random.key(0))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    # A schedule has a step at least; weights that are used untrained take none.
-    tx, storage = train.optimizer.transform(train.num_steps or 1), train.optimizer.storage
-    blueprint = parallel.Blueprint.of(state, tx, mesh, config.mesh.rules, storage)
-    update = step_lib.Update(task, tx, train.optimizer.ema_decay, train.compute)
+    blueprint = _blueprint(state, train, mesh, config.mesh.rules)
+    update = step_lib.Update(task, _transform(train), train.optimizer.ema_decay, train.compute)
     # Without optimiser and recomputation: the work of the model, whatever a machine does.
     gradient = jax.grad(step_lib.loss_with_rest(task), has_aux=True)
     return AbstractCall(
@@ -63,6 +63,19 @@ def of_training(
         train.batch_size,
         (gradient, (state.params, state.params, state.extra, batch(COUNTED), key)),
     )
+
+
+def exchanges(
+    name: str, config: run_config.RunConfig, devices: int
+) -> tuple[scaling.Exchange, ...]:
+    """What the step of a stage exchanges for the sake of its parameters, on so many devices.
+
+    Raises ValueError for a mesh that has not as many.
+    """
+    train, mesh = getattr(config, name).train, mesh_lib.abstract_mesh(config.mesh, devices)
+    blueprint = _blueprint(state(name, config), train, mesh, config.mesh.rules)
+    gathered = jnp.dtype(train.compute.dtype).itemsize
+    return scaling.of_step(blueprint.state.params, blueprint.shardings.params, gathered)
 
 
 def flops_of_one(counted: AbstractCall) -> float | None:
@@ -82,7 +95,21 @@ def state(name: str, config: run_config.RunConfig) -> step_lib.TrainState:
 
 def state_of(task: tasks.Task, train: loop.TrainConfig) -> step_lib.TrainState:
     """The same of a task."""
-    tx = train.optimizer.transform(train.num_steps or 1)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    init = functools.partial(step_lib.init_state, task, tx)
+    init = functools.partial(step_lib.init_state, task, _transform(train))
     return jax.eval_shape(init, key, tasks.batch_of(task.batch_spec(), 1))
+
+
+def _transform(train: loop.TrainConfig) -> optax.GradientTransformation:
+    # A schedule has a step at least; weights that are used untrained take none.
+    return train.optimizer.transform(train.num_steps or 1)
+
+
+def _blueprint(
+    state: step_lib.TrainState,
+    train: loop.TrainConfig,
+    mesh: Mesh | AbstractMesh,
+    rules: tuple[str, ...],
+) -> parallel.Blueprint:
+    storage = train.optimizer.storage
+    return parallel.Blueprint.of(state, _transform(train), mesh, rules, storage)

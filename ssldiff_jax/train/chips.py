@@ -29,6 +29,29 @@ CHIPS: dict[str, Chip] = {
 }
 """By how a device's kind begins."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A network of devices: how many it joins (None: any number), and bytes a second that each of
+    them sends, and receives at the same time, where all do."""
+
+    devices: int | None
+    bandwidth: float
+
+
+# Of a TPU one axis of its torus, half of its links: Google's pages "TPU v5e" (400 GB/s both ways
+# and all four links, 6.4 Tb/s to the data center for 256 chips) and "TPU v6e" (800, 25.6). Of a GPU
+# NVIDIA's pages "H100 Tensor Core GPU", "H200 Tensor Core GPU" (900 GB/s both ways) and "DGX H100"
+# (eight adapters of 400 Gb/s for eight GPUs).
+_NVLINK = (Link(8, 450e9), Link(None, 50e9))
+NETWORKS: dict[str, tuple[Link, ...]] = {
+    "v5e": (Link(256, 100e9), Link(None, 3.125e9)),
+    "v6e": (Link(256, 200e9), Link(None, 12.5e9)),
+    "h100": _NVLINK,
+    "h200": _NVLINK,
+}
+"""From the inner network to the outer one, by generation, as makers state them."""
+
 _TPUS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
 _GPUS = {"h100": "NVIDIA H100", "h200": "NVIDIA H200"}
 _KINDS = {"a100": "NVIDIA A100", "rtx4090": "NVIDIA GeForce RTX 4090", **_GPUS, **_TPUS}
@@ -96,6 +119,18 @@ class Slice:
             f'gpu_device_info {{\n{info}\n}}\nplatform_name: "CUDA"\n'
             f'dnn_version_info {{ major: 9 }}\ndevice_description_str: "{name}"\n'
         )
+
+
+def network(generation: str) -> tuple[Link, ...]:
+    """What joins devices of a generation, and slices of them.
+
+    Raises ValueError where it is not listed.
+    """
+    if generation not in NETWORKS:
+        raise ValueError(
+            f"config.compile.scaling needs a network of {', '.join(NETWORKS)}, got {generation}"
+        )
+    return NETWORKS[generation]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
 from ssldiff_jax.core import arrays, layers
@@ -192,7 +192,7 @@ class Layout:
                     for i, leaf in zip(places, group.leaves, strict=True)}  # fmt: skip
         return self.treedef.unflatten([of_place[i] for i in range(len(of_place))])
 
-    def shardings(self, mesh: Mesh) -> "Flat":
+    def shardings(self, mesh: Mesh | AbstractMesh) -> "Flat":
         """Where each vector lies."""
         return Flat({n: NamedSharding(mesh, group.spec) for n, group, _ in self.groups}, self)
 

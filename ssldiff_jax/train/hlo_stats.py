@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from ssldiff_jax.train import chips
+from ssldiff_jax.train import chips, scaling
 
 _KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
 _OPERATION = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(_KINDS)})(-start)?\(")
@@ -16,6 +16,9 @@ _ANY_OPERATION = re.compile(r"\s+(?:ROOT )?%?[\w.-]+ = (?:\(.*?\)|\S+) ([\w-]+)\
 _NAMES = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
 _ARRAY = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _DIMENSION = re.compile(r"dimensions=\{(\d+)\}")
+# {{0,1},{2,3}}, or [2,2]<=[4]: groups of so many; {} is one of all.
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\]<=)")
+_PARTITIONS = re.compile(r"num_partitions=(\d+)")
 _BITS = {"pred": 8, "bf16": 16, "f8e4m3fn": 8, "f8e5m2": 8}
 # Gathers of less than this are of labels, losses and embeddings.
 _SMALL = 2**20
@@ -23,28 +26,44 @@ _SMALL = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """What is sent at once: its kind, the arrays that result, and the dimension that is joined."""
+    """What is sent at once: its kind, the arrays that result, the dimension that is joined, and how
+    many devices share in it."""
 
     kind: str
     arrays: tuple[tuple[str, tuple[int, ...]], ...]
     dimension: int | None
+    devices: int
 
     @property
     def num_bytes(self) -> int:
         """Of the arrays that result, on one device."""
         return sum(_bits(dtype) * math.prod(shape) // 8 for dtype, shape in self.arrays)
 
+    @property
+    def sent_bytes(self) -> float:
+        """What each device sends, in a ring; of what is permuted, all."""
+        if self.kind == "collective-permute":
+            return self.num_bytes
+        parts = self.devices if self.kind == "reduce-scatter" else 1
+        return scaling.ring_bytes(self.kind, parts * self.num_bytes, self.devices)
+
 
 def collectives(hlo: str) -> list[Collective]:
     """Those of a compiled program's text; what a loop repeats is there once."""
-    operations, in_scatter = [], False
+    operations, scattered = [], None
+    partitions = _PARTITIONS.search(hlo.partition("\n")[0])
+    everyone = int(partitions.group(1)) if partitions else 1
     for line in hlo.splitlines():
-        scatter = _SCATTER.match(line)
-        if scatter:
-            operations.append(Collective("reduce-scatter", _arrays(scatter.group(1)), 0))
-        in_scatter = bool(scatter) or (in_scatter and not line.startswith("}"))
+        if scatter := _SCATTER.match(line):
+            scattered = _arrays(scatter.group(1))
+        elif line.startswith("}"):
+            scattered = None
         match = _OPERATION.search(line)
-        if not match or in_scatter:
+        if not match:
+            continue
+        devices = _devices(line, everyone)
+        if scattered is not None:
+            operations.append(Collective("reduce-scatter", scattered, 0, devices))
             continue
         result, kind, started = match.groups()
         arrays = list(_arrays(result))
@@ -54,9 +73,18 @@ def collectives(hlo: str) -> list[Collective]:
             arrays = arrays[len(arrays) // 2 :]
         dimension = _DIMENSION.search(line)
         operations.append(
-            Collective(kind, tuple(arrays), int(dimension.group(1)) if dimension else None)
+            Collective(kind, tuple(arrays), int(dimension.group(1)) if dimension else None, devices)
         )
     return operations
+
+
+def _devices(line: str, everyone: int) -> int:
+    """How many share in an operation."""
+    groups = _GROUPS.search(line)
+    if not groups:
+        return everyone
+    listed, count = groups.groups()
+    return int(count) if count else listed.count(",") + 1
 
 
 def num_operations(hlo: str) -> int:
@@ -134,6 +162,7 @@ def _by_kind(sent: list[Collective]) -> dict[str, dict[str, Any]]:
             kinds[kind] = {
                 "count": len(own),
                 "bytes": sum(c.num_bytes for c in own),
+                "sent_bytes": round(sum(c.sent_bytes for c in own)),
                 "shapes": dict(shapes.most_common(8)),
             }
     return kinds

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp", "model")
 BATCH = PartitionSpec(("data", "fsdp"))
@@ -46,6 +46,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
     require_one_process(devices, sizes)
     automatic = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(sizes, AXES, axis_types=automatic, devices=devices)
+
+
+def abstract_mesh(config: MeshConfig, count: int) -> AbstractMesh:
+    """A mesh of as many devices that are nowhere: shardings over it can be made and looked at.
+
+    Raises ValueError when the axes do not multiply to their number.
+    """
+    return AbstractMesh(axis_sizes(config, count), AXES)
 
 
 def axis_sizes(config: MeshConfig, count: int) -> tuple[int, int, int]:
@@ -114,12 +122,12 @@ def require_divides(batch_size: int, mesh: Mesh, parts: int) -> None:
         )
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """One copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def tree_shardings(tree: Any, mesh: Mesh, rules: tuple[str, ...]) -> Any:
+def tree_shardings(tree: Any, mesh: Mesh | AbstractMesh, rules: tuple[str, ...]) -> Any:
     """A sharding for every leaf of a tree of shapes, by the rules.
 
     Raises ValueError for a rule that names nothing.

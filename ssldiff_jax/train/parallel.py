@@ -10,7 +10,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from ssldiff_jax.core import arrays, platform, tasks
 from ssldiff_jax.train import flat, initial, named
@@ -36,7 +36,7 @@ class Blueprint:
         cls,
         named_state: step_lib.TrainState,
         tx: optax.GradientTransformation,
-        mesh: Mesh,
+        mesh: Mesh | AbstractMesh,
         rules: tuple[str, ...],
         storage: Storage,
     ) -> "Blueprint":

@@ -4,13 +4,13 @@ import pytest
 
 from ssldiff_jax.train import chips, hlo_stats
 
-HLO = """
-  %ag = bf16[64,192]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=1, dimensions={1}, metadata={}
-  %ags = (f32[8,48]{1,0}, f32[32,48]{1,0}) all-gather-start(%q), channel_id=2, dimensions={0}
-  %agd = f32[32,48]{1,0} all-gather-done(%ags)
-  %ar = (f32[10]{0}, bf16[2,3]{1,0}) all-reduce(%a, %b), channel_id=3, to_apply=%add
+HLO = """HloModule jit_step, is_scheduled=true, num_partitions=12
+  %ag = bf16[64,192]{1,0:T(8,128)} all-gather(%p), replica_groups=[3,4]<=[12], dimensions={1}
+  %s = (f32[8,48], f32[32,48]) all-gather-start(%q), replica_groups=[2,6]<=[6,2]T(1,0), dimensions={0}
+  %agd = f32[32,48]{1,0} all-gather-done(%s)
+  %ar = (f32[10]{0}, bf16[2,3]{1,0}) all-reduce(%a, %b), replica_groups={}, to_apply=%add
   %cps = (bf16[3,48]{1,0}, bf16[3,48]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x)
-  %rs = f32[16]{0} reduce-scatter(%y), channel_id=5, dimensions={0}, to_apply=%add
+  %rs = f32[16]{0} reduce-scatter(%y), replica_groups={{0,1,2},{3,4,5}}, dimensions={0}
   %plain = f32[9]{0} add(%y, %y), metadata={op_name="all-gather(looks like one)"}
 """
 
@@ -24,10 +24,18 @@ def test_collectives_are_those_of_the_text():
     assert [c.dimension for c in found] == [1, 0, None, None, 0]
 
 
+def test_what_is_sent_depends_on_how_many_share_in_it():
+    found = hlo_stats.collectives(HLO)
+    assert [c.devices for c in found] == [4, 6, 12, 12, 3]
+    # Of what is gathered all but the own part; of a sum, its part comes from each of the others.
+    sent = [64 * 144 * 2, 32 * 40 * 4, 2 * 11 / 12 * (40 + 12), 3 * 48 * 2, 2 * 64]
+    assert [c.sent_bytes for c in found] == pytest.approx(sent)
+
+
 SCATTER = """
 %all-reduce-scatter.3 (input: f32[98304,128]) -> f32[24640,128] {
   %input = f32[98304,128]{1,0:T(8,128)} parameter(0)
-  %all-reduce.1 = f32[98560,128]{1,0} all-reduce(%pad), channel_id=2, to_apply=%region_0.0.clone
+  %all-reduce.1 = f32[98560,128]{1,0} all-reduce(%pad), replica_groups=[8,4]<=[32], to_apply=%add
   ROOT %part = f32[24640,128]{1,0} dynamic-slice(%all-reduce.1, %m, %c), dynamic_slice_sizes={24640}
 }
 
@@ -41,6 +49,8 @@ def test_a_scatter_that_a_tpu_writes_as_a_sum_is_one():
     found = hlo_stats.collectives(SCATTER)
     assert [c.kind for c in found] == ["reduce-scatter", "all-reduce"]
     assert [c.num_bytes for c in found] == [24640 * 128 * 4, 48]
+    assert [c.devices for c in found] == [4, 1]
+    assert found[0].sent_bytes == 3 * 24640 * 128 * 4
 
 
 def test_operations_are_those_that_do_something():

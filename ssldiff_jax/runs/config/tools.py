@@ -112,18 +112,26 @@ class BenchSection:
 @dataclasses.dataclass(frozen=True)
 class CompileSection:
     """What the tool `compile` compiles: programs, for slices (v5e:16x16, h200:8) and global
-    batches (0: the config's); for TPUs at a level of optimisation."""
+    batches (0: the config's); for TPUs at a level of optimisation. `scaling` are numbers of devices
+    for which it is reckoned what steps send."""
 
     topology: tuple[str, ...]
     programs: tuple[str, ...]
     batch_size: tuple[int, ...]
+    scaling: tuple[int, ...]
     optimization_level: Literal["O0", "O1", "O2", "O3"]
 
     def __post_init__(self):
         for topology in self.topology:
             # For its error: an unknown slice is refused with the config.
-            chips.Slice.named(topology)
+            known = chips.Slice.named(topology)
+            if self.scaling:
+                chips.network(known.generation)
         _require_known("compile.programs", self.programs, (*TRAINED, "sampler"))
+        if any(devices < 1 for devices in self.scaling):
+            raise schema.ConfigError(
+                f"config.compile.scaling must be numbers of devices, at least 1, got {self.scaling}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

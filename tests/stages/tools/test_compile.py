@@ -1,5 +1,6 @@
 """The tool `compile`, by the TPU compiler, where it is installed."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -10,7 +11,10 @@ import sys
 import patience
 import pytest
 
+from ssldiff_jax.core import schema
+from ssldiff_jax.runs.config import tools
 from ssldiff_jax.stages.tools.compile import compile as compile_stage
+from ssldiff_jax.train import scaling
 
 ROOT = pathlib.Path(__file__).parents[3]
 
@@ -35,7 +39,8 @@ def rows(tmp_path_factory):
     """Program → row, of two commands that ran at once: one whole state a device, one in parts."""
     folder = tmp_path_factory.mktemp("compile")
     whole = ("--config.mesh.fsdp=1", "--config.compile.programs=('denoiser',)")
-    split = ("--config.mesh.fsdp=4", "--config.compile.programs=('denoiser','sampler')")
+    split = ("--config.mesh.fsdp=4", "--config.compile.programs=('denoiser','sampler')",
+             "--config.compile.scaling=(4,)")  # fmt: skip
     running = {name: start(folder / name, *flags) for name, flags in
                (("whole", whole), ("split", split))}  # fmt: skip
     found = {}
@@ -101,6 +106,33 @@ def test_rooflines_are_positive_and_named(rows):
         assert row["roofline_seconds"] is None or row["roofline_seconds"] > 0
         assert row["flops"] > 0
         assert row["peak_bytes"] < row["memory_bytes"]
+
+
+@needs_compiler
+def test_a_compiled_step_sends_what_was_reckoned(rows):
+    """All-gather and all-reduce to the byte, but for metrics; a TPU pads what it scatters."""
+    (reckoned,) = rows["split", "denoiser"]["scaling"]
+    counted = rows["split", "denoiser"]["collectives"]
+    sent = sum(counted[kind]["sent_bytes"] for kind in ("all-gather", "all-reduce"))
+    scattered = counted["reduce-scatter"]["sent_bytes"]
+    by_kind = {e["kind"]: scaling.Exchange(**e).sent_bytes for e in reckoned["exchanges"]}
+    assert reckoned["devices"] == 4
+    assert reckoned["sent_bytes"] == sum(by_kind.values())
+    assert sent == pytest.approx(by_kind["all-gather"] + by_kind["all-reduce"], abs=64)
+    assert by_kind["reduce-scatter"] <= scattered < 1.05 * by_kind["reduce-scatter"]
+    assert 0 < reckoned["efficiency"] < reckoned["efficiency_overlapped"] <= 1
+    assert "scaling" not in rows["whole", "denoiser"]
+    assert "scaling" not in rows["split", "sampler"]
+
+
+def test_scaling_needs_devices_and_a_network_that_is_known():
+    section = functools.partial(tools.CompileSection, programs=(), batch_size=(0,),
+                                optimization_level="O0")  # fmt: skip
+    with pytest.raises(schema.ConfigError, match=r"at least 1, got \(8, 0\)"):
+        section(topology=("v5e:2x2",), scaling=(8, 0))
+    with pytest.raises(ValueError, match="needs a network of v5e, v6e, h100, h200, got v4"):
+        section(topology=("v4:2x2x1",), scaling=(8,))
+    assert section(topology=("v4:2x2x1",), scaling=()).scaling == ()
 
 
 ROW = {

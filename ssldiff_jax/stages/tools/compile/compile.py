@@ -77,9 +77,14 @@ def line(row: dict[str, Any]) -> str:
     roofline = row["roofline_seconds"]
     time = f"roofline {1e3 * roofline:.0f} ms" if roofline else "no roofline"
     mfu = f", MFU {row['roofline_mfu']:.2f} of it" if row.get("roofline_mfu") else ""
+    scaling = "".join(
+        f"; {s['devices']} devices: efficiency {s['efficiency']:.2f} to "
+        f"{s['efficiency_overlapped']:.2f}, counted, not measured"
+        for s in row.get("scaling", ())
+    )
     return (
         f"{what}: {row['peak_bytes'] / 1e9:.2f} of {row['memory_bytes'] / 1e9:.1f} GB, "
-        f"{time}{mfu}, {sent or 'no collectives'}"
+        f"{time}{mfu}, {sent or 'no collectives'}{scaling}"
     )
 
 

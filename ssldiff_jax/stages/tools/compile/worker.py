@@ -15,7 +15,7 @@ from ssldiff_jax.core import platform, schema
 from ssldiff_jax.runs import programs
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages.tools.compile import named_program
-from ssldiff_jax.train import chips, hlo_stats
+from ssldiff_jax.train import chips, hlo_stats, scaling
 from ssldiff_jax.train import mesh as mesh_lib
 
 
@@ -39,7 +39,7 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
     sent = hlo_stats.collectives(compiled.as_text())
     # The windows of a chunk come together on purpose, once.
     gathered = hlo_stats.gathers_of_batch(sent, program.batch_size) if program.num_params else []
-    return {
+    answer = {
         "program": name,
         "topology": topology,
         "devices": len(devices),
@@ -52,6 +52,33 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
         "gathers_of_batch": [dataclasses.asdict(c) for c in gathered],
         "compile_seconds": round(seconds, 1),
         "compile_cpu_seconds": round(cpu_seconds, 1),
+    }
+    if config.compile.scaling and program.num_params and flops:
+        seconds = flops * per_device / (chip.flops * scaling.ASSUMED_MFU)
+        answer["scaling"] = [
+            _scaling(name, config, slice_, devices, seconds) for devices in config.compile.scaling
+        ]
+    return answer
+
+
+def _scaling(
+    name: str,
+    config: run_config.RunConfig,
+    slice_: chips.Slice,
+    devices: int,
+    compute_seconds: float,
+) -> dict[str, Any]:
+    """What a step sends on so many devices of this kind, and how long it takes; counted, not
+    measured."""
+    exchanges = programs.exchanges(name, config, devices)
+    counted = scaling.Scaling.of(
+        exchanges, chips.network(slice_.generation), devices, compute_seconds
+    )
+    return dataclasses.asdict(counted) | {
+        "assumed_mfu": scaling.ASSUMED_MFU,
+        "exchanges": [dataclasses.asdict(exchange) for exchange in exchanges],
+        "efficiency": counted.efficiency,
+        "efficiency_overlapped": counted.efficiency_overlapped,
     }
 
 
