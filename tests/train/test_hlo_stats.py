@@ -6,7 +6,7 @@ from ssldiff_jax.train import chips, hlo_stats
 
 HLO = """HloModule jit_step, is_scheduled=true, num_partitions=12
   %ag = bf16[64,192]{1,0:T(8,128)} all-gather(%p), replica_groups=[3,4]<=[12], dimensions={1}
-  %s = (f32[8,48], f32[32,48]) all-gather-start(%q), replica_groups=[2,6]<=[6,2]T(1,0), dimensions={0}
+  %s = (f32[8,48], f32[32,48]) all-gather-start(%q), dimensions={0}, replica_groups=[2,6]<=[6,2]T
   %agd = f32[32,48]{1,0} all-gather-done(%s)
   %ar = (f32[10]{0}, bf16[2,3]{1,0}) all-reduce(%a, %b), replica_groups={}, to_apply=%add
   %cps = (bf16[3,48]{1,0}, bf16[3,48]{1,0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x)
