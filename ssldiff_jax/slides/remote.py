@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ssldiff_jax.slides import content, dicom
+from ssldiff_jax.slides import attempts, content, dicom
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -41,21 +41,14 @@ def printable(name: str) -> str:
 def find(pattern: str) -> list[str]:
     """Addresses of slides: those that a glob matches, those in a folder, or one alone.
 
-    Raises SlideError where nothing is there, or it does not answer.
+    Raises SlideError where nothing is there, or a glob or folder does not answer.
     """
-    # Not at the top: a machine that only computes need not have it.
-    import fsspec
-
     try:
-        system, path = fsspec.core.url_to_fs(pattern)
-        if _GLOB & set(path):
-            paths = system.glob(path)
-        elif system.isdir(path):
-            inside = system.ls(path, detail=False)
-            paths = [p for p in inside if pathlib.PurePath(p).suffix.lower() in slide_lib.SUFFIXES]
+        system, path = _system(pattern)
+        if not _GLOB & set(path) and pathlib.PurePath(path).suffix.lower() in slide_lib.SUFFIXES:
+            paths = _named(system, path)
         else:
-            paths = [path] if system.exists(path) else []
-        paths = _without_parts(system, sorted(paths))
+            paths = attempts.until_answered(pattern, lambda: _slides(system, path))
     except Exception as error:  # every file system has its own
         raise SlideError.because(pattern, "an address that opens", error) from error
     if not paths:
@@ -63,14 +56,54 @@ def find(pattern: str) -> list[str]:
     return sorted(system.unstrip_protocol(p) for p in paths)
 
 
+def _system(source: str) -> tuple["fsspec.AbstractFileSystem", str]:
+    """The file system of an address, and the path in it."""
+    # Not at the top: a machine that only computes need not have it.
+    import fsspec
+
+    return fsspec.core.url_to_fs(source, **attempts.http_options(source))
+
+
+def _named(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
+    """A slide that was named, also where it does not answer now: who reads it asks again, and can
+    do without it."""
+    try:
+        return _slides(system, path)
+    except Exception as error:
+        if attempts.reason_to_try_again(error) is None:
+            raise
+        return [path]
+
+
+def _slides(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
+    if _GLOB & set(path):
+        paths = system.glob(path)
+    elif system.isdir(path):
+        inside = system.ls(path, detail=False)
+        paths = [p for p in inside if pathlib.PurePath(p).suffix.lower() in slide_lib.SUFFIXES]
+    else:
+        paths = [path] if _exists(system, path) else []
+    return _without_parts(system, sorted(paths))
+
+
+def _exists(system: "fsspec.AbstractFileSystem", path: str) -> bool:
+    """Raises what a server says that failed; file systems' own `exists` takes it for a no."""
+    try:
+        system.info(path)
+    except FileNotFoundError as error:
+        if not attempts.is_absent(error):
+            raise
+        return False
+    return True
+
+
 def fingerprint(source: str) -> list[Any]:
     """Name and size of a slide and a fingerprint of its content: a check sum or time where the file
     system knows one, else a hash of its first MiB; of a series or an MRXS, of all files."""
-    import fsspec
-
     try:
-        system, path = fsspec.core.url_to_fs(source)
-        parts = [_facts(system, part) for part in (path, *_parts(system, path))]
+        system, path = _system(source)
+        look = lambda: [_facts(system, part) for part in (path, *_parts(system, path))]
+        parts = attempts.until_answered(source, look)
     except Exception as error:
         raise SlideError.because(source, "an address that opens", error) from error
     (size, *content_facts), *others = parts
@@ -110,7 +143,7 @@ def _beside(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
         listed = set()
     # A list without the slide itself is none of this folder.
     is_list = path in listed
-    return [other for other in expected if (other in listed if is_list else system.exists(other))]
+    return [other for other in expected if (other in listed if is_list else _exists(system, other))]
 
 
 def _series(system: "fsspec.AbstractFileSystem", path: str) -> str | None:
@@ -143,19 +176,17 @@ def open_remote(
     reads beside them are understood.
     Raises SlideError where it cannot be copied or opened.
     """
-    import fsspec
-
     folder = tempfile.TemporaryDirectory(prefix="slide-")
     try:
         copy = pathlib.Path(folder.name) / name_of(source)
         try:
-            system, path = fsspec.core.url_to_fs(source)
-            system.get_file(path, str(copy))
-            for part in _parts(system, path):
+            system, path = _system(source)
+            _copy(source, system, path, copy)
+            for part in attempts.until_answered(source, lambda: _parts(system, path)):
                 inside = part.removeprefix(path.rpartition("/")[0]).lstrip("/")
                 target = copy.parent / inside
                 target.parent.mkdir(parents=True, exist_ok=True)
-                system.get_file(part, str(target))
+                _copy(source, system, part, target)
         except Exception as error:
             problem = SlideError.because(source, "a file to copy", error)
             raise problem from error
@@ -163,6 +194,12 @@ def open_remote(
     except BaseException:
         folder.cleanup()
         raise
+
+
+def _copy(
+    source: str, system: "fsspec.AbstractFileSystem", path: str, target: pathlib.Path
+) -> None:
+    attempts.until_answered(source, lambda: system.get_file(path, str(target)))
 
 
 def _opened(

@@ -1,0 +1,91 @@
+"""Slides in a bucket that fails: for a while, and the records are the same; for ever, and the
+others are used."""
+
+import json
+import logging
+
+import failing_bucket
+import numpy as np
+import pytest
+import tifffile
+
+from configs import demo
+from ssldiff_jax.runs import launch
+from ssldiff_jax.slides import attempts
+from ssldiff_jax.stages import table
+
+pytest.importorskip("aiohttp")
+
+NAMES = ("a.tif", "b.tif", "c.tif")
+
+
+def tissue(seed):
+    """Pink to purple."""
+    y, x = np.mgrid[0:768, 0:768] / 768
+    waves = [200 + 30 * np.sin(9 * x), 120 + 40 * np.sin(7 * y), 170 + 30 * x * y]
+    noise = np.random.default_rng(seed).normal(0, 18, (96, 96, 1)).repeat(8, 0).repeat(8, 1)
+    return (np.stack(waves, axis=-1) + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    monkeypatch.setattr(attempts, "WAITS", (0.01, 0.02, 0.04, 0.08))
+    with failing_bucket.serving() as server:
+        for number, name in enumerate(NAMES):
+            resolution = {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+            pixels = tissue(number)
+            tifffile.imwrite(
+                tmp_path / name, pixels, photometric="rgb", metadata=None, **resolution
+            )
+            server.files[name] = (tmp_path / name).read_bytes()
+        yield server
+
+
+def patches(bucket, workdir):
+    c = demo.get_config()
+    c.stages, c.data.engine.processes = "patches", 1
+    c.data.slides = ",".join(map(bucket.address, NAMES))
+    c.data.regions.rows = c.data.regions.cols = c.data.regions.count = 1
+    return launch.launch(c.to_dict(), workdir, table.STAGES)
+
+
+def records(workdir):
+    splits = json.loads((workdir / "patches/records/manifest.json").read_text())["splits"]
+    return {name: [shard["sha256"] for shard in s["shards"]] for name, s in splits.items()}
+
+
+def test_one_that_fails_for_a_while_gives_the_same_records(bucket, tmp_path, caplog):
+    patches(bucket, tmp_path / "whole")
+    for name in NAMES:
+        bucket.faults[name] = [503, 503, 503, "break", "break", 503]
+    with caplog.at_level(logging.WARNING, "ssldiff_jax"):
+        assert patches(bucket, tmp_path / "again") is None
+    assert not any(bucket.faults.values())
+    assert records(tmp_path / "again") == records(tmp_path / "whole")
+    for name in NAMES:
+        lines = [r.getMessage() for r in caplog.records if bucket.address(name) in r.getMessage()]
+        assert 0 < len(lines) <= 6
+        assert all(" in 0." in line for line in lines)
+
+
+def test_a_slide_that_is_never_answered_costs_that_slide(bucket, tmp_path):
+    bucket.faults["b.tif"] = [503] * 1000
+    line = patches(bucket, tmp_path / "run")
+    assert line.startswith("1 of the files could not be used")
+    (left_out,) = (tmp_path / "run/patches/quarantine.jsonl").read_text().splitlines()
+    left_out = json.loads(left_out)
+    assert left_out["slide"] == bucket.address("b.tif")
+    assert "answered 503 Service Unavailable, 5 times in" in left_out["reason"]
+    assert bucket.address("b.tif") in left_out["reason"]
+    done = json.loads((tmp_path / "run/patches/done.json").read_text())
+    assert sorted(done["facts"]["slides"].values()) == ["a.tif", "c.tif"]
+
+
+def test_a_bucket_that_never_answers_is_one_line(bucket, tmp_path):
+    for name in NAMES:
+        bucket.faults[name] = [503] * 1000
+    with pytest.raises(
+        ValueError, match=r"no slide could be used; the first: .*answered 503"
+    ) as told:
+        patches(bucket, tmp_path / "run")
+    assert bucket.address("a.tif") in str(told.value)
