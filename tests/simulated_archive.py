@@ -1,5 +1,7 @@
 """An archive of real form and any count, with tiny pixels: what `walk_archive.py` walks through."""
 
+import json
+import os
 import pathlib
 
 import numpy as np
@@ -7,12 +9,15 @@ from PIL import Image
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import archive, plan, records, slide_source, store
+from ssldiff_jax.formats import shards
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import tissue
 
 PX = 8
 MPP = 0.5
 SLIDE_RECORDS = 25_000
+LINKED_RECORDS = 10_000  # of a slide, where files are links
+WRITTEN = 8  # slides whose files others link to: a file may have 65 000 links on ext4
 HELD_OUT = 0.1
 WIDTH, CHANNELS = 16, 4  # of embeddings and latents
 IMAGES = 64  # different squares of a slide: pixels are not what is walked through
@@ -85,10 +90,11 @@ def texture(generator: np.random.Generator, side: int) -> np.ndarray:
     return np.round(pixels).astype(np.uint8)
 
 
-def write_archive(folder: pathlib.Path, crops: int) -> int:
+def write_archive(folder: pathlib.Path, crops: int, *, linked: bool = False) -> int:
     """Slides by name and their entries; returns how many slides there are. Only one of them is an
-    image, of which the references are cut: the others are never opened."""
-    count = max(crops // SLIDE_RECORDS, 8)
+    image, of which the references are cut: the others are never opened. Of those that are `linked`
+    only the first have files of their own."""
+    count = max(crops // (LINKED_RECORDS if linked else SLIDE_RECORDS), 8)
     (folder / "slides").mkdir(parents=True, exist_ok=True)
     names = (f"case{i:05d}.png" for i in range(10 * count))
     train, test = [], []
@@ -104,8 +110,16 @@ def write_archive(folder: pathlib.Path, crops: int) -> int:
     built = schema.build(run_config.RunConfig, values)
     each = np.diff(np.linspace(0, crops, count + 1).astype(int))
     sizes = dict(zip(train, each.tolist(), strict=True)) | dict.fromkeys(test, 1500)
+    written: dict[int, list[pathlib.Path]] = {}
     for number, task in enumerate(slide_source.tasks(built.data, folder / "run" / "archive")):
-        write_entry(task, number, sizes[task.name], image if task.name == test[0] else None)
+        size, pixels = sizes[task.name], image if task.name == test[0] else None
+        alike = written.setdefault(size, [])
+        if linked and task.name in train and len(alike) == WRITTEN:
+            link_entry(task, number, alike[number % WRITTEN])
+            continue
+        write_entry(task, number, size, pixels)
+        if task.name in train:
+            alike.append(task.folder)
     return count + len(test)
 
 
@@ -149,8 +163,22 @@ def write_entry(task, number: int, count: int, image: np.ndarray | None) -> None
         )
 
 
-def write_stores(folder: pathlib.Path, crops: int) -> None:
-    """Every shard of embeddings and latents, as the stages would have written them."""
+def link_entry(task, number: int, source: pathlib.Path) -> None:
+    """Another slide with the files of one: places, and records that bear its name."""
+    task.folder.mkdir()
+    for path in source.iterdir():
+        if path.name != "entry.json":
+            os.link(path, task.folder / path.name)
+    entry = json.loads((source / "entry.json").read_text())
+    entry["name"] = task.name
+    own = {"case": pathlib.PurePath(task.name).stem}
+    entry["facts"] |= own | dict.fromkeys(("identity", "look"), f"walk-{number}")
+    (task.folder / "entry.json").write_text(json.dumps(entry))
+
+
+def write_stores(folder: pathlib.Path, crops: int, *, linked: bool = False) -> None:
+    """Every shard of embeddings and latents, as the stages would have written them; of those that
+    are `linked` only the first and the last are files of their own."""
 
     generator, size = np.random.default_rng(0), store.SHARD_SIZE
     embedding = generator.standard_normal((size, WIDTH), np.float32)
@@ -162,5 +190,18 @@ def write_stores(folder: pathlib.Path, crops: int) -> None:
     ):
         fields = (store.Field(field, values.shape[1:], str(values.dtype)),)
         made = store.SharedStore(folder / "run" / name, fields, crops, size)
+        last = made.num_shards - 1
         for number in made.missing():
-            made.write(number, [{field: values[: len(made.examples(number))]}], tally)
+            if linked and 0 < number < last:
+                link_shard(made.folder, number)
+            else:
+                made.write(number, [{field: values[: len(made.examples(number))]}], tally)
+
+
+def link_shard(folder: pathlib.Path, number: int) -> None:
+    """The first shard of a store, under another number."""
+    suffix = shards.SUFFIX
+    os.link(folder / f"00000.{suffix}", folder / f"{number:05d}.{suffix}")
+    note = json.loads((folder / "00000.json").read_text())
+    note["shard"]["file"] = f"{number:05d}.{suffix}"
+    (folder / f"{number:05d}.json").write_text(json.dumps(note))

@@ -206,19 +206,15 @@ def _write_places(folder: pathlib.Path, split: str, entries: Mapping[int, Entry]
             counts.append(np.stack([images + number, num_records], axis=1))
             total += len(places)
     np.save(folder / f"slides-{split}.npy", np.concatenate([*counts, np.zeros((0, 2), int)]))
-    path, start = folder / f"places-{split}.npy", 0
-    # A file can't be mapped with no bytes in it: this is what stays where there are no records.
-    np.save(path, np.zeros((0, 4), np.int32))
-    if not total:
-        return
-    table = np.lib.format.open_memmap(path, "w+", np.int32, (total, 4))
-    for number, entry in entries.items():
-        if split in entry.shards:
-            places = entry.places(split)
-            # An entry counts from 0, a data set through all its slides.
-            table[start : start + len(places)] = places + np.array([number, 0, 0, 0], np.int32)
-            start += len(places)
-    table.flush()
+    # Written, not mapped: pages of a mapped file stay with the process until there is no more room.
+    with (folder / f"places-{split}.npy").open("wb") as file:
+        header = {"descr": "<i4", "fortran_order": False, "shape": (total, 4)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for number, entry in entries.items():
+            if split in entry.shards:
+                # An entry counts from 0, a data set through all its slides.
+                own = entry.places(split) + np.array([number, 0, 0, 0], np.int32)
+                file.write(own.astype("<i4", order="C", copy=False).data)
 
 
 def _template(folder: pathlib.Path, split: str | None) -> tfds.core.ShardedFileTemplate:

@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import psutil
@@ -135,3 +137,37 @@ def test_shuffling_300_million_records_takes_little_memory(tmp_path):
     assert [source.place(n) for n in drawn] == [(0, 0)] * 2_000
     assert drawn.max() > 0.99 * count
     assert psutil.Process().memory_info().rss - before < 200e6
+
+
+PUBLISH = """
+import pathlib, resource, sys
+from ssldiff_jax.data import archive
+
+folders = sorted(pathlib.Path(sys.argv[1]).glob("entry*"))
+entries = {i: archive.Entry(f, f.name, {"train": ()}, {}) for i, f in enumerate(folders)}
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+archive.publish(pathlib.Path(sys.argv[1]) / "few", {0: entries[0]})
+before = peak()
+archive.publish(pathlib.Path(sys.argv[1]) / "all", entries)
+print(peak() - before)
+"""
+
+
+def test_places_of_many_slides_are_never_all_in_memory(tmp_path):
+    """Those of 16 million records are 256 MB."""
+    count, slides = 2**20, 16
+    for i in range(slides):
+        (tmp_path / f"entry{i:02d}").mkdir()
+        own = np.lib.format.open_memmap(
+            tmp_path / f"entry{i:02d}" / "train.npy", "w+", np.int32, (count, 4)
+        )
+        own[-1] = [0, i, 2 * i, 3]
+    command = [sys.executable, "-c", PUBLISH, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 100e6
+    places = np.load(tmp_path / "all" / "places-train.npy", mmap_mode="r")
+    assert (places.shape, places.dtype) == ((slides * count, 4), np.int32)
+    last = [[i, i, 2 * i, 3] for i in range(slides)]
+    assert places[count - 1 :: count].tolist() == last
+    counted = np.load(tmp_path / "all" / "slides-train.npy")
+    assert counted.tolist() == [[i, count] for i in range(slides)]

@@ -111,7 +111,8 @@ def _cases_of_cells(folder: pathlib.Path, source: patch_samples.RecordPatches) -
     pages = atomic.read_json(folder / "regions.json")
     numbers = [slide for page in pages for slide, _ in page["cells"]]
     # Of a list, each patch is its own slide: one record of it is enough.
-    slides, first = np.unique(source.records.places[:, 0], return_index=True)
+    slides, counts = source.records.slides.T
+    first = np.cumsum(counts) - counts
     records = first[np.searchsorted(slides, numbers)]
     return [source.metadata(number, "case") for number in records.tolist()]
 
