@@ -67,7 +67,8 @@ class Generator:
         """Load a run whose stages up to `denoiser` are done; what the tool `export` wrote of one;
         or, with the `config` of its sizes (a file of configs/), a published checkpoint.
 
-        Raises WorkdirError where there is no run, WeightsError for weights that do not fit.
+        Raises ConfigError for the address of a bucket, WorkdirError where there is no run,
+        WeightsError for weights that do not fit.
         """
         return cls(*loading.load(source, config))
 

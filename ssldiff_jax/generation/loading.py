@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import machine, schema
+from ssldiff_jax.core import addresses, machine, schema
 from ssldiff_jax.generation import exported, models
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
@@ -25,8 +25,10 @@ class Loaded(NamedTuple):
 def load(source: str | pathlib.Path, config: Mapping[str, Any] | None = None) -> Loaded:
     """The models of a run, of an export, or, with a config, of a published checkpoint.
 
-    Raises WorkdirError where there is no run, WeightsError for weights that do not fit.
+    Raises ConfigError for the address of a bucket, WorkdirError where there is no run, WeightsError
+    for weights that do not fit.
     """
+    addresses.require_folders({"source": source})
     path = pathlib.Path(source).expanduser()
     # Before jax is first asked for devices, below.
     machine.look_for_no_tpu()

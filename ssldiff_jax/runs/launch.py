@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import addresses, schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import (
     artifacts,
@@ -96,6 +96,7 @@ def launch(
 
     Returns a line about what was quarantined, where patches were made and not all could be used.
     """
+    addresses.require_folders({"workdir": workdir, "config.models": values.get("models", "")})
     if values.get("models"):
         # Read again from other folders.
         models = str(pathlib.Path(values["models"]).expanduser().absolute())
@@ -103,6 +104,7 @@ def launch(
     if (workdir / stored_config.NAME).exists():
         stored_config.read(workdir)  # refuses one of another format before anything is written
     config = schema.build(run_config.RunConfig, values)
+    addresses.require_folders({"config.data.archive": config.data.archive})
     without = stage.MODELS if config.models else ()
     chosen = stage.parse_names(config.stages, table, "stages", without)
     force = set(stage.parse_names(config.force, table, "force", without))

@@ -3,12 +3,14 @@
 import errno
 import json
 import os
+import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import tiny
+from ssldiff_jax.core import schema
 from ssldiff_jax.data import demo_slide, plan, records
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch, stage
@@ -195,3 +197,18 @@ def test_what_a_tool_is_told_is_not_the_runs(workdir, slide):
     )
     assert [(workdir / n).read_text() for n in ("config.json", "environment.json")] == kept
     assert (workdir / "verify" / "done.json").exists()
+
+
+@pytest.mark.parametrize("key", ["workdir", "models", "archive"])
+def test_a_bucket_is_no_folder_from_python_either(workdir, slide, tmp_path, monkeypatch, key):
+    values, empty = values_for(slide), tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    if key == "workdir":
+        workdir = pathlib.Path("gs://bucket/run")
+    else:
+        (values if key == "models" else values["data"])[key] = "gs://bucket/run"
+    with pytest.raises(schema.ConfigError, match=r"folder that all hosts share.*gs://bucket/run"):
+        launch.launch(values, workdir, table.STAGES)
+    assert list(empty.iterdir()) == []
+    assert not workdir.exists()

@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import addresses, schema
 from ssldiff_jax.runs.command import catalog, listing
 from ssldiff_jax.runs.config import runtime as runtime_config
 from ssldiff_jax.runs.workdir import stored_config
@@ -209,6 +209,7 @@ def _require_config(path: str) -> None:
 
 def _of_run(named: str, by: str) -> Mapping[str, Any]:
     """The config of a run that a flag names; stages that were run again keep their config."""
+    addresses.require_folders({by: named})
     folder = pathlib.Path(named).expanduser()
     path = folder / "config.json"
     if not path.is_file():
@@ -238,6 +239,10 @@ def _beside(folder: pathlib.Path) -> str:
 
 
 def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
+    archive = values["data"]["archive"]
+    addresses.require_folders(
+        {"--workdir": folder, "config.models": values["models"], "config.data.archive": archive}
+    )
     for what in ("stages", "force"):
         catalog.require_known(catalog.split(values[what]), what)
     if not catalog.split(values["stages"]):

@@ -257,6 +257,33 @@ def test_models_that_are_no_run_are_told_by_their_key(run, tmp_path):
     assert line.startswith(f"config.models must be a run, with a config.json, got {tmp_path}")
 
 
+@pytest.mark.parametrize("scheme", ["gs", "s3", "az", "memory", "file"])
+def test_a_bucket_is_refused_where_only_a_folder_will_do(run, tmp_path, monkeypatch, scheme):
+    address, own, new = (
+        f"{scheme}://bucket/run",
+        f"--workdir={run}",
+        f"--workdir={tmp_path / 'new'}",
+    )
+    tiny_py = f"--config={ROOT / 'configs' / 'tiny.py'}"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    for name, words in (
+        ("--workdir", [tiny_py, f"--workdir={address}"]),
+        ("--workdir", [f"--workdir={address}", "--config.stages=report"]),
+        ("config.models", [new, "--config.stages=generate", f"--config.models={address}"]),
+        ("config.models", [tiny_py, new, f"--config.models={address}"]),
+        ("config.data.archive", [own, f"--config.data.archive={address}"]),
+    ):
+        line = refusal(*words)
+        assert line.startswith(f"{name} must be the path of a folder that all hosts share")
+        assert f"got {address}" in line
+    # Nothing is made, and neither slides nor checkpoints are work directories.
+    assert os.listdir(empty) == []
+    slides = f"--config.data.slides={address}/*.svs"
+    assert parse(own, slides, f"--config.runtime.checkpoints={address}").workdir == run
+
+
 @pytest.mark.parametrize("stages", ["generate", "evaluate,report", "denoiser"])
 def test_a_mistyped_workdir_is_told_and_not_made(run, stages):
     words = [f"--workdir={run.parent}/mime", f"--config.stages={stages}"]
@@ -336,7 +363,12 @@ def test_refusals_come_before_jax_is_imported(tmp_path):
         "try:\n    main.main(['main', *sys.argv[1:]])\n"
         "except SystemExit as end:\n    print(end.code, 'jax' in sys.modules)\n"
     )
-    for words in (["--list"], ["--config=configs/tiny.py", "--config.stages=sampel"]):
+    tiny_py = "--config=configs/tiny.py"
+    for words in (
+        ["--list"],
+        [tiny_py, "--config.stages=sampel"],
+        [tiny_py, "--workdir=gs://bucket/run"],
+    ):
         done = subprocess.run(
             [sys.executable, "-c", program, *words], cwd=ROOT, capture_output=True, text=True,
             check=True,
