@@ -26,11 +26,30 @@ def map_batches(
         function: arrays, one batch of each, → an array or a tree of arrays, examples first.
         arrays: of one length, examples first; of what else can be sliced, a slice is made an array.
     """
+    for batch, count in _batches(arrays, batch_size):
+        yield _taken(function(*batch), count)
+
+
+def start_batches(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray | Sequence[Any]], batch_size: int
+) -> Callable[[], list[Any]]:
+    """The same for a function that waits for nothing, such as `DataParallel.start`: all batches are
+    begun, and what is returned waits for their results."""
+    begun = [(function(*batch), count) for batch, count in _batches(arrays, batch_size)]
+    return lambda: [_taken(results, count) for results, count in begun]
+
+
+def _batches(
+    arrays: Sequence[np.ndarray | Sequence[Any]], batch_size: int
+) -> Iterator[tuple[list[np.ndarray], int]]:
+    """Batches, each with how many of its examples are no filling."""
     for start in range(0, len(arrays[0]), batch_size):
         batch = [np.asarray(a[start : start + batch_size]) for a in arrays]
-        count = len(batch[0])
-        results = function(*(filled(b, batch_size) for b in batch))
-        yield jax.tree.map(lambda result, count=count: np.asarray(result)[:count], results)
+        yield [filled(b, batch_size) for b in batch], len(batch[0])
+
+
+def _taken(results: Any, count: int) -> Any:
+    return jax.tree.map(lambda result: np.asarray(result)[:count], results)
 
 
 def filled(batch: np.ndarray, size: int) -> np.ndarray:

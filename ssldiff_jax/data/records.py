@@ -142,10 +142,6 @@ class RecordSource:
     def __getitem__(self, number: int) -> arrays.ImageUint8:
         return self._pixels(int(number))
 
-    def batch(self, numbers: Sequence[int]) -> list[arrays.ImageUint8]:
-        """Records by their numbers; none of them is kept decoded."""
-        return [decode(encoded_image(record)) for record in self.encoded(numbers)]
-
     def encoded(self, numbers: Sequence[int]) -> list[bytes]:
         """Records by their numbers as they are stored."""
         return self._reader.read_many(numbers)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
@@ -154,11 +155,27 @@ class Encoder:
 
         Raises ValueError for patches of another size than the encoder takes.
         """
+        self._require_size(patches)
+        run = functools.partial(self._embed, self.params)
+        return self._measured(data_parallel.map_batches(run, (patches,), self._batch_size))
+
+    def start(
+        self, patches: UInt8[np.ndarray, "N H W 3"]
+    ) -> Callable[[], Float[np.ndarray, "N D"]]:
+        """The same begun, of a few batches, as all of them go to the devices; what it returns waits
+        for the embeddings."""
+        self._require_size(patches)
+        run = functools.partial(self._embed.start, self.params)
+        wait = data_parallel.start_batches(run, (patches,), self._batch_size)
+        return lambda: self._measured(wait())
+
+    def _require_size(self, patches: UInt8[np.ndarray, "N H W 3"]) -> None:
         px = self.architecture.input_px
         if self.architecture.takes == "input_px" and patches.shape[1:] != (px, px, 3):
             raise ValueError(f"patches must be {px}×{px}×3, got {patches.shape[1:]}")
-        run = functools.partial(self._embed, self.params)
-        batches = data_parallel.map_batches(run, (patches,), self._batch_size)
+
+    def _measured(self, batches: Iterable[np.ndarray]) -> Float[np.ndarray, "N D"]:
+        """Batches of embeddings, from the origin."""
         embedding = [batch - self.origin for batch in batches]
         return np.concatenate(embedding) if embedding else np.zeros((0, self.dim), np.float32)
 

@@ -1,8 +1,9 @@
 """Regions as a prior learns them: pixels of cells, and the condition of the whole."""
 
+import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -39,13 +40,13 @@ class RegionReader:
 
     def batches(
         self, regions: Iterable[tuple[int, mosaic.Region]], size: int, threads: int
-    ) -> Iterator[list[LabelledRegion]]:
+    ) -> Generator[list[LabelledRegion], None, None]:
         """Regions, each with its number, `size` at a time; threads read the next ones while these
         are used."""
         read = lambda item: self.read(*item)
-        examples = ahead.ahead(read, regions, threads=threads, count=size)
-        while batch := list(itertools.islice(examples, size)):
-            yield batch
+        with contextlib.closing(ahead.ahead(read, regions, threads=threads, count=size)) as each:
+            while batch := list(itertools.islice(each, size)):
+                yield batch
 
     def read(self, number: int, region: mosaic.Region) -> LabelledRegion:
         """One region; all of it is decoded only where its condition depends on its pixels."""

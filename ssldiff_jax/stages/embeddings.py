@@ -6,11 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
-from ssldiff_jax.data import crops as crops_lib
-from ssldiff_jax.data import records as records_lib
-from ssldiff_jax.data import store
+from ssldiff_jax.data import crop_reader, loader, store
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder, variety
@@ -20,6 +18,11 @@ from ssldiff_jax.runs import shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
+
+_PATCHES = 128  # of a batch that is read and embedded
+_ROWS = 256  # of a batch of those that were computed elsewhere
+
+_Cells = tuple[UInt8[np.ndarray, "N 4 s s 3"], Float[np.ndarray, "N 2"]]
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -31,49 +34,30 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
     """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
-    model, config = artifacts.encoder(), artifacts.config.data.crops
-    of_batch = _of_cells if config.condition_on == "cells" else _of_patches
+    model, config = artifacts.encoder().in_batches(_PATCHES), artifacts.config
     # Of cells there are several embeddings, and where these lie.
-    length = artifacts.config.denoiser.model(model.dim, artifacts.config.num_cells).condition_dim
+    length = config.denoiser.model(model.dim, config.num_cells).condition_dim
     source = artifacts.records("train")
-    table = artifacts_lib.crop_table(artifacts.config, source)
+    table = artifacts_lib.crop_table(config, source)
+    reader = crop_reader.CropReader(source, table)
+    of_crops = _of_cells if config.data.crops.condition_on == "cells" else _of_patches
     fields = (store.Field("embedding", (length,), "float32"),)
     folder = artifacts.folders.of_stage("embeddings")
     shared = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
-
-    def write(number: int, progress: logs.Progress) -> None:
-        threads = artifacts.config.data.loader.num_threads
-        measured = shard_writing.records_of(
-            source, table, shared.examples(number), progress, threads
-        )
-        shared.write(number, ({"embedding": of_batch(b, model, config)} for b in measured))
-
-    shard_writing.each_shard(shared, "embeddings", write)
+    shard_writing.write(shared, "embeddings", of_crops(reader, model, config.data.loader))
     if not hosts.is_first():
         return None
-    measured = _variety(model, source, table, config)
+    measured = _variety(model, len(table), _of_patches(reader, model, config.data.loader))
     facts = {"dim": model.dim, "encoder": artifacts_lib.encoder_digest(model), **measured.facts}
     shared.close(**facts)
     return facts
 
 
-def _variety(
-    model: encoder.Encoder,
-    source: records_lib.RecordSource,
-    table: crops_lib.CropTable,
-    config: crops_lib.CropConfig,
-) -> variety.Variety:
+def _variety(model: encoder.Encoder, count: int, of_patches: shard_writing.Work) -> variety.Variety:
     """Of embeddings of crops from all over the table; a warning where they have collapsed."""
-    count = variety.num_ranked(model.dim)
     # From all over: neighbours in the table are of one slide.
-    numbers = np.unique(np.linspace(0, len(table) - 1, count).astype(int)).tolist()
-    embedding = []
-    for start in range(0, len(numbers), shard_writing.BATCH):
-        batch = [
-            (table[i], source[table[i].record])
-            for i in numbers[start : start + shard_writing.BATCH]
-        ]
-        embedding.append(_of_patches(batch, model, config))
+    numbers = np.unique(np.linspace(0, count - 1, variety.num_ranked(model.dim)).astype(int))
+    embedding = [batch["embedding"] for batch in of_patches.results(numbers.tolist())]
     measured = variety.Variety.of(np.concatenate(embedding), model.origin)
     if measured.collapse:
         _LOG.warning("embeddings: %s", measured.collapse)
@@ -81,24 +65,30 @@ def _variety(
 
 
 def _of_patches(
-    batch, model: encoder.Encoder, config: crops_lib.CropConfig
-) -> Float[np.ndarray, "N D"]:
+    reader: crop_reader.CropReader, model: encoder.Encoder, config: loader.LoaderConfig
+) -> shard_writing.Work[UInt8[np.ndarray, "N s s 3"], store.Batch]:
     """Embeddings of crops."""
-    margin = config.context_px
-    # Context is for the autoencoder: the encoder sees the patch alone.
-    inner = np.s_[margin : margin + config.patch_px, margin : margin + config.patch_px]
-    side = config.context_patch_px
-    return model(np.stack([crop.cut(record, side)[inner] for crop, record in batch]))
+
+    def start(patches: UInt8[np.ndarray, "N s s 3"]) -> Callable[[], store.Batch]:
+        wait = model.start(patches)
+        return lambda: {"embedding": wait()}
+
+    return shard_writing.Work(reader.patches, start, _PATCHES, config)
 
 
 def _of_cells(
-    batch, model: encoder.Encoder, config: crops_lib.CropConfig
-) -> Float[np.ndarray, "N L"]:
+    reader: crop_reader.CropReader, model: encoder.Encoder, config: loader.LoaderConfig
+) -> shard_writing.Work[_Cells, store.Batch]:
     """Conditions of crops: their cells' embeddings, and where these lie."""
-    crops_of_batch = [crop.cells(record, config) for crop, record in batch]
-    embedding = model(np.concatenate([patches for patches, _ in crops_of_batch]))
-    offsets = cells.cell_offsets(np.stack([corner for _, corner in crops_of_batch]))
-    return cells.pack(embedding.reshape(len(batch), cells.CELLS_PER_WINDOW, -1), offsets)
+
+    def start(of_crops: _Cells) -> Callable[[], store.Batch]:
+        patches, corners = of_crops
+        count, each = patches.shape[:2]
+        wait = model.start(patches.reshape(-1, *patches.shape[2:]))
+        offsets = cells.cell_offsets(corners)
+        return lambda: {"embedding": cells.pack(wait().reshape(count, each, -1), offsets)}
+
+    return shard_writing.Work(reader.cells, start, _PATCHES // cells.CELLS_PER_WINDOW, config)
 
 
 def _imported(artifacts: artifacts_lib.Artifacts) -> dict[str, Any]:
@@ -125,9 +115,9 @@ def _imported(artifacts: artifacts_lib.Artifacts) -> dict[str, Any]:
     progress, ranked = logs.Progress("embeddings", len(places)), []
     # As many as a rank should be of, spread evenly.
     every = max(1, len(places) // variety.num_ranked(dim))
-    for start in range(0, len(places), shard_writing.BATCH):
+    for start in range(0, len(places), _ROWS):
         # Records are in the order of their slides, so every file is read once.
-        embedding = _rows(places[start : start + shard_writing.BATCH, [0, 3]], embeddings)
+        embedding = _rows(places[start : start + _ROWS, [0, 3]], embeddings)
         # So that the multiples of `every`, counted over all, are taken whatever the batch.
         ranked.append(embedding[-start % every :: every])
         writer.append(embedding=embedding)

@@ -5,18 +5,20 @@ makes embeddings white is measured on the first grids of training, which are kep
 gives them (`raw_train`) until they are stored white.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ssldiff_jax.core import moments
-from ssldiff_jax.data import mosaic, store
+from ssldiff_jax.data import ahead, mosaic, store
 from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.formats import atomic
@@ -31,6 +33,10 @@ _MEASURED = 16  # shards that whitening is measured on: 260 000 embeddings of 4 
 _BATCH = 32
 # Held-out captions are of other sentences: a prior that learnt sentences by heart is found out.
 _SPLITS: dict[str, captions.Phrasing] = {"train": "train", "test": "held_out"}
+
+_Embedded = tuple[
+    Float[np.ndarray, "N D"], list[region_labels.RegionAnnotation], Float[np.ndarray, "B 4"]
+]
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -121,17 +127,18 @@ class _Work:
                 regions = list(self.table.among(self.made.examples(number)))
                 batches, count = self.embedded(number, regions), len(regions)
             left_out = len(self.made.examples(number)) - count
-            self.made.write(number, _white(batches, white, progress), left_out=left_out)
+            with contextlib.closing(batches):
+                self.made.write(number, _white(batches, white, progress), left_out=left_out)
 
         shard_writing.each_shard(self.made, f"grids {self.split}", write)
 
     def write_raw(self, number: int, progress: logs.Progress) -> None:
         """Write a shard of `raw`, and beside it the moments of its embeddings."""
         regions = list(self.table.among(self.raw.examples(number)))
-        sums = moments.Moments(self.model.dim)
+        embedded, sums = self.embedded(number, regions), moments.Moments(self.model.dim)
 
         def batches() -> Iterator[store.Batch]:
-            for batch in self.embedded(number, regions):
+            for batch in embedded:
                 sums.add(batch["grid"].reshape(-1, self.model.dim), "embeddings")
                 progress.update(len(batch["grid"]))
                 yield batch
@@ -139,7 +146,8 @@ class _Work:
             atomic.write_atomic(self.sums(number), lambda path: np.save(path, sums.pack()))
 
         left_out = len(self.raw.examples(number)) - len(regions)
-        self.raw.write(number, batches(), left_out=left_out)
+        with contextlib.closing(embedded):
+            self.raw.write(number, batches(), left_out=left_out)
 
     def sums(self, number: int) -> pathlib.Path:
         """Where the moments of a shard of `raw` lie."""
@@ -151,18 +159,26 @@ class _Work:
 
     def embedded(
         self, number: int, regions: list[tuple[int, mosaic.Region]]
-    ) -> Iterator[store.Batch]:
+    ) -> Generator[store.Batch, None, None]:
         """Batches of a shard's grids as the encoder gives them; its captions are written."""
         texts, side = [], self.table.grid
         reader = region_reader.RegionReader(self.table, self.labels, _SPLITS[self.split])
-        for batch in reader.batches(regions, _BATCH, self.threads):
-            grid = self.model(np.concatenate([one.cells for one in batch]))
-            annotations = [one.annotation for one in batch]
-            texts += [annotation.caption for annotation in annotations]
-            condition = self.labels.pack(annotations, np.concatenate([one.place for one in batch]))
-            yield {"grid": grid.reshape(len(batch), side, side, -1), "condition": condition}
+        read = reader.batches(regions, _BATCH, self.threads)
+        # One more is enough: the encoder has several batches of these cells.
+        with contextlib.closing(ahead.started(self._start, read, count=1)) as batches:
+            for grid, annotations, places in batches:
+                texts += [annotation.caption for annotation in annotations]
+                condition = self.labels.pack(annotations, places)
+                yield {"grid": grid.reshape(len(places), side, side, -1), "condition": condition}
         # After the last batch: a shard that was cut off writes them again.
         atomic.write_json(self.captions(number), texts)
+
+    def _start(self, batch: list[region_reader.LabelledRegion]) -> Callable[[], _Embedded]:
+        """Begin to embed cells; their pixels are not kept until they are."""
+        wait = self.model.start(np.concatenate([one.cells for one in batch]))
+        annotations = [one.annotation for one in batch]
+        places = np.concatenate([one.place for one in batch])
+        return lambda: (wait(), annotations, places)
 
     def close(self, facts: dict[str, Any]) -> int:
         """Write the manifest; returns how many grids there are."""
@@ -203,7 +219,7 @@ def _measure(work: _Work, path: pathlib.Path) -> None:
     atomic.write_atomic(path, whitening.Whitening.of(sums).save)
 
 
-def _of_shard(raw: store.Store, number: int) -> Iterator[store.Batch]:
+def _of_shard(raw: store.Store, number: int) -> Generator[store.Batch, None, None]:
     examples = raw.of_shard(number)
     for start in range(examples.start, examples.stop, _BATCH):
         yield raw.batch(range(start, min(start + _BATCH, examples.stop)))
@@ -212,6 +228,5 @@ def _of_shard(raw: store.Store, number: int) -> Iterator[store.Batch]:
 def _white(
     batches: Iterator[store.Batch], white: whitening.Whitening, progress: logs.Progress
 ) -> Iterator[store.Batch]:
-    for batch in batches:
-        yield {**batch, "grid": white.apply(batch["grid"])}
-        progress.update(len(batch["grid"]))
+    white_batches = ({**batch, "grid": white.apply(batch["grid"])} for batch in batches)
+    return shard_writing.counted(white_batches, progress)

@@ -1,17 +1,18 @@
 """Stage `latents`: the moments of every crop, and the affine that makes them unit variance."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import data_parallel, digests, layers
-from ssldiff_jax.data import store
+from ssldiff_jax.data import crop_reader, store
 from ssldiff_jax.runs import artifacts, shard_writing, stage
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.train import hosts, logs
+from ssldiff_jax.train import hosts
 
 _BATCH = 64
 
@@ -25,19 +26,11 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     shape = (config.window, config.window, config.autoencoder.model.num_stored)
     field = store.Field("moments", shape, "float16")
     shared = store.SharedStore(context.folder("latents"), (field,), len(table), store.SHARD_SIZE)
-    encode = _encoder(config, params)
-
-    def write(number: int, progress: logs.Progress) -> None:
-        threads = config.data.loader.num_threads
-        records = shard_writing.records_of(
-            source, table, shared.examples(number), progress, threads
-        )
-        moments = (m for batch in records for m in encode(batch))
-        # Kept beside each shard, so that a stage that resumes reads none of them again.
-        sums = lambda batch: _sums(batch["moments"], channels)
-        shared.write(number, ({"moments": m} for m in moments), sums)
-
-    shard_writing.each_shard(shared, "latents", write)
+    read = crop_reader.CropReader(source, table).with_context
+    work = shard_writing.Work(read, _encoder(config, params), _BATCH, config.data.loader)
+    # Kept beside each shard, so that a stage that resumes reads none of them again.
+    sums = lambda batch: _sums(batch["moments"], channels)
+    shard_writing.write(shared, "latents", work, sums)
     if not hosts.is_first():
         return None
     # Without scaling, as the published VQ-f4 has none.
@@ -53,8 +46,11 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     return facts
 
 
-def _encoder(config: run_config.RunConfig, params: Any):
-    """From crops with their records to batches of moments; this host's devices share a batch."""
+def _encoder(
+    config: run_config.RunConfig, params: Any
+) -> Callable[[UInt8[np.ndarray, "N S S 3"]], Callable[[], store.Batch]]:
+    """What begins to encode patches, and returns what waits for their moments; this host's devices
+    share a batch."""
     model = autoencoder.Autoencoder(config.autoencoder.model)
     margin, side = config.data.crops.context_px // config.downsample_factor, config.window
 
@@ -66,14 +62,13 @@ def _encoder(config: run_config.RunConfig, params: Any):
         return stored[:, margin : margin + side, margin : margin + side]
 
     encode = data_parallel.DataParallel(program, data_parallel.local_mesh())
+    run = functools.partial(encode.start, params)
 
-    def batches(crops) -> Iterator[np.ndarray]:
-        patches = [crop.cut(record, config.data.crops.context_patch_px) for crop, record in crops]
-        run = functools.partial(encode, params)
-        for moments in data_parallel.map_batches(run, (patches,), _BATCH):
-            yield moments.astype(np.float16)
+    def start(patches: UInt8[np.ndarray, "N S S 3"]) -> Callable[[], store.Batch]:
+        wait = data_parallel.start_batches(run, (patches,), _BATCH)
+        return lambda: {"moments": np.concatenate(wait()).astype(np.float16)}
 
-    return batches
+    return start
 
 
 def _sums(moments: np.ndarray, channels: int) -> np.ndarray:

@@ -80,6 +80,34 @@ def test_map_batches_makes_one_batch_at_a_time():
     assert made == [2]
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_start_batches_begins_all_and_waits_when_it_is_asked_to(count):
+    begun, x = [], np.arange(2 * count).reshape(count, 2)
+
+    class Result:
+        def __init__(self, batch):
+            begun.append(batch)
+            self.batch = batch
+
+        def __array__(self, dtype=None, copy=None):
+            assert len(begun) == -(-count // 4)
+            return self.batch.sum(axis=1)
+
+    wait = data_parallel.start_batches(Result, (x,), 4)
+    assert {b.shape for b in begun} == ({(4, 2)} if count else set())
+    found = np.concatenate([np.zeros(0, int), *wait()])
+    np.testing.assert_array_equal(found, x.sum(axis=1))
+
+
+@pytest.mark.parametrize("mesh", [None, MESH])
+def test_start_batches_runs_on_devices(mesh):
+    run = data_parallel.DataParallel(lambda params, batch: batch * params, mesh)
+    x = np.arange(5, dtype=np.float32)
+    wait = data_parallel.start_batches(lambda b: run.start(np.float32(2), b), (x,), 3)
+    assert [len(part) for part in wait()] == [3, 2]
+    np.testing.assert_array_equal(np.concatenate(wait()), 2 * x)
+
+
 @pytest.mark.parametrize("mesh", [None, MESH])
 def test_map_batches_runs_on_devices(mesh):
     run = data_parallel.DataParallel(lambda params, batch: batch * params, mesh)

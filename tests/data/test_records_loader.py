@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ssldiff_jax import slides
-from ssldiff_jax.data import archive, crops, loader, plan, store
+from ssldiff_jax.data import archive, crop_reader, crops, loader, plan, store
 from ssldiff_jax.data import records as records_lib
 
 CONFIG = loader.LoaderConfig(num_threads=2, prefetch=4)
@@ -208,3 +208,41 @@ def test_a_square_that_is_cut_off_is_refused():
     whole = records_lib.encode(np.full((64, 64, 3), 9, np.uint8), 90).getvalue()
     with pytest.raises(OSError, match="runcated"):
         records_lib.decode(whole[: len(whole) // 2])
+
+
+def turned(square, orientation):
+    square = np.rot90(square, orientation % 4)
+    return square[:, ::-1] if orientation >= 4 else square
+
+
+@pytest.mark.parametrize(("patch_px", "context_px"), [(16, 0), (16, 4), (8, 3), (24, 12)])
+def test_crops_are_read_as_they_lie_in_their_records(source, patch_px, context_px):
+    config = crops.CropConfig(patch_px, 40, context_px, True, "patch")
+    table = crops.CropTable(len(source), SIDE, config, seed=1)
+    reader, side = crop_reader.CropReader(source, table), patch_px + 2 * context_px
+    numbers = [5, 39, 0, 5, 17]
+    expected = np.stack(
+        [
+            turned(source[c.record][c.top : c.top + side, c.left : c.left + side], c.orientation)
+            for c in map(table.__getitem__, numbers)
+        ]
+    )
+    np.testing.assert_array_equal(reader.with_context(numbers), expected)
+    inner = slice(context_px, context_px + patch_px)
+    np.testing.assert_array_equal(reader.patches(numbers), expected[:, inner, inner])
+
+
+@pytest.mark.parametrize("context_px", [0, 2])
+def test_cells_are_read_with_the_patch_between_them(source, context_px):
+    side = 12
+    config = crops.CropConfig(side, 40, context_px, True, "cells")
+    table = crops.CropTable(len(source), SIDE, config, seed=1)
+    reader, numbers = crop_reader.CropReader(source, table), range(40)
+    cells, corners = reader.cells(numbers)
+    assert cells.shape == (40, 4, side, side, 3)
+    blocks = cells.reshape(40, 2, 2, side, side, 3).swapaxes(2, 3).reshape(40, 2 * side, -1, 3)
+    patches = reader.patches(numbers)
+    for block, corner, patch in zip(blocks, corners, patches, strict=True):
+        # The corner is in sides of a patch, from the patch to the cells.
+        top, left = np.round(-corner * side).astype(int)
+        np.testing.assert_array_equal(block[top : top + side, left : left + side], patch)

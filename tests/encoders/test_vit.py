@@ -125,6 +125,18 @@ def test_encoder_pads_its_last_batch():
     assert single(patches[:0]).shape == (0, 16)
 
 
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_embeddings_that_are_begun_are_those_that_are_waited_for(count):
+    patches = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3), np.uint8)
+    model = encoder.Encoder(OWN, params_of(), origin=np.arange(16), batch_size=4)
+    first, second = model.start(patches), model.start(patches[::-1])
+    # Waited for in another order than begun.
+    np.testing.assert_array_equal(second(), model(patches[::-1]))
+    np.testing.assert_array_equal(first(), model(patches))
+    with pytest.raises(ValueError, match=r"must be 32×32×3, got \(16, 16, 3\)"):
+        model.start(patches[:, ::2, ::2])
+
+
 def test_embeddings_are_measured_from_the_origin():
     patches = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
     plain = encoder.Encoder(OWN, params_of(), batch_size=4)
