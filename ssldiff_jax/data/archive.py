@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Int
 
 from ssldiff_jax.data import plan, records
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, rows
 from ssldiff_jax.formats import shards as shards_lib
 
 SHARD_RECORDS = 4096
@@ -206,15 +206,13 @@ def _write_places(folder: pathlib.Path, split: str, entries: Mapping[int, Entry]
             counts.append(np.stack([images + number, num_records], axis=1))
             total += len(places)
     np.save(folder / f"slides-{split}.npy", np.concatenate([*counts, np.zeros((0, 2), int)]))
-    # Written, not mapped: pages of a mapped file stay with the process until there is no more room.
-    with (folder / f"places-{split}.npy").open("wb") as file:
-        header = {"descr": "<i4", "fortran_order": False, "shape": (total, 4)}
-        np.lib.format.write_array_header_1_0(file, header)
-        for number, entry in entries.items():
-            if split in entry.shards:
-                # An entry counts from 0, a data set through all its slides.
-                own = entry.places(split) + np.array([number, 0, 0, 0], np.int32)
-                file.write(own.astype("<i4", order="C", copy=False).data)
+    # An entry counts from 0, a data set through all its slides.
+    parts = (
+        entry.places(split) + np.array([number, 0, 0, 0], np.int32)
+        for number, entry in entries.items()
+        if split in entry.shards
+    )
+    rows.write(folder / f"places-{split}.npy", (total, 4), np.int32, parts)
 
 
 def _template(folder: pathlib.Path, split: str | None) -> tfds.core.ShardedFileTemplate:

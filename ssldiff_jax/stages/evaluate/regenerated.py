@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import rng
 from ssldiff_jax.evaluation.features import image_files, networks
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, rows
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import patch_samples
 from ssldiff_jax.train import logs
@@ -64,16 +64,16 @@ def extract(
     same ones."""
     path = folder / f"{extractor.name}-{extractor.digest}-{count}.npy"
 
-    def write(temporary: pathlib.Path) -> None:
-        shape = count, extractor.dim
-        # Written as they come: half a million features are 1.5 GB.
-        features = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+    def parts() -> Iterator[np.ndarray]:
         progress = logs.Progress(f"features by {extractor.name}", count)
         for start, stop in blocks(count):
-            features[start:stop] = extractor(read(start, stop))
+            yield extractor(read(start, stop))
             progress.update(stop - start)
         progress.close()
-        features.flush()
+
+    def write(temporary: pathlib.Path) -> None:
+        # Written as they come: half a million features are 1.5 GB.
+        rows.write(temporary, (count, extractor.dim), np.float32, parts())
 
     if not path.exists():
         atomic.write_atomic(path, write)
