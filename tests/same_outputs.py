@@ -44,7 +44,8 @@ def _outputs(workdir: pathlib.Path) -> Iterator[str]:
     for path in workdir.rglob("*"):
         inside = path.relative_to(workdir)
         hidden = any(part.startswith(".") for part in inside.parts)
-        apart = {"checkpoints", "tensorboard", "compiled"} & set(inside.parts)
+        # What `plan` says depends on what was measured before.
+        apart = {"checkpoints", "tensorboard", "compiled", "plan"} & set(inside.parts)
         if path.is_file() and not hidden and not apart and path.name not in _SKIPPED:
             yield str(inside)
 

@@ -13,6 +13,7 @@ from ssldiff_jax.core import memory, schema
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts, batches, programs, runner, stage
+from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
@@ -259,8 +260,8 @@ def _disk(plan: Plan) -> Iterator[str]:
     free = shutil.disk_usage(there).free
     if needed > free:
         yield (
-            f"--workdir={workdir} must have room for {needed / 1e9:.1f} GB of "
-            f"checkpoints, latents and embeddings, got {free / 1e9:.1f} GB free"
+            f"--workdir={workdir} must have room for {shortage.amount(needed)} of "
+            f"checkpoints, latents and embeddings, got {shortage.amount(free)} free"
         )
 
 

@@ -127,7 +127,8 @@ def launch(
         about = {"versions": environment.versions(), "machine": environment.describe_machine()}
         # After all checks: a command that is refused leaves no trace.
         note = lambda: run_record.note(workdir, values, table, chosen, about, words)
-        hosts.on_first_host("writing to the workdir", note)
+        with shortage.reported_of(workdir):
+            hosts.on_first_host("writing to the workdir", note)
     run_all: one_stage.RunAll = one_stage.one_after_another
     # What is done elsewhere shares nothing of this process.
     shared = not _is_elsewhere(table, chosen)

@@ -56,6 +56,26 @@ def reported(
         raise ShortageError(f"{line}{sizes}; {_help(name, stage, config)}") from error
 
 
+@contextlib.contextmanager
+def reported_of(workdir: pathlib.Path) -> Iterator[None]:
+    """The same of what is written into the work directory before its first stage."""
+    try:
+        yield
+    except OSError as error:
+        if exhausted.shortage(error) is None:
+            raise
+        raise ShortageError(
+            f"the disk of {workdir} must hold what a run writes, got "
+            f"{amount(_free(workdir))} free ({error}); free some space and the same "
+            "command resumes, or choose a --workdir on a larger disk"
+        ) from error
+
+
+def _free(folder: pathlib.Path) -> int:
+    """Bytes on the disk of a folder that may still have to be made."""
+    return shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
+
+
 def _of_disk(
     name: str,
     config: run_config.RunConfig,
@@ -63,8 +83,8 @@ def _of_disk(
     error: Exception,
     needed: int | None,
 ) -> str:
-    free = shutil.disk_usage(next(f for f in (folder, *folder.parents) if f.exists())).free
-    what_for = f"the {_bytes(needed)} it writes next" if needed else "what it writes"
+    free = _free(folder)
+    what_for = f"the {amount(needed)} it writes next" if needed else "what it writes"
     elsewhere = "a --workdir"
     if trainings.section(config, name):
         elsewhere = "config.runtime.checkpoints (where checkpoints lie) or a --workdir"
@@ -73,14 +93,14 @@ def _of_disk(
     # Ours name the file; those of libraries are pages long.
     what = f" ({error})" if isinstance(error, OSError) and len(str(error)) < _LONGEST else ""
     return (
-        f"the disk of {folder} must hold {what_for} of stage {name!r}, got {_bytes(free)} "
+        f"the disk of {folder} must hold {what_for} of stage {name!r}, got {amount(free)} "
         f"free{what}; free some space and the same command resumes, or choose {elsewhere} on a "
         "larger disk"
     )
 
 
 def _of_memory(name: str, needed: int | None) -> str:
-    what_for = f"another {_bytes(needed)}" if needed else "what it computes at once"
+    what_for = f"another {amount(needed)}" if needed else "what it computes at once"
     return f"memory must hold {what_for} for stage {name!r}, got {_free_memory()}"
 
 
@@ -89,10 +109,10 @@ def _of_step(step: exhausted.StepTooLargeError) -> str:
     # A fourth of AdamW's state: the gradient is there whatever the batch.
     of_examples = max(step.beside - step.state // 4, 0)
     return (
-        f"a step of {step.examples} examples on a device takes {_bytes(step.beside)} beside a "
-        f"state of {_bytes(step.state)}: compute.accumulate twice as large or batch_size half as "
-        f"large saves about {_bytes(of_examples // 2)}, config.mesh.fsdp over twice as many "
-        f"devices {_bytes(step.state // 2)}"
+        f"a step of {step.examples} examples on a device takes {amount(step.beside)} beside a "
+        f"state of {amount(step.state)}: compute.accumulate twice as large or batch_size half as "
+        f"large saves about {amount(of_examples // 2)}, config.mesh.fsdp over twice as many "
+        f"devices {amount(step.state // 2)}"
     )
 
 
@@ -124,12 +144,13 @@ def _free_memory() -> str:
     if "bytes_limit" in stats:
         # Not the machine's: a device has memory of its own.
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-        return f"{_bytes(free)} free of {_bytes(stats['bytes_limit'])} on {device.device_kind}"
-    return f"{_bytes(memory.available_bytes())} free of {_bytes(memory.total_bytes())}"
+        return f"{amount(free)} free of {amount(stats['bytes_limit'])} on {device.device_kind}"
+    return f"{amount(memory.available_bytes())} free of {amount(memory.total_bytes())}"
 
 
-def _bytes(count: int) -> str:
+def amount(count: float) -> str:
+    """A number of bytes in the unit that suits it."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:,.1f} {unit}"
-    return f"{count} bytes"
+    return f"{count:.0f} bytes"
