@@ -19,11 +19,17 @@ done
 trap 'kill -TERM "${children[@]}" 2>/dev/null || true; trap "kill -KILL ${children[*]}" INT' TERM INT
 
 status=0
-for child in "${children[@]}"; do
+for i in "${!children[@]}"; do
+  child=${children[i]}
+  # A signal to this script ends `wait` before the child.
   while kill -0 "$child" 2>/dev/null; do
-    wait "$child" || last=$?
+    wait "$child" || true
   done
+  last=0
   wait "$child" || last=$?
-  ((${last:-0} > status)) && status=$last
+  if ((last > 128 && last != 130 && last != 143)); then
+    echo "process $i of $count was ended by signal $((last - 128)); the same command resumes" >&2
+  fi
+  ((last > status)) && status=$last
 done
 exit "$status"
