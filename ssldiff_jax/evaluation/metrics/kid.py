@@ -1,6 +1,7 @@
 """Kernel distance between sets of features (KID, Bińkowski et al. 2018)."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float
@@ -44,8 +45,7 @@ def kid(
     number = num_subsets(*counts)
     if number > 1 and blocks is None:
         blocks = intervals.BLOCKS
-    # Every G-th vector: each subset has its part of every slide, and of every block.
-    subsets = [_sums_of_pairs(generated[i::number], real[i::number]) for i in range(number)]
+    subsets = [_sums_of_pairs(*subset) for subset in _subsets(generated, real, number)]
     value = float(np.mean([_value(a, b) for a, b in subsets]))
     if min(counts) < least:
         reason = f"{min(counts)} vectors, {least} needed"
@@ -68,6 +68,18 @@ def num_subsets(generated: int, real: int) -> int:
     """Into how many subsets two sets of these sizes are parted: 1 up to `LARGEST` vectors."""
     # Small subsets have wide intervals: a small side is parted less.
     return max(1, min(-(-max(generated, real) // LARGEST), min(generated, real) // _SMALLEST))
+
+
+def _subsets(
+    generated: np.ndarray, real: np.ndarray, number: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each has its part of every slide, and of every block; pairs stay together."""
+    if number == 1:
+        yield generated, real
+        return
+    for ours, theirs in zip(*(pairwise.parted(len(side), number) for side in (generated, real)),
+                            strict=True):  # fmt: skip
+        yield generated[ours], real[theirs]
 
 
 def _mean_of_subsets(sides: tuple[intervals.LeaveOneBlockOut, ...]) -> intervals.LeaveOneBlockOut:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssldiff_jax.core import moments, vectors
 
@@ -16,9 +16,23 @@ those of five times as many vectors minutes."""
 
 
 def evenly(x: Float[np.ndarray, "N D"], count: int) -> Float[np.ndarray, "_ D"]:
-    """`count` of the vectors, at even distances, so that each slide has its part; all where they
-    are no more."""
-    return x if len(x) <= count else x[np.arange(count) * len(x) // count]
+    """`count` of the vectors, one of each of as many stretches, so that each slide has its part;
+    all where they are no more."""
+    if len(x) <= count:
+        return x
+    edges = np.arange(count + 1) * len(x) // count
+    # At random within: every fifth of classes in turn would be of one class.
+    return x[np.random.default_rng(0).integers(edges[:-1], edges[1:])]
+
+
+def parted(count: int, parts: int) -> list[Int[np.ndarray, "_"]]:
+    """Which of `count` vectors are in each of some parts, in their order: of every `parts` side by
+    side each part has one, so that it has its share of every slide. Sets of one size are parted
+    alike."""
+    turns = np.tile(np.arange(parts), (-(-count // parts), 1))
+    # At random: of classes in turn each part would have one class.
+    part = np.random.default_rng(0).permuted(turns, axis=1).ravel()[:count]
+    return [np.flatnonzero(part == number) for number in range(parts)]
 
 
 def require(a: np.ndarray, b: np.ndarray, least: int, names: tuple[str, str]) -> None:

@@ -13,6 +13,9 @@ PER_NEIGHBOUR = 50
 """Vectors of either set for each neighbour that a ball reaches to: it then holds 2 % of its set at
 most. Balls that hold much of all vectors say nothing about where these lie."""
 
+_ROUNDING = 32
+"""Of a squared distance, in units of the last place of the squared lengths."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
@@ -151,4 +154,7 @@ def _radii(x: Float[np.ndarray, "N D"], ks: tuple[int, ...], name: str) -> list[
         distance.partition([k - 1 for k in ks], axis=1)
         for radii, k in zip(per_k, ks, strict=True):
             radii[part] = distance[:, k - 1]
-    return per_k
+    # A border belongs to its ball, rounded or not: else copies of one vector would lie outside of
+    # each other's balls, and of those that reach just as far.
+    room = _ROUNDING * np.finfo(per_k[0].dtype).eps * np.sum(x * x, axis=1)
+    return [radii + room for radii in per_k]

@@ -179,7 +179,8 @@ def test_of_large_sets_it_is_the_mean_over_subsets(paired, monkeypatch):
     monkeypatch.setattr(kid, "_SMALLEST", 20)
     a = normal(0, 120, 5)
     b = a + 0.3 + 0.1 * normal(1, 120, 5) if paired else normal(1, 97, 5) + 0.3
-    subsets = [(a[i::3], b[i::3]) for i in range(3)]
+    parts = zip(pairwise.parted(len(a), 3), pairwise.parted(len(b), 3), strict=True)
+    subsets = [(a[ours], b[theirs]) for ours, theirs in parts]
     found = kid.kid(a, b, blocks=4, paired=paired)
     assert found.uncorrected == pytest.approx(np.mean([dense(*s) for s in subsets]), rel=1e-8)
     assert found.counts == (len(a), len(b))
@@ -222,4 +223,30 @@ def test_the_interval_over_subsets_covers_the_populations_distance(monkeypatch):
     found = [draw(s) for s in range(150)]
     values = np.array([f.uncorrected for f in found])
     assert values.mean() == pytest.approx(truth, abs=3 * values.std() / np.sqrt(150))
-    assert 0.9 < np.mean([f.low <= truth <= f.high for f in found]) <= 0.99
+    # 0.947 of 700; of 150 the rate's standard error is 0.02.
+    assert 0.88 < np.mean([f.low <= truth <= f.high for f in found]) <= 0.99
+
+
+@pytest.mark.parametrize(("count", "parts"), [(12, 3), (13, 3), (14, 5), (3, 7)])
+def test_parts_share_what_lies_side_by_side(count, parts):
+    taken = pairwise.parted(count, parts)
+    assert sorted(np.concatenate(taken).tolist()) == list(range(count))
+    for part in taken:
+        # One of every stretch, in order.
+        assert (part // parts).tolist() == sorted(set(part // parts))
+        assert count // parts <= len(part) <= -(-count // parts)
+
+
+def test_classes_in_turn_are_no_distance(monkeypatch):
+    """Files of a generator go through its classes again and again; every fifth is of one class."""
+    monkeypatch.setattr(kid, "LARGEST", 300)
+    monkeypatch.setattr(kid, "_SMALLEST", 100)
+    centres = 3 * normal(0, 5, 4)
+    real = centres[np.random.default_rng(1).integers(5, size=1500)] + normal(2, 1500, 4)
+    in_turn = centres[np.arange(1500) % 5] + normal(3, 1500, 4)
+    found = kid.kid(in_turn, real)
+    assert found.interval.endswith("mean of 5 subsets")
+    assert found.low <= 0 <= found.high
+    monkeypatch.setattr(kid, "LARGEST", 1500)
+    whole = kid.kid(in_turn, real)
+    assert abs(found.uncorrected - whole.uncorrected) < whole.high - whole.low

@@ -196,10 +196,47 @@ def test_of_large_sets_as_many_as_are_compared_are_taken_evenly(monkeypatch):
     generated, real = source.normal(size=(1000, 4)) + 0.2, source.normal(size=(700, 4))
     found = precision_recall.compare(generated, real)
     assert found.counts == (400, 400)
-    taken = [
-        generated[[i * 1000 // 400 for i in range(400)]],
-        real[[i * 700 // 400 for i in range(400)]],
-    ]
+    taken = [pairwise.evenly(side, 400) for side in (generated, real)]
     assert found == precision_recall.compare(*taken)
+    for whole, part in zip((generated, real), taken, strict=True):
+        rows = [int(np.flatnonzero((whole == vector).all(axis=1))[0]) for vector in part]
+        # One of each stretch.
+        edges = np.arange(401) * len(whole) // 400
+        assert (edges[:-1] <= rows).all()
+        assert (rows < edges[1:]).all()
     few = precision_recall.compare(generated, real[:300])
     assert few.counts == (400, 300)
+
+
+def test_classes_in_turn_are_all_taken(monkeypatch):
+    """Every fifth vector of classes in turn is of one class."""
+    monkeypatch.setattr(precision_recall, "LARGEST", 500)
+    source = np.random.default_rng(0)
+    centres = 4 * source.normal(size=(5, 4))
+    real = centres[source.integers(5, size=2500)] + source.normal(size=(2500, 4))
+    in_turn = centres[np.arange(2500) % 5] + source.normal(size=(2500, 4))
+    found = precision_recall.compare(in_turn, real)
+    anyhow = precision_recall.compare(source.permutation(in_turn), real)
+    assert found.recall.value == pytest.approx(anyhow.recall.value, abs=0.05)
+    assert found.coverage.value == pytest.approx(anyhow.coverage.value, abs=0.05)
+
+
+@pytest.mark.parametrize("copies", [4, 6, 40])
+@pytest.mark.parametrize("away", [0.0, 4.0])
+def test_copies_of_a_vector_are_in_its_balls(copies, away):
+    """Blank patches: their balls have no radius, and rounding must not leave copies outside."""
+    source = np.random.default_rng(copies)
+    real = (away + source.normal(size=(600, 768))).astype(np.float32)
+    blank = real[0].copy()
+    real[:copies] = blank
+    generated = np.concatenate([np.tile(blank, (50, 1)), real[-250:]])
+    found, exact = (
+        precision_recall.compare(generated.astype(dtype), real.astype(dtype))
+        for dtype in (np.float32, np.float64)
+    )
+    figures = lambda f: [e.value for e in (f.precision, f.recall, f.density, f.coverage)]
+    # A few of those that are no copies lie within rounding of a border.
+    assert figures(found) == pytest.approx(figures(exact), abs=0.005)
+    # All copies are in all balls of copies.
+    assert found.density.value >= 50 * copies / 300 / 5
+    assert found.precision.value == 1
