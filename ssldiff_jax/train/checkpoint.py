@@ -13,6 +13,9 @@ from ssldiff_jax.core import exhausted
 from ssldiff_jax.train import hosts, named, save_noise
 from ssldiff_jax.train import step as step_lib
 
+_SLOW_S = 7 * 24 * 3600
+"""Seconds that a save may take: storage may be slow, and jax watches whether hosts are alive. Orbax
+would fail a save after 20 minutes."""
 _CHUNK_BYTES = 4 << 20  # of a canvas: what is compressed at once
 
 
@@ -27,8 +30,9 @@ class Checkpoints:
         _require_writable(folder)
         save_noise.silence()
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True
-        )
+            max_to_keep=2, enable_async_checkpointing=True, cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(timeout_secs=_SLOW_S),
+        )  # fmt: skip
         self._folder, self._bytes = folder, 0
         self._manager = ocp.CheckpointManager(_absolute(folder), options=options)
 
@@ -125,8 +129,9 @@ class CanvasCheckpoints:
         save_noise.silence()
         folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=1, create=False, multiprocessing_options=who
-        )
+            max_to_keep=1, create=False, multiprocessing_options=who,
+            async_options=ocp.AsyncOptions(timeout_secs=_SLOW_S),
+        )  # fmt: skip
         handlers = {"state": state, "place": position}
         self._manager = ocp.CheckpointManager(
             folder.absolute(), options=options, item_handlers=handlers
