@@ -23,6 +23,9 @@ class Bucket(http.server.ThreadingHTTPServer):
         self.asked = collections.Counter()
         self.let_go = threading.Event()
 
+    def handle_error(self, *args):
+        """Who asked has gone."""
+
     def address(self, name):
         return f"http://127.0.0.1:{self.server_port}/{name}"
 

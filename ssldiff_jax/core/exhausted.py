@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import functools
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -29,11 +30,16 @@ class Shortage:
 
 
 class DiskFullError(OSError):
-    """A file of `needed` bytes did not fit."""
+    """A file of `needed` bytes did not fit; into `folder`, where it is another than that of the
+    work."""
 
-    def __init__(self, what: str, needed: int | None):
+    def __init__(self, what: str, needed: int | None, *, folder: str = ""):
         super().__init__(errno.ENOSPC, f"no room for {what}")
-        self.needed = needed
+        self.what, self.needed, self.folder = what, needed, folder
+
+    def __reduce__(self):
+        # OSError would be made again of its number and text, in the process that waits for it.
+        return functools.partial(DiskFullError, folder=self.folder), (self.what, self.needed)
 
 
 class StepTooLargeError(MemoryError):
@@ -53,6 +59,13 @@ class StepTooLargeError(MemoryError):
 def of_step(error: BaseException) -> StepTooLargeError | None:
     """The training step that did not fit, where that is what an error came from."""
     return next((e for e in _chain(error) if isinstance(e, StepTooLargeError)), None)
+
+
+def full_folder(error: BaseException) -> str:
+    """The folder that was full, where an error or any that led to it names another than that of the
+    work."""
+    folders = (e.folder for e in _chain(error) if isinstance(e, DiskFullError) and e.folder)
+    return next(folders, "")
 
 
 def shortage(error: BaseException) -> Shortage | None:

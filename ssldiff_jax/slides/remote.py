@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ssldiff_jax.core import exhausted
 from ssldiff_jax.slides import attempts, content, dicom
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
@@ -174,7 +175,8 @@ def open_remote(
 
     Of formats of several files, MRXS with its folder, DICOM series, and rasters with what GDAL
     reads beside them are understood.
-    Raises SlideError where it cannot be copied or opened.
+    Raises SlideError where it cannot be copied or opened, DiskFullError where this machine has no
+    room for it.
     """
     folder = tempfile.TemporaryDirectory(prefix="slide-")
     try:
@@ -188,8 +190,11 @@ def open_remote(
                 target.parent.mkdir(parents=True, exist_ok=True)
                 _copy(source, system, part, target)
         except Exception as error:
-            problem = SlideError.because(source, "a file to copy", error)
-            raise problem from error
+            shortage = exhausted.shortage(error)
+            if shortage is not None and shortage.of == "disk":
+                what, parent = f"a copy of {source}", tempfile.gettempdir()
+                raise exhausted.DiskFullError(what, shortage.needed, folder=parent) from error
+            raise SlideError.because(source, "a file to copy", error) from error
         return _Copied(_opened(source, copy, open_copy, options), folder)
     except BaseException:
         folder.cleanup()

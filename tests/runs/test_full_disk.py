@@ -4,6 +4,7 @@ damaged, and the same command goes on when there is room."""
 import contextlib
 import hashlib
 import os
+import pathlib
 import shutil
 import subprocess
 
@@ -111,3 +112,21 @@ def test_other_steps(tmp_path, workdir, disk, stage, parts):
         assert {path: after.get(path) for path in before} == before
     run(tried, stage)
     assert same_outputs.differences(whole, tried) == []
+
+
+@pytest.mark.e2e
+def test_the_command_ends_with_a_line_and_status_1(disk, command):
+    """The traceback lies where there is room."""
+    flags = ("--config.stages=patches", "--config.data.engine.processes=1")
+    with filled(disk, 300_000):
+        result = command(disk / "run", *flags)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"error: the disk of {disk / 'run' / 'patches'} must hold ")
+    assert "free some space and the same command resumes" in line
+    details = pathlib.Path(line.rpartition("[details in ")[2].rstrip("]"))
+    assert "Traceback" in details.read_text()
+    result = command(disk / "run", *flags)
+    assert result.returncode == 0
+    assert (disk / "run" / "patches" / "done.json").exists()

@@ -3,6 +3,8 @@ others are used."""
 
 import json
 import logging
+import resource
+import tempfile
 
 import failing_bucket
 import numpy as np
@@ -41,9 +43,9 @@ def bucket(tmp_path, monkeypatch):
         yield server
 
 
-def patches(bucket, workdir):
+def patches(bucket, workdir, processes=1):
     c = demo.get_config()
-    c.stages, c.data.engine.processes = "patches", 1
+    c.stages, c.data.engine.processes = "patches", processes
     c.data.slides = ",".join(map(bucket.address, NAMES))
     c.data.regions.rows = c.data.regions.cols = c.data.regions.count = 1
     return launch.launch(c.to_dict(), workdir, table.STAGES)
@@ -89,3 +91,28 @@ def test_a_bucket_that_never_answers_is_one_line(bucket, tmp_path):
     ) as told:
         patches(bucket, tmp_path / "run")
     assert bucket.address("a.tif") in str(told.value)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_full_temporary_folder_is_named_and_costs_no_slide(
+    bucket, tmp_path, monkeypatch, processes
+):
+    """Slides are copied there while they are read: files of at most 300 kB, as on a full disk, in
+    the processes that copy too."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, before[1]))
+    try:
+        with pytest.raises(launch.USER_ERRORS) as caught:
+            patches(bucket, tmp_path / "run", processes=processes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"the disk of {tmp_path} must hold what it writes of stage 'patches', ")
+    assert "(TMPDIR)" in line
+    assert any(f"no room for a copy of {bucket.address(name)}" in line for name in NAMES)
+    if processes == 1:  # another one may be at its end yet
+        assert list(tmp_path.glob("slide-*")) == []
+    assert patches(bucket, tmp_path / "run", processes=processes) is None
+    assert (tmp_path / "run/patches/quarantine.jsonl").read_text() == ""

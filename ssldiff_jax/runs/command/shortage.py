@@ -83,10 +83,14 @@ def _of_disk(
     error: Exception,
     needed: int | None,
 ) -> str:
+    other = exhausted.full_folder(error)
+    folder = pathlib.Path(other) if other else folder
     free = _free(folder)
     what_for = f"the {amount(needed)} it writes next" if needed else "what it writes"
     elsewhere = "a --workdir"
-    if trainings.section(config, name):
+    if other:
+        elsewhere = "a folder for it (TMPDIR)"
+    elif trainings.section(config, name):
         elsewhere = "config.runtime.checkpoints (where checkpoints lie) or a --workdir"
     elif name in _TILED:
         elsewhere = "config.data.archive (where slides are kept as patches) or a --workdir"
