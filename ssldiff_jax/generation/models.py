@@ -29,8 +29,11 @@ class Models:
         """The models of a work directory, the denoiser's weights of a step or the latest."""
         denoiser, params = artifacts.denoiser(step)
         encoder_ = None if artifacts.config.embeddings.source else artifacts.encoder()
-        # The last it writes; without, the prior was not trained, or is being trained.
-        trained = (artifacts.folders.of_stage("prior") / "results.json").exists()
+        folders = artifacts.folders
+        # Of one that is trained on, checkpoints come and go while figures are still those of the
+        # last; a run without an encoder is done with `prior` and has none.
+        results = folders.of_stage("prior") / "results.json"
+        trained = folders.is_done("prior") and results.exists()
         prior = prior_sampler.PriorSampler.of_run(artifacts) if trained else None
         return cls(encoder_, artifacts.autoencoder(), denoiser, params, prior)
 

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -9,7 +11,13 @@ import pytest
 from PIL import Image
 
 import ssldiff_jax
+from configs import tiny
 from ssldiff_jax import slides
+from ssldiff_jax.core import schema
+from ssldiff_jax.runs import launch, stage
+from ssldiff_jax.runs.workdir import stored_config
+from ssldiff_jax.stages import table
+from ssldiff_jax.train import loop
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +106,39 @@ def test_a_size_that_is_none_is_told(generator, size):
 def test_labels_that_are_no_numbers_by_name_are_told(generator, labels):
     with pytest.raises(ValueError, match=r"labels must be numbers by name, got .*nuclei"):
         generator.sample_grid((64, 64), labels=labels)
+
+
+@pytest.mark.parametrize("config", [None, tiny.get_config()])
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_a_bucket_holds_no_run(kind, config):
+    with pytest.raises(schema.ConfigError, match=r"folder that all hosts share.*s3://bucket/run"):
+        ssldiff_jax.Generator.load(kind("s3://bucket/run"), config)
+
+
+def test_a_prior_that_is_trained_on_is_taken_when_it_is_done(workdir, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder, symlinks=True)
+    values = stored_config.of_run(folder)
+    values |= {"stages": "prior", "force": ""}
+    train = values["prior"]["train"]
+    train["num_steps"] += 2
+    train["optimizer"]["learning_rate"] /= 2  # warms up to it again
+    fit = loop.fit
+
+    def is_killed(*args):
+        fit(*args)  # its checkpoints are those of the new steps
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "fit", is_killed)
+    with pytest.raises(KeyboardInterrupt):
+        launch.launch(values, folder, table.STAGES)
+    model = ssldiff_jax.Generator.load(folder)
+    with pytest.raises(stage.WorkdirError, match=r"must be done, got no prior"):
+        model.sample_grid((64, 64))
+    monkeypatch.setattr(loop, "fit", fit)
+    launch.launch(values, folder, table.STAGES)
+    grid = ssldiff_jax.Generator.load(folder).sample_grid((64, 64))
+    assert grid.shape == (1, 1, model.embedding_dim)
 
 
 def test_a_run_is_loaded_in_silence(workdir, caplog, capfd):
