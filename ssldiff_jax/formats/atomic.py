@@ -5,11 +5,15 @@ import logging
 import math
 import os
 import pathlib
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
+
+# Of `write_atomic` and of images; of shards.
+_UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.[^.]+)?|\.[0-9a-f]{12}")
 
 
 def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
@@ -35,6 +39,14 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> N
     finally:
         if name is not None:
             pathlib.Path(name).unlink(missing_ok=True)
+
+
+def unfinished(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Files below a folder that were on their way when a process was killed, where no other is at
+    work there: each has a name that is never used again."""
+    for path in folder.rglob(".*"):
+        if _UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            yield path
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

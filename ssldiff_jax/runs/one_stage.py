@@ -194,6 +194,10 @@ def _begin(
     hosts.barrier(f"checked the folder of {name}")
     _LOG.info("stage %s %s", name, "resumes" if was_begun else "starts")
     if was_begun:
+        if hosts.is_first():
+            _remove_unfinished(folder)
+        # Before any host begins a file of its own.
+        hosts.barrier(f"looked through the folder of {name}")
         return
     # One that is run again has a name of its own in the bucket.
     if not rebuilding.is_beside(folder):
@@ -202,6 +206,16 @@ def _begin(
         rebuilding.note_bucket(name, folders)
         record.begin(table, name, config, folders)
     hosts.barrier(f"wrote the record of {name}")
+
+
+def _remove_unfinished(folder: pathlib.Path) -> None:
+    """Make room where a killed process left files half written; its lock is held."""
+    paths = list(atomic.unfinished(folder))
+    size = sum(path.stat().st_size for path in paths)
+    for path in paths:
+        path.unlink()
+    if paths:
+        _LOG.info("%d unfinished files of %.1f MB are removed", len(paths), size / 1e6)
 
 
 def _require_no_checkpoints(name: str, folders: folders_lib.Folders) -> None:
