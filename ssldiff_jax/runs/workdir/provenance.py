@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,16 +30,45 @@ def values(stage: stage_lib.Stage, config: run_config.RunConfig, inputs: Any) ->
 def stored(folders: folders_lib.Folders, name: str) -> dict[str, Any] | None:
     """What a stage noted when it started: its config, and the digests of what it reads; of a
     training also what was changed on the way."""
+    version = _version(folders, name)
+    return dict(_read(version)) if version else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Version:
+    """A file as it is now: what is written anew is another."""
+
+    path: pathlib.Path
+    inode: int
+    changed_ns: int
+    num_bytes: int
+
+
+def _version(folders: folders_lib.Folders, name: str) -> _Version | None:
     path = folders.of_stage(name) / "stage.json"
-    return atomic.read_json(path) if path.exists() else None
+    if not path.exists():
+        return None
+    stat = path.stat()
+    return _Version(path, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+# A command looks some hundred times; that of 30 000 slides, whose every file is named, has 3 MB.
+@functools.lru_cache(64)
+def _read(version: _Version) -> dict[str, Any]:
+    return atomic.read_json(version.path)
 
 
 def digest(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> str:
     """A hash of what a stage and all before it depend on, as they were made."""
     if folders.borrows(name):
         return atomic.read_json(folders.of_stage(name) / "done.json")["digest"]
-    noted = stored(folders, name) or {}
-    return digest_of(noted.get("config"), upstream(table, name, folders), changed(noted))
+    return _digest(_version(folders, name), tuple(upstream(table, name, folders).items()))
+
+
+@functools.lru_cache(256)
+def _digest(version: _Version | None, before: tuple[tuple[str, str], ...]) -> str:
+    noted = _read(version) if version else {}
+    return digest_of(noted.get("config"), dict(before), changed(noted))
 
 
 def digest_of(config: Any, before: dict[str, str], changes_since: list[trainings.Change]) -> str:
@@ -76,6 +106,21 @@ def require(
 
     Raises WorkdirError.
     """
+    _require(table, need, config, folders, wanted_by, set())
+
+
+def _require(
+    table: stage_lib.Table,
+    need: str,
+    config: run_config.RunConfig,
+    folders: folders_lib.Folders,
+    wanted_by: str,
+    seen: set[str],
+) -> None:
+    """Each stage once, by however many ways it is read."""
+    if need in seen:
+        return
+    seen.add(need)
     path = folders.of_stage(need) / "done.json"
     if not path.exists():
         raise stage_lib.WorkdirError(
@@ -88,7 +133,7 @@ def require(
     for earlier in table[need].reads(folders):
         # What another run's models were trained on is not this run's data.
         if folders.borrows(earlier) or not folders.borrows(need):
-            require(table, earlier, config, folders, wanted_by=need)
+            _require(table, earlier, config, folders, need, seen)
 
 
 def refuse_foreign(

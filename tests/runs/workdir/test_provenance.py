@@ -1,0 +1,67 @@
+"""What a command reads again of stages that were made."""
+
+import collections
+
+import pytest
+
+from configs import tiny
+from ssldiff_jax.formats import atomic
+from ssldiff_jax.runs import launch, stage
+
+WIDTH, DEPTH = 3, 6
+
+
+def ladder():
+    """A table whose stages read all of the level before: WIDTH ** DEPTH ways lead to the first."""
+    table = {"patches": stage.Stage(lambda context: {}, ("data",))}
+    level = ("patches",)
+    for depth in range(DEPTH):
+        names = tuple(f"stage{depth}x{i}" for i in range(WIDTH))
+        table |= {name: stage.Stage(lambda context: {}, (), level) for name in names}
+        level = names
+    return table | {"last": stage.Stage(lambda context: {}, (), level, always=True)}
+
+
+def values_for(stages, **changes):
+    config = tiny.get_config()
+    config.stages, config.data.slides = stages, ""
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config.to_dict()
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Path → how often its JSON was read."""
+    counts, inner = collections.Counter(), atomic.read_json
+
+    def counted(path):
+        counts[path] += 1
+        return inner(path)
+
+    monkeypatch.setattr(atomic, "read_json", counted)
+    return counts
+
+
+def test_a_record_is_read_once_for_each_time_it_was_written(tmp_path, read):
+    """Of 30 000 slides that of `patches` has 3 MB; it was read by every way that led to it."""
+    table, workdir = ladder(), tmp_path / "run"
+    launch.launch(values_for("all"), workdir, table)
+    read.clear()
+    launch.launch(values_for("last"), workdir, table)
+    records = {path: count for path, count in read.items() if path.name == "stage.json"}
+    # Nothing of what was made was written again.
+    assert all(count <= 1 for path, count in records.items() if path.parent.name != "last")
+
+
+def test_what_is_written_anew_is_seen(tmp_path):
+    table, workdir = ladder(), tmp_path / "run"
+    launch.launch(values_for("all"), workdir, table)
+    with pytest.raises(stage.WorkdirError, match=r"'patches' of another config .*jpeg_quality"):
+        launch.launch(values_for("last", data__records__jpeg_quality=71), workdir, table)
+    launch.launch(
+        values_for("patches", force="patches", data__records__jpeg_quality=71), workdir, table
+    )
+    with pytest.raises(stage.WorkdirError, match="an earlier stage was rebuilt"):
+        launch.launch(values_for("last", data__records__jpeg_quality=71), workdir, table)
+    launch.launch(values_for("all", force="all", data__records__jpeg_quality=71), workdir, table)
+    launch.launch(values_for("last", data__records__jpeg_quality=71), workdir, table)
