@@ -98,10 +98,14 @@ def get_config(name, *chosen):
     sys.path[:0] = [ROOT, TESTS]
     try:
         config = importlib.import_module(f"configs.{{name}}").get_config(*chosen)
-        steps = config.autoencoder.train.num_steps
+        models = [config.encoder, config.judge, config.autoencoder]
+        steps = [model.train.num_steps for model in models]
+        measured = config.prior.conditions.measure
         config = importlib.import_module("small_configs").small(config)
-        # One that is published is not trained on, here as there.
-        config.autoencoder.train.num_steps = min(config.autoencoder.train.num_steps, steps)
+        # One that is published is not trained on, and scenes have land cover, here as there.
+        for model, count in zip(models, steps, strict=True):
+            model.train.num_steps = min(model.train.num_steps, count)
+        config.prior.conditions.measure = measured
         config.study.update_from_flattened_dict(STUDY)
         return config
     finally:
@@ -244,7 +248,9 @@ def _write_weights(folder, golden):
     sizes = known.ENCODERS["dino-vits16"].vit
     image = np.zeros((1, sizes.image_px, sizes.image_px, 3), np.float32)
     params = _random(names.abstract(vit.ViT(sizes), image))
-    published.export(folder / "uni2-h", (published.encoder_names(sizes, "timm"), params))
+    # Where others are named, they are planned with and not read.
+    for name in ("uni2-h", "hipt.pth", "phikon"):
+        published.export(folder / name, (published.encoder_names(sizes, "timm"), params))
 
 
 def _random(like):
@@ -283,7 +289,8 @@ def test_every_command_is_typed_or_tested_elsewhere():
 
 @pytest.fixture(scope="module")
 def prepare(type_in, root, given):
-    """Makes the work directories that a command takes for done."""
+    """Makes the work directories that a command takes for done; returns the command, on a copy of
+    its own where it makes a part of one again."""
 
     def work(typed):
         for name, command in PREPARED.items():
@@ -294,6 +301,14 @@ def prepare(type_in, root, given):
                 assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
         if "runs/other" in typed:
             shutil.copytree(root / "runs" / "demo", root / "runs" / "other")
+        if "config.force" in typed:
+            # Other pages go on with what was there before.
+            (place,) = re.findall(r"--workdir=(\S+)", typed)
+            apart = typed.replace(place, f"{place}-forced")
+            place = given / place.removeprefix("/") if place.startswith("/") else root / place
+            shutil.copytree(place, place.with_name(f"{place.name}-forced"), symlinks=True)
+            return apart
+        return typed
 
     return work
 
@@ -304,7 +319,6 @@ def test_a_command_of_the_page_does_its_work(type_in, prepare, command):
     for number, words in enumerate(APART):
         if words in typed:
             typed = re.sub(r"--workdir=\S+", rf"\g<0>-{number}", typed)
-    prepare(typed)
-    done = type_in(typed)
+    done = type_in(prepare(typed))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 import logging
+import math
 import numbers as numbers_lib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float
 
 from ssldiff_jax.core import arrays, data_parallel, rng
@@ -129,17 +131,21 @@ class PriorSampler:
         self, condition: conditions.Condition, *, seed: int = 0
     ) -> Float[np.ndarray, "N k k D"]:
         """A grid of the size it was trained with for each condition."""
+        batches = range(num_batches(len(condition)))
+        return np.concatenate([self.sample_part(condition, i, seed=seed) for i in batches])
+
+    def sample_part(
+        self, condition: conditions.Condition, number: int, *, seed: int = 0
+    ) -> Float[np.ndarray, "n k k D"]:
+        """The grids of one batch of `sample_batch`, which has num_batches(N) of them."""
         # What no condition speaks of is no token: the same grids in less time.
         spec, condition = self.spec.restrict(condition)
-        program, index = self._program(spec), np.arange(len(condition))
-
-        def run(batch: np.ndarray, index: np.ndarray) -> jax.Array:
-            key = rng.stream(seed, "prior/grids", int(index[0]))
-            return program(self.params, batch.astype(np.float32), key)
-
+        first = number * _CHUNK
+        batch = condition[first : first + _CHUNK].astype(np.float32)
         # Keyed by the first index of a batch: more conditions leave the first grids as they are.
-        batches = data_parallel.map_batches(run, (condition, index), _CHUNK)
-        return self.white.undo(np.concatenate(list(batches)))
+        key = rng.stream(seed, "prior/grids", first)
+        grids = self._program(spec)(data_parallel.filled(batch, _CHUNK), key)
+        return self.white.undo(np.asarray(grids)[: len(batch)])
 
     def sample(
         self,
@@ -246,8 +252,34 @@ class PriorSampler:
                 guided = self._guided(functools.partial(denoise, params))
                 return solvers.sample(guided, table, shape, condition, key)
 
-            self._programs[spec] = jax.jit(run)
+            self._programs[spec] = self._on_devices(run)
         return self._programs[spec]
+
+    def _on_devices(self, program: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        """The program with the weights, its batch split over as many of this process's devices as
+        share it evenly."""
+        devices = jax.local_devices()
+        mesh = Mesh(np.array(devices[: math.gcd(len(devices), _CHUNK)]), ("data",))
+        split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+        jitted = jax.jit(program, out_shardings=split)
+
+        def call(condition: np.ndarray, key: arrays.Key) -> jax.Array:
+            # Put there by name: jit takes arrays of the host for those of all processes.
+            put_key = jax.device_put(key, whole)
+            return jitted(
+                self._placed(self.params, whole), data_parallel.put(condition, split), put_key
+            )
+
+        return call
+
+    @functools.cached_property
+    def _placed(self) -> data_parallel.Placed:
+        return data_parallel.Placed()
+
+
+def num_batches(count: int) -> int:
+    """In how many batches grids are sampled."""
+    return -(-count // _CHUNK)
 
 
 def _require_named(values: Mapping[str, float] | None, name: str) -> Mapping[str, float]:

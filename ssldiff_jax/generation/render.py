@@ -9,7 +9,6 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from ssldiff_jax.core import rng
@@ -58,7 +57,7 @@ class LargeImageRender:
         _LOG.info("%s: %s", self.name, cost)
         self._require_room(cost)
         # All hosts render; what is written is written once.
-        is_first = jax.process_index() == 0
+        is_first = hosts.is_first()
         with stopwatch.Stopwatch(self._between / "seconds.json" if is_first else None) as watch:
             self._write_pixels(self._last_state())
             if is_first:
@@ -129,7 +128,7 @@ class LargeImageRender:
     def _write_pixels(self, state: programs.State) -> None:
         """Decode row by row of tiles into a file of raw pixels."""
         progress = logs.Progress(f"{self.name} decoded", self.plan.size[0])
-        is_first = jax.process_index() == 0
+        is_first = hosts.is_first()
         # Other hosts decode their share, and let go of the pixels.
         with open(self._raw if is_first else os.devnull, "wb") as raw:
             for strip in self.renderer.decode_strips(self.plan, state):

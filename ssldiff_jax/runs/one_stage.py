@@ -22,7 +22,6 @@ from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import force as rebuilding
 from ssldiff_jax.runs.workdir import forced_command, lock, provenance, record, request_folders
 from ssldiff_jax.train import hosts, stopwatch
-from ssldiff_jax.train import mesh as mesh_lib
 
 _LOG = logging.getLogger(__name__)
 
@@ -173,7 +172,7 @@ def _work(stage: stage_lib.Stage, name: str, context: stage_lib.Context) -> dict
     with shortage.reported(name, stage, context.config, context.folder(name)), _blas(stage):
         if stage.on == "all":
             return stage.run(context)
-        return hosts.on_first_host(f"stage {name}", lambda: stage.run(_alone(context)))
+        return hosts.on_first_host(f"stage {name}", lambda: stage.run(context.here))
 
 
 def _blas(stage: stage_lib.Stage) -> contextlib.AbstractContextManager[None]:
@@ -261,12 +260,3 @@ def _finish(
 def _now() -> str:
     """To the millisecond: stages that ran one after another must not seem to overlap."""
     return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
-
-
-def _alone(context: stage_lib.Context) -> stage_lib.Context:
-    """The same on the devices of this host."""
-    if jax.process_count() == 1:
-        return context
-    # The run's mesh has devices of hosts that do not take part.
-    here = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()), jax.local_devices())
-    return dataclasses.replace(context, mesh=here)

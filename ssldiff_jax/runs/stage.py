@@ -5,12 +5,14 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+import jax
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
+from ssldiff_jax.train import mesh as mesh_lib
 
 WorkdirError = folders_lib.WorkdirError
 MODELS = folders_lib.MODELS
@@ -38,6 +40,15 @@ class Context:
     def artifacts(self) -> artifacts_lib.Artifacts:
         """What stages made."""
         return artifacts_lib.Artifacts(self.config, self.folders)
+
+    @property
+    def here(self) -> "Context":
+        """The same on the devices of this host alone: the run's mesh has those of hosts that do
+        other work, or none."""
+        if jax.process_count() == 1:
+            return self
+        mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(-1, 1, 1, ()), jax.local_devices())
+        return dataclasses.replace(self, mesh=mesh)
 
     def folder(self, stage: str) -> pathlib.Path:
         """Where `stage` writes, or wrote."""
@@ -71,7 +82,7 @@ class Stage:
         ending: of its folder and its facts: lines that say, when the command ends, what it made.
         leads: of the tools, what runs before the steps where all of these are asked for.
         elsewhere: is about other devices than those of this process.
-        on: the hosts of a run that do its work: all of them together, or the first alone.
+        on: the hosts of a run that do its work: all of them, or the first alone.
     """
 
     run: Callable[[Context], dict[str, Any] | None]

@@ -1,8 +1,11 @@
 """Stage `imagine`: large images without a reference, generated from grids of the prior, and whether
 they show their conditions."""
 
+import functools
+import itertools
 import logging
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,42 +18,63 @@ from ssldiff_jax.evaluation.downstream import pixel_classes
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator as generator_lib
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import amounts, pixel_labels, stage
+from ssldiff_jax.runs import amounts, host_arrays, pixel_labels, stage
+from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.train import logs
+from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
 
 _LEARNT = 64  # regions that the classifier of pixels learns from
 
 
-def run(context: stage.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `image_N.png`, generated with the conditions of held-out grids, the captions beside
-    them, and `results.json`: correlation of requested and shown parts of classes in quadrants."""
+    them, and `results.json`: correlation of requested and shown parts of classes in quadrants.
+    Hosts share the images; what these show is measured by the first."""
     if not (context.folder("prior") / "results.json").exists():
         return {"imported": context.config.embeddings.source}
-    model, config = generator_lib.Generator.of_run(context.artifacts, context.mesh), context.config
+    config, artifacts = context.config, context.artifacts
+    model = generator_lib.Generator.of_run(artifacts, context.here.mesh)
     grids = store.Store(context.folder("grids") / "test")
     # No fewer than are shown.
     count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
-    folder = context.folder("imagine")
-    captions = atomic.read_json(context.folder("grids") / "captions_test.json")[:count]
-    spec = model.prior.spec
+    measured = config.prior.conditions.measure != "none" and config.imagine.count
+    folder, by_kind = context.folder("imagine"), {"all": condition}
+    if measured and model.prior.spec.text_phrases:
+        keep_only = functools.partial(model.prior.spec.keep_only, condition)
+        by_kind |= {kind: keep_only(kind) for kind in ("labels", "text")}
+    images = {kind: _images(model, asked, folder / f".{kind}") for kind, asked in by_kind.items()}
+
+    def write() -> dict[str, Any]:
+        captions = atomic.read_json(context.folder("grids") / "captions_test.json")
+        results = _write_shown(folder, images["all"], model.prior.spec, condition, captions)
+        if measured:
+            results |= _agreement_with_conditions(artifacts, model, condition, images)
+        atomic.write_json(folder / "results.json", results)
+        for generated in images.values():
+            generated.drop()
+        return results
+
+    return hosts.on_first_host("what imagined images show", write)
+
+
+def _write_shown(
+    folder: pathlib.Path,
+    images: Iterable[arrays.ImageUint8],
+    spec: conditions.ConditionSpec,
+    condition: conditions.Condition,
+    captions: Sequence[str],
+) -> dict[str, Any]:
+    """The first images as files; returns their conditions in words."""
     requested = [
         _in_words(spec, row, text)
         for row, text in zip(condition[: amounts.IMAGINED_SHOWN], captions, strict=False)
     ]
-    results: dict[str, Any] = {"conditions": requested}
-    images = _images(model, condition, count)
-    for i, image in enumerate(images[: amounts.IMAGINED_SHOWN]):
+    for i, image in enumerate(itertools.islice(images, amounts.IMAGINED_SHOWN)):
         pyramid.write_png(folder / f"image_{i}.png", image)
-    if config.prior.conditions.measure != "none" and config.imagine.count:
-        measure = pixel_labels.PixelLabels(config.prior.conditions.measure, config.data)
-        splits = [context.artifacts.regions(split) for split in ("train", "test")]
-        results |= _agreement_with_conditions(model, measure, splits, condition, images)
-    atomic.write_json(folder / "results.json", results)
-    return results
+    return {"conditions": requested}
 
 
 def _in_words(spec: conditions.ConditionSpec, condition: np.ndarray, caption: str) -> str:
@@ -64,46 +88,48 @@ def _in_words(spec: conditions.ConditionSpec, condition: np.ndarray, caption: st
 
 
 def _images(
-    model: generator_lib.Generator, condition: np.ndarray, count: int
-) -> list[arrays.ImageUint8]:
-    progress, images, root = logs.Progress("imagine", count), [], model.config.seed
-    grids = model.prior.sample_batch(condition[:count], seed=rng.seed_of(root, "imagine/grids"))
-    for i, grid in enumerate(grids):
-        seed = rng.seed_of(root, "imagine/image", i)
-        images.append(model.generate(grid, seed=seed).image)
-        progress.update()
-    progress.close()
+    model: generator_lib.Generator, condition: conditions.Condition, folder: pathlib.Path
+) -> host_arrays.HostArrays:
+    """An image for each condition, each generated by one host and kept in `folder`."""
+    root, images = model.config.seed, host_arrays.HostArrays(folder, len(condition))
+    # By every host, as this takes little beside the images.
+    grids = model.prior.sample_batch(condition, seed=rng.seed_of(root, "imagine/grids"))
+
+    def generate(number: int) -> arrays.ImageUint8:
+        seed = rng.seed_of(root, "imagine/image", number)
+        return model.generate(grids[number], seed=seed).image
+
+    images.make("imagine", generate)
     return images
 
 
 def _agreement_with_conditions(
+    artifacts: artifacts_lib.Artifacts,
     model: generator_lib.Generator,
-    measure: pixel_labels.PixelLabels,
-    splits: Sequence[mosaic.RegionTable],
-    condition: np.ndarray,
-    images_of_all: list[arrays.ImageUint8],
+    condition: conditions.Condition,
+    images: Mapping[str, Iterable[arrays.ImageUint8]],
 ) -> dict[str, Any]:
     """Requested against shown: with all conditions, with labels and with the text alone, and with
     conditions of other images; and how well the classifier does on real pixels."""
-    spec, names = model.prior.spec, measure.names
+    config = artifacts.config
+    measure = pixel_labels.PixelLabels(config.prior.conditions.measure, config.data)
+    names, splits = measure.names, [artifacts.regions(split) for split in ("train", "test")]
     classifier, real = _pixel_classifier(measure, *splits)
-    requested = _quadrants(spec.unpack(condition)["labels"])
-
-    def show(images: list[arrays.ImageUint8]) -> Float[np.ndarray, "N 4 K"]:
-        return np.stack([_parts(classifier(image), len(names)) for image in images])
-
-    shown = show(images_of_all)
-    seed = rng.seed_of(model.config.seed, "imagine/shuffled")
+    requested = _quadrants(model.prior.spec.unpack(condition)["labels"])
+    shown = {
+        kind: np.stack([_parts(classifier(image), len(names)) for image in generated])
+        for kind, generated in images.items()
+    }
+    seed = rng.seed_of(config.seed, "imagine/shuffled")
     # Chance: what a prior reaches that ignores its condition.
     order = np.random.default_rng(seed).permutation(len(condition))
     results = {
         "real_pixels": _correlations(names, *real),
-        "all_conditions": _correlations(names, requested, shown),
-        "shuffled_conditions": _correlations(names, requested[order], shown),
+        "all_conditions": _correlations(names, requested, shown["all"]),
+        "shuffled_conditions": _correlations(names, requested[order], shown["all"]),
     }
-    for kind in ("labels", "text") if spec.text_phrases else ():
-        images = _images(model, spec.keep_only(condition, kind), len(condition))
-        results[f"{kind}_alone"] = _correlations(names, requested, show(images))
+    for kind in [kind for kind in shown if kind != "all"]:
+        results[f"{kind}_alone"] = _correlations(names, requested, shown[kind])
     for name in results:
         values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
         _LOG.info("correlation of requested and shown classes, %s: %s", name, values)

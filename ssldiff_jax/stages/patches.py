@@ -10,7 +10,6 @@ import logging
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
 from ssldiff_jax.core import digests, patch_grid, schema
@@ -90,8 +89,7 @@ def _of_slides(request: _Request, listed: patch_list.PatchList | None) -> dict[s
     mine = [t for t in tasks if not isinstance(t.outcome(), archive.Entry)]
     # All hosts have looked before one finishes a slide, so that they count alike.
     hosts.barrier("checked which slides are done")
-    # Every n-th, so that hosts share what is large wherever it stands in the list.
-    mine = mine[jax.process_index() :: jax.process_count()]
+    mine = mine[hosts.share()]
     _LOG.info("%d of %d slides are left for this host to tile", len(mine), len(tasks))
     progress = logs.Progress("slides", len(mine))
     for _ in engine.for_each(

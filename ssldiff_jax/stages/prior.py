@@ -2,7 +2,10 @@
 grids and with two baselines."""
 
 import dataclasses
+import functools
 import logging
+import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +17,7 @@ from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import amounts, stage, training_tasks
+from ssldiff_jax.runs import amounts, host_arrays, stage, training_tasks
 from ssldiff_jax.train import hosts, loop
 
 _LOG = logging.getLogger(__name__)
@@ -23,9 +26,9 @@ _LOG = logging.getLogger(__name__)
 _COMPARED = 4096
 
 
-def run(context: stage.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Train, then write `results.json`: figures of grids sampled with the conditions of held-out
-    ones."""
+    ones. Hosts share the batches of these; the first one measures them."""
     config, section = context.config, context.config.prior
     if config.embeddings.source:
         return {"imported": config.embeddings.source}
@@ -41,14 +44,47 @@ def run(context: stage.Context) -> dict[str, Any]:
     params = loop.fit(task, batches, section.train, run_)
     held_out = store.Store(context.folder("grids") / "test")
     model = prior_sampler.PriorSampler.of_run(context.artifacts)
-    results = _evaluate(model, grids, held_out, seed=rng.seed_of(config.seed, "prior/evaluation"))
-    # All hosts sampled the same grids: the seed is theirs together.
-    if hosts.is_first():
+    digest, seed = digests.of_params(params), rng.seed_of(config.seed, "prior/evaluation")
+    generator = np.random.default_rng(seed)
+    between = context.folder("prior") / ".sampled"
+    # By the weights: a training that goes on has no use for what was sampled before.
+    sampled = _sample(model, held_out, between / digest, generator, seed=seed)
+
+    def write() -> dict[str, Any]:
+        results = _evaluate(model, sampled, grids, held_out, generator)
         atomic.write_json(context.folder("prior") / "results.json", results)
-    for name, figures in results.items():
-        line = ", ".join(f"{key} {_in_words(value)}" for key, value in figures.items())
-        _LOG.info("prior, %s: %s", name, line)
-    return {"prior": digests.of_params(params), "results": results}
+        for name, figures in results.items():
+            line = ", ".join(f"{key} {_in_words(value)}" for key, value in figures.items())
+            _LOG.info("prior, %s: %s", name, line)
+        shutil.rmtree(between)
+        return {"prior": digest, "results": results}
+
+    return hosts.on_first_host("figures of the prior", write)
+
+
+def _sample(
+    model: prior_sampler.PriorSampler,
+    held_out: store.Store,
+    folder: pathlib.Path,
+    generator: np.random.Generator,
+    *,
+    seed: int,
+) -> dict[str, host_arrays.HostArrays]:
+    """Batches of grids with the conditions of held-out ones, with those of others, and, where there
+    are other conditions beside it, with the text alone."""
+    spec, (_, requested) = model.spec, _read(held_out, amounts.PRIOR_COMPARED)
+    # The conditions of other grids: a prior that ignores them loses nothing by it.
+    order = generator.permutation(len(requested))
+    by_source = {"prior": requested, "prior, conditions shuffled": requested[order]}
+    # Without labels the text is the whole condition, and this is the first row.
+    if spec.labels and spec.text_phrases:
+        by_source["prior, conditioned on text alone"] = spec.keep_only(requested, "text")
+    count, sampled = prior_sampler.num_batches(len(requested)), {}
+    for number, (source, condition) in enumerate(by_source.items()):
+        sample = functools.partial(model.sample_part, condition, seed=seed)
+        sampled[source] = host_arrays.HostArrays(folder / str(number), count)
+        sampled[source].make(f"grids by the {source}", sample)
+    return sampled
 
 
 def _in_words(figure: float | Mapping[str, Any] | None) -> str:
@@ -65,7 +101,11 @@ def _in_words(figure: float | Mapping[str, Any] | None) -> str:
 
 
 def _evaluate(
-    model: prior_sampler.PriorSampler, training: store.Store, held_out: store.Store, *, seed: int
+    model: prior_sampler.PriorSampler,
+    sampled: Mapping[str, host_arrays.HostArrays],
+    training: store.Store,
+    held_out: store.Store,
+    generator: np.random.Generator,
 ) -> dict[str, dict[str, Any]]:
     """Figures of the prior and of two baselines: independently sampled training cells, and the
     training grid whose condition is nearest. `agreement` is that with labels, where there are
@@ -73,24 +113,9 @@ def _evaluate(
     spec = model.spec
     real, requested = _read(held_out, amounts.PRIOR_COMPARED)
     training_grids, training_conditions = _read(training, _COMPARED)
-    generator = np.random.default_rng(seed)
     apart = training_grids.reshape(-1, training_grids.shape[-1])
-    # The conditions of other grids: a prior that ignores them loses nothing by it.
-    order = generator.permutation(len(requested))
-
-    def sample_grids(condition: np.ndarray) -> np.ndarray:
-        return model.white.apply(model.sample_batch(condition, seed=seed))
-
-    # Without labels the text is the whole condition, and this is the first row.
-    has_texts = spec.labels and spec.text_phrases
     grids_by_source = {
-        "prior": sample_grids(requested),
-        "prior, conditions shuffled": sample_grids(requested[order]),
-        **(
-            {"prior, conditioned on text alone": sample_grids(spec.keep_only(requested, "text"))}
-            if has_texts
-            else {}
-        ),
+        **{name: model.white.apply(np.concatenate(list(s))) for name, s in sampled.items()},
         # Cells that are right one by one, and know nothing of their neighbours.
         "independent cells": apart[generator.integers(len(apart), size=real.shape[:3])],
         "nearest training grid": training_grids[_nearest(requested, training_conditions, spec)],

@@ -1,14 +1,16 @@
 """Stage `sample`: large images from held-out regions, and single patches."""
 
+import functools
 import logging
 import pathlib
 from typing import Any
 
-from ssldiff_jax.core import patch_grid, rng
+from ssldiff_jax.core import arrays, patch_grid, rng
 from ssldiff_jax.generation import generator, render
 from ssldiff_jax.generation import references as references_lib
 from ssldiff_jax.runs import amounts, artifacts, stage
 from ssldiff_jax.slides import pyramid
+from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
 
@@ -16,9 +18,10 @@ _LOG = logging.getLogger(__name__)
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write for every region `image_N.png` and the other formats, for every reference
     `patches_N.png` (each cell generated singly), and `variations.png` (rows: a real patch, four
-    samples of it). A dry run only says what the regions cost."""
+    samples of it). Hosts share the files, each of which is made by one; those that are there are
+    not made again. A dry run only says what the regions cost."""
     config, folder = context.config, context.folder("sample")
-    model = generator.Generator.of_run(context.artifacts, context.mesh)
+    model = generator.Generator.of_run(context.artifacts, context.here.mesh)
     references = context.artifacts.references(model.embed)
     # Planned together: a config that does not fit a region is refused before any is rendered.
     jobs = [
@@ -30,18 +33,36 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         for planned in jobs:
             _LOG.info("dry run: %s would be %s", planned.name, planned.cost(timed=True))
         return None
-    facts = [large.run() for large in jobs]
-    for i, reference in enumerate(references):
-        grid = reference.grid
-        patches = model.sample_patches(
-            grid.reshape(-1, grid.shape[-1]), seed=rng.seed_of(config.seed, "sample/patches", i)
-        )
-        pyramid.write_png(folder / f"patches_{i}.png", patch_grid.mosaic(patches, grid.shape[1]))
-    variations = references_lib.page(
-        model, references[0], config.sample.num_variations, amounts.VARIATIONS_EACH
-    )
-    pyramid.write_png(folder / "variations.png", variations)
-    return {"large_images": facts}
+    pages = [
+        functools.partial(_write_page, folder / f"patches_{i}.png", model, reference.grid, i)
+        for i, reference in enumerate(references)
+    ]
+    variations = lambda: _write_variations(folder / "variations.png", model, references[0])
+    # Those that take longest first: each host has its share of these.
+    files = [*(large.run for large in jobs), *pages, variations]
+    hosts.divide("large images and patches", files, lambda write: write())
+    # They are there: what each took is read back.
+    return {"large_images": [large.run() for large in jobs]}
+
+
+def _write_page(
+    path: pathlib.Path, model: generator.Generator, grid: arrays.EmbeddingGrid, number: int
+) -> None:
+    """Every cell of a reference's grid generated singly."""
+    if path.exists():
+        return
+    seed = rng.seed_of(model.config.seed, "sample/patches", number)
+    patches = model.sample_patches(grid.reshape(-1, grid.shape[-1]), seed=seed)
+    pyramid.write_png(path, patch_grid.mosaic(patches, grid.shape[1]))
+
+
+def _write_variations(
+    path: pathlib.Path, model: generator.Generator, reference: artifacts.Reference
+) -> None:
+    """Patches of a reference, each beside some of its embedding."""
+    if not path.exists():
+        count, each = model.config.sample.num_variations, amounts.VARIATIONS_EACH
+        pyramid.write_png(path, references_lib.page(model, reference, count, each))
 
 
 def _render(

@@ -113,6 +113,7 @@ STAGES: stage.Table = {
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
         is_dry_run=lambda config: config.sample.dry_run,
+        on="all",
         ending=final_message.paths("image_*.png", "image_*.tif"),
     ),
     "judge": stage.Stage(
@@ -128,6 +129,7 @@ STAGES: stage.Table = {
         ("patches", "sample", "judge"),
         inputs=_networks,
         ending=final_message.paths("results.json"),
+        on="all",
     ),
     "grids": stage.Stage(
         Later("grids", "run"),
@@ -142,6 +144,7 @@ STAGES: stage.Table = {
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
         ending=final_message.paths("image_*.png", "results.json"),
+        on="all",
     ),
     # No sections: it shows what the stages noted, and depends on them.
     "report": stage.Stage(
@@ -190,6 +193,7 @@ STAGES: stage.Table = {
         watches=("denoiser",),
         tool=True,
         ending=final_message.paths("results.json"),
+        on="all",
     ),
     "compare": stage.Stage(
         Later("tools.compare", "run"),
@@ -208,6 +212,7 @@ STAGES: stage.Table = {
         tool=True,
         always=True,
         ending=final_message.paths("results.json", "curves.json"),
+        on="all",
     ),
     "export": stage.Stage(
         Later("tools.export", "run"),

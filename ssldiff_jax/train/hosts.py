@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import sys
 import threading
 import traceback
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -20,6 +21,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ssldiff_jax.core import interrupt
+
+_LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -120,8 +123,8 @@ def _waiting(where: str) -> Iterator[None]:
 
 
 def is_first() -> bool:
-    """Whether this host writes what is written once."""
-    return jax.process_index() == 0
+    """Whether this host writes what is written once: the first, and each where it works alone."""
+    return jax.process_index() == 0 or bool(_ALONE)
 
 
 def together() -> bool:
@@ -129,11 +132,11 @@ def together() -> bool:
     return jax.process_count() > 1 and not _ALONE
 
 
-def broadcast_first(mine: bool) -> bool:
+def broadcast_first(mine: int) -> int:
     """What the first host says: clocks differ, and all must do the same."""
     if not together():
         return mine
-    return bool(multihost_utils.broadcast_one_to_all(np.array(mine)))
+    return int(multihost_utils.broadcast_one_to_all(np.int32(mine)))
 
 
 def same_number() -> int:
@@ -173,6 +176,56 @@ def on_first_host(what: str, work: Callable[[], T]) -> T | None:
             raise failure
     if failed:
         raise ElsewhereError(f"{what} failed on host 0: the log of host 0 has the error")
+    return result
+
+
+def share() -> slice:
+    """What this host does of a list that all go through: every n-th, so that what takes long is
+    shared wherever it stands."""
+    return slice(jax.process_index(), None, jax.process_count()) if together() else slice(None)
+
+
+def divide(what: str, items: Sequence[T], work: Callable[[T], None]) -> None:
+    """Let each host work on its share of the items, alone; returns when all are done. All hosts
+    must give the same items.
+
+    Raises what the work raises, and on hosts whose own items are done ElsewhereError.
+    """
+    mine = items[share()]
+
+    def work_on_mine() -> None:
+        for item in mine:
+            work(item)
+
+    each_alone(what, work_on_mine)
+
+
+def each_alone(what: str, work: Callable[[], T]) -> T:
+    """Work that every host does for itself; returns when all are done.
+
+    Raises what the work raises, and on the other hosts ElsewhereError.
+    """
+    if not together():
+        return work()
+    result = failure = None
+    _ALONE.append(what)
+    try:
+        result = work()
+    except Exception as error:
+        # Said at once: the others hear of it when their own work is done, which is kept.
+        _LOG.error("%s failed, and the other hosts finish theirs: %s", what, error)
+        failure = error
+    finally:
+        _ALONE.pop()
+    with _waiting(what):
+        failed = np.ravel(multihost_utils.process_allgather(np.int32(failure is not None)))
+    if failure is not None:
+        raise failure
+    if failed.any():
+        where = ", ".join(map(str, np.flatnonzero(failed)))
+        raise ElsewhereError(
+            f"{what} failed on host {where}: the log of host {where} has the error"
+        )
     return result
 
 

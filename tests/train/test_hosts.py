@@ -17,6 +17,7 @@ import pytest
 import test_resume
 from test_resume import final_state, lines
 
+from ssldiff_jax.runs import host_arrays
 from ssldiff_jax.train import hosts
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -57,6 +58,37 @@ def tell_apart(number):
     except (OSError, hosts.ElsewhereError) as error:
         print(type(error).__name__, error)
     print(hosts.on_first_host("stage y", lambda: 5))
+
+
+def divide(folder, number):
+    """Seven items, then arrays of which one is there before, then items of which one fails."""
+
+    def note(item):
+        # Alone, so that what one host writes is written by it, and it waits for no other.
+        assert hosts.is_first()
+        assert not hosts.together()
+        hosts.barrier("nobody else comes here")
+        (folder / f"item_{item}").write_text(str(number))
+
+    hosts.divide("items", range(7), note)
+    arrays = host_arrays.HostArrays(folder / "arrays", 5)
+    if number == 0:
+        (folder / "arrays").mkdir()
+        np.save(folder / "arrays" / "000001.npy", np.array([-1, -1]))
+    hosts.barrier("one is there")
+    arrays.make("arrays", lambda i: np.array([i, number]))
+    print([array.tolist() for array in arrays])
+
+    def fail(item):
+        if item == 1:
+            raise OSError("disk full")
+        (folder / f"kept_{item}").write_text("")
+
+    try:
+        hosts.divide("items", range(6), fail)
+    except (OSError, hosts.ElsewhereError) as error:
+        print(type(error).__name__, error)
+    print(hosts.each_alone("a thing", lambda: number))
 
 
 def start(count, devices, *args):
@@ -110,6 +142,24 @@ def test_hosts_that_differ_are_named_on_every_host():
         ]
 
 
+def test_hosts_divide_items_and_hear_of_a_failure(tmp_path):
+    said = finish(start(3, 1, "divide", tmp_path))
+    by = [int((tmp_path / f"item_{i}").read_text()) for i in range(7)]
+    assert by == [0, 1, 2, 0, 1, 2, 0]
+    # Of 0, 2, 3 and 4, the missing ones, every third.
+    arrays = str([[0, 0], [-1, -1], [2, 1], [3, 2], [4, 0]])
+    failed = "ElsewhereError items failed on host 1: the log of host 1 has the error"
+    assert said == [
+        [arrays, failed, "0"],
+        [arrays, "OSError disk full", "1"],
+        [arrays, failed, "2"],
+    ]
+    # A host stops at its failure, which the others do not share.
+    assert sorted(path.name for path in tmp_path.glob("kept_*")) == [
+        f"kept_{i}" for i in (0, 2, 3, 5)
+    ]
+
+
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory):
     """A run of 2 hosts × 2 devices that was stopped, went on with 8 devices of one host and then
@@ -150,6 +200,8 @@ def main():
         jax.distributed.initialize(f"127.0.0.1:{port}", count, number)
     if what == "differ":
         tell_apart(number)
+    elif what == "divide":
+        divide(pathlib.Path(sys.argv[5]), number)
     else:
         fit_until_stopped(pathlib.Path(sys.argv[5]), 1 if what == "between" else number)
     if count > 1:

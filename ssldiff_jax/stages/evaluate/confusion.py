@@ -78,7 +78,9 @@ class ClassConfusion:
         return cls(truth, labels, there, None)
 
     def confusion(
-        self, by_network: Mapping[str, tuple[Features, Features]], of_training: Features
+        self,
+        by_network: Mapping[str, tuple[Features, Features]],
+        of_training: Float[np.ndarray, "M D"],
     ) -> dict[str, Any]:
         """Counts, accuracy, and `real`, the accuracy on the real patches themselves: generated
         ones cannot do better. `by_network` are features of real and generated patches, by network;

@@ -13,6 +13,7 @@ from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import patch_samples, results_csv, stage
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import large_images, protocol, seam_figures
+from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,12 +28,33 @@ _FEATURES = (
 _PIXELS = ("layout_correlation", "variance_ratio", "spectrum_ratio", "seams")
 
 
-def run(context: stage.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `results.json`, and the similarity of every cell as `similarity_N.npy`.
 
-    Figures that a run cannot have are None: of large images, where held-out patches lie side by
-    side and not in a region; by the encoder, where embeddings were computed elsewhere.
+    Hosts share the generation and the features of patches; the first one does the rest. Figures
+    that a run cannot have are None: of large images, where held-out patches lie side by side and
+    not in a region; by the encoder, where embeddings were computed elsewhere.
     """
+    networks = protocol.networks(context.artifacts)
+    of_patches = _of_patches(context, networks)
+    write = lambda: _write(context, networks, of_patches or {})
+    return hosts.on_first_host("figures of large images", write)
+
+
+def _of_patches(context: stage.Context, networks: protocol.Networks) -> dict[str, Any] | None:
+    """Figures of single patches."""
+    artifacts, folder = context.artifacts, context.folder("evaluate")
+    if not artifacts.config.evaluate.num_patches or "encoder" not in networks:
+        return None
+    patch_protocol = protocol.Protocol.of_run(artifacts, networks, folder)
+    model = generator.Generator.of_run(artifacts, context.here.mesh)
+    return patch_protocol.run(model, folder)
+
+
+def _write(
+    context: stage.Context, networks: protocol.Networks, of_patches: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure the large images and write all figures."""
     config, artifacts = context.config, context.artifacts
     side, factor = config.data.crops.patch_px, config.downsample_factor
     folder, sampled = context.folder("evaluate"), context.folder("sample")
@@ -44,10 +66,6 @@ def run(context: stage.Context) -> dict[str, Any]:
         for i, reference in enumerate(references)
     ]
     patches = [_png(sampled, f"patches_{i}") for i in range(len(pairs))]
-    networks = protocol.networks(artifacts)
-    patch_protocol = None
-    if config.evaluate.num_patches and "encoder" in networks:
-        patch_protocol = protocol.Protocol.of_run(artifacts, networks, folder)
     cases = (
         None if regions else _cases_of_cells(context.folder("patches"), artifacts.patches("test"))
     )
@@ -62,9 +80,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     if regions:
         files = protocol.PatchFiles.of(config.evaluate, side)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)
-    if patch_protocol:
-        model = generator.Generator.of_run(context.artifacts, context.mesh)
-        results |= patch_protocol.run(model, folder)
+    results |= of_patches
     for i, pair in enumerate(pairs):
         cosines = np.diagonal(large_image.cell_similarity(pair, encoder or judge, side))
         height = pair.reference.shape[0] // side

@@ -21,6 +21,7 @@ from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import confusion as confusion_lib
 from ssldiff_jax.stages.evaluate import denoising_loss, regenerated
+from ssldiff_jax.train import hosts
 
 # Patches on the page of generated ones, a square of 8 × 8.
 _SHOWN = 64
@@ -140,39 +141,58 @@ class Protocol:
         seed = rng.seed_of(config.seed, "evaluate/patches")
         return cls(by, files, held_out, training, examples, classes, shared, seed)
 
-    def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any]:
+    def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any] | None:
         """Figures under `patches` (by extractor), `denoising_loss`, `memorisation` and
         `confusion`; writes into `folder` the generated patches with their features,
         `generated.png`, `nearest.png`, `confusion.json` and `statistics/`.
 
-        Pixels are in memory block by block; features are mapped.
+        Hosts share the generation and the features; the first measures, None on the others. Pixels
+        are in memory block by block; features are mapped.
         """
-        pair = self._regenerate(model, folder)
+        pair = regenerated.RegeneratedPatches(
+            self.held_out,
+            image_files.Files(self.shared / "real", self.files.format),
+            image_files.Files(folder / "generated", self.files.format),
+        )
+        pair.make(model, self.seed)
         by_network = {name: pair.features(network) for name, network in self.by.items()}
-        results: dict[str, Any] = {"patches": {}}
-        for name, network in self.by.items():
-            # Paired: what is generated from a patch shares most of its chance with it, and counted
-            # apart the bias was overrated until the interval left the figure.
-            results["patches"][name] = compare(
+        of_training = self._judge_features(self.training, pair.real.format, "training")
+        of_examples = self._of_examples(pair, of_training) if self.classes else None
+
+        def measure() -> dict[str, Any]:
+            results: dict[str, Any] = {"patches": self._compare(by_network, folder)}
+            _write_page(pair.generated, len(self.held_out), folder / "generated.png")
+            results["denoising_loss"] = denoising_loss.compare(
+                model, self.held_out, self.training, self.seed
+            )
+            results["memorisation"] = _copies(
+                by_network["judge"], of_training, pair, self.training, folder
+            )
+            confusion = self.classes and self.classes.confusion(by_network, of_examples)
+            if confusion:
+                atomic.write_json(folder / "confusion.json", confusion)
+                results["confusion"] = confusion
+            return results
+
+        return hosts.on_first_host("figures of patches", measure)
+
+    def _compare(
+        self, by_network: Mapping[str, tuple[Features, Features]], folder: pathlib.Path
+    ) -> dict[str, Any]:
+        """Figures of generated patches against held-out ones, by network."""
+        # Paired: what is generated from a patch shares most of its chance with it, and counted
+        # apart the bias was overrated until the interval left the figure.
+        return {
+            name: compare(
                 self.files.extraction(network), self.files.reference, *by_network[name],
                 "held-out patches", folder, cases=self.held_out.cases(), paired=True,
-            )  # fmt: skip
-        of_training = self._judge_features(self.training, pair.real.format, "training")
-        results["denoising_loss"] = denoising_loss.compare(
-            model, self.held_out, self.training, self.seed
-        )
-        results["memorisation"] = _copies(
-            by_network["judge"], of_training, pair, self.training, folder
-        )
-        confusion = None
-        if self.classes:
-            confusion = self.classes.confusion(by_network, self._of_examples(pair, of_training))
-        if confusion:
-            atomic.write_json(folder / "confusion.json", confusion)
-            results["confusion"] = confusion
-        return results
+            )
+            for name, network in self.by.items()
+        }  # fmt: skip
 
-    def _of_examples(self, pair: regenerated.RegeneratedPatches, of_training: Features) -> Features:
+    def _of_examples(
+        self, pair: regenerated.RegeneratedPatches, of_training: Features
+    ) -> Float[np.ndarray, "M D"]:
         """The judge's features of what classes are predicted from; nothing where prompts predict
         them."""
         if self.examples is self.training or not self.classes.labels:
@@ -186,22 +206,15 @@ class Protocol:
         read = lambda start, stop: file_format.through(sample.pixels(start, stop))
         return regenerated.extract(self.by["judge"], read, len(sample), self.shared / name)
 
-    def _regenerate(
-        self, model: generator.Generator, folder: pathlib.Path
-    ) -> regenerated.RegeneratedPatches:
-        """The patches, and a page of some."""
-        real, generated = (
-            image_files.Files(self.shared / "real", self.files.format),
-            image_files.Files(folder / "generated", self.files.format),
-        )
-        pair = regenerated.RegeneratedPatches(self.held_out, real, generated)
-        pair.make(model, self.seed)
-        # The largest square that they fill.
-        side = int(min(len(self.held_out), _SHOWN) ** 0.5)
-        shown = np.linspace(0, len(self.held_out) - 1, side * side).astype(int)
-        page = patch_grid.mosaic(np.stack([generated.one(int(i)) for i in shown]), side)
-        pyramid.write_png(folder / "generated.png", page)
-        return pair
+
+def _write_page(generated: image_files.Files, count: int, path: pathlib.Path) -> None:
+    """A page of some of the generated patches."""
+    # The largest square that they fill.
+    side = int(min(count, _SHOWN) ** 0.5)
+    shown = np.linspace(0, count - 1, side * side).astype(int)
+    pyramid.write_png(
+        path, patch_grid.mosaic(np.stack([generated.one(int(i)) for i in shown]), side)
+    )
 
 
 def compare(
@@ -248,7 +261,7 @@ def _reference_path(folder: str, name: str) -> pathlib.Path:
 
 def _copies(
     features: tuple[Features, Features],
-    of_training: Features,
+    of_training: Float[np.ndarray, "M D"],
     pair: regenerated.RegeneratedPatches,
     training: patch_samples.Sample,
     folder: pathlib.Path,

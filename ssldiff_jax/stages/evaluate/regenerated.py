@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float
@@ -11,8 +11,8 @@ from ssldiff_jax.core import rng
 from ssldiff_jax.evaluation.features import image_files, networks
 from ssldiff_jax.formats import atomic, rows
 from ssldiff_jax.generation import generator
-from ssldiff_jax.runs import patch_samples
-from ssldiff_jax.train import logs
+from ssldiff_jax.runs import host_arrays, patch_samples
+from ssldiff_jax.train import hosts, logs
 
 BLOCK = 512
 """Patches that are in memory together."""
@@ -28,21 +28,32 @@ class RegeneratedPatches:
     generated: image_files.Files
 
     def make(self, model: generator.Generator, seed: int) -> None:
-        """Write the files; blocks of which all files are there are left as they are."""
-        starts = range(0, len(self.held_out), BLOCK)
-        progress = logs.Progress("patches regenerated", len(self.held_out))
-        for block, start in enumerate(starts):
-            stop = min(start + BLOCK, len(self.held_out))
-            if not (self.real.has(start, stop) and self.generated.has(start, stop)):
-                pixels = self.held_out.pixels(start, stop)
-                # Real ones too: both sides are read back from files of one format.
-                self.real.write(start, pixels)
-                # By block, so that one that is made again is the same.
-                block_seed = rng.seed_of(seed, "block", block)
-                generated = model.sample_patches(model.encoder(pixels), seed=block_seed)
-                self.generated.write(start, generated)
-            progress.update(stop - start)
+        """Write the files, each block by one host; blocks of which all files are there are left as
+        they are."""
+        missing = [
+            number
+            for number, block in enumerate(blocks(len(self.held_out)))
+            if not (self.real.has(*block) and self.generated.has(*block))
+        ]
+        # All have looked before one writes, so that they divide the same.
+        hosts.barrier("looked for regenerated patches")
+        progress = logs.Progress("blocks of patches regenerated", len(missing[hosts.share()]))
+
+        def write(number: int) -> None:
+            self._write_block(number, model, seed)
+            progress.update()
+
+        hosts.divide("patches regenerated", missing, write)
         progress.close()
+
+    def _write_block(self, number: int, model: generator.Generator, seed: int) -> None:
+        start, stop = blocks(len(self.held_out))[number]
+        pixels = self.held_out.pixels(start, stop)
+        # Real ones too: both sides are read back from files of one format.
+        self.real.write(start, pixels)
+        # By block, so that one that is made again is the same.
+        block_seed = rng.seed_of(seed, "block", number)
+        self.generated.write(start, model.sample_patches(model.encoder(pixels), seed=block_seed))
 
     def features(
         self, extractor: networks.Extractor
@@ -59,28 +70,22 @@ def extract(
     count: int,
     folder: pathlib.Path,
 ) -> Float[np.ndarray, "N D"]:
-    """Features of `count` images, block by block into a file of `folder`, which is mapped. Its name
-    has the network's digest: one that is there is taken as it is, and images of one folder are the
-    same ones."""
+    """Features of `count` images in a file of `folder`, which is mapped; hosts share the blocks.
+    Its name has the network's digest: one that is there is taken as it is, and images of one folder
+    are the same ones."""
     path = folder / f"{extractor.name}-{extractor.digest}-{count}.npy"
-
-    def parts() -> Iterator[np.ndarray]:
-        progress = logs.Progress(f"features by {extractor.name}", count)
-        for start, stop in blocks(count):
-            yield extractor(read(start, stop))
-            progress.update(stop - start)
-        progress.close()
-
-    def write(temporary: pathlib.Path) -> None:
+    if not hosts.broadcast_first(path.exists()):
+        every = blocks(count)
+        parts = host_arrays.HostArrays(path.with_suffix(".parts"), len(every))
+        parts.make(f"blocks of features by {extractor.name}", lambda i: extractor(read(*every[i])))
         # Written as they come: half a million features are 1.5 GB.
-        rows.write(temporary, (count, extractor.dim), np.float32, parts())
-
-    if not path.exists():
-        atomic.write_atomic(path, write)
+        join = lambda at: rows.write(at, (count, extractor.dim), np.float32, parts)
+        hosts.on_first_host(f"{path.name} is written", lambda: atomic.write_atomic(path, join))
+        if hosts.is_first():
+            parts.drop()
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def blocks(count: int) -> Iterator[tuple[int, int]]:
+def blocks(count: int) -> list[tuple[int, int]]:
     """(start, stop) of every block."""
-    for start in range(0, count, BLOCK):
-        yield start, min(start + BLOCK, count)
+    return [(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK)]

@@ -21,6 +21,7 @@ from ssldiff_jax.train import checkpoint, hosts
 _LOG = logging.getLogger(__name__)
 
 _POLL_SECONDS = 5.0
+_NONE = -1  # steps begin at 0
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def run(context: stage.Context) -> dict[str, Any]:
 
     Ends when training is done and its last checkpoint is evaluated; stops when none has come for
     `config.evaluate.patience` minutes, and resumes when it is started again. Large images are not
-    generated.
+    generated. Hosts share the patches of a checkpoint, and follow the first to the next.
     """
     section, folder = context.config.evaluate, context.folder("watch")
     if not section.num_patches or context.config.embeddings.source:
@@ -38,22 +39,24 @@ def run(context: stage.Context) -> dict[str, Any]:
             "config.evaluate.num_patches must not be 0 and config.embeddings.source '', got "
             f"{section.num_patches} and {context.config.embeddings.source!r}"
         )
-    evaluator = _Evaluator(context.artifacts, context.mesh, folder)
+    evaluator = _Evaluator(context.artifacts, context.here.mesh, folder)
     latest = time.monotonic()
     # Orbax's checkpoints_iterator follows one folder, gives its latest step alone and copies that
     # beside the others; here none is passed over, the models' folder is only read, and a training
     # that was begun again is followed to its new one.
     while True:
         newest = _newest(context.artifacts).folders
-        is_done = newest.is_done("denoiser")
+        # As the first host sees it: to another a checkpoint may show a moment later.
+        is_done = hosts.broadcast_first(newest.is_done("denoiser"))
         there = checkpoint.steps(newest.checkpoints("denoiser"))
         waiting = [step for step in there if not (folder / f"step_{step}").exists()]
-        if waiting:
-            evaluator.evaluate(waiting[0])
+        step = hosts.broadcast_first(waiting[0] if waiting else _NONE)
+        if step != _NONE:
+            evaluator.evaluate(step)
             latest = time.monotonic()
         elif is_done:
             return {"steps": evaluator.write()}
-        elif time.monotonic() - latest > 60 * section.patience:
+        elif hosts.broadcast_first(time.monotonic() - latest > 60 * section.patience):
             raise hosts.StoppedError(f"no new checkpoint came in {section.patience:g} min")
         else:
             time.sleep(_POLL_SECONDS)
@@ -81,30 +84,43 @@ class _Evaluator:
         artifacts = _newest(self._artifacts)
         saved = artifacts.folders.checkpoints("denoiser")
         try:
-            model = self._at(artifacts, step)
-        except (OSError, ValueError):
+            # By all hosts, or none goes on with it.
+            load = lambda: self._at(artifacts, step)
+            model = hosts.each_alone(f"loading checkpoint {step}", load)
+        except (OSError, ValueError, hosts.ElsewhereError):
             time.sleep(_POLL_SECONDS)  # training deletes a checkpoint file by file
-            if step in checkpoint.steps(saved):
+            if hosts.broadcast_first(step in checkpoint.steps(saved)):
                 raise
             _LOG.info("checkpoint %d was deleted before it could be read", step)
             return
         # Beside, and renamed when it is whole: a folder that is there counts as evaluated.
         working = self._folder / f".step_{step}"
         # What a stopped evaluation of this step left.
-        shutil.rmtree(working, ignore_errors=True)
+        clear = lambda: shutil.rmtree(working, ignore_errors=True)
+        hosts.on_first_host("making way for a checkpoint's figures", clear)
         results = self._protocol.run(model, working)
+        publish = lambda: self._publish(step, results, working, folder)
+        hosts.on_first_host("figures of a checkpoint", publish)
+
+    def _publish(
+        self, step: int, results: dict[str, Any], working: pathlib.Path, folder: pathlib.Path
+    ) -> None:
         # They come again from the checkpoint.
         shutil.rmtree(working / "generated")
         atomic.write_json(working / "results.json", {"step": step} | results)
         working.rename(folder)
-        results_csv.add(artifacts.folders.workdir, {"tool": "watch", "step": step}, results)
+        workdir = self._artifacts.folders.workdir
+        results_csv.add(workdir, {"tool": "watch", "step": step}, results)
         for name, figures_of_network in results["patches"].items():
             distance = figures.Shown(figures_of_network["frechet"])
             _LOG.info("step %d, Fréchet distance by %s %s", step, name, f"{distance:.4g}")
         self.write()
 
-    def write(self) -> list[int]:
-        """Write all steps in one file, and return their numbers."""
+    def write(self) -> list[int] | None:
+        """Write all steps in one file, by the first host, and return their numbers."""
+        return hosts.on_first_host("figures of all checkpoints", self._write)
+
+    def _write(self) -> list[int]:
         all_steps = [atomic.read_json(path) for path in self._folder.glob("step_*/results.json")]
         all_steps.sort(key=lambda results: results["step"])
         atomic.write_json(self._folder / "results.json", {"steps": all_steps})

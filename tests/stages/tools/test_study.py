@@ -121,9 +121,9 @@ def test_only_what_is_used_is_drawn(run_study, monkeypatch):
     """Two seeds of a fifth of 40 patches and of 10 regions, each of four cells."""
     draw, drawn = study_task.Regenerator.regenerate, []
 
-    def counted(self, embedding):
+    def counted(self, embedding, seed):
         drawn.append(len(embedding))
-        return draw(self, embedding)
+        return draw(self, embedding, seed)
 
     monkeypatch.setattr(study_task.Regenerator, "regenerate", counted)
     few = {"patches.models": ("linear",), "bags.models": ("mean",), "fractions": (0.2,)}

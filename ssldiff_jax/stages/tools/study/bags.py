@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import pathlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,16 +12,18 @@ from ssldiff_jax.data import mosaic, plan
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.evaluation.downstream import classifiers, mil
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.runs import patch_samples, pixel_labels
+from ssldiff_jax.runs import host_arrays, patch_samples, pixel_labels
 from ssldiff_jax.runs.config import study as study_config
 from ssldiff_jax.stages.tools.study import task as study_task
-from ssldiff_jax.train import logs
+from ssldiff_jax.train import hosts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Bag:
-    """Places whose embeddings are one bag: how its patches are read, and what is known of it."""
+    """Places whose embeddings are one bag: how many and how they are read, and what is known of
+    it."""
 
+    count: int
     read: Callable[[], np.ndarray]
     case: str
     name: str = ""
@@ -28,10 +31,11 @@ class _Bag:
 
 
 def task(
-    artifacts: artifacts_lib.Artifacts, regenerator: study_task.Regenerator
-) -> study_task.Task:
+    artifacts: artifacts_lib.Artifacts, regenerator: study_task.Regenerator, between: pathlib.Path
+) -> study_task.Task | None:
     """Bags of embeddings, of regions or of slides, and what the run's encoder sees in every cell
-    of the training ones regenerated.
+    of the training ones regenerated: by all hosts, in the folder `between`. None where this host is
+    not the first.
 
     Raises ValueError where a split shows one class only.
     """
@@ -58,50 +62,58 @@ def task(
     used = study_task.used(label, config.study, config.seed)
     cases = patch_samples.numbered(bag.case for bag in test)
     task_ = study_task.Task(classes, label, test_label, cases, used)
-    real, generated = _embedded(
-        [train[i] for i in used], regenerator, section.num_generated, "study bags"
-    )
-    seen_in_test, _ = _embedded(test, regenerator, 0, "study test bags")
-    # One for all sets: programs are traced once.
-    length = max(len(bag) for bag in (*real, *seen_in_test))
-    # Of real training bags alone, for all: what is generated is measured by what is real.
-    scaling = classifiers.Scaling.of(np.concatenate(real))
+    chosen = [train[i] for i in used]
+    of_train = _embeddings(chosen, regenerator, section.num_generated, between / "bags")
+    of_test = _embeddings(test, regenerator, 0, between / "test_bags")
 
-    def padded(bags: list[np.ndarray]) -> mil.Bags:
-        return mil.Bags.of([scaling(bag) for bag in bags], length)
+    def standardised() -> study_task.Task:
+        real, *generated = _by_bag(chosen, of_train)
+        (seen_in_test,) = _by_bag(test, of_test)
+        # One for all sets: programs are traced once.
+        length = max(len(bag) for bag in (*real, *seen_in_test))
+        # Of real training bags alone, for all: what is generated is measured by what is real.
+        scaling = classifiers.Scaling.of(np.concatenate(real))
+        padded = lambda bags: mil.Bags.of([scaling(bag) for bag in bags], length)
+        of_generated = [padded(regenerated) for regenerated in generated]
+        inputs = study_task.Inputs(padded(real), of_generated, padded(seen_in_test))
+        return dataclasses.replace(task_, inputs={"bags": inputs})
 
-    inputs = study_task.Inputs(
-        padded(real), [padded(regenerated) for regenerated in generated], padded(seen_in_test)
-    )
-    return dataclasses.replace(task_, inputs={"bags": inputs})
-
-
-def _embedded(bags: list[_Bag], regenerator: study_task.Regenerator, repetitions: int, name: str):
-    """(embeddings of every bag, the same of each repetition); pixels are let go block by block."""
-    real: list[np.ndarray] = []
-    generated: list[list[np.ndarray]] = [[] for _ in range(repetitions)]
-    progress = logs.Progress(name, len(bags))
-    for block in _blocks(bags):
-        ends = np.cumsum([len(patches_) for patches_ in block])[:-1]
-        embedding = regenerator.embed(np.concatenate(block))
-        real += np.split(embedding, ends)
-        for regenerated in generated:
-            regenerated += np.split(regenerator.embed(regenerator.regenerate(embedding)), ends)
-        progress.update(len(block))
-    progress.close()
-    return real, generated
+    return hosts.on_first_host("embeddings of the study's bags", standardised)
 
 
-def _blocks(bags: list[_Bag]) -> Iterator[list[np.ndarray]]:
-    """Patches of bags, as many bags as fill a block."""
-    block: list[np.ndarray] = []
+def _embeddings(
+    bags: list[_Bag], regenerator: study_task.Regenerator, repetitions: int, folder: pathlib.Path
+) -> host_arrays.HostArrays:
+    """Of each block of bags the embeddings of all its cells, and of these regenerated, by
+    repetition: (1 + repetitions, cells, D). Pixels are let go block by block."""
+    blocks = _blocks(bags)
+    # In the order in which one host would use them.
+    seeds = [regenerator.seeds(repetitions) for _ in blocks]
+
+    def embed(number: int) -> np.ndarray:
+        real = regenerator.embed(np.concatenate([bag.read() for bag in blocks[number]]))
+        again = (regenerator.regenerate(real, seed) for seed in seeds[number])
+        return np.stack([real, *map(regenerator.embed, again)])
+
+    made = host_arrays.HostArrays(folder, len(blocks))
+    made.make("blocks of study bags", embed)
+    return made
+
+
+def _by_bag(bags: list[_Bag], made: host_arrays.HostArrays) -> list[list[np.ndarray]]:
+    """The embeddings of every bag, of real cells and of each repetition."""
+    ends = np.cumsum([bag.count for bag in bags])[:-1]
+    return [np.split(cells, ends) for cells in np.concatenate(list(made), axis=1)]
+
+
+def _blocks(bags: list[_Bag]) -> list[list[_Bag]]:
+    """As many bags together as fill a block."""
+    blocks: list[list[_Bag]] = [[]]
     for bag in bags:
-        block.append(bag.read())
-        if sum(map(len, block)) >= study_task.BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
+        if sum(b.count for b in blocks[-1]) >= study_task.BLOCK:
+            blocks.append([])
+        blocks[-1].append(bag)
+    return blocks
 
 
 def _regions(
@@ -130,7 +142,7 @@ def _regions(
         shows = measure.shown(square, whole.read(square))[which]
         case = source.metadata(int(whole.places(square.slide)[0, 2]), "case")
         read = functools.partial(_cells, whole, square, px)
-        bags.append(_Bag(read, case, shows=float(shows)))
+        bags.append(_Bag(section.side**2, read, case, shows=float(shows)))
     return bags
 
 
@@ -161,7 +173,7 @@ def _slides(
             )
         chosen = generator_.permutation(numbers)[: section.cells].tolist()
         read = functools.partial(_patches, source, chosen)
-        bags.append(_Bag(read, case, name=next(iter(labels[case]))))
+        bags.append(_Bag(len(chosen), read, case, name=next(iter(labels[case]))))
     if not bags:
         raise case_tables.TableError(
             f"{section.labels} must label cases of the {source.split} split, got none of "

@@ -1,22 +1,25 @@
 """Patches as the tool `study` classifies them: real ones, and each regenerated."""
 
 import dataclasses
-from collections.abc import Callable
+import pathlib
 
 import numpy as np
+from jaxtyping import Float
 
 from ssldiff_jax.core import rng
 from ssldiff_jax.evaluation.downstream import classifiers
 from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import host_arrays
 from ssldiff_jax.stages.tools.study import classes as study_classes
 from ssldiff_jax.stages.tools.study import task as study_task
-from ssldiff_jax.train import logs
+from ssldiff_jax.train import hosts
 
 
 def task(
-    artifacts: artifacts_lib.Artifacts, regenerator: study_task.Regenerator
-) -> study_task.Task:
-    """One patch of each record, and what is generated from the embeddings of the training ones.
+    artifacts: artifacts_lib.Artifacts, regenerator: study_task.Regenerator, between: pathlib.Path
+) -> study_task.Task | None:
+    """One patch of each record, and what is generated from the embeddings of the training ones:
+    by all hosts, in the folder `between`. None where this host is not the first.
 
     Embeddings are standardised by all of these, labelled or not, as the encoder was trained on
     them: so the real ones alone are no worse for their being few.
@@ -35,33 +38,47 @@ def task(
     # A split of one class is refused before anything is generated.
     without_inputs = study_task.Task(class_names, label, test_label, test.cases, used)
     embedding = regenerator.embed(train.pixels)
-    # Of all: three examples know no deviation, and most of what generated patches gained at 1 % was
-    # that (.764 → .861; on one scale .838 → .851).
-    scaling = classifiers.Scaling.of(embedding)
-    progress = logs.Progress("study patches", section.num_generated * len(used))
-    generated = [
-        _in_blocks(regenerator.regenerate, embedding[used], progress)
-        for _ in range(section.num_generated)
-    ]
-    progress.close()
+    made = _generated(regenerator, embedding[used], section.num_generated, between)
 
-    def embedded(pixels: study_classes.Pixels) -> np.ndarray:
-        return scaling(regenerator.embed(pixels))
+    def embedded() -> study_task.Task:
+        # Of all: three examples know no deviation, and most of what generated patches gained at 1 %
+        # was that (.764 → .861; on one scale .838 → .851).
+        scaling = classifiers.Scaling.of(embedding)
+        scaled = lambda pixels: scaling(regenerator.embed(pixels))
+        generated = [np.concatenate(list(blocks)) for blocks in made]
+        inputs = {
+            "pixels": study_task.Inputs(train.pixels[used], generated, test.pixels),
+            "embedding": study_task.Inputs(
+                scaling(embedding[used]),
+                [scaled(pixels) for pixels in generated],
+                scaled(test.pixels),
+            ),
+        }
+        agreement = _class_agreement(classes, np.array(named)[used], generated)
+        return dataclasses.replace(without_inputs, inputs=inputs, class_agreement=agreement)
 
-    inputs = {
-        "pixels": study_task.Inputs(train.pixels[used], generated, test.pixels),
-        "embedding": study_task.Inputs(
-            scaling(embedding[used]),
-            [embedded(pixels) for pixels in generated],
-            embedded(test.pixels),
-        ),
-    }
-    classes_of_used = np.array(named)[used]
-    return dataclasses.replace(
-        without_inputs,
-        inputs=inputs,
-        class_agreement=_class_agreement(classes, classes_of_used, generated),
-    )
+    return hosts.on_first_host("embeddings of the study's patches", embedded)
+
+
+def _generated(
+    regenerator: study_task.Regenerator,
+    embedding: Float[np.ndarray, "N D"],
+    repetitions: int,
+    between: pathlib.Path,
+) -> list[host_arrays.HostArrays]:
+    """Blocks of patches of embeddings, for each repetition."""
+    starts, made = range(0, len(embedding), study_task.BLOCK), []
+    for repetition in range(repetitions):
+        seeds = regenerator.seeds(len(starts))
+
+        def regenerate(number: int, seeds=seeds) -> np.ndarray:
+            first = starts[number]
+            block = embedding[first : first + study_task.BLOCK]
+            return regenerator.regenerate(block, seeds[number])
+
+        made.append(host_arrays.HostArrays(between / f"patches_{repetition}", len(starts)))
+        made[-1].make("blocks of study patches", regenerate)
+    return made
 
 
 def _class_agreement(
@@ -71,13 +88,3 @@ def _class_agreement(
     if classes.of_pixels is None:
         return None
     return float(np.mean([np.array(classes.of_pixels(pixels)) == truth for pixels in generated]))
-
-
-def _in_blocks(
-    regenerate: Callable[[np.ndarray], np.ndarray], embedding: np.ndarray, progress: logs.Progress
-) -> np.ndarray:
-    parts = []
-    for start in range(0, len(embedding), study_task.BLOCK):
-        parts.append(regenerate(embedding[start : start + study_task.BLOCK]))
-        progress.update(len(parts[-1]))
-    return np.concatenate(parts)

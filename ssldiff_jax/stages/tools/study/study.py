@@ -8,6 +8,7 @@ is generated has the label of the real one. Tests are real and held out.
 import dataclasses
 import functools
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import study as study_config
 from ssldiff_jax.stages.tools.study import bags, patches
 from ssldiff_jax.stages.tools.study import task as study_task
-from ssldiff_jax.train import logs
+from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,10 +37,11 @@ _LEAST_CASES = 8
 Classifier = Callable[..., Float[np.ndarray, "M K"]]
 
 
-def run(context: stage.Context) -> dict[str, Any]:
+def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `results.json`, a row for every task, classifier, fraction and mixture, and
-    `curves.json`, the same as lines over the fraction."""
-    config, section = context.config, context.config.study
+    `curves.json`, the same as lines over the fraction. Hosts share the generation; classifiers are
+    trained by the first."""
+    config, section, folder = context.config, context.config.study, context.folder("study")
     if config.embeddings.source:
         raise schema.ConfigError(
             "the tool study embeds generated images: config.embeddings.source must be '', got "
@@ -47,30 +49,44 @@ def run(context: stage.Context) -> dict[str, Any]:
         )
     # One for all tasks: its programs are traced once, its seeds never come twice.
     regenerator = study_task.Regenerator(
-        generator.Generator.of_run(context.artifacts, context.mesh), config.seed
+        generator.Generator.of_run(context.artifacts, context.here.mesh), config.seed
     )
-    rows, facts = [], {}
+    rows, facts, between = [], {}, folder / ".generated"
     for name in section.tasks:
         began = time.monotonic()
-        task = _TASKS[name](context.artifacts, regenerator)
+        task = _TASKS[name](context.artifacts, regenerator, between)
         generated_after = time.monotonic() - began
-        bootstrap, unit = _bootstrap(task, section, config.seed)
-        for model, (input_name, classifier) in _classifiers(name, task, config).items():
-            rows += _rows(
-                (name, model), task, task.inputs[input_name], classifier, bootstrap, config
-            )
-        facts[name] = {
-            "classes": task.counts(),
-            "generated": len(task.used),
-            "class_agreement": task.class_agreement,
-            "resampling_unit": unit,
-            "seconds_of_generation": round(generated_after, 1),
-            "seconds": round(time.monotonic() - began, 1),
-        }
-    folder = context.folder("study")
+
+        classify = functools.partial(_classified, name, task, config)
+        classified = hosts.on_first_host(f"classifiers of {name}", classify)
+        if classified:
+            rows += classified[0]
+            facts[name] = classified[1] | {
+                "seconds_of_generation": round(generated_after, 1),
+                "seconds": round(time.monotonic() - began, 1),
+            }
+    if not hosts.is_first():
+        return None
     atomic.write_json(folder / "results.json", {"tasks": facts, "rows": rows})
     atomic.write_json(folder / "curves.json", curves(rows))
+    shutil.rmtree(between)
     return facts
+
+
+def _classified(
+    name: str, task: study_task.Task, config: run_config.RunConfig
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(rows of a task, facts about it)."""
+    rows, (bootstrap, unit) = [], _bootstrap(task, config.study, config.seed)
+    for model, (input_name, classifier) in _classifiers(name, task, config).items():
+        inputs = task.inputs[input_name]
+        rows += _rows((name, model), task, inputs, classifier, bootstrap, config)
+    return rows, {
+        "classes": task.counts(),
+        "generated": len(task.used),
+        "class_agreement": task.class_agreement,
+        "resampling_unit": unit,
+    }
 
 
 def _bootstrap(

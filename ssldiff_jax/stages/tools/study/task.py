@@ -129,6 +129,10 @@ class Regenerator:
         classifiers.require_finite(embedding, "embeddings of the run's encoder")
         return embedding
 
-    def regenerate(self, embedding: Float[np.ndarray, "N D"]) -> np.ndarray:
-        """A patch for each embedding, by another seed every time."""
-        return self._model.sample_patches(embedding, seed=next(self._seeds))
+    def seeds(self, count: int) -> list[int]:
+        """Seeds that were not given before."""
+        return list(itertools.islice(self._seeds, count))
+
+    def regenerate(self, embedding: Float[np.ndarray, "N D"], seed: int) -> np.ndarray:
+        """A patch for each embedding."""
+        return self._model.sample_patches(embedding, seed=seed)
