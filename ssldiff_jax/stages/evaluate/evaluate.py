@@ -10,6 +10,7 @@ from ssldiff_jax.core import patch_grid
 from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
+from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import patch_samples, results_csv, stage
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import large_images, protocol, seam_figures
@@ -35,29 +36,23 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     that a run cannot have are None: of large images, where held-out patches lie side by side and
     not in a region; by the encoder, where embeddings were computed elsewhere.
     """
-    networks = protocol.networks(context.artifacts)
-    of_patches = _of_patches(context, networks)
-    write = lambda: _write(context, networks, of_patches or {})
+    artifacts, folder = context.artifacts, context.folder("evaluate")
+    networks, of_patches = protocol.networks(artifacts), None
+    if context.config.evaluate.num_patches and "encoder" in networks:
+        patch_protocol = protocol.Protocol.of_run(artifacts, networks, folder)
+        model = generator.Generator.of_run(artifacts, context.here.mesh)
+        of_patches = patch_protocol.run(model, folder)
+    write = lambda: _write(artifacts, networks, of_patches or {})
     return hosts.on_first_host("figures of large images", write)
 
 
-def _of_patches(context: stage.Context, networks: protocol.Networks) -> dict[str, Any] | None:
-    """Figures of single patches."""
-    artifacts, folder = context.artifacts, context.folder("evaluate")
-    if not artifacts.config.evaluate.num_patches or "encoder" not in networks:
-        return None
-    patch_protocol = protocol.Protocol.of_run(artifacts, networks, folder)
-    model = generator.Generator.of_run(artifacts, context.here.mesh)
-    return patch_protocol.run(model, folder)
-
-
 def _write(
-    context: stage.Context, networks: protocol.Networks, of_patches: dict[str, Any]
+    artifacts: artifacts_lib.Artifacts, networks: protocol.Networks, of_patches: dict[str, Any]
 ) -> dict[str, Any]:
     """Measure the large images and write all figures."""
-    config, artifacts = context.config, context.artifacts
+    config, of_stage = artifacts.config, artifacts.folders.of_stage
     side, factor = config.data.crops.patch_px, config.downsample_factor
-    folder, sampled = context.folder("evaluate"), context.folder("sample")
+    folder, sampled = of_stage("evaluate"), of_stage("sample")
     references = artifacts.references()
     regions = all(reference.kind == "region" for reference in references)
     kind = "image" if regions else "patches"
@@ -66,9 +61,7 @@ def _write(
         for i, reference in enumerate(references)
     ]
     patches = [_png(sampled, f"patches_{i}") for i in range(len(pairs))]
-    cases = (
-        None if regions else _cases_of_cells(context.folder("patches"), artifacts.patches("test"))
-    )
+    cases = None if regions else _cases_of_cells(of_stage("patches"), artifacts.patches("test"))
     judge, encoder = networks["judge"], networks.get("encoder")
     of = lambda embed: _features(pairs, patches, embed, side, cases=cases)
     results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
@@ -88,7 +81,7 @@ def _write(
     atomic.write_json(folder / "results.json", results)
     digest = atomic.read_json(sampled / "done.json")["digest"]
     # With the sample's digest, by which the report finds the row of its images.
-    results_csv.add(context.workdir, {"tool": "evaluate", "sample": digest}, results)
+    results_csv.add(artifacts.folders.workdir, {"tool": "evaluate", "sample": digest}, results)
     return results
 
 
