@@ -1,10 +1,13 @@
 """Command line: `python -m ssldiff_jax.main --config=configs/demo.py`; `--list` shows the rest."""
 
+import contextlib
 import logging
 import os
 import pickle
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 
 from absl import logging as absl_logging
 
@@ -18,6 +21,8 @@ that this one is not done."""
 
 QUARANTINED = 3
 """Exit status of a run that is done, where some slides or patches could not be used."""
+
+_JOIN_S = 30.0  # seconds that processes may begin apart without a word
 
 _SERVE = "from ssldiff_jax import main; main.serve_stages()"
 
@@ -98,7 +103,8 @@ def _join_hosts(how: str) -> None:
 
     if how == "auto":
         try:
-            jax.distributed.initialize()
+            with _saying_who_is_missing("all"):
+                jax.distributed.initialize()
         except (ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             sys.exit(
@@ -119,7 +125,21 @@ def _join_hosts(how: str) -> None:
                 "error: JAX_PROCESS_ID must be a number below JAX_NUM_PROCESSES, got "
                 f"{number!r} and {count!r}"
             )
-        jax.distributed.initialize(address, int(count), int(number))
+        with _saying_who_is_missing(f"{count}"):
+            jax.distributed.initialize(address, int(count), int(number))
+
+
+@contextlib.contextmanager
+def _saying_who_is_missing(count: str) -> Iterator[None]:
+    """Say after a while that not all processes are there: jax waits in silence, then aborts."""
+    line = "waits for %s processes of this run to begin; without them jax ends this one in minutes"
+    timer = threading.Timer(_JOIN_S, logging.getLogger("ssldiff_jax").warning, (line, count))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _set_up_jax(runtime: runtime_config.RuntimeConfig) -> None:

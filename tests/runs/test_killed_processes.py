@@ -1,9 +1,15 @@
 """Of two processes one is killed, in a training and while shards are written: the other ends, the
 same command resumes, and all outputs are those of a run that was left alone."""
 
+import logging
+import threading
+
+import jax
 import kill_often
 import pytest
 import same_outputs
+
+from ssldiff_jax import main
 
 STAGES = "--config.stages=patches,encoder,embeddings"
 
@@ -32,3 +38,24 @@ def test_the_other_ends_and_nothing_is_lost(tmp_path, monkeypatch):
         assert not outcome.failure, outcome.line
     kill_often.run_whole(flags("killed"), 2)
     assert same_outputs.differences(tmp_path / "whole", tmp_path / "killed") == []
+
+
+@pytest.mark.parametrize("how", ["auto", "given"])
+def test_processes_that_do_not_begin_are_waited_for_aloud(monkeypatch, caplog, how):
+    environment = {"COORDINATOR_ADDRESS": "x:1", "NUM_PROCESSES": "4", "PROCESS_ID": "0"}
+    for name, value in environment.items():
+        monkeypatch.setenv(f"JAX_{name}", value)
+    said = threading.Event()
+    caplog.handler.addFilter(lambda record: said.set() or True)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_: said.wait(60))
+    monkeypatch.setattr(main, "_JOIN_S", 0.01)
+    with caplog.at_level(logging.WARNING, "ssldiff_jax"):
+        main._join_hosts(how)
+    (line,) = (record.getMessage() for record in caplog.records)
+    count = "all" if how == "auto" else "4"
+    assert line.startswith(f"waits for {count} processes of this run to begin")
+    # Those that come in time are not waited for.
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_: None)
+    monkeypatch.setattr(main, "_JOIN_S", 3600.0)
+    main._join_hosts(how)
+    assert len(caplog.records) == 1
