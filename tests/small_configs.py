@@ -34,7 +34,8 @@ def published(c):
     c.evaluate.num_patches, c.evaluate.num_training = 8, 12
     for section in (c.encoder, c.judge, c.autoencoder, c.denoiser, c.prior):
         train = section.train
-        train.num_steps, train.batch_size, train.log_every, train.checkpoint_every = 2, 2, 1, 2
+        train.num_steps, train.log_every, train.checkpoint_every = 2, 1, 2
+        train.batch_size = max(2, train.compute.accumulate)  # an example for each part
     c.sample.conditioning = "interpolated"
     c.sample.windows.mode, c.sample.windows.stride = "overlap", 8
     c.sample.windows.weights = "tapered"
