@@ -46,13 +46,15 @@ def main(argv: list[str]) -> None:
     hosts.pass_on_interrupts()
     with hosts.leaving():
         try:
-            quarantined = launch.launch(
-                command.values,
-                command.workdir,
-                table.STAGES,
-                words=command.words,
-                start=(sys.executable, "-c", _SERVE),
-            )
+            # Also while the command is checked.
+            with hosts.missed():
+                quarantined = launch.launch(
+                    command.values,
+                    command.workdir,
+                    table.STAGES,
+                    words=command.words,
+                    start=(sys.executable, "-c", _SERVE),
+                )
             if quarantined:
                 log.warning("%s", quarantined)
                 sys.exit(QUARANTINED)
