@@ -25,9 +25,7 @@ class HostArrays:
 
         Raises what it raises, and ElsewhereError where it failed on another host.
         """
-        missing = [number for number in range(self.count) if not self._path(number).exists()]
-        # All have looked before one writes, so that they divide the same.
-        hosts.barrier(f"looked for {what}")
+        missing = hosts.missing([self._path(number).exists() for number in range(self.count)])
         progress = logs.Progress(what, len(missing[hosts.share()]))
 
         def write(number: int) -> None:

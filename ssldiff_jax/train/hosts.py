@@ -144,6 +144,17 @@ def same_number() -> int:
     return int(multihost_utils.broadcast_one_to_all(np.uint32(secrets.randbits(32))))
 
 
+def missing(are_there: Sequence[bool]) -> list[int]:
+    """The numbers of what is not there, as the first host sees it: a shared folder may show another
+    a file a moment later, and hosts that counted apart would each leave an item to the other.
+    Returns when all have looked."""
+    there = np.array(are_there, bool)
+    if together() and len(there):
+        with _waiting("what is left to do"):
+            there = np.asarray(multihost_utils.broadcast_one_to_all(there))
+    return np.flatnonzero(~there).tolist()
+
+
 def barrier(where: str) -> None:
     """Wait until every host is here."""
     if together():

@@ -30,13 +30,12 @@ class RegeneratedPatches:
     def make(self, model: generator.Generator, seed: int) -> None:
         """Write the files, each block by one host; blocks of which all files are there are left as
         they are."""
-        missing = [
-            number
-            for number, block in enumerate(blocks(len(self.held_out)))
-            if not (self.real.has(*block) and self.generated.has(*block))
-        ]
-        # All have looked before one writes, so that they divide the same.
-        hosts.barrier("looked for regenerated patches")
+        missing = hosts.missing(
+            [
+                self.real.has(*block) and self.generated.has(*block)
+                for block in blocks(len(self.held_out))
+            ]
+        )
         progress = logs.Progress("blocks of patches regenerated", len(missing[hosts.share()]))
 
         def write(number: int) -> None:
