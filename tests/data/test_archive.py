@@ -142,11 +142,13 @@ def test_shuffling_300_million_records_takes_little_memory(tmp_path):
 PUBLISH = """
 import pathlib, resource, sys
 from ssldiff_jax.data import archive
+from ssldiff_jax.formats import shards
 
 # It looks for files of records, of which there are none.
 archive.tfds.folder_dataset.write_metadata = lambda **_: None
 folders = sorted(pathlib.Path(sys.argv[1]).glob("entry*"))
-entries = {i: archive.Entry(f, f.name, {"train": ()}, {}) for i, f in enumerate(folders)}
+shard = shards.Shard("shard", 2**20, 1, "")
+entries = {i: archive.Entry(f, f.name, {"train": (shard,)}, {}) for i, f in enumerate(folders)}
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 archive.publish(pathlib.Path(sys.argv[1]) / "few", {0: entries[0]})
 before = peak()
@@ -164,6 +166,7 @@ def test_places_of_many_slides_are_never_all_in_memory(tmp_path):
             tmp_path / f"entry{i:02d}" / "train.npy", "w+", np.int32, (count, 4)
         )
         own[-1] = [0, i, 2 * i, 3]
+        (tmp_path / f"entry{i:02d}" / "shard").write_bytes(b"0")
     command = [sys.executable, "-c", PUBLISH, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(result.stdout) < 100e6
