@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from ssldiff_jax.core import exhausted
-from ssldiff_jax.train import hosts, named, save_noise
+from ssldiff_jax.train import canvas_file, hosts, named, save_noise
 from ssldiff_jax.train import step as step_lib
 
 _SLOW_S = 7 * 24 * 3600
@@ -136,14 +136,21 @@ class CanvasCheckpoints:
         self._manager = ocp.CheckpointManager(
             folder.absolute(), options=options, item_handlers=handlers
         )
+        # What Orbax would write alone is refused, or on hosts that are not first not written.
+        self._file = canvas_file.CanvasFile(folder / "alone")
+        self._is_one_of_several = jax.process_count() > 1 and not hosts.together()
 
     @property
     def latest(self) -> int | None:
-        """The last step that was saved whole."""
-        return self._manager.latest_step()
+        """The last step that was saved whole, by however many processes."""
+        steps = self._manager.latest_step(), self._file.latest
+        return max((step for step in steps if step is not None), default=None)
 
     def save(self, step: int, arrays: Any, place: dict[str, int]) -> None:
         """Save before returning: the arrays are given away with the next step."""
+        if self._is_one_of_several:
+            self._file.save(step, arrays, place)
+            return
         in_chunks = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_CHUNK_BYTES), arrays)
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(arrays, in_chunks), place=ocp.args.JsonSave(place)
@@ -153,6 +160,8 @@ class CanvasCheckpoints:
 
     def restore(self, arrays: Any) -> tuple[Any, dict[str, int]]:
         """The latest arrays at the shardings of `arrays`, and their place."""
+        if self.latest == self._file.latest:
+            return self._file.restore(arrays)
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)),
             place=ocp.args.JsonRestore(),

@@ -37,6 +37,8 @@ def by_hosts(workdir, tmp_path_factory):
     for name in ("done.json", "results.json"):
         (folder / "prior" / name).unlink()
     words = ["--config=configs/tiny.py", f"--workdir={folder}", *STUDY]
+    # Saved after every chunk, as large canvases are every few minutes.
+    words.append("--config.sample.checkpoint_minutes=0.0")
     words.append("--config.stages=prior,sample,evaluate,imagine,watch,study")
     ended = patience.run(
         ["bash", "launch/local_multiprocess.sh", "2", *words],

@@ -18,7 +18,7 @@ import test_resume
 from test_resume import final_state, lines
 
 from ssldiff_jax.runs import host_arrays
-from ssldiff_jax.train import hosts
+from ssldiff_jax.train import checkpoint, hosts
 from ssldiff_jax.train import mesh as mesh_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -93,6 +93,34 @@ def divide(folder, number):
     print(hosts.each_alone("a thing", lambda: number))
 
 
+def canvases(folder, number, shift):
+    """Four canvases, each saved by one host alone, or restored by it and saved twice again."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), ("data",))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+
+    def canvas(value):
+        x = jax.device_put(np.arange(32, dtype=np.float32).reshape(8, 4) + value, rows)
+        return {"x": x, "history": {"0": x.astype(jax.numpy.bfloat16)}}
+
+    def save_or_resume(item):
+        saves = checkpoint.CanvasCheckpoints(folder / f"canvas_{item}", 128)
+        step = saves.latest
+        if step is None:
+            saves.save(item, canvas(item), {"step": item, "chunk": 1})
+        else:
+            restored, place = saves.restore(canvas(0))
+            jax.tree.map(np.testing.assert_array_equal, restored, canvas(step))
+            assert all(leaf.sharding == rows for leaf in jax.tree.leaves(restored))
+            assert place == {"step": step, "chunk": 1}
+            print(f"canvas {item} of step {step} on host {number}")
+            for later in (step + 4, step + 8):
+                saves.save(later, canvas(later), {"step": later, "chunk": 1})
+        saves.close()
+
+    items = list(range(4))
+    hosts.divide("canvases", items[shift:] + items[:shift], save_or_resume)
+
+
 def start(count, devices, *args):
     """Processes of this script that know of one another."""
     with socket.socket() as free:
@@ -162,6 +190,21 @@ def test_hosts_divide_items_and_hear_of_a_failure(tmp_path):
     ]
 
 
+def test_a_canvas_that_one_host_saves_is_resumed_by_another_and_by_one_process(tmp_path):
+    assert finish(start(2, 2, "canvas", tmp_path, 0)) == [[], []]
+    said = finish(start(2, 2, "canvas", tmp_path, 1))
+    assert said == [
+        [f"canvas {item} of step {item} on host {host}" for item in items]
+        for host, items in ((0, (1, 3)), (1, (2, 0)))
+    ]
+    # What one process of one saved is read by one of several too.
+    for count, step in ((1, 8), (2, 16)):
+        said = finish(start(count, 2, "canvas", tmp_path, 0))
+        steps = sorted(line.partition(" on ")[0] for host in said for line in host)
+        assert steps == [f"canvas {item} of step {item + step}" for item in range(4)]
+    assert len(list((tmp_path / "canvas_3").rglob("*.npz"))) == 1
+
+
 @pytest.fixture(scope="module")
 def moved(tmp_path_factory):
     """A run of 2 hosts × 2 devices that was stopped, went on with 8 devices of one host and then
@@ -204,6 +247,8 @@ def main():
         tell_apart(number)
     elif what == "divide":
         divide(pathlib.Path(sys.argv[5]), number)
+    elif what == "canvas":
+        canvases(pathlib.Path(sys.argv[5]), number, int(sys.argv[6]))
     else:
         fit_until_stopped(pathlib.Path(sys.argv[5]), 1 if what == "between" else number)
     if count > 1:
