@@ -41,13 +41,13 @@ def main(argv: list[str]) -> None:
     # Only now: this imports what asks jax for its devices.
     from ssldiff_jax.runs import launch
     from ssldiff_jax.stages import table
-    from ssldiff_jax.train import hosts
+    from ssldiff_jax.train import gone, hosts
 
     hosts.pass_on_interrupts()
-    with hosts.leaving():
+    with gone.leaving():
         try:
             # Also while the command is checked.
-            with hosts.missed():
+            with gone.missed():
                 quarantined = launch.launch(
                     command.values,
                     command.workdir,

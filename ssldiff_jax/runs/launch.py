@@ -24,14 +24,14 @@ from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
 from ssldiff_jax.slides import remote
-from ssldiff_jax.train import heartbeat, hosts, loop
+from ssldiff_jax.train import gone, heartbeat, hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
 _LOG = logging.getLogger(__name__)
 
 StoppedError, FailedError = hosts.StoppedError, side_by_side.FailedError
 USER_ERRORS = (
-    ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, hosts.GoneError,
+    ValueError, OSError, loop.NonFiniteError, hosts.ElsewhereError, gone.GoneError,
     shortage.ShortageError,
 )  # fmt: skip
 """What a user can cause, and every error of ours is: printed as one line."""
@@ -134,7 +134,7 @@ def launch(
     shared = not _is_elsewhere(table, chosen)
     if start and shared and side_by_side.is_possible(config.runtime, context.mesh):
         run_all = side_by_side.SideBySide(start, values)
-    with heartbeat.of_hosts(workdir), hosts.missed():
+    with heartbeat.of_hosts(workdir), gone.missed():
         runner.run_stages(table, context, chosen, force, run_all=run_all)
     if "patches" not in chosen:
         return None

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.train import hosts
+from ssldiff_jax.train import gone, hosts
 
 _LOG = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def of_hosts(
         yield
     except Exception as error:
         # Of what others failed for, they say so themselves.
-        if not isinstance(error, hosts.ElsewhereError | hosts.GoneError | hosts.StoppedError):
+        if not isinstance(error, hosts.ElsewhereError | gone.GoneError | hosts.StoppedError):
             failure = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
         raise
     finally:

@@ -13,7 +13,7 @@ import sys
 import patience
 import pytest
 
-from ssldiff_jax.train import heartbeat, hosts
+from ssldiff_jax.train import gone, heartbeat, hosts
 
 ROOT = pathlib.Path(__file__).parents[2]
 GONE = "another process of this run is gone"
@@ -101,12 +101,12 @@ def main():
 
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     jax.distributed.initialize(f"127.0.0.1:{port}", count, number)
-    with hosts.leaving():
+    with gone.leaving():
         try:
-            with heartbeat.of_hosts(folder, every=0.5), hosts.missed():
+            with heartbeat.of_hosts(folder, every=0.5), gone.missed():
                 hosts.barrier("first")
                 work(what, number)
-        except (OSError, hosts.GoneError) as error:
+        except (OSError, gone.GoneError) as error:
             sys.exit(f"error: {error}")
 
 
