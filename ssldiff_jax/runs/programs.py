@@ -52,7 +52,7 @@ def of_training(
     batch = lambda count: tasks.batch_of(task.batch_spec(), count)
     state, key = state_of(task, train), jax.eval_shape(lambda: jax.random.key(0))
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    blueprint = _blueprint(state, train, mesh, config.mesh.rules)
+    blueprint = _blueprint(state, train, mesh, config.mesh.rules, mesh_lib.platform(mesh))
     update = step_lib.Update(task, _transform(train), train.optimizer.ema_decay, train.compute)
     # Without optimiser and recomputation: the work of the model, whatever a machine does.
     gradient = jax.grad(step_lib.loss_with_rest(task), has_aux=True)
@@ -66,14 +66,15 @@ def of_training(
 
 
 def exchanges(
-    name: str, config: run_config.RunConfig, devices: int
+    name: str, config: run_config.RunConfig, devices: int, platform: str
 ) -> tuple[scaling.Exchange, ...]:
-    """What the step of a stage exchanges for the sake of its parameters, on so many devices.
+    """What the step of a stage exchanges for the sake of its parameters, on so many devices of a
+    platform.
 
     Raises ValueError for a mesh that has not as many.
     """
     train, mesh = getattr(config, name).train, mesh_lib.abstract_mesh(config.mesh, devices)
-    blueprint = _blueprint(state(name, config), train, mesh, config.mesh.rules)
+    blueprint = _blueprint(state(name, config), train, mesh, config.mesh.rules, platform)
     gathered = jnp.dtype(train.compute.dtype).itemsize
     return scaling.of_step(blueprint.state.params, blueprint.shardings.params, gathered)
 
@@ -110,6 +111,7 @@ def _blueprint(
     train: loop.TrainConfig,
     mesh: Mesh | AbstractMesh,
     rules: tuple[str, ...],
+    platform: str,
 ) -> parallel.Blueprint:
-    storage = train.optimizer.storage
+    storage = train.optimizer.storage(platform)
     return parallel.Blueprint.of(state, _transform(train), mesh, rules, storage)

@@ -3,6 +3,7 @@
 An optimiser such as AdamW does the same to every element. Done array by array, on hundreds of them,
 it is more than half of what XLA compiles of a step and of the kernels that a GPU starts, and as
 many messages between devices as there are arrays. Done on vectors it is a handful of each.
+TPUs are better off with arrays (`OptimizerConfig.storage`).
 
 A vector is split over devices as its arrays are: the part of a device is what it holds of every
 array, one after the other. So no element moves between devices when arrays become a vector or a

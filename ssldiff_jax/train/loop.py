@@ -105,7 +105,7 @@ def fit(
     mesh_lib.require_divides(config.batch_size, run.mesh, config.compute.accumulate)
     tx = config.optimizer.transform(config.num_steps, run.past)
     init_key, step_key = (rng.stream(run.seed, f"{run.name}/{what}") for what in ("init", "step"))
-    storage = config.optimizer.storage
+    storage = config.optimizer.storage(mesh_lib.platform(run.mesh))
     state, shardings = parallel.born_sharded(task, tx, init_key, run.mesh, run.rules, storage)
     if start is not None:
         state = parallel.start_from(start, state)

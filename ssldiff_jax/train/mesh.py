@@ -56,6 +56,11 @@ def abstract_mesh(config: MeshConfig, count: int) -> AbstractMesh:
     return AbstractMesh(axis_sizes(config, count), AXES)
 
 
+def platform(mesh: Mesh) -> str:
+    """What its devices are: cpu, gpu or tpu."""
+    return mesh.devices.flat[0].platform
+
+
 def axis_sizes(config: MeshConfig, count: int) -> tuple[int, int, int]:
     """Devices along each axis.
 

@@ -234,7 +234,7 @@ def on_mesh(shardings: Any, mesh: Mesh) -> step_lib.Placement:
 
 def _is_unrolled(mesh: Mesh) -> bool:
     """Whether parts of an accumulated gradient are written out."""
-    return mesh.devices.flat[0].platform == "cpu"
+    return mesh_lib.platform(mesh) == "cpu"
 
 
 def _gather(param: jax.Array, spec: PartitionSpec) -> jax.Array:

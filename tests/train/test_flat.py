@@ -269,8 +269,10 @@ def test_a_step_is_lowered_once_where_nothing_is_computed_twice(remat, lowerings
     assert 116 * 10 < step.flops < 116 * 40
 
 
-def test_optimisers_that_look_at_rows_and_columns_keep_arrays():
-    storage = {
-        n: dataclasses.replace(ADAMW, name=n).storage for n in ("adamw", "adafactor", "muon")
-    }
-    assert storage == {"adamw": "flat", "adafactor": "arrays", "muon": "arrays"}
+def test_optimisers_that_look_at_rows_and_columns_keep_arrays_and_so_do_tpus():
+    for platform, of_adamw in (("cpu", "flat"), ("gpu", "flat"), ("tpu", "arrays")):
+        storage = {
+            name: dataclasses.replace(ADAMW, name=name).storage(platform)
+            for name in ("adamw", "adafactor", "muon")
+        }
+        assert storage == {"adamw": of_adamw, "adafactor": "arrays", "muon": "arrays"}

@@ -230,24 +230,51 @@ def run_process(folder, number, port):
     state, figures = train(mesh, "jit")
     save(folder / "processes.npz", state, figures)
     require_restored(folder / "checkpoints", state)
+    require_moved(folder, state)
     jax.distributed.shutdown()
 
 
 def require_restored(folder, state):
     """A state that no process holds all of comes back from disk where it was, and as it was."""
-    checkpoints = checkpoint.Checkpoints(epath.Path(folder))
-    checkpoints.save(NUM_STEPS, state)
-    checkpoints.close()
-    checkpoints = checkpoint.Checkpoints(epath.Path(folder))
-    found = checkpoints.restore(jax.tree.map(jnp.zeros_like, state))
-    checkpoints.close()
-    for before, after in zip(jax.tree.leaves(state), jax.tree.leaves(found), strict=True):
-        assert after.sharding == before.sharding
-        for a, b in zip(before.addressable_shards, after.addressable_shards, strict=True):
-            np.testing.assert_array_equal(a.data, b.data)
+    save_checkpoint(folder, state)
+    require_same(restored(folder, jax.tree.map(jnp.zeros_like, state)), state)
     average = jax.tree.leaves(named.on_this_host(state.ema_params))
     for a, b in zip(average, jax.tree.leaves(checkpoint.load_params(folder)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def require_moved(folder, vectors):
+    """From devices that hold vectors to such that hold arrays, all along fsdp, and back: no number
+    changes."""
+    mesh = mesh_lib.make_mesh(mesh_lib.MeshConfig(1, -1, 1, RULES))
+    tx, key = OPTIMIZER.transform(NUM_STEPS), rng.stream(1, "init")
+    fresh, _ = parallel.born_sharded(denoising(), tx, key, mesh, RULES, "arrays")
+    arrays = restored(folder / "checkpoints", fresh)
+    kernel = arrays.params["in"]["kernel"]
+    assert kernel.addressable_shards[0].data.shape == (3, 3, 2, 1)
+    save_checkpoint(folder / "moved", arrays)
+    require_same(restored(folder / "moved", jax.tree.map(jnp.zeros_like, vectors)), vectors)
+
+
+def save_checkpoint(folder, state):
+    checkpoints = checkpoint.Checkpoints(epath.Path(folder))
+    checkpoints.save(NUM_STEPS, state)
+    checkpoints.close()
+
+
+def restored(folder, like):
+    checkpoints = checkpoint.Checkpoints(epath.Path(folder))
+    state = checkpoints.restore(like)
+    checkpoints.close()
+    return state
+
+
+def require_same(found, wanted):
+    """The same numbers on the same devices."""
+    for before, after in zip(jax.tree.leaves(wanted), jax.tree.leaves(found), strict=True):
+        assert after.sharding == before.sharding
+        for a, b in zip(before.addressable_shards, after.addressable_shards, strict=True):
+            np.testing.assert_array_equal(a.data, b.data)
 
 
 def launch(devices, *args):

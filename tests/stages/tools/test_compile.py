@@ -80,16 +80,11 @@ def test_parameters_are_gathered_once_and_activations_never(rows):
     assert set(whole) == {"all-reduce"}
     assert whole["all-reduce"]["count"] <= 2
     params = rows["split", "denoiser"]["num_params"]
-    # A TPU shifts what its scatter pads.
-    shifted = split.pop("collective-permute", {"bytes": 0})
-    assert shifted["bytes"] < 0.02 * params
     assert set(split) == {"all-gather", "reduce-scatter", "all-reduce"}
-    # float32 here: each parameter of a kernel once, in one message of each kind.
-    assert split["all-gather"]["bytes"] <= 1.01 * 4 * params
-    assert split["all-gather"]["count"] == 1
-    assert split["reduce-scatter"]["count"] == 1
-    assert split["reduce-scatter"]["bytes"] <= 1.01 * params
-    assert split["all-reduce"]["bytes"] < 0.02 * params
+    # float32 here: each parameter of a kernel once, array by array.
+    assert split["all-gather"]["bytes"] <= 4 * params
+    assert 1 < split["all-gather"]["count"] <= 60
+    assert 1 < split["reduce-scatter"]["count"] <= 60
     assert not rows["split", "denoiser"]["gathers_of_batch"]
 
 
@@ -110,16 +105,19 @@ def test_rooflines_are_positive_and_named(rows):
 
 @needs_compiler
 def test_a_compiled_step_sends_what_was_reckoned(rows):
-    """All-gather and all-reduce to the byte, but for metrics; a TPU pads what it scatters."""
+    """Gathered to the byte. A TPU sums up a few arrays whole instead of scattering their sum, which
+    takes twice the bytes; biases with the same gradient are summed up once."""
     (reckoned,) = rows["split", "denoiser"]["scaling"]
-    counted = rows["split", "denoiser"]["collectives"]
-    sent = sum(counted[kind]["sent_bytes"] for kind in ("all-gather", "all-reduce"))
-    scattered = counted["reduce-scatter"]["sent_bytes"]
+    counted = {kind: c["sent_bytes"]
+               for kind, c in rows["split", "denoiser"]["collectives"].items()}  # fmt: skip
     by_kind = {e["kind"]: scaling.Exchange(**e).sent_bytes for e in reckoned["exchanges"]}
     assert reckoned["devices"] == 4
     assert reckoned["sent_bytes"] == sum(by_kind.values())
-    assert sent == pytest.approx(by_kind["all-gather"] + by_kind["all-reduce"], abs=64)
-    assert by_kind["reduce-scatter"] <= scattered < 1.05 * by_kind["reduce-scatter"]
+    assert counted["all-gather"] == by_kind["all-gather"]
+    summed_whole = by_kind["reduce-scatter"] - counted["reduce-scatter"]
+    assert 0 <= summed_whole < 0.1 * by_kind["reduce-scatter"]
+    rest = counted["all-reduce"] - 2 * summed_whole
+    assert 0.8 * by_kind["all-reduce"] < rest < by_kind["all-reduce"] + 64
     assert 0 < reckoned["efficiency"] < reckoned["efficiency_overlapped"] <= 1
     assert "scaling" not in rows["whole", "denoiser"]
     assert "scaling" not in rows["split", "sampler"]

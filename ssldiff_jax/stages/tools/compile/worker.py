@@ -70,7 +70,7 @@ def _scaling(
 ) -> dict[str, Any]:
     """What a step sends on so many devices of this kind, and how long it takes; counted, not
     measured."""
-    exchanges = programs.exchanges(name, config, devices)
+    exchanges = programs.exchanges(name, config, devices, slice_.platform)
     counted = scaling.Scaling.of(
         exchanges, chips.network(slice_.generation), devices, compute_seconds
     )
