@@ -25,7 +25,9 @@ class HostArrays:
 
         Raises what it raises, and ElsewhereError where it failed on another host.
         """
-        missing = hosts.missing([self._path(number).exists() for number in range(self.count)])
+        # Listed: a file that was looked for in vain may seem absent when another host has made it.
+        there = {path.name for path in self.folder.glob("*.npy")} if hosts.is_first() else set()
+        missing = hosts.missing(self.count, lambda number: self._path(number).name in there)
         progress = logs.Progress(what, len(missing[hosts.share()]))
 
         def write(number: int) -> None:

@@ -32,7 +32,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `image_N.png`, generated with the conditions of held-out grids, the captions beside
     them, and `results.json`: correlation of requested and shown parts of classes in quadrants.
     Hosts share the images; what these show is measured by the first."""
-    if not (context.folder("prior") / "results.json").exists():
+    # As the first host sees it, for whom this may be there a moment earlier.
+    if not hosts.broadcast_first((context.folder("prior") / "results.json").exists()):
         return {"imported": context.config.embeddings.source}
     config, artifacts = context.config, context.artifacts
     model = generator_lib.Generator.of_run(artifacts, context.here.mesh)

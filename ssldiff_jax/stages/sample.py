@@ -3,6 +3,7 @@
 import functools
 import logging
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from ssldiff_jax.core import arrays, patch_grid, rng
@@ -30,8 +31,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         if reference.kind == "region"
     ]
     if config.sample.dry_run:
-        for planned in jobs:
-            _LOG.info("dry run: %s would be %s", planned.name, planned.cost(timed=True))
+        hosts.on_first_host("what large images would take", lambda: _say_costs(jobs))
         return None
     pages = [
         functools.partial(_write_page, folder / f"patches_{i}.png", model, reference.grid, i)
@@ -41,8 +41,15 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     # Those that take longest first: each host has its share of these.
     files = [*(large.run for large in jobs), *pages, variations]
     hosts.divide("large images and patches", files, lambda write: write())
-    # They are there: what each took is read back.
-    return {"large_images": [large.run() for large in jobs]}
+    # They are there: what each took is read back, by a host that waits for no other if it sees one
+    # late.
+    facts = lambda: {"large_images": [large.run() for large in jobs]}
+    return hosts.on_first_host("what large images took", facts)
+
+
+def _say_costs(jobs: Sequence[render.LargeImageRender]) -> None:
+    for planned in jobs:
+        _LOG.info("dry run: %s would be %s", planned.name, planned.cost(timed=True))
 
 
 def _write_page(

@@ -89,12 +89,12 @@ def same_number() -> int:
     return int(multihost_utils.broadcast_one_to_all(np.uint32(secrets.randbits(32))))
 
 
-def missing(are_there: Sequence[bool]) -> list[int]:
-    """The numbers of what is not there, as the first host sees it: a shared folder may show another
-    a file a moment later, and hosts that counted apart would each leave an item to the other.
-    Returns when all have looked."""
-    there = np.array(are_there, bool)
-    if together() and len(there):
+def missing(count: int, is_there: Callable[[int], bool]) -> list[int]:
+    """The numbers below `count` of what is not there, as the first host sees it: a shared folder
+    may show another a file a moment later, and hosts that counted apart would each leave an item to
+    the other. No other looks: what was not there may seem so for some time."""
+    there = np.array([is_first() and is_there(number) for number in range(count)], bool)
+    if together() and count:
         with _waiting("what is left to do"):
             there = np.asarray(multihost_utils.broadcast_one_to_all(there))
     return np.flatnonzero(~there).tolist()

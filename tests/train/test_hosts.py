@@ -18,6 +18,7 @@ import test_resume
 from test_resume import final_state, lines
 
 from ssldiff_jax.runs import host_arrays
+from ssldiff_jax.stages.evaluate import regenerated
 from ssldiff_jax.train import checkpoint, hosts
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -72,7 +73,8 @@ def divide(folder, number):
 
     hosts.divide("items", range(7), note)
     # Each sees another file late: the first one's view counts.
-    print(hosts.missing([number != 1, number != 0, False, True]), hosts.missing([]))
+    view = [number != 1, number != 0, False, True]
+    print(hosts.missing(4, view.__getitem__), hosts.missing(0, view.__getitem__))
     arrays = host_arrays.HostArrays(folder / "arrays", 5)
     if number == 0:
         (folder / "arrays").mkdir()
@@ -119,6 +121,36 @@ def canvases(folder, number, shift):
 
     items = list(range(4))
     hosts.divide("canvases", items[shift:] + items[:shift], save_or_resume)
+
+
+class Means:
+    """Mean colours as features."""
+
+    name, digest, dim = "means", "0", 3
+
+    def __call__(self, patches):
+        return patches.mean((1, 2)).astype(np.float32)
+
+
+def features(folder, number):
+    """Of 1100 images, in three blocks. Host 1 sees what the hosts exchange, and not yet what the
+    first writes at the end."""
+    parts = folder / "view_0" / "means-0-1100.parts"
+    if number == 0:
+        parts.mkdir(parents=True)
+    else:
+        (folder / "view_1").mkdir()
+        (folder / "view_1" / parts.name).symlink_to(parts)
+    hosts.barrier("the folders are there")
+    read = lambda first, stop: np.arange(first, stop).reshape(-1, 1, 1, 1) + np.ones((8, 8, 3))
+    for _ in range(2):
+        made = regenerated.extract(Means(), read, 1100, folder / f"view_{number}")
+        print(made if made is None else np.array_equal(made, np.arange(1100)[:, None] + np.ones(3)))
+        if number == 0:
+            print(parts.exists())
+            # Killed before it could tidy up.
+            parts.mkdir()
+    print(sorted(path.name for path in (folder / f"view_{number}").iterdir()))
 
 
 def start(count, devices, *args):
@@ -190,6 +222,14 @@ def test_hosts_divide_items_and_hear_of_a_failure(tmp_path):
     ]
 
 
+def test_features_that_hosts_share_are_read_by_the_first(tmp_path):
+    parts = "means-0-1100.parts"
+    assert finish(start(2, 1, "features", tmp_path)) == [
+        ["True", "False", "True", "False", f"['means-0-1100.npy', '{parts}']"],
+        ["None", "None", f"['{parts}']"],
+    ]
+
+
 def test_a_canvas_that_one_host_saves_is_resumed_by_another_and_by_one_process(tmp_path):
     assert finish(start(2, 2, "canvas", tmp_path, 0)) == [[], []]
     said = finish(start(2, 2, "canvas", tmp_path, 1))
@@ -247,6 +287,8 @@ def main():
         tell_apart(number)
     elif what == "divide":
         divide(pathlib.Path(sys.argv[5]), number)
+    elif what == "features":
+        features(pathlib.Path(sys.argv[5]), number)
     elif what == "canvas":
         canvases(pathlib.Path(sys.argv[5]), number, int(sys.argv[6]))
     else:

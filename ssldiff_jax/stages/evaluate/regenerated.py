@@ -30,12 +30,9 @@ class RegeneratedPatches:
     def make(self, model: generator.Generator, seed: int) -> None:
         """Write the files, each block by one host; blocks of which all files are there are left as
         they are."""
-        missing = hosts.missing(
-            [
-                self.real.has(*block) and self.generated.has(*block)
-                for block in blocks(len(self.held_out))
-            ]
-        )
+        every, sides = blocks(len(self.held_out)), (self.real, self.generated)
+        are_there = lambda number: all(files.has(*every[number]) for files in sides)
+        missing = hosts.missing(len(every), are_there)
         progress = logs.Progress("blocks of patches regenerated", len(missing[hosts.share()]))
 
         def write(number: int) -> None:
@@ -56,8 +53,9 @@ class RegeneratedPatches:
 
     def features(
         self, extractor: networks.Extractor
-    ) -> tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N D"]]:
-        """(of real, of generated patches), kept beside the patches and mapped."""
+    ) -> tuple[Float[np.ndarray, "N D"] | None, Float[np.ndarray, "N D"] | None]:
+        """(of real, of generated patches), kept beside the patches and mapped; None on hosts that
+        are not the first."""
         count = len(self.held_out)
         of = lambda files: extract(extractor, files.read, count, files.folder / "features")
         return of(self.real), of(self.generated)
@@ -68,20 +66,21 @@ def extract(
     read: Callable[[int, int], image_files.Patches],
     count: int,
     folder: pathlib.Path,
-) -> Float[np.ndarray, "N D"]:
-    """Features of `count` images in a file of `folder`, which is mapped; hosts share the blocks.
-    Its name has the network's digest: one that is there is taken as it is, and images of one folder
-    are the same ones."""
-    path = folder / f"{extractor.name}-{extractor.digest}-{count}.npy"
-    if not hosts.broadcast_first(path.exists()):
-        every = blocks(count)
-        parts = host_arrays.HostArrays(path.with_suffix(".parts"), len(every))
+) -> Float[np.ndarray, "N D"] | None:
+    """Features of `count` images in a file of `folder`, which is mapped; hosts share the blocks,
+    and the first alone, who measures, gets them. The file's name has the network's digest: one that
+    is there is taken as it is, and images of one folder are the same ones."""
+    path, every = folder / f"{extractor.name}-{extractor.digest}-{count}.npy", blocks(count)
+    parts = host_arrays.HostArrays(path.with_suffix(".parts"), len(every))
+    if not hosts.broadcast_first(hosts.is_first() and path.exists()):
         parts.make(f"blocks of features by {extractor.name}", lambda i: extractor(read(*every[i])))
         # Written as they come: half a million features are 1.5 GB.
         join = lambda at: rows.write(at, (count, extractor.dim), np.float32, parts)
         hosts.on_first_host(f"{path.name} is written", lambda: atomic.write_atomic(path, join))
-        if hosts.is_first():
-            parts.drop()
+    if not hosts.is_first():
+        return None
+    # Also of a run that was killed before it could.
+    parts.drop()
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
