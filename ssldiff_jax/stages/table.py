@@ -56,6 +56,13 @@ def _image(config: run_config.RunConfig) -> Any:
     return user_images.fingerprint(config.variations.image, "variations.image")
 
 
+def _labels(config: run_config.RunConfig) -> Any:
+    """Facts about the table of labels that a study of slides reads."""
+    section = config.study
+    reads = "bags" in section.tasks and section.bags.of == "slides"
+    return fingerprints.of_path(section.bags.labels, "study.bags.labels") if reads else None
+
+
 def _compared(config: run_config.RunConfig) -> Any:
     """Facts about the folders that are compared, and what they are compared by."""
     return _networks(config) | Later("tools.compare", "fingerprint")(config)
@@ -209,6 +216,7 @@ STAGES: stage.Table = {
         Later("tools.study.study", "run"),
         ("sample", "study"),
         ("patches", "denoiser", "autoencoder"),
+        inputs=_labels,
         tool=True,
         always=True,
         ending=final_message.paths("results.json", "curves.json"),

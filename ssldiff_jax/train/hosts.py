@@ -89,6 +89,12 @@ def same_number() -> int:
     return int(multihost_utils.broadcast_one_to_all(np.uint32(secrets.randbits(32))))
 
 
+def of_first(array: np.ndarray) -> np.ndarray:
+    """An array as the first host computed it; that of others has its shape and dtype, and may
+    differ by what their devices round."""
+    return np.asarray(multihost_utils.broadcast_one_to_all(array)) if together() else array
+
+
 def missing(count: int, is_there: Callable[[int], bool]) -> list[int]:
     """The numbers below `count` of what is not there, as the first host sees it: a shared folder
     may show another a file a moment later, and hosts that counted apart would each leave an item to

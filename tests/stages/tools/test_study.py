@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from configs import tiny
+from ssldiff_jax.core import schema
 from ssldiff_jax.data import records
 from ssldiff_jax.evaluation.metrics import classification
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch, patch_samples
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import table
 from ssldiff_jax.stages.tools.study import task as study_task
 
@@ -92,6 +94,17 @@ def test_classes_are_counted_and_one_slide_is_no_sample_of_cases(results):
 def test_the_same_again(results, run_study):
     again = run_study(tasks=("patches",), **{"patches.models": ("linear",)})
     assert again["rows"] == [r for r in results["rows"] if r["model"] == "linear"]
+
+
+def test_a_resumed_study_takes_only_what_was_generated_from_its_examples(tmp_path):
+    """A killed study had labels by a judge that was trained again since."""
+    config = tiny.get_config()
+    config.study.update_from_flattened_dict(SHORT | {"fractions": (0.2,)})
+    section = schema.build(run_config.RunConfig, config.to_dict()).study
+    labels = np.arange(40) % 2, np.arange(40) // 20, np.arange(40) % 2
+    kept = [study_task.folder_of(study_task.used(label, section, 0), tmp_path) for label in labels]
+    assert kept[0] != kept[1]
+    assert kept[0] == kept[2]
 
 
 def test_a_subset_has_some_of_every_class():

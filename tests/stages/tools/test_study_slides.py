@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from configs import tcga_study, tiny
+from ssldiff_jax.core import schema
 from ssldiff_jax.data import demo_slide, plan
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import table
@@ -104,3 +106,21 @@ def test_slides_that_differ_are_told_apart(results):
         assert 0 <= row["auc"]["low"] <= row["auc"]["mean"] <= row["auc"]["high"] <= 1
         if row["mixture"] == "real" and row["fraction"] == 1:
             assert row["auc"]["mean"] == 1
+
+
+def test_a_study_depends_on_its_table_of_labels(tmp_path):
+    path, config = tmp_path / "subtypes.csv", tiny.get_config()
+    path.write_text("case,label\na,dark\n")
+    config.study.bags.labels = str(path)
+    of_regions = schema.build(run_config.RunConfig, config.to_dict())
+    config.study.bags.of = "slides"
+    of_slides = schema.build(run_config.RunConfig, config.to_dict())
+    inputs = table.STAGES["study"].inputs
+    before = inputs(of_slides)
+    path.write_text("case,label\na,dark\nb,pale\n")
+    assert inputs(of_slides) != before
+    path.unlink()
+    with pytest.raises(launch.USER_ERRORS, match=r"config\.study\.bags\.labels must be a file"):
+        inputs(of_slides)
+    # Regions are labelled by their pixels.
+    assert inputs(of_regions) is None

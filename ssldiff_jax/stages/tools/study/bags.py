@@ -63,8 +63,9 @@ def task(
     cases = patch_samples.numbered(bag.case for bag in test)
     task_ = study_task.Task(classes, label, test_label, cases, used)
     chosen = [train[i] for i in used]
-    of_train = _embeddings(chosen, regenerator, section.num_generated, between / "bags")
-    of_test = _embeddings(test, regenerator, 0, between / "test_bags")
+    kept = study_task.folder_of(used, between)
+    of_train = _embeddings(chosen, regenerator, section.num_generated, kept / "bags")
+    of_test = _embeddings(test, regenerator, 0, kept / "test_bags")
 
     def standardised() -> study_task.Task:
         real, *generated = _by_bag(chosen, of_train)

@@ -38,7 +38,8 @@ def task(
     # A split of one class is refused before anything is generated.
     without_inputs = study_task.Task(class_names, label, test_label, test.cases, used)
     embedding = regenerator.embed(train.pixels)
-    made = _generated(regenerator, embedding[used], section.num_generated, between)
+    kept = study_task.folder_of(used, between)
+    made = _generated(regenerator, embedding[used], section.num_generated, kept)
 
     def embedded() -> study_task.Task:
         # Of all: three examples know no deviation, and most of what generated patches gained at 1 %

@@ -4,17 +4,19 @@ import dataclasses
 import functools
 import itertools
 import operator
+import pathlib
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from ssldiff_jax.core import rng
+from ssldiff_jax.core import digests, rng
 from ssldiff_jax.evaluation.downstream import classifiers
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.evaluation.metrics import classification
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs.config import study as study_config
+from ssldiff_jax.train import hosts
 
 SPLITS = ("train", "test")
 MIXTURES = ("real", "synthetic", "real + synthetic")
@@ -110,9 +112,18 @@ def seeds_of(section: study_config.StudySection, seed: int) -> list[int]:
 def used(
     label: Int[np.ndarray, "N"], section: study_config.StudySection, seed: int
 ) -> Int[np.ndarray, "U"]:
-    """The examples that some fraction and some seed of a study uses, in order."""
+    """The examples that some fraction and some seed of a study uses, in order: those of the first
+    host, as clusters of what another embedded may differ in an example."""
     every = itertools.product(section.fractions, seeds_of(section, seed))
-    return np.unique(np.concatenate([subset(label, *which) for which in every]))
+    is_used = np.zeros(len(label), bool)
+    is_used[np.concatenate([subset(label, *which) for which in every])] = True
+    return np.flatnonzero(hosts.of_first(is_used))
+
+
+def folder_of(used: Int[np.ndarray, "U"], between: pathlib.Path) -> pathlib.Path:
+    """Where what is generated from these examples is kept: a study that was killed before the judge
+    or a table of labels changed may have used others."""
+    return between / digests.of_values(used.tolist())
 
 
 class Regenerator:
