@@ -77,7 +77,7 @@ def one_after_another(stages: StageRunner, chosen: Sequence[str]) -> dict[str, p
     made = {}
     for name in chosen:
         made[name] = stages.run(name)
-        hosts.stop_between(name)
+        hosts.stop_between(f"after stage {name}")
     return made
 
 

@@ -236,18 +236,18 @@ def pass_on_interrupts() -> None:
         interrupt.always(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def stop_between(what: str) -> None:
-    """Stop after a stage where a signal came to any host; alone, the signal itself does, but for
-    one that came when a training had just been saved.
+def stop_between(where: str) -> None:
+    """Stop after a stage, or where one waits, if a signal came to any host; alone, the signal
+    itself does, but for one that came when a training had just been saved. Called by every host.
 
-    Raises StoppedError on every host.
+    Raises StoppedError on every host, which says `where`.
     """
     if together():
         is_requested = multihost_utils.reached_preemption_sync_point(next(_SYNC_POINTS))
     else:
         is_requested = interrupt.came()
     if is_requested:
-        raise StoppedError(f"stopped after stage {what}; the same command resumes")
+        raise StoppedError(f"stopped {where}; the same command resumes")
 
 
 def require_shared(folder: pathlib.Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import pathlib
 import shutil
+import signal
+import subprocess
 
 import numpy as np
 import patience
@@ -108,6 +110,26 @@ def test_what_lay_between_is_gone(by_hosts):
     ]
     parts = list(by_hosts[0].rglob("*.parts"))
     assert [path for path in (*left, *parts) if any(path.iterdir())] == []
+
+
+def test_a_signal_stops_hosts_that_wait_for_a_checkpoint(workdir, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(workdir, folder, symlinks=True)
+    # As if it still trained: more checkpoints may come.
+    (folder / "denoiser" / "done.json").unlink()
+    process = subprocess.Popen(
+        ["bash", "launch/local_multiprocess.sh", "2", "--config=configs/tiny.py",
+         f"--workdir={folder}", "--config.stages=watch", "--config.evaluate.patience=3.0"],
+        cwd=ROOT, text=True, stderr=subprocess.PIPE,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
+    )  # fmt: skip
+    for line in process.stderr:
+        if " Fréchet distance by encoder " in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    _, rest = patience.communicate(process)
+    assert rest.count("stopped between two checkpoints; the same command resumes") == 2
+    assert process.returncode == 143
 
 
 def test_arrays_that_are_there_are_not_made_again(tmp_path):

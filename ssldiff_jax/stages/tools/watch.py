@@ -45,6 +45,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     # beside the others; here none is passed over, the models' folder is only read, and a training
     # that was begun again is followed to its new one.
     while True:
+        # Of several hosts, none ends by a signal itself.
+        hosts.stop_between("between two checkpoints")
         newest = _newest(context.artifacts).folders
         # As the first host sees it: to another a checkpoint may show a moment later.
         is_done = hosts.broadcast_first(newest.is_done("denoiser"))
