@@ -47,14 +47,15 @@ def run(context: stage.Context) -> dict[str, Any]:
     while True:
         # Of several hosts, none ends by a signal itself.
         hosts.stop_between("between two checkpoints")
-        newest = _newest(context.artifacts).folders
+        artifacts = _newest(context.artifacts)
+        newest = artifacts.folders
         # As the first host sees it: to another a checkpoint may show a moment later.
         is_done = hosts.broadcast_first(newest.is_done("denoiser"))
         there = checkpoint.steps(newest.checkpoints("denoiser"))
         waiting = [step for step in there if not (folder / f"step_{step}").exists()]
         step = hosts.broadcast_first(waiting[0] if waiting else _NONE)
         if step != _NONE:
-            evaluator.evaluate(step)
+            evaluator.evaluate(step, artifacts)
             latest = time.monotonic()
         elif is_done:
             return {"steps": evaluator.write()}
@@ -65,9 +66,12 @@ def run(context: stage.Context) -> dict[str, Any]:
 
 
 def _newest(artifacts: artifacts_lib.Artifacts) -> artifacts_lib.Artifacts:
-    """The same with the denoiser that is being made, if one is."""
+    """The same with the denoiser that is being made, if the first host sees one."""
     folders = artifacts.folders
-    newest = folders.at("denoiser", force.latest(folders, "denoiser"))
+    place = folders.of_stage("denoiser")
+    # Another host may see it a moment later, and would load a checkpoint of the one before.
+    is_made = hosts.broadcast_first(force.latest(folders, "denoiser") != place)
+    newest = folders.at("denoiser", force.beside(place) if is_made else place)
     return dataclasses.replace(artifacts, folders=newest)
 
 
@@ -80,10 +84,9 @@ class _Evaluator:
         self._protocol = protocol.Protocol.of_run(artifacts, networks, folder)
         self._model: generator.Generator | None = None
 
-    def evaluate(self, step: int) -> None:
-        """Judge one; one that training deleted meanwhile is passed over."""
+    def evaluate(self, step: int, artifacts: artifacts_lib.Artifacts) -> None:
+        """Evaluate one of these; one that training deleted meanwhile is passed over."""
         folder = self._folder / f"step_{step}"
-        artifacts = _newest(self._artifacts)
         saved = artifacts.folders.checkpoints("denoiser")
         try:
             # By all hosts, or none goes on with it.
