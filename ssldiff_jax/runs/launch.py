@@ -136,9 +136,11 @@ def launch(
         run_all = side_by_side.SideBySide(start, values)
     with heartbeat.of_hosts(workdir), gone.missed():
         runner.run_stages(table, context, chosen, force, run_all=run_all)
-    if "patches" not in chosen:
-        return None
-    folder = context.folder("patches")
+    return _quarantined(context.folder("patches")) if "patches" in chosen else None
+
+
+def _quarantined(folder: pathlib.Path) -> str | None:
+    """A line about files that the stage `patches` could not use, if there were any."""
     count = atomic.read_json(folder / "done.json")["facts"].get("quarantined", 0)
     return (
         f"{count} of the files could not be used: {folder / artifacts.QUARANTINE}"
