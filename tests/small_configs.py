@@ -45,6 +45,14 @@ def published(c):
     return c
 
 
+def values_for(stages, **changes):
+    """Values of configs/tiny.py for stages that read no slides; `a__b` changes the key a.b."""
+    config = tiny.get_config()
+    config.stages, config.data.slides = stages, ""
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config.to_dict()
+
+
 def section(key, **changes):
     """The section `key` (dotted) of configs/default.py with changes, checked as that of a run."""
     kind, values = run_config.RunConfig, default.get_config().to_dict()

@@ -62,7 +62,9 @@ def by_one(workdir, command, tmp_path_factory):
 
 
 def images(folder, name):
-    return {path.name: np.asarray(Image.open(path)) for path in (folder / name).rglob("*.png")}
+    paths = (folder / name).rglob("*.png")
+    # By place: real and generated patches have the same numbers.
+    return {str(path.relative_to(folder)): np.asarray(Image.open(path)) for path in paths}
 
 
 @pytest.mark.parametrize("name", ["sample", "imagine", "evaluate"])

@@ -7,9 +7,9 @@ import resource
 import tempfile
 
 import failing_bucket
-import numpy as np
 import pytest
 import tifffile
+import tissue_like
 
 from configs import demo
 from ssldiff_jax.runs import launch
@@ -21,21 +21,13 @@ pytest.importorskip("aiohttp")
 NAMES = ("a.tif", "b.tif", "c.tif")
 
 
-def tissue(seed):
-    """Pink to purple."""
-    y, x = np.mgrid[0:768, 0:768] / 768
-    waves = [200 + 30 * np.sin(9 * x), 120 + 40 * np.sin(7 * y), 170 + 30 * x * y]
-    noise = np.random.default_rng(seed).normal(0, 18, (96, 96, 1)).repeat(8, 0).repeat(8, 1)
-    return (np.stack(waves, axis=-1) + noise).clip(0, 255).astype(np.uint8)
-
-
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     monkeypatch.setattr(attempts, "WAITS", (0.01, 0.02, 0.04, 0.08))
     with failing_bucket.serving() as server:
         for number, name in enumerate(NAMES):
             resolution = {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
-            pixels = tissue(number)
+            pixels = tissue_like.pixels(number)
             tifffile.imwrite(
                 tmp_path / name, pixels, photometric="rgb", metadata=None, **resolution
             )

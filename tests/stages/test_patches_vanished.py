@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import tifffile
+import tissue_like
 
 from configs import demo
 from ssldiff_jax.data import records
@@ -18,14 +19,6 @@ from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import table
 
 NAMES = ("1.tif", "2.tif", "3.tif")
-
-
-def tissue(number):
-    """Pink to purple, another for each number."""
-    y, x = np.mgrid[0:768, 0:768] / 768
-    waves = [200 + 30 * np.sin(9 * x), 120 + 40 * np.sin(7 * y), 170 + 30 * x * y]
-    noise = np.random.default_rng(number).normal(0, 18, (96, 96, 1)).repeat(8, 0).repeat(8, 1)
-    return (np.stack(waves, axis=-1) + noise).clip(0, 255).astype(np.uint8)
 
 
 def tiles(path, pixels):
@@ -51,7 +44,7 @@ def slides(tmp_path):
     folder = tmp_path / "slides"
     folder.mkdir()
     for number, name in enumerate(NAMES):
-        tiles(folder / name, tissue(number))
+        tiles(folder / name, tissue_like.pixels(number))
     return folder
 
 
@@ -70,7 +63,9 @@ def used(workdir):
     for number in range(len(source)):
         slide, top, left, _ = source.places[number].tolist()
         name, cut = names[str(slide)], source[number].astype(int)
-        expected = tissue(NAMES.index(name))[top : top + len(cut), left : left + len(cut)]
+        expected = tissue_like.pixels(NAMES.index(name))[
+            top : top + len(cut), left : left + len(cut)
+        ]
         errors.setdefault(name, []).append(np.abs(expected - cut).mean())
     return {name: np.mean(values) for name, values in errors.items()}
 
@@ -109,7 +104,7 @@ def test_one_that_is_cut_short_while_it_is_read_costs_that_slide(
     slides, tmp_path, monkeypatch, write
 ):
     """Its first part is still there: records of what is missing must not be black."""
-    write(slides / "2.tif", tissue(1))
+    write(slides / "2.tif", tissue_like.pixels(1))
     cut = lambda path: os.truncate(path, path.stat().st_size // 3)
     at_read(monkeypatch, "2.tif", 1, cut)
     assert patches(slides, tmp_path / "run").startswith("1 of the files could not be used")

@@ -3,8 +3,8 @@
 import collections
 
 import pytest
+import small_configs
 
-from configs import tiny
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch, stage
 
@@ -20,13 +20,6 @@ def ladder():
         table |= {name: stage.Stage(lambda context: {}, (), level) for name in names}
         level = names
     return table | {"last": stage.Stage(lambda context: {}, (), level, always=True)}
-
-
-def values_for(stages, **changes):
-    config = tiny.get_config()
-    config.stages, config.data.slides = stages, ""
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return config.to_dict()
 
 
 @pytest.fixture
@@ -45,9 +38,9 @@ def read(monkeypatch):
 def test_a_record_is_read_once_for_each_time_it_was_written(tmp_path, read):
     """Of 30 000 slides that of `patches` has 3 MB; it was read by every way that led to it."""
     table, workdir = ladder(), tmp_path / "run"
-    launch.launch(values_for("all"), workdir, table)
+    launch.launch(small_configs.values_for("all"), workdir, table)
     read.clear()
-    launch.launch(values_for("last"), workdir, table)
+    launch.launch(small_configs.values_for("last"), workdir, table)
     records = {path: count for path, count in read.items() if path.name == "stage.json"}
     # Nothing of what was made was written again.
     assert all(count <= 1 for path, count in records.items() if path.parent.name != "last")
@@ -55,13 +48,21 @@ def test_a_record_is_read_once_for_each_time_it_was_written(tmp_path, read):
 
 def test_what_is_written_anew_is_seen(tmp_path):
     table, workdir = ladder(), tmp_path / "run"
-    launch.launch(values_for("all"), workdir, table)
+    launch.launch(small_configs.values_for("all"), workdir, table)
     with pytest.raises(stage.WorkdirError, match=r"'patches' of another config .*jpeg_quality"):
-        launch.launch(values_for("last", data__records__jpeg_quality=71), workdir, table)
+        launch.launch(
+            small_configs.values_for("last", data__records__jpeg_quality=71), workdir, table
+        )
     launch.launch(
-        values_for("patches", force="patches", data__records__jpeg_quality=71), workdir, table
+        small_configs.values_for("patches", force="patches", data__records__jpeg_quality=71),
+        workdir,
+        table,
     )
     with pytest.raises(stage.WorkdirError, match="an earlier stage was rebuilt"):
-        launch.launch(values_for("last", data__records__jpeg_quality=71), workdir, table)
-    launch.launch(values_for("all", force="all", data__records__jpeg_quality=71), workdir, table)
-    launch.launch(values_for("last", data__records__jpeg_quality=71), workdir, table)
+        launch.launch(
+            small_configs.values_for("last", data__records__jpeg_quality=71), workdir, table
+        )
+    launch.launch(
+        small_configs.values_for("all", force="all", data__records__jpeg_quality=71), workdir, table
+    )
+    launch.launch(small_configs.values_for("last", data__records__jpeg_quality=71), workdir, table)

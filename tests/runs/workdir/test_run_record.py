@@ -3,8 +3,8 @@
 import json
 
 import pytest
+import small_configs
 
-from configs import tiny
 from ssldiff_jax.runs import environment, launch, stage
 from ssldiff_jax.runs.command import command_line
 from ssldiff_jax.runs.workdir import run_record, stored_config
@@ -17,13 +17,6 @@ TABLE = {
 }
 
 
-def values_for(stages, **changes):
-    config = tiny.get_config()
-    config.stages, config.data.slides = stages, ""
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return config.to_dict()
-
-
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     """(stages, on="a machine", **changes) → runs them; a machine is its processor's name."""
@@ -32,7 +25,7 @@ def command(tmp_path, monkeypatch):
         describe = environment.describe_machine
         with monkeypatch.context() as patched:
             patched.setattr(environment, "describe_machine", lambda: describe() | {"processor": on})
-            launch.launch(values_for(stages, **changes), tmp_path / "run", TABLE)
+            launch.launch(small_configs.values_for(stages, **changes), tmp_path / "run", TABLE)
         return tmp_path / "run"
 
     return run
@@ -66,7 +59,7 @@ def test_the_record_has_the_words_of_commands(tmp_path):
     found = command_line.parse(["main", "--config=configs/tiny.py", f"--workdir={tmp_path}/run"])
     words = ("--config=configs/tiny.py", f"--workdir={tmp_path}/run")
     assert found.words == words
-    launch.launch(values_for("patches"), found.workdir, TABLE, words=found.words)
+    launch.launch(small_configs.values_for("patches"), found.workdir, TABLE, words=found.words)
     assert [line["words"] for line in lines(found.workdir)] == [list(words)]
 
 
@@ -117,7 +110,9 @@ def test_a_workdir_of_another_format_is_refused_before_anything_is_written(comma
     with pytest.raises(
         launch.REFUSALS, match=r"must be a work directory of format 2, got format 1"
     ):
-        launch.launch(values_for("generate", models=str(folder)), tmp_path / "other", TABLE)
+        launch.launch(
+            small_configs.values_for("generate", models=str(folder)), tmp_path / "other", TABLE
+        )
 
 
 def test_what_a_tool_wrote_first_is_no_record_of_a_step(command):
