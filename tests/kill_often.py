@@ -40,10 +40,11 @@ class Kill:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of a kill."""
+    """What came of a kill; `is_late` where the work had ended, and nothing was killed."""
 
     line: str
     failure: str = ""
+    is_late: bool = False
 
 
 class Command:
@@ -143,7 +144,7 @@ def kill_once(flags: list[str], processes: int, kill: Kill, seconds: float) -> O
         if command.status is not None or not command.kill(kill.process):
             # Its step was done by an earlier try, and so were all after it.
             is_whole = command.wait(END_S) and command.status == 0
-            return Outcome(f"{at}: had ended", "" if is_whole else "ended by itself")
+            return Outcome(f"{at}: had ended", "" if is_whole else "ended by itself", is_late=True)
         return _outcome(command, f"{at}, process {kill.process}")
     finally:
         command.end()
@@ -180,21 +181,24 @@ def main(arguments: argparse.Namespace) -> None:
     }
     seconds = run_whole(flags["whole"], arguments.processes)
     print(f"left alone: {seconds:.0f} s; {folder}", flush=True)
-    failures, tally = [], collections.Counter()
+    failures, met = [], collections.Counter()
     for number, kill in enumerate(
         plan(steps, arguments.count, arguments.processes, arguments.seed), 1
     ):
         done = atomic.read_json(workdirs["whole"] / kill.step / "done.json")
         outcome = kill_once(flags["killed"], arguments.processes, kill, done["seconds"])
         print(f"{number}: {outcome.line}", flush=True)
-        tally[bool(outcome.failure)] += 1
+        met[kill.step] += not outcome.is_late
         failures += [f"{number}: {outcome.failure}"] if outcome.failure else []
     seconds = run_whole(flags["killed"], arguments.processes)
     print(f"to the end: {seconds:.0f} s", flush=True)
     failures += same_outputs.differences(workdirs["whole"], workdirs["killed"])
     if failures:
         sys.exit("\n".join(failures))
-    print(f"{tally[False]} kills, the same outputs")
+    if not met.total():
+        sys.exit("no kill met a process at work: the same outputs show nothing")
+    steps = ", ".join(step for step, count in met.items() if count)
+    print(f"{met.total()} of {arguments.count} kills met a process at work ({steps}), same outputs")
 
 
 if __name__ == "__main__":
