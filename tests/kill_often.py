@@ -186,7 +186,10 @@ def main(arguments: argparse.Namespace) -> None:
         plan(steps, arguments.count, arguments.processes, arguments.seed), 1
     ):
         done = atomic.read_json(workdirs["whole"] / kill.step / "done.json")
-        outcome = kill_once(flags["killed"], arguments.processes, kill, done["seconds"])
+        # No further than its step: a kill that comes late leaves the steps after it to others.
+        so_far = ",".join(steps[: steps.index(kill.step) + 1])
+        asked = [*flags["killed"], f"--config.stages={so_far}"]
+        outcome = kill_once(asked, arguments.processes, kill, done["seconds"])
         print(f"{number}: {outcome.line}", flush=True)
         met[kill.step] += not outcome.is_late
         failures += [f"{number}: {outcome.failure}"] if outcome.failure else []
