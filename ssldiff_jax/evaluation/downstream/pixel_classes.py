@@ -10,6 +10,8 @@ from scipy import ndimage
 from ssldiff_jax.core import arrays
 
 _BLURS = (2.0, 6.0)  # sigmas, px
+_REACH = 24  # px that the widest blur looks at: SciPy ends a kernel at four sigmas
+_STRIP = 256  # rows
 # Of the mean eigenvalue: products of correlated colours leave the normal matrix near singular.
 _RIDGE = 1e-3
 
@@ -39,8 +41,17 @@ class PixelClassifier:
 
     def __call__(self, image_uint8: arrays.ImageUint8) -> Int[np.ndarray, "H W"]:
         """The class of every pixel."""
-        scores = _features(image_uint8) @ self.weights
-        return scores.argmax(axis=1).reshape(image_uint8.shape[:2])
+        # In strips: all features of an image of 4096 px would be 12 GB.
+        return np.concatenate(
+            [self._strip(image_uint8, top) for top in range(0, len(image_uint8), _STRIP)]
+        )
+
+    def _strip(self, image_uint8: arrays.ImageUint8, top: int) -> Int[np.ndarray, "h W"]:
+        """The classes of some rows, which depend on the rows around them too."""
+        start = max(top - _REACH, 0)
+        around = image_uint8[start : top + _STRIP + _REACH]
+        scores = (_features(around) @ self.weights).argmax(axis=1).reshape(around.shape[:2])
+        return scores[top - start :][:_STRIP]
 
 
 def _features(image_uint8: arrays.ImageUint8) -> Float[np.ndarray, "N F"]:

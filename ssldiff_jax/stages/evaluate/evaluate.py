@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.core import patch_grid
-from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels
+from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels, structure
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.runs import patch_samples, results_csv, stage
+from ssldiff_jax.runs import patch_samples, results_csv, stage, structure_measures
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import large_images, protocol, seam_figures
 from ssldiff_jax.train import hosts
@@ -73,6 +73,10 @@ def _write(
     if regions:
         files = protocol.PatchFiles.of(config.evaluate, side)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)
+        measures = structure_measures.of_run(artifacts, [pair.reference for pair in pairs])
+        results["structure"] = {
+            name: structure.compare(measure, pairs, side) for name, measure in measures.items()
+        }
     results |= of_patches
     for i, pair in enumerate(pairs):
         cosines = np.diagonal(large_image.cell_similarity(pair, encoder or judge, side))

@@ -5,17 +5,17 @@ import ast
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ssldiff_jax.core import arrays, patch_grid, rng, schema
 from ssldiff_jax.evaluation.features import networks
-from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams
+from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams, structure
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator, plan, references
-from ssldiff_jax.runs import artifacts, stage
+from ssldiff_jax.runs import artifacts, stage, structure_measures
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.slides import pyramid
@@ -31,6 +31,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     regions = [r for r in context.artifacts.references(model.embed) if r.kind == "region"]
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
     encoders = {n: networks.OfEncoder(n, context.artifacts.encoder(n)) for n in names}
+    references = [region.image for region in regions]
+    measures = structure_measures.of_run(context.artifacts, references)
     rows, alone = [], {}
     # All of them first: a misspelt last one is not found after hours.
     sections = [sample_section(config, way) for way in config.sweep.variants]
@@ -42,7 +44,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         page = of_patches(section)
         if page not in alone:
             alone[page] = _alone(variant, regions, config.seed)
-        row, first = _row(variant, regions, alone[page], encoders, config)
+        row, first = _row(variant, regions, alone[page], encoders, measures)
         pyramid.write_png(folder / f"{len(rows)}.png", first)
         rows.append({"variant": way} | row)
         _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
@@ -105,9 +107,10 @@ def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed:
     return pages
 
 
-def _row(model: generator.Generator, regions, pages, encoders, config: run_config.RunConfig):
+def _row(model: generator.Generator, regions, pages, encoders, measures):
     """(figures, the first image)."""
     generated, pairs, steps, side = [], [], [], model.patch_px
+    config = model.config
     for repeat in range(config.sweep.num_generated):
         for i, region in enumerate(regions):
             seed = rng.seed_of(config.seed, "sweep/image", repeat * len(regions) + i)
@@ -126,7 +129,7 @@ def _row(model: generator.Generator, regions, pages, encoders, config: run_confi
         "last_step_seams_error": seam_mean and seam_mean.error,
         "layout_correlation": of_layout and of_layout.value,
         "variance_ratio": float(np.mean(variance)),
-    }
+    } | of_structure(pairs, measures)
     real = [region.image for region in regions]
     for name, embed in encoders.items():
         cells = large_image.cells(pairs, embed, side)
@@ -137,6 +140,17 @@ def _row(model: generator.Generator, regions, pages, encoders, config: run_confi
         ]
         row[f"{name}/patch_fd_uncorrected"] = large_image.patch_distance(real, pages, embed, side)
     return row, generated[0].image
+
+
+def of_structure(
+    pairs: Sequence[large_image.Pair], measures: Mapping[str, structure.Measure]
+) -> dict[str, float | None]:
+    """IoU of class maps, MS-SSIM and agreement of edges; None of what a run has no measure for."""
+    columns = {"class_iou": "mean", "ms_ssim": "ms_ssim", "edges": "orientation"}
+    return {
+        name: structure.values(measures[name], pairs)[figure] if name in measures else None
+        for name, figure in columns.items()
+    }
 
 
 def _seams(

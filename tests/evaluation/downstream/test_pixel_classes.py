@@ -30,3 +30,15 @@ def test_labels_that_mean_nothing_are_not_learnt():
     judge = pixel_classes.PixelClassifier.fit(list(images), random, 3)
     wanted = np.random.default_rng(9).integers(0, 3, (48, 48))
     assert (judge(scene(9)[0]) == wanted).mean() < 0.45
+
+
+def test_a_pixel_has_its_class_whatever_strip_it_is_in():
+    images, classes = zip(*(scene(seed) for seed in range(4)), strict=True)
+    judge = pixel_classes.PixelClassifier.fit(list(images), list(classes), 3)
+    tall = np.concatenate([scene(seed)[0] for seed in range(20)])
+    whole = judge(tall)
+    assert whole.shape == tall.shape[:2]
+    for top in (37, 200, 411):
+        part = judge(tall[top : top + 300])
+        # What lies farther from the border than the classifier looks.
+        assert np.array_equal(part[24:-24], whole[top + 24 : top + 276])

@@ -1,0 +1,35 @@
+"""The measures of structure that a run's large images have, by what its config says they show."""
+
+import logging
+from collections.abc import Sequence
+
+from ssldiff_jax.core import arrays
+from ssldiff_jax.evaluation.metrics import nuclei, structure
+from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import pixel_classifiers, pixel_labels
+
+_LOG = logging.getLogger(__name__)
+
+
+def of_run(
+    artifacts: artifacts_lib.Artifacts, references: Sequence[arrays.ImageUint8]
+) -> dict[str, structure.Measure]:
+    """By name: `class_iou` where `config.evaluate.classes` are measured in pixels, `ms_ssim` (with
+    a warning, not of regions too small for it), `edges`, `power`, and `nuclei` of stained tissue at
+    a scale that shows them."""
+    config = artifacts.config
+    data, classes = config.data, config.evaluate.classes
+    measures = {"edges": structure.edges(), "power": structure.fine_power()}
+    sizes = [image.shape[:2] for image in references]
+    if structure.num_scales(sizes):
+        measures["ms_ssim"] = structure.ms_ssim(sizes)
+    else:
+        least, shown = structure.SSIM_LEAST_PX, min(min(size) for size in sizes)
+        _LOG.warning("MS-SSIM is left out: regions of %d px needed, got %d", least, shown)
+    if classes in ("stain", "landcover"):
+        labels = pixel_labels.PixelLabels(classes, data)
+        classifier = pixel_classifiers.of_records(labels, artifacts.patches("train"))
+        measures["class_iou"] = structure.class_maps(classifier, labels.names)
+    if classes == "stain" and 0 < data.patch_mpp <= nuclei.MOST_MPP:
+        measures["nuclei"] = nuclei.measure(data.patch_mpp, data.crops.patch_px)
+    return measures
