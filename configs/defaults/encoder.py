@@ -110,4 +110,8 @@ def embeddings() -> ConfigDict:
     # pixels: refused where another order of rows would agree better with the patches' pixels;
     # none: trusted.
     c.check = "pixels"
+    # Tokens along a side of a patch that condition the denoiser: 1 is the embedding alone, as
+    # published; 2 or 4 say besides where in the patch something lies (the encoder's patch tokens,
+    # averaged to 2 × 2 or 4 × 4).
+    c.tokens_per_side = 1
     return c

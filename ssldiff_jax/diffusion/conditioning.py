@@ -6,6 +6,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, vectors
@@ -20,7 +21,9 @@ class DenoiserConfig:
 
     With a `region_dim` an embedding is followed by that of the region around its patch, a second
     token; where the second is left out it is null. With more than one of `num_cells` a window is
-    conditioned on the cells that it touches, packed with their places into one vector.
+    conditioned on the cells that it touches, packed with their places into one vector. With more
+    than one of `tokens_per_side` a patch, or cell, has as many embeddings squared, packed row by
+    row, each of a square of it.
     """
 
     unet: unet_lib.UNetConfig
@@ -28,18 +31,37 @@ class DenoiserConfig:
     embedding_length: Literal["one", "root_dim"] = "one"
     region_dim: int = 0
     num_cells: int = 1
+    tokens_per_side: int = 1
+
+    @property
+    def cell_dim(self) -> int:
+        """Length of what describes a patch, or cell: of all its tokens together."""
+        return self.tokens_per_side**2 * self.embedding_dim
 
     @property
     def condition_dim(self) -> int:
         """Length of what conditions a window."""
         if self.num_cells == 1:
-            return self.embedding_dim
-        return self.num_cells * (self.embedding_dim + 2)
+            return self.cell_dim
+        return self.num_cells * (self.cell_dim + 2)
+
+    @property
+    def condition_dtype(self) -> np.dtype:
+        """What conditions of training are stored in: tokens are many numbers, and their directions
+        need no more than half precision."""
+        return np.dtype(np.float32 if self.tokens_per_side == 1 else np.float16)
+
+
+# Centres of cells lie in (−1, 1]: over π·place no two of them have the same sine and cosine.
+_WAVES = (1, 2)
+# Those of their squares reach beyond, up to 3/2.
+_TOKEN_WAVES = (0.5, 1, 2)
 
 
 class Conditioner(nn.Module):
     """Embeddings (B, D) → a token of the patch, and one of the region where there is one; or
-    those of cells (B, M, D) with their places → a token of each: (B, M, context_dim).
+    those of cells and their squares (B, M, D) with their places → a token of each:
+    (B, M, context_dim). `waves` are half waves of places over a window.
 
     The null embedding is the zero vector: its token is the bias of the linear layer.
     """
@@ -48,13 +70,17 @@ class Conditioner(nn.Module):
     embedding_dim: int
     length: Literal["one", "root_dim"] = "one"
     region_dim: int = 0
+    waves: tuple[float, ...] = _WAVES
 
     @nn.compact
     def __call__(
-        self, embedding: Float[arrays.AnyArray, "B *M D"], place: cells_lib.Places | None = None
+        self,
+        embedding: Float[arrays.AnyArray, "B *M D"],
+        place: Float[arrays.AnyArray, "_ M 2"] | None = None,
     ) -> Float[jax.Array, "B M context"]:
         if place is not None:
-            at = nn.Dense(self.context_dim, name="place")(_fourier_features(place))
+            features = _fourier_features(place, self.waves)
+            at = nn.Dense(self.context_dim, name="place")(features)
             return nn.Dense(self.context_dim, name="token")(self._scaled(embedding)) + at
         patch, region = jnp.split(embedding, [self.embedding_dim], axis=-1)
         tokens = [nn.Dense(self.context_dim, name="token")(self._scaled(patch))]
@@ -83,20 +109,29 @@ class Denoiser(nn.Module):
     def __call__(
         self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
     ) -> arrays.Latents:
-        c, place = self.config, None
+        c, layout = self.config, None
+        # Stored tokens are float16, in which their squares may be infinite.
+        embedding = jnp.asarray(embedding, jnp.float32)
         if c.num_cells > 1:
             embedding, place = cells_lib.unpack(embedding, c.num_cells)
+            layout = cells_lib.CellTokens(place, c.tokens_per_side)
+        elif c.tokens_per_side > 1:
+            layout = cells_lib.PatchTokens(c.tokens_per_side)
+        if c.tokens_per_side > 1:
+            embedding = embedding.reshape(len(embedding), -1, c.embedding_dim)
         tokens = Conditioner(
             c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
+            _WAVES if c.tokens_per_side == 1 else _TOKEN_WAVES,
             name="conditioner",
-        )(embedding, place).astype(x_t.dtype)  # fmt: skip
-        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, place)
+        )(embedding, layout and layout.place).astype(x_t.dtype)  # fmt: skip
+        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, layout)
 
 
-def _fourier_features(place: cells_lib.Places) -> Float[jax.Array, "B M 8"]:
-    """Sines and cosines of places, one and two half waves over the width of a window."""
-    # Centres lie in (−1, 1]: over π·place no two of them have the same sine and cosine.
-    angle = jnp.pi * jnp.concatenate([place, 2 * place], axis=-1)
+def _fourier_features(
+    place: Float[arrays.AnyArray, "B M 2"], waves: tuple[float, ...]
+) -> Float[jax.Array, "B M _"]:
+    """Sines and cosines of places, so many half waves over the width of a window."""
+    angle = jnp.pi * jnp.concatenate([n * place for n in waves], axis=-1)
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 

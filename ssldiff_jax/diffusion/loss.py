@@ -115,11 +115,11 @@ class DenoisingTask(tasks.Task):
 
     def batch_spec(self) -> tasks.BatchSpec:
         """Moments, condition and place in the stream."""
-        dim = self.denoiser.config.condition_dim
+        sizes = self.denoiser.config
         return {
             # As the step latents stores them.
             "moments": jax.ShapeDtypeStruct((1, *self.moments_shape), jnp.float16),
-            "embedding": jax.ShapeDtypeStruct((1, dim), jnp.float32),
+            "embedding": jax.ShapeDtypeStruct((1, sizes.condition_dim), sizes.condition_dtype),
             "index": jax.ShapeDtypeStruct((1,), jnp.int32),
         }
 

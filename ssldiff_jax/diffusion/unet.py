@@ -35,7 +35,7 @@ Context = Float[arrays.AnyArray, "B M E"]
 class ResBlock(nn.Module):
     """Norm, SiLU, convolution, twice; the timestep enters between.
 
-    What enters may differ from cell to cell: `emb` (B, M, D) and the places of the cells.
+    What enters may differ from token to token: `emb` (B, M, D) and where the tokens lie.
     """
 
     features: int
@@ -46,7 +46,7 @@ class ResBlock(nn.Module):
         self,
         x: layers.FeatureMap,
         emb: Float[arrays.AnyArray, "B _ D"],
-        place: cells.Places | None = None,
+        layout: cells.Layout | None = None,
     ) -> Float[jax.Array, "B h w _"]:
         # 1e-5 in residual blocks and 1e-6 before attention, as in the published network.
         h = nn.silu(layers.group_norm(x.shape[-1], epsilon=1e-5, name="norm_in")(x))
@@ -56,8 +56,7 @@ class ResBlock(nn.Module):
         if emb.shape[1] == 1:
             shift = shift[:, None]
         else:
-            area = cells.coverage(place, *x.shape[1:3]).astype(shift.dtype)
-            shift = jnp.einsum("bhwm,bmf->bhwf", area, shift)
+            shift = layout.spread(shift, *x.shape[1:3])
         norm_out = layers.group_norm(self.features, epsilon=1e-5, name="norm_out")
         if self.scale_shift:
             scale, shift = jnp.split(shift, 2, axis=-1)
@@ -137,10 +136,10 @@ class UNetBlock(nn.Module):
         h: layers.FeatureMap,
         emb: Float[arrays.AnyArray, "B _ D"],
         tokens: Context | None,
-        place: cells.Places | None = None,
+        layout: cells.Layout | None = None,
     ) -> Float[jax.Array, "B h w _"]:
         scale_shift = self.config.conditioning == "scale_shift"
-        h = ResBlock(self.features, scale_shift, name="res")(h, emb, place)
+        h = ResBlock(self.features, scale_shift, name="res")(h, emb, layout)
         if self.attend:
             h = SpatialTransformer(self.config.num_heads, name="attention")(h, tokens)
         return layers.end_of_block(h)
@@ -149,9 +148,9 @@ class UNetBlock(nn.Module):
 class UNet(nn.Module):
     """(x_t, t, tokens) → prediction, at the shape of x_t.
 
-    Sides of x_t must be divisible by 2^(levels − 1). With `place`, tokens are those of cells: with
-    `scale_shift` each leads the pixels that its cell covers, with `cross_attention` pixels attend
-    to all of them.
+    Sides of x_t must be divisible by 2^(levels − 1). With a `layout`, tokens have places: with
+    `scale_shift` each leads the pixels that it covers, with `cross_attention` pixels attend to all
+    of them.
     """
 
     config: UNetConfig
@@ -162,42 +161,42 @@ class UNet(nn.Module):
         x_t: arrays.Latents,
         t: arrays.Timestep,
         tokens: Context,
-        place: cells.Places | None = None,
+        layout: cells.Layout | None = None,
     ) -> arrays.Latents:
         config, levels = self.config, len(self.config.channel_mult)
         emb = layers.timestep_embedding(t, config.channels).astype(x_t.dtype)
         emb = nn.Dense(4 * config.channels, name="time_in")(emb)
-        # (B, 1, 4·channels), and (B, M, 4·channels) once cells differ.
+        # (B, 1, 4·channels), and (B, M, 4·channels) once tokens differ.
         emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))[:, None]
         if config.conditioning == "scale_shift":
-            condition_on = tokens if place is not None else tokens.mean(axis=1, keepdims=True)
+            condition_on = tokens if layout is not None else tokens.mean(axis=1, keepdims=True)
             emb = emb + nn.Dense(4 * config.channels, name="token_in")(condition_on)
             tokens = None
 
         h = layers.conv(config.channels, name="conv_in")(x_t)
-        if place is not None:
-            at = cells.coordinates(place, *x_t.shape[1:3]).astype(h.dtype)
-            h = h + nn.Dense(config.channels, name="place_in")(at)
+        at = None if layout is None else layout.coordinates(*x_t.shape[1:3])
+        if at is not None:
+            h = h + nn.Dense(config.channels, name="place_in")(at.astype(h.dtype))
         # One for every block of the way up: num_res_blocks + 1 a level, with conv_in and the
         # halvings.
         skips = [h]
         for level in range(levels):
             for block in range(config.num_res_blocks):
-                h = self._stage(level, f"down_{level}_{block}")(h, emb, tokens, place)
+                h = self._stage(level, f"down_{level}_{block}")(h, emb, tokens, layout)
                 skips.append(h)
             if level < levels - 1:
                 h = layers.conv(h.shape[-1], stride=2, name=f"downsample_{level}")(h)
                 skips.append(h)
 
-        h = self._stage(levels - 1, "middle_in", attend=True)(h, emb, tokens, place)
+        h = self._stage(levels - 1, "middle_in", attend=True)(h, emb, tokens, layout)
         h = ResBlock(h.shape[-1], config.conditioning == "scale_shift", name="middle_out")(
-            h, emb, place
+            h, emb, layout
         )
 
         for level in reversed(range(levels)):
             for block in range(config.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = self._stage(level, f"up_{level}_{block}")(h, emb, tokens, place)
+                h = self._stage(level, f"up_{level}_{block}")(h, emb, tokens, layout)
             if level > 0:
                 h = layers.conv(h.shape[-1], name=f"upsample_{level}")(layers.upsample_nearest(h))
 

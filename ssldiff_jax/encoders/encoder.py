@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -57,7 +58,7 @@ class Architecture:
         entry = known.ENCODERS[name]
         return cls(entry.vit, entry.input_px, "any", entry.mean, entry.std)
 
-    def prepare(self, image: arrays.Image) -> arrays.Image:
+    def prepare(self, image: arrays.Image) -> Float[arrays.AnyArray, "B s s 3"]:
         """Images in [−1, 1] as the network wants them: resized (linear, antialiased), its mean
         and deviation."""
         size = (image.shape[0], self.input_px, self.input_px, 3)
@@ -69,6 +70,25 @@ class Architecture:
         """Embeddings of images in [−1, 1], float32; the network computes in the dtype of params."""
         prepared = layers.like(params, self.prepare(image))
         return vit.ViT(self.vit).apply({"params": params}, prepared).astype(np.float32)
+
+    def embed_tokens(
+        self, params: Any, image: arrays.Image, per_side: int
+    ) -> Float[jax.Array, "B E"]:
+        """The patch tokens of images in [−1, 1], averaged to `per_side`² of each and packed row by
+        row, float32; the network computes in the dtype of params."""
+        prepared = layers.like(params, self.prepare(image))
+        model = vit.ViT(self.vit)
+        tokens = model.apply({"params": params}, prepared, method=model.tokens)
+        return pooled(tokens.astype(np.float32), per_side).reshape(len(tokens), -1)
+
+    def require_tokens(self, per_side: int) -> None:
+        """Raises ValueError where `per_side` tokens do not divide those along a side."""
+        side = self.input_px // self.vit.patch_px
+        if per_side < 1 or side % per_side:
+            raise ValueError(
+                f"tokens_per_side must divide the encoder's {side} tokens along a side "
+                f"({self.input_px} px in patches of {self.vit.patch_px}), got {per_side}"
+            )
 
     def tokens(self, params: Any, image: arrays.Image) -> arrays.Tokens:
         """Patch tokens of images in [−1, 1]."""
@@ -105,33 +125,80 @@ class Encoder:
     """Embeds any number of patches in batches of one size, so it is traced once; this process's
     devices share a batch.
 
-    Embeddings are measured from `origin` `(D,)`.
+    Embeddings are measured from `origin` `(D,)`. `with_tokens` gives several tokens of each patch
+    instead, each measured from `token_origin`: that of embeddings which are the mean of patch
+    tokens; those of a class token have another, which None leaves unknown.
     """
 
     def __init__(
-        self, architecture: Architecture, params: Any, origin: Any = 0.0, batch_size: int = 128
+        self,
+        architecture: Architecture,
+        params: Any,
+        origin: Any = 0.0,
+        batch_size: int = 128,
+        *,
+        token_origin: Any = None,
     ):
         self.architecture = architecture
         self.params = params
         self.origin = np.asarray(origin, np.float32)
+        self.tokens_per_side = 1
+        self._token_origin = token_origin
         self._batch_size = batch_size
         self._embed = self._program()
 
     def _program(self) -> data_parallel.DataParallel:
-        embed = self.architecture.embed
+        embed, per_side = self.architecture.embed, self.tokens_per_side
+        if per_side > 1:
+            embed = functools.partial(self.architecture.embed_tokens, per_side=per_side)
         # Scaled on the device: uint8 is a quarter of what float32 would send there.
         program = lambda params, image_uint8: embed(params, layers.to_image(image_uint8))
         return data_parallel.DataParallel(program, data_parallel.local_mesh())
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
+        """Length of an embedding, and of each token."""
         return self.architecture.vit.width
 
-    def measured_from(self, origin: Float[np.ndarray, "D"]) -> "Encoder":
-        """The same encoder with another origin; nothing is traced again."""
+    @property
+    def token_origin(self) -> Float[np.ndarray, "..."] | None:
+        """What tokens are measured from, `(D,)` or 0; None where it was not measured."""
+        if self._token_origin is not None:
+            return np.asarray(self._token_origin, np.float32)
+        # What is not moved at all needs no mean.
+        is_known = self.architecture.vit.pool == "mean" or not self.origin.any()
+        return self.origin if is_known else None
+
+    def with_tokens(self, per_side: int) -> "Encoder":
+        """The same encoder, whose call gives the `per_side`² tokens of each patch, packed row by
+        row: (N, per_side²·D). One a side is the embedding itself.
+
+        Raises ValueError for a number that does not divide the encoder's tokens, and where their
+        origin is not known.
+        """
+        if per_side == self.tokens_per_side:
+            return self
+        self.architecture.require_tokens(per_side)
+        if per_side > 1 and self.token_origin is None:
+            raise ValueError(
+                "tokens_per_side must be 1 for an encoder whose tokens' mean was not measured "
+                f"(no token_origin in encoder.json), got {per_side}; --config.force=encoder "
+                "measures it"
+            )
+        other = copy.copy(self)
+        other.tokens_per_side = per_side
+        other._embed = other._program()
+        return other
+
+    def measured_from(
+        self, origin: Float[np.ndarray, "D"], *, tokens: Float[np.ndarray, "D"] | None = None
+    ) -> "Encoder":
+        """The same encoder with another origin, and another one of its tokens where that is given;
+        nothing is traced again."""
         moved = copy.copy(self)
         moved.origin = np.asarray(origin, np.float32)
+        if tokens is not None:
+            moved._token_origin = np.asarray(tokens, np.float32)
         return moved
 
     def in_batches(self, size: int) -> "Encoder":
@@ -175,9 +242,22 @@ class Encoder:
             raise ValueError(f"patches must be {px}×{px}×3, got {patches.shape[1:]}")
 
     def _measured(self, batches: Iterable[np.ndarray]) -> Float[np.ndarray, "N D"]:
-        """Batches of embeddings, from the origin."""
-        embedding = [batch - self.origin for batch in batches]
-        return np.concatenate(embedding) if embedding else np.zeros((0, self.dim), np.float32)
+        """Batches of embeddings, from the origin; of tokens, each from theirs."""
+        origin, count = self.origin, self.tokens_per_side**2
+        if count > 1:
+            origin = np.tile(np.broadcast_to(self.token_origin, self.dim), count)
+        embedding = [batch - origin for batch in batches]
+        if not embedding:
+            return np.zeros((0, count * self.dim), np.float32)
+        return np.concatenate(embedding)
+
+
+def pooled(tokens: arrays.Tokens, per_side: int) -> Float[arrays.AnyArray, "B M D"]:
+    """A square of tokens, row by row, averaged to `per_side`² of equal squares."""
+    count, length, width = tokens.shape
+    each = math.isqrt(length) // per_side
+    squares = tokens.reshape(count, per_side, each, per_side, each, width)
+    return squares.mean(axis=(2, 4)).reshape(count, per_side**2, width)
 
 
 def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:

@@ -192,8 +192,13 @@ class Artifacts:
         from ssldiff_jax.train import checkpoint
 
         params = checkpoint.load_params(self.folders.checkpoints(name))["encoder"]
-        origin = atomic.read_json(self.folders.of_stage(name) / "encoder.json")["origin"]
-        return encoder_lib.Encoder(getattr(self.config, name).architecture, params, origin)
+        facts = atomic.read_json(self.folders.of_stage(name) / "encoder.json")
+        return encoder_lib.Encoder(
+            getattr(self.config, name).architecture,
+            params,
+            facts["origin"],
+            token_origin=facts.get("token_origin"),
+        )
 
     def autoencoder_params(self) -> Any:
         """The autoencoder's averaged weights."""
@@ -221,7 +226,7 @@ class Artifacts:
         params = checkpoint.load_params(self.folders.checkpoints("denoiser"), step=step)
         # The weights know: embeddings computed elsewhere are of any length.
         dim = params["conditioner"]["token"]["kernel"].shape[0]
-        model = self.config.denoiser.model(dim, self.config.num_cells)
+        model = self.config.denoiser_sizes(dim)
         return conditioning.Denoiser(model), params
 
 
@@ -253,8 +258,11 @@ def patches_at(
 
 
 def encoder_digest(model: encoder_lib.Encoder) -> str:
-    """A 12-digit hash of all that decides an encoder's embeddings."""
-    return digests.of_params({"params": model.params, "origin": model.origin})
+    """A 12-digit hash of all that decides an encoder's embeddings, or tokens."""
+    measured = {"params": model.params, "origin": model.origin}
+    if model.tokens_per_side > 1:
+        measured["token_origin"] = model.token_origin
+    return digests.of_params(measured)
 
 
 def condition_spec(values: Mapping[str, Any]) -> conditions.ConditionSpec:

@@ -288,5 +288,6 @@ def _stored_bytes(plan: Plan) -> int:
     if "latents" in plan.fresh:  # halves, of the means alone where nothing is sampled
         per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:
-        per_crop += config.encoder.architecture.vit.width * config.num_cells * 4
+        sizes = config.denoiser_sizes(config.encoder.architecture.vit.width)
+        per_crop += sizes.condition_dim * sizes.condition_dtype.itemsize
     return per_crop * config.data.crops.num_crops

@@ -125,7 +125,7 @@ def _denoiser(config: run_config.RunConfig, artifacts: Artifacts) -> diffusion_l
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     if artifacts is not None:
         dim, scaling = artifacts.embedding_dim, artifacts.scaling()
-    model = conditioning.Denoiser(section.model(dim, config.num_cells))
+    model = conditioning.Denoiser(config.denoiser_sizes(dim))
     moments_shape = (side, side, config.autoencoder.model.num_stored)
     return diffusion_loss.DenoisingTask(
         model,

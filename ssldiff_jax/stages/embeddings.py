@@ -15,6 +15,7 @@ from ssldiff_jax.encoders import encoder, variety
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import shard_writing, stage
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
@@ -25,6 +26,14 @@ _ROWS = 256  # of a batch of those that were computed elsewhere
 _Cells = tuple[UInt8[np.ndarray, "N 4 s s 3"], Float[np.ndarray, "N 2"]]
 
 
+def fingerprint(config: run_config.RunConfig) -> Any:
+    """What was computed elsewhere, or how many tokens a patch has where it is more than one."""
+    per_side = config.embeddings.tokens_per_side
+    if per_side > 1:
+        return {"embeddings.tokens_per_side": per_side}
+    return config.embeddings.fingerprint()
+
+
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of embeddings."""
     if context.config.embeddings.source:
@@ -33,32 +42,40 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 
 def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
-    """What conditions each crop: the embedding of the crop itself, or of the cells it touches."""
-    model, config = artifacts.encoder().in_batches(_PATCHES), artifacts.config
+    """What conditions each crop: the embedding, or the tokens, of the crop itself, or those of the
+    cells it touches."""
+    config = artifacts.config
+    per_side = config.embeddings.tokens_per_side
+    model = artifacts.encoder().with_tokens(per_side).in_batches(_PATCHES)
     # Of cells there are several embeddings, and where these lie.
-    length = config.denoiser.model(model.dim, config.num_cells).condition_dim
+    sizes = config.denoiser_sizes(model.dim)
     source = artifacts.records("train")
     table = artifacts_lib.crop_table(config, source)
     reader = crop_reader.CropReader(source, table)
     of_crops = _of_cells if config.data.crops.condition_on == "cells" else _of_patches
-    fields = (store.Field("embedding", (length,), "float32"),)
+    fields = (store.Field("embedding", (sizes.condition_dim,), str(sizes.condition_dtype)),)
     folder = artifacts.folders.of_stage("embeddings")
     shared = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
     shard_writing.write(shared, "embeddings", of_crops(reader, model, config.data.loader))
     if not hosts.is_first():
         return None
     measured = _variety(model, len(table), _of_patches(reader, model, config.data.loader))
-    facts = {"dim": model.dim, "encoder": artifacts_lib.encoder_digest(model), **measured.facts}
+    digest = artifacts_lib.encoder_digest(model)
+    facts = {"dim": model.dim, "tokens_per_side": per_side, "encoder": digest, **measured.facts}
     shared.close(**facts)
     return facts
 
 
 def _variety(model: encoder.Encoder, count: int, of_patches: shard_writing.Work) -> variety.Variety:
-    """Of embeddings of crops from all over the table; a warning where they have collapsed."""
+    """Of embeddings, or tokens, of crops from all over the table; a warning where they have
+    collapsed."""
     # From all over: neighbours in the table are of one slide.
     numbers = np.unique(np.linspace(0, count - 1, variety.num_ranked(model.dim)).astype(int))
     embedding = [batch["embedding"] for batch in of_patches.results(numbers.tolist())]
-    measured = variety.Variety.of(np.concatenate(embedding), model.origin)
+    # Each token by itself.
+    embedding = np.concatenate(embedding).reshape(-1, model.dim)
+    origin = model.origin if model.tokens_per_side == 1 else model.token_origin
+    measured = variety.Variety.of(embedding, origin)
     if measured.collapse:
         _LOG.warning("embeddings: %s", measured.collapse)
     return measured

@@ -2,6 +2,7 @@
 held-out patches. The judge is the same work with its own sizes and seed; nothing else in a
 run ever reads it but the evaluation."""
 
+import dataclasses
 import functools
 import logging
 from typing import Any
@@ -62,7 +63,10 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
         # By products exact to float32, so that the origin does not depend on the device.
         exact = networks.OfEncoder(name, model)
         model = model.measured_from(exact(patches).mean(axis=0))
+        if name == "encoder" and model.token_origin is None:
+            model = model.measured_from(model.origin, tokens=_token_origin(model, patches))
     facts = _measure(held_out, model, name, config.data, section.model.jitter)
+    facts |= _token_facts(model)
     atomic.write_json(context.folder(name) / "encoder.json", facts)
     _LOG.info("%s: retrieval %s, of views %.3f, effective rank %.1f of %d (white noise %.1f)",
               name, facts["retrieval_top1"], facts["retrieval_of_views"], facts["effective_rank"],
@@ -109,6 +113,25 @@ def _measure(
         "retrieval_of_views": by_view,
         **measured.facts,
     }
+
+
+def _token_origin(
+    model: encoder.Encoder, patches: UInt8[np.ndarray, "N s s 3"]
+) -> Float[np.ndarray, "D"]:
+    """The mean of patch tokens, where embeddings are class tokens: so it is known whatever
+    `config.embeddings.tokens_per_side` becomes, and no encoder is trained again for it."""
+    sizes = dataclasses.replace(model.architecture.vit, pool="mean")
+    architecture = dataclasses.replace(model.architecture, vit=sizes)
+    exact = networks.OfEncoder("tokens", encoder.Encoder(architecture, model.params))
+    return exact(patches).mean(axis=0)
+
+
+def _token_facts(model: encoder.Encoder) -> dict[str, Any]:
+    """The origin of tokens where it is another than that of embeddings."""
+    tokens = model.token_origin
+    if tokens is None or tokens is model.origin:
+        return {}
+    return {"token_origin": tokens.tolist()}
 
 
 def _embeddings(

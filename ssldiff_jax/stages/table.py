@@ -97,7 +97,7 @@ STAGES: stage.Table = {
         Later("embeddings", "run"),
         _CROPS,
         ("patches", "encoder"),
-        inputs=lambda config: config.embeddings.fingerprint(),
+        inputs=Later("embeddings", "fingerprint"),
         on="all",
     ),
     "autoencoder": stage.Stage(

@@ -184,7 +184,7 @@ def denoiser_parts(
 
 def _sources(config: conditioning.DenoiserConfig) -> tuple[str, ...]:
     """What the conditioner has a linear layer for."""
-    if config.num_cells > 1:
+    if config.num_cells > 1 or config.tokens_per_side > 1:
         return ("patch", "place")
     return _SOURCES if config.region_dim else _SOURCES[:1]
 

@@ -102,3 +102,139 @@ def test_a_window_alone_is_one_cell():
     np.testing.assert_array_equal(found, np.repeat(embedding[:, None], 4, axis=1))
     area = np.asarray(cells.coverage(place, 8, 8))
     np.testing.assert_allclose(area[..., 0], 1)
+
+
+@pytest.mark.parametrize("side", [2, 3, 8, 16])
+@pytest.mark.parametrize("per_side", [2, 4])
+def test_tokens_of_cells_cover_their_squares(side, per_side):
+    """Against a count of points, 192 to a side of a window."""
+    layout = cells.CellTokens(cells.cell_offsets(CORNERS), per_side)
+    count = 4 * per_side**2
+    assert layout.place.shape == (4, count, 2)
+    one_hot = jnp.broadcast_to(jnp.eye(count), (4, count, count))
+    covered = np.asarray(layout.spread(one_hot, side, side))
+    np.testing.assert_allclose(covered.sum(axis=-1), 1, atol=1e-5)
+    points = (np.arange(192) + 0.5) / 192
+    for corner, area in zip(CORNERS, covered, strict=True):
+        rows, cols = ((points - c) * per_side // 1 for c in corner)
+        cell = 2 * (rows // per_side)[:, None] + cols // per_side
+        square = per_side * (rows % per_side)[:, None] + cols % per_side
+        number = (per_side**2 * cell + square).astype(int)
+        blocks = number.reshape(side, 192 // side, side, 192 // side)
+        expected = np.stack([(blocks == i).mean(axis=(1, 3)) for i in range(count)], -1)
+        np.testing.assert_allclose(area, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (3, 5), (6, 8), (16, 16)])
+@pytest.mark.parametrize("per_side", [2, 4])
+def test_tokens_of_a_patch_are_those_of_the_cell_it_is(height, width, per_side):
+    values = np.random.default_rng(0).normal(size=(3, per_side**2, 5)).astype(np.float32)
+    layout = cells.PatchTokens(per_side)
+    spread = np.asarray(layout.spread(jnp.asarray(values), height, width))
+    # Every pixel and every token as squares of one lattice, that pixels are means over.
+    grid = values.reshape(3, per_side, per_side, 5)
+    fine = grid.repeat(height, axis=1).repeat(width, axis=2)
+    blocks = fine.reshape(3, height, per_side, width, per_side, 5)
+    np.testing.assert_allclose(spread, blocks.mean(axis=(2, 4)), atol=1e-5)
+    area = cells.coverage(np.tile(layout.place, (3, 1, 1)), height, width, 1 / per_side)
+    np.testing.assert_allclose(np.sum(area, axis=-1), 1, atol=1e-5)
+    by_area = np.einsum("bhwm,bmf->bhwf", area, values)
+    np.testing.assert_allclose(spread, by_area, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_side", [2, 4])
+def test_no_two_tokens_around_a_window_are_told_the_same_place(per_side):
+    corners = np.stack(np.meshgrid(-np.arange(16) / 16, [-0.25]), -1).reshape(-1, 2)
+    for place in cells.CellTokens(cells.cell_offsets(corners), per_side).place:
+        features = np.asarray(
+            conditioning._fourier_features(place[None], conditioning._TOKEN_WAVES)
+        )[0]
+        apart = np.linalg.norm(features[:, None] - features, axis=-1)
+        assert apart[~np.eye(len(apart), dtype=bool)].min() > 0.1
+
+
+KINDS = ["scale_shift", "cross_attention"]
+
+
+def denoiser(kind, **sizes):
+    unet_sizes = unet.UNetConfig(2, 16, (1, 2), 1, (), 2, 16, kind)
+    return conditioning.Denoiser(conditioning.DenoiserConfig(unet_sizes, 6, "root_dim", **sizes))
+
+
+def random_params(model, count=1):
+    x_t, t = np.zeros((count, 16, 16, 2), np.float32), np.zeros(count, int)
+    condition = np.zeros((count, model.config.condition_dim), np.float32)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x_t, t, condition)["params"]
+    source = np.random.default_rng(1)
+    return jax.tree.map(lambda p: 0.2 * source.normal(size=p.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("per_side", [2, 4])
+@pytest.mark.parametrize("num_cells", [1, 4])
+def test_equal_tokens_are_one_embedding(num_cells, per_side):
+    """With weights that do not look at places, a denoiser of tokens that are all the same is the
+    denoiser of the embedding that they are, whose parameters have the same names."""
+    plain = denoiser("scale_shift", num_cells=num_cells)
+    model = denoiser("scale_shift", num_cells=num_cells, tokens_per_side=per_side)
+    params = random_params(plain)
+    blind = {"kernel": np.zeros((12, 16), np.float32), "bias": np.zeros(16, np.float32)}
+    if num_cells > 1:
+        params["conditioner"]["place"] = {"kernel": np.zeros((8, 16)), "bias": np.zeros(16)}
+    with_tokens = params | {"conditioner": params["conditioner"] | {"place": blind}}
+    shapes = lambda tree: jax.tree.map(np.shape, tree)
+    assert shapes(random_params(model)) == shapes(with_tokens)
+    source = np.random.default_rng(2)
+    x_t = source.normal(size=(4, 16, 16, 2)).astype(np.float32)
+    embedding, t = source.normal(size=(4, num_cells, 6)).astype(np.float32), np.arange(4) * 200
+    tokens = np.tile(embedding, (1, 1, per_side**2))
+    place = cells.cell_offsets(CORNERS)
+    one, many = (
+        values[:, 0] if num_cells == 1 else cells.pack(values, place)
+        for values in (embedding, tokens)
+    )
+    assert many.shape == (4, model.config.condition_dim)
+    expected = plain.apply({"params": params}, x_t, t, one)
+    found = model.apply({"params": with_tokens}, x_t, t, many)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_cells", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_token_is_seen_where_it_lies(kind, num_cells):
+    model = denoiser(kind, num_cells=num_cells, tokens_per_side=2)
+    params, source = random_params(model), np.random.default_rng(3)
+    apply = jax.jit(
+        lambda condition: model.apply({"params": params}, x_t, np.array([500]), condition)
+    )
+    x_t = source.normal(size=(1, 16, 16, 2)).astype(np.float32)
+    tokens = source.normal(size=(1, num_cells, 4, 6)).astype(np.float32)
+    # Of cells the window is the first one.
+    place = cells.cell_offsets(np.zeros((1, 2)))
+    packed = lambda values: (
+        values.reshape(1, -1) if num_cells == 1 else cells.pack(values.reshape(1, 4, -1), place)
+    )
+    base = apply(packed(tokens))
+    for number in range(4):
+        changed = tokens.copy()
+        changed[0, 0, number] = source.normal(size=6)
+        moved = np.abs(apply(packed(changed)) - base)[0].mean(axis=-1)
+        assert moved.max() > 1e-3
+        if kind == "scale_shift":
+            quarters = moved.reshape(2, 8, 2, 8).mean(axis=(1, 3)).ravel()
+            assert quarters.argmax() == number
+    # The order matters: tokens in each other's places are another condition.
+    turned = apply(packed(tokens[:, :, ::-1]))
+    assert np.abs(turned - base).max() > 1e-3
+
+
+def test_tokens_as_they_are_stored_give_what_they_say():
+    """Squares of float16 are infinite from 256 on."""
+    model = denoiser("scale_shift", tokens_per_side=2)
+    assert model.config.condition_dtype == np.float16
+    params, source = random_params(model), np.random.default_rng(4)
+    x_t = source.normal(size=(2, 16, 16, 2)).astype(np.float32)
+    stored = (500 * source.normal(size=(2, 24))).astype(np.float16)
+    apply = lambda condition: model.apply({"params": params}, x_t, np.array([9, 500]), condition)
+    np.testing.assert_allclose(apply(stored), apply(stored.astype(np.float32)), atol=1e-5)
+    assert np.all(np.isfinite(apply(np.zeros((2, 24), np.float16))))

@@ -39,7 +39,7 @@ WAYS = ("pmap", "data8", "data4_fsdp2", "fsdp8", "model2", "parts", "arrays", "p
 class TinyDenoiser(nn.Module):
     """The call of a denoiser, in three layers."""
 
-    config = types.SimpleNamespace(condition_dim=DIM)
+    config = types.SimpleNamespace(condition_dim=DIM, condition_dtype=np.dtype(np.float32))
 
     @nn.compact
     def __call__(self, x_t, t, embedding):

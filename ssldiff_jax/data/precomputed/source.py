@@ -22,7 +22,7 @@ NUM_COMPARED = 512
 
 @dataclasses.dataclass(frozen=True)
 class EmbeddingsSection:
-    """Where embeddings come from when not from an encoder.
+    """How finely embeddings describe a patch, and where they come from when not from an encoder.
 
     Attributes:
         source: a file with a row for each patch of a list, or a folder with a file for each
@@ -30,12 +30,16 @@ class EmbeddingsSection:
         dataset: name of the array in a file that has several.
         corners: folder of .h5 files with the places of patches, where `source` has none.
         check: `pixels` compares embeddings with their patches; `none` trusts them.
+        tokens_per_side: a patch is described by as many tokens squared; 1 is the embedding alone.
     """
 
     source: str
     dataset: str
     corners: str
     check: Literal["pixels", "none"]
+    # Steps that read this section to cut patches or train encoders know nothing of tokens: the step
+    # `embeddings` names it among its inputs.
+    tokens_per_side: int = dataclasses.field(metadata={"digest": False})
 
     @property
     def path(self) -> pathlib.Path:

@@ -72,10 +72,17 @@ class DenoiserSection:
         """Its schedule and what it predicts."""
         return process.Process(self.schedule, self.loss.prediction)
 
-    def model(self, embedding_dim: int, num_cells: int = 1) -> conditioning.DenoiserConfig:
+    def model(
+        self, embedding_dim: int, num_cells: int = 1, tokens_per_side: int = 1
+    ) -> conditioning.DenoiserConfig:
         """Sizes of the network for embeddings of a given dimension."""
         return conditioning.DenoiserConfig(
-            self.unet, embedding_dim, self.embedding_length, self.region_dim, num_cells
+            self.unet,
+            embedding_dim,
+            self.embedding_length,
+            self.region_dim,
+            num_cells,
+            tokens_per_side,
         )
 
 

@@ -5,7 +5,7 @@ import dataclasses
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import source
-from ssldiff_jax.diffusion import cells
+from ssldiff_jax.diffusion import cells, conditioning
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.runs.config import evaluate as evaluate_config
 from ssldiff_jax.runs.config import models as models_config
@@ -96,6 +96,20 @@ class RunConfig:
             raise schema.ConfigError(f"config.sample.solver: {error}") from None
         if self.embeddings.source:
             self._check_imported()
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        """Tokens of a patch are the run's encoder's, and there is no region's beside them."""
+        per_side = self.embeddings.tokens_per_side
+        try:
+            self.encoder.architecture.require_tokens(per_side)
+        except ValueError as error:
+            raise schema.ConfigError(f"config.embeddings.{error}") from None
+        if per_side > 1 and self.denoiser.region_dim:
+            raise schema.ConfigError(
+                "config.denoiser.region_dim must be 0 where embeddings.tokens_per_side is above 1, "
+                f"got {self.denoiser.region_dim}"
+            )
 
     def _check_imported(self) -> None:
         """Embeddings computed elsewhere are of whole patches as they lie, and there is no encoder
@@ -110,6 +124,7 @@ class RunConfig:
                 ("data.crops.dihedral", crops_.dihedral, False),
                 ("data.crops.condition_on", crops_.condition_on, "patch"),
                 ("sample.conditioning", self.sample.conditioning, "interpolated"),
+                ("embeddings.tokens_per_side", self.embeddings.tokens_per_side, 1),
             )
             if value != target
         ]
@@ -125,6 +140,10 @@ class RunConfig:
     def num_cells(self) -> int:
         """Cells that condition a window."""
         return cells.CELLS_PER_WINDOW if self.data.crops.condition_on == "cells" else 1
+
+    def denoiser_sizes(self, embedding_dim: int) -> conditioning.DenoiserConfig:
+        """Sizes of the denoiser for embeddings, or tokens, of a given dimension."""
+        return self.denoiser.model(embedding_dim, self.num_cells, self.embeddings.tokens_per_side)
 
     @property
     def downsample_factor(self) -> int:

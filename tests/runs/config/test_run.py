@@ -3,7 +3,9 @@
 import dataclasses
 import typing
 
-from configs import default
+import pytest
+
+from configs import default, demo
 from ssldiff_jax.core import schema
 from ssldiff_jax.runs.config import run as run_config
 
@@ -47,3 +49,35 @@ def test_every_field_is_a_key_and_every_key_a_field():
 
     wanted = schema.flatten(default.get_config().to_dict())
     assert sorted(keys(run_config.RunConfig)) == sorted(wanted)
+
+
+@pytest.mark.parametrize("per_side", [1, 2, 4, 8])
+@pytest.mark.parametrize("condition_on", ["patch", "cells"])
+def test_the_denoiser_of_a_config_is_conditioned_on_its_tokens(condition_on, per_side):
+    config = demo.get_config()
+    config.embeddings.tokens_per_side = per_side
+    config.data.crops.condition_on = condition_on
+    sizes = schema.build(run_config.RunConfig, config.to_dict()).denoiser_sizes(96)
+    # Of cells four, each with the row and column of its place.
+    each = per_side * per_side * 96
+    assert sizes.condition_dim == (each if condition_on == "patch" else 4 * (each + 2))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("embeddings.tokens_per_side", 3, "config.embeddings.tokens_per_side must divide the "
+         r"encoder's 8 tokens along a side \(64 px in patches of 8\), got 3"),
+        ("embeddings.tokens_per_side", 0, "must divide the encoder's 8 tokens .*, got 0"),
+        ("denoiser.region_dim", 4, "config.denoiser.region_dim must be 0 where embeddings.tokens_"
+         "per_side is above 1, got 4"),
+        ("embeddings.source", "x.npy", r"there is no encoder, got .*embeddings.tokens_per_side=2 "
+         r"\(must be 1\)"),
+    ],
+)  # fmt: skip
+def test_tokens_that_no_encoder_has_are_refused(key, value, message):
+    config = demo.get_config()
+    config.embeddings.tokens_per_side = 2
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(schema.ConfigError, match=message):
+        schema.build(run_config.RunConfig, config.to_dict())

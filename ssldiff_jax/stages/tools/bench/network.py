@@ -18,7 +18,7 @@ _EMBEDDING_DIM = 384
 
 def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
     """Seconds for one window, alone and in a chunk of the sampler's."""
-    config = run.denoiser.model(_EMBEDDING_DIM)
+    config = _sizes(run)
     model, side, clock = conditioning.Denoiser(config), run.window, timing.CompilerClock()
     forward = jax.jit(lambda params, *args: model.apply({"params": params}, *args))
     params = random_weights.params(published.abstract_denoiser(config))
@@ -27,7 +27,7 @@ def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
     params = jax.device_put(params, jax.local_devices()[0])
     for batch in sorted({1, run.sample.window_batch or 1}):
         x_t = layers.like(params, jnp.zeros((batch, side, side, config.unet.latent_channels)))
-        args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.embedding_dim)))
+        args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.condition_dim)))
         # Compiled apart: its cost analysis is of what runs.
         compiled, compiling = clock.compiled(forward.lower(*args), f"unet/batch_{batch}")
         yield compiling
@@ -38,9 +38,15 @@ def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
             yield f"unet/compiled_flops_batch_{batch}", [flops / batch], "FLOP/window"
 
 
+def _sizes(run: run_config.RunConfig) -> conditioning.DenoiserConfig:
+    """Of the denoiser on single patches."""
+    per_side = run.embeddings.tokens_per_side
+    return run.denoiser.model(_EMBEDDING_DIM, tokens_per_side=per_side)
+
+
 def loading_rows(run: run_config.RunConfig, folder: pathlib.Path) -> Iterator[results.Figure]:
     """Seconds to read a safetensors file of the denoiser, and memory beside its size."""
-    config = run.denoiser.model(_EMBEDDING_DIM)
+    config = _sizes(run)
     params = random_weights.params(published.abstract_denoiser(config))
     path = folder / "denoiser.safetensors"
     published.export(path, *published.denoiser_parts(config, params))

@@ -189,12 +189,13 @@ def _some_steps(model: generator.Generator, image_plan: plan.ImagePlan, steps: i
 
 def _plan(model: generator.Generator, size: int) -> plan.ImagePlan:
     cells = max(size // model.patch_px, 1)
-    grid = np.random.default_rng(0).standard_normal((cells, cells, _EMBEDDING_DIM), np.float32)
+    shape = (cells, cells, model.embedding_dim)
+    grid = np.random.default_rng(0).standard_normal(shape, np.float32)
     return model.plan_from_grid(grid, size=(size, size))
 
 
 def _random_model(config: run_config.RunConfig, mesh: Mesh) -> generator.Generator:
-    denoiser = config.denoiser.model(_EMBEDDING_DIM, config.num_cells)
+    denoiser = config.denoiser_sizes(_EMBEDDING_DIM)
     channels = config.autoencoder.model.chosen.latent_channels
     decoder = random_weights.params(published.abstract_autoencoder(config.autoencoder.model))
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)

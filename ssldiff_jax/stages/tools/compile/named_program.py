@@ -30,7 +30,7 @@ def program(
 def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     """The network on one chunk of windows, guided where any timestep is: one program for all sizes
     of image."""
-    denoiser = config.denoiser.model(training_tasks.embedding_dim(config), config.num_cells)
+    denoiser = config.denoiser_sizes(training_tasks.embedding_dim(config))
     in_dtype = lambda tree: layers.cast(tree, config.sample.network_dtype)
     params = jax.eval_shape(in_dtype, published.abstract_denoiser(denoiser))
     channels = denoiser.unet.latent_channels

@@ -114,10 +114,11 @@ class Networks:
         return training_tasks.embedding_dim(self.config)
 
     @functools.cached_property
-    def condition_dim(self) -> int:
-        """Length of what conditions a window: one embedding, or those of its cells."""
-        config = self.config
-        return config.denoiser.model(self.embedding_dim, config.num_cells).condition_dim
+    def condition_bytes(self) -> int:
+        """Of what conditions a window, as it is stored: one embedding, its tokens, or those of its
+        cells."""
+        sizes = self.config.denoiser_sizes(self.embedding_dim)
+        return sizes.condition_dim * sizes.condition_dtype.itemsize
 
     def embed(self, name: str) -> Call:
         """The encoder, or the judge, on one patch."""
@@ -198,7 +199,7 @@ class Networks:
         nothing. Where the devices are elsewhere it is that of one."""
         sample = dataclasses.replace(self.config.sample, compute_dtype=self.dtype)
         config = dataclasses.replace(self.config, sample=sample)
-        denoiser = config.denoiser.model(self.embedding_dim, config.num_cells)
+        denoiser = config.denoiser_sizes(self.embedding_dim)
         cast = functools.partial(layers.cast, dtype=self.dtype)
         params = _blank(jax.eval_shape(cast, published.abstract_denoiser(denoiser)))
         decoder = _blank(jax.eval_shape(cast, self.autoencoder_params))

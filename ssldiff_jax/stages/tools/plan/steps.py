@@ -97,7 +97,7 @@ def _fed(facts: Facts, name: str, examples: Estimate) -> tuple[dict, dict]:
     """What a training reads, and what that takes."""
     config = facts.config
     if name == "denoiser":
-        each = facts.networks.condition_dim * _FLOAT + _moments_bytes(config)
+        each = facts.networks.condition_bytes + _moments_bytes(config)
         return {"embeddings and latents": examples * each}, {}
     if name == "prior":
         return {"grids": examples * _grid_bytes(facts)}, {}
@@ -148,7 +148,7 @@ def embeddings(facts: Facts) -> Row:
     """One condition for each crop."""
     config, networks, count = facts.config, facts.networks, facts.crops
     imported = bool(config.embeddings.source)
-    size = networks.condition_dim * _FLOAT
+    size = networks.condition_bytes
     writes = {"embeddings": _stored(count, size, store.SHARD_SIZE)}
     if imported:
         return Row(
