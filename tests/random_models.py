@@ -14,16 +14,19 @@ from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import names, published
 
 
-def make() -> generator.Generator:
+def make(tokens_per_side: int = 1, pool: str = "mean") -> generator.Generator:
     """The same one every time."""
     source = np.random.default_rng(0)
     normal = lambda leaf: 0.05 * source.standard_normal(leaf.shape, np.float32)
     random = lambda shapes: jax.tree.map(normal, shapes)
-    config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+    values = tiny.get_config()
+    values.embeddings.tokens_per_side = tokens_per_side
+    values.encoder.model.vit.pool = pool
+    config = schema.build(run_config.RunConfig, values.to_dict())
     architecture, stage = config.encoder.architecture, config.autoencoder.model
     px, dim = architecture.vit.image_px, architecture.vit.width
     image = np.zeros((1, px, px, 3), np.float32)
-    sizes = config.denoiser.model(dim, config.num_cells)
+    sizes = config.denoiser_sizes(dim)
     count = stage.chosen.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * count, (0.0,) * count)
     first_stage = random(published.abstract_autoencoder(stage))

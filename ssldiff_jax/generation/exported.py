@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.encoders import encoder, known
@@ -63,7 +64,7 @@ class Card:
             "name": "embeddings computed elsewhere" if elsewhere else name,
             "dim": trained.denoiser.config.embedding_dim,
             # Of weights and origin: embeddings of the same weights from another origin are others.
-            "digest": trained.encoder and artifacts.encoder_digest(trained.encoder),
+            "digest": trained.encoder and _digest(trained.encoder, config),
             "licence": licence if own else known.ENCODERS[name].licence,
         }
         # Whoever computed them knows; the encoder that the config names was not used.
@@ -122,6 +123,7 @@ def write(folder: pathlib.Path, trained: models.Models, card: Card) -> list[path
             (table, trained.encoder.params),
             metadata=card.head(),
             origin=trained.encoder.origin,
+            **_token_origin(trained.encoder),
         )
         written.append(folder / ENCODER)
     if trained.prior is not None:
@@ -167,12 +169,26 @@ def _encoder(
         return None
     embeds = models.encoder_of(str(path), section)
     # Another encoder's vectors have the right length and mean something else.
-    if artifacts.encoder_digest(embeds) != card.encoder["digest"]:
+    digest = _digest(embeds, config)
+    if digest != card.encoder["digest"]:
+        made = "embeddings" if config.embeddings.tokens_per_side == 1 else "tokens"
         raise reader.WeightsError(
-            f"{path} must be the encoder {card.encoder['digest']} that made the embeddings, got "
-            f"{artifacts.encoder_digest(embeds)}"
+            f"{path} must be the encoder {card.encoder['digest']} that made the {made}, got "
+            f"{digest}"
         )
     return embeds
+
+
+def _digest(embeds: encoder.Encoder, config: run_config.RunConfig) -> str:
+    """Of all that decides what the denoiser is conditioned on."""
+    return artifacts.encoder_digest(embeds.with_tokens(config.embeddings.tokens_per_side))
+
+
+def _token_origin(embeds: encoder.Encoder) -> dict[str, np.ndarray]:
+    """For its file: the origin of tokens where it is another than that of embeddings."""
+    if embeds.token_origin is None or embeds.token_origin is embeds.origin:
+        return {}
+    return {"token_origin": embeds.token_origin}
 
 
 def _abstract_prior(section: Any, spec: conditions.ConditionSpec, side: int, dim: int) -> Any:

@@ -22,6 +22,7 @@ from ssldiff_jax.generation import (
     prior_sampler,
     window_networks,
 )
+from ssldiff_jax.generation import finer as finer_lib
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
@@ -39,7 +40,8 @@ class Generator:
         config: of the run.
         trained: its models, as they were trained.
         mesh: the devices, all along data.
-        embedding_dim: length of the embeddings it generates from.
+        embedding_dim: length of what describes a cell, the last axis of a grid: of an embedding, or
+            of all its tokens.
         patch_px: pixels on the side of a cell.
         mpp: microns per pixel of what it generates.
         networks: the models as the config applies them.
@@ -52,7 +54,7 @@ class Generator:
     def __init__(self, config: run_config.RunConfig, trained: models.Models, mesh: Mesh):
         # Weights are whole on every device here, whatever the mesh of training split.
         self.config, self.trained, self.mesh = config, trained, mesh_lib.all_on_data(mesh)
-        self.embedding_dim = trained.denoiser.config.embedding_dim
+        self.embedding_dim = trained.denoiser.config.cell_dim
         self.patch_px, self.mpp = config.data.crops.patch_px, config.data.patch_mpp
         self.networks = window_networks.WindowNetworks.of(config, trained, self.mesh)
         self.weights = self.networks.weights(trained.params)
@@ -92,6 +94,12 @@ class Generator:
         return Generator(config, self.trained, self.mesh)
 
     @property
+    def condition_encoder(self) -> encoder.Encoder:
+        """What embeds patches as the denoiser takes them: `encoder`, or the same giving the tokens
+        of each, packed. Raises WeightsError where there is none."""
+        return self.planner.condition_encoder
+
+    @property
     def encoder(self) -> encoder.Encoder:
         """What embeds patches. Raises WeightsError where there is none."""
         return self.planner.require_encoder()
@@ -118,7 +126,7 @@ class Generator:
 
     @no_type_check
     def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
-        """The grid of embeddings of an image's whole cells.
+        """The grid of embeddings, or packed tokens, of an image's whole cells.
 
         Raises ValueError for what is not uint8 RGB, or smaller than a cell.
         """
@@ -161,7 +169,20 @@ class Generator:
         seed: int = 0,
     ) -> plan.ImagePlan:
         """What `generate` renders: see Planner.from_grid."""
-        return self.planner.from_grid(embedding_grid, size=size, spans=spans, seed=seed)
+        grid = self.finer(embedding_grid, seed=seed)
+        return self.planner.from_grid(grid, size=size, spans=spans, seed=seed)
+
+    @no_type_check
+    def finer(self, embedding_grid: arrays.EmbeddingGrid, *, seed: int = 0) -> arrays.EmbeddingGrid:
+        """A grid of one embedding a cell, such as `sample_grid` gives, with the tokens that the
+        denoiser takes; any other grid as it is.
+
+        Raises WorkdirError where nothing samples tokens.
+        """
+        sizes = self.trained.denoiser.config
+        if not finer_lib.is_coarse(np.shape(embedding_grid), sizes):
+            return embedding_grid
+        return finer_lib.require(self.trained.finer, sizes)(np.asarray(embedding_grid), seed)
 
     def render(self, image_plan: plan.ImagePlan) -> large_image.LargeImage:
         """The image of a plan, in memory."""
@@ -178,7 +199,7 @@ class Generator:
         temperature: float = 1.0,
     ) -> arrays.EmbeddingGrid:
         """A grid for an image of `size` px, as a text, labels and numbers describe it; what is not
-        said is free.
+        said is free. It has one embedding a cell.
 
         Raises ValueError for a size below one cell, and for what the prior does not know.
         """
@@ -211,4 +232,5 @@ class Generator:
         """
         patch = arrays.require_rgb(patch, "patch", (self.patch_px, self.patch_px))
         # One embedding, many indices: noise is by index.
-        return self.sample_patches(np.repeat(self.encoder(patch[None]), count, axis=0), seed=seed)
+        embedding = np.repeat(self.condition_encoder(patch[None]), count, axis=0)
+        return self.sample_patches(embedding, seed=seed)

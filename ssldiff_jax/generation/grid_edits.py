@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.generation import generator, user_images
@@ -33,6 +33,24 @@ def open_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
         return load_grid(path)
     image = user_images.UserImage.open(model.config.data, path)
     return model.planner.embed_all(image.read, image.size)
+
+
+def one_embedding_each(
+    grid: Float[np.ndarray, "rows cols E"], model: generator.Generator
+) -> Float[np.ndarray, "rows cols D"]:
+    """The embedding of each cell, as the prior knows it, of a grid of tokens.
+
+    Raises ValueError for an encoder whose embeddings are no means of tokens.
+    """
+    per_side = model.trained.denoiser.config.tokens_per_side
+    if per_side == 1:
+        return grid
+    if model.encoder.architecture.vit.pool != "mean":
+        raise ValueError(
+            "cells of the prior among cells of a reference must come with an encoder whose "
+            f"embedding is the mean of its tokens, got pool={model.encoder.architecture.vit.pool}"
+        )
+    return grid.reshape(*grid.shape[:2], per_side**2, -1).mean(axis=2)
 
 
 def source_file(edit: str) -> str | None:

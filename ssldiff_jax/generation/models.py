@@ -7,6 +7,7 @@ from typing import Any
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.generation import finer as finer_lib
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import models as models_config
@@ -16,13 +17,17 @@ from ssldiff_jax.weights import published
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """What a generator generates with; without an encoder it starts from embeddings only."""
+    """What a generator generates with; without an encoder it starts from embeddings only.
+
+    `finer` samples the tokens of grids of the prior, for a denoiser that takes several a cell.
+    """
 
     encoder: encoder.Encoder | None
     autoencoder: autoencoder.TrainedAutoencoder
     denoiser: conditioning.Denoiser
     params: Any
     prior: prior_sampler.PriorSampler | None = None
+    finer: finer_lib.FinerGrid | None = None
 
     @classmethod
     def of_run(cls, artifacts: artifacts_lib.Artifacts, step: int | None = None) -> "Models":
@@ -59,7 +64,7 @@ class Models:
         sizes, section = published.conditioner_sizes(file), config.denoiser
         # The file's own: some checkpoints have a second embedding, of a region, and some have not.
         denoiser = dataclasses.replace(section, region_dim=sizes.region).model(
-            sizes.patch, config.num_cells
+            sizes.patch, config.num_cells, config.embeddings.tokens_per_side
         )
         model = config.autoencoder.model
         params = published.load_autoencoder(first_stage, model)
@@ -76,4 +81,10 @@ def encoder_of(path: str, section: models_config.EncoderSection) -> encoder.Enco
     """The encoder of a file of weights, with the architecture that a config names."""
     file = published.ModelFile.read(path)
     params = published.load_encoder(file, section.name, section.architecture)
-    return encoder.Encoder(section.architecture, params, file.tensors.get("origin", 0.0))
+    origin, of_tokens = (file.tensors.get(name) for name in ("origin", "token_origin"))
+    return encoder.Encoder(
+        section.architecture,
+        params,
+        0.0 if origin is None else origin,
+        token_origin=of_tokens,
+    )

@@ -88,6 +88,7 @@ class Planner:
             window_plan.window,
             border,
             sample.interpolation,
+            networks.denoiser.config.tokens_per_side,
         )
         if networks.config.num_cells > 1 and sample.conditioning != "interpolated":
             condition = conditions.CellsCondition(lattice)
@@ -175,7 +176,7 @@ class Planner:
 
     @no_type_check
     def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
-        """The grid of embeddings of an image's whole cells.
+        """The grid of embeddings, or packed tokens, of an image's whole cells.
 
         Raises ValueError for what is not uint8 RGB, or smaller than a cell.
         """
@@ -183,7 +184,7 @@ class Planner:
         rows, cols = image.shape[0] // px, image.shape[1] // px
         if not rows or not cols:
             raise ValueError(f"the image must hold a cell of {px} px, got {image.shape[:2]}")
-        return self.require_encoder()(patch_grid.cut_cells(image, px)).reshape(rows, cols, -1)
+        return self.condition_encoder(patch_grid.cut_cells(image, px)).reshape(rows, cols, -1)
 
     def embed_all(self, read: conditions.ReadFn, size: tuple[int, int]) -> arrays.EmbeddingGrid:
         """The grid of embeddings of a reference, row by row of cells; those that cross its right
@@ -201,7 +202,14 @@ class Planner:
     def _window_encoder(self) -> encoder_lib.Encoder:
         """What embeds references window by window, in the dtype of the denoiser."""
         dtype = self.networks.config.sample.network_dtype
-        return self.require_encoder().computing_in(dtype)
+        return self.condition_encoder.computing_in(dtype)
+
+    @functools.cached_property
+    def condition_encoder(self) -> encoder_lib.Encoder:
+        """What embeds patches as the denoiser is conditioned on them: the encoder, or the same
+        giving tokens. Raises WeightsError where there is none."""
+        per_side = self.networks.denoiser.config.tokens_per_side
+        return self.require_encoder().with_tokens(per_side)
 
     def require_encoder(self) -> encoder_lib.Encoder:
         """What embeds patches.

@@ -178,14 +178,18 @@ class WindowNetworks:
         return cells.single_cell(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
 
     def require_embeddings(self, embedding: Any, name: str, axes: str) -> np.ndarray:
-        """`embedding` as an array of shape (`axes`, D).
+        """`embedding` as an array of shape (`axes`, D), or of packed tokens, (`axes`, k²·D).
 
         Raises ValueError, which calls it `name`, for another shape, for none, and for values that
         are not finite.
         """
-        array, dim = np.asarray(embedding), self.denoiser.config.embedding_dim
-        if array.ndim != axes.count(",") + 2 or array.shape[-1] != dim:
-            raise ValueError(f"{name} must be of shape ({axes}, {dim}), got {array.shape}")
+        array, sizes = np.asarray(embedding), self.denoiser.config
+        if array.ndim != axes.count(",") + 2 or array.shape[-1] != sizes.cell_dim:
+            k = sizes.tokens_per_side
+            tokens = f" ({k} × {k} tokens of {sizes.embedding_dim})" if k > 1 else ""
+            raise ValueError(
+                f"{name} must be of shape ({axes}, {sizes.cell_dim}){tokens}, got {array.shape}"
+            )
         if 0 in array.shape:
             raise ValueError(f"{name} must hold an embedding, got shape {array.shape}")
         # One NaN would spread over all windows that overlap its cell.

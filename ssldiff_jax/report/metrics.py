@@ -68,7 +68,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any]:
         "reconstruction_psnr": autoencoder["psnr"],
         "reconstruction_ssim": autoencoder["ssim"],
         "judge": judge and _pick(judge, _FEATURES),
-        "embedding_dim": _facts(models, "embeddings")["dim"],
+        "embedding_dim": _condition_length(_facts(models, "embeddings")),
         "encoder": None if "imported" in encoder else _encoder(encoder),
         "judge_encoder": judge and _encoder(_facts(models, "judge")),
         **{name: results.get(name) for name in _JUDGED},
@@ -96,6 +96,11 @@ def science(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(workdir: pathlib.Path, stage: str) -> dict[str, Any]:
     return read(workdir / stage / "done.json")["facts"]
+
+
+def _condition_length(facts: Mapping[str, Any]) -> int:
+    """Numbers that describe a cell: an embedding, or all its tokens."""
+    return facts["dim"] * facts.get("tokens_per_side", 1) ** 2
 
 
 def _encoder(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Corners = Int[np.ndarray, "N 2"]
 Conditions = Float[np.ndarray, "N E"]
 ConditionFn = Callable[[Corners], Conditions]
 
-EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
+EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N E"]]
 ReadFn = Callable[[int, int, int, int], arrays.ImageUint8]
 """(top, left, height, width) inside an image → its pixels."""
 
@@ -41,6 +41,7 @@ class Lattice:
         window: side of a window.
         border: beyond the canvas lies its outer row of cells again, or its other side.
         interpolation: between the centres of cells.
+        tokens_per_side: a cell has as many tokens squared, packed row by row.
     """
 
     grid: arrays.EmbeddingGrid
@@ -48,15 +49,21 @@ class Lattice:
     window: int
     border: Literal["margin", "wrap"] = "margin"
     interpolation: grid_lib.Interpolation = "slerp"
+    tokens_per_side: int = 1
 
-    def interpolated(self, corners: Corners) -> Float[np.ndarray, "N D"]:
-        """The embedding at the centre of every window."""
-        cells_, grid = np.array(self.grid.shape[:2]), np.asarray(self.grid)
-        points = (corners + self.window / 2) / (np.array(self.canvas) / cells_)
+    def interpolated(self, corners: Corners) -> Float[np.ndarray, "N E"]:
+        """The embedding at the centre of every window, or the tokens at the centres of its
+        squares, between those of the grid."""
+        grid, k = grid_lib.unpacked(self.grid, self.tokens_per_side), self.tokens_per_side
+        lattice = np.array(grid.shape[:2])
+        # (N, k², 2), of one token the window's own centre.
+        centres = corners[:, None] + self.window * (0.5 + cells.token_offsets(k))
+        points = centres.reshape(-1, 2) / (np.array(self.canvas) / lattice)
         if self.border == "wrap":
-            grid, points = np.pad(grid, ((1, 1), (1, 1), (0, 0)), "wrap"), points % cells_ + 1
+            grid, points = np.pad(grid, ((1, 1), (1, 1), (0, 0)), "wrap"), points % lattice + 1
         points = points.astype(np.float32)
-        return grid_lib.interpolate(grid, points, self.interpolation)
+        vectors = grid_lib.interpolate(grid, points, self.interpolation)
+        return vectors.reshape(len(corners), -1)
 
     def of_windows(self) -> "Lattice":
         """The same with cells as large as windows."""
@@ -71,7 +78,7 @@ class Lattice:
 
 @dataclasses.dataclass(frozen=True)
 class InterpolatedCondition:
-    """The embedding between the cells of a grid, as if every window were a cell.
+    """The embedding, or tokens, between the cells of a grid, as if every window were a cell.
 
     `alone` turns embeddings into conditions, where the denoiser takes more than one.
     """
@@ -112,7 +119,7 @@ class DenseCondition:
     Attributes:
         read: pixels of the reference.
         size: its height and width, px.
-        embed: patches → embeddings.
+        embed: patches → embeddings, or packed tokens.
         patch_px: side of a window, px.
         factor: px per latent.
         border: of the canvas.
@@ -147,7 +154,7 @@ class DenseCondition:
         return self.alone(embedding[inverse.reshape(-1)])
 
     @functools.cached_property
-    def _cache(self) -> dict[tuple[int, int], Float[np.ndarray, "D"]]:
+    def _cache(self) -> dict[tuple[int, int], Float[np.ndarray, "E"]]:
         return {}
 
     def _patch(self, top: int, left: int) -> arrays.ImageUint8:

@@ -41,6 +41,29 @@ def slerp(
     return np.where(straight[..., None], lerp(a, b, t), arc)
 
 
+def unpacked(
+    grid: Float[arrays.AnyArray, "rows cols E"], per_side: int
+) -> Float[np.ndarray, "fine_rows fine_cols D"]:
+    """A grid whose cells have `per_side`² tokens each, packed row by row, as the lattice of all its
+    tokens: (rows · per_side, columns · per_side, D)."""
+    rows, cols = grid.shape[:2]
+    tokens = np.asarray(grid).reshape(rows, cols, per_side, per_side, -1)
+    return tokens.swapaxes(1, 2).reshape(rows * per_side, cols * per_side, -1)
+
+
+def blended(
+    a: Float[arrays.AnyArray, "rows cols E"],
+    b: Float[arrays.AnyArray, "rows cols E"],
+    amount: float,
+    num_tokens: int = 1,
+) -> Float[np.ndarray, "rows cols E"]:
+    """The grid `amount` of the way from a to b by slerp, each of a cell's packed tokens by
+    itself."""
+    split = lambda grid: np.asarray(grid).reshape(*grid.shape[:2], num_tokens, -1)
+    far = np.full((*a.shape[:2], num_tokens), amount)
+    return slerp(split(a), split(b), far).reshape(a.shape)
+
+
 def interpolate(
     grid: arrays.EmbeddingGrid, points: Float[arrays.AnyArray, "N 2"], method: Interpolation
 ) -> Float[np.ndarray, "N D"]:

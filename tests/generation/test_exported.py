@@ -7,6 +7,7 @@ import re
 import jax
 import numpy as np
 import pytest
+import random_models
 import safetensors.numpy
 
 import ssldiff_jax
@@ -135,6 +136,16 @@ def attention(config):
     config.denoiser.embedding_length = "root_dim"
 
 
+def tokens(config):
+    config.embeddings.tokens_per_side = 2
+
+
+def tokens_of_a_class(config):
+    tokens(config)
+    config.encoder.model.vit.pool = "class"
+    config.data.crops.condition_on = config.sample.conditioning = "cells"
+
+
 def elsewhere(config):
     config.embeddings.source = "/data/somebody/features"
     config.data.crops.context_px = 0
@@ -150,7 +161,9 @@ def with_published_encoder(config):
     config.encoder.weights = "/weights/dino.pth"
 
 
-KINDS = [kl, vq, cells, region, attention, elsewhere, with_published_encoder]
+KINDS = [
+    kl, vq, cells, region, attention, tokens, tokens_of_a_class, elsewhere, with_published_encoder
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -159,7 +172,7 @@ def test_every_kind_of_model_comes_back(kind, tmp_path):
     kind(values)
     config = schema.build(run_config.RunConfig, values.to_dict())
     dim, model = 384 if kind is with_published_encoder else 12, config.autoencoder.model
-    sizes = config.denoiser.model(dim, config.num_cells)
+    sizes = config.denoiser_sizes(dim)
     count = model.chosen.latent_channels
     scaling = autoencoder.LatentScaling((0.5,) * count, (0.25,) * count)
     embeds = None
@@ -167,7 +180,9 @@ def test_every_kind_of_model_comes_back(kind, tmp_path):
         architecture = config.encoder.architecture
         image = np.zeros((1, architecture.vit.image_px, architecture.vit.image_px, 3), np.float32)
         params = drawn(names.abstract(vit.ViT(architecture.vit), image))
-        embeds = encoder.Encoder(architecture, params, np.arange(architecture.vit.width))
+        width = architecture.vit.width
+        of_tokens = np.arange(width)[::-1] if architecture.vit.pool == "class" else None
+        embeds = encoder.Encoder(architecture, params, np.arange(width), token_origin=of_tokens)
     trained = models.Models(
         embeds,
         autoencoder.TrainedAutoencoder(
@@ -191,6 +206,23 @@ def test_every_kind_of_model_comes_back(kind, tmp_path):
         assert [path.name for path in written] == [exported.DENOISER]
     else:
         same(found.encoder.params, trained.encoder.params)
+        same(found.encoder.token_origin, trained.encoder.token_origin)
     head = reader.metadata(written[0])["ssldiff_jax"]
     assert not re.search(r"/data|/weights", head)
     assert ("dino.pth" in head) == (kind is with_published_encoder)
+
+
+def test_an_encoder_whose_tokens_are_measured_from_elsewhere_is_refused(tmp_path):
+    model = random_models.make(tokens_per_side=2, pool="class")
+    trained = model.trained
+    written = exported.write(tmp_path, trained, exported.Card.of(model.config, trained, {}))
+    dim = trained.encoder.dim
+    moved = trained.encoder.measured_from(trained.encoder.origin, tokens=np.ones(dim))
+    table = published.encoder_names(trained.encoder.architecture.vit, "timm")
+    head = reader.metadata(tmp_path / exported.ENCODER)
+    published.export(
+        tmp_path / exported.ENCODER, (table, moved.params), metadata=head,
+        origin=moved.origin, token_origin=moved.token_origin,
+    )  # fmt: skip
+    with pytest.raises(reader.WeightsError, match=r"encoder \w{12} that made the tokens, got \w{1"):
+        exported.load(written[0])

@@ -28,6 +28,52 @@ def test_windows_that_are_cells_see_the_cells():
     np.testing.assert_allclose(cells.coverage(place, 8, 8)[..., 0], 1)
 
 
+def tokens_of(per_side):
+    """A grid of 3 × 4 cells of `per_side`² tokens of 5 numbers."""
+    shape = (3, 4, per_side**2 * 5)
+    return np.random.default_rng(4).normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("border", ["margin", "wrap"])
+@pytest.mark.parametrize("per_side", [1, 2, 4])
+def test_windows_that_are_cells_have_their_tokens(border, per_side):
+    grid, corners = tokens_of(per_side), of_cells(3, 4)
+    packed = conditions.Lattice(grid, (24, 32), WINDOW, border, "slerp", per_side)
+    between = conditions.InterpolatedCondition(packed)(corners)
+    np.testing.assert_allclose(between, grid.reshape(12, -1), atol=1e-5)
+    touched, _ = cells.unpack(conditions.CellsCondition(packed)(corners), 4)
+    np.testing.assert_array_equal(touched[:, 0], grid.reshape(12, -1))
+
+
+@pytest.mark.parametrize("border", ["margin", "wrap"])
+@pytest.mark.parametrize("canvas", [(24, 32), (50, 40)])
+@pytest.mark.parametrize("per_side", [2, 4])
+def test_tokens_between_cells_are_those_of_as_many_smaller_windows(border, canvas, per_side):
+    """Each square of a window is a window on the lattice of all tokens."""
+    grid, small = tokens_of(per_side), WINDOW // per_side
+    fine = np.zeros((3 * per_side, 4 * per_side, 5), np.float32)
+    for row, col, i, j in np.ndindex(3, 4, per_side, per_side):
+        number = 5 * (per_side * i + j)
+        fine[per_side * row + i, per_side * col + j] = grid[row, col, number : number + 5]
+    corners = np.array([[3, 5], [-2, 30], [11, 2], [20, 28]])
+    packed = conditions.Lattice(grid, canvas, WINDOW, border, "slerp", per_side)
+    found = packed.interpolated(corners).reshape(4, per_side, per_side, 5)
+    alone = conditions.Lattice(fine, canvas, small, border, "slerp")
+    for i, j in np.ndindex(per_side, per_side):
+        expected = alone.interpolated(corners + small * np.array([i, j]))
+        np.testing.assert_allclose(found[:, i, j], expected, atol=1e-5)
+
+
+def test_a_grid_of_tokens_that_is_stretched_keeps_its_tokens_in_order():
+    """Half as many windows as cells each way: a window has one token of each of four cells."""
+    grid = tokens_of(2)[:2]
+    packed = conditions.Lattice(grid, (WINDOW, 2 * WINDOW), WINDOW, "margin", "lerp", 2)
+    cells_ = packed.of_windows().grid.reshape(1, 2, 2, 2, 5)
+    tokens = grid.reshape(2, 4, 4, 5).mean(axis=2)  # of a cell, in the middle of its four
+    np.testing.assert_allclose(cells_[0, 1, 1, 0], tokens[1, 2], atol=1e-5)
+    np.testing.assert_allclose(cells_[0, 0, 0, 1], tokens[0, 1], atol=1e-5)
+
+
 def test_beyond_the_canvas_the_grid_goes_on_by_its_edge():
     far = np.array([[-4, 8], [20, 8], [8, -4], [8, 28]])
     found = conditions.InterpolatedCondition(lattice())(far)

@@ -116,3 +116,14 @@ def test_the_cases_are_the_golden_files():
     if not description.exists():
         pytest.skip(f"{description} is not there; set SSLDIFF_GOLDEN")
     assert tuple(json.loads(description.read_text())["cases"]) == CASES
+
+
+@pytest.mark.parametrize("num_tokens", [1, 4])
+def test_grids_are_blended_token_by_token(num_tokens):
+    a, b = (np.random.default_rng(i).normal(size=(2, 3, num_tokens * 5)) for i in range(2))
+    blended = grid.blended(a.astype(np.float32), b.astype(np.float32), 0.3, num_tokens)
+    for row, col, number in np.ndindex(2, 3, num_tokens):
+        at = np.s_[row, col, 5 * number : 5 * number + 5]
+        angle = np.arccos(a[at] @ b[at] / np.linalg.norm(a[at]) / np.linalg.norm(b[at]))
+        expected = (np.sin(0.7 * angle) * a[at] + np.sin(0.3 * angle) * b[at]) / np.sin(angle)
+        np.testing.assert_allclose(blended[at], expected, atol=1e-4)

@@ -49,7 +49,8 @@ class RegeneratedPatches:
         self.real.write(start, pixels)
         # By block, so that one that is made again is the same.
         block_seed = rng.seed_of(seed, "block", number)
-        self.generated.write(start, model.sample_patches(model.encoder(pixels), seed=block_seed))
+        condition = model.condition_encoder(pixels)
+        self.generated.write(start, model.sample_patches(condition, seed=block_seed))
 
     def features(
         self, extractor: networks.Extractor

@@ -186,16 +186,17 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
     grid = source.grid
     if grid is None:
         grid = model.planner.embed_all(source.read, source.size)
+    # Edits, and cells of the prior, are of as many tokens as the grid.
+    grid = model.finer(grid, seed=seed)
     if section.blend_with:
-        other = grid_edits.open_grid(section.blend_with, model)
+        other = model.finer(grid_edits.open_grid(section.blend_with, model), seed=seed)
         if other.shape != grid.shape:
             raise ValueError(
                 f"generate.blend_with must have the cells of the reference, {grid.shape}, got "
                 f"{other.shape}"
             )
-        grid = np.asarray(
-            grid_lib.slerp(grid, other, np.full(grid.shape[:2], section.blend_amount))
-        )
+        num_tokens = model.trained.denoiser.config.tokens_per_side**2
+        grid = grid_lib.blended(grid, other, section.blend_amount, num_tokens)
     keep = np.ones(grid.shape[:2], bool)
     for edit in section.edits:
         grid, keep = grid_edits.edited(grid, keep, edit, model)
@@ -225,10 +226,11 @@ def _completed(
     """The grid, its cells outside `keep` sampled by the prior."""
     numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
     request = prior_sampler.PriorRequest(section.text, labels, numbers)
+    known = grid_edits.one_embedding_each(grid, model)
     sampled = model.prior.sample(
-        request, keep.shape, seed=seed, temperature=section.temperature, known=grid, keep_mask=keep
+        request, keep.shape, seed=seed, temperature=section.temperature, known=known, keep_mask=keep
     )
-    return np.where(keep[..., None], grid, sampled)
+    return np.where(keep[..., None], grid, model.finer(sampled, seed=seed))
 
 
 def _init_image(section: tools_config.GenerateSection, source: _Source, size) -> plan.InitImage:

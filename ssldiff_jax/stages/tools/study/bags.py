@@ -92,8 +92,10 @@ def _embeddings(
     seeds = [regenerator.seeds(repetitions) for _ in blocks]
 
     def embed(number: int) -> np.ndarray:
-        real = regenerator.embed(np.concatenate([bag.read() for bag in blocks[number]]))
-        again = (regenerator.regenerate(real, seed) for seed in seeds[number])
+        pixels = np.concatenate([bag.read() for bag in blocks[number]])
+        real = regenerator.embed(pixels)
+        condition = regenerator.condition(pixels, real)
+        again = (regenerator.regenerate(condition, seed) for seed in seeds[number])
         return np.stack([real, *map(regenerator.embed, again)])
 
     made = host_arrays.HostArrays(folder, len(blocks))

@@ -39,7 +39,8 @@ def task(
     without_inputs = study_task.Task(class_names, label, test_label, test.cases, used)
     embedding = regenerator.embed(train.pixels)
     kept = study_task.folder_of(used, between)
-    made = _generated(regenerator, embedding[used], section.num_generated, kept)
+    condition = regenerator.condition(train.pixels, embedding)[used]
+    made = _generated(regenerator, condition, section.num_generated, kept)
 
     def embedded() -> study_task.Task:
         # Of all: three examples know no deviation, and most of what generated patches gained at 1 %
@@ -63,18 +64,18 @@ def task(
 
 def _generated(
     regenerator: study_task.Regenerator,
-    embedding: Float[np.ndarray, "N D"],
+    condition: Float[np.ndarray, "N E"],
     repetitions: int,
     between: pathlib.Path,
 ) -> list[host_arrays.HostArrays]:
-    """Blocks of patches of embeddings, for each repetition."""
-    starts, made = range(0, len(embedding), study_task.BLOCK), []
+    """Blocks of patches of their conditions, for each repetition."""
+    starts, made = range(0, len(condition), study_task.BLOCK), []
     for repetition in range(repetitions):
         seeds = regenerator.seeds(len(starts))
 
         def regenerate(number: int, seeds=seeds) -> np.ndarray:
             first = starts[number]
-            block = embedding[first : first + study_task.BLOCK]
+            block = condition[first : first + study_task.BLOCK]
             return regenerator.regenerate(block, seeds[number])
 
         made.append(host_arrays.HostArrays(between / f"patches_{repetition}", len(starts)))

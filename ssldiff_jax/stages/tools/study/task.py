@@ -140,10 +140,20 @@ class Regenerator:
         classifiers.require_finite(embedding, "embeddings of the run's encoder")
         return embedding
 
+    def condition(
+        self, patches: np.ndarray, embedding: Float[np.ndarray, "N D"]
+    ) -> Float[np.ndarray, "N E"]:
+        """What regenerates patches of these embeddings: that, or their tokens where the denoiser
+        takes several."""
+        encoder = self._model.condition_encoder
+        if encoder is self._model.encoder:
+            return embedding
+        return networks.OfEncoder("tokens", encoder)(patches)
+
     def seeds(self, count: int) -> list[int]:
         """Seeds that were not given before."""
         return list(itertools.islice(self._seeds, count))
 
-    def regenerate(self, embedding: Float[np.ndarray, "N D"], seed: int) -> np.ndarray:
-        """A patch for each embedding."""
-        return self._model.sample_patches(embedding, seed=seed)
+    def regenerate(self, condition: Float[np.ndarray, "N E"], seed: int) -> np.ndarray:
+        """A patch for each condition."""
+        return self._model.sample_patches(condition, seed=seed)
