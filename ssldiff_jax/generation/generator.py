@@ -172,6 +172,13 @@ class Generator:
         grid = self.finer(embedding_grid, seed=seed)
         return self.planner.from_grid(grid, size=size, spans=spans, seed=seed)
 
+    def require_finer(self) -> None:
+        """Raises WorkdirError where grids of the prior lack tokens that the denoiser takes, and
+        nothing samples these."""
+        sizes = self.trained.denoiser.config
+        if sizes.tokens_per_side > 1:
+            finer_lib.require(self.trained.finer, sizes)
+
     @no_type_check
     def finer(self, embedding_grid: arrays.EmbeddingGrid, *, seed: int = 0) -> arrays.EmbeddingGrid:
         """A grid of one embedding a cell, such as `sample_grid` gives, with the tokens that the

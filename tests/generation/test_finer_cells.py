@@ -141,3 +141,10 @@ def test_cells_of_a_prior_need_an_encoder_that_averages(image):
 def test_readers_of_large_references_see_the_same_tokens(model, image):
     every = model.planner.embed_all(conditions.array_reader(image[:-1]), image[:-1].shape[:2])
     np.testing.assert_allclose(every[0], model.embed(image)[0], atol=1e-5)
+
+
+def test_whether_grids_of_a_prior_can_be_made_finer_is_said_before_one_is_sampled(model):
+    with pytest.raises(folders.WorkdirError, match="needs a denoiser of config"):
+        model.require_finer()
+    trained = dataclasses.replace(model.trained, finer=lambda grid, seed: grid)
+    generator_lib.Generator(model.config, trained, model.mesh).require_finer()

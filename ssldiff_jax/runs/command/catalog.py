@@ -30,7 +30,7 @@ ROWS = {
         "cut slides into records (or read a list of patches), choose held-out regions", reads=False
     ),
     "encoder": Row("train the self-supervised encoder of patches"),
-    "embeddings": Row("embed every training crop: one vector each"),
+    "embeddings": Row("embed every training crop: one vector each, or tokens"),
     "autoencoder": Row("train the autoencoder of patches"),
     "latents": Row("encode the same crops as latents"),
     "denoiser": Row("train the conditioned UNet"),

@@ -129,6 +129,8 @@ class _Source:
                 "generate.reference, "
                 f"got size={section.size} and reference={section.reference!r}"
             )
+        # Before a grid is sampled that no image could be made of.
+        model.require_finer()
         request = section.prior
         grid = model.sample_grid(
             # Rounded up, so that cells cover the image.
@@ -226,6 +228,7 @@ def _completed(
     """The grid, its cells outside `keep` sampled by the prior."""
     numbers, labels = (prior_config.named_values(p) for p in (section.numbers, section.labels))
     request = prior_sampler.PriorRequest(section.text, labels, numbers)
+    model.require_finer()
     known = grid_edits.one_embedding_each(grid, model)
     sampled = model.prior.sample(
         request, keep.shape, seed=seed, temperature=section.temperature, known=known, keep_mask=keep
