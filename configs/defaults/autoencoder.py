@@ -34,6 +34,8 @@ def get_config() -> ConfigDict:
     c.loss = ConfigDict()
     # Beside the mean absolute error of pixels, weight 1: gradients at three scales.
     c.loss.gradient_weight = 0.0
+    # Amplitudes of all frequencies in squares of 16 px: keeps the finest detail as strong as it is.
+    c.loss.spectrum_weight = 0.0
     # Features: the encoder's patch tokens, or lpips with "vgg16 file,linear layers file".
     c.loss.perceptual = "encoder"
     c.loss.perceptual_weight = 1.0

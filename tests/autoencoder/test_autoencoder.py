@@ -110,6 +110,40 @@ def test_gradient_loss_of_sides_that_halve_only_twice():
     assert float(gradient_loss(ramp, 0 * ramp)) == pytest.approx(0.1 * 7 / 3, rel=1e-4)
 
 
+@pytest.mark.parametrize("contrast", [0.5, 0.1, 2.0])
+def test_spectrum_loss_is_the_logarithm_of_contrast(contrast):
+    """Whatever the mean and wherever the detail lies: far above rounding, all amplitudes change by
+    the same factor."""
+    noise = 100 * normal(0, 2, 32, 48, 3)
+    value = loss.spectrum_loss(0.3 + contrast * noise, noise)
+    assert float(value) == pytest.approx(abs(np.log(contrast)), rel=2e-2)
+
+
+def test_spectrum_loss_against_a_discrete_fourier_transform():
+    """By sums over pixels, of one square among those of an image whose sides hold a rest."""
+    x, y = 0.1 * normal(0, 1, 37, 20, 3), 0.1 * normal(1, 1, 37, 20, 3)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(16) / 15)
+    waves = np.exp(-2j * np.pi * np.outer(np.arange(16), np.arange(16)) / 16)
+
+    def amplitudes(image, top):
+        square = image[0, top : top + 16, :16].astype(np.float64).mean(axis=-1)
+        square = (square - square.mean()) * window[:, None] * window
+        return np.abs(waves @ square @ waves.T)[:, :9]
+
+    expected = [
+        np.abs(np.log(np.hypot(amplitudes(x, top), 0.05) / np.hypot(amplitudes(y, top), 0.05)))
+        for top in (0, 16)
+    ]
+    assert float(loss.spectrum_loss(x, y)) == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_spectrum_loss_of_a_flat_image_has_a_gradient():
+    flat, noise = jnp.zeros((1, 16, 16, 3)), normal(0, 1, 16, 16, 3)
+    gradient = jax.grad(lambda x: loss.spectrum_loss(x, noise))(flat)
+    assert np.isfinite(gradient).all()
+    assert float(loss.spectrum_loss(flat, flat)) == 0
+
+
 def test_feature_distance_is_two_minus_two_cosines():
     x, y = normal(0, 2, 4, 4, 3), normal(1, 2, 4, 4, 3)
     tokens = lambda image: image.reshape(2, 16, 3)
@@ -187,6 +221,7 @@ def test_a_decoder_cast_to_bfloat16_computes_in_it(kind):
 def weights_of(adversarial=0.0, start_step=0):
     return loss.LossConfig(
         gradient_weight=2.0,
+        spectrum_weight=4.0,
         perceptual="encoder",
         perceptual_weight=3.0,
         lpips_weights="",
@@ -219,7 +254,7 @@ def test_the_loss_is_its_terms():
     assert float(terms["psnr"]) == pytest.approx(-10 * np.log10(np.mean(image**2) / 4), rel=1e-4)
     assert float(terms["kl"]) == 0
     assert float(terms["perceptual"]) == pytest.approx(1, rel=1e-3)
-    total = terms["l1"] + 2 * terms["gradient"] + 3 * terms["perceptual"]
+    total = terms["l1"] + 2 * terms["gradient"] + 3 * terms["perceptual"] + 4 * terms["spectrum"]
     assert float(value) == pytest.approx(float(total), rel=1e-5)
     assert extra == {"perceptual": 1.0, "step": 1.0}
 
@@ -292,7 +327,8 @@ def test_the_discriminator_waits_for_its_step(adversarial):
     _, _, at = adversarial
     (before, (terms, _)), grads = at(1)
     assert all(not np.any(g) for g in jax.tree.leaves(grads["discriminator"]))
-    plain = terms["l1"] + 2 * terms["gradient"] + 3 * terms["perceptual"] + terms["codebook"]
+    plain = terms["l1"] + 2 * terms["gradient"] + 4 * terms["spectrum"]
+    plain += 3 * terms["perceptual"] + terms["codebook"]
     assert float(before) == pytest.approx(float(plain), rel=1e-5)
     (after, (terms, _)), grads = at(2)
     assert any(np.any(g) for g in jax.tree.leaves(grads["discriminator"]))
@@ -322,6 +358,7 @@ def test_the_adaptive_weight_balances_gradients_at_the_last_layer(adversarial):
         lambda x: (
             jnp.mean(jnp.abs(x - image))
             + 2 * loss.gradient_loss(x, image)
+            + 4 * loss.spectrum_loss(x, image)
             + 3 * unit_distance(1.0, x, image)
         )
     )
