@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     c.weights = ""
     c.schedule = diffusion.schedule("scaled_linear")
     c.loss = ConfigDict()
-    # eps, x0 or v.
+    # eps, x0 or v; velocity with schedule.name=linear.
     c.loss.prediction = "eps"
     # How often the null embedding takes the embedding's place.
     c.loss.cond_drop_rate = 0.1

@@ -38,7 +38,8 @@ def min_snr_weight(
 ) -> arrays.PerExample:
     """min(snr, γ), carried from the x0 error it is defined on to the error of `prediction`."""
     # At a given x_t: |eps − eps_hat|² = snr·|x0 − x0_hat|², |v − v_hat|² = (snr + 1)·|x0 − x0_hat|²
-    # (Process, equations 1 and 2), so that the weights are divided by these.
+    # (Process, equations 1 and 2), so that the weights are divided by these. On the straight path
+    # |u − u_hat|² = |x0 − x0_hat|² / sigma² (equation 7), and sigma = 1 / (1 + √snr).
     match prediction:
         case "x0":
             return jnp.minimum(snr, gamma)
@@ -46,6 +47,8 @@ def min_snr_weight(
             return jnp.minimum(snr, gamma) / snr
         case "v":
             return jnp.minimum(snr, gamma) / (snr + 1)
+        case "velocity":
+            return jnp.minimum(snr, gamma) / jnp.square(1 + jnp.sqrt(snr))
 
 
 Denoise = Callable[[arrays.Latents, arrays.Timestep], jax.Array]

@@ -14,13 +14,14 @@ from ssldiff_jax.core import arrays
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """A variance-preserving schedule over t = 0 … num_timesteps − 1, least noise first.
+    """How much noise there is at t = 0 … num_timesteps − 1, least noise first.
 
-    `scaled_linear` is Rombach et al. 2022 (betas linear in their root); `cosine` is Nichol and
-    Dhariwal 2021, betas clipped at 0.999.
+    Two preserve variance, alpha² + sigma² = 1: `scaled_linear` is Rombach et al. 2022 (betas linear
+    in their root), `cosine` Nichol and Dhariwal 2021, betas clipped at 0.999. `linear` is the
+    straight path of flow matching (Lipman et al. 2023), alpha + sigma = 1.
     """
 
-    name: Literal["scaled_linear", "cosine"]
+    name: Literal["scaled_linear", "cosine", "linear"]
     num_timesteps: int
     beta_start: float
     beta_end: float
@@ -34,9 +35,22 @@ class Schedule:
                 f"beta_start={self.beta_start}, beta_end={self.beta_end}"
             )
 
+    @property
+    def preserves_variance(self) -> bool:
+        """Whether alpha² + sigma² = 1."""
+        return self.name != "linear"
+
     @functools.cached_property
     def alpha_bar(self) -> Float[np.ndarray, "T"]:
-        """The cumulative product of 1 − beta, float64, `(num_timesteps,)`."""
+        """The cumulative product of 1 − beta, float64, `(num_timesteps,)`.
+
+        Raises ValueError for a path that has no betas.
+        """
+        if not self.preserves_variance:
+            raise ValueError(
+                "betas must come from schedule.name=scaled_linear or cosine, got "
+                f"schedule.name={self.name}"
+            )
         if self.name == "cosine":
             # 0.008: Nichol and Dhariwal's s, which keeps the first betas from being too small to
             # learn from.
@@ -64,13 +78,16 @@ class Schedule:
 
     @property
     def alphas(self) -> Float[np.ndarray, "T"]:
-        """√alpha_bar, float64."""
-        return np.sqrt(self.alpha_bar)
+        """√alpha_bar, or 1 − sigma, float64."""
+        return np.sqrt(self.alpha_bar) if self.preserves_variance else 1 - self.sigmas
 
     @property
     def sigmas(self) -> Float[np.ndarray, "T"]:
-        """√(1 − alpha_bar), float64."""
-        return np.sqrt(1 - self.alpha_bar)
+        """√(1 − alpha_bar), or the middles of as many equal parts of 0 … 1, float64."""
+        if self.preserves_variance:
+            return np.sqrt(1 - self.alpha_bar)
+        # Middles, so that neither end of the path is among them: logarithms of both are taken.
+        return (np.arange(self.num_timesteps) + 0.5) / self.num_timesteps
 
     def at(self, t: arrays.Timestep, ndim: int = 4) -> tuple[jax.Array, jax.Array]:
         """(alpha, sigma) at t, shaped `(B, 1, …)` to broadcast against `ndim` axes."""

@@ -191,9 +191,12 @@ def _ddim(levels: _Levels, noise: np.ndarray) -> dict[str, np.ndarray]:
 
 def _ddim_noise(levels: _Levels, eta: float) -> np.ndarray:
     """Equation 16; eta = 1 is the DDPM posterior."""
-    # eta·√((1 − ᾱ') / (1 − ᾱ))·√(1 − ᾱ / ᾱ'); the last step ends at sigma' = 0, and adds none.
+    # eta·√((1 − ᾱ') / (1 − ᾱ))·√(1 − ᾱ / ᾱ'), where 1 − ᾱ / ᾱ' is the noise that the step from
+    # there to here adds, sigma² − (alpha / alpha')²·sigma'² on any path. The last step ends at
+    # sigma' = 0, and adds none.
     ratio = levels.alpha / levels.alpha_next
-    return eta * levels.sigma_next / levels.sigma * np.sqrt(1 - ratio**2)
+    added = levels.sigma**2 - (ratio * levels.sigma_next) ** 2
+    return eta * levels.sigma_next / levels.sigma * np.sqrt(added)
 
 
 def _paper_noise(levels: _Levels, schedule: schedule_lib.Schedule) -> np.ndarray:

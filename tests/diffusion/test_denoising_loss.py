@@ -38,6 +38,7 @@ class Known(conditioning.Denoiser):
 
 SCALING = autoencoder.LatentScaling((2.0, 0.5), (0.1, -0.3))
 SCHEDULE = small_configs.section("denoiser.schedule", name="cosine")
+STRAIGHT = small_configs.section("denoiser.schedule", name="linear")
 
 
 def batch_of(size):
@@ -53,7 +54,8 @@ def batch_of(size):
 def task_of(prediction="v", *, drop=0.0, gamma=0.0, gain=0.0, asked=None):
     watch = (lambda *inputs: None) if asked is None else (lambda *inputs: asked.extend(inputs))
     denoiser = Known(DENOISER, gain, watch)
-    noising = process.Process(SCHEDULE, prediction)
+    schedule = STRAIGHT if prediction == "velocity" else SCHEDULE
+    noising = process.Process(schedule, prediction)
     return loss.DenoisingTask(denoiser, SCALING, noising, drop, gamma, (4, 4, 4))
 
 
@@ -63,22 +65,24 @@ def value_of(task, batch, seed=0):
 
 
 @pytest.mark.parametrize("gamma", [0.0, 5.0])
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "velocity"])
 def test_loss_is_the_weighted_error(prediction, gamma):
-    batch, asked = batch_of(8), []
+    batch, asked, task = batch_of(8), [], task_of(prediction)
+    schedule = task.process.schedule
     found = value_of(task_of(prediction, gamma=gamma, asked=asked), batch)
     x_t, t, embedding = map(np.asarray, asked)
     np.testing.assert_array_equal(embedding, batch["embedding"])
     assert len(np.unique(t)) > 1
 
-    alpha, sigma = (a[t][:, None, None, None] for a in (SCHEDULE.alphas, SCHEDULE.sigmas))
+    alpha, sigma = (a[t][:, None, None, None] for a in (schedule.alphas, schedule.sigmas))
     z = batch["moments"][..., :2].astype(float)
     x0 = (z - SCALING.latent_shift) * SCALING.latent_scale
     eps = (x_t - alpha * x0) / sigma
     assert abs(eps.std() - 1) < 0.2
-    target = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[prediction]
+    target = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "velocity": eps - x0}[prediction]
     snr = (alpha / sigma) ** 2
-    weight = {"eps": 1 / snr, "x0": 1, "v": 1 / (snr + 1)}[prediction] * np.minimum(snr, gamma)
+    of_x0 = {"eps": 1 / snr, "x0": 1, "v": 1 / (snr + 1), "velocity": sigma**2}[prediction]
+    weight = of_x0 * np.minimum(snr, gamma)
     expected = np.mean((weight if gamma else 1.0) * target**2)
     assert found == pytest.approx(expected, rel=1e-3)
 

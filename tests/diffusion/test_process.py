@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 
 from ssldiff_jax.diffusion import process
 
-LINEAR, COSINE = (
-    small_configs.section("denoiser.schedule", name="scaled_linear"),
-    small_configs.section("denoiser.schedule", name="cosine"),
+LINEAR, COSINE, STRAIGHT = (
+    small_configs.section("denoiser.schedule", name=name)
+    for name in ("scaled_linear", "cosine", "linear")
 )
 
 
 PREDICTIONS = ["eps", "x0", "v"]
+OF_STRAIGHT = ["eps", "x0", "velocity"]
 
 
 def noised(noise, t, seed):
@@ -46,14 +47,33 @@ def test_targets_are_their_closed_forms(name):
     np.testing.assert_allclose(of.to_eps(eps, x_t, t), given, rtol=1e-5, atol=1e-5)
 
 
+def test_velocity_is_how_the_straight_path_moves_with_sigma():
+    """By a difference of two points of the path; it is the same everywhere on it."""
+    x0, eps = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype(np.float32)
+    of = process.Process(STRAIGHT, "velocity")
+    low, high = np.array([100, 400]), np.array([300, 800])
+    moved = np.asarray(of.add_noise(x0, eps, high)) - of.add_noise(x0, eps, low)
+    sigma = (STRAIGHT.sigmas[high] - STRAIGHT.sigmas[low])[:, None, None]
+    np.testing.assert_allclose(moved / sigma, of.target(x0, eps, low), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "noise"), [("v", STRAIGHT), ("velocity", COSINE)])
+def test_a_prediction_of_another_path_is_refused(name, noise):
+    with pytest.raises(ValueError, match=f"prediction.*schedule.name.*got .*{name}|{noise.name}"):
+        process.Process(noise, name)
+
+
 @given(
-    name=st.sampled_from(PREDICTIONS),
-    noise=st.sampled_from([LINEAR, COSINE]),
+    case=st.sampled_from(
+        [(name, noise) for name in PREDICTIONS for noise in (LINEAR, COSINE)]
+        + [(name, STRAIGHT) for name in OF_STRAIGHT]
+    ),
     t=st.integers(0, 990),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40, deadline=None)
-def test_targets_imply_what_they_were_made_of(name, noise, t, seed):
+def test_targets_imply_what_they_were_made_of(case, t, seed):
+    name, noise = case
     x0, eps, x_t, x0_atol, eps_atol = noised(noise, t, seed)
     of, t = process.Process(noise, name), np.array([t, t])
     target = of.target(x0, eps, t)

@@ -9,9 +9,9 @@ from safetensors.numpy import load_file
 GOLDEN = pathlib.Path(
     os.environ.get("SSLDIFF_GOLDEN", pathlib.Path(__file__).parents[1] / "golden")
 )
-LINEAR, COSINE = (
-    small_configs.section("denoiser.schedule", name="scaled_linear"),
-    small_configs.section("denoiser.schedule", name="cosine"),
+LINEAR, COSINE, STRAIGHT = (
+    small_configs.section("denoiser.schedule", name=name)
+    for name in ("scaled_linear", "cosine", "linear")
 )
 
 
@@ -43,6 +43,14 @@ def test_cosine_follows_its_formula_and_ends_near_nothing():
     formula = np.cos(place * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
     np.testing.assert_allclose(COSINE.alpha_bar[:990], formula[:990], rtol=1e-9)
     assert 0 < COSINE.alphas[-1] < 1e-3
+
+
+def test_the_straight_path_is_straight_and_reaches_neither_end():
+    np.testing.assert_allclose(STRAIGHT.alphas + STRAIGHT.sigmas, 1, rtol=1e-15)
+    np.testing.assert_allclose(np.diff(STRAIGHT.sigmas), 1e-3, rtol=1e-9)
+    assert STRAIGHT.sigmas[0] == pytest.approx(1 - STRAIGHT.sigmas[-1]) == 0.0005
+    with pytest.raises(ValueError, match=r"betas must come from .*, got schedule.name=linear"):
+        _ = STRAIGHT.betas
 
 
 def test_at_broadcasts_over_images():

@@ -10,6 +10,7 @@ from ssldiff_jax.core import rng, schema
 from ssldiff_jax.diffusion import schedule, solvers
 
 SCHEDULE = small_configs.section("denoiser.schedule")
+STRAIGHT = small_configs.section("denoiser.schedule", name="linear")
 ALL = [("ddim", 0.0), ("ddim", 0.3), ("ddim", 1.0), ("ddpm", 0.0), ("dpmpp_2m", 0.0)]
 
 
@@ -64,13 +65,14 @@ def integrate(table, data, z, num_rows=None):
 Z = np.linspace(-2, 2, 9)
 
 
+@pytest.mark.parametrize("noise", [SCHEDULE, STRAIGHT], ids=["scaled_linear", "linear"])
 @pytest.mark.parametrize(
     ("name", "steps", "atol"),
     [("ddim", 1000, 0.01), ("dpmpp_2m", 100, 0.03), ("plms", 100, 0.02)],
 )
-def test_deterministic_solvers_reach_the_probability_flow(name, steps, atol):
-    data = Gaussian()
-    found = integrate(table_of(name, steps), data, Z)
+def test_deterministic_solvers_reach_the_probability_flow(name, steps, atol, noise):
+    data = Gaussian(noise=noise)
+    found = integrate(table_of(name, steps, noise=noise), data, Z)
     np.testing.assert_allclose(found, data.mean + data.std * Z, atol=atol)
 
 
@@ -143,19 +145,36 @@ def test_dpmpp_2m_needs_fewer_steps_than_ddim():
     assert error_half_way("dpmpp_2m", 20) < error_half_way("ddim", 40)
 
 
+@pytest.mark.parametrize("noise", [SCHEDULE, STRAIGHT], ids=["scaled_linear", "linear"])
 @pytest.mark.parametrize(("name", "eta"), ALL)
-def test_a_known_x0_keeps_the_marginals(name, eta):
+def test_a_known_x0_keeps_the_marginals(name, eta, noise):
     """From N(alpha·x0, sigma²) every row leads to N(alpha_next·x0, sigma_next²)."""
-    table = table_of(name, 25, eta)
-    alpha, sigma = SCHEDULE.alphas[table.t], SCHEDULE.sigmas[table.t]
+    table = table_of(name, 25, eta, noise=noise)
+    alpha, sigma = noise.alphas[table.t], noise.sigmas[table.t]
     mean = table.x * alpha + table.x0 + table.history.sum(axis=1)
     np.testing.assert_allclose(mean, table.alpha_next, atol=1e-6)
     variance = (table.x * sigma) ** 2 + table.noise**2
     np.testing.assert_allclose(variance, table.sigma_next**2, atol=1e-6)
 
 
-def test_ddpm_draws_the_variance_of_the_data():
-    data, table = Gaussian(), table_of("ddpm", 1000)
+def test_euler_of_flow_matching_is_ddim_on_the_straight_path():
+    """x + (sigma' − sigma)·u, with the velocity u = (x − x0_hat) / sigma."""
+    table = table_of("ddim", 20, noise=STRAIGHT)
+    x_t, x0 = np.random.default_rng(0).normal(size=(2, 20))
+    sigma = STRAIGHT.sigmas[table.t]
+    after = np.append(sigma[1:], 0.0)
+    x_next, _ = advance(table.columns(), x_t, x0, np.zeros((0, 20)), 0 * x0)
+    np.testing.assert_allclose(x_next, x_t + (after - sigma) * (x_t - x0) / sigma, atol=1e-5)
+
+
+def test_the_papers_solver_does_not_know_the_straight_path():
+    with pytest.raises(ValueError, match=r"betas must come from .*, got schedule.name=linear"):
+        table_of("paper", 20, noise=STRAIGHT)
+
+
+@pytest.mark.parametrize("noise", [SCHEDULE, STRAIGHT], ids=["scaled_linear", "linear"])
+def test_ddpm_draws_the_variance_of_the_data(noise):
+    data, table = Gaussian(noise=noise), table_of("ddpm", 1000, noise=noise)
     variance = data.marginal(999)[1] ** 2
     for t, x, x0, noise in zip(table.t, table.x, table.x0, table.noise, strict=True):
         variance = (x + x0 * data.gain(t)) ** 2 * variance + noise**2
