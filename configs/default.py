@@ -30,8 +30,9 @@ def get_config() -> ConfigDict:
     # Root of every random stream.
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, sample,
-    # judge, evaluate, grids, prior, imagine, report. The tool plan runs before all; generate,
-    # sweep, variations, watch, compare, study, export, verify, bench and compile when named.
+    # judge, evaluate, grids, prior, tokens, imagine, report. The tool plan runs before all;
+    # generate, sweep, variations, watch, compare, study, export, verify, bench and compile when
+    # named.
     config.stages = "all"
     # Stages to run again although they are done; the old output stays until the new one is whole.
     config.force = ""
@@ -46,6 +47,7 @@ def get_config() -> ConfigDict:
     config.autoencoder = autoencoder.get_config()
     config.denoiser = denoiser.get_config()
     config.prior = prior.get_config()
+    config.tokens = prior.tokens()
     config.sample = sample.get_config()
     config.imagine = prior.imagine()
     config.generate = tools.generate()

@@ -22,6 +22,7 @@ def get_config():
     _autoencoder(config.autoencoder)
     _denoiser(config.denoiser)
     _prior(config.prior)
+    _tokens(config.tokens)
     _evaluate(config.evaluate)
     config.imagine.count = 24
     _sample(config.sample)
@@ -115,6 +116,16 @@ def _prior(c):
     c.network.depth = 4
     c.network.num_heads = 4
     c.train.num_steps = 800
+    c.train.batch_size = 48
+    _short(c.train, learning_rate=2e-3, ema_decay=0.99)
+
+
+def _tokens(c):
+    # Of nothing while config.embeddings.tokens_per_side is 1.
+    c.network.width = 128
+    c.network.depth = 4
+    c.network.num_heads = 4
+    c.train.num_steps = 500
     c.train.batch_size = 48
     _short(c.train, learning_rate=2e-3, ema_decay=0.99)
 

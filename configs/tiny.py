@@ -41,6 +41,11 @@ def shrink(c):
     c.prior.network.num_heads = 2
     c.prior.solver.num_solver_steps = 3
     _short(c.prior.train)
+    c.tokens.network.width = 16
+    c.tokens.network.depth = 1
+    c.tokens.network.num_heads = 2
+    c.tokens.solver.num_solver_steps = 3
+    _short(c.tokens.train)
     c.imagine.count = 4
     c.sample.solver.num_solver_steps = 3
     c.sample.window_batch = 8

@@ -31,8 +31,10 @@ def published(c):
     grids.side, grids.max_cells, grids.count, grids.count_test = 2, 3, 12, 8
     network.width, network.depth, network.num_heads = 16, 1, 2
     c.prior.solver.num_solver_steps = 2
+    tokens = c.tokens.network
+    tokens.width, tokens.depth, tokens.num_heads = 16, 1, 2
     c.evaluate.num_patches, c.evaluate.num_training = 8, 12
-    for section in (c.encoder, c.judge, c.autoencoder, c.denoiser, c.prior):
+    for section in (c.encoder, c.judge, c.autoencoder, c.denoiser, c.prior, c.tokens):
         train = section.train
         train.num_steps, train.log_every, train.checkpoint_every = 2, 1, 2
         train.batch_size = max(2, train.compute.accumulate)  # an example for each part

@@ -1,4 +1,5 @@
-"""The sections `prior` and `imagine`: grids of embeddings, and images of them."""
+"""The sections `prior`, `tokens` and `imagine`: grids of embeddings, the tokens of their cells, and
+images of them."""
 
 from ml_collections import ConfigDict
 
@@ -48,6 +49,26 @@ def get_config() -> ConfigDict:
     c.solver = diffusion.solver(steps=50)
     c.solver.t_start = 990
     c.guidance = diffusion.guidance(2.0)
+    c.train = training.get_config(steps=100_000, batch_size=256, learning_rate=1e-4)
+    return c
+
+
+def tokens() -> ConfigDict:
+    c = ConfigDict()
+    # Of config.embeddings.tokens_per_side² tokens a cell; without tokens nothing is trained.
+    c.network = ConfigDict()
+    c.network.width = 384
+    c.network.depth = 12
+    c.network.num_heads = 6
+    # How often training leaves the embedding of the cell out, for guidance.
+    c.cond_drop_rate = 0.1
+    c.schedule = diffusion.schedule("cosine")
+    c.loss = ConfigDict()
+    c.loss.prediction = "v"
+    c.loss.min_snr_gamma = 0.0
+    c.solver = diffusion.solver(steps=25)
+    c.solver.t_start = 990
+    c.guidance = diffusion.guidance(1.0)
     c.train = training.get_config(steps=100_000, batch_size=256, learning_rate=1e-4)
     return c
 

@@ -55,6 +55,7 @@ BOXES = {
     "grids": Box(2, 3, DATA, ("vectors of", "neighbours")),
     "latents": Box(3, 2, DATA, ("latents of the", "same patches")),
     "prior": Box(3, 3, TRAIN, ("words and labels", "to vectors")),
+    "tokens": Box(3, 4, TRAIN, ("vector of a cell", "to its tokens")),
     "denoiser": Box(4, 1, TRAIN, ("vector + noise", "to latents")),
     "sample": Box(5, 1, GENERATE, ("large images", "from references")),
     "imagine": Box(5, 3, GENERATE, ("large images", "from labels")),
@@ -65,7 +66,8 @@ BOXES = {
 
 def arrows() -> Iterator[tuple[str, str]]:
     """Which step reads which, less what another arrow on the way says already."""
-    needs = {name: set(table.STAGES[name].needs) for name in BOXES}
+    reads = lambda stage: {*stage.needs, *stage.follows}
+    needs = {name: reads(table.STAGES[name]) for name in BOXES}
 
     def all_of(name: str) -> set[str]:
         return needs[name].union(*(all_of(need) for need in needs[name]))

@@ -153,13 +153,14 @@ def patch_batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Cached:
-    """This host's share of every batch of aligned stores.
+    """This host's share of every batch of aligned stores, without the fields of `leave_out`.
 
     Raises ValueError when their lengths differ.
     """
 
     stores: tuple[store.Store, ...]
     stream: _Stream
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self):
         for other in self.stores:
@@ -178,7 +179,7 @@ class _Cached:
         batch = {"index": _index(places)}
         for part in self.stores:
             batch |= part.batch(numbers)
-        return batch
+        return {name: values for name, values in batch.items() if name not in self.leave_out}
 
 
 def cached_batches(
@@ -186,10 +187,12 @@ def cached_batches(
     batch_size: int,
     seed: int,
     config: LoaderConfig,
+    leave_out: tuple[str, ...] = (),
 ) -> Batches:
-    """What aligned stores hold, such as {moments (B, h, w, 2C), embedding (B, D)}, and index (B,).
+    """What aligned stores hold, such as {moments (B, h, w, 2C), embedding (B, D)}, and index (B,);
+    all fields but those of `leave_out`.
 
     Raises ValueError when their lengths differ.
     """
     stream = _Stream(len(stores[0]), batch_size, seed)
-    return stream.batches(_Cached(stores, stream), config)
+    return stream.batches(_Cached(stores, stream, leave_out), config)

@@ -46,6 +46,13 @@ class DenoiserConfig:
         return self.num_cells * (self.cell_dim + 2)
 
     @property
+    def stored_bytes(self) -> int:
+        """Of a condition of training as it is stored: beside tokens lies the embedding of each
+        patch, or cell, in single precision."""
+        beside = 0 if self.tokens_per_side == 1 else 4 * self.num_cells * self.embedding_dim
+        return self.condition_dim * self.condition_dtype.itemsize + beside
+
+    @property
     def condition_dtype(self) -> np.dtype:
         """What conditions of training are stored in: tokens are many numbers, and their directions
         need no more than half precision."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
@@ -74,12 +75,13 @@ class Architecture:
     def embed_tokens(
         self, params: Any, image: arrays.Image, per_side: int
     ) -> Float[jax.Array, "B E"]:
-        """The patch tokens of images in [−1, 1], averaged to `per_side`² of each and packed row by
-        row, float32; the network computes in the dtype of params."""
+        """Embeddings of images in [−1, 1], each followed by its patch tokens, averaged to
+        `per_side`² and packed row by row, float32; the network computes in the dtype of params."""
         prepared = layers.like(params, self.prepare(image))
         model = vit.ViT(self.vit)
-        tokens = model.apply({"params": params}, prepared, method=model.tokens)
-        return pooled(tokens.astype(np.float32), per_side).reshape(len(tokens), -1)
+        both = model.apply({"params": params}, prepared, method=model.whole_and_tokens)
+        whole, tokens = (x.astype(np.float32) for x in both)
+        return jnp.concatenate([whole, pooled(tokens, per_side).reshape(len(whole), -1)], axis=1)
 
     def require_tokens(self, per_side: int) -> None:
         """Raises ValueError where `per_side` tokens do not divide those along a side."""
@@ -236,20 +238,34 @@ class Encoder:
         wait = data_parallel.start_batches(run, (patches,), self._batch_size)
         return lambda: self._measured(wait())
 
+    def start_with_whole(
+        self, patches: UInt8[np.ndarray, "N H W 3"]
+    ) -> Callable[[], tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N E"]]]:
+        """Likewise of an encoder that gives tokens: the embeddings, which `with_tokens(1)` gives,
+        and the tokens."""
+        self._require_size(patches)
+        run = functools.partial(self._embed.start, self.params)
+        wait = data_parallel.start_batches(run, (patches,), self._batch_size)
+        return lambda: tuple(np.split(self._from_origin(wait()), [self.dim], axis=1))
+
     def _require_size(self, patches: UInt8[np.ndarray, "N H W 3"]) -> None:
         px = self.architecture.input_px
         if self.architecture.takes == "input_px" and patches.shape[1:] != (px, px, 3):
             raise ValueError(f"patches must be {px}×{px}×3, got {patches.shape[1:]}")
 
     def _measured(self, batches: Iterable[np.ndarray]) -> Float[np.ndarray, "N D"]:
-        """Batches of embeddings, from the origin; of tokens, each from theirs."""
-        origin, count = self.origin, self.tokens_per_side**2
-        if count > 1:
-            origin = np.tile(np.broadcast_to(self.token_origin, self.dim), count)
+        """Batches of embeddings, from the origin; or of tokens."""
+        embedding = self._from_origin(batches)
+        return embedding if self.tokens_per_side == 1 else embedding[:, self.dim :]
+
+    def _from_origin(self, batches: Iterable[np.ndarray]) -> Float[np.ndarray, "N E"]:
+        """What the network gives, embeddings and tokens from their origins."""
+        origin = np.broadcast_to(self.origin, self.dim)
+        if self.tokens_per_side > 1:
+            of_token = np.broadcast_to(self.token_origin, self.dim)
+            origin = np.concatenate([origin, *[of_token] * self.tokens_per_side**2])
         embedding = [batch - origin for batch in batches]
-        if not embedding:
-            return np.zeros((0, count * self.dim), np.float32)
-        return np.concatenate(embedding)
+        return np.concatenate(embedding) if embedding else np.zeros((0, len(origin)), np.float32)
 
 
 def pooled(tokens: arrays.Tokens, per_side: int) -> Float[arrays.AnyArray, "B M D"]:

@@ -126,12 +126,17 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(epsilon=v.epsilon)
 
     def __call__(self, image: arrays.Image) -> arrays.Embedding:
-        x = self.all_tokens(image)
-        return x[:, 0] if self.config.pool == "class" else x[:, self._prefix :].mean(axis=1)
+        return self.whole_and_tokens(image)[0]
 
     def tokens(self, image: arrays.Image) -> arrays.Tokens:
         """Patch tokens `(B, L, width)` after the last norm, row by row."""
         return self.all_tokens(image)[:, self._prefix :]
+
+    def whole_and_tokens(self, image: arrays.Image) -> tuple[arrays.Embedding, arrays.Tokens]:
+        """The embedding, and the patch tokens it comes with."""
+        x = self.all_tokens(image)
+        tokens = x[:, self._prefix :]
+        return x[:, 0] if self.config.pool == "class" else tokens.mean(axis=1), tokens
 
     def all_tokens(self, image: arrays.Image) -> arrays.Tokens:
         """Class token, registers and patch tokens after the last norm."""

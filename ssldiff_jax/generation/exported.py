@@ -1,7 +1,8 @@
 """Models in a folder of their own: safetensors that say what they are, and how they are read.
 
 `denoiser.safetensors` is enough to generate from embeddings. Beside it may lie
-`encoder.safetensors`, which embeds images, and `prior.safetensors`, which makes grids.
+`encoder.safetensors`, which embeds images, `prior.safetensors`, which makes grids, and
+`tokens.safetensors`, which makes the tokens of their cells.
 """
 
 import dataclasses
@@ -10,27 +11,25 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.encoders import encoder, known
 from ssldiff_jax.formats import tensors as reader
-from ssldiff_jax.generation import models, prior_sampler
-from ssldiff_jax.prior import conditions, network, whitening
-from ssldiff_jax.runs import artifacts, region_labels
+from ssldiff_jax.generation import exported_priors, models
+from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import stored_config
-from ssldiff_jax.weights import names, published
+from ssldiff_jax.weights import published
 
 FORMAT = 2
 """Raised where an older reader would misunderstand a file, or this one an older file: 1 had keys of
 other names."""
 
-DENOISER, ENCODER, PRIOR = (f"{name}.safetensors" for name in ("denoiser", "encoder", "prior"))
+DENOISER, ENCODER, PRIOR, TOKENS = (
+    f"{name}.safetensors" for name in ("denoiser", "encoder", "prior", "tokens")
+)
 _KEY = "ssldiff_jax"
-# Before the names of a prior's own tensors, so that no other model's are taken for them.
-_UNDER = "prior"
 _NOT_STATED = "not stated"
 
 
@@ -127,8 +126,11 @@ def write(folder: pathlib.Path, trained: models.Models, card: Card) -> list[path
         )
         written.append(folder / ENCODER)
     if trained.prior is not None:
-        _write_prior(folder / PRIOR, trained.prior, card)
+        exported_priors.write_prior(folder / PRIOR, trained.prior, card.head)
         written.append(folder / PRIOR)
+    if trained.tokens is not None:
+        exported_priors.write_tokens(folder / TOKENS, trained.tokens, card.head)
+        written.append(folder / TOKENS)
     return written
 
 
@@ -148,11 +150,16 @@ def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
     config = schema.build(run_config.RunConfig, stored_config.complete(card.config))
     file = published.ModelFile.read(path)
     embeds = _encoder(path.parent, config, card)
-    prior = path.parent / PRIOR
+    prior, tokens = (path.parent / name for name in (PRIOR, TOKENS))
     return config, dataclasses.replace(
         models.Models.of_file(file, config, file),
         encoder=embeds,
-        prior=_read_prior(prior, config) if prior.exists() else None,
+        prior=exported_priors.read_prior(prior, config) if prior.exists() else None,
+        tokens=(
+            exported_priors.read_tokens(tokens, config, card.encoder["digest"])
+            if tokens.exists()
+            else None
+        ),
     )
 
 
@@ -189,51 +196,6 @@ def _token_origin(embeds: encoder.Encoder) -> dict[str, np.ndarray]:
     if embeds.token_origin is None or embeds.token_origin is embeds.origin:
         return {}
     return {"token_origin": embeds.token_origin}
-
-
-def _abstract_prior(section: Any, spec: conditions.ConditionSpec, side: int, dim: int) -> Any:
-    """Shapes of a prior's parameters."""
-    return names.abstract(
-        network.GridDenoiser(section.network, spec),
-        jnp.zeros((1, side, side, dim)),
-        jnp.zeros(1, jnp.int32),
-        jnp.zeros((1, spec.dim)),
-    )
-
-
-def _write_prior(path: pathlib.Path, prior: prior_sampler.PriorSampler, card: Card) -> None:
-    white = prior.white
-    published.export(
-        path,
-        (names.own_names(prior.params, _UNDER), prior.params),
-        metadata=card.head(
-            side=prior.side, spec=dataclasses.asdict(prior.spec), scales=prior.scales
-        ),
-        mean=white.mean,
-        matrix=white.matrix,
-        inverse=white.inverse,
-    )
-
-
-def _read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sampler.PriorSampler:
-    head = reader.metadata(path)
-    if missing := {"side", "spec", "scales"} - head.keys():
-        raise reader.WeightsError(f"{path}: expected an exported prior, got no {sorted(missing)}")
-    side, sizes, scales = (json.loads(head[key]) for key in ("side", "spec", "scales"))
-    # JSON has lists, and a spec is hashed.
-    spec = conditions.ConditionSpec(**{k: tuple(v) if isinstance(v, list) else v
-                                       for k, v in sizes.items()})  # fmt: skip
-    tensors = reader.read(path)
-    white = whitening.Whitening(tensors["mean"], tensors["matrix"], tensors["inverse"])
-    like = _abstract_prior(config.prior, spec, side, len(white.mean))
-    params = names.own_names(like, _UNDER).load(tensors, like, str(path))
-    sources = config.prior.conditions
-    beside = path.parent / sources.text_encoder
-    text = None
-    if sources.text_encoder and beside.exists():
-        sources = dataclasses.replace(sources, text_encoder=str(beside))
-        text = region_labels.text_encoder(sources)
-    return prior_sampler.PriorSampler(config.prior, side, spec, scales, white, params, text)
 
 
 def _without_folders(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.encoders import encoder
@@ -180,16 +180,28 @@ class Generator:
             finer_lib.require(self.trained.finer, sizes)
 
     @no_type_check
-    def finer(self, embedding_grid: arrays.EmbeddingGrid, *, seed: int = 0) -> arrays.EmbeddingGrid:
+    def finer(
+        self,
+        embedding_grid: arrays.EmbeddingGrid,
+        *,
+        seed: int = 0,
+        known: arrays.EmbeddingGrid | None = None,
+        keep_mask: Bool[np.ndarray, "rows cols"] | None = None,
+    ) -> arrays.EmbeddingGrid:
         """A grid of one embedding a cell, such as `sample_grid` gives, with the tokens that the
-        denoiser takes; any other grid as it is.
+        denoiser takes, sampled to go with the `known` ones of cells in `keep_mask`; any other grid
+        as it is.
 
-        Raises WorkdirError where nothing samples tokens.
+        Raises ValueError for values that are not finite, WorkdirError where nothing samples tokens.
         """
         sizes = self.trained.denoiser.config
         if not finer_lib.is_coarse(np.shape(embedding_grid), sizes):
             return embedding_grid
-        return finer_lib.require(self.trained.finer, sizes)(np.asarray(embedding_grid), seed)
+        tokens = finer_lib.require(self.trained.tokens, sizes)
+        grid = np.asarray(embedding_grid, np.float32)
+        window_networks.require_values(grid, "embedding_grid")
+        border = self.config.sample.windows.border
+        return tokens.sample(grid, seed=seed, border=border, known=known, keep_mask=keep_mask)
 
     def render(self, image_plan: plan.ImagePlan) -> large_image.LargeImage:
         """The image of a plan, in memory."""

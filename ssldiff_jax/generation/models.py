@@ -7,8 +7,7 @@ from typing import Any
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder
-from ssldiff_jax.generation import finer as finer_lib
-from ssldiff_jax.generation import prior_sampler
+from ssldiff_jax.generation import prior_sampler, token_sampler
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import models as models_config
 from ssldiff_jax.runs.config import run as run_config
@@ -19,7 +18,7 @@ from ssldiff_jax.weights import published
 class Models:
     """What a generator generates with; without an encoder it starts from embeddings only.
 
-    `finer` samples the tokens of grids of the prior, for a denoiser that takes several a cell.
+    `tokens` samples those of grids of the prior, for a denoiser that takes several a cell.
     """
 
     encoder: encoder.Encoder | None
@@ -27,7 +26,7 @@ class Models:
     denoiser: conditioning.Denoiser
     params: Any
     prior: prior_sampler.PriorSampler | None = None
-    finer: finer_lib.FinerGrid | None = None
+    tokens: token_sampler.TokenSampler | None = None
 
     @classmethod
     def of_run(cls, artifacts: artifacts_lib.Artifacts, step: int | None = None) -> "Models":
@@ -40,7 +39,11 @@ class Models:
         results = folders.of_stage("prior") / "results.json"
         trained = folders.is_done("prior") and results.exists()
         prior = prior_sampler.PriorSampler.of_run(artifacts) if trained else None
-        return cls(encoder_, artifacts.autoencoder(), denoiser, params, prior)
+        tokens = None
+        # With one token a cell the step is done and has trained nothing.
+        if denoiser.config.tokens_per_side > 1 and folders.is_done("tokens"):
+            tokens = token_sampler.TokenSampler.of_run(artifacts)
+        return cls(encoder_, artifacts.autoencoder(), denoiser, params, prior, tokens)
 
     @classmethod
     def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":

@@ -3,31 +3,25 @@
 import dataclasses
 import functools
 import logging
-import math
 import numbers as numbers_lib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float
 
-from ssldiff_jax.core import arrays, data_parallel, rng
-from ssldiff_jax.diffusion import guidance, solvers
+from ssldiff_jax.core import arrays, rng
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import clip_texts
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.prior import conditions, network, whitening
+from ssldiff_jax.generation import grid_network
+from ssldiff_jax.prior import conditions, whitening
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import region_labels
 from ssldiff_jax.runs.config import prior as prior_config
-from ssldiff_jax.sampler import field, sampler, windows
+from ssldiff_jax.sampler import sampler
 
 _LOG = logging.getLogger(__name__)
-
-# Grids, or windows of a larger one, together: batches of one size are traced once.
-_CHUNK = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,21 +125,19 @@ class PriorSampler:
         self, condition: conditions.Condition, *, seed: int = 0
     ) -> Float[np.ndarray, "N k k D"]:
         """A grid of the size it was trained with for each condition."""
-        batches = range(num_batches(len(condition)))
+        batches = range(grid_network.num_batches(len(condition)))
         return np.concatenate([self.sample_part(condition, i, seed=seed) for i in batches])
 
     def sample_part(
         self, condition: conditions.Condition, number: int, *, seed: int = 0
     ) -> Float[np.ndarray, "n k k D"]:
-        """The grids of one batch of `sample_batch`, which has num_batches(N) of them."""
+        """The grids of one batch of `sample_batch`, of which there are grid_network.num_batches(N)."""
         # What no condition speaks of is no token: the same grids in less time.
         spec, condition = self.spec.restrict(condition)
-        first = number * _CHUNK
-        batch = condition[first : first + _CHUNK].astype(np.float32)
+        first, batch = grid_network.batch_of(condition, number)
         # Keyed by the first index of a batch: more conditions leave the first grids as they are.
         key = rng.stream(seed, "prior/grids", first)
-        grids = self._program(spec)(data_parallel.filled(batch, _CHUNK), key)
-        return self.white.undo(np.asarray(grids)[: len(batch)])
+        return self.white.undo(self._network.grids(spec, self.side, batch, key))
 
     def sample(
         self,
@@ -168,8 +160,8 @@ class PriorSampler:
         # The network knows grids of its own size alone; less is cut from one.
         canvas = tuple(max(n, side) for n in cells)
         spec, base = self.spec.restrict(self.condition(request))
-        grid_sampler = self._sampler(spec, temperature)
-        plan = self._plan(canvas, len(grid_sampler.table.t), seed)
+        grid_sampler = self._network.canvas_sampler(spec, temperature)
+        plan = grid_network.plan(canvas, side, len(grid_sampler.table.t), seed)
 
         def condition(corners: np.ndarray) -> np.ndarray:
             of_windows = np.repeat(base, len(corners), axis=0)
@@ -193,93 +185,11 @@ class PriorSampler:
         grid = grid_sampler(self.params, plan, condition, key, init)
         return self.white.undo(np.asarray(grid)[: cells[0], : cells[1]])
 
-    def _plan(self, canvas: tuple[int, int], steps: int, seed: int) -> windows.WindowPlan:
-        side = self.side
-        # A grid of one window is sampled as it was trained; others move by half a window.
-        moves = 0 if canvas == (side, side) else side // 2
-        config = windows.WindowConfig("offset", side, moves, "uniform", "margin")
-        return windows.plan_windows(config, canvas, side, steps, seed)
-
-    def _sampler(self, spec: conditions.ConditionSpec, temperature: float) -> sampler.GridSampler:
-        """One for each temperature and kind of condition, so that a size is traced once."""
-        if (spec, temperature) not in self._samplers:
-            canvas = field.CanvasConfig(len(self.white.mean))
-            self._samplers[spec, temperature] = sampler.GridSampler(
-                self._denoiser(spec), self._guided, self._tempered(temperature), _CHUNK, canvas
-            )
-        return self._samplers[spec, temperature]
-
-    def _tempered(self, temperature: float) -> solvers.SolverTable:
-        if not temperature > 0:
-            raise ValueError(f"temperature must be above 0, got temperature={temperature}")
-        table = solvers.solver_table(self.section.solver, self.section.schedule)
-        return dataclasses.replace(
-            table,
-            # Both sources of noise: that of the steps, and that it begins with.
-            noise=table.noise * np.float32(temperature),
-            sigma_start=table.sigma_start * temperature,
-        )
-
     @functools.cached_property
-    def _samplers(self) -> dict[tuple[conditions.ConditionSpec, float], sampler.GridSampler]:
-        return {}
-
-    def _denoiser(self, spec: conditions.ConditionSpec) -> Callable[..., jax.Array]:
-        model = network.GridDenoiser(self.section.network, spec)
-
-        def denoise(params: Any, x_t, t, condition) -> jax.Array:
-            return model.apply({"params": params}, x_t, t, condition).astype(np.float32)
-
-        return denoise
-
-    def _guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
+    def _network(self) -> grid_network.GridNetwork:
         section = self.section
-        return guidance.GuidedX0(
-            denoise, section.process, section.guidance, section.solver.time_offset
-        )
-
-    @functools.cached_property
-    def _programs(self) -> dict[conditions.ConditionSpec, Callable[..., jax.Array]]:
-        return {}
-
-    def _program(self, spec: conditions.ConditionSpec) -> Callable[..., jax.Array]:
-        """The compiled program for a batch of conditions of that kind."""
-        if spec not in self._programs:
-            table, denoise = self._tempered(1.0), self._denoiser(spec)
-            shape = (_CHUNK, self.side, self.side, len(self.white.mean))
-
-            def run(params, condition, key):
-                guided = self._guided(functools.partial(denoise, params))
-                return solvers.sample(guided, table, shape, condition, key)
-
-            self._programs[spec] = self._on_devices(run)
-        return self._programs[spec]
-
-    def _on_devices(self, program: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """The program with the weights, its batch split over as many of this process's devices as
-        share it evenly."""
-        devices = jax.local_devices()
-        mesh = Mesh(np.array(devices[: math.gcd(len(devices), _CHUNK)]), ("data",))
-        split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
-        jitted = jax.jit(program, out_shardings=split)
-
-        def call(condition: np.ndarray, key: arrays.Key) -> jax.Array:
-            # Put there by name: jit takes arrays of the host for those of all processes.
-            put_key = jax.device_put(key, whole)
-            return jitted(
-                self._placed(self.params, whole), data_parallel.put(condition, split), put_key
-            )
-
-        return call
-
-    @functools.cached_property
-    def _placed(self) -> data_parallel.Placed:
-        return data_parallel.Placed()
-
-
-def num_batches(count: int) -> int:
-    """In how many batches grids are sampled."""
-    return -(-count // _CHUNK)
+        steps = grid_network.Steps(section.process, section.solver, section.guidance)
+        return grid_network.GridNetwork(section.network, steps, self.params, len(self.white.mean))
 
 
 def _require_named(values: Mapping[str, float] | None, name: str) -> Mapping[str, float]:

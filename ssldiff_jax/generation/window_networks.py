@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, data_parallel, layers
@@ -190,14 +191,18 @@ class WindowNetworks:
             raise ValueError(
                 f"{name} must be of shape ({axes}, {sizes.cell_dim}){tokens}, got {array.shape}"
             )
-        if 0 in array.shape:
-            raise ValueError(f"{name} must hold an embedding, got shape {array.shape}")
-        # One NaN would spread over all windows that overlap its cell.
-        bad = ~np.isfinite(array).all(axis=-1)
-        if bad.any():
-            first = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"{name} must be finite, got {int(bad.sum())} embeddings that are not, "
-                f"first {first}"
-            )
-        return array
+        return require_values(array, name)
+
+
+def require_values(embedding: Float[np.ndarray, "*B D"], name: str) -> Float[np.ndarray, "*B D"]:
+    """Raises ValueError where there is no embedding, or one that is not finite."""
+    if 0 in embedding.shape:
+        raise ValueError(f"{name} must hold an embedding, got shape {embedding.shape}")
+    # One NaN would spread over all windows that overlap its cell.
+    bad = ~np.isfinite(embedding).all(axis=-1)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name} must be finite, got {int(bad.sum())} embeddings that are not, first {first}"
+        )
+    return embedding

@@ -29,12 +29,14 @@ class ConditionSpec:
         numbers: names of real values, such as expressions of genes.
         text_phrases: the most phrases of a text; 0 has none.
         text_dim: length of a phrase's vector, whose entries vary by 1.
+        embedding_dim: length of the one white embedding of all cells together; 0 has none.
     """
 
     labels: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     text_phrases: int = 0
     text_dim: int = 0
+    embedding_dim: int = 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -49,6 +51,8 @@ class ConditionSpec:
             "numbers": numbers,
             "text_known": tokens,
             "text": tokens * self.text_dim,
+            "embedding_known": min(self.embedding_dim, 1),
+            "embedding": self.embedding_dim,
         }
 
     @property
@@ -73,11 +77,13 @@ class ConditionSpec:
         numbers: Float[np.ndarray, "B V"] | None = None,
         text: Float[np.ndarray, "B L D"] | None = None,
         text_known: Bool[np.ndarray, "B L"] | None = None,
+        embedding: Float[np.ndarray, "B D"] | None = None,
         place: Float[np.ndarray, "B 4"] | None = None,
     ) -> Float[np.ndarray, "B E"]:
         """`count` conditions; what is None or NaN is not said.
 
-        Raises ValueError for another number of labels, values or tokens than the prior knows.
+        Raises ValueError for another number of labels, values, tokens or entries of an embedding
+        than the prior knows.
         """
         parts = {name: np.zeros((count, size), np.float32) for name, size in self.sizes.items()}
         parts["place"][:] = GridPosition.UNTOLD if place is None else place
@@ -93,6 +99,10 @@ class ConditionSpec:
             self._require("text", text.shape[-2] * text.shape[-1])
             parts["text_known"][:] = text_known
             parts["text"][:] = (text * text_known[..., None]).reshape(count, -1)
+        if embedding is not None:
+            self._require("embedding", embedding.shape[-1])
+            parts["embedding_known"][:] = 1
+            parts["embedding"][:] = embedding
         return np.concatenate(list(parts.values()), axis=1)
 
     def keep_only(self, condition: Float[np.ndarray, "B E"], kind: str) -> Float[np.ndarray, "B E"]:
@@ -111,7 +121,8 @@ class ConditionSpec:
         conditions in its form. A network finds the same by it, in less time."""
         parts = self.unpack(condition)
         is_known = {
-            kind: parts[f"{kind}_known"].any(axis=0) for kind in ("labels", "numbers", "text")
+            kind: parts[f"{kind}_known"].any(axis=0)
+            for kind in ("labels", "numbers", "text", "embedding")
         }
         longest = int(np.flatnonzero(is_known["text"]).max(initial=-1)) + 1
         spec = dataclasses.replace(
@@ -119,6 +130,7 @@ class ConditionSpec:
             labels=self.labels if is_known["labels"].any() else (),
             numbers=self.numbers if is_known["numbers"].any() else (),
             text_phrases=min(-(-longest // _STEP) * _STEP, self.text_phrases),
+            embedding_dim=self.embedding_dim if is_known["embedding"].any() else 0,
         )
         # A text is phrase after phrase, so that fewer of them are its beginning.
         columns = [parts[name][:, :size] for name, size in spec.sizes.items()]
@@ -174,7 +186,7 @@ class GridPosition:
 class DropRates:
     """How often training says nothing: of everything, and of each kind of condition, of which one
     is always left; and noise on the vectors of phrases, so that others of their meaning are
-    understood."""
+    understood. An embedding comes alone, and is left out with everything."""
 
     all: float
     kind: float

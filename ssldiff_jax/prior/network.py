@@ -66,6 +66,10 @@ class ConditionTokens(nn.Module):
             hidden = nn.gelu(nn.Dense(self.width, name="text_in")(text))
             tokens.append(nn.Dense(self.width, name="text_out")(hidden))
             known.append(parts["text_known"] > 0)
+        if self.spec.embedding_dim:
+            hidden = nn.gelu(nn.Dense(self.width, name="embedding_in")(parts["embedding"]))
+            tokens.append(nn.Dense(self.width, name="embedding_out")(hidden)[:, None])
+            known.append(parts["embedding_known"] > 0)
         dtype = rest.dtype
         return jnp.concatenate([t.astype(dtype) for t in tokens], 1), jnp.concatenate(known, 1)
 
@@ -136,6 +140,11 @@ class GridDenoiser(nn.Module):
         x = nn.Dense(c.width, name="cell_in")(x_t.reshape(count, rows * cols, dim))
         place = fourier_features(parts["place"], rows, cols).astype(x_t.dtype)
         x = x + nn.Dense(c.width, name="place")(place)
+        if self.spec.embedding_dim:
+            # What all cells are together is a part of what each is: told to each, not only attended
+            # to. No bias, so that an unknown one is no vector.
+            whole = nn.Dense(c.width, use_bias=False, name="whole")(parts["embedding"])
+            x = x + whole[:, None].astype(x.dtype)
         angles = grid_angles(rows, cols, c.width // c.num_heads)
         for i in range(c.depth):
             x = Block(c.num_heads, name=f"block_{i}")(x, change, tokens, known, angles)

@@ -85,6 +85,12 @@ _OTHERS = (
         ("prior", "frechet_of_cells"),
         "lower",
     ),
+    Figure(
+        "Fréchet distance of sampled tokens",
+        "tokens/results.json",
+        ("tokens", "frechet_of_cells"),
+        "lower",
+    ),
     Figure("autoencoder PSNR, dB", "autoencoder/done.json", ("facts", "psnr"), "higher"),
     Figure("autoencoder SSIM", "autoencoder/done.json", ("facts", "ssim"), "higher"),
     Figure("seconds of denoiser training", "denoiser/done.json", ("seconds",), "lower"),

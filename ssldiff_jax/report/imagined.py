@@ -26,6 +26,20 @@ _WAYS = {
     "nearest training grid": "baseline: training grid with the nearest labels",
     "real": "real held-out grids",
 }
+_OF_TOKENS = {
+    "frechet_of_cells": "Fréchet distance of tokens",
+    "frechet_of_grids": "Fréchet distance of a cell’s tokens together",
+    "neighbour_correlation": "correlation of neighbouring tokens, divided by that of real ones",
+    "nearest_distance": "distance to the nearest training patch, divided by that of held-out ones",
+    "cosine": "cosine of the mean of tokens with that of the real ones",
+}
+_WAYS_OF_TOKENS = {
+    "tokens": "sampled from the embedding",
+    "tokens, embeddings shuffled": "sampled from another patch’s embedding",
+    "embedding at every token": "baseline: the embedding at every token",
+    "nearest training patch": "baseline: tokens of the training patch with the nearest embedding",
+    "real": "real held-out patches",
+}
 _CONDITIONS = {
     "all_conditions": "generated from all conditions",
     "shuffled_conditions": "chance: against the labels of another image",
@@ -75,7 +89,9 @@ def figures(workdir: pathlib.Path) -> str:
     stored = metrics.read(results)
     agreement = _agreement(stored["agreement"]) if "agreement" in stored else ""
     grids = _grids(metrics.read(_prior(workdir)))
-    return f'<div class="stack"><div>{grids}</div><div>{agreement}</div></div>'
+    tokens = _tokens(workdir / "tokens" / "results.json")
+    parts = "".join(f"<div>{part}</div>" for part in (grids, tokens, agreement) if part)
+    return f'<div class="stack">{parts}</div>'
 
 
 def _prior(workdir: pathlib.Path) -> pathlib.Path:
@@ -117,6 +133,19 @@ def _grids(results: Mapping[str, Mapping[str, Any]]) -> str:
         "other metrics 1. In small print 95 % intervals; a dash where grids are too few."
     )
     return f'<h3>Generated grids</h3>{table}<p class="hint">{hint}</p>'
+
+
+def _tokens(path: pathlib.Path) -> str:
+    """One row a way of making tokens; empty where a cell has one."""
+    if not path.exists():
+        return ""
+    rows = {_WAYS_OF_TOKENS.get(name, name): row for name, row in metrics.read(path).items()}
+    hint = (
+        "Tokens of cells, sampled from the embedding of each, against those of held-out patches. "
+        "Of distances 0 is ideal, of the other metrics 1. In small print 95 % intervals; a dash "
+        "where patches are too few."
+    )
+    return f'<h3>Tokens of cells</h3>{_table("tokens", _OF_TOKENS, rows)}<p class="hint">{hint}</p>'
 
 
 def _agreement(by_condition: Mapping[str, Mapping[str, Any]]) -> str:

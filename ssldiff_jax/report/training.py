@@ -13,7 +13,7 @@ from typing import Any
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import charts, figures, sections, tables, units
 
-MODELS = ("encoder", "autoencoder", "denoiser", "prior", "judge")
+MODELS = ("encoder", "autoencoder", "denoiser", "prior", "tokens", "judge")
 """Stages that train a model."""
 
 SHORT_MINUTES = 60
@@ -27,6 +27,7 @@ _ROLES = {
     "autoencoder": "autoencoder: turns pixels into latents and back",
     "denoiser": "denoiser: generates latents from embeddings",
     "prior": "prior: generates grids of embeddings from labels or text",
+    "tokens": "tokens: generates the tokens of a cell from its embedding",
     "judge": "the judge: an encoder the generator never sees",
 }
 _NAMED = 3  # slides
@@ -62,7 +63,13 @@ def lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 def models_of(workdir: pathlib.Path, config: Mapping[str, Any]) -> list[Model]:
     """The models in `workdir`, in the order of the stages."""
     folders = [workdir / name for name in MODELS]
-    return [_model(folder, config) for folder in folders if (folder / "done.json").exists()]
+    return [_model(folder, config) for folder in folders if _is_model(folder)]
+
+
+def _is_model(folder: pathlib.Path) -> bool:
+    """Whether its step is done and made one: that of tokens makes none where a cell has one."""
+    done = folder / "done.json"
+    return done.exists() and atomic.read_json(done).get("facts", {}).get("tokens_per_side") != 1
 
 
 def _model(folder: pathlib.Path, config: Mapping[str, Any]) -> Model:

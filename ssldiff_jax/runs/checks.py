@@ -22,7 +22,7 @@ from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
-TRAINED = ("encoder", "autoencoder", "denoiser", "judge", "prior")
+TRAINED = ("encoder", "autoencoder", "denoiser", "judge", "prior", "tokens")
 """Stages that train a model, in the order of the table."""
 
 
@@ -92,9 +92,11 @@ class Plan:
         """Those of the stages that take steps, by stage."""
         config = self.config
         # Neither is trained where embeddings come from elsewhere.
-        imported = ("encoder", "prior") if config.embeddings.source else ()
+        left_out = ("encoder", "prior") if config.embeddings.source else ()
+        if config.embeddings.tokens_per_side == 1:
+            left_out += ("tokens",)
         configs = {n: getattr(config, n).train for n in TRAINED if n in self.stages}
-        return {n: train for n, train in configs.items() if train.num_steps and n not in imported}
+        return {n: train for n, train in configs.items() if train.num_steps and n not in left_out}
 
     @functools.cached_property
     def states(self) -> dict[str, step_lib.TrainState]:
@@ -289,5 +291,5 @@ def _stored_bytes(plan: Plan) -> int:
         per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:
         sizes = config.denoiser_sizes(config.encoder.architecture.vit.width)
-        per_crop += sizes.condition_dim * sizes.condition_dtype.itemsize
+        per_crop += sizes.stored_bytes
     return per_crop * config.data.crops.num_crops

@@ -16,6 +16,7 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import vit
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.prior import loss as prior_loss
+from ssldiff_jax.prior import tokens as tokens_lib
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
@@ -45,6 +46,7 @@ def training_task(
         "autoencoder": lambda: _autoencoder(config, artifacts),
         "denoiser": lambda: _denoiser(config, artifacts),
         "prior": lambda: _prior(config, artifacts),
+        "tokens": lambda: _tokens(config, artifacts),
     }
     return builders[name]()
 
@@ -148,3 +150,10 @@ def _prior(config: run_config.RunConfig, artifacts: Artifacts) -> prior_loss.Pri
     labels = () if measure == "none" else measures.label_names(measure)
     spec = conditions.ConditionSpec(labels, (), section.conditions.text_phrases, _TEXT_DIM)
     return section.task(spec, (side, side, embedding_dim(config)))
+
+
+def _tokens(config: run_config.RunConfig, artifacts: Artifacts) -> tokens_lib.TokensTask:
+    per_side, white = config.embeddings.tokens_per_side, None
+    if artifacts is not None:
+        white = tokens_lib.WhiteTokens.load(artifacts.folders.of_stage("tokens"))
+    return config.tokens.task(per_side, embedding_dim(config), config.num_cells, white)

@@ -51,6 +51,15 @@ def unpacked(
     return tokens.swapaxes(1, 2).reshape(rows * per_side, cols * per_side, -1)
 
 
+def packed(
+    fine: Float[np.ndarray, "fine_rows fine_cols D"], per_side: int
+) -> Float[np.ndarray, "rows cols E"]:
+    """The inverse of `unpacked`."""
+    rows, cols = (size // per_side for size in fine.shape[:2])
+    tokens = fine.reshape(rows, per_side, cols, per_side, -1)
+    return tokens.swapaxes(1, 2).reshape(rows, cols, -1)
+
+
 def blended(
     a: Float[arrays.AnyArray, "rows cols E"],
     b: Float[arrays.AnyArray, "rows cols E"],

@@ -19,6 +19,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         batch_size=section.train.batch_size,
         seed=rng.seed_of(config.seed, "denoiser/data"),
         config=config.data.loader,
+        leave_out=("whole",),  # the prior's alone
     )
     start = None
     if section.weights:

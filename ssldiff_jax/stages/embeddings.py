@@ -43,7 +43,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
     """What conditions each crop: the embedding, or the tokens, of the crop itself, or those of the
-    cells it touches."""
+    cells it touches; beside tokens the embedding of each, `whole`, that the second level of the
+    prior learns to lead them from."""
     config = artifacts.config
     per_side = config.embeddings.tokens_per_side
     model = artifacts.encoder().with_tokens(per_side).in_batches(_PATCHES)
@@ -54,6 +55,8 @@ def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
     reader = crop_reader.CropReader(source, table)
     of_crops = _of_cells if config.data.crops.condition_on == "cells" else _of_patches
     fields = (store.Field("embedding", (sizes.condition_dim,), str(sizes.condition_dtype)),)
+    if per_side > 1:
+        fields += (store.Field("whole", (config.num_cells * model.dim,), "float32"),)
     folder = artifacts.folders.of_stage("embeddings")
     shared = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
     shard_writing.write(shared, "embeddings", of_crops(reader, model, config.data.loader))
@@ -87,8 +90,7 @@ def _of_patches(
     """Embeddings of crops."""
 
     def start(patches: UInt8[np.ndarray, "N s s 3"]) -> Callable[[], store.Batch]:
-        wait = model.start(patches)
-        return lambda: {"embedding": wait()}
+        return _started(model, patches)
 
     return shard_writing.Work(reader.patches, start, _PATCHES, config)
 
@@ -101,11 +103,28 @@ def _of_cells(
     def start(of_crops: _Cells) -> Callable[[], store.Batch]:
         patches, corners = of_crops
         count, each = patches.shape[:2]
-        wait = model.start(patches.reshape(-1, *patches.shape[2:]))
+        wait = _started(model, patches.reshape(-1, *patches.shape[2:]))
         offsets = cells.cell_offsets(corners)
-        return lambda: {"embedding": cells.pack(wait().reshape(count, each, -1), offsets)}
+
+        def batch() -> store.Batch:
+            values = {name: x.reshape(count, each, -1) for name, x in wait().items()}
+            packed = {"embedding": cells.pack(values.pop("embedding"), offsets)}
+            return packed | {name: x.reshape(count, -1) for name, x in values.items()}
+
+        return batch
 
     return shard_writing.Work(reader.cells, start, _PATCHES // cells.CELLS_PER_WINDOW, config)
+
+
+def _started(
+    model: encoder.Encoder, patches: UInt8[np.ndarray, "N s s 3"]
+) -> Callable[[], dict[str, np.ndarray]]:
+    """Embedding begun; what waits for it gives the embeddings, or tokens and `whole` embeddings."""
+    if model.tokens_per_side == 1:
+        wait = model.start(patches)
+        return lambda: {"embedding": wait()}
+    wait = model.start_with_whole(patches)
+    return lambda: dict(zip(("whole", "embedding"), wait(), strict=True))
 
 
 def _imported(artifacts: artifacts_lib.Artifacts) -> dict[str, Any]:

@@ -37,12 +37,6 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         return {"imported": context.config.embeddings.source}
     config, artifacts = context.config, context.artifacts
     model = generator_lib.Generator.of_run(artifacts, context.here.mesh)
-    per_side = config.embeddings.tokens_per_side
-    if per_side > 1 and model.trained.finer is None:
-        # Known before the run began, and no reason to end it: other steps need no prior.
-        _LOG.warning("images of the prior are left out: it samples one embedding a cell, the "
-                     "denoiser takes %d × %d tokens", per_side, per_side)  # fmt: skip
-        return {"left_out": {"tokens_per_side": per_side}}
     grids = store.Store(context.folder("grids") / "test")
     # No fewer than are shown.
     count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), len(grids))

@@ -3,7 +3,6 @@ grids and with two baselines."""
 
 import dataclasses
 import functools
-import logging
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -15,12 +14,11 @@ from ssldiff_jax.core import digests, rng, vectors
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.generation import prior_sampler
+from ssldiff_jax.generation import grid_network, prior_sampler
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.runs import amounts, host_arrays, stage, training_tasks
+from ssldiff_jax.stages.evaluate import grid_rows
 from ssldiff_jax.train import hosts, loop
-
-_LOG = logging.getLogger(__name__)
 
 # Training grids that the prior's are compared with.
 _COMPARED = 4096
@@ -53,9 +51,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     def write() -> dict[str, Any]:
         results = _evaluate(model, sampled, grids, held_out, generator)
         atomic.write_json(context.folder("prior") / "results.json", results)
-        for name, figures in results.items():
-            line = ", ".join(f"{key} {_in_words(value)}" for key, value in figures.items())
-            _LOG.info("prior, %s: %s", name, line)
+        grid_rows.log("prior", results)
         shutil.rmtree(between)
         return {"prior": digest, "results": results}
 
@@ -79,25 +75,12 @@ def _sample(
     # Without labels the text is the whole condition, and this is the first row.
     if spec.labels and spec.text_phrases:
         by_source["prior, conditioned on text alone"] = spec.keep_only(requested, "text")
-    count, sampled = prior_sampler.num_batches(len(requested)), {}
+    count, sampled = grid_network.num_batches(len(requested)), {}
     for number, (source, condition) in enumerate(by_source.items()):
         sample = functools.partial(model.sample_part, condition, seed=seed)
         sampled[source] = host_arrays.HostArrays(folder / str(number), count)
         sampled[source].make(f"grids by the {source}", sample)
     return sampled
-
-
-def _in_words(figure: float | Mapping[str, Any] | None) -> str:
-    """A number; of a distance that with its bias taken off, or what there is."""
-    if figure is None:
-        return "too few to measure"
-    if isinstance(figure, float):
-        return f"{figure:.3g}"
-    if figure["uncorrected"] is None:
-        return figure["interval"]
-    if figure["corrected"] is None:
-        return f"{figure['uncorrected']:.3g} (uncorrected; {figure['interval']})"
-    return f"{figure['corrected']:.3g} ({figure['low']:.3g} … {figure['high']:.3g})"
 
 
 def _evaluate(

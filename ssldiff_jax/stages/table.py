@@ -146,10 +146,18 @@ STAGES: stage.Table = {
         on="all",
     ),
     "prior": stage.Stage(Later("prior", "run"), ("prior",), ("grids",), on="all"),
+    "tokens": stage.Stage(
+        Later("tokens", "run"),
+        ("tokens", *_CROPS),
+        ("patches", "encoder", "embeddings"),
+        on="all",
+    ),
     "imagine": stage.Stage(
         Later("imagine", "run"),
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
+        # Where a cell has one token it has nothing of it.
+        follows=("tokens",),
         ending=final_message.paths("image_*.png", "results.json"),
         on="all",
     ),
@@ -226,7 +234,7 @@ STAGES: stage.Table = {
         Later("tools.export", "run"),
         ("export",),
         ("denoiser", "autoencoder"),
-        follows=("prior",),
+        follows=("prior", "tokens"),
         tool=True,
         always=True,
         ending=final_message.paths("*.safetensors"),

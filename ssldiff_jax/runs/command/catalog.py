@@ -39,6 +39,9 @@ ROWS = {
     "evaluate": Row("evaluate generated images: results.json, results.csv"),
     "grids": Row("embed grids of neighbouring patches, the data of the prior"),
     "prior": Row("train the transformer that samples grids of embeddings"),
+    "tokens": Row(
+        "train what samples the tokens of a cell from its embedding; nothing with one a cell"
+    ),
     "imagine": Row("generate images from the prior, compare them with their conditions"),
     "report": Row("write index.html with real and generated images"),
     "generate": Row("generate one large image of any size", tool=True),

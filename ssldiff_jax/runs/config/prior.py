@@ -1,5 +1,5 @@
-"""The section `prior` of a config: which grids it learns, their conditions, the network
-and its training."""
+"""The sections `prior` and `tokens` of a config: which grids are learnt, their conditions, the
+networks and their training."""
 
 import dataclasses
 import pathlib
@@ -11,6 +11,7 @@ from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.prior import conditions, network
 from ssldiff_jax.prior import loss as prior_loss
+from ssldiff_jax.prior import tokens as tokens_lib
 from ssldiff_jax.train import loop
 
 
@@ -147,6 +148,47 @@ class ImagineSection:
     def __post_init__(self):
         if self.count < 0:
             raise schema.ConfigError(f"config.imagine.count must be at least 0, got {self.count}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TokensSection:
+    """The second level of the prior, from the embedding of a cell to its tokens: its training, and
+    how tokens are sampled. Without a cell's tokens (embeddings.tokens_per_side=1) there is none."""
+
+    network: network.NetworkConfig
+    cond_drop_rate: float
+    schedule: schedule.Schedule
+    loss: diffusion_loss.ObjectiveConfig
+    solver: solvers.SolverConfig
+    guidance: guidance.GuidanceConfig
+    train: loop.TrainConfig
+
+    def __post_init__(self):
+        self.solver.require_within(self.schedule)
+        if not 0 <= self.cond_drop_rate <= 1:
+            raise schema.ConfigError(
+                f"config.tokens.cond_drop_rate must lie in [0, 1], got {self.cond_drop_rate}"
+            )
+
+    @property
+    def process(self) -> process.Process:
+        """Its schedule and what it predicts."""
+        return process.Process(self.schedule, self.loss.prediction)
+
+    def task(
+        self,
+        per_side: int,
+        dim: int,
+        num_cells: int,
+        white: tokens_lib.WhiteTokens | None = None,
+    ) -> tokens_lib.TokensTask:
+        """What is trained, on `per_side`² tokens of `dim` of each of `num_cells` cells."""
+        drop = conditions.DropRates(self.cond_drop_rate, 0.0, 0.0)
+        model = network.GridDenoiser(self.network, tokens_lib.spec(dim))
+        prior = prior_loss.PriorTask(
+            model, self.process, drop, self.loss.min_snr_gamma, (per_side, per_side, dim)
+        )
+        return tokens_lib.TokensTask(prior, num_cells, white)
 
 
 @dataclasses.dataclass(frozen=True)

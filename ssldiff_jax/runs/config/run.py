@@ -33,6 +33,7 @@ class RunConfig:
     autoencoder: models_config.AutoencoderSection
     denoiser: models_config.DenoiserSection
     prior: prior_config.PriorSection
+    tokens: prior_config.TokensSection
     sample: sample_config.SampleSection
     imagine: prior_config.ImagineSection
     generate: tools_config.GenerateSection

@@ -19,7 +19,7 @@ SAVED_AS = "checkpoints.txt"
 """In a stage's folder, the name that its checkpoints have in a bucket."""
 
 MODELS = ("encoder", "embeddings", "autoencoder", "latents", "denoiser", "grids", "prior",
-          "imagine", "judge")  # fmt: skip
+          "tokens", "imagine", "judge")  # fmt: skip
 """Stages that make models or facts about them: `config.models` takes them from another run."""
 
 

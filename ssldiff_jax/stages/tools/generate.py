@@ -141,7 +141,8 @@ class _Source:
             seed=seed,
             temperature=request.temperature,
         )
-        return cls(tuple(section.size), None, grid)
+        # With its tokens: what is kept beside the image is what the denoiser is given.
+        return cls(tuple(section.size), None, model.finer(grid, seed=seed))
 
     def pixels(self, why: str) -> arrays.ImageUint8:
         """All of them, in memory."""
@@ -233,7 +234,8 @@ def _completed(
     sampled = model.prior.sample(
         request, keep.shape, seed=seed, temperature=section.temperature, known=known, keep_mask=keep
     )
-    return np.where(keep[..., None], grid, model.finer(sampled, seed=seed))
+    finer = model.finer(sampled, seed=seed, known=grid, keep_mask=keep)
+    return np.where(keep[..., None], grid, finer)
 
 
 def _init_image(section: tools_config.GenerateSection, source: _Source, size) -> plan.InitImage:

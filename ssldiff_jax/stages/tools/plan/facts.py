@@ -129,9 +129,20 @@ class Facts:
 
     @functools.cached_property
     def grid_flops(self) -> float:
-        """Of one grid of the prior, over all steps of its solver: the loss of one example costs
-        hardly more than the network."""
-        section, task = self.config.prior, self.task("prior")
+        """Of one grid of the prior."""
+        return self._sampling_flops("prior")
+
+    @functools.cached_property
+    def cell_flops(self) -> float:
+        """Of the tokens of one cell, or window; 0 where there is no second level."""
+        if self.config.embeddings.tokens_per_side == 1:
+            return 0
+        return self._sampling_flops("tokens")
+
+    def _sampling_flops(self, name: str) -> float:
+        """Over all steps of the solver: the loss of one example costs hardly more than the
+        network."""
+        section, task = getattr(self.config, name), self.task(name)
         table = solvers.solver_table(section.solver, section.schedule)
         # Asked how often it calls a network, not to call it.
         guided = guidance.GuidedX0(lambda *args: args[0], section.process, section.guidance)

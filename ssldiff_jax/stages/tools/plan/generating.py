@@ -231,6 +231,17 @@ def prior(facts: Facts) -> Row:
     return dataclasses.replace(row, work={**row.work, **work})
 
 
+def tokens(facts: Facts) -> Row:
+    """The training of the second level, and tokens that are sampled to judge it."""
+    row = steps.tokens(facts)
+    if not row.counts:
+        return row
+    held_out = facts.at_most(amounts.PRIOR_COMPARED, "test")
+    # From their own embeddings, and from those of others.
+    work = {"flops tokens float32": held_out * (2 * facts.cell_flops)}
+    return dataclasses.replace(row, work={**row.work, **work})
+
+
 def imagine(facts: Facts) -> Row:
     """Images of the prior's grids."""
     config, networks = facts.config, facts.networks
@@ -253,8 +264,19 @@ def imagine(facts: Facts) -> Row:
         {"program": steps.program()},
         _memory(networks, image),
         _work(facts, images * image.windows, images * image.tiles, exact(0))
-        | {"flops prior float32": images * facts.grid_flops},
+        | {"flops prior float32": images * facts.grid_flops}
+        | _tokens_flops(facts, images),
     )
+
+
+def _tokens_flops(facts: Facts, images: Estimate) -> dict[str, Estimate]:
+    """Of the tokens of grids of the prior, none where a cell has one."""
+    if not facts.cell_flops:
+        return {}
+    side = facts.grid_side
+    # Windows that move reach one cell beyond the grid.
+    windows = side**2 if side == 1 else (side + 1) ** 2
+    return {"flops tokens float32": images * (windows * facts.cell_flops)}
 
 
 def report(facts: Facts) -> Row:

@@ -117,8 +117,7 @@ class Networks:
     def condition_bytes(self) -> int:
         """Of what conditions a window, as it is stored: one embedding, its tokens, or those of its
         cells."""
-        sizes = self.config.denoiser_sizes(self.embedding_dim)
-        return sizes.condition_dim * sizes.condition_dtype.itemsize
+        return self.config.denoiser_sizes(self.embedding_dim).stored_bytes
 
     def embed(self, name: str) -> Call:
         """The encoder, or the judge, on one patch."""

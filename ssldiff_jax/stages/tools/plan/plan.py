@@ -34,6 +34,7 @@ _ROWS: Mapping[str, Callable[[facts_lib.Facts], rows.Row]] = {
     "evaluate": generating.evaluate,
     "grids": steps.grids,
     "prior": generating.prior,
+    "tokens": generating.tokens,
     "imagine": generating.imagine,
     "report": generating.report,
 }

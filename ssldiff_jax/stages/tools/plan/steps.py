@@ -1,6 +1,7 @@
 """The rows of a plan of steps that read, cut, encode and train; those that generate are in
 `generating.py`."""
 
+import dataclasses
 import pathlib
 
 from ssldiff_jax.core import estimates
@@ -96,6 +97,8 @@ def training(facts: Facts, name: str) -> Row:
 def _fed(facts: Facts, name: str, examples: Estimate) -> tuple[dict, dict]:
     """What a training reads, and what that takes."""
     config = facts.config
+    if name == "tokens":
+        return {"embeddings": examples * facts.networks.condition_bytes}, {}
     if name == "denoiser":
         each = facts.networks.condition_bytes + _moments_bytes(config)
         return {"embeddings and latents": examples * each}, {}
@@ -235,6 +238,16 @@ def grids(facts: Facts) -> Row:
 def prior(facts: Facts) -> Row:
     """The prior; none where embeddings were computed elsewhere."""
     return Row() if facts.config.embeddings.source else training(facts, "prior")
+
+
+def tokens(facts: Facts) -> Row:
+    """The second level of the prior; none where a cell has one token."""
+    if facts.config.embeddings.tokens_per_side == 1:
+        return Row()
+    row, dim = training(facts, "tokens"), facts.networks.embedding_dim
+    # Of tokens and of embeddings: mean, matrix and its inverse, each with a header.
+    whitening = exact(2 * (_FLOAT * (2 * dim**2 + dim) + _NPZ))
+    return dataclasses.replace(row, writes={**row.writes, "whitening": whitening})
 
 
 def _stored(count: Estimate, size: int, shard_size: int) -> Estimate:
