@@ -8,7 +8,10 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import schema
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, vit
-from ssldiff_jax.generation import generator, models
+from ssldiff_jax.generation import generator, models, token_sampler
+from ssldiff_jax.prior import network, whitening
+from ssldiff_jax.prior import tokens as tokens_lib
+from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import names, published
@@ -37,3 +40,21 @@ def make(tokens_per_side: int = 1, pool: str = "mean") -> generator.Generator:
         random(published.abstract_denoiser(sizes)),
     )
     return generator.Generator(config, trained, mesh_lib.make_mesh(config.mesh))
+
+
+def tokens_of(model: generator.Generator, per_side: int) -> token_sampler.TokenSampler:
+    """What samples tokens for a generator, with random weights and spreads."""
+    source, dim = np.random.default_rng(1), model.encoder.dim
+    section, spec = model.config.tokens, tokens_lib.spec(dim)
+    white = []
+    for _ in range(2):
+        matrix = np.eye(dim) + 0.1 * source.normal(size=(dim, dim))
+        mean, inverse = source.normal(size=dim), np.linalg.inv(matrix)
+        white.append(whitening.Whitening(*(x.astype(np.float32) for x in (mean, matrix, inverse))))
+    shape = (1, per_side, per_side, dim)
+    inputs = (np.zeros(shape, np.float32), np.zeros(1, int), np.zeros((1, spec.dim), np.float32))
+    shapes = names.abstract(network.GridDenoiser(section.network, spec), *inputs)
+    params = jax.tree.map(lambda p: 0.1 * source.normal(size=p.shape).astype(np.float32), shapes)
+    of = tokens_lib.WhiteTokens(*white)
+    digest = artifacts.encoder_digest(model.condition_encoder)
+    return token_sampler.TokenSampler(section, per_side, digest, of, params)

@@ -177,7 +177,7 @@ class Generator:
         nothing samples these."""
         sizes = self.trained.denoiser.config
         if sizes.tokens_per_side > 1:
-            finer_lib.require(self.trained.finer, sizes)
+            finer_lib.require(self.trained.tokens, sizes)
 
     @no_type_check
     def finer(

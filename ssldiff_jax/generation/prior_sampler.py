@@ -131,7 +131,7 @@ class PriorSampler:
     def sample_part(
         self, condition: conditions.Condition, number: int, *, seed: int = 0
     ) -> Float[np.ndarray, "n k k D"]:
-        """The grids of one batch of `sample_batch`, of which there are grid_network.num_batches(N)."""
+        """The grids of a batch of `sample_batch`, one of grid_network.num_batches(N)."""
         # What no condition speaks of is no token: the same grids in less time.
         spec, condition = self.spec.restrict(condition)
         first, batch = grid_network.batch_of(condition, number)

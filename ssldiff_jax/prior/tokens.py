@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssldiff_jax.core import arrays, tasks
 from ssldiff_jax.diffusion import cells
@@ -105,17 +105,22 @@ class TokensTask(tasks.Task):
         tokens, count = jnp.asarray(batch["embedding"], jnp.float32), len(index)
         if self.num_cells > 1:
             tokens, _ = cells.unpack(tokens, self.num_cells)
-        # The next cell whenever an example comes again: its place in the stream is another.
-        each = lambda x: x.reshape(count, self.num_cells, -1)[
-            jnp.arange(count), index % self.num_cells
-        ]
-        grid = _apply(extra["tokens"], each(tokens).reshape(count, k, k, dim))
-        whole = _apply(extra["whole"], each(batch["whole"]))
+        grid = self._one_cell(tokens, index).reshape(count, k, k, dim)
+        grid = _apply(extra["tokens"], grid)
+        whole = _apply(extra["whole"], self._one_cell(batch["whole"], index))
         place = conditions.GridPosition.of_cells(np.zeros((1, 2)), (k, k))
         place = jnp.broadcast_to(jnp.asarray(place), (count, 4))
         # As `ConditionSpec.pack` has it, which works on the host.
         condition = jnp.concatenate([place, jnp.ones((count, 1)), whole], axis=1)
         return {"grid": grid, "condition": condition, "index": index}
+
+    def _one_cell(
+        self, values: Float[arrays.AnyArray, "B ..."], index: Int[arrays.AnyArray, "B"]
+    ) -> Float[jax.Array, "B n"]:
+        """Of each example the next cell whenever it comes again: its place in the stream is
+        another."""
+        of_cells = jnp.asarray(values).reshape(len(index), self.num_cells, -1)
+        return of_cells[jnp.arange(len(index)), index % self.num_cells]
 
 
 def _affine(white: whitening.Whitening | None, dim: int) -> dict[str, jax.Array]:
@@ -125,7 +130,7 @@ def _affine(white: whitening.Whitening | None, dim: int) -> dict[str, jax.Array]
 
 
 def _apply(
-    affine: Mapping[str, jax.Array], z: Float[jax.Array, "*B D"]
+    affine: Mapping[str, jax.Array], z: Float[arrays.AnyArray, "*B D"]
 ) -> Float[jax.Array, "*B D"]:
     """Exact to float32 on every device: small directions are stretched a hundred times."""
     centred = (z - affine["mean"]).astype(jnp.float32)

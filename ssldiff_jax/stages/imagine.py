@@ -37,6 +37,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         return {"imported": context.config.embeddings.source}
     config, artifacts = context.config, context.artifacts
     model = generator_lib.Generator.of_run(artifacts, context.here.mesh)
+    model.require_finer()
     grids = store.Store(context.folder("grids") / "test")
     # No fewer than are shown.
     count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), len(grids))

@@ -86,7 +86,7 @@ def test_one_embedding_a_cell_is_not_enough(model):
     coarse = np.ones((2, 3, dim), np.float32)
     line = (
         rf"must have the denoiser's 2 × 2 tokens \({4 * dim} numbers\), got one embedding each "
-        rf"\({dim}\)"
+        rf"\({dim}\) .*--config.stages=tokens$"
     )
     for call in (model.generate, model.plan_from_grid, model.finer):
         with pytest.raises(folders.WorkdirError, match=line):
@@ -95,20 +95,75 @@ def test_one_embedding_a_cell_is_not_enough(model):
     assert model.finer(whole) is whole
 
 
-def test_grids_of_a_prior_are_made_finer(model):
-    """By what the models hold for it, with the seed of the image."""
-    asked = []
+@pytest.fixture(scope="module")
+def with_tokens(model):
+    return holding(model, random_models.tokens_of(model, PER_SIDE))
 
-    def finer(grid, seed):
-        asked.append((grid.shape, seed))
-        return np.tile(grid, (1, 1, 4)) + np.arange(4).repeat(grid.shape[-1]).astype(np.float32)
 
-    trained = dataclasses.replace(model.trained, finer=finer)
-    with_finer = generator_lib.Generator(model.config, trained, model.mesh)
-    coarse = np.random.default_rng(0).normal(size=(1, 2, model.encoder.dim)).astype(np.float32)
-    found = with_finer.generate(coarse, seed=7).image
-    assert asked == [(coarse.shape, 7)]
-    np.testing.assert_array_equal(found, model.generate(finer(coarse, 7), seed=7).image)
+def holding(model, tokens):
+    """The generator with something that samples tokens."""
+    trained = dataclasses.replace(model.trained, tokens=tokens)
+    return generator_lib.Generator(model.config, trained, model.mesh)
+
+
+def coarse_grid(model, rows=2, cols=3):
+    shape = (rows, cols, model.encoder.dim)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def test_grids_of_a_prior_are_made_finer(with_tokens):
+    """With the seed of the image; packed tokens pass as they are."""
+    coarse = coarse_grid(with_tokens)
+    finer = with_tokens.finer(coarse, seed=7)
+    assert finer.shape == (2, 3, with_tokens.embedding_dim)
+    assert with_tokens.finer(finer, seed=8) is finer
+    expected = with_tokens.trained.tokens.sample(coarse, seed=7)
+    np.testing.assert_array_equal(finer, expected)
+    assert np.abs(with_tokens.finer(coarse, seed=8) - finer).max() > 0.1
+    found = with_tokens.generate(coarse, seed=7).image
+    np.testing.assert_array_equal(found, with_tokens.generate(finer, seed=7).image)
+
+
+def test_tokens_wrap_where_the_image_does(with_tokens):
+    sample = with_tokens.config.sample
+    around = dataclasses.replace(sample.windows, border="wrap")
+    way = with_tokens.with_sample(dataclasses.replace(sample, windows=around))
+    coarse = coarse_grid(way)
+    expected = way.trained.tokens.sample(coarse, seed=1, border="wrap")
+    np.testing.assert_array_equal(way.finer(coarse, seed=1), expected)
+    assert np.abs(with_tokens.finer(coarse, seed=1) - expected).max() > 0.1
+
+
+def test_tokens_that_are_known_stay(with_tokens, image):
+    known = with_tokens.embed(image)
+    keep = np.array([[True, False, True], [True, True, False]])
+    coarse = grid_edits.one_embedding_each(known, with_tokens)
+    finer = with_tokens.finer(coarse, seed=3, known=known, keep_mask=keep)
+    np.testing.assert_allclose(finer[keep], known[keep], atol=1e-3)
+    assert np.abs(finer[~keep] - known[~keep]).mean() > 0.05
+    # What is sampled goes with what is known.
+    alone = with_tokens.finer(coarse, seed=3)
+    assert np.abs(finer[~keep] - alone[~keep]).mean() > 1e-4
+
+
+def test_what_samples_another_number_of_tokens_is_refused(model):
+    other = holding(model, random_models.tokens_of(model, 4))
+    line = r"must give the denoiser's 2 × 2 of 32, got 4 × 4 of 32; run .*--config.force=tokens"
+    with pytest.raises(folders.WorkdirError, match=line):
+        other.generate(coarse_grid(model))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda grid: np.full_like(grid, np.nan), "must be finite, got 6 embeddings"),
+        (lambda grid: grid[:0], "must hold an embedding, got shape"),
+        (lambda grid: grid[0], r"must be of shape \(rows, columns, 128\)"),
+    ],
+)
+def test_a_coarse_grid_that_is_none_is_refused(with_tokens, change, message):
+    with pytest.raises(ValueError, match=message):
+        with_tokens.generate(change(coarse_grid(with_tokens)))
 
 
 @pytest.mark.parametrize("length", [1, 5])
@@ -144,7 +199,6 @@ def test_readers_of_large_references_see_the_same_tokens(model, image):
 
 
 def test_whether_grids_of_a_prior_can_be_made_finer_is_said_before_one_is_sampled(model):
-    with pytest.raises(folders.WorkdirError, match="needs a denoiser of config"):
+    with pytest.raises(folders.WorkdirError, match="nothing that samples tokens"):
         model.require_finer()
-    trained = dataclasses.replace(model.trained, finer=lambda grid, seed: grid)
-    generator_lib.Generator(model.config, trained, model.mesh).require_finer()
+    holding(model, random_models.tokens_of(model, PER_SIDE)).require_finer()

@@ -105,8 +105,8 @@ def test_a_chain_has_no_branches(tmp_path):
 
 SECONDS = {
     "patches": 1, "encoder": 99, "embeddings": 8, "autoencoder": 84, "latents": 14, "denoiser": 360,
-    "sample": 77, "judge": 65, "evaluate": 21, "grids": 55, "prior": 111, "imagine": 78,
-    "report": 1,
+    "sample": 77, "judge": 65, "evaluate": 21, "grids": 55, "prior": 111, "tokens": 1,
+    "imagine": 78, "report": 1,
 }  # fmt: skip
 """Of the demo, one stage after another."""
 

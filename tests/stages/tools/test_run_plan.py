@@ -116,6 +116,26 @@ def test_trainings_are_as_long_and_as_large_as_they_become(workdir, plan_of_tiny
     within(number, size(workdir / name / "checkpoints", "**/*"))
 
 
+def test_tokens_of_cells_are_planned_where_there_are_some(tmp_path, plan_of_tiny):
+    row = row_of(plan_of_tiny, "tokens")
+    assert (row["counts"], row["writes"], row["seconds"]["value"]) == ({}, {}, 0)
+    results = planned(tmp_path, **{"embeddings.tokens_per_side": 2})
+    width, values = 32, tiny.get_config().tokens
+    # Halves of four tokens, and the embedding beside them in single precision.
+    stored = shards.file_bytes(64, 4 * width * 2 + width * 4)
+    near(written(results, "embeddings", "embeddings"), stored)
+    assert count(results, "tokens", "steps") == values.train.num_steps
+    assert count(results, "tokens", "examples") == values.train.num_steps * values.train.batch_size
+    white = {"mean": (width,), "matrix": (width, width), "inverse": (width, width)}
+    np.savez(tmp_path / "white.npz", **{n: np.zeros(s, np.float32) for n, s in white.items()})
+    near(written(results, "tokens", "whitening"), 2 * (tmp_path / "white.npz").stat().st_size)
+    of_prior, of_tokens = (row_of(results, "imagine")["work"][f"flops {name} float32"]["value"]
+                           for name in ("prior", "tokens"))  # fmt: skip
+    assert of_prior > 0
+    assert of_tokens > 0
+    assert "flops tokens float32" not in row_of(plan_of_tiny, "imagine")["work"]
+
+
 def test_images_take_the_calls_that_they_report(workdir, plan_of_tiny):
     images = [read(path) for path in sorted((workdir / "sample").glob("image_*.json"))]
     assert count(plan_of_tiny, "sample", "large images") == len(images)

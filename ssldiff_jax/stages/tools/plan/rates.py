@@ -63,6 +63,8 @@ class Time:
 def of_table(name: str, row: Row, devices: devices_lib.Devices) -> Time:
     """By the stated figures; seconds are unknown on an accelerator that no maker's figure is here
     of."""
+    if not row.counts:  # it has nothing to do in this run
+        return Time(estimates.Estimate(0.0), ("nothing to do",))
     by = _on_cpu if devices.platform == "cpu" else _on_accelerator
     return by(name, row, devices)
 
