@@ -45,10 +45,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     facts = {"tokens_per_side": per_side, "encoder": stored.facts["encoder"]}
     # As the first host sees it: all measure, or none does.
     if not hosts.broadcast_first((folder / "tokens.json").exists()):
-        hosts.on_first_host("measuring the whitening of tokens", lambda: training.measure(folder))
-        hosts.on_first_host(
-            "what tokens are of", lambda: atomic.write_json(folder / "tokens.json", facts)
-        )
+        measure = functools.partial(training.measure, folder, facts)
+        hosts.on_first_host("measuring the whitening of tokens", measure)
     batches = loader.cached_batches(
         stored,
         batch_size=section.train.batch_size,
@@ -97,8 +95,8 @@ class _Training:
     per_side: int
     num_cells: int
 
-    def measure(self, folder: pathlib.Path) -> None:
-        """Write what makes tokens, and embeddings, white."""
+    def measure(self, folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
+        """Write what makes tokens, and embeddings, white, and what they are."""
         folder.mkdir(parents=True, exist_ok=True)
         dim = self.stored.facts["dim"]
         of_tokens, of_whole = moments.Moments(dim), moments.Moments(dim)
@@ -109,6 +107,8 @@ class _Training:
             of_whole.add(patches.whole, "embeddings")
         white = (whitening.Whitening.of(sums) for sums in (of_tokens, of_whole))
         tokens_lib.WhiteTokens(*white).save(folder)
+        # Last: where it is, all is.
+        atomic.write_json(folder / "tokens.json", facts)
 
     def read(self, count: int) -> _Patches:
         """Some of them."""

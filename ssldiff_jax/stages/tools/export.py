@@ -10,7 +10,7 @@ from ssldiff_jax.runs import stage
 def run(context: stage.Context) -> dict[str, Any]:
     """Write `denoiser.safetensors` (UNet, conditioner and first stage in one, as checkpoints of
     learned representation-guided diffusion have them), `encoder.safetensors` (timm's names) and,
-    where one is trained, `prior.safetensors` (names of our own).
+    where they are trained, `prior.safetensors` and `tokens.safetensors` (names of our own).
 
     `Generator.load` takes the folder, or the denoiser's file, without a config: the head of every
     file has it, with the scale, the encoder and the licence. Beside published names the files hold

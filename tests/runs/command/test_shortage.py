@@ -133,6 +133,7 @@ def config():
         ("judge", "judge.train.compute.accumulate"),
         ("denoiser", "denoiser.train.compute.accumulate"),
         ("prior", "prior.train.compute.accumulate"),
+        ("tokens", "tokens.train.compute.accumulate"),
         ("embeddings", "data.loader.prefetch"),
         ("latents", "data.loader.prefetch"),
         ("sample", "sample.window_batch"),
