@@ -35,7 +35,8 @@ def _model() -> ConfigDict:
     c.jitter = _jitter()
     # Training crops are this much larger than the input, so that views can differ in place, px.
     c.shift_px = 0
-    # Embeddings are measured from zero, or from their mean over training patches.
+    # Embeddings are measured from zero, or from their mean over training patches; white: from the
+    # mean, and every direction with the same variance.
     c.origin = "zero"
     return c
 

@@ -17,8 +17,6 @@ from ssldiff_jax.encoders import augment, dino, infonce, known, vit
 
 OWN = "own"
 
-_ROUNDING = 1e-10  # variance of unit vectors that are the same in float32
-
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
@@ -104,7 +102,8 @@ class EncoderConfig:
 
     `origin` zero leaves embeddings as the network gives them; mean subtracts their mean over
     training patches, so that cosines separate patches from each other, and not only patches from
-    nothing.
+    nothing; white also gives every direction the same variance, so that what a few strong
+    directions say does not drown the rest.
     """
 
     vit: vit.ViTConfig
@@ -113,7 +112,7 @@ class EncoderConfig:
     dino: dino.DINOConfig
     jitter: augment.ColorJitter
     shift_px: int
-    origin: Literal["zero", "mean"]
+    origin: Literal["zero", "mean", "white"]
 
     def task(self) -> infonce.InfoNCETask | dino.DINOTask:
         """The training task of the chosen objective."""
@@ -127,9 +126,10 @@ class Encoder:
     """Embeds any number of patches in batches of one size, so it is traced once; this process's
     devices share a batch.
 
-    Embeddings are measured from `origin` `(D,)`. `with_tokens` gives several tokens of each patch
-    instead, each measured from `token_origin`: that of embeddings which are the mean of patch
-    tokens; those of a class token have another, which None leaves unknown.
+    Embeddings are measured from `origin` `(D,)`, and multiplied by `whitening` `(D, D)` where there
+    is one. `with_tokens` gives several tokens of each patch instead, each measured from
+    `token_origin`: that of embeddings which are the mean of patch tokens; those of a class token
+    have another, which None leaves unknown.
     """
 
     def __init__(
@@ -140,10 +140,12 @@ class Encoder:
         batch_size: int = 128,
         *,
         token_origin: Any = None,
+        whitening: Any = None,
     ):
         self.architecture = architecture
         self.params = params
         self.origin = np.asarray(origin, np.float32)
+        self.whitening = None if whitening is None else np.asarray(whitening, np.float32)
         self.tokens_per_side = 1
         self._token_origin = token_origin
         self._batch_size = batch_size
@@ -187,13 +189,18 @@ class Encoder:
                 f"(no token_origin in encoder.json), got {per_side}; --config.force=encoder "
                 "measures it"
             )
+        if per_side > 1 and self.whitening is not None and self.architecture.vit.pool != "mean":
+            raise ValueError(
+                "tokens_per_side must be 1 where class tokens are whitened (encoder.model.origin"
+                f"=white, pool=class): tokens vary in other directions, got {per_side}"
+            )
         other = copy.copy(self)
         other.tokens_per_side = per_side
         other._embed = other._program()
         return other
 
     def measured_from(
-        self, origin: Float[np.ndarray, "D"], *, tokens: Float[np.ndarray, "D"] | None = None
+        self, origin: Float[np.ndarray, "..."], *, tokens: Float[np.ndarray, "D"] | None = None
     ) -> "Encoder":
         """The same encoder with another origin, and another one of its tokens where that is given;
         nothing is traced again."""
@@ -202,6 +209,13 @@ class Encoder:
         if tokens is not None:
             moved._token_origin = np.asarray(tokens, np.float32)
         return moved
+
+    def whitened(self, whitening: Float[np.ndarray, "D D"]) -> "Encoder":
+        """The same encoder, its measured embeddings multiplied by a matrix; nothing is traced
+        again."""
+        changed = copy.copy(self)
+        changed.whitening = np.asarray(whitening, np.float32)
+        return changed
 
     def in_batches(self, size: int) -> "Encoder":
         """The same encoder for callers that bring `size` patches at a time."""
@@ -259,13 +273,19 @@ class Encoder:
         return embedding if self.tokens_per_side == 1 else embedding[:, self.dim :]
 
     def _from_origin(self, batches: Iterable[np.ndarray]) -> Float[np.ndarray, "N E"]:
-        """What the network gives, embeddings and tokens from their origins."""
+        """What the network gives, embeddings and tokens from their origins, and white."""
         origin = np.broadcast_to(self.origin, self.dim)
         if self.tokens_per_side > 1:
             of_token = np.broadcast_to(self.token_origin, self.dim)
             origin = np.concatenate([origin, *[of_token] * self.tokens_per_side**2])
-        embedding = [batch - origin for batch in batches]
+        embedding = [self._white(batch - origin) for batch in batches]
         return np.concatenate(embedding) if embedding else np.zeros((0, len(origin)), np.float32)
+
+    def _white(self, measured: Float[np.ndarray, "N E"]) -> Float[np.ndarray, "N E"]:
+        if self.whitening is None:
+            return measured
+        # Each token by itself.
+        return (measured.reshape(-1, self.dim) @ self.whitening).reshape(measured.shape)
 
 
 def pooled(tokens: arrays.Tokens, per_side: int) -> Float[arrays.AnyArray, "B M D"]:
@@ -274,25 +294,6 @@ def pooled(tokens: arrays.Tokens, per_side: int) -> Float[arrays.AnyArray, "B M 
     each = math.isqrt(length) // per_side
     squares = tokens.reshape(count, per_side, each, per_side, each, width)
     return squares.mean(axis=(2, 4)).reshape(count, per_side**2, width)
-
-
-def effective_rank(embedding: Float[np.ndarray, "N D"]) -> float:
-    """exp of the entropy of the covariance spectrum: 1 is collapse, D is white; of N vectors no
-    more than N − 1. 1 too where all differ by no more than rounding.
-
-    Roy and Vetterli 2007.
-    """
-    # Directions, not lengths: cosines are what embeddings are compared by.
-    direction = vectors.unit(np.asarray(embedding, np.float64))
-    centred = direction - direction.mean(axis=0)
-    if np.sum(centred**2) < _ROUNDING * len(centred):
-        return 1.0
-    # Both products have the same eigenvalues but for zeros: the smaller one is taken.
-    tall = centred if len(centred) >= centred.shape[1] else centred.T
-    spectrum = np.maximum(np.linalg.eigvalsh(tall.T @ tall), 0)
-    p = spectrum / spectrum.sum()
-    # 0·log 0 counts as 0.
-    return float(np.exp(-np.sum(p * np.log(np.maximum(p, 1e-12)))))
 
 
 def top1(queries: Float[np.ndarray, "N D"], gallery: Float[np.ndarray, "N D"]) -> float:

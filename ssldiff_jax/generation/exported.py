@@ -122,7 +122,7 @@ def write(folder: pathlib.Path, trained: models.Models, card: Card) -> list[path
             (table, trained.encoder.params),
             metadata=card.head(),
             origin=trained.encoder.origin,
-            **_token_origin(trained.encoder),
+            **_measured_by(trained.encoder),
         )
         written.append(folder / ENCODER)
     if trained.prior is not None:
@@ -191,11 +191,14 @@ def _digest(embeds: encoder.Encoder, config: run_config.RunConfig) -> str:
     return artifacts.encoder_digest(embeds.with_tokens(config.embeddings.tokens_per_side))
 
 
-def _token_origin(embeds: encoder.Encoder) -> dict[str, np.ndarray]:
-    """For its file: the origin of tokens where it is another than that of embeddings."""
-    if embeds.token_origin is None or embeds.token_origin is embeds.origin:
-        return {}
-    return {"token_origin": embeds.token_origin}
+def _measured_by(embeds: encoder.Encoder) -> dict[str, np.ndarray]:
+    """For its file: the origin of tokens where it is another than that of embeddings, and what
+    makes them white."""
+    tokens, white = embeds.token_origin, embeds.whitening
+    arrays_ = {} if white is None else {"whitening": white}
+    if tokens is not None and tokens is not embeds.origin:
+        arrays_["token_origin"] = tokens
+    return arrays_
 
 
 def _without_folders(value: Any) -> Any:

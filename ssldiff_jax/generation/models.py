@@ -84,10 +84,12 @@ def encoder_of(path: str, section: models_config.EncoderSection) -> encoder.Enco
     """The encoder of a file of weights, with the architecture that a config names."""
     file = published.ModelFile.read(path)
     params = published.load_encoder(file, section.name, section.architecture)
-    origin, of_tokens = (file.tensors.get(name) for name in ("origin", "token_origin"))
+    names = ("origin", "token_origin", "whitening")
+    origin, of_tokens, whitening = (file.tensors.get(name) for name in names)
     return encoder.Encoder(
         section.architecture,
         params,
         0.0 if origin is None else origin,
         token_origin=of_tokens,
+        whitening=whitening,
     )

@@ -25,6 +25,9 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.slides import pyramid
 
+WHITENING = "whitening.npy"
+"""In the folders of the stages `encoder` and `judge`, where embeddings are made white."""
+
 QUARANTINE = "quarantine.jsonl"
 """In the folder of the stage `patches`: files that could not be used, and why."""
 
@@ -193,11 +196,15 @@ class Artifacts:
 
         params = checkpoint.load_params(self.folders.checkpoints(name))["encoder"]
         facts = atomic.read_json(self.folders.of_stage(name) / "encoder.json")
+        white = self.folders.of_stage(name) / WHITENING
+        is_white = getattr(self.config, name).model.origin == "white"
         return encoder_lib.Encoder(
             getattr(self.config, name).architecture,
             params,
             facts["origin"],
             token_origin=facts.get("token_origin"),
+            # A pickle could run code; work directories are handed on.
+            whitening=np.load(white, allow_pickle=False) if is_white else None,
         )
 
     def autoencoder_params(self) -> Any:
@@ -260,6 +267,8 @@ def patches_at(
 def encoder_digest(model: encoder_lib.Encoder) -> str:
     """A 12-digit hash of all that decides an encoder's embeddings, or tokens."""
     measured = {"params": model.params, "origin": model.origin}
+    if model.whitening is not None:
+        measured["whitening"] = model.whitening
     if model.tokens_per_side > 1:
         measured["token_origin"] = model.token_origin
     return digests.of_params(measured)

@@ -64,24 +64,25 @@ def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
         return None
     measured = _variety(model, len(table), _of_patches(reader, model, config.data.loader))
     digest = artifacts_lib.encoder_digest(model)
-    facts = {"dim": model.dim, "tokens_per_side": per_side, "encoder": digest, **measured.facts}
+    facts = {"dim": model.dim, "tokens_per_side": per_side, "encoder": digest, **measured}
     shared.close(**facts)
     return facts
 
 
-def _variety(model: encoder.Encoder, count: int, of_patches: shard_writing.Work) -> variety.Variety:
-    """Of embeddings, or tokens, of crops from all over the table; a warning where they have
-    collapsed."""
+def _variety(
+    model: encoder.Encoder, count: int, of_patches: shard_writing.Work
+) -> dict[str, float]:
+    """Of embeddings, or tokens, of crops from all over the table, for the manifest; a warning where
+    they have collapsed."""
     # From all over: neighbours in the table are of one slide.
     numbers = np.unique(np.linspace(0, count - 1, variety.num_ranked(model.dim)).astype(int))
     embedding = [batch["embedding"] for batch in of_patches.results(numbers.tolist())]
     # Each token by itself.
     embedding = np.concatenate(embedding).reshape(-1, model.dim)
-    origin = model.origin if model.tokens_per_side == 1 else model.token_origin
-    measured = variety.Variety.of(embedding, origin)
+    measured = variety.Variety.of_encoder(embedding, model)
     if measured.collapse:
         _LOG.warning("embeddings: %s", measured.collapse)
-    return measured
+    return measured.facts | variety.white_facts(embedding, model)
 
 
 def _of_patches(

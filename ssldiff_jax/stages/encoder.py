@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import layers, rng
+from ssldiff_jax.core import layers, moments, rng
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import loader, records
 from ssldiff_jax.encoders import augment, encoder, variety
@@ -27,6 +27,8 @@ _SHIFTS_PX = (4, 6, 11)
 _NUM_TESTED = 256
 _BLOCK = 512  # patches in memory
 _BY_CHANCE = 3  # patches that are found among any number
+# Of the largest: directions that vary less say little, and are not stretched to as much.
+_LEAST_VARIANCE = 1e-3
 # Training patches that the mean is of.
 _NUM_AVERAGED = 4096
 
@@ -58,11 +60,16 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     model = encoder.Encoder(section.architecture, params["encoder"])
     # Features before a projection head lie in a cone, in which all cosines are high; from their
     # mean they spread.
-    if section.model.origin == "mean":
+    if section.model.origin != "zero":
         patches = artifacts.patches_at(train, _NUM_AVERAGED, px)
         # By products exact to float32, so that the origin does not depend on the device.
         exact = networks.OfEncoder(name, model)
-        model = model.measured_from(exact(patches).mean(axis=0))
+        sums = moments.Moments.of(exact(patches), "embeddings")
+        model = model.measured_from(sums.mean)
+        if section.model.origin == "white":
+            model = model.whitened(sums.whitening(_LEAST_VARIANCE))
+            path = context.folder(name) / artifacts.WHITENING
+            atomic.write_atomic(path, lambda path: np.save(path, model.whitening))
         if name == "encoder" and model.token_origin is None:
             model = model.measured_from(model.origin, tokens=_token_origin(model, patches))
     facts = _measure(held_out, model, name, config.data, section.model.jitter)
@@ -93,7 +100,8 @@ def _measure(
     slack, centred = data.records.record_px - px, patches(0)
     exact = networks.OfEncoder("measured", model)
     centre = exact(centred)
-    measured = variety.Variety.of(_embeddings(held_out, exact, model.dim, px), model.origin)
+    embedding = _embeddings(held_out, exact, model.dim, px)
+    measured = variety.Variety.of_encoder(embedding, model)
     by_view = encoder.top1(exact(_views(centred, jitter)), centre)
     if measured.collapse:
         _LOG.warning("%s: %s", name, measured.collapse)
@@ -112,6 +120,7 @@ def _measure(
         },
         "retrieval_of_views": by_view,
         **measured.facts,
+        **variety.white_facts(embedding, model),
     }
 
 

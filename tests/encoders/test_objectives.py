@@ -8,7 +8,7 @@ import pytest
 import small_configs
 
 from ssldiff_jax.core import vectors
-from ssldiff_jax.encoders import augment, dino, encoder, infonce, vit
+from ssldiff_jax.encoders import augment, dino, encoder, infonce, variety, vit
 
 VIT = vit.ViT(
     small_configs.section(
@@ -162,10 +162,10 @@ def test_a_resized_view_of_everything_is_the_image():
 
 def test_effective_rank():
     line = normal(0, 200, 1) * normal(1, 1, 8)
-    assert encoder.effective_rank(line) == pytest.approx(1, abs=1e-3)
-    assert encoder.effective_rank(normal(2, 4000, 8)) == pytest.approx(8, rel=0.01)
+    assert variety.effective_rank(line) == pytest.approx(1, abs=1e-3)
+    assert variety.effective_rank(normal(2, 4000, 8)) == pytest.approx(8, rel=0.01)
     plane = normal(3, 4000, 2) @ np.eye(2, 8, dtype=np.float32)
-    assert encoder.effective_rank(plane) == pytest.approx(2, rel=0.01)
+    assert variety.effective_rank(plane) == pytest.approx(2, rel=0.01)
 
 
 def test_top1_counts_nearest_neighbours_of_the_same_index():

@@ -117,3 +117,20 @@ def test_tokens_beside_a_class_token_need_an_origin_of_their_own():
     known = plain.measured_from(normal(1, 16), tokens=normal(2, 16)).with_tokens(2)
     expected = plain.with_tokens(2)(patches(3)) - np.tile(normal(2, 16), 4)
     np.testing.assert_allclose(known(patches(3)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("per_side", [1, 2, 4])
+def test_white_embeddings_and_tokens_are_measured_and_then_turned(per_side):
+    images, origin, matrix = patches(3), normal(1, 16), normal(2, 16, 16)
+    model = encoder.Encoder(architecture(), params_of(), origin)
+    plain = model.with_tokens(per_side)(images).reshape(3, -1, 16)
+    white = model.whitened(matrix).with_tokens(per_side)(images).reshape(3, -1, 16)
+    expected = np.einsum("nmd,de->nme", plain.astype(np.float64), matrix)
+    np.testing.assert_allclose(white, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(model.with_tokens(per_side)(images).reshape(3, -1, 16), plain)
+
+
+def test_white_class_tokens_have_no_tokens_beside_them():
+    model = encoder.Encoder(architecture("class"), params_of(), token_origin=normal(1, 16))
+    with pytest.raises(ValueError, match=r"must be 1 where class tokens are whitened .*, got 2"):
+        model.whitened(np.eye(16)).with_tokens(2)

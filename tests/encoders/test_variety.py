@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssldiff_jax.encoders import encoder, variety
+from ssldiff_jax.encoders import variety
 
 
 def normal(seed, *shape):
@@ -28,7 +28,7 @@ def test_a_rank_is_that_of_the_singular_values(count):
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     p = np.linalg.svd(unit - unit.mean(axis=0), compute_uv=False) ** 2
     p = p[p > 1e-9 * p.sum()] / p.sum()
-    assert encoder.effective_rank(x) == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-4)
+    assert variety.effective_rank(x) == pytest.approx(np.exp(-np.sum(p * np.log(p))), rel=1e-4)
 
 
 @pytest.mark.parametrize(

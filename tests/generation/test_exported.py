@@ -182,7 +182,11 @@ def test_every_kind_of_model_comes_back(kind, tmp_path):
         params = drawn(names.abstract(vit.ViT(architecture.vit), image))
         width = architecture.vit.width
         of_tokens = np.arange(width)[::-1] if architecture.vit.pool == "class" else None
-        embeds = encoder.Encoder(architecture, params, np.arange(width), token_origin=of_tokens)
+        white = np.random.default_rng(1).normal(size=(width, width)).astype(np.float32)
+        embeds = encoder.Encoder(
+            architecture, params, np.arange(width), token_origin=of_tokens,
+            whitening=white if architecture.vit.pool == "mean" else None,
+        )  # fmt: skip
     trained = models.Models(
         embeds,
         autoencoder.TrainedAutoencoder(
@@ -207,6 +211,7 @@ def test_every_kind_of_model_comes_back(kind, tmp_path):
     else:
         same(found.encoder.params, trained.encoder.params)
         same(found.encoder.token_origin, trained.encoder.token_origin)
+        same(found.encoder.whitening, trained.encoder.whitening)
     head = reader.metadata(written[0])["ssldiff_jax"]
     assert not re.search(r"/data|/weights", head)
     assert ("dino.pth" in head) == (kind is with_published_encoder)
@@ -224,5 +229,5 @@ def test_an_encoder_whose_tokens_are_measured_from_elsewhere_is_refused(tmp_path
         tmp_path / exported.ENCODER, (table, moved.params), metadata=head,
         origin=moved.origin, token_origin=moved.token_origin,
     )  # fmt: skip
-    with pytest.raises(reader.WeightsError, match=r"encoder \w{12} that made the tokens, got \w{1"):
+    with pytest.raises(reader.WeightsError, match=r"\w{12} that made the tokens, got \w{12}"):
         exported.load(written[0])

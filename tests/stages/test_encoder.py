@@ -1,9 +1,8 @@
 """What is measured of an encoder where records are no larger than patches."""
 
-import types
-
 import numpy as np
 import pytest
+import small_configs
 
 from configs import tcga
 from ssldiff_jax.core import schema
@@ -32,7 +31,11 @@ def measured(embed, monkeypatch, caplog):
     monkeypatch.setattr(artifacts, "encoder_digest", lambda model: "0" * 12)
     monkeypatch.setattr(encoder_stage.networks, "OfEncoder", lambda name, model: embed)
     config = schema.build(run_config.RunConfig, tcga.get_config().to_dict())
-    model = types.SimpleNamespace(dim=12, origin=np.zeros(12, np.float32))
+    # Its weights are not asked for: `embed` stands in their place.
+    sizes = small_configs.section(
+        "encoder.model.vit", image_px=PX, patch_px=8, width=12, num_heads=3
+    )
+    model = encoder.Encoder(encoder.Architecture(sizes, PX), {}, np.zeros(12))
     facts = encoder_stage._measure(None, model, "judge", config.data, config.judge.model.jitter)
     return facts, [record.getMessage() for record in caplog.records]
 

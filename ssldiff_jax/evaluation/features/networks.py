@@ -105,8 +105,11 @@ class OfEncoder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A 12-digit hash of weights, origin and architecture."""
-        weights = digests.of_params({"params": self.encoder.params, "origin": self.encoder.origin})
+        """A 12-digit hash of weights, origin, whitening and architecture."""
+        measured = {"params": self.encoder.params, "origin": self.encoder.origin}
+        if self.encoder.whitening is not None:
+            measured["whitening"] = self.encoder.whitening
+        weights = digests.of_params(measured)
         return digests.of_values(weights, self.encoder.architecture)
 
 

@@ -52,8 +52,8 @@ def timm_names(config: vit.ViTConfig) -> NameMap:
         entries=tuple(lines),
         # As released: the backbone alone, or with its head as one wrapped module.
         prefixes=("module.backbone.", "backbone.", "module.", ""),
-        # Heads and the token of masked training; `origin` is of our own exports.
-        ignored=(r"head\..*", r"mask_token", r"fc_norm\..*", r"origin"),
+        # Heads and the token of masked training; the last three are of our own exports.
+        ignored=(r"head\..*", r"mask_token", r"fc_norm\..*", r"(token_)?origin", r"whitening"),
     )
 
 
