@@ -65,7 +65,7 @@ class TokensTask(tasks.Task):
 
     prior: loss.PriorTask
     num_cells: int
-    # What makes them white, or shapes where only these are looked at.
+    # None where only shapes are looked at.
     white: WhiteTokens | None
 
     def batch_spec(self) -> tasks.BatchSpec:
@@ -117,8 +117,8 @@ class TokensTask(tasks.Task):
     def _one_cell(
         self, values: Float[arrays.AnyArray, "B ..."], index: Int[arrays.AnyArray, "B"]
     ) -> Float[jax.Array, "B n"]:
-        """Of each example the next cell whenever it comes again: its place in the stream is
-        another."""
+        """Values of one cell of each example, by its place in the stream: when it comes again, of
+        any of them."""
         of_cells = jnp.asarray(values).reshape(len(index), self.num_cells, -1)
         return of_cells[jnp.arange(len(index)), index % self.num_cells]
 

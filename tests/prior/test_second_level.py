@@ -81,7 +81,7 @@ def test_a_network_hears_the_embedding_at_every_token():
 @pytest.mark.parametrize("per_side", [2, 4])
 @pytest.mark.parametrize("num_cells", [1, 4])
 def test_batches_become_white_tokens_with_their_embedding(num_cells, per_side):
-    """Of several cells, in turn, each with its own embedding."""
+    """Of several cells one by its place in the stream, with its own embedding."""
     white, count = white_of(), 8
     task = section().task(per_side, DIM, num_cells, white)
     tokens = normal(count, num_cells, per_side**2 * DIM).astype(np.float16)
