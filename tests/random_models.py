@@ -25,6 +25,7 @@ def make(tokens_per_side: int = 1, pool: str = "mean") -> generator.Generator:
     values = tiny.get_config()
     values.embeddings.tokens_per_side = tokens_per_side
     values.encoder.model.vit.pool = pool
+    values.tokens.max_offset = tokens_per_side // 2
     config = schema.build(run_config.RunConfig, values.to_dict())
     architecture, stage = config.encoder.architecture, config.autoencoder.model
     px, dim = architecture.vit.image_px, architecture.vit.width

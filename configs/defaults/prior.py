@@ -69,6 +69,10 @@ def tokens() -> ConfigDict:
     c.solver = diffusion.solver(steps=25)
     c.solver.t_start = 990
     c.guidance = diffusion.guidance(1.0)
+    # By how many tokens windows move at every step. With 0 each stands on a cell, whose tokens
+    # follow its embedding most; with up to half of tokens_per_side they follow those beside it too,
+    # more than real tokens do.
+    c.max_offset = 0
     c.train = training.get_config(steps=100_000, batch_size=256, learning_rate=1e-4)
     return c
 

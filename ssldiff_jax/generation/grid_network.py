@@ -156,10 +156,12 @@ def plan(
     side: int,
     steps: int,
     seed: int,
+    *,
+    max_offset: int,
     border: Literal["margin", "wrap"] = "margin",
 ) -> windows.WindowPlan:
-    """Windows of `side` cells over a canvas of cells."""
-    # A grid of one window is sampled as it was trained; others move by half a window.
-    moves = 0 if canvas == (side, side) and border == "margin" else side // 2
+    """Windows of `side` cells over a canvas of cells, moved at every step by up to `max_offset`."""
+    # A grid of one window is sampled as it was trained.
+    moves = 0 if canvas == (side, side) and border == "margin" else max_offset
     config = windows.WindowConfig("offset", side, moves, "uniform", border)
     return windows.plan_windows(config, canvas, side, steps, seed)

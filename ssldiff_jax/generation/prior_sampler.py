@@ -161,7 +161,8 @@ class PriorSampler:
         canvas = tuple(max(n, side) for n in cells)
         spec, base = self.spec.restrict(self.condition(request))
         grid_sampler = self._network.canvas_sampler(spec, temperature)
-        plan = grid_network.plan(canvas, side, len(grid_sampler.table.t), seed)
+        steps = len(grid_sampler.table.t)
+        plan = grid_network.plan(canvas, side, steps, seed, max_offset=side // 2)
 
         def condition(corners: np.ndarray) -> np.ndarray:
             of_windows = np.repeat(base, len(corners), axis=0)

@@ -75,8 +75,8 @@ class TokenSampler:
         keep_mask: Bool[np.ndarray, "rows cols"] | None = None,
     ) -> Float[np.ndarray, "rows cols E"]:
         """The tokens of all cells, packed row by row of each: (rows, columns, k²·D). Windows of a
-        cell's size move over the canvas of all tokens as those of images do, each conditioned on
-        what lies between the cells of the grid there, so that tokens go on across cells.
+        cell's size cover the canvas of all tokens as those of images do, each conditioned on the
+        cell that it stands on, or, where windows move, on what lies between cells.
 
         Args:
             border: what lies beyond the grid: its outer cells again, or its other side.
@@ -85,7 +85,14 @@ class TokenSampler:
         k, (rows, cols) = self.per_side, grid.shape[:2]
         canvas = (rows * k, cols * k)
         grid_sampler = self._network.canvas_sampler(tokens_lib.spec(self.white.dim))
-        plan = grid_network.plan(canvas, k, len(grid_sampler.table.t), seed, border)
+        plan = grid_network.plan(
+            canvas,
+            k,
+            len(grid_sampler.table.t),
+            seed,
+            max_offset=self.section.max_offset,
+            border=border,
+        )
         lattice = conditions.Lattice(np.asarray(grid, np.float32), canvas, k, border)
 
         def condition(corners: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The second level of the prior: the k × k tokens of a cell, given its one embedding.
 
 The same transformer, over the tokens of one window of a cell's size. Larger grids are sampled as
-images are: windows move over the canvas of all tokens, each conditioned on the embedding of what
-lies there, so that tokens agree across the borders of cells.
+images are, by windows on the canvas of all tokens, each conditioned on the embedding of what lies
+there.
 """
 
 import dataclasses

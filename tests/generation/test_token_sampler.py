@@ -1,6 +1,7 @@
 """Tokens sampled from embeddings: of a linear Gaussian, whose conditional mean and deviation are
 known, learnt by a small network."""
 
+import dataclasses
 import functools
 
 import jax
@@ -88,22 +89,34 @@ def test_a_cell_alone_keeps_its_tokens_in_order(per_side):
     assert np.argmin(errors) == 0
 
 
-@pytest.mark.parametrize("border", ["margin", "wrap"])
 @pytest.mark.parametrize("per_side", [2, 4])
-def test_every_cell_of_a_grid_has_tokens_of_its_own_embedding(per_side, border):
-    model, angle = trained(per_side), np.arange(6).reshape(2, 3)
+def test_every_cell_of_a_grid_has_tokens_of_its_own_embedding(per_side):
+    """In their order, whatever lies beside it."""
+    model, angle = trained(per_side), 2 * np.arange(6).reshape(2, 3)
     grid = 1.5 * np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)
-    sampled = [model.sample(grid, seed=seed, border=border) for seed in range(4)]
+    sampled = [model.sample(grid, seed=seed) for seed in range(6)]
     assert sampled[0].shape == (2, 3, per_side**2 * DIM)
     assert np.abs(sampled[0] - sampled[1]).max() > 0.1
-    np.testing.assert_array_equal(model.sample(grid, seed=0, border=border), sampled[0])
-    mean = np.mean(sampled, axis=0).reshape(2, 3, per_side**2, DIM).mean(axis=2)
-    cosines = np.sum(mean * grid, axis=-1) / np.linalg.norm(mean, axis=-1) / 1.5
-    assert cosines.min() > 0.7
-    assert cosines.mean() > 0.85
-    # Nearer to its own embedding than to that of any other cell.
-    apart = np.linalg.norm(mean.reshape(6, 1, DIM) - grid.reshape(1, 6, DIM), axis=-1)
-    np.testing.assert_array_equal(apart.argmin(axis=1), np.arange(6))
+    np.testing.assert_array_equal(model.sample(grid, seed=0), sampled[0])
+    mean = np.mean(sampled, axis=0).reshape(2, 3, per_side, per_side, DIM)
+    np.testing.assert_allclose(mean.mean(axis=(2, 3)), grid, atol=0.4)
+    beside = (mean - grid[:, :, None, None]).mean(axis=(0, 1))
+    np.testing.assert_allclose(beside, pattern(per_side), atol=0.4)
+
+
+@pytest.mark.parametrize("border", ["margin", "wrap"])
+def test_windows_that_move_are_conditioned_on_what_lies_between_cells(border):
+    """On a ring whose embeddings turn slowly, tokens turn with them across the borders of cells."""
+    still = trained(2)
+    section = dataclasses.replace(still.section, max_offset=1)
+    model, angle = dataclasses.replace(still, section=section), np.arange(12) * 2 * np.pi / 12
+    grid = 2 * np.stack([np.cos(angle), np.sin(angle)], axis=-1).astype(np.float32)[None]
+    sampled = np.stack([model.sample(grid, seed=seed, border=border) for seed in range(4)])
+    mean = sampled.reshape(4, 12, 4, DIM).mean(axis=(0, 2))
+    cosines = np.sum(mean * grid[0], axis=-1) / np.linalg.norm(mean, axis=-1) / 2
+    assert cosines.min() > 0.8
+    alone = np.stack([still.sample(grid, seed=seed, border=border) for seed in range(4)])
+    assert np.abs(sampled - alone).mean() > 0.1
 
 
 def test_batches_do_not_depend_on_how_many_there_are():
@@ -116,8 +129,10 @@ def test_batches_do_not_depend_on_how_many_there_are():
 
 def test_without_guidance_the_network_is_asked_once():
     sampler = trained(2)._network.canvas_sampler(tokens_lib.spec(DIM))
-    plan = grid_network.plan((4, 6), 2, len(sampler.table.t), 0)
+    plan = grid_network.plan((4, 6), 2, len(sampler.table.t), 0, max_offset=1)
     assert plan.field == (6, 8)  # a margin of one window
+    plan = grid_network.plan((4, 6), 2, len(sampler.table.t), 0, max_offset=0)
+    assert plan.field == (4, 6)
     assert set(sampler.chunks_of_kinds(plan)) == {"plain"}
 
 

@@ -161,10 +161,15 @@ class TokensSection:
     loss: diffusion_loss.ObjectiveConfig
     solver: solvers.SolverConfig
     guidance: guidance.GuidanceConfig
+    max_offset: int
     train: loop.TrainConfig
 
     def __post_init__(self):
         self.solver.require_within(self.schedule)
+        if self.max_offset < 0:
+            raise schema.ConfigError(
+                f"config.tokens.max_offset must be at least 0, got {self.max_offset}"
+            )
         if not 0 <= self.cond_drop_rate <= 1:
             raise schema.ConfigError(
                 f"config.tokens.cond_drop_rate must lie in [0, 1], got {self.cond_drop_rate}"

@@ -106,6 +106,11 @@ class RunConfig:
             self.encoder.architecture.require_tokens(per_side)
         except ValueError as error:
             raise schema.ConfigError(f"config.embeddings.{error}") from None
+        if per_side > 1 and self.tokens.max_offset > per_side // 2:
+            raise schema.ConfigError(
+                "config.tokens.max_offset must be at most half of embeddings.tokens_per_side="
+                f"{per_side}, got {self.tokens.max_offset}"
+            )
         if per_side > 1 and self.denoiser.region_dim:
             raise schema.ConfigError(
                 "config.denoiser.region_dim must be 0 where embeddings.tokens_per_side is above 1, "

@@ -69,6 +69,9 @@ def test_the_denoiser_of_a_config_is_conditioned_on_its_tokens(condition_on, per
         ("embeddings.tokens_per_side", 3, "config.embeddings.tokens_per_side must divide the "
          r"encoder's 8 tokens along a side \(64 px in patches of 8\), got 3"),
         ("embeddings.tokens_per_side", 0, "must divide the encoder's 8 tokens .*, got 0"),
+        ("tokens.max_offset", 2, "config.tokens.max_offset must be at most half of embeddings."
+         "tokens_per_side=2, got 2"),
+        ("tokens.max_offset", -1, "config.tokens.max_offset must be at least 0, got -1"),
         ("denoiser.region_dim", 4, "config.denoiser.region_dim must be 0 where embeddings.tokens_"
          "per_side is above 1, got 4"),
         ("embeddings.source", "x.npy", r"there is no encoder, got .*embeddings.tokens_per_side=2 "

@@ -275,7 +275,8 @@ def _tokens_flops(facts: Facts, images: Estimate) -> dict[str, Estimate]:
         return {}
     side = facts.grid_side
     # Windows that move reach one cell beyond the grid.
-    windows = side**2 if side == 1 else (side + 1) ** 2
+    moves = facts.config.tokens.max_offset and side > 1
+    windows = (side + 1) ** 2 if moves else side**2
     return {"flops tokens float32": images * (windows * facts.cell_flops)}
 
 
