@@ -134,3 +134,16 @@ def test_white_class_tokens_have_no_tokens_beside_them():
     model = encoder.Encoder(architecture("class"), params_of(), token_origin=normal(1, 16))
     with pytest.raises(ValueError, match=r"must be 1 where class tokens are whitened .*, got 2"):
         model.whitened(np.eye(16)).with_tokens(2)
+
+
+@pytest.mark.parametrize("per_side", [2, 4])
+@pytest.mark.parametrize("pool", ["class", "mean"])
+def test_the_embedding_comes_with_its_tokens(pool, per_side):
+    """The one that the encoder gives without them: of a class token no mean of tokens."""
+    images, origin = patches(5), normal(1, 16)
+    model = encoder.Encoder(architecture(pool), params_of(), normal(2, 16), 4, token_origin=origin)
+    whole, tokens = model.with_tokens(per_side).start_with_whole(images)()
+    np.testing.assert_allclose(whole, model(images), atol=1e-5)
+    np.testing.assert_allclose(tokens, model.with_tokens(per_side)(images), atol=1e-5)
+    mean = tokens.reshape(5, -1, 16).mean(axis=1) + origin - normal(2, 16)
+    assert (np.abs(mean - whole).max() < 1e-4) == (pool == "mean")
