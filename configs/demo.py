@@ -125,7 +125,7 @@ def _tokens(c):
     c.network.width = 128
     c.network.depth = 4
     c.network.num_heads = 4
-    c.train.num_steps = 300
+    c.train.num_steps = 500
     c.train.batch_size = 48
     _short(c.train, learning_rate=2e-3, ema_decay=0.99)
 
