@@ -36,6 +36,11 @@ def _of_generated(ruler: str) -> tuple[str, ...]:
     return "seams", ruler, "generated", "value"
 
 
+def _structure(measure: str, figure: str) -> tuple[str, ...]:
+    """Keys to a figure of structure of generated images."""
+    return "structure", measure, figure, "generated"
+
+
 # By the encoder, and a second time by the judge.
 _FEATURES = (
     Figure("embedding similarity", _EVALUATED, ("embedding_similarity", "mean"), "higher"),
@@ -55,6 +60,12 @@ _FEATURES = (
 )
 _OTHERS = (
     Figure("layout correlation", _EVALUATED, ("layout_correlation", "identity"), "higher"),
+    Figure("class maps at 8 px, IoU", _EVALUATED, _structure("class_iou", "mean"), "higher"),
+    Figure("MS-SSIM", _EVALUATED, _structure("ms_ssim", "ms_ssim"), "higher"),
+    Figure("edges at 8 px", _EVALUATED, _structure("edges", "orientation"), "higher"),
+    Figure("nuclei in cells, number", _EVALUATED, _structure("nuclei", "count"), "higher"),
+    Figure("nuclei in cells, area", _EVALUATED, _structure("nuclei", "area"), "higher"),
+    Figure("power around 4 px", _EVALUATED, _structure("power", "periods_around_4_px"), "one"),
     Figure("seams at window borders", _EVALUATED, _of_generated("last_step"), "one"),
     Figure("seams at the worst offset", _EVALUATED, _of_generated("worst_phase"), "lower"),
     Figure("seams at cell borders", _EVALUATED, _of_generated("cell_borders"), "one"),
@@ -78,6 +89,7 @@ _OTHERS = (
     Figure(
         "denoising loss of held-out patches", _EVALUATED, ("denoising_loss", "held_out"), "lower"
     ),
+    Figure("diversity at one embedding", _EVALUATED, ("diversity", "corrected"), "one"),
     Figure("share of possible copies", _EVALUATED, ("memorisation", "fraction"), "lower"),
     Figure(
         "Fréchet distance of the prior’s cells",

@@ -119,13 +119,13 @@ def said_estimate(
 ) -> str:
     """A figure and its interval, or, of too few vectors, what there is and why it is no more."""
     point = goals.point(estimate)
-    if point is not None:
-        return (
-            f"{number(point)} {between.format(number(estimate['low']), number(estimate['high']))}"
-        )
-    uncorrected = estimate.get("uncorrected")
-    had = "" if uncorrected is None else f"{number(uncorrected)} uncorrected; "
-    return f"{had}{estimate['interval']}"
+    if point is None:
+        uncorrected = estimate.get("uncorrected")
+        had = "" if uncorrected is None else f"{number(uncorrected)} uncorrected; "
+        return f"{had}{estimate['interval']}"
+    if estimate["low"] is None:
+        return f"{number(point)}; {estimate['interval']}"
+    return f"{number(point)} {between.format(number(estimate['low']), number(estimate['high']))}"
 
 
 def number(value: float, spec: str) -> str:

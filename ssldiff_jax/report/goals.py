@@ -109,6 +109,13 @@ def _means(key: str) -> tuple[str, ...]:
     return tuple(f"{key}.{side}.{what}" for side in sides for what in ("value", "error"))
 
 
+def _structure(key: str) -> tuple[str, ...]:
+    """A figure of large images, of real ones that are moved, and of other regions."""
+    rest = ("generated", "real_moved.value", "other_region.value")
+    return tuple(f"structure.{key}.{side}" for side in rest)
+
+
+_STRUCTURE = "{:.2f}; {:.2f}; {:.2f}"
 _RATIO = "{:.2f} ± {:.2f} ({:.2f} ± {:.2f})"
 _GREY = "{:+.1f} ± {:.1f} ({:+.1f} ± {:.1f})"
 
@@ -132,6 +139,20 @@ ROWS = (
     Row("layout correlation with the real image / with the real image transposed",
         ("layout_correlation.identity", "layout_correlation.transposed"),
         text="{:.2f} / {:.2f}", goal=Goal(low=0.95, apart=0.4)),
+    Row("class maps at 8 px, IoU (95 % interval); real image moved by 8 px; another region",
+        _structure("class_iou.mean"), text=_STRUCTURE),
+    Row("MS-SSIM of grey means of 8 px (95 % interval); moved; another",
+        _structure("ms_ssim.ms_ssim"), text=_STRUCTURE),
+    Row("edges at 8 px, correlation of strength and direction (95 % interval); moved; another",
+        _structure("edges.orientation"), text=_STRUCTURE),
+    Row("nuclei in a cell, correlation of their number (95 % interval); moved; another",
+        _structure("nuclei.count"), text=_STRUCTURE),
+    Row("nuclei in a cell, correlation of their area (95 % interval); moved; another",
+        _structure("nuclei.area"), text=_STRUCTURE),
+    Row("nuclei over those of the real image (95 % interval)",
+        ("structure.nuclei.count_ratio.generated",)),
+    Row("power at periods around 4 px over that of the real image (95 % interval)",
+        ("structure.power.periods_around_4_px.generated",)),
     Row("seams at window borders of the last solver step: squared pixel differences across them "
         "over those across lines nearby (real images)",
         _means("seams.last_step"), text=_RATIO, goal=Goal(high=1.1)),
@@ -144,6 +165,10 @@ ROWS = (
         "patches)",
         _means("patch_borders.border"), text=_GREY),
     Row("KID of single patches (95 % interval)", **_networks("patches.{}.kid")),
+    Row("diversity of patches of one embedding over that of real patches (95 % interval); "
+        "uncorrected; squared distance of the real ones' embeddings over that of any two",
+        judge=("diversity.corrected", "diversity.uncorrected.value", "diversity.nearness"),
+        text="{:.2f}; {:.2f}; {:.2f}"),
     Row("single patches that may be copies of training patches (95 % interval); expected without "
         "copying; share of training searched",
         judge=("memorisation", "memorisation.expected", "memorisation.power"),

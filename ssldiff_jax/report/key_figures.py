@@ -144,6 +144,17 @@ def _pixels(m: Mapping[str, Any]) -> list[Card]:
             "them by heart.",
             f"95 % intervals: {_each_interval(loss)}.",
         ))  # fmt: skip
+    if spread := m["diversity"]:
+        cards.append(Card(
+            "Diversity at one embedding",
+            [("judge", spread["corrected"]["value"])],
+            f"How far apart {spread['num_variations']} patches of one embedding are, over how far "
+            "apart real patches of one embedding are. 1 is as diverse as reality, 0 is collapse.",
+            f"{_interval(spread['corrected'])}. No two real patches have one embedding: the spread "
+            f"of near ones ({number(spread['nearness'])} of the squared distance of any two) is "
+            "extrapolated to none; without that it would be "
+            f"{number(spread['uncorrected']['value'])}.",
+        ))  # fmt: skip
     if m["patch_borders"]:
         border = m["patch_borders"]["border"]
         cards.append(Card(
@@ -220,6 +231,12 @@ def _mean(mean: Mapping[str, Any]) -> str:
     """A mean with its standard error, where there is one."""
     error = "" if mean["error"] is None else f" ± {number(mean['error'])}"
     return f"{number(mean['value'])}{error}"
+
+
+def _interval(estimate: Mapping[str, Any]) -> str:
+    if estimate["low"] is None:
+        return f"No interval, {estimate['interval']}"
+    return f"95 % interval: {number(estimate['low'])}…{number(estimate['high'])}"
 
 
 def _each_interval(shares: Mapping[str, Mapping[str, Any]]) -> str:

@@ -26,7 +26,8 @@ _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "s
              "verify", "compile", "bench", "plan")  # fmt: skip
 """An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
-_JUDGED = ("patches", "large_image_frechet", "confusion", "denoising_loss")
+_JUDGED = ("patches", "large_image_frechet", "structure", "confusion", "denoising_loss",
+           "diversity")  # fmt: skip
 
 
 def require(path: pathlib.Path) -> pathlib.Path:

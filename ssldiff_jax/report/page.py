@@ -24,6 +24,7 @@ from ssldiff_jax.report import (
     overviews,
     regions,
     sections,
+    structure,
     study,
     training,
     viewer,
@@ -89,6 +90,7 @@ def _parts(
     yield "nearest", "Nearest training patches", gallery.nearest(workdir, folder, mpp)
 
     yield "metrics", "Metrics of generated images", key_figures.part(metrics)
+    yield "structure", "Structure of large images", structure.part(metrics)
     yield "networks", "Metrics by feature network", networks.part(metrics)
     yield "classes", "Classes of generated patches", confusion.part(workdir)
     yield "prior", "Metrics of the prior", imagined.figures(workdir)

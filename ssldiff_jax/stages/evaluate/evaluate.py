@@ -69,7 +69,7 @@ def _write(
     results["patch_borders"] = seam_figures.of_patches(
         [p.reference for p in pairs], patches, side, factor
     )
-    results["judge"] = of(judge)
+    results |= {"judge": of(judge), "structure": None}
     if regions:
         files = protocol.PatchFiles.of(config.evaluate, side)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)

@@ -20,7 +20,7 @@ from ssldiff_jax.runs.config import evaluate as evaluate_config
 from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import confusion as confusion_lib
-from ssldiff_jax.stages.evaluate import denoising_loss, regenerated
+from ssldiff_jax.stages.evaluate import denoising_loss, regenerated, variation_spread
 from ssldiff_jax.train import hosts
 
 # Patches on the page of generated ones, a square of 8 × 8.
@@ -94,8 +94,8 @@ class Protocol:
         files: how their features come about.
         held_out: patches that are regenerated.
         training: patches among which copies are looked for.
-        examples: training patches that classes are predicted from; `training` itself where it is
-            small.
+        examples: training patches that classes are predicted from, and that neighbours of held-out
+            ones are looked for among; `training` itself where it is small.
         classes: of both; None where the config names no classes.
         shared: where real patches and features are kept.
         seed: of what is generated.
@@ -142,8 +142,8 @@ class Protocol:
         return cls(by, files, held_out, training, examples, classes, shared, seed)
 
     def run(self, model: generator.Generator, folder: pathlib.Path) -> dict[str, Any] | None:
-        """Figures under `patches` (by extractor), `denoising_loss`, `memorisation` and
-        `confusion`; writes into `folder` the generated patches with their features,
+        """Figures under `patches` (by extractor), `denoising_loss`, `diversity`, `memorisation`
+        and `confusion`; writes into `folder` the generated patches with their features,
         `generated.png`, `nearest.png`, `confusion.json` and `statistics/`.
 
         Hosts share the generation and the features; the first measures, None on the others. Pixels
@@ -156,8 +156,9 @@ class Protocol:
         )
         pair.make(model, self.seed)
         by_network = {name: pair.features(network) for name, network in self.by.items()}
-        of_training = self._judge_features(self.training, pair.real.format, "training")
-        of_examples = self._of_examples(pair, of_training) if self.classes else None
+        of_training = self._features("judge", self.training, pair.real.format, "training")
+        file_format = pair.real.format
+        of_examples = self._of_examples(file_format, of_training)
 
         def measure() -> dict[str, Any]:
             results: dict[str, Any] = {"patches": self._compare(by_network, folder)}
@@ -165,10 +166,14 @@ class Protocol:
             results["denoising_loss"] = denoising_loss.compare(
                 model, self.held_out, self.training, self.seed
             )
+            judge = lambda patches: self.by["judge"](file_format.through(patches))
+            results["diversity"] = variation_spread.compare(
+                model, self.held_out, judge, by_network, of_examples, self.seed
+            )
             results["memorisation"] = _copies(
                 by_network["judge"], of_training, pair, self.training, folder
             )
-            confusion = self.classes and self.classes.confusion(by_network, of_examples)
+            confusion = self.classes and self.classes.confusion(by_network, of_examples["judge"])
             if confusion:
                 atomic.write_json(folder / "confusion.json", confusion)
                 results["confusion"] = confusion
@@ -191,20 +196,24 @@ class Protocol:
         }  # fmt: skip
 
     def _of_examples(
-        self, pair: regenerated.RegeneratedPatches, of_training: Features
-    ) -> Float[np.ndarray, "M D"]:
-        """The judge's features of what classes are predicted from; nothing where prompts predict
-        them."""
-        if self.examples is self.training or not self.classes.labels:
-            return of_training
-        return self._judge_features(self.examples, pair.real.format, "examples")
+        self, file_format: image_files.Format, of_training: Features
+    ) -> dict[str, Features]:
+        """Features of what classes are predicted from and neighbours are among, by judge and
+        encoder."""
+        of = lambda network: self._features(network, self.examples, file_format, "examples")
+        is_training = self.examples is self.training
+        return {"judge": of_training if is_training else of("judge"), "encoder": of("encoder")}
 
-    def _judge_features(
-        self, sample: patch_samples.Sample, file_format: image_files.Format, name: str
+    def _features(
+        self,
+        network: str,
+        sample: patch_samples.Sample,
+        file_format: image_files.Format,
+        name: str,
     ) -> Features:
-        """The judge's features of training patches, as files of held-out ones are kept."""
+        """Features of training patches, as files of held-out ones are kept."""
         read = lambda start, stop: file_format.through(sample.pixels(start, stop))
-        return regenerated.extract(self.by["judge"], read, len(sample), self.shared / name)
+        return regenerated.extract(self.by[network], read, len(sample), self.shared / name)
 
 
 def _write_page(generated: image_files.Files, count: int, path: pathlib.Path) -> None:

@@ -142,3 +142,14 @@ def test_several_devices_draw_and_judge_the_same(command, workdir, clip_folder, 
 def test_a_section_that_cannot_be_is_one_line(change, message):
     with pytest.raises(ValueError, match=message):
         evaluate_config.EvaluateSection(**(SECTION | change))
+
+
+def test_diversity_is_of_variations_and_of_training_patches(workdir, results):
+    """Twelve held-out patches give six embeddings: a figure without an interval."""
+    found = results["diversity"]
+    assert (found["num_embeddings"], found["num_variations"]) == (COUNT // 2, 4)
+    assert found["num_real"] == COUNT
+    # Neighbours are all of the few there are.
+    assert found["nearness"] == pytest.approx(1)
+    assert 0 < found["uncorrected"]["value"] < 10
+    assert found["uncorrected"]["interval"] == "too few: 6 blocks of embeddings, 8 needed"

@@ -1,0 +1,98 @@
+"""Whether a generator collapses onto its condition: how far apart patches of one embedding are,
+over how far apart real patches of one embedding are."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from ssldiff_jax.core import vectors
+from ssldiff_jax.evaluation.metrics import bootstrap, intervals
+
+NEIGHBOURS = 16
+"""Real patches of each embedding: the nearest."""
+_BLOCKS = 32  # of embeddings that follow each other, which may be of one slide
+
+
+@dataclasses.dataclass(frozen=True)
+class Diversity:
+    """Spreads are sums of the variances of features.
+
+    Attributes:
+        corrected: spread of generated patches of an embedding over that of real patches,
+            extrapolated to where these have that very embedding: 1 is as diverse as reality, 0
+            collapse.
+        uncorrected: over that of real patches and their neighbours as they are, whose embeddings
+            differ: too low.
+        nearness: mean squared distance of the embeddings of neighbours over that of all pairs.
+        num_embeddings: that patches were generated of.
+        num_variations: patches of each.
+        num_real: patches among which neighbours are looked for.
+    """
+
+    corrected: bootstrap.BlockEstimate
+    uncorrected: bootstrap.BlockEstimate
+    nearness: float
+    num_embeddings: int
+    num_variations: int
+    num_real: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Real:
+    """Real patches: their embeddings, by which they are conditioned on, and their features."""
+
+    embedding: Float[np.ndarray, "N E"]
+    features: Float[np.ndarray, "N D"]
+
+
+def compare(generated: Float[np.ndarray, "n K D"], own: Real, others: Real) -> Diversity:
+    """Features of K patches of each embedding of the real patches `own`; neighbours of these are
+    looked for among `others`, which show none of the same places.
+
+    Half the squared distance of features grows with that of embeddings, by a line whose height
+    differs from embedding to embedding and whose slope does not; at distance 0 it is the spread.
+
+    Raises ValueError for fewer than 2 patches of an embedding, and for fewer real ones than
+    neighbours need.
+    """
+    count, num_variations, _ = generated.shape
+    if num_variations < 2:
+        raise ValueError(f"expected 2 patches or more of an embedding, got {num_variations}")
+    if len(others.features) < 2:
+        raise ValueError(f"expected 2 real patches or more, got {len(others.features)}")
+    spread = generated.astype(np.float64).var(axis=1, ddof=1).sum(axis=-1)
+    distance = _squared(own.embedding, others.embedding)
+    nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
+    at = lambda of_pairs: np.take_along_axis(of_pairs, nearest, axis=1)
+    x, y = at(distance), at(_squared(own.features, others.features)) / 2
+    centred = x - x.mean(axis=1, keepdims=True)
+    columns = [spread, y.mean(axis=1), x.mean(axis=1), (centred * y).sum(1), (centred**2).sum(1)]
+    each = np.stack(columns, axis=1)
+    sums = np.array([each[part].sum(axis=0) for part in intervals.blocks_of(count, _BLOCKS)])
+    of = lambda figure: bootstrap.estimate(sums, figure, "blocks of embeddings")
+    nearness = float(x.mean() / max(distance.mean(), np.finfo(np.float64).tiny))
+    return Diversity(
+        of(_corrected), of(_uncorrected), nearness, count, num_variations, len(others.features)
+    )
+
+
+def _squared(a: Float[np.ndarray, "n F"], b: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "n N"]:
+    return vectors.squared_distances(a.astype(np.float64), b.astype(np.float64))
+
+
+def _uncorrected(sums: Float[np.ndarray, "R 5"]) -> Float[np.ndarray, "R"]:
+    return _over(sums[:, 0], sums[:, 1])
+
+
+def _corrected(sums: Float[np.ndarray, "R 5"]) -> Float[np.ndarray, "R"]:
+    spread, y, x, xy, xx = sums.T
+    # The common slope of lines through each embedding's own mean: what embeddings with near
+    # neighbours have in common besides says nothing of it.
+    slope = np.divide(xy, xx, out=np.zeros_like(xy), where=xx > 0)
+    return _over(spread, y - slope * x)
+
+
+def _over(above: Float[np.ndarray, "R"], below: Float[np.ndarray, "R"]) -> Float[np.ndarray, "R"]:
+    """NaN where real patches have no spread that is left."""
+    return np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0)
