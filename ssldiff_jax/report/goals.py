@@ -126,6 +126,13 @@ ROWS = (
     Row("cell retrieval, top 1 (95 % interval); chance",
         **_networks("retrieval.{}", "retrieval.chance"), text="{:.2f}; {:.3f}",
         goal=Goal(low=0.5), judge_goal=Goal(low=0.3)),
+    Row("cell retrieval, top 1, by EfficientNet-Lite0, which learnt photographs (95 % interval)",
+        judge=("retrieval.efficientnet-lite0",)),
+    Row("Fréchet distance of crops of large images by EfficientNet-Lite0, unit features, "
+        "uncorrected (floor)",
+        judge=tuple(f"outside.efficientnet-lite0.{key}"
+                    for key in ("crop_fd_uncorrected", "fd_floor_uncorrected")),
+        text="{:.3f} ({:.3f})"),
     Row("Fréchet distance of crops of large images, unit features, uncorrected (floor: real crops "
         "against real crops)",
         **_both("crop_fd_uncorrected", "fd_floor_uncorrected"), text="{:.3f} ({:.3f})"),

@@ -27,7 +27,7 @@ _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "s
 """An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
 _JUDGED = ("patches", "large_image_frechet", "structure", "confusion", "denoising_loss",
-           "diversity")  # fmt: skip
+           "diversity", "outside")  # fmt: skip
 
 
 def require(path: pathlib.Path) -> pathlib.Path:

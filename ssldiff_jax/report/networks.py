@@ -15,6 +15,7 @@ from ssldiff_jax.evaluation.metrics import intervals
 from ssldiff_jax.report import charts, figures, tables
 
 _ROWS = {
+    "cell retrieval, top 1, of networks from outside the run": ("outside", "cell_retrieval_top1"),
     "Fréchet distance of single patches": ("patches", "frechet"),
     "floor: one half of the real patches against the other": (
         "patches",
@@ -48,7 +49,7 @@ def part(metrics: Mapping[str, Any]) -> str:
         return ""
     rows = []
     for title, (key, *path) in _ROWS.items():
-        estimates = [_at((metrics[key] or {}).get(name), path) for name in names]
+        estimates = [_at((metrics.get(key) or {}).get(name), path) for name in names]
         if any(value is not None for value in estimates):
             cells = "".join(f"<td>{_estimate(value)}</td>" for value in estimates)
             rows.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ssldiff_jax.report import comparison, key_figures, metrics, structure
+from ssldiff_jax.report import comparison, key_figures, metrics, networks, structure
 from tests.report import test_figures, test_parts, test_report
 
 workdir = test_figures.workdir
@@ -102,3 +102,19 @@ def test_diversity_is_the_judge_s_and_says_how_near_real_patches_are(workdir):
     assert "95 % interval: 0.500…1.00." in text
     test_figures.add(workdir, diversity=spread | {"corrected": estimate(0.75)})
     assert f"No interval, {FEW}." in key_figures.part(metrics.collect(workdir))
+
+
+def test_a_network_from_outside_has_its_own_rows(workdir):
+    outside = {"efficientnet-lite0": test_report._FEATURES | {"cell_retrieval_top1": 1.0}}
+    test_figures.add(workdir, outside=outside, patches={"efficientnet-lite0": {}})
+    collected, _ = test_figures.collect(workdir)
+    text = test_figures.figures.markdown(collected)
+    retrieval = test_figures.row(text, "cell retrieval, top 1, by EfficientNet-Lite0")
+    # Wilson's interval of 6 of 6: 1 / (1 + z² / 6).
+    assert retrieval[:2] == ["", f"1.00 ({1 / (1 + 1.959964**2 / 6):.2f} … 1.00)"]
+    assert test_figures.row(text, "Fréchet distance of crops of large images by Eff")[1] == (
+        "0.200 (0.050)"
+    )
+    table = networks.part(metrics.collect(workdir))
+    row = cells(table, "cell retrieval, top 1, of networks from outside the run")
+    assert row[0] == "1.00"

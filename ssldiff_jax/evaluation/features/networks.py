@@ -102,8 +102,8 @@ class OfEncoder:
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
-        return self.encoder.dim
+        """Length of an embedding, or of all tokens of a patch."""
+        return self.encoder.dim * self.encoder.tokens_per_side**2
 
     @functools.cached_property
     def digest(self) -> str:

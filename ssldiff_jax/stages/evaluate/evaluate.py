@@ -70,6 +70,8 @@ def _write(
         [p.reference for p in pairs], patches, side, factor
     )
     results |= {"judge": of(judge), "structure": None}
+    others = [name for name in networks if name not in protocol.OWN]
+    results["outside"] = {name: of(networks[name]) for name in others}
     if regions:
         files = protocol.PatchFiles.of(config.evaluate, side)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)

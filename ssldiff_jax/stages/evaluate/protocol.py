@@ -156,9 +156,10 @@ class Protocol:
         )
         pair.make(model, self.seed)
         by_network = {name: pair.features(network) for name, network in self.by.items()}
-        of_training = self._features("judge", self.training, pair.real.format, "training")
+        of_training = self._features(self.by["judge"], self.training, pair.real.format, "training")
         file_format = pair.real.format
-        of_examples = self._of_examples(file_format, of_training)
+        condition = variation_spread.condition_network(model, self.by["encoder"])
+        of_examples = self._of_examples(file_format, of_training, condition)
 
         def measure() -> dict[str, Any]:
             results: dict[str, Any] = {"patches": self._compare(by_network, folder)}
@@ -168,7 +169,7 @@ class Protocol:
             )
             judge = lambda patches: self.by["judge"](file_format.through(patches))
             results["diversity"] = variation_spread.compare(
-                model, self.held_out, judge, by_network, of_examples, self.seed
+                model, self.held_out, judge, by_network["judge"][0], of_examples, self.seed
             )
             results["memorisation"] = _copies(
                 by_network["judge"], of_training, pair, self.training, folder
@@ -196,24 +197,28 @@ class Protocol:
         }  # fmt: skip
 
     def _of_examples(
-        self, file_format: image_files.Format, of_training: Features
+        self,
+        file_format: image_files.Format,
+        of_training: Features,
+        condition: extractors.Extractor,
     ) -> dict[str, Features]:
-        """Features of what classes are predicted from and neighbours are among, by judge and
-        encoder."""
+        """Of what classes are predicted from and neighbours are among: the judge's features, and
+        what the denoiser would be conditioned on."""
         of = lambda network: self._features(network, self.examples, file_format, "examples")
         is_training = self.examples is self.training
-        return {"judge": of_training if is_training else of("judge"), "encoder": of("encoder")}
+        judged = of_training if is_training else of(self.by["judge"])
+        return {"judge": judged, "condition": of(condition)}
 
     def _features(
         self,
-        network: str,
+        network: extractors.Extractor,
         sample: patch_samples.Sample,
         file_format: image_files.Format,
         name: str,
     ) -> Features:
         """Features of training patches, as files of held-out ones are kept."""
         read = lambda start, stop: file_format.through(sample.pixels(start, stop))
-        return regenerated.extract(self.by[network], read, len(sample), self.shared / name)
+        return regenerated.extract(network, read, len(sample), self.shared / name)
 
 
 def _write_page(generated: image_files.Files, count: int, path: pathlib.Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import rng, vectors
+from ssldiff_jax.evaluation.features import networks as extractors
 from ssldiff_jax.evaluation.metrics import diversity
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import patch_samples
@@ -19,32 +20,40 @@ Features = Float[np.ndarray, "N D"]
 JudgeFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Features]
 
 
+def condition_network(
+    model: generator.Generator, by_encoder: extractors.Extractor
+) -> extractors.Extractor:
+    """What gives of patches that which the denoiser is conditioned on: the encoder, or the same
+    giving tokens."""
+    encoder = model.condition_encoder
+    if encoder.tokens_per_side == 1:
+        return by_encoder
+    return extractors.OfEncoder(f"tokens-{encoder.tokens_per_side}", encoder)
+
+
 def compare(
     model: generator.Generator,
     held_out: patch_samples.Sample,
     judge: JudgeFn,
-    by_network: Mapping[str, tuple[Features, Features]],
+    of_held_out: Features,
     of_training: Mapping[str, Features],
     seed: int,
 ) -> dict[str, Any]:
-    """Several patches of each of some held-out patches' embeddings, by the features of `judge`.
-
-    Features of real and generated held-out patches, and those of training patches, are by network:
-    "judge" and "encoder".
-    """
+    """Several patches of what conditions each of some held-out patches, by the features of `judge`;
+    `of_held_out` are those of all real ones, `of_training` "judge" and "condition" of training
+    patches."""
     # Half as many as are regenerated: those of a short evaluation cost no more than these.
     count = min(_EMBEDDINGS, max(len(held_out) // 2, 1))
     chosen = np.linspace(0, len(held_out) - 1, count).astype(int)
     pixels = np.stack([held_out.patch(number)[1] for number in chosen.tolist()])
-    embedding = np.repeat(model.encoder(pixels), _VARIATIONS, axis=0)
+    condition = model.condition_encoder(pixels)
     noise = rng.seed_of(seed, "evaluate/variations")
-    features = judge(model.sample_patches(embedding, seed=noise))
+    patches = model.sample_patches(np.repeat(condition, _VARIATIONS, axis=0), seed=noise)
     # Directions, which are all of an embedding that the denoiser is given.
-    real = [
-        diversity.Real(vectors.unit(np.asarray(embedding)), judged)
-        for embedding, judged in (
-            (by_network["encoder"][0][chosen], by_network["judge"][0][chosen]),
-            (of_training["encoder"], of_training["judge"]),
-        )
-    ]
-    return dataclasses.asdict(diversity.compare(features.reshape(count, _VARIATIONS, -1), *real))
+    of = lambda condition, judged: diversity.Real(vectors.unit(np.asarray(condition)), judged)
+    spread = diversity.compare(
+        judge(patches).reshape(count, _VARIATIONS, -1),
+        of(condition, of_held_out[chosen]),
+        of(of_training["condition"], of_training["judge"]),
+    )
+    return dataclasses.asdict(spread)

