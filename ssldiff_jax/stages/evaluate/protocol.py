@@ -25,7 +25,8 @@ from ssldiff_jax.train import hosts
 
 # Patches on the page of generated ones, a square of 8 × 8.
 _SHOWN = 64
-_EXAMPLES = 10_000  # that classes are measured in: a mean of features needs no more
+EXAMPLES = 10_000
+"""Training patches that classes are measured in, at most: a mean of features needs no more."""
 
 OWN = ("judge", "encoder")
 """Networks of a run itself."""
@@ -131,8 +132,8 @@ class Protocol:
         # generator that copied everything.
         training = patch_samples.Sample.at_most(of_models, section.num_training)
         # Classes are measured in pixels, one patch after the other.
-        is_much = len(training) > _EXAMPLES
-        examples = patch_samples.Sample.choose(of_models, _EXAMPLES) if is_much else training
+        is_much = len(training) > EXAMPLES
+        examples = patch_samples.Sample.choose(of_models, EXAMPLES) if is_much else training
         files = PatchFiles.of(section, config.data.crops.patch_px)
         # Opened for their errors: published statistics of another extraction are refused now.
         for network in by.values():

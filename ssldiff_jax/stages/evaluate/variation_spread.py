@@ -13,8 +13,9 @@ from ssldiff_jax.evaluation.metrics import diversity
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import patch_samples
 
+VARIATIONS = 4
+"""Of each embedding."""
 _EMBEDDINGS = 256  # at most: the interval is then some 5 % wide
-_VARIATIONS = 4
 
 Features = Float[np.ndarray, "N D"]
 JudgeFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Features]
@@ -31,6 +32,12 @@ def condition_network(
     return extractors.OfEncoder(f"tokens-{encoder.tokens_per_side}", encoder)
 
 
+def num_embeddings(num_held_out: int) -> int:
+    """How many patches have variations, of those that are regenerated."""
+    # Half: a short evaluation stays short.
+    return min(_EMBEDDINGS, max(num_held_out // 2, 1))
+
+
 def compare(
     model: generator.Generator,
     held_out: patch_samples.Sample,
@@ -42,17 +49,16 @@ def compare(
     """Several patches of what conditions each of some held-out patches, by the features of `judge`;
     `of_held_out` are those of all real ones, `of_training` "judge" and "condition" of training
     patches."""
-    # Half as many as are regenerated: those of a short evaluation cost no more than these.
-    count = min(_EMBEDDINGS, max(len(held_out) // 2, 1))
+    count = num_embeddings(len(held_out))
     chosen = np.linspace(0, len(held_out) - 1, count).astype(int)
     pixels = np.stack([held_out.patch(number)[1] for number in chosen.tolist()])
     condition = model.condition_encoder(pixels)
     noise = rng.seed_of(seed, "evaluate/variations")
-    patches = model.sample_patches(np.repeat(condition, _VARIATIONS, axis=0), seed=noise)
+    patches = model.sample_patches(np.repeat(condition, VARIATIONS, axis=0), seed=noise)
     # Directions, which are all of an embedding that the denoiser is given.
     of = lambda condition, judged: diversity.Real(vectors.unit(np.asarray(condition)), judged)
     spread = diversity.compare(
-        judge(patches).reshape(count, _VARIATIONS, -1),
+        judge(patches).reshape(count, VARIATIONS, -1),
         of(condition, of_held_out[chosen]),
         of(of_training["condition"], of_training["judge"]),
     )

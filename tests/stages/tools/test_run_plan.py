@@ -155,7 +155,7 @@ def test_patches_of_the_evaluation_are_those_that_are_written(workdir, plan_of_t
     searched = np.load(next((folder / "training").glob("judge-*.npy"))).shape[0]
     assert count(plan_of_tiny, "evaluate", "training patches searched") == searched
     values = sum(np.load(path).nbytes for path in folder.glob("**/*.npy")
-                 if path.parent.name in ("features", "training"))  # fmt: skip
+                 if path.parent.name in ("features", "training", "examples"))  # fmt: skip
     assert written(plan_of_tiny, "evaluate", "features") == {"value": values, "basis": "exact"}
 
 

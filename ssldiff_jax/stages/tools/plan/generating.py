@@ -10,7 +10,12 @@ from ssldiff_jax.core import estimates
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.runs import amounts
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages.evaluate import denoising_loss, protocol, regenerated
+from ssldiff_jax.stages.evaluate import (
+    denoising_loss,
+    protocol,
+    regenerated,
+    variation_spread,
+)
 from ssldiff_jax.stages.tools.plan import facts as facts_lib
 from ssldiff_jax.stages.tools.plan import models, steps
 from ssldiff_jax.stages.tools.plan.rows import Row, exact, guess
@@ -176,18 +181,25 @@ def evaluate(facts: Facts) -> Row:
     padded = _padded_blocks(facts, held_out)
     windows = padded * networks.window_calls
     compared = _loss_calls(held_out) + _loss_calls(training)
+    embeddings = variation_spread.num_embeddings(round(held_out.value))
+    varied = _padded(facts, exact(1), embeddings * variation_spread.VARIATIONS)
+    variations = varied * networks.window_calls
     own = {name: getattr(config, name).architecture.vit.width for name in protocol.OWN}
     features = held_out * (2 * _FLOAT * sum(own.values())) + training * (_FLOAT * own["judge"])
+    examples, more = _examples(facts, training)
+    cell_dim = config.denoiser_sizes(networks.embedding_dim).cell_dim
+    features += examples * (_FLOAT * (own["judge"] * more + cell_dim))
     px, of_file = config.data.crops.patch_px, image_files.Format(section.jpeg_quality)
     part = _part_of_patch(facts, of_file)
-    judged = held_out * 2 + training
+    judged = held_out * 2 + training + examples * more + exact(varied.value)
     looked_at = judged * networks.embed("judge").flops
-    looked_at += held_out * (3 * networks.embed("encoder").flops)
+    looked_at += (held_out * 3 + examples) * networks.embed("encoder").flops
     return Row(
         {
             "patches regenerated": held_out,
             "UNet calls": windows,
             "UNet calls for losses": compared,
+            "UNet calls for variations": variations,
             "training patches searched": training,
             "networks": exact(len(own) + len(section.networks)),
         },
@@ -198,12 +210,20 @@ def evaluate(facts: Facts) -> Row:
         },
         {"program": steps.program(), "features": features},
         {"weights": exact(networks.window.params_bytes + networks.encode.params_bytes)},
-        _work(facts, windows + compared, exact(0), padded)
+        _work(facts, windows + compared + variations, exact(0), padded + varied)
         | {
             "flops forward float32": looked_at,
             "pixels decoded": (held_out * 3 + training) * config.data.records.record_px**2,
         },
     )
+
+
+def _examples(facts: Facts, training: Estimate) -> tuple[Estimate, int]:
+    """Training patches that held-out ones are compared with, and whether (1) or not (0) these are
+    others than those that are searched for copies."""
+    if training.value <= protocol.EXAMPLES:
+        return training, 0
+    return facts.at_most(protocol.EXAMPLES, "train"), 1
 
 
 _FLOAT = 4
