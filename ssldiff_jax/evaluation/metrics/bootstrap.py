@@ -80,7 +80,7 @@ def estimate(sums: Float[np.ndarray, "B K"], figure: Figure, name: str) -> Block
 
     count, whole = len(sums), float(figure(sums.sum(axis=0, keepdims=True))[0])
     if not np.isfinite(whole):
-        reason = f"{intervals.ALL_SAME}not defined of these images"
+        reason = f"{intervals.ALL_SAME}not defined of this data"
         return BlockEstimate(None, None, None, count, reason)
     if count < LEAST:
         reason = f"{intervals.TOO_FEW}{count} {name}, {LEAST} needed"

@@ -83,4 +83,4 @@ def test_what_is_not_defined_is_said():
     undefined = lambda sums: np.full(sums.shape[:-1], np.nan)
     estimate = bootstrap.estimate(with_counts(np.ones(9)), undefined, "blocks")
     assert estimate.value is None
-    assert estimate.interval == "none: not defined of these images"
+    assert estimate.interval == "none: not defined of this data"
