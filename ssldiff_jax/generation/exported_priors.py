@@ -104,8 +104,8 @@ def read_tokens(
         )
     if digest != encoder:
         raise reader.WeightsError(
-            f"{path} must sample tokens of the encoder {card.encoder['digest']} that the denoiser "
-            f"takes, got those of {digest}"
+            f"{path} must sample tokens of the encoder {encoder} that the denoiser takes, "
+            f"got those of {digest}"
         )
     tensors = reader.read(path)
     white = tokens_lib.WhiteTokens(
