@@ -15,7 +15,6 @@ from ssldiff_jax.encoders import encoder, variety
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import shard_writing, stage
-from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
@@ -24,14 +23,6 @@ _PATCHES = 128  # of a batch that is read and embedded
 _ROWS = 256  # of a batch of those that were computed elsewhere
 
 _Cells = tuple[UInt8[np.ndarray, "N 4 s s 3"], Float[np.ndarray, "N 2"]]
-
-
-def fingerprint(config: run_config.RunConfig) -> Any:
-    """What was computed elsewhere, or how many tokens a patch has where it is more than one."""
-    per_side = config.embeddings.tokens_per_side
-    if per_side > 1:
-        return {"embeddings.tokens_per_side": per_side}
-    return config.embeddings.fingerprint()
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:

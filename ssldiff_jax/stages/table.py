@@ -95,9 +95,10 @@ STAGES: stage.Table = {
     ),
     "embeddings": stage.Stage(
         Later("embeddings", "run"),
-        _CROPS,
+        # Of the section itself, other keys decide patches and are theirs to check.
+        ("embeddings.tokens_per_side", *_CROPS),
         ("patches", "encoder"),
-        inputs=Later("embeddings", "fingerprint"),
+        inputs=lambda config: config.embeddings.fingerprint(),
         on="all",
     ),
     "autoencoder": stage.Stage(

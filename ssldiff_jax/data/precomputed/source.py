@@ -37,8 +37,8 @@ class EmbeddingsSection:
     dataset: str
     corners: str
     check: Literal["pixels", "none"]
-    # Steps that read this section to cut patches or train encoders know nothing of tokens: the step
-    # `embeddings` names it among its inputs.
+    # Steps that read this section to cut patches or train encoders know nothing of tokens: it is
+    # the step `embeddings` that records it.
     tokens_per_side: int = dataclasses.field(metadata={"digest": False})
 
     @property

@@ -10,6 +10,7 @@ from ssldiff_jax.core import changes as changes_lib
 from ssldiff_jax.core import digests, schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.command import listing
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import trainings
@@ -165,6 +166,8 @@ def differences(
         inputs = table[name].inputs(config)
     old = schema.flatten(stored(folders, name)["config"])
     new = schema.flatten(values(table[name], config, inputs))
+    # What was recorded before a key was there was made as the key's default has it.
+    old = {key: value for key, value in _defaults().items() if key in new} | old
     elsewhere, free = folders.borrows(name), _free(table[name], config)
     return {
         key: (old.get(key), new.get(key))
@@ -175,6 +178,12 @@ def differences(
         and not (elsewhere and _is_of_data(key))
         and not any(key == one or key.startswith(f"{one}.") for one in free)
     }
+
+
+@functools.cache
+def _defaults() -> Mapping[str, Any]:
+    """Dotted key → its value in configs/default.py, as JSON gives it back."""
+    return schema.flatten(plain(listing.defaults()))
 
 
 def _says_more(old: Any, new: Any) -> bool:

@@ -66,3 +66,19 @@ def test_what_is_written_anew_is_seen(tmp_path):
         small_configs.values_for("all", force="all", data__records__jpeg_quality=71), workdir, table
     )
     launch.launch(small_configs.values_for("last", data__records__jpeg_quality=71), workdir, table)
+
+
+def test_what_was_made_before_a_key_came_was_made_as_its_default_has_it(tmp_path):
+    table, workdir = ladder(), tmp_path / "run"
+    launch.launch(small_configs.values_for("all"), workdir, table)
+    record = workdir / "patches" / "stage.json"
+    noted = atomic.read_json(record)
+    assert noted["config"]["data"]["records"].pop("jpeg_quality") == 95
+    atomic.write_json(record, noted)
+    launch.launch(
+        small_configs.values_for("patches", data__records__jpeg_quality=95), workdir, table
+    )
+    with pytest.raises(stage.WorkdirError, match=r"\(data.records.jpeg_quality: 95 → 71\)"):
+        launch.launch(
+            small_configs.values_for("patches", data__records__jpeg_quality=71), workdir, table
+        )
