@@ -275,3 +275,18 @@ def test_conditions_of_quadrants_are_a_table(workdir):
         f"image {i} generated from labels or text" for i in (1, 2)
     ]
     assert "<td>0.000</td>" in text  # three decimals, and no minus before zero
+
+
+def test_tokens_of_cells_have_a_table_of_their_own_where_there_are_some(workdir):
+    of = {"frechet_of_cells": 4.25, "cosine": 0.5, "precision": 0.75}
+    test_report.write(workdir / "prior" / "results.json", {"prior": {"neighbour_correlation": 1}})
+    test_report.write(workdir / "imagine" / "results.json", {"conditions": []})
+    assert "Tokens" not in imagined.figures(workdir)
+    test_report.write(workdir / "tokens" / "results.json", {"tokens": of, "real": {"cosine": 1.0}})
+    text = imagined.figures(workdir)
+    assert is_whole(text)
+    rows = re.findall('<tr><th scope="row">(.*?)</th>(.*?)</tr>', text.split("Tokens of cells")[1])
+    assert {name: re.findall("<td>(.*?)</td>", row) for name, row in rows} == {
+        "sampled from the embedding": ["4.25", "–", "–", "–", "0.500"],
+        "real held-out patches": ["–", "–", "–", "–", "1.00"],
+    }

@@ -182,3 +182,15 @@ def test_held_out_loss_is_shown_of_every_checkpoint_that_was_evaluated(tmp_path)
     assert text.count('class="line held-out"') == 1  # of the denoiser alone
     assert text.count('<circle class="held-out"') == 3
     assert "dashed: held-out loss, 0.250 at the end" in text
+
+
+def test_a_step_that_had_nothing_to_train_is_no_model(workdir):
+    """That of tokens, where a cell has one."""
+    train(workdir, "tokens", steps=20, seconds=2.0)
+    done = json.loads((workdir / "tokens" / "done.json").read_text())
+    for per_side, shown in ((2, True), (1, False)):
+        test_report.write(
+            workdir / "tokens" / "done.json", done | {"facts": {"tokens_per_side": per_side}}
+        )
+        _, said = header(workdir)
+        assert ("tokens: generates the tokens of a cell from its embedding" in said) == shown
