@@ -5,8 +5,13 @@ import collections
 import pytest
 import small_configs
 
+from configs import demo
+from ssldiff_jax.core import schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import launch, stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import provenance
+from ssldiff_jax.stages import table as stages
 
 WIDTH, DEPTH = 3, 6
 
@@ -82,3 +87,16 @@ def test_what_was_made_before_a_key_came_was_made_as_its_default_has_it(tmp_path
         launch.launch(
             small_configs.values_for("patches", data__records__jpeg_quality=71), workdir, table
         )
+
+
+def test_tokens_decide_what_is_embedded_and_nothing_before_it():
+    def made_from(name, per_side):
+        values = demo.get_config()
+        values.embeddings.tokens_per_side = per_side
+        config = schema.build(run_config.RunConfig, values.to_dict())
+        return provenance.values(stages.STAGES[name], config, None)
+
+    assert made_from("embeddings", 2)["embeddings.tokens_per_side"] == 2
+    same = [n for n in stages.STAGES if made_from(n, 1) == made_from(n, 2)]
+    assert {"patches", "encoder", "judge", "autoencoder", "latents", "grids"} <= set(same)
+    assert "embeddings" not in same
