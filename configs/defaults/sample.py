@@ -26,6 +26,11 @@ def get_config() -> ConfigDict:
     c.windows.weights = "uniform"
     # Of offset: a margin around the canvas, or wrap: its other side, for images that tile.
     c.windows.border = "margin"
+    # Of offset: windows of this many last steps overlap by this share of a window or a little more,
+    # so that none of their borders stays in the image.
+    c.windows.last = ConfigDict()
+    c.windows.last.steps = 3
+    c.windows.last.overlap = 0.125
     # What denoiser, decoder and the encoder of a dense reference compute in: float32, bfloat16, or
     # auto: bfloat16 on GPU and TPU, float32 on CPU.
     c.compute_dtype = "auto"

@@ -58,7 +58,8 @@ def sweep() -> ConfigDict:
     c = ConfigDict()
     # Sampler settings to compare: changes of `sample`, apart by spaces; w/8 is an eighth of a
     # window.
-    offsets = ("windows.max_offset=0", "windows.max_offset=w/8", "windows.max_offset=w/2")
+    aligned = "windows.max_offset=0 windows.last.steps=0"
+    offsets = (aligned, "windows.max_offset=w/8", "windows.max_offset=w/2")
     conditionings = ("conditioning=interpolated", "conditioning=dense", "conditioning=cells")
     small = "windows.max_offset=w/8"
     led = (

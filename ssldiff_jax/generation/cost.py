@@ -23,7 +23,7 @@ class Cost:
     """What an image takes.
 
     Attributes:
-        windows: at each step.
+        windows: of all steps.
         chunks: calls of the compiled program.
         unet_forwards: windows the network sees, padding and guidance counted.
         flops: of network and decoder, as XLA counts them.
@@ -88,7 +88,7 @@ class Cost:
     def __str__(self) -> str:
         parts = [
             f"{self.height} × {self.width} px",
-            f"{self.steps} steps of {self.windows} windows",
+            f"{self.windows} windows in {self.steps} steps",
             f"{self.unet_forwards} network calls in {self.chunks} chunks",
             f"{self.decoder_calls} decodes",
             f"{self.flops:.3g} FLOP",

@@ -163,5 +163,5 @@ def plan(
     """Windows of `side` cells over a canvas of cells, moved at every step by up to `max_offset`."""
     # A grid of one window is sampled as it was trained.
     moves = 0 if canvas == (side, side) and border == "margin" else max_offset
-    config = windows.WindowConfig("offset", side, moves, "uniform", border)
+    config = windows.WindowConfig("offset", side, moves, "uniform", border, windows.SIDE_BY_SIDE)
     return windows.plan_windows(config, canvas, side, steps, seed)

@@ -62,7 +62,7 @@ class _Programs:
     def __init__(self, networks: window_networks.WindowNetworks):
         side, canvas = networks.config.window, networks.sampler.canvas
         self._shape = (networks.sampler.chunk, side, side, networks.latent_channels)
-        self._table, self._autoencoder = networks.table, networks.autoencoder
+        self._table, self._decode_patches = networks.table, networks.decode_patches
         split = canvas.in_parts
         # Pixels that this process sees all of need no exchange.
         seen = split if split.is_fully_addressable else canvas.whole
@@ -86,4 +86,4 @@ class _Programs:
         return solvers.patch_noise(key, self._shape, first, step)
 
     def _decode(self, params: Any, latents) -> UInt8[jax.Array, "B H W 3"]:
-        return layers.to_uint8(self._autoencoder.decode(params, latents))
+        return layers.to_uint8(self._decode_patches(params, latents))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
@@ -135,6 +136,19 @@ class WindowNetworks:
         """Canvases to pixels."""
         factor, tiles = self.autoencoder.downsample_factor, self.config.sample.decode
         return decode.TiledDecoder(self.autoencoder.decode, factor, tiles, self.shared_mesh)
+
+    def decode_patches(self, params: Any, latents: arrays.Latents) -> arrays.Image:
+        """Patches, each decoded alone.
+
+        Latents that were encoded with what lies around them know no border, and a decoder that saw
+        zeros there would darken the patch's: they are mirrored as far. Those that were encoded
+        alone are decoded alone.
+        """
+        beyond, factor = self.config.context, self.autoencoder.downsample_factor
+        around = ((0, 0), (beyond, beyond), (beyond, beyond), (0, 0))
+        image = self.autoencoder.decode(params, jnp.pad(latents, around, "reflect"))
+        px, side = beyond * factor, self.patch_px
+        return image[:, px : px + side, px : px + side]
 
     def encode_image(self, image: arrays.ImageUint8, canvas: tuple[int, int]) -> arrays.Canvas:
         """The canvas of an image, tile by tile, mirrored beyond its border."""

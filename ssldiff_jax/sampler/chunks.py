@@ -82,10 +82,16 @@ class Chunks:
     @functools.cached_property
     def size(self) -> int:
         """Windows of a chunk on all devices, those that fill it up counted."""
-        config, rows = self.layout.config, self.plan.rows
-        in_shard = max(np.bincount(starts // self.layout.shard_rows).max() for starts in rows)
+        config = self.layout.config
+        # Of most steps: the last, whose windows overlap, have more and take more chunks.
+        fewest = min(step.count for step in self.plan.steps)
+        in_shard = max(
+            int(np.bincount(step.rows // self.layout.shard_rows).max()) * len(step.cols)
+            for step in self.plan.steps
+            if step.count == fewest
+        )
         together = config.devices // config.shards
-        size = fitting(self.most // config.shards, int(in_shard) * self.plan.cols.shape[1])
+        size = fitting(self.most // config.shards, in_shard)
         return -(-size // together) * together * config.shards
 
     @property
@@ -117,14 +123,15 @@ class Chunks:
         """
         layout, used = self.layout, chunk.numbers >= 0
         numbers = np.where(used, chunk.numbers, chunk.numbers.max())
-        corners = self.plan.corners(chunk.step, numbers)
+        step = self.plan.steps[chunk.step]
+        corners = step.corners(numbers)
         own = self._own(self.plan.places(corners))
         of_windows = np.asarray(condition(own), np.float32)
         if of_windows.ndim != 2 or len(of_windows) != len(own):
             raise ValueError(f"conditions must be ({len(own)}, D), got {of_windows.shape}")
         local = corners % np.array([layout.shard_rows, layout.shape[1]])
         local = np.where(used[:, None], local, 0).astype(np.int32)
-        weights = self.plan.window_weights(numbers) * used[:, None, None].astype(np.float32)
+        weights = step.shares(numbers) * used[:, None, None].astype(np.float32)
         return ChunkInputs(chunk, local, weights, of_windows)
 
     def _own(self, places: Int[np.ndarray, "K 2"]) -> Int[np.ndarray, "N 2"]:
@@ -139,7 +146,8 @@ class Chunks:
         """Numbers of the windows of each chunk; split over rows, every device has its own part of
         a chunk."""
         shards = self.layout.config.shards
-        shard = np.repeat(self.plan.rows[step] // self.layout.shard_rows, self.plan.cols.shape[1])
+        windows_ = self.plan.steps[step]
+        shard = np.repeat(windows_.rows // self.layout.shard_rows, len(windows_.cols))
         own = [np.flatnonzero(shard == i) for i in range(shards)]
         part = self.size // shards
         length = -(-max(len(o) for o in own) // part) * part

@@ -1,6 +1,8 @@
 """The window plan: where the denoiser looks at every step. Static, NumPy, no image in sight."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -11,12 +13,25 @@ Borders: TypeAlias = Int[np.ndarray, " L"]
 
 
 @dataclasses.dataclass(frozen=True)
+class LastSteps:
+    """The last `steps` of mode `offset`: their windows overlap by `overlap` of a window or a little
+    more, and are blended, so that no border of the windows stays in the image."""
+
+    steps: int
+    overlap: float
+
+
+SIDE_BY_SIDE = LastSteps(0, 0.0)
+"""No windows overlap."""
+
+
+@dataclasses.dataclass(frozen=True)
 class WindowConfig:
     """How a canvas is covered, in latent pixels.
 
     `offset`: windows side by side, the whole grid moved at every step by up to `max_offset`
-    (SpotDiffusion, arXiv 2407.15507). `overlap`: every window at every step, `stride` apart.
-    `paper`: overlapping by three quarters and unweighted, as published.
+    (SpotDiffusion, arXiv 2407.15507); those of the `last` steps overlap. `overlap`: every window at
+    every step, `stride` apart. `paper`: overlapping by three quarters and unweighted, as published.
 
     `border` says what lies beyond the canvas where the grid moves: a margin of one window that is
     sampled with it, so that the canvas has no border, or the other side of the canvas (`wrap`).
@@ -27,77 +42,96 @@ class WindowConfig:
     max_offset: int
     weights: Literal["uniform", "tapered"]
     border: Literal["margin", "wrap"]
+    last: LastSteps
+
+
+@dataclasses.dataclass(frozen=True)
+class StepWindows:
+    """The windows of one step, on a lattice of N rows and M columns; counted row by row.
+
+    Attributes:
+        window: side of a window.
+        rows: where each row of windows begins, in the field.
+        cols: where each column of windows begins.
+        row_weights: weight of a window's rows among all windows that see them; the weight of a
+            pixel is that of its row times that of its column, and sums to 1 over windows.
+        col_weights: likewise of columns.
+    """
+
+    window: int
+    rows: Int[np.ndarray, "N"]
+    cols: Int[np.ndarray, "M"]
+    row_weights: Float[np.ndarray, "N w"]
+    col_weights: Float[np.ndarray, "M w"]
+
+    @property
+    def count(self) -> int:
+        """Windows."""
+        return len(self.rows) * len(self.cols)
+
+    def corners(self, numbers: Numbers | None = None) -> Int[np.ndarray, "N 2"]:
+        """Top left corners in the field of the windows of these numbers; of all where none are
+        named."""
+        row, col = self._lines(numbers)
+        return np.stack([self.rows[row], self.cols[col]], axis=1)
+
+    def shares(self, numbers: Numbers | None = None) -> Float[np.ndarray, "N 2 w"]:
+        """Row and column weights of windows, likewise."""
+        row, col = self._lines(numbers)
+        return np.stack([self.row_weights[row], self.col_weights[col]], axis=1)
+
+    def _lines(self, numbers: Numbers | None) -> tuple[Numbers, Numbers]:
+        """The row and the column of the lattice that windows stand in."""
+        every = np.arange(self.count) if numbers is None else numbers
+        return np.divmod(every, len(self.cols))
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowPlan:
-    """Windows of S steps over a field: the canvas at its top left, and what lies beyond.
+    """Windows of all steps over a field: the canvas at its top left, and what lies beyond.
 
-    The field is a torus: what leaves it on the right or below comes back on the other side. At
-    every step windows stand on a lattice of N rows and M columns.
+    The field is a torus: what leaves it on the right or below comes back on the other side.
 
     Attributes:
         canvas: height and width that will be kept.
         field: height and width that are denoised, whole windows.
         window: side of a window.
-        rows: where each row of windows begins, at every step.
-        cols: where each column of windows begins.
-        row_weights: weight of a window's rows among all windows that see them; the weight of a
-            pixel is that of its row times that of its column, and sums to 1 over windows.
-        col_weights: likewise of columns.
+        steps: where windows stand at each solver step.
         margin: pixels beyond every side of the canvas that continue the picture.
     """
 
     canvas: tuple[int, int]
     field: tuple[int, int]
     window: int
-    rows: Int[np.ndarray, "S N"]
-    cols: Int[np.ndarray, "S M"]
-    row_weights: Float[np.ndarray, "N w"]
-    col_weights: Float[np.ndarray, "M w"]
+    steps: tuple[StepWindows, ...]
     margin: int = 0
 
     @property
     def num_steps(self) -> int:
         """Solver steps."""
-        return len(self.rows)
+        return len(self.steps)
 
     @property
     def num_windows(self) -> int:
-        """Windows at each step."""
-        return self.rows.shape[1] * self.cols.shape[1]
+        """Windows of all steps."""
+        return sum(step.count for step in self.steps)
 
     @property
     def returns(self) -> bool:
         """Whether windows stand at some step where they stood before."""
-        lattices = np.concatenate([self.rows, self.cols], axis=1)
-        return len(np.unique(lattices, axis=0)) < self.num_steps
-
-    def corners(self, step: int, numbers: Numbers | None = None) -> Int[np.ndarray, "N 2"]:
-        """Top left corners in the field, at a step, of the windows of these numbers; they are
-        counted row by row; of all where none are named."""
-        row, col = self._lines(numbers)
-        return np.stack([self.rows[step, row], self.cols[step, col]], axis=1)
-
-    def window_weights(self, numbers: Numbers | None = None) -> Float[np.ndarray, "N 2 w"]:
-        """Row and column shares of windows, likewise."""
-        row, col = self._lines(numbers)
-        return np.stack([self.row_weights[row], self.col_weights[col]], axis=1)
+        lattices = {(tuple(step.rows), tuple(step.cols)) for step in self.steps}
+        return len(lattices) < self.num_steps
 
     def borders(self, step: int) -> tuple[Borders, ...]:
         """Rows and columns of the canvas, in latent pixels, at which a window of a step begins or
         ends; its own border is none of them."""
+        of_step = self.steps[step]
         return tuple(
-            _borders(starts[step], self.window, field, size)
+            _borders(starts, self.window, field, size)
             for starts, field, size in zip(
-                (self.rows, self.cols), self.field, self.canvas, strict=True
+                (of_step.rows, of_step.cols), self.field, self.canvas, strict=True
             )
         )
-
-    def _lines(self, numbers: Numbers | None) -> tuple[Numbers, Numbers]:
-        """The row and the column of the lattice that windows stand in."""
-        every = np.arange(self.num_windows) if numbers is None else numbers
-        return np.divmod(every, self.cols.shape[1])
 
     def places(self, corners: Int[np.ndarray, "N 2"]) -> Int[np.ndarray, "N 2"]:
         """Corners in canvas coordinates: what lies in the half of the margin that touches the
@@ -132,44 +166,52 @@ def _overlap(config, canvas, window, num_steps, seed) -> WindowPlan:
         raise ValueError(f"stride must lie in [1, window], got stride={stride}, window={window}")
     weights = "uniform" if config.mode == "paper" else config.weights
     starts = [covering_starts(size, window, stride) for size in canvas]
-    return WindowPlan(
-        canvas,
-        tuple(-(-size // window) * window for size in canvas),
-        window,
-        *(np.tile(s, (num_steps, 1)).astype(np.int32) for s in starts),
-        *(_shares(s, window, weights) for s in starts),
-    )
+    ramp = _tent(window) if weights == "tapered" else np.ones(window)
+    step = _blended(starts, ramp, canvas)
+    field = tuple(-(-size // window) * window for size in canvas)
+    return WindowPlan(canvas, field, window, (step,) * num_steps)
 
 
 def _offset(config, canvas, window, num_steps, seed) -> WindowPlan:
+    _require_offset(config, canvas, window)
+    goes_round = config.border == "wrap" or config.max_offset > 0
+    # A grid that never moves needs no margin; one that does reaches beyond the canvas.
+    beyond = 1 if goes_round and config.border == "margin" else 0
+    field = tuple((-(-size // window) + beyond) * window for size in canvas)
+    at_rest = [_ring_starts(size, window) for size in field]
+    # A window of one latent has nothing to share.
+    stride = window - min(math.ceil(config.last.overlap * window), window // 2)
+    if goes_round:
+        last = [_ring_starts(size, stride) for size in field]
+    else:
+        last = [covering_starts(size, window, stride) for size in canvas]
+    # Squared: what a window knows least of, its outermost pixels, hardly counts.
+    ramp = _tent(window) ** 2
+    moves = _halton(num_steps, seed) * (2 * config.max_offset + 1) - config.max_offset
+    steps = []
+    for step, move in enumerate(np.floor(moves).astype(int)):
+        starts = last if step >= num_steps - config.last.steps else at_rest
+        moved = [np.sort((s + m) % n) for s, m, n in zip(starts, move, field, strict=True)]
+        steps.append(_blended(moved, ramp, field))
+    return WindowPlan(canvas, field, window, tuple(steps), window // 2 if goes_round else 0)
+
+
+def _require_offset(config: WindowConfig, canvas: tuple[int, int], window: int) -> None:
     if not 0 <= config.max_offset <= window // 2:
         raise ValueError(
             f"max_offset must lie in [0, window / 2], got max_offset={config.max_offset}, "
             f"window={window}"
         )
-    wraps = config.border == "wrap"
-    if wraps and (canvas[0] % window or canvas[1] % window):
+    if config.last.steps < 0 or not 0 <= config.last.overlap <= 0.5:
+        raise ValueError(
+            "last.steps must be 0 or more and last.overlap lie in [0, 0.5], got "
+            f"last.steps={config.last.steps}, last.overlap={config.last.overlap}"
+        )
+    if config.border == "wrap" and (canvas[0] % window or canvas[1] % window):
         raise ValueError(
             "a canvas that wraps must be whole windows, got "
             f"canvas={canvas[0]}×{canvas[1]}, window={window} (latent pixels)"
         )
-    # A grid that never moves needs no margin; one that does reaches beyond the canvas.
-    beyond = 0 if wraps or config.max_offset == 0 else 1
-    counts = [-(-size // window) + beyond for size in canvas]
-    moves = _halton(num_steps, seed) * (2 * config.max_offset + 1) - config.max_offset
-    # Only what is left of whole windows counts: the torus has no first window.
-    moves = np.floor(moves).astype(np.int32) % window
-    return WindowPlan(
-        canvas,
-        tuple(n * window for n in counts),
-        window,
-        *(
-            np.arange(n, dtype=np.int32) * window + moves[:, [axis]]
-            for axis, n in enumerate(counts)
-        ),
-        *(np.ones((n, window), np.float32) for n in counts),
-        window // 2 if wraps or beyond else 0,
-    )
 
 
 def mirrored(at: np.ndarray, size: int) -> np.ndarray:
@@ -190,15 +232,32 @@ def _borders(starts: Numbers, window: int, field: int, size: int) -> Borders:
     return lines[(lines > 0) & (lines < size)]
 
 
-def _shares(starts: np.ndarray, window: int, weights: str) -> Float[np.ndarray, "N w"]:
+def _ring_starts(size: int, stride: int) -> np.ndarray:
+    """Starts on a torus of length `size`, equally far apart to a pixel, by `stride` at the most."""
+    count = -(-size // stride)
+    return np.arange(count) * size // count
+
+
+def _blended(
+    starts: Sequence[np.ndarray], ramp: Float[np.ndarray, "w"], sizes: tuple[int, int]
+) -> StepWindows:
+    """Windows whose weights follow `ramp`, on a canvas or a torus of `sizes`."""
+    starts = [s.astype(np.int32) for s in starts]
+    shares = [_shares(s, ramp, size) for s, size in zip(starts, sizes, strict=True)]
+    return StepWindows(len(ramp), *starts, *shares)
+
+
+def _shares(starts: np.ndarray, ramp: np.ndarray, size: int) -> Float[np.ndarray, "N w"]:
     """Weights along one axis, over their sum at every pixel."""
-    ramp = np.ones(window)
-    if weights == "tapered":
-        ramp = 1 - np.abs((np.arange(window) + 0.5) / window * 2 - 1)
-    at = starts[:, None] + np.arange(window)
-    total = np.zeros(at.max() + 1)
+    at = (starts[:, None] + np.arange(len(ramp))) % size
+    total = np.zeros(size)
     np.add.at(total, at, np.broadcast_to(ramp, at.shape))
     return (ramp / total[at]).astype(np.float32)
+
+
+def _tent(window: int) -> Float[np.ndarray, "w"]:
+    """The distance of a window's pixels from its border, over the largest there is."""
+    return 1 - np.abs((np.arange(window) + 0.5) / window * 2 - 1)
 
 
 def _halton(count: int, seed: int) -> Float[np.ndarray, "S 2"]:

@@ -52,7 +52,7 @@ def _encoder(
     """What begins to encode patches, and returns what waits for their moments; this host's devices
     share a batch."""
     model = autoencoder.Autoencoder(config.autoencoder.model)
-    margin, side = config.data.crops.context_px // config.downsample_factor, config.window
+    margin, side = config.context, config.window
 
     def program(params, image_uint8):
         moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)

@@ -66,3 +66,54 @@ def test_weights_reach_the_devices_once(random_generator):
     assert all(isinstance(leaf, jax.Array) and leaf.committed for leaf in placed)
     again = jax.tree.leaves(random_generator.weights.on_devices)
     assert all(a is b for a, b in zip(placed, again, strict=True))
+
+
+def rings(images):
+    """Mean over every ring of pixels, the outermost first, of each image alone."""
+    side = images.shape[1]
+    place = np.minimum(np.arange(side), np.arange(side)[::-1])
+    ring = np.minimum(place[:, None], place)
+    return np.stack([images[:, ring == k].mean(axis=(1, 2)) for k in range(side // 2)], axis=1)
+
+
+def with_context(generator, latents):
+    """Networks of a config whose patches are encoded with so many latents around them."""
+    crops = generator.config.data.crops
+    crops = dataclasses.replace(crops, context_px=latents * generator.config.downsample_factor)
+    data = dataclasses.replace(generator.config.data, crops=crops)
+    return dataclasses.replace(
+        generator.networks, config=dataclasses.replace(generator.config, data=data)
+    )
+
+
+def test_patches_encoded_with_context_are_decoded_without_a_frame(random_generator):
+    """Of an even field every pixel sees the same where the decoder's reach, four latents here, is
+    mirrored; alone the outermost see zeros."""
+    networks, config = random_generator.networks, random_generator.config
+    params, factor, side = networks.autoencoder.params, config.downsample_factor, config.window
+    colour = np.random.default_rng(0).standard_normal((3, 1, 1, networks.latent_channels))
+    even = np.broadcast_to(colour, (3, side, side, networks.latent_channels)).astype(np.float32)
+    frames = {}
+    for beyond in (0, 4):
+        image = np.asarray(with_context(random_generator, beyond).decode_patches(params, even))
+        assert image.shape == (3, side * factor, side * factor, 3)
+        # Pixels of a latent differ, its neighbours' do not.
+        of_latents = image.reshape(3, side, factor, side, factor, 3).mean(axis=(2, 4))
+        frames[beyond] = np.abs(np.diff(rings(of_latents), axis=1)).max()
+    assert frames[4] < 1e-5 < 1e-3 < frames[0]
+
+
+@pytest.mark.parametrize("beyond", [0, 1, 3])
+def test_a_patch_is_decoded_as_it_was_encoded(random_generator, beyond):
+    """Mirrored about its outermost latents as far as it was encoded with what lies around it; one
+    that was encoded alone is what the decoder gives."""
+    networks, factor = random_generator.networks, random_generator.config.downsample_factor
+    params, side = networks.autoencoder.params, random_generator.config.window
+    latents = np.random.default_rng(1).standard_normal(
+        (2, side, side, networks.latent_channels), np.float32
+    )
+    at = [abs(i) if i < side else 2 * (side - 1) - i for i in range(-beyond, side + beyond)]
+    whole = np.asarray(networks.autoencoder.decode(params, latents[:, at][:, :, at]))
+    expected = whole[:, beyond * factor :, beyond * factor :][:, : side * factor, : side * factor]
+    found = with_context(random_generator, beyond).decode_patches(params, latents)
+    np.testing.assert_allclose(found, expected, atol=1e-6)

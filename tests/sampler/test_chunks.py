@@ -21,7 +21,7 @@ def test_a_half_is_taken_only_where_it_is_enough(most):
 
 
 def chunks_of(canvas, most, mode="overlap", steps=3):
-    config = windows.WindowConfig(mode, 5, 3, "tapered", "margin")
+    config = windows.WindowConfig(mode, 5, 3, "tapered", "margin", windows.LastSteps(1, 0.25))
     plan = windows.plan_windows(config, canvas, WINDOW, steps)
     layout = field.Layout(*(size // WINDOW for size in plan.field), WINDOW, field.CanvasConfig(2))
     return chunks.Chunks(plan, layout, most)
@@ -37,7 +37,7 @@ def test_chunks_hold_every_window_of_every_step_once(canvas, most, mode):
     for step, of_step in itertools.groupby(listed, key=lambda c: c.step):
         of_step = list(of_step)
         numbers = np.concatenate([c.numbers for c in of_step])
-        assert sorted(numbers[numbers >= 0]) == list(range(made.plan.num_windows))
+        assert sorted(numbers[numbers >= 0]) == list(range(made.plan.steps[step].count))
         assert [c.ends_step for c in of_step] == [False] * (len(of_step) - 1) + [True]
         assert of_step[-1].reached == (step + 1, 0)
 

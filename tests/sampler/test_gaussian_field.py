@@ -42,14 +42,17 @@ def best_denoiser(covariance):
     return denoise
 
 
-def planned(mode="offset", *, max_offset=0, stride=WINDOW):
-    config = windows.WindowConfig(mode, stride, max_offset, "tapered", "margin")
-    return windows.plan_windows(config, CANVAS, WINDOW, STEPS)
+LAST = windows.LastSteps(3, 1 / 8)
+
+
+def planned(mode="offset", *, max_offset=0, stride=WINDOW, last=windows.SIDE_BY_SIDE, seed=0):
+    config = windows.WindowConfig(mode, stride, max_offset, "tapered", "margin", last)
+    return windows.plan_windows(config, CANVAS, WINDOW, STEPS, seed)
 
 
 @functools.cache
-def drawn_field(covariance, mode="offset", *, max_offset=0, stride=WINDOW):
-    plan = planned(mode, max_offset=max_offset, stride=stride)
+def drawn_field(covariance, mode="offset", *, seed=0, **how):
+    plan = planned(mode, seed=seed, **how)
     table = solvers.solver_table(
         small_configs.section("sample.solver", name="dpmpp_2m", num_solver_steps=STEPS), SCHEDULE
     )
@@ -57,7 +60,7 @@ def drawn_field(covariance, mode="offset", *, max_offset=0, stride=WINDOW):
     canvas = field.CanvasConfig(CHANNELS)
     drawn = sampler.GridSampler(best_denoiser(covariance), guided, table, 42, canvas)
     nothing = lambda corners: np.zeros((len(corners), 1), np.float32)
-    return drawn(np.float32(1), plan, nothing, jax.random.key(0))
+    return drawn(np.float32(1), plan, nothing, jax.random.key(seed))
 
 
 def steps_across(canvas, axis):
@@ -82,10 +85,11 @@ def seam_energy(canvas, lines):
 
 def seam_energy_by_hand(canvas, plan, step):
     """Over all other lines, wherever they lie."""
-    at_lines, elsewhere = [], []
-    for axis, starts in enumerate((plan.rows[step], plan.cols[step])):
-        energy = steps_across(canvas, axis)
-        is_line = (np.arange(1, len(energy) + 1) - starts[0]) % WINDOW == 0
+    at_lines, elsewhere, of_step = [], [], plan.steps[step]
+    for axis, starts in enumerate((of_step.rows, of_step.cols)):
+        energy, field = steps_across(canvas, axis), plan.field[axis]
+        line = np.arange(1, len(energy) + 1)
+        is_line = np.isin(line, np.concatenate([starts, starts + WINDOW]) % field)
         at_lines.append(energy[is_line])
         elsewhere.append(energy[~is_line])
     return np.concatenate(at_lines).mean() / np.concatenate(elsewhere).mean()
@@ -96,8 +100,9 @@ def seam_energy_by_hand(canvas, plan, step):
     [(smooth, 0, 19), (smooth, WINDOW // 8, 2.5), (smooth, WINDOW // 2, 2.3), (rough, 16, 1.5)],
 )
 def test_the_last_step_leaves_seams_at_the_borders_of_its_windows(covariance, max_offset, last):
-    """The true field has none there. A grid that moves leaves far fainter ones than one that does
-    not, since the steps before saw what lies across; but not none."""
+    """Where they lie side by side. The true field has none there. A grid that moves leaves far
+    fainter ones than one that does not, since the steps before saw what lies across; but not
+    none."""
     plan = planned(max_offset=max_offset)
     found = drawn_field(covariance, max_offset=max_offset)
     lines = seams.of_last_steps(plan, factor=1, size=CANVAS)
@@ -109,6 +114,25 @@ def test_the_last_step_leaves_seams_at_the_borders_of_its_windows(covariance, ma
         assert seam_energy(found, lines[1]) < 1.4
         at_rest = seams.Lines.every(WINDOW, CANVAS)
         assert seam_energy(found, at_rest) < 1.2
+
+
+@pytest.mark.parametrize("covariance", [smooth, rough])
+@pytest.mark.parametrize("max_offset", [WINDOW // 8, WINDOW // 2])
+def test_windows_of_the_last_steps_leave_none(covariance, max_offset):
+    """At the lines of these steps; the same moves and noise leave 1.5 to 2.5 where windows lie side
+    by side."""
+    how = {"max_offset": max_offset, "last": LAST}
+    at_lines, by_hand, true = [], [], true_field(covariance)
+    for seed in range(3):
+        plan, found = planned(**how, seed=seed), drawn_field(covariance, **how, seed=seed)
+        lines = seams.of_last_steps(plan, factor=1, size=CANVAS)
+        assert len(lines) == LAST.steps
+        for step, where in enumerate(lines, start=1):
+            at_lines.append(seam_energy(found, where) - seam_energy(true, where))
+            by_hand.append(seam_energy_by_hand(found, plan, -step))
+    assert np.mean(by_hand) == pytest.approx(1, abs=0.05)
+    assert np.mean(at_lines) == pytest.approx(0, abs=0.05)
+    assert max(by_hand) < 1.1
 
 
 def test_overlapping_windows_leave_next_to_no_seams():
@@ -124,7 +148,7 @@ def test_overlapping_windows_leave_next_to_no_seams():
 )
 def test_a_moving_grid_has_no_borders_of_the_image(covariance, max_offset):
     """Half a window along the border is as the rest, and so are its outermost lines."""
-    found = drawn_field(covariance, max_offset=max_offset)
+    found = drawn_field(covariance, max_offset=max_offset, last=LAST)
     inside = np.zeros(CANVAS, bool)
     inside[16:-16, 16:-16] = True
     assert (found[~inside] ** 2).mean() == pytest.approx((found[inside] ** 2).mean(), rel=0.1)
@@ -140,5 +164,5 @@ def test_what_windows_cost_in_variance():
     assert 0.93 < alone < 1
     averaged = drawn_field(smooth, "overlap", stride=WINDOW // 2).var()
     assert averaged == pytest.approx(alone, abs=0.03)
-    moving = drawn_field(smooth, max_offset=WINDOW // 8).var()
+    moving = drawn_field(smooth, max_offset=WINDOW // 8, last=LAST).var()
     assert 0.8 * alone < moving < alone

@@ -65,7 +65,7 @@ def sampler_of(
 def plan_of(
     canvas, mode="overlap", *, stride=5, weights="tapered", steps=4, seed=0, border="margin"
 ):
-    config = windows.WindowConfig(mode, stride, 3, weights, border)
+    config = windows.WindowConfig(mode, stride, 3, weights, border, windows.LastSteps(2, 0.25))
     return windows.plan_windows(config, canvas, WINDOW, steps, seed)
 
 
@@ -132,7 +132,7 @@ def blended(drawn, plan, key, params):
     x, history = field_noise(plan, key, 0), table.blank_history((*plan.field, CHANNELS))
     for step, row in enumerate(table.rows()):
         seen, total = np.asarray(x), np.zeros(x.shape, np.float32)
-        shares = zip(plan.corners(step), plan.window_weights(), strict=True)
+        shares = zip(plan.steps[step].corners(), plan.steps[step].shares(), strict=True)
         for corner, (of_rows, of_cols) in shares:
             lines = (corner[:, None] + np.arange(WINDOW)) % np.array(plan.field)[:, None]
             condition = by_place(plan.places(corner[None]))
@@ -191,7 +191,7 @@ def mixed_canvas(chunk, mode="overlap", mesh=None, split="windows", solver="dpmp
 def test_chunks_do_not_change_the_picture(mode):
     """One by one, and in chunks that do not divide the windows."""
     one = mixed_canvas(1, mode)
-    assert plan_of((29, 21), mode).num_windows % 7
+    assert plan_of((29, 21), mode).steps[0].count % 7
     assert one.std() > 0.05
     np.testing.assert_allclose(mixed_canvas(7, mode), one, atol=1e-5)
 
@@ -616,3 +616,22 @@ def test_canvases_bring_no_parameters_again(mesh, monkeypatch):
     assert len(seen) > plan.num_steps
     assert isinstance(seen[0], jax.Array)
     assert all(one is seen[0] for one in seen)
+
+
+def test_calls_at_the_published_sizes():
+    """By the defaults, 25 windows at a time. 1024² px: 9 steps of one chunk and 3 of two, where
+    windows overlap; the first 8 of 12 timesteps are above 40 % of the noise and take two calls."""
+    section = small_configs.section
+    table = solvers.solver_table(section("sample.solver"), SCHEDULE)
+    guided = lambda denoise: guidance.GuidedX0(
+        denoise, process.Process(SCHEDULE, "x0"), section("sample.guidance")
+    )
+    chunk = section("sample").window_batch
+    drawn = sampler.GridSampler(mixing, guided, table, chunk, canvas_of())
+    for px, usual, last in ((1024, 1, 2), (4096, 12, 16), (16384, 169, 225)):
+        plan = windows.plan_windows(section("sample.windows"), (px // 4, px // 4), 64, 12)
+        calls = 25 * (8 * 2 * usual + usual + 3 * last)
+        assert drawn.unet_forwards(plan) == calls
+    side_by_side = dataclasses.replace(section("sample.windows"), last=windows.SIDE_BY_SIDE)
+    plan = windows.plan_windows(side_by_side, (256, 256), 64, 12)
+    assert drawn.unet_forwards(plan) == 500

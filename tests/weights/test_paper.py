@@ -28,7 +28,7 @@ def recorded(golden):
 def plan(recorded):
     c = recorded.spec["constructor"]
     assert c["stride"] == c["window"] // 4
-    config = windows.WindowConfig("paper", 1, 0, "tapered", "margin")
+    config = windows.WindowConfig("paper", 1, 0, "tapered", "margin", windows.SIDE_BY_SIDE)
     return windows.plan_windows(config, tuple(c["canvas"]), c["window"], c["num_steps"])
 
 
@@ -56,15 +56,15 @@ def denoiser(golden, recorded):
 
 
 def test_windows_cover_as_recorded(recorded, plan):
-    assert plan.num_windows == recorded.spec["constructor"]["windows"]
+    assert plan.steps[0].count == recorded.spec["constructor"]["windows"]
     count = np.zeros((*plan.canvas, 1))
-    for row, col in plan.corners(0):
+    for row, col in plan.steps[0].corners():
         count[row : row + plan.window, col : col + plan.window] += 1
     np.testing.assert_array_equal(count[..., 0], recorded.outputs["coverage"][0, 0])
 
 
 def test_windows_see_the_recorded_embeddings(recorded, plan, embeddings):
-    expected, found = recorded.outputs["window_embeddings"], embeddings(plan.corners(0))
+    expected, found = recorded.outputs["window_embeddings"], embeddings(plan.steps[0].corners())
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -95,7 +95,7 @@ def test_every_step_of_the_loop(recorded, plan, embeddings, denoiser, monkeypatc
     # One trace for the tables of all steps.
     monkeypatch.setattr(sampler.GridSampler, "programs", lambda self, plan: programs)
     monkeypatch.setattr(sampler.GridSampler, "network", drawn.network)
-    one_step = dataclasses.replace(plan, rows=plan.rows[:1], cols=plan.cols[:1])
+    one_step = dataclasses.replace(plan, steps=plan.steps[:1])
 
     def blend(params, x_t, i):
         step = dataclasses.replace(drawn, table=clean(table, i))

@@ -160,3 +160,8 @@ class RunConfig:
     def window(self) -> int:
         """Latent pixels on the side of a patch."""
         return self.data.crops.patch_px // self.downsample_factor
+
+    @property
+    def context(self) -> int:
+        """Latent pixels on each side of a patch that are encoded with it and cut off."""
+        return self.data.crops.context_px // self.downsample_factor

@@ -120,16 +120,19 @@ def test_what_has_no_lines_has_no_figure():
 
 
 def test_lines_of_the_last_steps():
-    config = windows.WindowConfig("offset", 1, 4, "uniform", "margin")
+    config = windows.WindowConfig("offset", 1, 4, "uniform", "margin", windows.SIDE_BY_SIDE)
     plan = windows.plan_windows(config, (20, 40), 8, 5, seed=3)
     found = seams.of_last_steps(plan, factor=4, size=(78, 160))
     assert len(found) == 3
     for step, where in zip((4, 3, 2), found, strict=True):
-        start = plan.rows[step][0] % 8
+        start = plan.steps[step].rows[0] % 8
         expected = {4 * k for k in range(1, 20) if k % 8 == start and 4 * k < 78}
         assert set(where.rows) == expected
     still = windows.plan_windows(
-        windows.WindowConfig("offset", 1, 0, "uniform", "margin"), (8, 8), 8, 1
+        windows.WindowConfig("offset", 1, 0, "uniform", "margin", windows.SIDE_BY_SIDE),
+        (8, 8),
+        8,
+        1,
     )
     assert seams.of_last_steps(still, factor=4, size=(32, 32)) == [seams.Lines((), ())]
 
@@ -143,7 +146,9 @@ def test_lines_are_where_an_image_has_its_seams(mode, max_offset):
         (77, 94),
         small_configs.section("denoiser.schedule"),
     )
-    config = windows.WindowConfig(mode, window, max_offset, "uniform", "margin")
+    config = windows.WindowConfig(
+        mode, window, max_offset, "uniform", "margin", windows.SIDE_BY_SIDE
+    )
     plan = windows.plan_windows(config, (20, 24), window, 4, seed=1)
     table = solvers.solver_table(
         small_configs.section("sample.solver", name="dpmpp_2m", num_solver_steps=4), levels

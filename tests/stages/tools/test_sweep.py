@@ -29,9 +29,12 @@ def test_a_way_that_cannot_be_is_refused(way, message):
 
 def test_seams_are_those_of_the_plan():
     plan = windows.plan_windows(
-        windows.WindowConfig("offset", 1, 4, "uniform", "margin"), (32, 32), 8, 3
+        windows.WindowConfig("offset", 1, 4, "uniform", "margin", windows.SIDE_BY_SIDE),
+        (32, 32),
+        8,
+        3,
     )
-    start = int(plan.rows[-1][0] % 8 * 4)
+    start = int(plan.steps[-1].rows[0] % 8 * 4)
     noise = np.random.default_rng(0).integers(100, 104, (128, 128, 3))
     band = (np.arange(128) - start) // 32 % 2
     image = (noise + 20 * band[:, None, None]).astype(np.uint8)

@@ -156,7 +156,7 @@ def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float
             # As its code samples: t = 1000 … 20, 169 windows at 1024², scale 4, overlapping
             # decodes.
             solver=solvers.SolverConfig("paper", _PAPER_STEPS, 0.0, 999, "trailing"),
-            windows=windows.WindowConfig("paper", 1, 0, "uniform", "margin"),
+            windows=windows.WindowConfig("paper", 1, 0, "uniform", "margin", windows.SIDE_BY_SIDE),
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
         )
     )

@@ -147,8 +147,8 @@ class Networks:
 
     @functools.cached_property
     def decode_patch(self) -> Call:
-        """The decoder on the latents of one patch."""
-        return self._decode(self.config.window)
+        """The decoder on the latents of one patch and what is mirrored around them."""
+        return self._decode(self.config.window + 2 * self.config.context)
 
     @functools.cached_property
     def decode_tile(self) -> Call:
