@@ -139,7 +139,7 @@ def _sample(c):
     c.guidance.interval = (0.0, 1.0)
     c.solver.t_start = 990
     c.windows.max_offset = 2
-    c.window_batch = 28
+    c.window_batch = 27
     c.decode.tile = 48
 
 

@@ -65,5 +65,7 @@ class CanvasRenderer:
 
     def _beyond(self, window_plan: windows.WindowPlan) -> int:
         """Latent pixels that the decoder sees beyond every side, so that it knows no border."""
-        # No more than is there: a grid that never moves has no margin.
-        return min(self.networks.config.sample.decode.overlap, window_plan.margin)
+        config = self.networks.config
+        # No more than is there. Where the grid has no margin, patches decide: as far as they are
+        # mirrored when they are decoded alone.
+        return min(config.sample.decode.overlap, window_plan.margin or config.context)

@@ -145,9 +145,8 @@ class Chunks:
     def _numbers(self, step: int) -> Int[np.ndarray, "M K"]:
         """Numbers of the windows of each chunk; split over rows, every device has its own part of
         a chunk."""
-        shards = self.layout.config.shards
-        windows_ = self.plan.steps[step]
-        shard = np.repeat(windows_.rows // self.layout.shard_rows, len(windows_.cols))
+        shards, of_step = self.layout.config.shards, self.plan.steps[step]
+        shard = np.repeat(of_step.rows // self.layout.shard_rows, len(of_step.cols))
         own = [np.flatnonzero(shard == i) for i in range(shards)]
         part = self.size // shards
         length = -(-max(len(o) for o in own) // part) * part

@@ -169,10 +169,15 @@ class GridSampler:
         count: int,
         beyond: int = 0,
     ) -> np.ndarray:
-        """Rows of the canvas, float32, with `beyond` latent pixels more on either side; those
-        beyond its border are the field's, which goes round. All processes must ask together."""
-        at = self.layout(plan).stored_rows(np.arange(top, top + count) % plan.field[0])
-        cols = np.arange(-beyond, plan.canvas[1] + beyond) % plan.field[1]
+        """Rows of the canvas, float32, with `beyond` latent pixels more on either side. What lies
+        beyond its border is the field's, which goes round, or without a margin mirrored. All
+        processes must ask together."""
+        rows, cols = np.arange(top, top + count), np.arange(-beyond, plan.canvas[1] + beyond)
+        if plan.margin:
+            rows, cols = rows % plan.field[0], cols % plan.field[1]
+        else:
+            rows, cols = map(windows.mirrored, (rows, cols), plan.canvas)
+        at = self.layout(plan).stored_rows(rows)
         taken = self.programs(plan).fetch(state.x, self.put_whole(at))
         return np.asarray(taken, np.float32)[:, cols]
 

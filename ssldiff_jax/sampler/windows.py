@@ -50,7 +50,6 @@ class StepWindows:
     """The windows of one step, on a lattice of N rows and M columns; counted row by row.
 
     Attributes:
-        window: side of a window.
         rows: where each row of windows begins, in the field.
         cols: where each column of windows begins.
         row_weights: weight of a window's rows among all windows that see them; the weight of a
@@ -58,7 +57,6 @@ class StepWindows:
         col_weights: likewise of columns.
     """
 
-    window: int
     rows: Int[np.ndarray, "N"]
     cols: Int[np.ndarray, "M"]
     row_weights: Float[np.ndarray, "N w"]
@@ -244,7 +242,7 @@ def _blended(
     """Windows whose weights follow `ramp`, on a canvas or a torus of `sizes`."""
     starts = [s.astype(np.int32) for s in starts]
     shares = [_shares(s, ramp, size) for s, size in zip(starts, sizes, strict=True)]
-    return StepWindows(len(ramp), *starts, *shares)
+    return StepWindows(*starts, *shares)
 
 
 def _shares(starts: np.ndarray, ramp: np.ndarray, size: int) -> Float[np.ndarray, "N w"]:

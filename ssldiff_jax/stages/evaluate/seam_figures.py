@@ -29,8 +29,8 @@ def of_images(
     def over(image: arrays.ImageUint8, lines: seams.Lines, **options: Any) -> float | None:
         return seams.step_ratio(image, lines, factor=factor, reach=side // 2, **options)
 
-    # On a field whose best denoiser is known, lines of the last step have 2.5 where those on which
-    # a moving grid rests have 0.97.
+    # Where windows lie side by side to the end, those of the last step have 2.5 on a field whose
+    # best denoiser is known, and lines on which a moving grid rests have 0.97.
     steps = [
         _both(
             pairs,
