@@ -97,7 +97,7 @@ def _crops() -> ConfigDict:
     c.patch_px = 256
     # Patches to cache embeddings and latents of; 0: one for each record.
     c.num_crops = 0
-    # Pixels around a patch that the autoencoder sees and its latents drop; a patch that is generated
+    # Pixels around a patch that the autoencoder sees and its latents drop; one that is generated
     # alone is decoded with as many, mirrored.
     c.context_px = 0
     # One of eight orientations for each crop.
