@@ -149,7 +149,8 @@ def _pixels(m: Mapping[str, Any]) -> list[Card]:
             "Diversity at one embedding",
             [("judge", spread["corrected"]["value"])],
             f"How far apart {spread['num_variations']} patches of one embedding are, over how far "
-            "apart real patches of one embedding are. 1 is as diverse as reality, 0 is collapse.",
+            "apart real patches of one embedding are. 1 is as diverse as reality, 0 is collapse; "
+            "above 1 they follow the embedding less than real ones do.",
             f"{_interval(spread['corrected'])}. No two real patches have one embedding: the spread "
             f"of near ones ({number(spread['nearness'])} of the squared distance of any two) is "
             "extrapolated to none; without that it would be "

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from ssldiff_jax.core import vectors
 from ssldiff_jax.evaluation.metrics import bootstrap, intervals
 
-NEIGHBOURS = 16
-"""Real patches of each embedding: the nearest."""
+NEIGHBOURS = 64
+"""Real patches of each embedding: the nearest. Of fewer the lines through them are less certain."""
 _BLOCKS = 32  # of embeddings that follow each other, which may be of one slide
 
 
@@ -21,7 +21,7 @@ class Diversity:
     Attributes:
         corrected: spread of generated patches of an embedding over that of real patches,
             extrapolated to where these have that very embedding: 1 is as diverse as reality, 0
-            collapse.
+            collapse; above 1 they follow their embedding less than real ones do.
         uncorrected: over that of real patches and their neighbours as they are, whose embeddings
             differ: too low.
         nearness: mean squared distance of the embeddings of neighbours over that of all pairs.
@@ -50,8 +50,8 @@ def compare(generated: Float[np.ndarray, "n K D"], own: Real, others: Real) -> D
     """Features of K patches of each embedding of the real patches `own`; neighbours of these are
     looked for among `others`, which show none of the same places.
 
-    Half the squared distance of features grows with that of embeddings, by a line whose height
-    differs from embedding to embedding and whose slope does not; at distance 0 it is the spread.
+    Half the squared distance of features grows with that of embeddings, along a line that differs
+    from embedding to embedding; at distance 0 it is the spread.
 
     Raises ValueError for fewer than 2 patches of an embedding, and for fewer real ones than
     neighbours need.
@@ -66,9 +66,7 @@ def compare(generated: Float[np.ndarray, "n K D"], own: Real, others: Real) -> D
     nearest = np.argsort(distance, axis=1, kind="stable")[:, :NEIGHBOURS]
     at = lambda of_pairs: np.take_along_axis(of_pairs, nearest, axis=1)
     x, y = at(distance), at(_squared(own.features, others.features)) / 2
-    centred = x - x.mean(axis=1, keepdims=True)
-    columns = [spread, y.mean(axis=1), x.mean(axis=1), (centred * y).sum(1), (centred**2).sum(1)]
-    each = np.stack(columns, axis=1)
+    each = np.stack([spread, y.mean(axis=1), _at_zero(x, y)], axis=1)
     sums = np.array([each[part].sum(axis=0) for part in intervals.blocks_of(count, _BLOCKS)])
     of = lambda figure: bootstrap.estimate(sums, figure, "blocks of embeddings")
     nearness = float(x.mean() / max(distance.mean(), np.finfo(np.float64).tiny))
@@ -81,16 +79,22 @@ def _squared(a: Float[np.ndarray, "n F"], b: Float[np.ndarray, "N F"]) -> Float[
     return vectors.squared_distances(a.astype(np.float64), b.astype(np.float64))
 
 
-def _uncorrected(sums: Float[np.ndarray, "R 5"]) -> Float[np.ndarray, "R"]:
+def _at_zero(x: Float[np.ndarray, "n k"], y: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "n"]:
+    """Where each row's line of least squares is at 0."""
+    centred = x - x.mean(axis=1, keepdims=True)
+    squares = (centred**2).sum(axis=1)
+    products = (centred * y).sum(axis=1)
+    # Of neighbours that are all as far away there is no slope to see.
+    slope = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
+    return y.mean(axis=1) - slope * x.mean(axis=1)
+
+
+def _uncorrected(sums: Float[np.ndarray, "R 3"]) -> Float[np.ndarray, "R"]:
     return _over(sums[:, 0], sums[:, 1])
 
 
-def _corrected(sums: Float[np.ndarray, "R 5"]) -> Float[np.ndarray, "R"]:
-    spread, y, x, xy, xx = sums.T
-    # The common slope of lines through each embedding's own mean: what embeddings with near
-    # neighbours have in common besides says nothing of it.
-    slope = np.divide(xy, xx, out=np.zeros_like(xy), where=xx > 0)
-    return _over(spread, y - slope * x)
+def _corrected(sums: Float[np.ndarray, "R 3"]) -> Float[np.ndarray, "R"]:
+    return _over(sums[:, 0], sums[:, 2])
 
 
 def _over(above: Float[np.ndarray, "R"], below: Float[np.ndarray, "R"]) -> Float[np.ndarray, "R"]:
