@@ -23,6 +23,8 @@ CLIP = "clip"
 EFFICIENTNET = "efficientnet-lite0"
 ANY_SIZE = (FID_INCEPTION, CLIP, EFFICIENTNET)
 """Networks that shrink or stretch an image of any size to what they take."""
+PACKAGED = (EFFICIENTNET,)
+"""Networks whose weights come in a package, which `installed` looks for."""
 
 Images: TypeAlias = UInt8[np.ndarray, "N H W 3"] | Sequence[arrays.ImageUint8]
 
@@ -121,12 +123,10 @@ def names() -> tuple[str, ...]:
 
 
 def installed(name: str) -> str:
-    """The path of the weights that an installed package has of a network.
+    """The path of the weights of a network of `PACKAGED`.
 
-    Raises ValueError for a network that no package has, and where the package is not installed.
+    Raises ValueError where the package is not installed.
     """
-    if name != EFFICIENTNET:
-        raise ValueError(f"{name} must have its weights named, as {name}=PATH")
     path = efficientnet_weights.installed()
     if path is None:
         raise ValueError(

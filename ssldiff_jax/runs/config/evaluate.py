@@ -67,7 +67,7 @@ class EvaluateSection:
     def networks(self) -> dict[str, str]:
         """Paths of weights by the name of the network."""
         # A name alone is a package's: where its file lies is no part of a config.
-        alone = [name for name in self.extractors if "=" not in name and name in extractors.names()]
+        alone = [name for name in self.extractors if name in extractors.PACKAGED]
         pairs = tuple(text for text in self.extractors if text not in alone)
         return _pairs(pairs, "extractors") | {name: extractors.installed(name) for name in alone}
 

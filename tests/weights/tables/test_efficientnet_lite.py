@@ -138,5 +138,3 @@ def test_the_file_of_an_installed_package_is_named(monkeypatch, tmp_path):
         networks.installed("efficientnet-lite0")
     with pytest.raises(schema.ConfigError, match=r"efficientnet-lite0 needs the package eff"):
         small_configs.section("evaluate", extractors=("efficientnet-lite0",))
-    with pytest.raises(ValueError, match=r"clip must have its weights named, as clip=PATH"):
-        networks.installed("clip")
