@@ -16,6 +16,8 @@ def shrink(c):
     c.data.crops.num_crops = 64
     c.data.regions.rows = 2
     c.data.regions.cols = 2
+    # One vector a cell, so that steps need no second level of the prior.
+    c.embeddings.tokens_per_side = 1
     for section in (c.encoder, c.judge):
         section.model.vit.width = 32
         section.model.vit.depth = 1

@@ -23,6 +23,7 @@ class Recording(encoder_lib.Encoder):
 
     def __init__(self):
         self.asked, self.origin = [], np.zeros(3, np.float32)
+        self.tokens_per_side, self.whitening = 1, None
 
     @property
     def dim(self):

@@ -100,7 +100,7 @@ def far_tasks():
         small_configs.section("autoencoder.model.light"),
     )
     weights = autoencoder_loss.LossConfig(
-        1.0, "encoder", 0.0, "", 0.1, 1.0, discriminator.AdversarialConfig(0.5, 1, 8, 2)
+        1.0, 0.3, "encoder", 0.0, "", 0.1, 1.0, discriminator.AdversarialConfig(0.5, 1, 8, 2)
     )
     return {
         "infonce": infonce.InfoNCETask(model, infonce.InfoNCEConfig(0.1, 8, 4), jitter, 16),
