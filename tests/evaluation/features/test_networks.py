@@ -130,7 +130,7 @@ def test_a_published_encoder_of_a_file(tiny):
 
 
 def test_what_is_no_network_is_one_line(tiny, tmp_path):
-    with pytest.raises(ValueError, match=r"one of fid-inception, clip, hipt, .*, got 'vgg'"):
+    with pytest.raises(ValueError, match=r"one of fid-inception, clip, .*hipt, .*, got 'vgg'"):
         networks.load("vgg", tiny)
     for name in ("tiny", networks.FID_INCEPTION):
         with pytest.raises(reader.WeightsError, match=r"no such file of weights: .*absent\.pth"):

@@ -61,9 +61,10 @@ def test_bench_measures_the_denoiser(command, tmp_path):
         "device/bf16_matmul", *TRAINING_ROWS,
     }  # fmt: skip
     values = {row["name"]: row["value"] for row in rows}
-    # 25 windows in four chunks of 8, 50 steps; 9 in two, three steps; guided.
+    # 25 windows in four chunks of 8, 50 steps, guided; 9 in two, three steps of which the third, at
+    # t = 330, is among the 400 that are not.
     assert values["sampler/paper/128/unet_forwards"] == 50 * 32 * 2
-    assert values["sampler/offset/128/unet_forwards"] == 3 * 2 * 16
+    assert values["sampler/offset/128/unet_forwards"] == (2 + 2 + 1) * 16
     # A CPU is host and device, and programs may have been compiled before.
     may_be_zero = ("/device_waits", "/compile", "/load_compiled")
     assert all(row["value"] > 0 or row["name"].endswith(may_be_zero) for row in rows)
@@ -161,8 +162,8 @@ def test_metrics_tell_what_the_run_cost(workdir):
         assert cost["peak_rss_mb"] == done["peak_rss_mb"] > 100
     large = metrics["large_image"]
     assert (large["height"], large["width"]) == (CELLS * PATCH_PX, CELLS * PATCH_PX)
-    # Three steps of nine windows in two chunks of eight, the last filled up; guided: 3 × 16 × 2.
-    assert large["unet_forwards"] == 96
+    # Three steps of nine windows in two chunks of eight, the last filled up; two of them guided.
+    assert large["unet_forwards"] == (2 + 2 + 1) * 16
     assert large["decoder_calls"] == 1
     assert large["seconds"] > 0
 

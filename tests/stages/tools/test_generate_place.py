@@ -34,6 +34,9 @@ class Model(types.SimpleNamespace):
     """What `generate` needs of a generator, whose planner and renderer it is too."""
 
     planner = renderer = property(lambda self: self)
+    trained = types.SimpleNamespace(
+        denoiser=types.SimpleNamespace(config=types.SimpleNamespace(tokens_per_side=1))
+    )
 
     def embed(self, image):
         self.seen.append(image)
