@@ -2,11 +2,12 @@
 
     bash launch/demo.sh
 
-Hardware and time: two quiet cores of an AMD EPYC, 8 min from clone to report, two steps at a time
-in 5.4 GB (2026-11-28).
-Expected on the held-out region: cell retrieval 0.48 to 0.58 by the encoder and 0.42 to 0.53 by the
-judge, embedding similarity 0.90 against 0.33 of other cells, layout correlation 0.99; images of the
-prior show what their condition says (correlation of parts in quadrants 0.90 to 0.95).
+Hardware and time: two cores of an AMD EPYC, 13 min from clone to report, two steps at a time in
+5.8 GB (2026-11-28).
+Expected on the held-out region: cell retrieval 0.73 by the encoder and 0.75 by the judge (0.67 to
+0.82), embedding similarity by the judge 0.92 against 0.31 of other cells, class maps at 8 px IoU
+0.69, layout correlation 0.99; images of the prior show what their condition says (correlation of
+parts in quadrants 0.78 to 0.86).
 """
 
 from configs import default

@@ -73,9 +73,9 @@ def test_config_table_lists_every_config():
     assert {pathlib.PurePath(name).name for name in named} <= files
 
 
-def test_the_keys_that_matter_are_26_and_leaves():
-    keys = pages.rows(TEXTS["configs/README.md"], "## The 26 keys that matter")
-    assert len(set(keys)) == 26
+def test_the_keys_that_matter_are_24_and_leaves():
+    keys = pages.rows(TEXTS["configs/README.md"], "## The 24 keys that matter")
+    assert len(set(keys)) == 24
     for key in keys:
         value = default.get_config()
         for name in key.removeprefix("config.").split("."):
