@@ -68,16 +68,17 @@ class Moments:
             raise ValueError(f"expected at least 2 vectors for a covariance, got {self.count}")
         return self.scatter / (self.count - 1)
 
-    def whitening(self, least: float) -> Float[np.ndarray, "D D"]:
-        """W such that (z − mean) @ W is uncorrelated and of unit variance, float32: V·Λ^−½ of the
-        covariance V·Λ·Vᵀ. Directions with less than `least` of the largest variance are stretched
-        as if they had that; ValueError where nothing varies."""
+    def whitening(self, least: float) -> tuple[Float[np.ndarray, "D D"], Float[np.ndarray, "D D"]]:
+        """W such that (z − mean) @ W is uncorrelated and of unit variance, and its inverse: V·Λ^−½
+        of the covariance V·Λ·Vᵀ, float32. Directions with less than `least` of the largest variance
+        are stretched as if they had that; ValueError where nothing varies."""
         # In ascending order: the last is the largest.
         values, directions = np.linalg.eigh(self.scatter / max(self.count, 1))
         if values[-1] <= 0:
             raise ValueError(f"expected vectors that differ, got {self.count} that are the same")
         scale = np.sqrt(np.maximum(values, least * values[-1]))
-        return (directions / scale).astype(np.float32)
+        # Λ^½·Vᵀ undoes it without inverting anything.
+        return (directions / scale).astype(np.float32), (directions * scale).T.astype(np.float32)
 
     def add(self, z: Float[np.ndarray, "N D"], name: str = "vectors") -> None:
         """More of them, or none; ValueError, which calls them `name`, as `require_finite`'s."""

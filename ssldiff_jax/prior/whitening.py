@@ -24,15 +24,7 @@ class Whitening:
     @classmethod
     def of(cls, sums: moments.Moments) -> "Whitening":
         """That of the embeddings that were summed."""
-        # In ascending order: the last is the largest.
-        values, vectors = np.linalg.eigh(sums.scatter / sums.count)
-        scale = np.sqrt(np.maximum(values, FLOOR * values[-1]))
-        return cls(
-            sums.mean.astype(np.float32),
-            # V·Λ^−½, and Λ^½·Vᵀ as its inverse without inverting anything.
-            (vectors / scale).astype(np.float32),
-            (vectors * scale).T.astype(np.float32),
-        )
+        return cls(sums.mean.astype(np.float32), *sums.whitening(FLOOR))
 
     @classmethod
     def load(cls, path: pathlib.Path) -> "Whitening":

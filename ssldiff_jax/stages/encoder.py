@@ -67,7 +67,7 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
         sums = moments.Moments.of(exact(patches), "embeddings")
         model = model.measured_from(sums.mean)
         if section.model.origin == "white":
-            model = model.whitened(sums.whitening(_LEAST_VARIANCE))
+            model = model.whitened(sums.whitening(_LEAST_VARIANCE)[0])
             path = context.folder(name) / artifacts.WHITENING
             atomic.write_atomic(path, lambda path: np.save(path, model.whitening))
         if name == "encoder" and model.token_origin is None:
