@@ -29,10 +29,10 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     # Root of every random stream.
     config.seed = 0
-    # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser, sample,
-    # judge, evaluate, grids, prior, tokens, imagine, report. The tool plan runs before all;
-    # generate, sweep, variations, watch, compare, study, export, verify, bench and compile when
-    # named.
+    # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
+    # distill, sample, judge, evaluate, grids, prior, tokens, imagine, report. The tool plan runs
+    # before all; generate, sweep, variations, watch, compare, study, export, verify, bench and
+    # compile when named.
     config.stages = "all"
     # Stages to run again although they are done; the old output stays until the new one is whole.
     config.force = ""
@@ -46,6 +46,7 @@ def get_config() -> ConfigDict:
     config.embeddings = encoder.embeddings()
     config.autoencoder = autoencoder.get_config()
     config.denoiser = denoiser.get_config()
+    config.distill = denoiser.distill()
     config.prior = prior.get_config()
     config.tokens = prior.tokens()
     config.sample = sample.get_config()

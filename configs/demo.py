@@ -24,6 +24,7 @@ def get_config():
     _judge(config.judge)
     _autoencoder(config.autoencoder)
     _denoiser(config.denoiser)
+    _distill(config.distill)
     _prior(config.prior)
     _tokens(config.tokens)
     _evaluate(config.evaluate)
@@ -109,6 +110,13 @@ def _denoiser(c):
     c.train.num_steps = 3000
     c.train.batch_size = 16
     _short(c.train, learning_rate=2e-3, ema_decay=0.995)
+
+
+def _distill(c):
+    c.visits = 4
+    c.train.num_steps = 500
+    c.train.batch_size = 16
+    _short(c.train, learning_rate=5e-4, ema_decay=0.98)
 
 
 def _prior(c):

@@ -32,6 +32,8 @@ def shrink(c):
     c.denoiser.unet.attention_levels = ()
     c.denoiser.unet.num_heads = 2
     _short(c.denoiser.train)
+    c.distill.visits = 0
+    _short(c.distill.train)
     c.prior.grids.side = 2
     c.prior.grids.max_cells = 2
     c.prior.grids.count = 40

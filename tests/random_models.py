@@ -17,8 +17,9 @@ from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import names, published
 
 
-def make(tokens_per_side: int = 1, pool: str = "mean") -> generator.Generator:
-    """The same one every time."""
+def make(tokens_per_side: int = 1, pool: str = "mean", visits: int = 0) -> generator.Generator:
+    """The same one every time; with `visits` there is a student, who has learnt nothing: it has the
+    denoiser's parameters."""
     source = np.random.default_rng(0)
     normal = lambda leaf: 0.05 * source.standard_normal(leaf.shape, np.float32)
     random = lambda shapes: jax.tree.map(normal, shapes)
@@ -26,6 +27,7 @@ def make(tokens_per_side: int = 1, pool: str = "mean") -> generator.Generator:
     values.embeddings.tokens_per_side = tokens_per_side
     values.encoder.model.vit.pool = pool
     values.tokens.max_offset = tokens_per_side // 2
+    values.distill.visits = visits
     config = schema.build(run_config.RunConfig, values.to_dict())
     architecture, stage = config.encoder.architecture, config.autoencoder.model
     px, dim = architecture.vit.image_px, architecture.vit.width
@@ -34,11 +36,18 @@ def make(tokens_per_side: int = 1, pool: str = "mean") -> generator.Generator:
     count = stage.chosen.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * count, (0.0,) * count)
     first_stage = random(published.abstract_autoencoder(stage))
+    embeds = encoder.Encoder(architecture, random(names.abstract(vit.ViT(architecture.vit), image)))
+    params, student = random(published.abstract_denoiser(sizes)), None
+    if visits:
+        own = random(published.abstract_denoiser(sizes.of_student))["step"]
+        own["step_out"] = jax.tree.map(np.zeros_like, own["step_out"])
+        student = models.Network(conditioning.Denoiser(sizes.of_student), params | {"step": own})
     trained = models.Models(
-        encoder.Encoder(architecture, random(names.abstract(vit.ViT(architecture.vit), image))),
+        embeds,
         autoencoder.TrainedAutoencoder(stage, first_stage, scaling),
         conditioning.Denoiser(sizes),
-        random(published.abstract_denoiser(sizes)),
+        params,
+        student=student,
     )
     return generator.Generator(config, trained, mesh_lib.make_mesh(config.mesh))
 

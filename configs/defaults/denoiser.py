@@ -34,3 +34,16 @@ def get_config() -> ConfigDict:
     c.loss.min_snr_gamma = 0.0
     c.train = training.get_config(steps=150_000, batch_size=600, learning_rate=1e-4)
     return c
+
+
+def distill() -> ConfigDict:
+    """The section `distill`: a student of the denoiser, for config.sample.student."""
+    c = ConfigDict()
+    # Strides that a student can make an image in, a power of 2 (and 2, 1 with 4); 0: no student.
+    c.visits = 0
+    # Steps of the guided denoiser that each of these strides replaces.
+    c.steps = 3
+    # Least and greatest scale of guidance, an input of the student.
+    c.scales = (1.0, 4.0)
+    c.train = training.get_config(steps=20_000, batch_size=600, learning_rate=5e-5)
+    return c

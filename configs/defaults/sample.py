@@ -12,6 +12,10 @@ def get_config() -> ConfigDict:
     c.conditioning = "dense"
     # slerp or lerp.
     c.interpolation = "slerp"
+    # off: the denoiser, called twice where it is guided; guidance: its student (config.distill),
+    # called once, in the solver's steps; strides: the student in `visits` long steps.
+    c.student = "off"
+    c.visits = 4
     c.guidance = diffusion.guidance(1.5)
     c.guidance.interval = (0.4, 1.0)
     c.solver = diffusion.solver(steps=12)

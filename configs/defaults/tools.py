@@ -57,26 +57,40 @@ def plan() -> ConfigDict:
 def sweep() -> ConfigDict:
     c = ConfigDict()
     # Sampler settings to compare: changes of `sample`, apart by spaces; w/8 is an eighth of a
-    # window.
-    aligned = "windows.max_offset=0 windows.last.steps=0"
-    offsets = (aligned, "windows.max_offset=w/8", "windows.max_offset=w/2")
-    conditionings = ("conditioning=interpolated", "conditioning=dense", "conditioning=cells")
-    small = "windows.max_offset=w/8"
+    # window; "" changes nothing. Ways that come to the same are sampled once.
+    conditionings = ("dense", "interpolated", "cells")
+    windows = (
+        "windows.max_offset=0 windows.last.steps=0",
+        "windows.max_offset=w/8 windows.last.steps=0",
+        "windows.max_offset=w/8",
+        "windows.max_offset=w/2",
+    )
+    overlaps = (
+        "windows.last.steps=1",
+        "windows.last.overlap=0.25",
+        "windows.mode=overlap windows.stride=w/2",
+        "windows.mode=overlap windows.stride=w/4",
+    )
     led = (
         "guidance.scale=1.0",
-        "guidance.interval=(0.4,1.0)",
-        "guidance.interval=(0.3,0.8)",
+        *(f"guidance.interval=(0.4,1.0) guidance.scale={s}" for s in (1.25, 1.5, 2.0, 2.5, 3.0)),
+        *(f"guidance.interval={part} guidance.scale=2.0" for part in ("(0.0,1.0)", "(0.2,0.8)")),
         "guidance.scale=2.0 guidance.rescale=0.7",
     )
-    c.variants = (
-        *(f"{offset} {how}" for how in conditionings for offset in offsets),
-        *(f"{small} {how} {guided}" for how in conditionings for guided in led),
-        *(f"{small} {how} solver.num_solver_steps={n}" for how in conditionings for n in (20, 50)),
-        "windows.mode=overlap windows.stride=w/2 conditioning=dense",
-        "windows.mode=overlap windows.stride=w/4 conditioning=dense",
+    published = (
         "windows.mode=paper conditioning=interpolated guidance.scale=4.0 "
         "guidance.interval=(0.0,1.0) solver.name=paper solver.num_solver_steps=50 "
-        "solver.t_start=999",
+        "solver.t_start=999"
+    )
+    c.variants = (
+        "",
+        *(f"conditioning={how} {where}" for how in conditionings for where in windows),
+        *overlaps,
+        *led,
+        *(f"solver.num_solver_steps={n}" for n in (4, 6, 8, 20, 50)),
+        "student=guidance",
+        *(f"student=strides visits={n}" for n in (4, 2, 1)),
+        published,
     )
     # How often each region is generated.
     c.num_generated = 1

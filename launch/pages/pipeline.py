@@ -57,6 +57,7 @@ BOXES = {
     "prior": Box(3, 3, TRAIN, ("words and labels", "to vectors")),
     "tokens": Box(3, 4, TRAIN, ("vector of a cell", "to its tokens")),
     "denoiser": Box(4, 1, TRAIN, ("vector + noise", "to latents")),
+    "distill": Box(4, 2, TRAIN, ("the same", "in few steps")),
     "sample": Box(5, 1, GENERATE, ("large images", "from references")),
     "imagine": Box(5, 3, GENERATE, ("large images", "from labels")),
     "evaluate": Box(6, 0, EVALUATE, ("real against", "generated")),

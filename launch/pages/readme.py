@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from launch.pages import archive_table, evaluation_table, study_table, unseen_table
+from PIL import Image
+
+from launch.pages import archive_table, evaluation_table, study_table, sweep_table, unseen_table
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import figures
 
@@ -24,15 +26,19 @@ class Block:
         page: the file that shows it, from the root of the repository.
         collect: what `.assets/NAME.json` holds of a work directory; None where it has not that.
         markdown: the text of it.
+        picture: what `.assets/NAME.jpg` shows of a work directory; None where it has no picture.
     """
 
     page: str
     collect: Callable[[pathlib.Path], Mapping[str, Any] | None]
     markdown: Callable[[Mapping[str, Any]], str]
+    picture: Callable[[pathlib.Path], Image.Image] | None = None
 
 
+_QUALITY = 90
 _CONFIGS = "configs/README.md"
 _DATA = "ssldiff_jax/data/README.md"
+_SAMPLER = "ssldiff_jax/sampler/README.md"
 _EVALUATION = "ssldiff_jax/evaluation/README.md"
 _STUDIES = "ssldiff_jax/evaluation/downstream/README.md"
 
@@ -41,6 +47,10 @@ BLOCKS = {
     "archive": Block(_DATA, archive_table.collect, archive_table.markdown),
     "evaluation": Block(_EVALUATION, evaluation_table.collect, evaluation_table.markdown),
     "unseen": Block(_EVALUATION, unseen_table.collect, unseen_table.markdown),
+    **{
+        name: Block(_SAMPLER, sweep_table.collect, sweep_table.markdown, sweep_table.picture)
+        for name in ("sweep_demo", "sweep_naip")
+    },
     **{
         f"study_{labels}": Block(
             _STUDIES,
@@ -83,6 +93,10 @@ def main(arguments: Sequence[str]) -> None:
     if collected is None:
         raise SystemExit(f"error: expected {workdir} to have results for {name}, got none")
     text = put(page.read_text("utf-8"), name, block.markdown(collected))
+    if block.picture:
+        image = block.picture(workdir)
+        path = pathlib.Path(".assets", f"{name}.jpg")
+        atomic.write_atomic(path, lambda part: image.save(part, "JPEG", quality=_QUALITY))
     atomic.write_json(pathlib.Path(".assets", f"{name}.json"), collected)
     atomic.write_text(page, text)
 

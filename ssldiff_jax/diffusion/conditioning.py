@@ -1,7 +1,7 @@
 """From an embedding to what the UNet attends to, and the denoiser that joins the two."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, vectors
+from ssldiff_jax.core import arrays, layers, vectors
 from ssldiff_jax.diffusion import cells as cells_lib
 from ssldiff_jax.diffusion import unet as unet_lib
 
@@ -23,7 +23,8 @@ class DenoiserConfig:
     token; where the second is left out it is null. With more than one of `num_cells` a window is
     conditioned on the cells that it touches, packed with their places into one vector. With more
     than one of `tokens_per_side` a patch, or cell, has as many embeddings squared, packed row by
-    row, each of a square of it.
+    row, each of a square of it. A student (`distillation`) is told where its step ends and how it
+    is guided.
     """
 
     unet: unet_lib.UNetConfig
@@ -32,6 +33,12 @@ class DenoiserConfig:
     region_dim: int = 0
     num_cells: int = 1
     tokens_per_side: int = 1
+    is_student: bool = False
+
+    @property
+    def of_student(self) -> "DenoiserConfig":
+        """Those of its student."""
+        return dataclasses.replace(self, is_student=True)
 
     @property
     def cell_dim(self) -> int:
@@ -61,6 +68,8 @@ class DenoiserConfig:
 
 # Centres of cells lie in (−1, 1]: over π·place no two of them have the same sine and cosine.
 _WAVES = (1, 2)
+# Of guidance, over doublings of its scale.
+_SCALE_WAVES = (0.25, 0.5, 1)
 # Those of their squares reach beyond, up to 3/2.
 _TOKEN_WAVES = (0.5, 1, 2)
 
@@ -107,14 +116,43 @@ class Conditioner(nn.Module):
         return unit
 
 
+class Step(NamedTuple):
+    """What a student is told of its step, for each example: where it ends, a timestep (−1 where no
+    noise is left), and the scale of its guidance."""
+
+    until: arrays.Timestep
+    scale: Float[arrays.AnyArray, "B"]
+
+
+class StepEmbedding(nn.Module):
+    """A step → what is added to the embedding of the timestep; nothing in the beginning, so that a
+    student with its teacher's parameters is its teacher."""
+
+    channels: int
+
+    @nn.compact
+    def __call__(self, step: Step) -> Float[jax.Array, "B D"]:
+        until = layers.timestep_embedding(step.until + 1, self.channels)
+        # log 1 is no guidance; half and double are as far from it.
+        angle = jnp.pi * jnp.log2(step.scale)[:, None] * jnp.array(_SCALE_WAVES)
+        features = jnp.concatenate([until, jnp.sin(angle), jnp.cos(angle)], axis=-1)
+        hidden = nn.silu(nn.Dense(4 * self.channels, name="step_in")(features))
+        zeros = nn.initializers.zeros_init()
+        return nn.Dense(4 * self.channels, kernel_init=zeros, name="step_out")(hidden)
+
+
 class Denoiser(nn.Module):
-    """(x_t, t, embedding) → prediction."""
+    """(x_t, t, embedding) → prediction; a student's is of the step that it is told."""
 
     config: DenoiserConfig
 
     @nn.compact
     def __call__(
-        self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
+        self,
+        x_t: arrays.Latents,
+        t: arrays.Timestep,
+        embedding: arrays.Embedding,
+        step: Step | None = None,
     ) -> arrays.Latents:
         c, layout = self.config, None
         # Stored tokens are float16, in which their squares may be infinite.
@@ -131,7 +169,10 @@ class Denoiser(nn.Module):
             _WAVES if c.tokens_per_side == 1 else _TOKEN_WAVES,
             name="conditioner",
         )(embedding, layout and layout.place).astype(x_t.dtype)  # fmt: skip
-        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, layout)
+        beside_t = None
+        if c.is_student:
+            beside_t = StepEmbedding(c.unet.channels, name="step")(step).astype(x_t.dtype)
+        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, layout, beside_t)
 
 
 def _fourier_features(

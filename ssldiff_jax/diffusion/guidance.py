@@ -41,6 +41,11 @@ class GuidanceConfig:
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale must lie in [0, 1], got rescale={self.rescale}")
 
+    def is_guided(self, t: arrays.AnyArray, num_timesteps: int) -> arrays.AnyArray:
+        """Whether timesteps lie in the interval."""
+        low, high = (round(edge * num_timesteps) for edge in self.interval)
+        return (t >= low) & (t < high)
+
 
 UNGUIDED = GuidanceConfig(scale=1.0, interval=(0.0, 1.0), rescale=0.0)
 
@@ -61,9 +66,7 @@ class GuidedX0:
 
     def is_guided(self, t: arrays.AnyArray) -> arrays.AnyArray:
         """Whether timesteps are guided."""
-        num_timesteps = self.process.schedule.num_timesteps
-        low, high = (round(edge * num_timesteps) for edge in self.config.interval)
-        return (t >= low) & (t < high)
+        return self.config.is_guided(t, self.process.schedule.num_timesteps)
 
     def calls_per_example(self, t: Int[np.ndarray, "S"]) -> Int[np.ndarray, "S"]:
         """Network evaluations for each latent at timesteps t."""
@@ -98,18 +101,25 @@ class GuidedX0:
     ) -> arrays.Latents:
         """Clean latents moved away from the unconditional ones."""
         shown_t, null = t + self.time_offset, jnp.zeros_like(embedding)
-        both = self.denoise(_pairs(x_t, x_t), _pairs(shown_t, shown_t), _pairs(embedding, null))
+        both = self.denoise(pairs(x_t, x_t), pairs(shown_t, shown_t), pairs(embedding, null))
         cond, uncond = (self.process.to_x0(p, x_t, t) for p in (both[0::2], both[1::2]))
-        guided = uncond + self.config.scale * (cond - uncond)
-        if self.config.rescale == 0:
-            return guided
-        # Guidance raises the contrast; this is the deviation that x0_hat had before (Lin et al.
-        # 2024).
-        as_before = guided * _deviation(cond) / jnp.maximum(_deviation(guided), 1e-6)
-        return guided + self.config.rescale * (as_before - guided)
+        return moved(cond, uncond, self.config.scale, self.config.rescale)
 
 
-def _pairs(a: Shaped[arrays.AnyArray, "B *S"], b: Shaped[arrays.AnyArray, "B *S"]) -> jax.Array:
+def moved(
+    cond: arrays.Latents, uncond: arrays.Latents, scale: float | arrays.AnyArray, rescale: float
+) -> arrays.Latents:
+    """Clean latents of the condition moved away from the unconditional ones; `scale` is one number,
+    or has an axis for every axis of the latents."""
+    guided = uncond + scale * (cond - uncond)
+    if rescale == 0:
+        return guided
+    # Guidance raises the contrast; this is the deviation that x0_hat had before (Lin et al. 2024).
+    as_before = guided * _deviation(cond) / jnp.maximum(_deviation(guided), 1e-6)
+    return guided + rescale * (as_before - guided)
+
+
+def pairs(a: Shaped[arrays.AnyArray, "B *S"], b: Shaped[arrays.AnyArray, "B *S"]) -> jax.Array:
     """a_0, b_0, a_1, b_1 … along the batch."""
     # Side by side, not one half after the other: a batch split over devices stays so.
     return jnp.stack([a, b], axis=1).reshape(-1, *a.shape[1:])

@@ -132,19 +132,24 @@ class DenoisingTask(tasks.Task):
         t = jnp.zeros(mean.shape[0], jnp.int32)
         return self.denoiser.init(key, mean, t, batch["embedding"])["params"], {}
 
+    def latents(
+        self, moments: arrays.AnyArray, index: Int[arrays.AnyArray, "B"], key: arrays.Key
+    ) -> arrays.Latents:
+        """Scaled latents, sampled anew of the stored moments of each example."""
+        moments = moments.astype(jnp.float32)
+        shape = (*moments.shape[1:-1], self._num_channels)
+        noise = rng.per_example(key, index, jax.random.normal, shape)
+        return self.scaling.apply(autoencoder.sample_stored(moments, noise))
+
     def loss(
         self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
     ) -> tasks.LossOutput:
         """Weighted mean squared error of the prediction at a uniform timestep."""
         moments, embedding, index = batch["moments"], batch["embedding"], batch["index"]
-        # A latent is sampled anew at every visit: stored are its moments.
         key_z, key_t, key_eps, key_drop = jax.random.split(key, 4)
 
         # latents
-        moments = moments.astype(jnp.float32)
-        shape = (*moments.shape[1:-1], self._num_channels)
-        noise = rng.per_example(key_z, index, jax.random.normal, shape)
-        x0 = self.scaling.apply(autoencoder.sample_stored(moments, noise))
+        x0 = self.latents(moments, index, key_z)
 
         # condition
         drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.cond_drop_rate)

@@ -150,7 +150,7 @@ class UNet(nn.Module):
 
     Sides of x_t must be divisible by 2^(levels − 1). With a `layout`, tokens have places: with
     `scale_shift` each leads the pixels that it covers, with `cross_attention` pixels attend to all
-    of them.
+    of them. `beside_t` is added to the embedding of t.
     """
 
     config: UNetConfig
@@ -162,12 +162,16 @@ class UNet(nn.Module):
         t: arrays.Timestep,
         tokens: Context,
         layout: cells.Layout | None = None,
+        beside_t: Float[arrays.AnyArray, "B D"] | None = None,
     ) -> arrays.Latents:
         config, levels = self.config, len(self.config.channel_mult)
         emb = layers.timestep_embedding(t, config.channels).astype(x_t.dtype)
         emb = nn.Dense(4 * config.channels, name="time_in")(emb)
+        emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))
+        if beside_t is not None:
+            emb = emb + beside_t
         # (B, 1, 4·channels), and (B, M, 4·channels) once tokens differ.
-        emb = nn.Dense(4 * config.channels, name="time_out")(nn.silu(emb))[:, None]
+        emb = emb[:, None]
         if config.conditioning == "scale_shift":
             condition_on = tokens if layout is not None else tokens.mean(axis=1, keepdims=True)
             emb = emb + nn.Dense(4 * config.channels, name="token_in")(condition_on)

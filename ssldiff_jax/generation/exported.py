@@ -1,8 +1,9 @@
 """Models in a folder of their own: safetensors that say what they are, and how they are read.
 
 `denoiser.safetensors` is enough to generate from embeddings. Beside it may lie
-`encoder.safetensors`, which embeds images, `prior.safetensors`, which makes grids, and
-`tokens.safetensors`, which makes the tokens of their cells.
+`student.safetensors`, which generates in few steps, `encoder.safetensors`, which embeds images,
+`prior.safetensors`, which makes grids, and `tokens.safetensors`, which makes the tokens of their
+cells.
 """
 
 import dataclasses
@@ -13,22 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import digests, schema
+from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import exported_priors, models
 from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import stored_config
-from ssldiff_jax.weights import published
+from ssldiff_jax.weights import names, published
 
 FORMAT = 2
 """Raised where an older reader would misunderstand a file, or this one an older file: 1 had keys of
 other names."""
 
-DENOISER, ENCODER, PRIOR, TOKENS = (
-    f"{name}.safetensors" for name in ("denoiser", "encoder", "prior", "tokens")
+DENOISER, STUDENT, ENCODER, PRIOR, TOKENS = (
+    f"{name}.safetensors" for name in ("denoiser", "student", "encoder", "prior", "tokens")
 )
+# Before the names of its tensors, so that no denoiser's are taken for them.
+_UNDER_STUDENT = "student"
 _KEY = "ssldiff_jax"
 _NOT_STATED = "not stated"
 
@@ -113,6 +117,14 @@ def write(folder: pathlib.Path, trained: models.Models, card: Card) -> list[path
         latent_shift=scaling.latent_shift,
     )
     written = [folder / DENOISER]
+    if trained.student is not None:
+        params = trained.student.params
+        published.export(
+            folder / STUDENT,
+            (names.own_names(params, _UNDER_STUDENT), params),
+            metadata=card.head(student_of=digests.of_params(trained.params)),
+        )
+        written.append(folder / STUDENT)
     if trained.encoder is not None and config.encoder.train.num_steps:
         sizes, name = trained.encoder.architecture.vit, config.encoder.name
         family = "timm" if name == encoder.OWN else known.ENCODERS[name].names
@@ -151,8 +163,10 @@ def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
     file = published.ModelFile.read(path)
     embeds = _encoder(path.parent, config, card)
     prior, tokens = (path.parent / name for name in (PRIOR, TOKENS))
+    trained = models.Models.of_file(file, config, file)
     return config, dataclasses.replace(
-        models.Models.of_file(file, config, file),
+        trained,
+        student=_student(path.parent / STUDENT, trained),
         encoder=embeds,
         prior=exported_priors.read_prior(prior, config) if prior.exists() else None,
         tokens=(
@@ -161,6 +175,21 @@ def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
             else None
         ),
     )
+
+
+def _student(path: pathlib.Path, trained: models.Models) -> models.Network | None:
+    """The student beside a denoiser, of that one and no other."""
+    if not path.exists():
+        return None
+    of, teacher = reader.metadata(path).get("student_of"), digests.of_params(trained.params)
+    if of is None or json.loads(of) != teacher:
+        raise reader.WeightsError(
+            f"{path} must be a student of the denoiser {teacher} beside it, got one of {of}"
+        )
+    sizes = trained.denoiser.config.of_student
+    like = published.abstract_denoiser(sizes)
+    params = names.own_names(like, _UNDER_STUDENT).load(reader.read(path), like, str(path))
+    return models.Network(conditioning.Denoiser(sizes), params)
 
 
 def _encoder(

@@ -53,11 +53,15 @@ class Generator:
 
     def __init__(self, config: run_config.RunConfig, trained: models.Models, mesh: Mesh):
         # Weights are whole on every device here, whatever the mesh of training split.
+        config = dataclasses.replace(config, sample=config.sample.as_called)
         self.config, self.trained, self.mesh = config, trained, mesh_lib.all_on_data(mesh)
+        model, params = trained.called(config.sample.student)
         self.embedding_dim = trained.denoiser.config.cell_dim
         self.patch_px, self.mpp = config.data.crops.patch_px, config.data.patch_mpp
-        self.networks = window_networks.WindowNetworks.of(config, trained, self.mesh)
-        self.weights = self.networks.weights(trained.params)
+        self.networks = window_networks.WindowNetworks.of(
+            config, trained.autoencoder, model, params, self.mesh
+        )
+        self.weights = self.networks.weights(params)
         self.planner = plan.Planner(self.networks, trained.encoder)
         self.renderer = canvas.CanvasRenderer(self.networks, self.weights)
         self.patches = patch_sampler.PatchSampler(self.networks)

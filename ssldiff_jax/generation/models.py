@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import conditioning
@@ -11,14 +11,23 @@ from ssldiff_jax.generation import prior_sampler, token_sampler
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import models as models_config
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.weights import published
+
+
+class Network(NamedTuple):
+    """A denoiser or its student, and its parameters."""
+
+    model: conditioning.Denoiser
+    params: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class Models:
     """What a generator generates with; without an encoder it starts from embeddings only.
 
-    `tokens` samples those of grids of the prior, for a denoiser that takes several a cell.
+    `tokens` samples those of grids of the prior, for a denoiser that takes several a cell;
+    `student` is the denoiser's, for few steps.
     """
 
     encoder: encoder.Encoder | None
@@ -27,6 +36,19 @@ class Models:
     params: Any
     prior: prior_sampler.PriorSampler | None = None
     tokens: token_sampler.TokenSampler | None = None
+    student: Network | None = None
+
+    def called(self, student: str) -> Network:
+        """The network that `config.sample.student` asks for. Raises WorkdirError where there is no
+        student."""
+        if student == "off":
+            return Network(self.denoiser, self.params)
+        if self.student is None:
+            raise folders_lib.WorkdirError(
+                f"config.sample.student={student} needs the step distill to be done, got no "
+                "student: --config.stages=distill"
+            )
+        return self.student
 
     @classmethod
     def of_run(cls, artifacts: artifacts_lib.Artifacts, step: int | None = None) -> "Models":
@@ -43,7 +65,11 @@ class Models:
         # With one token a cell the step is done and has trained nothing.
         if denoiser.config.tokens_per_side > 1 and folders.is_done("tokens"):
             tokens = token_sampler.TokenSampler.of_run(artifacts)
-        return cls(encoder_, artifacts.autoencoder(), denoiser, params, prior, tokens)
+        student = None
+        if artifacts.config.distill.visits and folders.is_done("distill"):
+            student = Network(*artifacts.student())
+        stage = artifacts.autoencoder()
+        return cls(encoder_, stage, denoiser, params, prior, tokens, student)
 
     @classmethod
     def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":

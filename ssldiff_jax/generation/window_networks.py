@@ -13,8 +13,7 @@ from jaxtyping import Float
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, data_parallel, layers
-from ssldiff_jax.diffusion import cells, conditioning, guidance, solvers
-from ssldiff_jax.generation import models
+from ssldiff_jax.diffusion import cells, conditioning, distillation, guidance, solvers
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.sampler import decode, encode, field, memory_estimate, sampler
 
@@ -62,12 +61,17 @@ class WindowNetworks:
 
     @classmethod
     def of(
-        cls, config: run_config.RunConfig, trained: models.Models, mesh: Mesh
+        cls,
+        config: run_config.RunConfig,
+        stage: autoencoder.TrainedAutoencoder,
+        denoiser: conditioning.Denoiser,
+        params: Any,
+        mesh: Mesh,
     ) -> "WindowNetworks":
-        """The networks of trained models, on the devices of a mesh."""
-        params = layers.cast(trained.params, config.sample.network_dtype)
+        """The networks of trained models, on the devices of a mesh; the denoiser or its student."""
+        params = layers.cast(params, config.sample.network_dtype)
         like = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-        return cls(config, trained.autoencoder, trained.denoiser, like, mesh)
+        return cls(config, stage, denoiser, like, mesh)
 
     @property
     def patch_px(self) -> int:
@@ -94,13 +98,24 @@ class WindowNetworks:
         # To the weights' dtype: else bfloat16 weights meet float32 latents, and all is computed in
         # float32.
         x_t = layers.like(params, x_t)
+        told = (conditioning.Step(*self._step(t)),) if self.denoiser.config.is_student else ()
         # The solver's differences are small ones of large numbers: float32 from here on.
-        return self.denoiser.apply({"params": params}, x_t, t, condition).astype(np.float32)
+        return self.denoiser.apply({"params": params}, x_t, t, condition, *told).astype(np.float32)
+
+    def _step(self, t: arrays.Timestep) -> tuple[jax.Array, jax.Array]:
+        """Where a student's step from t ends, and how it is guided."""
+        sample, until = self.config.sample, t
+        if sample.student == "strides":
+            num_timesteps = self.config.denoiser.schedule.num_timesteps
+            until = jnp.asarray(distillation.until_of(self.table.t, num_timesteps))[t]
+        return until, jnp.full(t.shape, sample.guidance.scale, jnp.float32)
 
     def guided(self, denoise: guidance.DenoiseFn) -> guidance.GuidedX0:
         """x_t → x0_hat, guided as the config says."""
         sample, process = self.config.sample, self.config.denoiser.process
-        return guidance.GuidedX0(denoise, process, sample.guidance, sample.solver.time_offset)
+        # A student's prediction is a guided one.
+        own = sample.guidance if sample.student == "off" else guidance.UNGUIDED
+        return guidance.GuidedX0(denoise, process, own, sample.solver.time_offset)
 
     def x0_hat(self, params: Any, x_t, t, condition) -> jax.Array:
         """Clean latents that the guided network finds."""

@@ -13,7 +13,7 @@ from typing import Any
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import charts, figures, sections, tables, units
 
-MODELS = ("encoder", "autoencoder", "denoiser", "prior", "tokens", "judge")
+MODELS = ("encoder", "autoencoder", "denoiser", "distill", "prior", "tokens", "judge")
 """Stages that train a model."""
 
 SHORT_MINUTES = 60
@@ -26,6 +26,7 @@ _ROLES = {
     "encoder": "encoder: turns patches into the embeddings that condition the generator",
     "autoencoder": "autoencoder: turns pixels into latents and back",
     "denoiser": "denoiser: generates latents from embeddings",
+    "distill": "the denoiser's student: generates the same in few steps",
     "prior": "prior: generates grids of embeddings from labels or text",
     "tokens": "tokens: generates the tokens of a cell from its embedding",
     "judge": "the judge: an encoder the generator never sees",

@@ -236,6 +236,14 @@ class Artifacts:
         model = self.config.denoiser_sizes(dim)
         return conditioning.Denoiser(model), params
 
+    def student(self) -> tuple[conditioning.Denoiser, Any]:
+        """The student of the denoiser and its averaged weights."""
+        from ssldiff_jax.train import checkpoint
+
+        params = checkpoint.load_params(self.folders.checkpoints("distill"))
+        dim = params["conditioner"]["token"]["kernel"].shape[0]
+        return conditioning.Denoiser(self.config.denoiser_sizes(dim).of_student), params
+
 
 def archive_folder(data: data_config.DataConfig, workdir: pathlib.Path) -> pathlib.Path:
     """Where entries of slides lie."""

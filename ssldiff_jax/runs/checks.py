@@ -22,7 +22,7 @@ from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
-TRAINED = ("encoder", "autoencoder", "denoiser", "judge", "prior", "tokens")
+TRAINED = ("encoder", "autoencoder", "denoiser", "distill", "judge", "prior", "tokens")
 """Stages that train a model, in the order of the table."""
 
 
@@ -95,6 +95,8 @@ class Plan:
         left_out = ("encoder", "prior") if config.embeddings.source else ()
         if config.embeddings.tokens_per_side == 1:
             left_out += ("tokens",)
+        if not config.distill.visits:
+            left_out += ("distill",)
         configs = {n: getattr(config, n).train for n in TRAINED if n in self.stages}
         return {n: train for n, train in configs.items() if train.num_steps and n not in left_out}
 

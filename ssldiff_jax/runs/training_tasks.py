@@ -11,7 +11,7 @@ from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import tasks
 from ssldiff_jax.data.annotations import measures
-from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.diffusion import conditioning, distillation
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import vit
 from ssldiff_jax.prior import conditions
@@ -45,6 +45,7 @@ def training_task(
         "judge": lambda: config.judge.model.task(),
         "autoencoder": lambda: _autoencoder(config, artifacts),
         "denoiser": lambda: _denoiser(config, artifacts),
+        "distill": lambda: _distill(config, artifacts),
         "prior": lambda: _prior(config, artifacts),
         "tokens": lambda: _tokens(config, artifacts),
     }
@@ -137,6 +138,11 @@ def _denoiser(config: run_config.RunConfig, artifacts: Artifacts) -> diffusion_l
         section.loss.min_snr_gamma,
         moments_shape,
     )
+
+
+def _distill(config: run_config.RunConfig, artifacts: Artifacts) -> distillation.DistillationTask:
+    teacher = None if artifacts is None else artifacts.denoiser()[1]
+    return distillation.DistillationTask(_denoiser(config, artifacts), config.curriculum, teacher)
 
 
 def _prior(config: run_config.RunConfig, artifacts: Artifacts) -> prior_loss.PriorTask:

@@ -161,14 +161,16 @@ def averaged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def abstract_denoiser(config: conditioning.DenoiserConfig) -> Any:
-    """Shapes of a denoiser's parameters."""
+    """Shapes of the parameters of a denoiser or a student."""
     # Parameters do not depend on the side: 4 × 4 is left where the UNet is coarsest.
-    side = 2 ** (len(config.unet.channel_mult) + 1)
+    side, t = 2 ** (len(config.unet.channel_mult) + 1), jnp.zeros(1, jnp.int32)
+    told = (conditioning.Step(t, jnp.ones(1)),) if config.is_student else ()
     return names.abstract(
         conditioning.Denoiser(config),
         jnp.zeros((1, side, side, config.unet.latent_channels)),
-        jnp.zeros(1, jnp.int32),
+        t,
         jnp.zeros((1, config.condition_dim)),
+        *told,
     )
 
 

@@ -22,8 +22,9 @@ _SSIM_CONSTANTS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 SSIM_LEAST_PX = PX * (2 * _SSIM_RADIUS + 2)
 """Side of an image that holds one window after it was moved by a place."""
 _EDGE_SIGMA = 2.0  # px: grain is no edge
+FINEST = "periods_of_2_to_4_px"
 _BANDS = {
-    "periods_of_2_to_4_px": (1 / 4, 1 / 2),
+    FINEST: (1 / 4, 1 / 2),
     "periods_around_4_px": (1 / 4 / 2**0.5, 1 / 4 * 2**0.5),
     "periods_of_4_to_8_px": (1 / 8, 1 / 4),
 }

@@ -34,6 +34,7 @@ ROWS = {
     "autoencoder": Row("train the autoencoder of patches"),
     "latents": Row("encode the same crops as latents"),
     "denoiser": Row("train the conditioned UNet"),
+    "distill": Row("train a student of it that needs few steps; nothing unless asked for"),
     "sample": Row("generate large images of held-out regions, and single patches"),
     "judge": Row("train the judge, an encoder that the generator never sees"),
     "evaluate": Row("evaluate generated images: results.json, results.csv"),

@@ -6,7 +6,15 @@ from typing import Literal
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import schema
-from ssldiff_jax.diffusion import conditioning, process, schedule, unet
+from ssldiff_jax.diffusion import (
+    conditioning,
+    distillation,
+    guidance,
+    process,
+    schedule,
+    solvers,
+    unet,
+)
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.train import loop
@@ -83,6 +91,36 @@ class DenoiserSection:
             self.region_dim,
             num_cells,
             tokens_per_side,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillSection:
+    """The student of the denoiser and its training; with visits=0 there is none."""
+
+    visits: int
+    steps: int
+    scales: tuple[float, float]
+    train: loop.TrainConfig
+
+    def __post_init__(self):
+        if self.visits < 0 or self.visits & (self.visits - 1):
+            raise schema.ConfigError(
+                f"config.distill.visits must be 0 or a power of 2, got {self.visits}"
+            )
+        low, high = self.scales
+        if self.steps < 1 or not 1 <= low <= high:
+            raise schema.ConfigError(
+                "config.distill must have steps ≥ 1 and 1 ≤ least scale ≤ greatest, got "
+                f"steps={self.steps} and scales={self.scales}"
+            )
+
+    def curriculum(
+        self, guidance_: guidance.GuidanceConfig, solver: solvers.SolverConfig
+    ) -> distillation.Curriculum:
+        """What is learnt of a denoiser that is sampled so."""
+        return distillation.Curriculum(
+            self.visits, self.steps, self.scales, guidance_, solver.t_start
         )
 
 

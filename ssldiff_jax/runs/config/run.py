@@ -5,7 +5,7 @@ import dataclasses
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import source
-from ssldiff_jax.diffusion import cells, conditioning
+from ssldiff_jax.diffusion import cells, conditioning, distillation
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.runs.config import evaluate as evaluate_config
 from ssldiff_jax.runs.config import models as models_config
@@ -32,6 +32,7 @@ class RunConfig:
     embeddings: source.EmbeddingsSection
     autoencoder: models_config.AutoencoderSection
     denoiser: models_config.DenoiserSection
+    distill: models_config.DistillSection
     prior: prior_config.PriorSection
     tokens: prior_config.TokensSection
     sample: sample_config.SampleSection
@@ -98,6 +99,51 @@ class RunConfig:
         if self.embeddings.source:
             self._check_imported()
         self._check_tokens()
+        if self.distill.visits * self.distill.steps > self.sample.solver.t_start + 1:
+            raise schema.ConfigError(
+                "config.distill must have visits · steps ≤ sample.solver.t_start + 1, got "
+                f"{self.distill.visits} · {self.distill.steps} and "
+                f"t_start={self.sample.solver.t_start}"
+            )
+        self.require_student(self.sample)
+
+    @property
+    def curriculum(self) -> distillation.Curriculum:
+        """What a student of the denoiser learns, to be sampled as the config says."""
+        return self.distill.curriculum(self.sample.guidance, self.sample.solver)
+
+    def require_student(self, sample: sample_config.SampleSection) -> None:
+        """Raise ConfigError where a way to sample asks for a student that is not taught so."""
+        section, taught = self.distill, self.curriculum.taught
+        if sample.student == "off":
+            return
+        if not section.visits:
+            raise schema.ConfigError(
+                f"config.sample.student={sample.student} must come with a student, "
+                "config.distill.visits ≥ 1, got 0"
+            )
+        low, high = section.scales
+        if not low <= sample.guidance.scale <= high:
+            raise schema.ConfigError(
+                "config.sample.guidance.scale must be one that the student learns, of "
+                f"config.distill.scales={section.scales}, got {sample.guidance.scale}"
+            )
+        if sample.solver.spacing != "trailing" or sample.solver.time_offset:
+            raise schema.ConfigError(
+                "config.sample.solver must have trailing timesteps and not be paper with a "
+                f"student, got spacing={sample.solver.spacing}, name={sample.solver.name}"
+            )
+        if sample.student == "strides" and sample.visits not in taught:
+            raise schema.ConfigError(
+                f"config.sample.visits must be one of {', '.join(map(str, taught))}, which "
+                f"config.distill.visits={section.visits} teaches, got {sample.visits}"
+            )
+        own, others = self.curriculum, section.curriculum(sample.guidance, sample.solver)
+        if own.imitated != others.imitated:
+            raise schema.ConfigError(
+                "config.sample.guidance and solver must be as the student learns them, (interval, "
+                f"rescale, t_start) {own.imitated}, got {others.imitated}"
+            )
 
     def _check_tokens(self) -> None:
         """Tokens of a patch are the run's encoder's, and there is no region's beside them."""

@@ -38,6 +38,8 @@ class SampleSection:
 
     conditioning: Literal["dense", "interpolated", "cells"]
     interpolation: grid.Interpolation
+    student: Literal["off", "guidance", "strides"]
+    visits: int
     guidance: guidance.GuidanceConfig
     solver: solvers.SolverConfig
     windows: windows.WindowConfig
@@ -50,6 +52,20 @@ class SampleSection:
     checkpoint_minutes: float = dataclasses.field(metadata=_ASIDE)
     dry_run: bool = dataclasses.field(metadata=_ASIDE)
     num_variations: int
+
+    @property
+    def as_called(self) -> "SampleSection":
+        """The same as solver and windows are called: strides of a student are steps of DDIM, and
+        of few the last alone overlaps."""
+        if self.student != "strides":
+            return self
+        solver = dataclasses.replace(
+            self.solver, name="ddim", num_solver_steps=self.visits, eta=0.0
+        )
+        last = dataclasses.replace(self.windows.last, steps=min(self.windows.last.steps, 1))
+        return dataclasses.replace(
+            self, solver=solver, windows=dataclasses.replace(self.windows, last=last)
+        )
 
     @property
     def network_dtype(self) -> str:

@@ -11,7 +11,7 @@ from ssldiff_jax.train import chips
 BENCH_PARTS = (
     "network", "decode", "weights", "archive", "input", "images", "training", "evaluation",
 )  # fmt: skip
-TRAINED = ("denoiser", "autoencoder", "encoder", "prior", "tokens")
+TRAINED = ("denoiser", "distill", "autoencoder", "encoder", "prior", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)

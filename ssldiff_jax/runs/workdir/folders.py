@@ -18,8 +18,8 @@ SAVED = "checkpoints"
 SAVED_AS = "checkpoints.txt"
 """In a stage's folder, the name that its checkpoints have in a bucket."""
 
-MODELS = ("encoder", "embeddings", "autoencoder", "latents", "denoiser", "grids", "prior",
-          "tokens", "imagine", "judge")  # fmt: skip
+MODELS = ("encoder", "embeddings", "autoencoder", "latents", "denoiser", "distill", "grids",
+          "prior", "tokens", "imagine", "judge")  # fmt: skip
 """Stages that make models or facts about them: `config.models` takes them from another run."""
 
 

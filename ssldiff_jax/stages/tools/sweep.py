@@ -22,23 +22,34 @@ from ssldiff_jax.slides import pyramid
 
 _LOG = logging.getLogger(__name__)
 
+REAL, AS_CONFIGURED = "real regions", "as the run samples"
+"""What rows are called that have no changes to be called by."""
+
 
 def run(context: stage.Context) -> dict[str, Any]:
-    """Write `results.json`, a row for each way, `table.md`, and the first region of every way as
-    `N.png`. A way that the denoiser was not trained for is left out and said."""
+    """Write `results.json`, a row for the real regions and one for each way, `table.md`, the first
+    region as `reference.png` and as each way generates it as `N.png`. A way that the denoiser was
+    not trained for, or that comes to the same as an earlier one, is left out and said."""
     folder, config = context.folder("sweep"), context.config
     model = generator.Generator.of_run(context.artifacts, context.mesh)
     regions = [r for r in context.artifacts.references(model.embed) if r.kind == "region"]
+    if not regions:
+        raise schema.ConfigError(
+            "the tool sweep expected held-out regions of the run, got none: "
+            "see config.data.regions and config.data.holdout"
+        )
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
     encoders = {n: networks.OfEncoder(n, context.artifacts.encoder(n)) for n in names}
     references = [region.image for region in regions]
     measures = structure_measures.of_run(context.artifacts, references)
-    rows, alone = [], {}
-    # All of them first: a misspelt last one is not found after hours.
-    sections = [sample_section(config, way) for way in config.sweep.variants]
-    for way, section in zip(config.sweep.variants, sections, strict=True):
+    rows, alone = [_row_of_real(model, regions)], {}
+    pyramid.write_png(folder / "reference.png", references[0])
+    for way, section in _different(config).items():
         if section.conditioning == "cells" and config.num_cells == 1:
             _LOG.info("%s is left out: the denoiser was not trained on cells", way)
+            continue
+        if section.student != "off" and model.trained.student is None:
+            _LOG.info("%s is left out: no student was trained, see config.distill", way)
             continue
         variant = model.with_sample(section)
         page = of_patches(section)
@@ -50,13 +61,25 @@ def run(context: stage.Context) -> dict[str, Any]:
         _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
         atomic.write_json(folder / "results.json", rows)
     atomic.write_atomic(folder / "table.md", lambda path: _write(path, rows))
-    return {"variants": len(rows)}
+    return {"variants": len(rows) - 1}
+
+
+def _different(config: run_config.RunConfig) -> dict[str, sample_config.SampleSection]:
+    """Every way that is not as an earlier one. All are read before the first is sampled: a misspelt
+    last one is not found after hours."""
+    ways: dict[sample_config.SampleSection, str] = {}
+    for way in config.sweep.variants:
+        first = ways.setdefault(sample_section(config, way), way)
+        if first != way:
+            _LOG.info("%s is left out: it is the same as %s", way, first or AS_CONFIGURED)
+    return {way or AS_CONFIGURED: section for section, way in ways.items()}
 
 
 def of_patches(section: sample_config.SampleSection) -> tuple[Any, ...]:
     """What of a way decides patches that are generated one by one: these know no windows, so that
     ways which differ in those alone share them."""
-    return section.guidance, section.solver, section.compute_dtype
+    called = section.as_called
+    return called.student, called.guidance, called.solver, called.compute_dtype
 
 
 def sample_section(config: run_config.RunConfig, way: str) -> sample_config.SampleSection:
@@ -81,6 +104,8 @@ def sample_section(config: run_config.RunConfig, way: str) -> sample_config.Samp
     section = schema.build(sample_config.SampleSection, values, "config.sample")
     try:
         section.solver.require_within(config.denoiser.schedule)
+        if config.distill.visits:
+            config.require_student(section)
     except ValueError as error:
         raise schema.ConfigError(f"config.sweep.variants: {error}, in {way!r}") from None
     return section
@@ -109,24 +134,22 @@ def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed:
 
 def _row(model: generator.Generator, regions, pages, encoders, measures):
     """(figures, the first image)."""
-    generated, pairs, steps, side = [], [], [], model.patch_px
+    generated, pairs, plans, side = [], [], [], model.patch_px
     config = model.config
     for repeat in range(config.sweep.num_generated):
         for i, region in enumerate(regions):
             seed = rng.seed_of(config.seed, "sweep/image", repeat * len(regions) + i)
-            image_plan = references.plan_of(model, region, seed=seed)
-            generated.append(model.render(image_plan))
-            steps.append(_seams(model, image_plan, generated[-1].image))
+            plans.append(references.plan_of(model, region, seed=seed))
+            generated.append(model.render(plans[-1]))
             pairs.append(large_image.Pair(generated[-1].image, region.image))
     layout = [pixels.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
     variance = [pixels.variance_ratio(p.image, p.reference) for p in pairs]
-    seam_mean, of_layout = means.Mean.of(steps), means.Mean.of(layout)
+    of_layout = means.Mean.of(layout)
     row = {
         "unet_forwards": generated[0].unet_forwards,
         # The first image also compiles.
         "seconds": float(np.median([d.seconds for d in generated[1:] or generated])),
-        "last_step_seams": seam_mean and seam_mean.value,
-        "last_step_seams_error": seam_mean and seam_mean.error,
+        **_seams(model, plans, [each.image for each in generated]),
         "layout_correlation": of_layout and of_layout.value,
         "variance_ratio": float(np.mean(variance)),
     } | of_structure(pairs, measures)
@@ -142,11 +165,23 @@ def _row(model: generator.Generator, regions, pages, encoders, measures):
     return row, generated[0].image
 
 
+def _row_of_real(model: generator.Generator, regions: Sequence[artifacts.Reference]):
+    """The seams of real images: what a line or the worst of many phases has without windows."""
+    plans = [references.plan_of(model, region, seed=i) for i, region in enumerate(regions)]
+    return {"variant": REAL} | _seams(model, plans, [region.image for region in regions])
+
+
 def of_structure(
     pairs: Sequence[large_image.Pair], measures: Mapping[str, structure.Measure]
 ) -> dict[str, float | None]:
-    """IoU of class maps, MS-SSIM and agreement of edges; None of what a run has no measure for."""
-    columns = {"class_iou": "mean", "ms_ssim": "ms_ssim", "edges": "orientation"}
+    """IoU of class maps, MS-SSIM, agreement of edges and power at the finest periods; None of what
+    a run has no measure for."""
+    columns = {
+        "class_iou": "mean",
+        "ms_ssim": "ms_ssim",
+        "edges": "orientation",
+        "power": structure.FINEST,
+    }
     return {
         name: structure.values(measures[name], pairs)[figure] if name in measures else None
         for name, figure in columns.items()
@@ -154,12 +189,24 @@ def of_structure(
 
 
 def _seams(
-    model: generator.Generator, image_plan: plan.ImagePlan, image: arrays.ImageUint8
-) -> float | None:
-    """Steps across the window lines of the last solver step, over those beside."""
-    factor = model.config.downsample_factor
-    lines = seams.Lines.of_step(image_plan.windows, -1, factor=factor, size=image_plan.size)
-    return seams.step_ratio(image, lines, factor=factor, reach=model.patch_px // 2)
+    model: generator.Generator,
+    plans: Sequence[plan.ImagePlan],
+    images: Sequence[arrays.ImageUint8],
+) -> dict[str, float | None]:
+    """Steps across the window lines of the last solver step, and at the worst phase of all, over
+    those beside; each with its standard error over images."""
+    factor, side = model.config.downsample_factor, model.patch_px
+    last, worst = [], []
+    for planned, image in zip(plans, images, strict=True):
+        lines = seams.Lines.of_step(planned.windows, -1, factor=factor, size=planned.size)
+        last.append(seams.step_ratio(image, lines, factor=factor, reach=side // 2))
+        phase = seams.worst_phase(image, period=side, factor=factor)
+        worst.append(phase and phase.ratio)
+    figures = {}
+    for name, ratios in (("last_step_seams", last), ("worst_phase", worst)):
+        mean = means.Mean.of(ratios)
+        figures |= {name: mean and mean.value, f"{name}_error": mean and mean.error}
+    return figures
 
 
 def _text(value: str | float | None) -> str:
@@ -167,8 +214,9 @@ def _text(value: str | float | None) -> str:
 
 
 def _write(path, rows: list[dict[str, Any]]) -> None:
-    columns = list(rows[0])
+    # What is known of real images alone is not all that is of generated ones.
+    columns = list(rows[-1])
     lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
     for row in rows:
-        lines.append(" | ".join(map(_text, row.values())))
+        lines.append(" | ".join(_text(row.get(column)) for column in columns))
     path.write_text("".join(f"| {line} |\n" for line in lines))

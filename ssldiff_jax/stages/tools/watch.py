@@ -135,6 +135,10 @@ class _Evaluator:
         """The generator with the weights of a step; programs are traced once."""
         if self._model is None:
             trained = models.Models.of_run(artifacts, step)
-            self._model = generator.Generator(artifacts.config, trained, self._mesh)
+            # Checkpoints are the denoiser's; its student is made later.
+            config = artifacts.config
+            sample = dataclasses.replace(config.sample, student="off")
+            config = dataclasses.replace(config, sample=sample)
+            self._model = generator.Generator(config, trained, self._mesh)
         params = checkpoint.load_params(artifacts.folders.checkpoints("denoiser"), step=step)
         return self._model.with_params(params)

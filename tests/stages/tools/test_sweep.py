@@ -41,13 +41,48 @@ def test_seams_are_those_of_the_plan():
     config = types.SimpleNamespace(downsample_factor=4)
     model = types.SimpleNamespace(config=config, patch_px=32)
     planned = plan_lib.ImagePlan((128, 128), plan, lambda corners: corners, 0)
-    assert sweep._seams(model, planned, image) > 50
-    assert sweep._seams(model, planned, noise.astype(np.uint8)) == pytest.approx(1, abs=0.1)
+    banded = sweep._seams(model, [planned], [image])
+    assert banded["last_step_seams"] > 50
+    assert banded["worst_phase"] > 50
+    assert banded["last_step_seams_error"] is None
+    plain = sweep._seams(model, [planned] * 2, [noise.astype(np.uint8), image])
+    mean = (1 + banded["last_step_seams"]) / 2
+    assert plain["last_step_seams"] == pytest.approx(mean, abs=0.1)
+    # Of two values the standard error is half their distance.
+    assert plain["last_step_seams_error"] == pytest.approx(mean - 1, abs=0.1)
 
 
 def test_the_table_has_a_dash_where_there_is_no_figure(tmp_path):
-    sweep._write(tmp_path / "table.md", [{"way": "a", "seams": None, "variance": 0.51239}])
-    assert (tmp_path / "table.md").read_text().splitlines()[-1] == "| a | – | 0.5124 |"
+    rows = [{"way": "real", "seams": 1.5}, {"way": "a", "seams": None, "variance": 0.51239}]
+    sweep._write(tmp_path / "table.md", rows)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[0] == "| way | seams | variance |"
+    assert lines[2:] == ["| real | 1.5 | – |", "| a | – | 0.5124 |"]
+
+
+def _config(*ways):
+    config = tiny.get_config()
+    config.sweep.variants = ways
+    return schema.build(run_config.RunConfig, config.to_dict())
+
+
+def test_ways_that_come_to_the_same_are_sampled_once():
+    steps = tiny.get_config().sample.solver.num_solver_steps
+    config = _config(
+        "guidance.scale=4.0", "", f"solver.num_solver_steps={steps}", "guidance.scale=4"
+    )
+    ways = sweep._different(config)
+    assert list(ways) == ["guidance.scale=4.0", sweep.AS_CONFIGURED]
+    assert ways[sweep.AS_CONFIGURED] == config.sample
+    assert ways["guidance.scale=4.0"].guidance.scale == 4
+
+
+def test_every_way_of_the_default_can_be():
+    config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+    ways = sweep._different(config)
+    assert len(ways) > 20
+    assert {way.conditioning for way in ways.values()} == {"dense", "interpolated", "cells"}
+    assert list(ways.values())[-1].windows.mode == "paper"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,10 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
     of image."""
     denoiser = config.denoiser_sizes(training_tasks.embedding_dim(config))
     in_dtype = lambda tree: layers.cast(tree, config.sample.network_dtype)
-    params = jax.eval_shape(in_dtype, published.abstract_denoiser(denoiser))
+    params, student = (
+        jax.eval_shape(in_dtype, published.abstract_denoiser(sizes))
+        for sizes in (denoiser, denoiser.of_student)
+    )
     channels = denoiser.unet.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     decoder = jax.eval_shape(in_dtype, published.abstract_autoencoder(config.autoencoder.model))
@@ -41,6 +44,7 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
         autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
         conditioning.Denoiser(denoiser),
         params,
+        student=models.Network(conditioning.Denoiser(denoiser.of_student), student),
     )
     # 0 would ask the memory of this machine.
     sample = dataclasses.replace(config.sample, window_batch=config.sample.window_batch or 32)
@@ -53,13 +57,14 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
         return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(model.mesh, spec))
 
     args = (
-        jax.tree.map(lambda p: shape(p.shape, p.dtype), params),
+        jax.tree.map(lambda p: shape(p.shape, p.dtype), trained.called(sample.student).params),
         shape((count, window, window, channels), split=True),
         shape((), np.int32),
         shape((count, denoiser.condition_dim), split=True),
     )
-    windows = model.networks.window_call(params, programs.COUNTED)
+    windows = model.networks.window_call(args[0], programs.COUNTED)
     counted = (windows.run, windows.shapes)
     network = model.networks.sampler.network.of_kind
-    kind = "plain" if config.sample.guidance.scale == 1 else "guided"
+    is_plain = sample.guidance.scale == 1 or sample.student != "off"
+    kind = "plain" if is_plain else "guided"
     return programs.AbstractCall(network[kind], args, 0, count, counted)

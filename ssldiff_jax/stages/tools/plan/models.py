@@ -172,7 +172,8 @@ class Networks:
     def window(self) -> Call:
         """The denoiser on one window, without guidance."""
         leaves = jax.tree.leaves(self.generator.trained.params)
-        calls = 1 if self.config.sample.guidance.scale == 1.0 else 2
+        sample = self.config.sample
+        calls = 1 if sample.guidance.scale == 1.0 or sample.student != "off" else 2
         params_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
         return Call(self._guided_window.flops / calls, params_bytes)
 
@@ -200,7 +201,10 @@ class Networks:
         config = dataclasses.replace(self.config, sample=sample)
         denoiser = config.denoiser_sizes(self.embedding_dim)
         cast = functools.partial(layers.cast, dtype=self.dtype)
-        params = _blank(jax.eval_shape(cast, published.abstract_denoiser(denoiser)))
+        params, student = (
+            _blank(jax.eval_shape(cast, published.abstract_denoiser(sizes)))
+            for sizes in (denoiser, denoiser.of_student)
+        )
         decoder = _blank(jax.eval_shape(cast, self.autoencoder_params))
         channels = denoiser.unet.latent_channels
         scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
@@ -209,6 +213,7 @@ class Networks:
             autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
             conditioning.Denoiser(denoiser),
             params,
+            student=models.Network(conditioning.Denoiser(denoiser.of_student), student),
         )
         return generator.Generator(config, trained, self.devices.working_mesh)
 

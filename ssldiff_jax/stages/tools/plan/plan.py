@@ -29,6 +29,7 @@ _ROWS: Mapping[str, Callable[[facts_lib.Facts], rows.Row]] = {
     "autoencoder": steps.autoencoder,
     "latents": steps.latents,
     "denoiser": steps.denoiser,
+    "distill": steps.distill,
     "sample": generating.sample,
     "judge": steps.judge,
     "evaluate": generating.evaluate,

@@ -24,7 +24,8 @@ _MEASURED_CORES = 2
 _PAPER = "not measured: from the maker's figures for products and memory"
 
 _CPU_FLOPS = {
-    "encoder": 150e9, "judge": 100e9, "autoencoder": 120e9, "denoiser": 120e9, "prior": 110e9,
+    "encoder": 150e9, "judge": 100e9, "autoencoder": 120e9, "denoiser": 120e9, "distill": 120e9,
+    "prior": 110e9,
     "tokens": 110e9,
     "forward": 110e9, "denoise": 150e9, "decode": 100e9,
 }  # fmt: skip
@@ -33,13 +34,13 @@ measured alone; the others ran on one core beside another step, which gives 1.6 
 
 _CPU_FIXED = {
     "patches": 0.5, "encoder": 15.0, "embeddings": 1.0, "autoencoder": 15.0, "latents": 1.5,
-    "denoiser": 30.0, "sample": 8.0, "judge": 12.0, "evaluate": 10.0, "grids": 3.0, "prior": 12.0,
-    "tokens": 12.0, "imagine": 10.0, "report": 1.0,
+    "denoiser": 30.0, "distill": 60.0, "sample": 8.0, "judge": 12.0, "evaluate": 10.0, "grids": 3.0,
+    "prior": 12.0, "tokens": 12.0, "imagine": 10.0, "report": 1.0,
 }  # fmt: skip
 """Seconds that a stage takes whatever its size: tracing, compiling, first figures."""
 
 _ACCELERATOR_FIXED = {"train": 180.0, "generate": 120.0, "other": 30.0}
-_TRAINED = ("encoder", "judge", "autoencoder", "denoiser", "prior", "tokens")
+_TRAINED = ("encoder", "judge", "autoencoder", "denoiser", "distill", "prior", "tokens")
 _GENERATES = ("sample", "evaluate", "imagine")
 
 _OF_PEAK = {"train": 0.32, "bfloat16": 0.365, "float32": 0.166}

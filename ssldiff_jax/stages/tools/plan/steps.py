@@ -99,7 +99,7 @@ def _fed(facts: Facts, name: str, examples: Estimate) -> tuple[dict, dict]:
     config = facts.config
     if name == "tokens":
         return {"embeddings": examples * facts.networks.condition_bytes}, {}
-    if name == "denoiser":
+    if name in ("denoiser", "distill"):
         each = facts.networks.condition_bytes + _moments_bytes(config)
         return {"embeddings and latents": examples * each}, {}
     if name == "prior":
@@ -202,6 +202,11 @@ def latents(facts: Facts) -> Row:
 def denoiser(facts: Facts) -> Row:
     """The denoiser."""
     return training(facts, "denoiser")
+
+
+def distill(facts: Facts) -> Row:
+    """The denoiser's student; none where no visits are asked for."""
+    return training(facts, "distill") if facts.config.distill.visits else Row()
 
 
 def _grid_bytes(facts: Facts) -> int:

@@ -1,0 +1,28 @@
+"""Stage `distill`: train a student of the denoiser, which takes guidance as an input and long steps
+in one call each."""
+
+from typing import Any
+
+from ssldiff_jax.core import digests, rng
+from ssldiff_jax.data import loader, store
+from ssldiff_jax.runs import stage, training_tasks
+from ssldiff_jax.train import loop
+
+
+def run(context: stage.Context) -> dict[str, Any]:
+    """Train on what the denoiser was trained on; the checkpoints are the result. Nothing where no
+    visits are asked for."""
+    config, section = context.config, context.config.distill
+    if not section.visits:
+        return {"visits": 0}
+    task = training_tasks.training_task("distill", config, context.artifacts)
+    batches = loader.cached_batches(
+        *(store.Store(context.folder(name)) for name in ("latents", "embeddings")),
+        batch_size=section.train.batch_size,
+        seed=rng.seed_of(config.seed, "distill/data"),
+        config=config.data.loader,
+        leave_out=("whole",),  # the prior's alone
+    )
+    run_ = training_tasks.training_run(context, "distill")
+    params = loop.fit(task, batches, section.train, run_)
+    return {"visits": section.visits, "student": digests.of_params(params)}
