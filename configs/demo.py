@@ -103,9 +103,9 @@ def _denoiser(c):
     c.unet.context_dim = 192
     c.unet.conditioning = "scale_shift"
     c.embedding_length = "root_dim"
-    c.schedule.name = "cosine"
-    c.loss.prediction = "v"
-    c.loss.min_snr_gamma = 5.0
+    # At equal steps the straight path shows more nuclei and truer edges than cosine and v.
+    c.schedule.name = "linear"
+    c.loss.prediction = "velocity"
     # At equal work, twice the steps of half the batch learn more.
     c.train.num_steps = 3000
     c.train.batch_size = 16

@@ -31,6 +31,10 @@ def shrink(c):
     c.denoiser.unet.channel_mult = (1, 2)
     c.denoiser.unet.attention_levels = ()
     c.denoiser.unet.num_heads = 2
+    # The published solver knows paths that preserve variance alone.
+    c.denoiser.schedule.name = "cosine"
+    c.denoiser.loss.prediction = "v"
+    c.denoiser.loss.min_snr_gamma = 5.0
     _short(c.denoiser.train)
     c.distill.visits = 0
     _short(c.distill.train)

@@ -148,14 +148,19 @@ def _of_devices(
 def _paper(model: generator.Generator, size: int, steps: int) -> dict[str, float]:
     """Seconds of a few steps, multiplied, and of all decodes."""
     sample, window = model.config.sample, model.config.window
+    solver = solvers.SolverConfig("paper", _PAPER_STEPS, 0.0, 999, "trailing")
+    if not model.config.denoiser.schedule.preserves_variance:
+        # Of a path that it does not know: the solver that it varies, with as much noise.
+        solver = dataclasses.replace(solver, name="ddim", eta=0.24)
     as_published = model.with_sample(
         dataclasses.replace(
             sample,
+            student="off",
             conditioning="interpolated",
             guidance=dataclasses.replace(guidance.UNGUIDED, scale=4.0),
             # As its code samples: t = 1000 … 20, 169 windows at 1024², scale 4, overlapping
             # decodes.
-            solver=solvers.SolverConfig("paper", _PAPER_STEPS, 0.0, 999, "trailing"),
+            solver=solver,
             windows=windows.WindowConfig("paper", 1, 0, "uniform", "margin", windows.SIDE_BY_SIDE),
             decode=decode.DecodeConfig(window, window - window // 4, sample.decode.chunk, "paper"),
         )
@@ -199,11 +204,17 @@ def _random_model(config: run_config.RunConfig, mesh: Mesh) -> generator.Generat
     channels = config.autoencoder.model.chosen.latent_channels
     decoder = random_weights.params(published.abstract_autoencoder(config.autoencoder.model))
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
+    draw = lambda sizes: random_weights.params(published.abstract_denoiser(sizes))
+    student = None
+    if config.sample.student != "off":
+        sizes = denoiser.of_student
+        student = models.Network(conditioning.Denoiser(sizes), draw(sizes))
     trained = models.Models(
         None,
         autoencoder.TrainedAutoencoder(config.autoencoder.model, decoder, scaling),
         conditioning.Denoiser(denoiser),
-        random_weights.params(published.abstract_denoiser(denoiser)),
+        draw(denoiser),
+        student=student,
     )
     conditioning_kind = "cells" if config.num_cells > 1 else "interpolated"
     sample: sample_config.SampleSection = dataclasses.replace(
