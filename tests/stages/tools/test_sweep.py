@@ -80,7 +80,7 @@ def test_ways_that_come_to_the_same_are_sampled_once():
 def test_every_way_of_the_default_can_be():
     config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
     ways = sweep._different(config)
-    assert len(ways) > 20
+    assert len(ways) >= 20
     assert {way.conditioning for way in ways.values()} == {"dense", "interpolated", "cells"}
     assert list(ways.values())[-1].windows.mode == "paper"
 
