@@ -22,13 +22,7 @@ def get_config():
     config.data.regions.count = 4
     config.data.regions.rows = 3
     config.data.regions.cols = 12
-    # What the pages show of aerial scenes was made with one vector a cell.
-    config.embeddings.tokens_per_side = 1
-    config.encoder.model.origin = "mean"
     config.denoiser.unet.channels = 48
-    config.denoiser.train.num_steps = 1500
-    config.sample.guidance.scale = 1.5
-    config.sample.guidance.interval = (0.0, 1.0)
     # Three cells are as high as the held-out part of a scene.
     config.prior.grids.side = 3
     config.prior.conditions.measure = "landcover"

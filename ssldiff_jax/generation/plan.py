@@ -78,7 +78,8 @@ class Planner:
         networks, sample = self.networks, self.networks.config.sample
         grid = networks.require_embeddings(embedding_grid, "embedding_grid", "rows, columns")
         size = size or tuple(n * networks.patch_px for n in grid.shape[:2])
-        window_plan, border = self.plan_windows(size, seed), sample.windows.border
+        window_plan = self.plan_windows(size, seed, of_grid=True)
+        border = sample.windows.border
         # What wraps must end where it begins: the last cell ends at the border.
         spans = size if spans is None or border == "wrap" else spans
         lattice = conditions.Lattice(
@@ -148,9 +149,12 @@ class Planner:
             latents = latents * (keep[..., None] > 0) if init.blank else latents
         return dataclasses.replace(plan, init=sampler.InitLatents(latents, keep))
 
-    def plan_windows(self, size: tuple[int, int], seed: int = 0) -> windows.WindowPlan:
+    def plan_windows(
+        self, size: tuple[int, int], seed: int = 0, *, of_grid: bool = False
+    ) -> windows.WindowPlan:
         """The windows for an image of `size` px; what does not fill a window is generated with it
-        and cut off.
+        and cut off. Where conditions are the tokens `of_grid`, windows begin where these do: what
+        lies between two tokens is like neither.
 
         Raises ValueError for a size below one pixel.
         """
@@ -171,8 +175,13 @@ class Planner:
                     "an image that wraps must be whole cells of "
                     f"{self.networks.patch_px} px, got {size}"
                 )
-        num_steps = len(self.networks.table.t)
-        return windows.plan_windows(config.sample.windows, canvas, window, num_steps, seed)
+        num_steps, per_side = len(self.networks.table.t), config.embeddings.tokens_per_side
+        # One token is as large as a window; cells have their own places, wherever a window stands.
+        is_moved = of_grid and per_side > 1 and config.num_cells == 1 and not window % per_side
+        unit = window // per_side if is_moved else 1
+        return windows.plan_windows(
+            config.sample.windows, canvas, window, num_steps, seed, unit=unit
+        )
 
     @no_type_check
     def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:

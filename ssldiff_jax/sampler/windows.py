@@ -140,9 +140,16 @@ class WindowPlan:
 
 
 def plan_windows(
-    config: WindowConfig, canvas: tuple[int, int], window: int, num_steps: int, seed: int = 0
+    config: WindowConfig,
+    canvas: tuple[int, int],
+    window: int,
+    num_steps: int,
+    seed: int = 0,
+    *,
+    unit: int = 1,
 ) -> WindowPlan:
-    """Plan `num_steps` steps over a canvas of any height and width.
+    """Plan `num_steps` steps over a canvas of any height and width. In mode `offset` windows begin
+    at multiples of `unit`, which divides a window; a grid that moves does so by one at the least.
 
     Raises ValueError for a canvas that no whole window fits, or a stride, an offset or a border
     that does not fit the window.
@@ -152,11 +159,14 @@ def plan_windows(
             f"the canvas must hold a whole window, got canvas={canvas[0]}×{canvas[1]}, "
             f"window={window} (latent pixels)"
         )
-    plan = _offset if config.mode == "offset" else _overlap
-    return plan(config, canvas, window, num_steps, seed)
+    if window % unit:
+        raise ValueError(f"unit must divide the window, got unit={unit}, window={window}")
+    if config.mode == "offset":
+        return _offset(config, canvas, window, num_steps, seed, unit)
+    return _overlap(config, canvas, window, num_steps)
 
 
-def _overlap(config, canvas, window, num_steps, seed) -> WindowPlan:
+def _overlap(config, canvas, window, num_steps) -> WindowPlan:
     if config.border != "margin":
         raise ValueError(f"border={config.border} must come with mode=offset, got {config.mode}")
     stride = max(window // 4, 1) if config.mode == "paper" else config.stride
@@ -170,7 +180,7 @@ def _overlap(config, canvas, window, num_steps, seed) -> WindowPlan:
     return WindowPlan(canvas, field, window, (step,) * num_steps)
 
 
-def _offset(config, canvas, window, num_steps, seed) -> WindowPlan:
+def _offset(config, canvas, window, num_steps, seed, unit) -> WindowPlan:
     _require_offset(config, canvas, window)
     goes_round = config.border == "wrap" or config.max_offset > 0
     # A grid that never moves needs no margin; one that does reaches beyond the canvas.
@@ -179,15 +189,17 @@ def _offset(config, canvas, window, num_steps, seed) -> WindowPlan:
     at_rest = [_ring_starts(size, window) for size in field]
     # A window of one latent has nothing to share.
     stride = window - min(math.ceil(config.last.overlap * window), window // 2)
+    in_units = max(stride // unit, 1)
     if goes_round:
-        last = [_ring_starts(size, stride) for size in field]
+        last = [unit * _ring_starts(size // unit, in_units) for size in field]
     else:
-        last = [covering_starts(size, window, stride) for size in canvas]
+        last = [covering_starts(size, window, unit * in_units) for size in canvas]
     # Squared: what a window knows least of, its outermost pixels, hardly counts.
     ramp = _tent(window) ** 2
-    moves = _halton(num_steps, seed) * (2 * config.max_offset + 1) - config.max_offset
+    farthest = max(config.max_offset // unit, min(config.max_offset, 1))
+    moves = _halton(num_steps, seed) * (2 * farthest + 1) - farthest
     steps = []
-    for step, move in enumerate(np.floor(moves).astype(int)):
+    for step, move in enumerate(unit * np.floor(moves).astype(int)):
         starts = last if step >= num_steps - config.last.steps else at_rest
         moved = [np.sort((s + m) % n) for s, m, n in zip(starts, move, field, strict=True)]
         steps.append(_blended(moved, ramp, field))

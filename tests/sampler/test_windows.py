@@ -126,6 +126,34 @@ def test_offsets_use_their_whole_range():
     assert abs(np.corrcoef(moved)[0, 1]) < 0.1
 
 
+@pytest.mark.parametrize("border", ["margin", "wrap"])
+@pytest.mark.parametrize(("unit", "max_offset"), [(1, 2), (2, 2), (4, 2), (4, 8), (8, 3)])
+def test_windows_begin_at_units(unit, max_offset, border):
+    """Every pixel is still seen, in the last steps by windows that overlap as asked, where units
+    let them; and the grid moves."""
+    last = windows.LastSteps(3, 0.125)
+    config = config_of("offset", max_offset=max_offset, border=border, last=last)
+    plan = windows.plan_windows(config, (48, 64), 16, 12, 3, unit=unit)
+    for number, step in enumerate(plan.steps):
+        assert not (step.rows % unit).any()
+        assert not (step.cols % unit).any()
+        weight, count = shares(plan, number)
+        np.testing.assert_allclose(weight, 1, rtol=1e-5)
+        assert count.min() >= 1
+        overlaps = count.max() > 1
+        assert overlaps == (number >= 9)
+    assert len({(tuple(step.rows), tuple(step.cols)) for step in plan.steps[:9]}) > 1
+    farthest = max(max_offset // unit, 1) * unit
+    first = np.array([(step.rows[0], step.cols[0]) for step in plan.steps[:9]])
+    moved = (first + 8) % 16 - 8
+    assert np.abs(moved[moved > -8]).max(initial=0) <= farthest
+
+
+def test_units_that_divide_no_window_are_refused():
+    with pytest.raises(ValueError, match="unit must divide the window, got unit=3, window=16"):
+        windows.plan_windows(config_of("offset"), (48, 64), 16, 3, unit=3)
+
+
 def test_plans_follow_their_seed():
     config = config_of("offset", last=windows.LastSteps(3, 0.25))
 

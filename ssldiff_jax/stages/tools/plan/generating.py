@@ -47,10 +47,12 @@ class Image:
     at_once: int
 
     @classmethod
-    def of(cls, networks: models.Networks, size: tuple[int, int]) -> "Image":
-        """Of `size` px."""
+    def of(
+        cls, networks: models.Networks, size: tuple[int, int], *, of_grid: bool = False
+    ) -> "Image":
+        """Of `size` px, from a reference or a grid."""
         model = networks.generator
-        plan, sampler = model.planner.plan_windows(size), model.networks.sampler
+        plan, sampler = model.planner.plan_windows(size, of_grid=of_grid), model.networks.sampler
         at_once = sampler.windows_at_once(plan)
         return cls(
             sampler.unet_forwards(plan),
@@ -65,7 +67,7 @@ def sample(facts: Facts) -> Row:
     """Large images of held-out regions, and single patches."""
     config, networks, known = facts.config, facts.networks, facts.known
     regions, section = config.data.regions, config.sample
-    image = Image.of(networks, facts.region_px)
+    image = Image.of(networks, facts.region_px, of_grid=section.conditioning != "dense")
     images = exact(0) if known.are_pages else known.regions
     cells = known.regions * (regions.rows * regions.cols)
     shown = min(section.num_variations, regions.rows * regions.cols) * amounts.VARIATIONS_EACH
@@ -271,7 +273,7 @@ def imagine(facts: Facts) -> Row:
     measured = config.prior.conditions.measure != "none" and config.imagine.count
     ways = 3 if measured and facts.condition_spec.text_phrases else 1
     side = facts.grid_side * config.data.crops.patch_px
-    image, images = Image.of(networks, (side, side)), exact(count * ways)
+    image, images = Image.of(networks, (side, side), of_grid=True), exact(count * ways)
     shown = exact(min(count, amounts.IMAGINED_SHOWN) * side**2 * _RAW)
     return Row(
         {
