@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import random_models
 
-from configs import tiny
+from configs import default, tiny
 from ssldiff_jax.core import schema
+from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import exported
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders
+from ssldiff_jax.sampler import field, sampler, windows
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,22 @@ def test_without_a_student_one_line_says_how_to_get_one(model):
     without = type(model)(model.config, trained, model.mesh)
     with pytest.raises(folders.WorkdirError, match=r"needs the step distill .*stages=distill"):
         sampled(without, student="strides")
+
+
+def test_calls_of_the_published_sizes():
+    """4 strides of 25 windows at 1024² px, of which the last has 36, in chunks of 25."""
+    values = default.get_config()
+    values.distill.visits, values.sample.student = 4, "strides"
+    config = schema.build(run_config.RunConfig, values.to_dict())
+    sample = config.sample.as_called
+    table = solvers.solver_table(sample.solver, config.denoiser.schedule)
+    once = lambda denoise: guidance.GuidedX0(denoise, config.denoiser.process)
+    grid = sampler.GridSampler(np.add, once, table, 25, field.CanvasConfig(3))
+    calls = [
+        grid.unet_forwards(windows.plan_windows(sample.windows, (px // 4, px // 4), 64, 4))
+        for px in (1024, 4096, 16384)
+    ]
+    assert calls == [3 * 25 + 50, 3 * 300 + 400, 3 * 4225 + 5625]
 
 
 @pytest.mark.parametrize(
