@@ -4,9 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import random_models
 
 from ssldiff_jax.generation import plan
 from ssldiff_jax.sampler import conditions
+from ssldiff_jax.sampler import grid as grid_lib
 
 
 @pytest.fixture
@@ -58,3 +60,23 @@ def test_without_an_encoder_one_line_says_what_to_name(random_generator, image):
     planner = dataclasses.replace(random_generator.planner, encoder=None)
     with pytest.raises(ValueError, match=r"config\.encoder\.weights must name the encoder's file"):
         planner.embed(image)
+
+
+def test_windows_of_a_grid_of_tokens_take_whole_tokens():
+    """Those of the lattice under them, at every step, and so no mixture of two."""
+    model = random_models.make(tokens_per_side=2)
+    grid = np.random.default_rng(0).standard_normal((3, 4, model.embedding_dim), np.float32)
+    planned = model.plan_from_grid(grid, seed=4)
+    fine = grid_lib.unpacked(grid, 2)
+    window, seen = planned.windows.window, set()
+    for step in planned.windows.steps:
+        corners = planned.windows.places(step.corners())
+        found = planned.condition(corners).reshape(len(corners), 2, 2, -1)
+        for (top, left), tokens in zip(corners * 2 // window, found, strict=True):
+            rows, cols = (
+                np.clip(at + np.arange(2), 0, size - 1)
+                for at, size in zip((top, left), fine.shape[:2], strict=True)
+            )
+            np.testing.assert_allclose(tokens, fine[np.ix_(rows, cols)], rtol=1e-5, atol=1e-6)
+            seen.add((top % 2, left % 2))
+    assert len(seen) > 1
