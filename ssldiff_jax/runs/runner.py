@@ -61,8 +61,10 @@ def _check_stage(
     for need in stage.reads(folders):
         if need not in chosen:
             provenance.require(table, need, config, folders, wanted_by=name)
-    for followed in stage.follows:
-        provenance.refuse_foreign(table, followed, config, folders)
+    for followed in stage.followed(config):
+        # One that is chosen is checked itself, and may be made again.
+        if followed not in chosen:
+            provenance.refuse_foreign(table, followed, config, folders)
     for watched in stage.watches:
         newest = folders.at(watched, rebuilding.latest(folders, watched))
         provenance.refuse_foreign(table, watched, config, newest)

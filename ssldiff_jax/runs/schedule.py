@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Collection, Mapping
 
 from ssldiff_jax.runs import stage as stage_lib
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 
 
@@ -16,13 +17,18 @@ class Schedule:
 
     @classmethod
     def of(
-        cls, table: stage_lib.Table, folders: folders_lib.Folders, chosen: Collection[str]
+        cls,
+        table: stage_lib.Table,
+        folders: folders_lib.Folders,
+        chosen: Collection[str],
+        config: run_config.RunConfig,
     ) -> "Schedule":
         """Of the chosen stages. A tool reads what any stage wrote, measures the machine or refuses
         what comes after it: it runs alone, at its place in the table."""
         ancestors: dict[str, frozenset[str]] = {}
         for name, stage in table.items():
-            direct = {*stage.reads(folders), *stage.follows, *stage.watches, *stage.after}
+            followed = stage.followed(config)
+            direct = {*stage.reads(folders), *followed, *stage.watches, *stage.after}
             if stage.tool:
                 direct |= ancestors.keys()
             direct |= {one for one in ancestors if table[one].tool and one in chosen}

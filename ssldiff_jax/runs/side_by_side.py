@@ -72,7 +72,9 @@ class SideBySide:
         Raises StoppedError after Ctrl-C or SIGTERM, FailedError where a stage failed: the others
         are stopped as by a signal, and resume.
         """
-        plan = schedule.Schedule.of(stages.table, stages.context.folders, chosen)
+        plan = schedule.Schedule.of(
+            stages.table, stages.context.folders, chosen, stages.context.config
+        )
         work = [name for name in chosen if not stages.is_settled(name)]
         if not plan.branches(work):
             return one_stage.one_after_another(stages, chosen)

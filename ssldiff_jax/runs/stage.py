@@ -70,6 +70,7 @@ class Stage:
         needs: the stages whose folders it reads.
         spares: of these, what it can do without where the models are another run's.
         follows: stages whose outputs it reads where there are any.
+        leaves: of these, what a config has no use for, whatever lies there.
         watches: stages whose outputs it reads while they are made.
         after: stages that a command makes before it, if it makes both: it reads what they wrote
             where there is any, whatever made that.
@@ -90,6 +91,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
+    leaves: Callable[[run_config.RunConfig], tuple[str, ...]] = lambda config: ()
     watches: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     inputs: Callable[[run_config.RunConfig], Any] = lambda config: None
@@ -108,6 +110,11 @@ class Stage:
             return self.needs
         # A new work directory on another run's models may be without patches.
         return tuple(n for n in self.needs if n not in self.spares or folders.is_done(n))
+
+    def followed(self, config: run_config.RunConfig) -> tuple[str, ...]:
+        """The stages that it follows and a config has use for."""
+        left = self.leaves(config)
+        return tuple(name for name in self.follows if name not in left)
 
 
 Table: TypeAlias = Mapping[str, Stage]

@@ -68,6 +68,12 @@ def _compared(config: run_config.RunConfig) -> Any:
     return _networks(config) | Later("tools.compare", "fingerprint")(config)
 
 
+def _student(config: run_config.RunConfig) -> tuple[str, ...]:
+    """What images are made without while no student is asked for: one of another config may lie
+    there."""
+    return ("distill",) if config.sample.student == "off" else ()
+
+
 # What cuts crops out of slides, and so decides every model that sees some.
 _CROPS = ("data.crops", "data.records")
 
@@ -127,8 +133,8 @@ STAGES: stage.Table = {
         Later("sample", "run"),
         ("sample",),
         ("patches", "denoiser", "autoencoder"),
-        # Where no visits are asked for it has nothing of it.
         follows=("distill",),
+        leaves=_student,
         is_dry_run=lambda config: config.sample.dry_run,
         on="all",
         ending=final_message.paths("image_*.png", "image_*.tif"),
@@ -166,8 +172,9 @@ STAGES: stage.Table = {
         Later("imagine", "run"),
         ("imagine", "sample", "prior"),
         ("patches", "prior", "denoiser", "autoencoder"),
-        # Where a cell has one token, or no student is asked for, it has nothing of them.
+        # Where a cell has one token it has nothing of the first.
         follows=("tokens", "distill"),
+        leaves=_student,
         ending=final_message.paths("image_*.png", "results.json"),
         on="all",
     ),
@@ -176,7 +183,7 @@ STAGES: stage.Table = {
         Later("report", "run"),
         (),
         ("patches", "sample", "evaluate"),
-        after=("imagine",),
+        after=("imagine", "distill"),
         ending=final_message.of_report,
     ),
     "generate": stage.Stage(
@@ -184,6 +191,7 @@ STAGES: stage.Table = {
         ("sample", "generate", "prior"),
         ("patches", "denoiser", "autoencoder"),
         follows=("distill",),
+        leaves=_student,
         spares=("patches",),
         inputs=Later("tools.generate", "fingerprint"),
         slug=Later("tools.generate", "slug"),
@@ -197,6 +205,7 @@ STAGES: stage.Table = {
         ("sample", "variations"),
         ("patches", "denoiser", "autoencoder"),
         follows=("distill",),
+        leaves=_student,
         spares=("patches",),
         inputs=_image,
         tool=True,
@@ -238,6 +247,7 @@ STAGES: stage.Table = {
         ("sample", "study"),
         ("patches", "denoiser", "autoencoder"),
         follows=("distill",),
+        leaves=_student,
         inputs=_labels,
         tool=True,
         always=True,

@@ -5,9 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
+from configs import tiny
+from ssldiff_jax.core import schema
 from ssldiff_jax.runs import schedule, stage
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.stages import table as stage_table
+
+CONFIG = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
 
 
 def row(**reads):
@@ -36,7 +41,7 @@ def reaches(table, one, other, chosen):
 
 
 def of(table, chosen, tmp_path):
-    return schedule.Schedule.of(table, folders_lib.Folders(tmp_path), chosen)
+    return schedule.Schedule.of(table, folders_lib.Folders(tmp_path), chosen, CONFIG)
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -105,8 +110,8 @@ def test_a_chain_has_no_branches(tmp_path):
 
 SECONDS = {
     "patches": 1, "encoder": 99, "embeddings": 8, "autoencoder": 84, "latents": 14, "denoiser": 360,
-    "sample": 77, "judge": 65, "evaluate": 21, "grids": 55, "prior": 111, "tokens": 1,
-    "imagine": 78, "report": 1,
+    "distill": 120, "sample": 77, "judge": 65, "evaluate": 21, "grids": 55, "prior": 111,
+    "tokens": 1, "imagine": 78, "report": 1,
 }  # fmt: skip
 """Of the demo, one stage after another."""
 
@@ -126,10 +131,22 @@ def test_the_steps_of_a_run_by_two_at_a_time(tmp_path):
     assert overlap("encoder", "judge")
     assert overlap("autoencoder", "grids")
     assert overlap("denoiser", "prior")
-    assert overlap("sample", "imagine")
-    chain = ("patches", "encoder", "autoencoder", "latents", "denoiser", "sample", "evaluate")
+    assert overlap("sample", "distill")
+    chain = ("patches", "encoder", "autoencoder", "latents", "denoiser", "sample", "imagine")
     assert begin["report"] == max(end[name] for name in steps if name != "report")
     assert end["report"] - sum(SECONDS[name] for name in (*chain, "report")) < 10
+
+
+def test_images_wait_for_a_student_that_they_are_made_by(tmp_path):
+    values = tiny.get_config()
+    values.distill.visits = values.sample.visits = 2
+    values.sample.student = "strides"
+    config = schema.build(run_config.RunConfig, values.to_dict())
+    folders, chosen = folders_lib.Folders(tmp_path), ["distill", "sample", "imagine"]
+    waits = schedule.Schedule.of(stage_table.STAGES, folders, chosen, config).before
+    assert waits["sample"] == waits["imagine"] == {"distill"}
+    plain = of(stage_table.STAGES, chosen, tmp_path).before
+    assert plain["sample"] == plain["imagine"] == frozenset()
 
 
 @pytest.mark.parametrize("tool", ["bench", "verify", "export"])

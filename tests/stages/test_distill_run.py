@@ -21,9 +21,10 @@ def run(command, workdir, tmp_path_factory):
     """The tiny run with a student, which its images are sampled by."""
     folder = tmp_path_factory.mktemp("distill") / "run"
     shutil.copytree(workdir, folder, symlinks=True)
-    for name in ("distill", "imagine", "evaluate", "report"):
+    for name in ("imagine", "evaluate", "report"):
         shutil.rmtree(folder / name)
-    stages = ("--config.stages=distill,sample,export", "--config.force=sample")
+    # The tiny run has none, and says so in its folder.
+    stages = ("--config.stages=distill,sample,export", "--config.force=distill,sample")
     done = command(folder, *STRIDES, *stages)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
@@ -72,6 +73,14 @@ def test_an_export_samples_as_the_run_does(run, model, region):
 
 
 def test_a_student_of_other_guidance_is_made_again(refusal, run):
-    line = refusal(run, *STRIDES, EASIER, "--config.stages=distill")
-    assert "distill" in line
-    assert "sample.guidance.interval" in line
+    for stage in ("distill", "imagine"):
+        line = refusal(run, *STRIDES, EASIER, f"--config.stages={stage}")
+        assert "'distill'" in line
+        assert "sample.guidance.interval" in line
+
+
+def test_without_a_student_guidance_is_free(refusal, run):
+    """The images that are there were made with other settings; the student is no reason."""
+    line = refusal(run, *STUDENT, EASIER, "--config.stages=sample")
+    assert "'sample'" in line
+    assert "'distill'" not in line
