@@ -27,6 +27,7 @@ def get_config():
     config.data.regions.rows = 3
     config.data.regions.cols = 12
     config.denoiser.unet.channels = 48
+    config.sample.guidance.scale = 1.5
     config.sample.guidance.interval = (0.4, 1.0)
     # Three cells are as high as the held-out part of a scene.
     config.prior.grids.side = 3

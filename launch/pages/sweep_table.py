@@ -100,18 +100,18 @@ def _value(row: Mapping[str, Any], key: str, spec: str) -> str:
 
 
 def picture(workdir: pathlib.Path) -> Image.Image:
-    """The first region: real, as the published way generates it, and as the run samples it; one
-    under the other where regions are wider than high."""
+    """The first region: real, as the published way generates it where that was asked for, and as
+    the run samples it; one under the other where regions are wider than high."""
     folder = workdir / "sweep"
     ways = [row["variant"] for row in atomic.read_json(folder / "results.json")][1:]
-    published = next(i for i, way in enumerate(ways) if way.startswith(_PUBLISHED))
-    names = ["reference", str(published), str(ways.index(sweep.AS_CONFIGURED))]
+    published = [str(i) for i, way in enumerate(ways) if way.startswith(_PUBLISHED)]
+    names = ["reference", *published, str(ways.index(sweep.AS_CONFIGURED))]
     shown = []
     for name in names:
         with Image.open(folder / f"{name}.png") as image:
             shown.append(np.asarray(image.convert("RGB")))
     height, width = shown[0].shape[:2]
     axis = 0 if width > height else 1
-    gap_shape = (_GAP, width, 3) if axis == 0 else (height, _GAP, 3)
-    gap = np.full(gap_shape, 255, np.uint8)
-    return Image.fromarray(np.concatenate([shown[0], gap, shown[1], gap, shown[2]], axis=axis))
+    gap = np.full((_GAP, width, 3) if axis == 0 else (height, _GAP, 3), 255, np.uint8)
+    parts = [part for image in shown for part in (gap, image)]
+    return Image.fromarray(np.concatenate(parts[1:], axis=axis))
