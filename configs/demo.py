@@ -2,12 +2,12 @@
 
     bash launch/demo.sh
 
-Hardware and time: two cores of an AMD EPYC, 13 min from clone to report, two steps at a time in
-5.8 GB (2026-11-28).
-Expected on the held-out region: cell retrieval 0.73 by the encoder and 0.75 by the judge (0.67 to
-0.82), embedding similarity by the judge 0.92 against 0.31 of other cells, class maps at 8 px IoU
-0.69, layout correlation 0.99; images of the prior show what their condition says (correlation of
-parts in quadrants 0.78 to 0.86).
+Hardware and time: two cores of an AMD EPYC, 17 min from clone to report, two steps at a time in
+5.5 GB (2026-11-29).
+Expected on the held-out region: cell retrieval 0.80 by the encoder and 0.80 by the judge (0.72 to
+0.86), embedding similarity by the judge 0.93 against 0.32 of other cells, class maps at 8 px IoU
+0.74, layout correlation 0.99, nuclei in a cell: correlation of their number 0.84; images of the
+prior show what their condition says (correlation of parts in quadrants 0.86 to 0.92).
 """
 
 from configs import default
