@@ -56,6 +56,8 @@ def shrink(c):
     _short(c.tokens.train)
     c.imagine.count = 4
     c.sample.solver.num_solver_steps = 3
+    # Some steps are guided and some are not.
+    c.sample.guidance.interval = (0.4, 1.0)
     c.sample.window_batch = 8
     c.sample.num_variations = 2
     c.evaluate.num_patches = c.evaluate.num_training = 12

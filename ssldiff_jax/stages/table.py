@@ -74,6 +74,11 @@ def _student(config: run_config.RunConfig) -> tuple[str, ...]:
     return ("distill",) if config.sample.student == "off" else ()
 
 
+def _unlearnt(config: run_config.RunConfig) -> tuple[str, ...]:
+    """What a run has none of that trains no student."""
+    return () if config.distill.visits else ("distill",)
+
+
 # What cuts crops out of slides, and so decides every model that sees some.
 _CROPS = ("data.crops", "data.records")
 
@@ -217,6 +222,7 @@ STAGES: stage.Table = {
         ("sample", "sweep"),
         ("patches", "denoiser", "judge"),
         follows=("distill",),
+        leaves=_unlearnt,
         tool=True,
         always=True,
         ending=final_message.paths("table.md", "results.json"),
@@ -259,6 +265,7 @@ STAGES: stage.Table = {
         ("export",),
         ("denoiser", "autoencoder"),
         follows=("prior", "tokens", "distill"),
+        leaves=_unlearnt,
         tool=True,
         always=True,
         ending=final_message.paths("*.safetensors"),

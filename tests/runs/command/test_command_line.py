@@ -159,8 +159,8 @@ def test_metrics_tell_what_the_run_cost(workdir):
     for name, cost in metrics["stages"].items():
         done = read(workdir / name / "done.json")
         assert cost["seconds"] == done["seconds"]
-        # With one token a cell the step `tokens` has nothing to do.
-        assert cost["seconds"] > 0 or name == "tokens"
+        # With one token a cell and no student two steps have nothing to do.
+        assert cost["seconds"] > 0 or name in ("tokens", "distill")
         assert cost["peak_rss_mb"] == done["peak_rss_mb"] > 100
     large = metrics["large_image"]
     assert (large["height"], large["width"]) == (CELLS * PATCH_PX, CELLS * PATCH_PX)

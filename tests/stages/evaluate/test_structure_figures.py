@@ -56,7 +56,12 @@ def test_every_figure_is_compared_with_moved_and_other_regions(figures):
 
 
 def test_a_sweep_has_the_figures_of_its_images(pairs):
-    measures = {"ms_ssim": structure.ms_ssim([(128, 128)]), "edges": structure.edges()}
+    measures = {
+        "ms_ssim": structure.ms_ssim([(128, 128)]),
+        "edges": structure.edges(),
+        "power": structure.fine_power(),
+    }
     reference = [large_image.Pair(pair.reference, pair.reference) for pair in pairs]
     row = sweep.of_structure(reference, measures)
-    assert row == {"class_iou": None, "ms_ssim": pytest.approx(1), "edges": pytest.approx(1)}
+    alike = pytest.approx(1)
+    assert row == {"class_iou": None, "ms_ssim": alike, "edges": alike, "power": alike}
