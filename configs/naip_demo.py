@@ -10,7 +10,7 @@ their land cover, measured in the infrared band; with the folder of a text encod
 --config.prior.conditions.captions=measured`) in words as well.
 
 Measured on eight scenes of 5 m (one core of an AMD EPYC, 29 min of steps up to evaluate, 2.9 GB,
-2026-11-28): cells retrieved .90 by the judge, class maps at 8 px IoU .70, MS-SSIM .97; lakes keep
+2026-11-29): cells retrieved .90 by the judge, class maps at 8 px IoU .70, MS-SSIM .97; lakes keep
 their outline.
 """
 
