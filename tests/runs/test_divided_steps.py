@@ -28,6 +28,18 @@ STUDY = (
 )  # fmt: skip
 
 
+def run_by_hosts(folder, *flags):
+    """The log of two processes."""
+    words = ["--config=configs/tiny.py", f"--workdir={folder}", *flags]
+    ended = patience.run(
+        ["bash", "launch/local_multiprocess.sh", "2", *words],
+        cwd=ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return ended.stderr
+
+
 @pytest.fixture(scope="module")
 def by_hosts(workdir, tmp_path_factory):
     """A run whose generating steps two processes made; and the log of both."""
@@ -38,17 +50,10 @@ def by_hosts(workdir, tmp_path_factory):
     # It was trained; what it is worth is measured again.
     for name in ("done.json", "results.json"):
         (folder / "prior" / name).unlink()
-    words = ["--config=configs/tiny.py", f"--workdir={folder}", *STUDY]
     # Saved after every chunk, as large canvases are every few minutes.
-    words.append("--config.sample.checkpoint_minutes=0.0")
-    words.append("--config.stages=prior,sample,evaluate,imagine,watch,study")
-    ended = patience.run(
-        ["bash", "launch/local_multiprocess.sh", "2", *words],
-        cwd=ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
-    )
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    return folder, ended.stderr
+    often = "--config.sample.checkpoint_minutes=0.0"
+    stages = "--config.stages=prior,sample,evaluate,imagine,watch"
+    return folder, run_by_hosts(folder, often, stages)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def by_one(workdir, command, tmp_path_factory):
     """The same by one process of one device."""
     folder = tmp_path_factory.mktemp("by_one") / "run"
     shutil.copytree(workdir, folder, symlinks=True)
-    ended = command(folder, "--config.stages=watch,study", *STUDY)
+    ended = command(folder, "--config.stages=watch")
     assert ended.returncode == 0, ended.stderr[-3000:]
     return folder
 
@@ -94,7 +99,19 @@ def same(a, b, at=""):
         assert a == b, at
 
 
-@pytest.mark.parametrize("name", ["prior", "evaluate", "imagine", "watch", "study"])
+@pytest.mark.slow
+def test_a_study_is_that_of_one_host(workdir, command, tmp_path):
+    runs = [tmp_path / name for name in ("hosts", "one")]
+    for folder in runs:
+        shutil.copytree(workdir, folder, symlinks=True)
+    stages = "--config.stages=study"
+    run_by_hosts(runs[0], stages, *STUDY)
+    ended = command(runs[1], stages, *STUDY)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    same(*(atomic.read_json(run / "study" / "results.json") for run in runs))
+
+
+@pytest.mark.parametrize("name", ["prior", "evaluate", "imagine", "watch"])
 def test_figures_are_those_of_one_host(by_hosts, by_one, name):
     same(*(atomic.read_json(run / name / "results.json") for run in (by_hosts[0], by_one)))
 

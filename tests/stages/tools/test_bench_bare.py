@@ -40,6 +40,7 @@ assert Generator.load and launch.launch and len(table.STAGES) > 20
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_what_is_measured_of_models(python, tmp_path):
     done = python(
