@@ -31,7 +31,8 @@ _WORDS = (
     (r"windows\.max_offset=0", "aligned grid"),
     (r"windows\.max_offset=(\S+)", r"moves by \1"),
     (r"windows\.last\.steps=0", "no overlap"),
-    (r"windows\.last\.steps=(\d+)", r"overlap in the last \1"),
+    (r"windows\.last\.steps=1", "the last step overlaps"),
+    (r"windows\.last\.steps=(\d+)", r"the last \1 steps overlap"),
     (r"windows\.last\.overlap=(\S+)", r"last steps overlap by \1"),
     (r"windows\.mode=overlap windows\.stride=(\S+)", r"overlap in all steps, stride \1"),
     (r"guidance\.interval=\((\S+?),(\S+?)\) guidance\.scale=(\S+)", r"guidance \3 on \1–\2"),
@@ -40,6 +41,7 @@ _WORDS = (
     (r"guidance\.rescale=(\S+)", r"rescale \1"),
     (r"solver\.num_solver_steps=(\d+)", r"\1 steps"),
     (r"student=guidance", "student, guidance alone"),
+    (r"student=strides visits=1", "student, 1 long step"),
     (r"student=strides visits=(\d+)", r"student, \1 long steps"),
     (r"conditioning=(\S+)", r"\1"),
 )
@@ -103,7 +105,8 @@ def picture(workdir: pathlib.Path) -> Image.Image:
     """The first region: real, as the published way generates it where that was asked for, and as
     the run samples it; one under the other where regions are wider than high."""
     folder = workdir / "sweep"
-    ways = [row["variant"] for row in atomic.read_json(folder / "results.json")][1:]
+    # The real regions are row 0, and have no number.
+    ways = [row["variant"] for row in atomic.read_json(folder / "results.json")]
     published = [str(i) for i, way in enumerate(ways) if way.startswith(_PUBLISHED)]
     names = ["reference", *published, str(ways.index(sweep.AS_CONFIGURED))]
     shown = []

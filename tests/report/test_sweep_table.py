@@ -25,7 +25,8 @@ _PUBLISHED = tiny.get_config().sweep.variants[-1]
             "conditioning=cells windows.max_offset=w/8 windows.last.steps=0",
             "cells, moves by w/8, no overlap",
         ),
-        ("windows.last.steps=1", "overlap in the last 1"),
+        ("windows.last.steps=1", "the last step overlaps"),
+        ("windows.last.steps=2", "the last 2 steps overlap"),
         ("windows.last.overlap=0.25", "last steps overlap by 0.25"),
         ("windows.mode=overlap windows.stride=w/2", "overlap in all steps, stride w/2"),
         ("guidance.scale=1.0", "no guidance"),
@@ -34,6 +35,7 @@ _PUBLISHED = tiny.get_config().sweep.variants[-1]
         ("solver.num_solver_steps=20", "20 steps"),
         ("student=guidance", "student, guidance alone"),
         ("student=strides visits=4", "student, 4 long steps"),
+        ("student=strides visits=1", "student, 1 long step"),
     ],
 )
 def test_a_way_is_said_in_words(way, said):
@@ -64,7 +66,7 @@ def _swept(folder, shape):
     atomic.write_json(folder / "sweep" / "done.json", done)
     machine = {"cores": 2, "processor": "abacus"}
     atomic.write_json(folder / "environment.json", {"machine": machine})
-    for name, level in (("reference", 10), ("0", 90), ("1", 170)):
+    for name, level in (("reference", 10), ("1", 90), ("2", 170)):
         image = Image.fromarray(np.full((*shape, 3), level, np.uint8))
         image.save(folder / "sweep" / f"{name}.png")
 

@@ -28,8 +28,9 @@ REAL, AS_CONFIGURED = "real regions", "as the run samples"
 
 def run(context: stage.Context) -> dict[str, Any]:
     """Write `results.json`, a row for the real regions and one for each way, `table.md`, the first
-    region as `reference.png` and as each way generates it as `N.png`. A way that the denoiser was
-    not trained for, or that comes to the same as an earlier one, is left out and said."""
+    region as `reference.png` and as the way of row N generates it as `N.png`. A way that the
+    denoiser was not trained for, or that comes to the same as an earlier one, is left out and
+    said."""
     folder, config = context.folder("sweep"), context.config
     model = generator.Generator.of_run(context.artifacts, context.mesh)
     regions = [r for r in context.artifacts.references(model.embed) if r.kind == "region"]
