@@ -78,8 +78,9 @@ def markdown(collected: Mapping[str, Any]) -> str:
     for row in collected["rows"]:
         values = " | ".join(_value(row, key, spec) for key, spec in _COLUMNS.values())
         lines.append(f"| {words(row['variant'])} | {values} |")
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
     return (
-        f"{machine['cores']} cores of {machine['processor']}; {collected['date']}, jax "
+        f"{cores} of {machine['processor']}; {collected['date']}, jax "
         f"{collected['jax']}. The run samples {collected['conditioning']},\nin "
         f"{collected['steps']} steps, with guidance {guidance['scale']:g} on {low:g}–{high:g}.\n\n"
         + "\n".join(lines)
