@@ -56,9 +56,9 @@ def _reading() -> ConfigDict:
 def _holdout() -> ConfigDict:
     c = ConfigDict()
     # case: whole cases by a hash of their name, of two or more at least one; area: the lowest rows
-    # of every slide.
+    # of every slide; columns: its rightmost columns.
     c.by = "case"
-    # How much is held out, of cases or of rows.
+    # How much is held out, of cases, of rows or of columns.
     c.fraction = 0.1
     # What in a file's name is its case. Names without a match are their own case, and refused where
     # they look like parts of one; '.+' says that each is one.

@@ -37,9 +37,11 @@ def get_config() -> ConfigDict:
     c.network.depth = 12
     c.network.num_heads = 6
     c.drop = ConfigDict()
-    # How often training says nothing, and how often it leaves out each kind of condition (but one).
+    # How often training says nothing, and how often it leaves out each kind of condition (but one)
+    # and each phrase of a text (but one).
     c.drop.all = 0.1
     c.drop.kind = 0.1
+    c.drop.phrase = 0.2
     # Deviation of noise on the vectors of phrases, whose entries vary by 1.
     c.drop.text_noise = 0.3
     c.schedule = diffusion.schedule("cosine")

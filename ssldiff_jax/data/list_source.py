@@ -125,6 +125,11 @@ def _held_out(
         raise schema.ConfigError(
             f"{patches.source} names no cases: config.data.holdout.by must be 'area', got 'case'"
         )
+    if holdout.by == "columns":
+        raise schema.ConfigError(
+            f"{patches.source} is a list of patches, which has no columns: config.data.holdout.by "
+            "must be 'case' or 'area', got 'columns'"
+        )
     if holdout.by == "area":
         # Of those that are used: copies may all lie at the end.
         count = plan.count_held_out(len(numbers), holdout.fraction)

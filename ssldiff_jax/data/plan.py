@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import math
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -21,10 +22,10 @@ Side: TypeAlias = Literal["train", "test"]
 @dataclasses.dataclass(frozen=True)
 class HoldoutConfig:
     """`case` holds out whole cases (stable when slides are added, and of two or more never none),
-    `area` the lowest rows of every slide; `fraction` says how much. `case_regex` finds the case in
-    a file name; names without one are their own case."""
+    `area` the lowest rows of every slide, `columns` its rightmost columns; `fraction` says how
+    much. `case_regex` finds the case in a file name; names without one are their own case."""
 
-    by: Literal["case", "area"]
+    by: Literal["case", "area", "columns"]
     fraction: float
     case_regex: str
 
@@ -37,6 +38,23 @@ class HoldoutConfig:
             raise ValueError(
                 f"case_regex must be a regular expression, got {self.case_regex!r}: {error}"
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The rows and columns of a slide that belong to a split, each from the first to before the
+    last, px at some resolution."""
+
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+
+    def scaled(self, scale: float) -> "Part":
+        """At `scale` times the µm per pixel; inwards, so that no split has a part of another's."""
+
+        def inwards(first: int, last: int) -> tuple[int, int]:
+            return math.ceil(first / scale), int(last / scale)
+
+        return Part(inwards(*self.rows), inwards(*self.cols))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,31 +205,30 @@ def count_held_out(count: int, fraction: float) -> int:
 
 def parts(
     slide: slide_lib.Slide, holdout: HoldoutConfig, mpp: float, side: Side | None = None
-) -> dict[str, tuple[int, int]]:
-    """Rows [top, bottom) of a slide that belong to "train" and "test", at `mpp`; `side` is that of
-    its case where it isn't the one that its name alone gives."""
-    height, _ = slide.shape_at(mpp)
+) -> dict[str, Part]:
+    """The parts of a slide that belong to "train" and "test", at `mpp`; `side` is that of its case
+    where it isn't the one that its name alone gives."""
+    height, width = slide.shape_at(mpp)
+    rows, cols = (0, height), (0, width)
     if holdout.by == "area":
         line = height - count_held_out(height, holdout.fraction)
-        return {"train": (0, line), "test": (line, height)}
+        return {"train": Part((0, line), cols), "test": Part((line, height), cols)}
+    if holdout.by == "columns":
+        line = width - count_held_out(width, holdout.fraction)
+        return {"train": Part(rows, (0, line)), "test": Part(rows, (line, width))}
     held_out = is_held_out(case_of(slide.path.name, holdout.case_regex), holdout.fraction)
-    return {side or ("test" if held_out else "train"): (0, height)}
+    return {side or ("test" if held_out else "train"): Part(rows, cols)}
 
 
 def squares(
-    number: int,
-    rows: tuple[int, int],
-    width: int,
-    mask: tissue.TissueMask,
-    config: RecordConfig,
-    mpp: float,
+    number: int, part: Part, mask: tissue.TissueMask, config: RecordConfig, mpp: float
 ) -> list[Square]:
     """Records of one part of one slide, in reading order, with enough tissue.
 
     The last row and column are moved inwards, so that no strip at the border is lost.
     """
     side = config.record_px
-    tops, lefts = lattice(rows, width, (side, side), config.stride_px)
+    tops, lefts = lattice(part, (side, side), config.stride_px)
     enough = mask.fractions(tops, lefts, (side, side), mpp) >= config.min_tissue
     return [
         Square(number, int(top), int(left), side, side)
@@ -220,11 +237,11 @@ def squares(
 
 
 def lattice(
-    rows: tuple[int, int], width: int, size: tuple[int, int], step: int
+    part: Part, size: tuple[int, int], step: int
 ) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]:
     """Tops and lefts of all places of a size, in reading order."""
-    tops = _starts(rows[0], rows[1], size[0], step)
-    lefts = _starts(0, width, size[1], step)
+    tops = _starts(*part.rows, size[0], step)
+    lefts = _starts(*part.cols, size[1], step)
     return np.repeat(tops, len(lefts)).astype(int), np.tile(lefts, len(tops)).astype(int)
 
 

@@ -8,8 +8,7 @@ from ssldiff_jax.slides import tissue
 
 def of_most_tissue(
     number: int,
-    rows: tuple[int, int],
-    width: int,
+    part: plan.Part,
     mask: tissue.TissueMask,
     config: plan.RegionConfig,
     size: tuple[int, int],
@@ -17,7 +16,7 @@ def of_most_tissue(
 ) -> list[tuple[float, plan.Square]]:
     """The regions of `size` px with most tissue that do not overlap, and their tissue fraction."""
     height, span = size
-    tops, lefts = plan.lattice(rows, width, size, max(height // 16, 1))
+    tops, lefts = plan.lattice(part, size, max(height // 16, 1))
     fractions = mask.fractions(tops, lefts, size, mpp)
     # The last key counts first. Equal fractions in reading order: the same places everywhere.
     order, chosen = np.lexsort((lefts, tops, -fractions)), []

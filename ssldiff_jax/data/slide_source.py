@@ -78,7 +78,7 @@ def tiling_config(data: data_config.DataConfig) -> tiling.TilingConfig:
 def cases_of(
     data: data_config.DataConfig, images: patch_list.PatchList | None = None
 ) -> cases.Cases | None:
-    """The cases of all slides, or of a list's images; None where rows are held out.
+    """The cases of all slides, or of a list's images; None where a part of every slide is held out.
 
     Raises ConfigError where names have no cases to hold out.
     """

@@ -144,8 +144,10 @@ def _outlined(
     # Pixels of the overview for one at patch_mpp.
     scale = image.height / height * config.patch_mpp / entry.facts["native_mpp"]
     if "test" in entry.facts["parts"]:
-        top, bottom = (row * scale for row in entry.facts["parts"]["test"])
-        _outline(pen, (1, top, image.width - 2, bottom - 2), (20, 90, 200))
+        # Archives that were made when parts were rows alone say nothing of columns.
+        top, bottom, *cols = (value * scale for value in entry.facts["parts"]["test"])
+        left, right = cols or (0, image.width)
+        _outline(pen, (left + 1, top, right - 2, bottom - 2), (20, 90, 200))
     for reference in references:
         first, last, px = reference.cells[0], reference.cells[-1], config.cell_px
         box = (first.left, first.top, last.left + px, last.top + px)

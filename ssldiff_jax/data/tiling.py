@@ -161,7 +161,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
             identity=slide_lib.identity(slide),
             look=look(slide, examined),
             tissue=examined.parts,
-            parts={split: list(rows) for split, rows in parts.items()},
+            parts={split: [*part.rows, *part.cols] for split, part in parts.items()},
             regions=candidates(slide, parts, examined.mask, cells, config),
         )
 
@@ -186,7 +186,7 @@ def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:
 
 def squares(
     slide: slide_lib.Slide,
-    parts: Mapping[str, tuple[int, int]],
+    parts: Mapping[str, plan.Part],
     mask: tissue.TissueMask,
     known: Cells | None,
     config: TilingConfig,
@@ -200,17 +200,14 @@ def squares(
         return
     for scale in (1.0, *config.records.scales):
         mpp = config.patch_mpp * scale
-        width = slide.shape_at(mpp)[1]
-        for split, (top, bottom) in parts.items():
-            # Inwards at both ends: no row that the other split has a part of.
-            rows = (int(np.ceil(top / scale)), int(bottom / scale))
-            places = plan.squares(0, rows, width, mask, config.records, mpp)
+        for split, part in parts.items():
+            places = plan.squares(0, part.scaled(scale), mask, config.records, mpp)
             yield plan.split_at(split, scale), mpp, places
 
 
 def candidates(
     slide: slide_lib.Slide,
-    parts: Mapping[str, tuple[int, int]],
+    parts: Mapping[str, plan.Part],
     mask: tissue.TissueMask,
     known: Cells | None,
     config: TilingConfig,
@@ -222,10 +219,9 @@ def candidates(
         cells = known["test"]
         best = regions.whole_regions(cells, config.region_px, config.cell_px)
     else:
-        cells, width = [], slide.shape_at(config.patch_mpp)[1]
-        size = config.region_px
+        cells, size = [], config.region_px
         best = regions.of_most_tissue(
-            0, parts["test"], width, mask, config.regions, size, config.patch_mpp
+            0, parts["test"], mask, config.regions, size, config.patch_mpp
         )
     best = regions.pick_apart(sorted(best, key=lambda item: -item[0]), config.regions.count)
     return [

@@ -99,6 +99,26 @@ class TextEncoder:
         tokenizer.no_padding()
         tokenizer.no_truncation()
 
+    def split_words(self, text: str) -> dict[str, tuple[str, ...]]:
+        """The words of a text that the tokenizer does not have whole, and their pieces."""
+        encoding = self._tokenizer.encode(text)
+        by_word: dict[int, list[int]] = {}
+        for i, word in enumerate(encoding.word_ids):
+            if word is not None:  # what begins and ends every text
+                by_word.setdefault(word, []).append(i)
+        unknown = self._tokenizer.token_to_id("[UNK]")
+        pieces = {
+            text[encoding.offsets[at[0]][0] : encoding.offsets[at[-1]][1]]: at
+            for at in by_word.values()
+            if len(at) > 1 or encoding.ids[at[0]] == unknown
+        }
+        return {
+            word: tuple(encoding.tokens[i] for i in at)
+            for word, at in pieces.items()
+            # A mark is no word.
+            if any(map(str.isalnum, word))
+        }
+
     def __call__(self, texts: Sequence[str]) -> EncodedText:
         """Raises ValueError for a text without a word."""
         for text in texts:
@@ -150,6 +170,10 @@ class PhraseEncoder:
     def dim(self) -> int:
         """Length of a vector."""
         return self.encoder.config.width
+
+    def split_words(self, text: str) -> dict[str, tuple[str, ...]]:
+        """As TextEncoder does."""
+        return self.encoder.split_words(text)
 
     def __call__(self, texts: Sequence[str]) -> EncodedText:
         """Raises ValueError for a text without a word."""

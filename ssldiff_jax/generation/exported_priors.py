@@ -39,7 +39,12 @@ def write_prior(path: pathlib.Path, prior: prior_sampler.PriorSampler, head: Hea
     published.export(
         path,
         (names.own_names(prior.params, _UNDER), prior.params),
-        metadata=head(side=prior.side, spec=dataclasses.asdict(prior.spec), scales=prior.scales),
+        metadata=head(
+            side=prior.side,
+            spec=dataclasses.asdict(prior.spec),
+            scales=prior.scales,
+            heard=prior.heard,
+        ),
         mean=white.mean,
         matrix=white.matrix,
         inverse=white.inverse,
@@ -65,7 +70,9 @@ def read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sample
     if sources.text_encoder and beside.exists():
         sources = dataclasses.replace(sources, text_encoder=str(beside))
         text = region_labels.text_encoder(sources)
-    return prior_sampler.PriorSampler(config.prior, side, spec, scales, white, params, text)
+    # Files of before it was measured know nothing of it.
+    heard = json.loads(head.get("heard", "{}"))
+    return prior_sampler.PriorSampler(config.prior, side, spec, scales, white, params, text, heard)
 
 
 def write_tokens(path: pathlib.Path, tokens: token_sampler.TokenSampler, head: HeadFn) -> None:

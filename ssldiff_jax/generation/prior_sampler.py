@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from ssldiff_jax.core import arrays, rng
+from ssldiff_jax.core import arrays, digests, rng
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import clip_texts
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import grid_network
+from ssldiff_jax.generation import heard as heard_lib
 from ssldiff_jax.prior import conditions, whitening
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import region_labels
@@ -46,8 +47,13 @@ class PriorRequest:
         """
         return cls(text, _require_named(labels, "labels"), _require_named(numbers, "numbers"))
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of condition that it has."""
+        return tuple(kind for kind in conditions.KINDS if getattr(self, kind))
+
     def __bool__(self) -> bool:
-        return bool(self.text or self.labels or self.numbers)
+        return bool(self.kinds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +68,7 @@ class PriorSampler:
         white: between embeddings and what it learnt.
         params: averaged weights.
         text: reads texts, None where it knows none.
+        heard: how much of each kind of condition it hears, as far as that was measured.
     """
 
     section: prior_config.PriorSection
@@ -71,6 +78,7 @@ class PriorSampler:
     white: whitening.Whitening
     params: Any
     text: text_lib.PhraseEncoder | clip_texts.PairTexts | None
+    heard: heard_lib.Figures = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of_run(cls, artifacts: artifacts_lib.Artifacts) -> "PriorSampler":
@@ -80,14 +88,17 @@ class PriorSampler:
 
         section, folder = artifacts.config.prior, artifacts.folders.of_stage("grids")
         stored = atomic.read_json(folder / "spec.json")
+        params = checkpoint.load_params(artifacts.folders.checkpoints("prior"))
+        heard = heard_lib.of_run(artifacts.folders.of_stage("imagine"), digests.of_params(params))
         return cls(
             section,
             stored["side"],
             artifacts_lib.condition_spec(stored["spec"]),
             stored["scales"],
             whitening.Whitening.load(folder / "whitening.npz"),
-            checkpoint.load_params(artifacts.folders.checkpoints("prior")),
+            params,
             region_labels.text_encoder(section.conditions),
+            heard,
         )
 
     def condition(self, request: PriorRequest) -> Float[np.ndarray, "1 E"]:
@@ -114,6 +125,9 @@ class PriorSampler:
                     "this prior has learnt no texts (config.prior.conditions.captions), got "
                     f"{request.text!r}"
                 )
+            for word, pieces in self.text.split_words(request.text).items():
+                _LOG.warning("the text encoder has no word %r and reads it in pieces: %s",
+                             word, " ".join(pieces))  # fmt: skip
             encoded = self.text([request.text])
             if encoded.truncated:
                 _LOG.warning("the text has more than %d phrases: the rest is not read",
@@ -156,6 +170,7 @@ class PriorSampler:
             temperature: scales the noise; below 1 grids are more alike.
             known: embeddings (rows, columns, D), of which those marked in `keep_mask` stay.
         """
+        heard_lib.warn(self.heard, request.kinds)
         side, dim = self.side, len(self.white.mean)
         # The network knows grids of its own size alone; less is cut from one.
         canvas = tuple(max(n, side) for n in cells)

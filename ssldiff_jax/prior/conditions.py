@@ -17,6 +17,9 @@ from ssldiff_jax.core import arrays, rng
 
 Condition = Float[arrays.AnyArray, "B E"]
 
+KINDS = ("labels", "numbers", "text")
+"""Of condition that a request has, and training leaves out one by one."""
+
 _STEP = 4  # numbers of phrases that are traced are multiples of it
 
 
@@ -30,6 +33,7 @@ class ConditionSpec:
         text_phrases: the most phrases of a text; 0 has none.
         text_dim: length of a phrase's vector, whose entries vary by 1.
         embedding_dim: length of the one white embedding of all cells together; 0 has none.
+        reads_labels: whether texts are worded from labels, and are read as these.
     """
 
     labels: tuple[str, ...] = ()
@@ -37,6 +41,7 @@ class ConditionSpec:
     text_phrases: int = 0
     text_dim: int = 0
     embedding_dim: int = 0
+    reads_labels: bool = False
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -68,6 +73,11 @@ class ConditionSpec:
             name: condition[..., start:end]
             for name, start, end in zip(self.sizes, starts, ends, strict=True)
         }
+
+    def kinds(self, condition: Condition) -> tuple[str, ...]:
+        """The kinds of condition of which something is said."""
+        parts = self.unpack(condition)
+        return tuple(kind for kind in KINDS if (parts[f"{kind}_known"] != 0).any())
 
     def pack(
         self,
@@ -125,9 +135,12 @@ class ConditionSpec:
             for kind in ("labels", "numbers", "text", "embedding")
         }
         longest = int(np.flatnonzero(is_known["text"]).max(initial=-1)) + 1
+        reads_labels = self.reads_labels and longest > 0
         spec = dataclasses.replace(
             self,
-            labels=self.labels if is_known["labels"].any() else (),
+            # A text is read as labels.
+            labels=self.labels if is_known["labels"].any() or reads_labels else (),
+            reads_labels=reads_labels,
             numbers=self.numbers if is_known["numbers"].any() else (),
             text_phrases=min(-(-longest // _STEP) * _STEP, self.text_phrases),
             embedding_dim=self.embedding_dim if is_known["embedding"].any() else 0,
@@ -184,12 +197,13 @@ class GridPosition:
 
 @dataclasses.dataclass(frozen=True)
 class DropRates:
-    """How often training says nothing: of everything, and of each kind of condition, of which one
-    is always left; and noise on the vectors of phrases, so that others of their meaning are
-    understood. An embedding comes alone, and is left out with everything."""
+    """How often training says nothing: of everything, of each kind of condition, and of each phrase
+    of a text, of which one is always left; and noise on the vectors of phrases, so that others of
+    their meaning are understood. An embedding comes alone, and is left out with everything."""
 
     all: float
     kind: float
+    phrase: float
     text_noise: float
 
     def __call__(
@@ -200,14 +214,21 @@ class DropRates:
         key: arrays.Key,
     ) -> Condition:
         """Conditions of which some, decided by the index of the example, are left out."""
-        kinds = ("labels", "numbers", "text")
-        key_kept, key_noise = jax.random.split(key)
+        key_kept, key_noise, key_phrases = jax.random.split(key, 3)
         # One number for all of it, then one for each kind.
-        chance = rng.per_example(key_kept, index, jax.random.uniform, (1 + len(kinds),))
+        chance = rng.per_example(key_kept, index, jax.random.uniform, (1 + len(KINDS),))
+        of_everything = chance[:, 0]
         parts = spec.unpack(condition)
-        is_known = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in kinds]
+        is_known = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in KINDS]
         kept = _kept(jnp.stack(is_known, axis=1), chance[:, 1:], self.kind)
-        kept = {kind: kept[:, i] for i, kind in enumerate(kinds)}
+        kept = {kind: kept[:, i] for i, kind in enumerate(KINDS)}
+        if self.phrase and spec.text_phrases:
+            # A request names some of what captions name.
+            shape = parts["text_known"].shape[1:]
+            chance = rng.per_example(key_phrases, index, jax.random.uniform, shape)
+            known = _kept(parts["text_known"] != 0, chance, self.phrase) * parts["text_known"]
+            parts["text_known"] = known
+            parts["text"] = parts["text"] * jnp.repeat(known, spec.text_dim, axis=1)
         if self.text_noise and spec.text_phrases:
             shape = parts["text"].shape[1:]
             noise = rng.per_example(key_noise, index, jax.random.normal, shape)
@@ -218,7 +239,7 @@ class DropRates:
             kind = name.removesuffix("_known")
             if kind in kept:
                 parts[name] = jnp.where(kept[kind][:, None], value, 0)
-        is_kept = chance[:, 0] >= self.all
+        is_kept = of_everything >= self.all
         # All zeros, the place too: the null condition of guidance.
         return jnp.where(is_kept[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
 

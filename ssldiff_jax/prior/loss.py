@@ -51,8 +51,25 @@ class PriorTask(tasks.Task):
             x_t, said = layers.like(params, x_t), layers.like(params, condition)
             return self.model.apply({"params": params}, x_t, t, said)
 
-        loss, metrics = diffusion_loss.denoising_loss(
+        denoising, metrics = diffusion_loss.denoising_loss(
             denoise, batch["grid"].astype(jnp.float32), index, (key_t, key_eps),
             process=self.process, min_snr_gamma=self.min_snr_gamma,
         )  # fmt: skip
-        return tasks.LossOutput(loss, metrics, extra)
+        reading = self._reading_loss(params, batch["condition"], condition)
+        return tasks.LossOutput(denoising + sum(reading.values()), metrics | reading, extra)
+
+    def _reading_loss(
+        self, params: Any, whole: conditions.Condition, said: conditions.Condition
+    ) -> dict[str, jax.Array]:
+        """Mean squared error of the labels that are read in texts, where they are known; nothing
+        without texts or labels."""
+        spec = self.model.spec
+        if not spec.reads_labels:
+            return {}
+        reader = network.TextReader(spec, self.model.config.width)
+        weights = {"params": params["condition"]["reader"]}
+        labels, said = spec.unpack(whole), spec.unpack(layers.like(params, said))
+        labels_hat = reader.apply(weights, said).astype(jnp.float32)
+        heard = (said["text_known"] > 0).any(axis=1, keepdims=True) * labels["labels_known"]
+        # Over all, heard or not: the mean of a batch is that of its parts' means.
+        return {"reading": jnp.mean(heard * (labels_hat - labels["labels"]) ** 2)}

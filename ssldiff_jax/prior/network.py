@@ -33,8 +33,38 @@ class NetworkConfig:
             )
 
 
+class TextReader(nn.Module):
+    """Phrases of a text → what they say of the labels, about 0…1.
+
+    Every phrase adds its own part, so that it is read alike in any company. Where nothing is said
+    of a label, training makes it the mean of what was measured.
+    """
+
+    spec: conditions.ConditionSpec
+    width: int
+
+    @nn.compact
+    def __call__(self, parts: dict[str, Float[arrays.AnyArray, "B n"]]) -> Float[jax.Array, "B K"]:
+        x = _phrases(self.spec, parts["text"])
+        for name in ("in", "middle"):
+            x = nn.gelu(nn.Dense(self.width, name=name)(x))
+        said = nn.Dense(len(self.spec.labels), use_bias=False, name="out")(x)
+        rest = self.param("rest", nn.initializers.zeros, (len(self.spec.labels),))
+        return rest + (said * parts["text_known"][..., None]).sum(axis=1)
+
+
+def _phrases(
+    spec: conditions.ConditionSpec, text: Float[arrays.AnyArray, "B n"]
+) -> Float[arrays.AnyArray, "B L D"]:
+    return text.reshape(len(text), spec.text_phrases, spec.text_dim)
+
+
 class ConditionTokens(nn.Module):
-    """A condition → tokens, and which of them say something; the first is always there."""
+    """A condition → tokens, and which of them say something; the first is always there.
+
+    A text that is worded from labels is read as these, unless they are given: then new words move
+    no more than the labels that they are near to. Any other text is a token for each phrase.
+    """
 
     spec: conditions.ConditionSpec
     width: int
@@ -52,20 +82,36 @@ class ConditionTokens(nn.Module):
             shape = len(self.spec.labels), self.width
             present = self.param("present", small, shape)
             absent = self.param("absent", small, shape)
-            value = parts["labels"][..., None]
-            # Labels hold in parts: a token between those of present and absent.
-            tokens.append(value * present + (1 - value) * absent)
-            known.append(parts["labels_known"] > 0)
+
+            def parted(labels: Float[arrays.AnyArray, "B K"]) -> arrays.Tokens:
+                # Labels hold in parts: a token between those of present and absent.
+                value = labels[..., None]
+                return value * present + (1 - value) * absent
+
+            is_given = parts["labels_known"] > 0
+            label_tokens, label_known = parted(parts["labels"]), is_given
+            if self.spec.reads_labels:
+                labels_hat = TextReader(self.spec, self.width, name="reader")(parts)
+                # It learns from labels alone: what it reads is what a text says, not what helps.
+                labels_hat = jnp.clip(jax.lax.stop_gradient(labels_hat), 0, 1)
+                # What is read is less sure than what is given.
+                read = self.param("read", small, (1, 1, self.width))
+                label_tokens = jnp.where(
+                    is_given[..., None], label_tokens, parted(labels_hat) + read
+                )
+                label_known = is_given | (parts["text_known"] > 0).any(axis=1, keepdims=True)
+            tokens.append(label_tokens)
+            known.append(label_known)
+        if self.spec.text_phrases and not self.spec.reads_labels:
+            text = _phrases(self.spec, parts["text"])
+            hidden = nn.gelu(nn.Dense(self.width, name="text_in")(text))
+            tokens.append(nn.Dense(self.width, name="text_out")(hidden))
+            known.append(parts["text_known"] > 0)
         if self.spec.numbers:
             numbers = jnp.concatenate([parts["numbers"], parts["numbers_known"]], axis=-1)
             hidden = nn.silu(nn.Dense(self.width, name="numbers_in")(numbers))
             tokens.append(nn.Dense(self.width, name="numbers_out")(hidden)[:, None])
             known.append((parts["numbers_known"] > 0).any(axis=-1, keepdims=True))
-        if self.spec.text_phrases:
-            text = parts["text"].reshape(count, self.spec.text_phrases, self.spec.text_dim)
-            hidden = nn.gelu(nn.Dense(self.width, name="text_in")(text))
-            tokens.append(nn.Dense(self.width, name="text_out")(hidden))
-            known.append(parts["text_known"] > 0)
         if self.spec.embedding_dim:
             hidden = nn.gelu(nn.Dense(self.width, name="embedding_in")(parts["embedding"]))
             tokens.append(nn.Dense(self.width, name="embedding_out")(hidden)[:, None])

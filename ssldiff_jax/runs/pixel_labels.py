@@ -29,7 +29,7 @@ class PixelLabels:
     @property
     def see_pixels(self) -> bool:
         """Whether the pixels of records suffice, which have three bands."""
-        return self.name == "stain"
+        return self.name in measures.OF_COLOURS
 
     def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> measures.ClassMap:
         """The class of every pixel of a region; `pixels` may be None where `see_pixels` is not."""

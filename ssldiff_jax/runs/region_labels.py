@@ -112,6 +112,7 @@ class RegionLabels:
             self.tables.numbers.names if self.tables.numbers else (),
             self.texts.num_phrases if self.texts else 0,
             self.texts.dim if self.texts else 0,
+            reads_labels=bool(self.texts) and self.sources.captions == "measured",
         )
 
     @property

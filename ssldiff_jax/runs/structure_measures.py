@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.data.annotations import measures as annotations
 from ssldiff_jax.evaluation.metrics import nuclei, structure
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import pixel_classifiers, pixel_labels
@@ -26,7 +27,7 @@ def of_run(
     else:
         least, shown = structure.SSIM_LEAST_PX, min(min(size) for size in sizes)
         _LOG.warning("MS-SSIM is left out: regions of %d px needed, got %d", least, shown)
-    if classes in ("stain", "landcover"):
+    if classes in annotations.CLASSES:
         labels = pixel_labels.PixelLabels(classes, data)
         classifier = pixel_classifiers.of_records(labels, artifacts.patches("train"))
         measures["class_iou"] = structure.class_maps(classifier, labels.names)

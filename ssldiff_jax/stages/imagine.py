@@ -1,37 +1,28 @@
-"""Stage `imagine`: large images without a reference, generated from grids of the prior, and whether
-they show their conditions."""
+"""Stage `imagine`: large images without a reference, generated from grids of the prior, and how
+much of each kind of condition is heard."""
 
-import functools
 import itertools
-import logging
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, rng
-from ssldiff_jax.data import mosaic, store
-from ssldiff_jax.data.annotations import measures
-from ssldiff_jax.evaluation.downstream import pixel_classes
+from ssldiff_jax.core import arrays, digests, rng
+from ssldiff_jax.data import store
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator as generator_lib
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import amounts, host_arrays, pixel_labels, stage
-from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs import amounts, host_arrays, stage
 from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages.evaluate import heard_conditions
 from ssldiff_jax.train import hosts
-
-_LOG = logging.getLogger(__name__)
-
-_LEARNT = 64  # regions that the classifier of pixels learns from
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `image_N.png`, generated with the conditions of held-out grids, the captions beside
-    them, and `results.json`: correlation of requested and shown parts of classes in quadrants.
-    Hosts share the images; what these show is measured by the first."""
+    them, and `results.json`: how much of each kind of condition is heard. Hosts share the images;
+    what these show is measured by the first."""
     # As the first host sees it, for whom this may be there a moment earlier.
     if not hosts.broadcast_first((context.folder("prior") / "results.json").exists()):
         return {"imported": context.config.embeddings.source}
@@ -42,18 +33,19 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     # No fewer than are shown.
     count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
-    measured = config.prior.conditions.measure != "none" and config.imagine.count
-    folder, by_kind = context.folder("imagine"), {"all": condition}
-    if measured and model.prior.spec.text_phrases:
-        keep_only = functools.partial(model.prior.spec.keep_only, condition)
-        by_kind |= {kind: keep_only(kind) for kind in ("labels", "text")}
+    folder, spec, by_kind = context.folder("imagine"), model.prior.spec, {"all": condition}
+    if config.imagine.count and config.prior.conditions.measure != "none":
+        kinds = [k for k in spec.kinds(condition) if k in heard_conditions.IN_PIXELS]
+        by_kind |= {k: spec.keep_only(condition, k) for k in kinds if len(kinds) > 1}
     images = {kind: _images(model, asked, folder / f".{kind}") for kind, asked in by_kind.items()}
 
     def write() -> dict[str, Any]:
         captions = atomic.read_json(context.folder("grids") / "captions_test.json")
-        results = _write_shown(folder, images["all"], model.prior.spec, condition, captions)
-        if measured:
-            results |= _agreement_with_conditions(artifacts, model, condition, images)
+        results = _write_shown(folder, images["all"], spec, condition, captions)
+        # What these images say is said of these weights alone.
+        results |= {"prior": digests.of_params(model.prior.params)}
+        if config.imagine.count:
+            results |= heard_conditions.measure(artifacts, model.prior, condition, images)
         atomic.write_json(folder / "results.json", results)
         for generated in images.values():
             generated.drop()
@@ -103,79 +95,3 @@ def _images(
 
     images.make("imagine", generate)
     return images
-
-
-def _agreement_with_conditions(
-    artifacts: artifacts_lib.Artifacts,
-    model: generator_lib.Generator,
-    condition: conditions.Condition,
-    images: Mapping[str, Iterable[arrays.ImageUint8]],
-) -> dict[str, Any]:
-    """Requested against shown: with all conditions, with labels and with the text alone, and with
-    conditions of other images; and how well the classifier does on real pixels."""
-    config = artifacts.config
-    measure = pixel_labels.PixelLabels(config.prior.conditions.measure, config.data)
-    names, splits = measure.names, [artifacts.regions(split) for split in ("train", "test")]
-    classifier, real = _pixel_classifier(measure, *splits)
-    requested = _quadrants(model.prior.spec.unpack(condition)["labels"])
-    shown = {
-        kind: np.stack([_parts(classifier(image), len(names)) for image in generated])
-        for kind, generated in images.items()
-    }
-    seed = rng.seed_of(config.seed, "imagine/shuffled")
-    # Chance: what a prior reaches that ignores its condition.
-    order = np.random.default_rng(seed).permutation(len(condition))
-    results = {
-        "real_pixels": _correlations(names, *real),
-        "all_conditions": _correlations(names, requested, shown["all"]),
-        "shuffled_conditions": _correlations(names, requested[order], shown["all"]),
-    }
-    for kind in [kind for kind in shown if kind != "all"]:
-        results[f"{kind}_alone"] = _correlations(names, requested, shown[kind])
-    for name in results:
-        values = ", ".join(f"{key} {value:.2f}" for key, value in results[name].items())
-        _LOG.info("correlation of requested and shown classes, %s: %s", name, values)
-    return {"agreement": results}
-
-
-def _pixel_classifier(
-    measure: pixel_labels.PixelLabels, train: mosaic.RegionTable, test: mosaic.RegionTable
-):
-    """A classifier of real training pixels; and (true, predicted) parts of real held-out
-    regions."""
-    by_split, count = [], len(measure.names)
-    for table in (train, test):
-        regions = [region for _, region in table.among(range(min(_LEARNT, len(table))))]
-        images = [table.read(region) for region in regions]
-        maps = [measure.classes(r, image) for r, image in zip(regions, images, strict=True)]
-        by_split.append((images, maps))
-    classifier = pixel_classes.PixelClassifier.fit(*by_split[0], count)
-    images, maps = by_split[1]
-    # The ceiling: how well the classifier sees what is measured in real images.
-    truth = np.stack([_parts(classes, count) for classes in maps])
-    return classifier, (truth, np.stack([_parts(classifier(image), count) for image in images]))
-
-
-def _parts(classes: np.ndarray, count: int) -> Float[np.ndarray, "4 K"]:
-    return measures.quadrant_parts(classes, count).reshape(4, count)
-
-
-def _quadrants(labels: Float[np.ndarray, "N L"]) -> Float[np.ndarray, "N 4 K"]:
-    """Parts in quadrants, from the values of labels."""
-    by_class = labels.reshape(len(labels), -1, 1 + len(measures.QUADRANTS))
-    # The first value of a class is its part in the whole.
-    return by_class[:, :, 1:].swapaxes(1, 2)
-
-
-def _correlations(
-    names: tuple[str, ...],
-    requested: Float[np.ndarray, "N 4 K"],
-    shown: Float[np.ndarray, "N 4 K"],
-) -> dict[str, float]:
-    """Of every class, over all quadrants of all images; 0 where one of them never varies."""
-    by_class = {}
-    for k, name in enumerate(names):
-        a, b = requested[..., k].ravel(), shown[..., k].ravel()
-        varies = min(a.std(), b.std()) > 1e-9
-        by_class[name] = float(np.corrcoef(a, b)[0, 1]) if varies else 0.0
-    return by_class

@@ -119,7 +119,7 @@ def _evaluate(
             else {}
         )
         if spec.labels:
-            probe = (features["real"][:half], labels[:half])
+            probe = grid_metrics.Probe.fit(features["real"][:half], labels[:half])
             figures["agreement"] = grid_metrics.agreement(
                 labels[half:], features[name][half:], probe
             )

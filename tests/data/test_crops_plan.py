@@ -149,36 +149,52 @@ def test_fraction_outside_the_unit_interval_is_refused(fraction):
         plan.HoldoutConfig("area", fraction, "")
 
 
-@pytest.mark.parametrize("height", [997, 1000, 1013])
-def test_by_area_no_train_square_reaches_the_held_out_rows(height):
-    slide = fake_slide("a.svs", (height, 530))
-    parts = plan.parts(slide, plan.HoldoutConfig("area", 0.3, ""), 0.5)
-    assert (parts["train"][0], parts["test"][1]) == (0, height)
-    assert parts["train"][1] == parts["test"][0] == pytest.approx(0.7 * height, abs=1)
+@pytest.mark.parametrize("size", [997, 1000, 1013])
+@pytest.mark.parametrize("by", ["area", "columns"])
+def test_no_train_square_reaches_the_held_out_part(size, by):
+    shape = (size, 530) if by == "area" else (530, size)
+    parts = plan.parts(fake_slide("a.svs", shape), plan.HoldoutConfig(by, 0.3, ""), 0.5)
+    along = "rows" if by == "area" else "cols"
+    train, test = (getattr(parts[name], along) for name in ("train", "test"))
+    assert (train[0], test[1]) == (0, size)
+    assert train[1] == test[0] == pytest.approx(0.7 * size, abs=1)
     config = plan.RecordConfig(
         record_px=64, stride_px=48, min_tissue=0.5, jpeg_quality=95, scales=()
     )
-    mask = all_tissue(height, 530)
-    rows = {}
+    inside = {}
     for name, part in parts.items():
-        squares = plan.squares(0, part, 530, mask, config, 1.0)
-        covered = np.zeros((height, 530), int)
+        squares = plan.squares(0, part, all_tissue(*shape), config, 1.0)
+        covered = np.zeros(shape, int)
         for s in squares:
             covered[s.top : s.top + s.height, s.left : s.left + s.width] += 1
-        top, bottom = part
-        assert (covered[top:bottom] > 0).all()  # to the very border
-        rows[name] = covered.any(axis=1)
-        assert not rows[name][:top].any()
-        assert not rows[name][bottom:].any()
+        own = np.zeros(shape, bool)
+        own[slice(*part.rows), slice(*part.cols)] = True
+        # To the very border, and not beyond.
+        np.testing.assert_array_equal(covered > 0, own)
         assert len(set(squares)) == len(squares)
-    assert not (rows["train"] & rows["test"]).any()
+        inside[name] = own
+    assert not (inside["train"] & inside["test"]).any()
+    assert (inside["train"] | inside["test"]).all()
+
+
+@pytest.mark.parametrize("scale", [2.0, 3.0, 1.7])
+def test_a_coarser_part_holds_no_pixel_of_another(scale):
+    part = plan.Part((0, 701), (701, 1013)).scaled(scale)
+    for (first, last), (a, b) in ((part.rows, (0, 701)), (part.cols, (701, 1013))):
+        assert a <= first * scale
+        assert last * scale <= b
+        # As much as there is room for.
+        assert (first - 1) * scale < a
+        assert (last + 1) * scale > b
 
 
 def test_squares_need_tissue_and_room():
     mask = np.zeros((128, 128), bool)
     mask[:, :64] = True
     config = plan.RecordConfig(64, 32, min_tissue=0.5, jpeg_quality=95, scales=())
-    found = plan.squares(3, (0, 128), 128, tissue.TissueMask(mask, 1.0), config, 1.0)
+    found = plan.squares(
+        3, plan.Part((0, 128), (0, 128)), tissue.TissueMask(mask, 1.0), config, 1.0
+    )
     assert {s.left for s in found} == {0, 32}  # at 64 there is none, at 32 exactly half
     assert {s.slide for s in found} == {3}
-    assert plan.squares(0, (0, 63), 128, all_tissue(128, 128), config, 1.0) == []
+    assert plan.squares(0, plan.Part((0, 63), (0, 128)), all_tissue(128, 128), config, 1.0) == []

@@ -67,7 +67,7 @@ def test_a_vector_of_another_length_is_refused():
 
 def test_dropping_takes_whole_kinds_at_the_rates():
     condition = np.repeat(some_condition(1), 4000, axis=0)
-    drop = conditions.DropRates(all=0.2, kind=0.3, text_noise=0.0)
+    drop = conditions.DropRates(all=0.2, kind=0.3, phrase=0.0, text_noise=0.0)
     found = SPEC.unpack(drop(SPEC, condition, jnp.arange(4000), jax.random.key(0)))
     told = {k: np.asarray(found[k]).any(axis=1) for k in ("labels_known", "numbers", "text_known")}
     for seen in told.values():
@@ -78,14 +78,14 @@ def test_dropping_takes_whole_kinds_at_the_rates():
 
 def test_what_alone_is_said_is_dropped_with_everything_only():
     condition = SPEC.pack(4000, labels=np.full((4000, 2), 0.5, np.float32))
-    drop = conditions.DropRates(all=0.2, kind=0.9, text_noise=0.0)
+    drop = conditions.DropRates(all=0.2, kind=0.9, phrase=0.0, text_noise=0.0)
     found = SPEC.unpack(drop(SPEC, condition, jnp.arange(4000), jax.random.key(0)))
     assert abs(np.asarray(found["labels_known"]).any(axis=1).mean() - 0.8) < 0.03
 
 
 def test_noise_falls_on_phrases_that_are_there():
     condition = np.repeat(some_condition(1), 3000, axis=0)
-    drop = conditions.DropRates(all=0.0, kind=0.0, text_noise=0.5)
+    drop = conditions.DropRates(all=0.0, kind=0.0, phrase=0.0, text_noise=0.5)
     found = np.asarray(drop(SPEC, condition, jnp.arange(3000), jax.random.key(0)))
     before, after = SPEC.unpack(condition), SPEC.unpack(found)
     noise = (after["text"] - before["text"]).reshape(3000, SPEC.text_phrases, -1)
@@ -195,7 +195,7 @@ def test_a_prior_learns_what_it_is_asked_for():
     task = loss.PriorTask(
         model,
         noising,
-        conditions.DropRates(0.1, 0.0, 0.0),
+        conditions.DropRates(0.1, 0.0, 0.0, 0.0),
         min_snr_gamma=0.0,
         grid_shape=(side, side, dim),
     )

@@ -57,7 +57,7 @@ def test_conditions_without_an_embedding_are_as_they_were():
 def test_an_embedding_is_left_out_with_everything_only():
     spec = tokens_lib.spec(DIM)
     condition = spec.pack(4000, embedding=1 + np.abs(normal(4000, DIM)))
-    drop = conditions.DropRates(all=0.2, kind=0.9, text_noise=0.0)
+    drop = conditions.DropRates(all=0.2, kind=0.9, phrase=0.0, text_noise=0.0)
     dropped = np.asarray(drop(spec, condition, jnp.arange(4000), jax.random.key(0)))
     is_null = ~dropped.any(axis=1)
     assert abs(is_null.mean() - 0.2) < 0.03

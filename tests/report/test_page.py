@@ -106,8 +106,9 @@ def everything(workdir):
     test_report.write(workdir / "watch" / "results.json", {"steps": steps})
     ways = {name: {"agreement": 0.5} for name in imagined._WAYS}
     test_report.write(workdir / "prior" / "results.json", ways)
-    agreement = {name: {"water": 0.5} for name in imagined._CONDITIONS}
-    told = {"conditions": ["water 0.50"], "agreement": agreement}
+    figures = {"figures": {"water": test_report.PART}, "chance": 0.1}
+    heard = dict.fromkeys(imagined._CONDITIONS, figures)
+    told = {"conditions": ["water 0.50"], "heard": heard}
     test_report.write(workdir / "imagine" / "results.json", told)
     test_report._png(workdir / "imagine" / "image_0.png", 16, 16)
     row = {"task": "t", "model": "m", "mixture": "real", "fraction": 0.5,

@@ -247,6 +247,7 @@ ESTIMATE = {
     "corrected": 1.5, "low": 1.25, "high": 1.75, "uncorrected": 2.5, "counts": [40, 40],
     "interval": "95%",
 }  # fmt: skip
+PART = {"value": 0.61, "low": 0.5, "high": 0.72, "blocks": 24, "interval": "95%"}
 FEW = ESTIMATE | dict.fromkeys(("corrected", "low", "high")) | {
     "interval": "too few: 40 vectors of 96 numbers, 203 needed"
 }  # fmt: skip
@@ -262,8 +263,8 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
         "agreement": 0.7,
     }
     write(workdir / "prior" / "results.json", {"prior": figures, "real": {"agreement": 0.8}})
-    agreement = {"all_conditions": {"water": 0.61, "bare": 0.52}}
-    told = {"conditions": [HOSTILE, "a lake in the west"], "agreement": agreement}
+    heard = {"all_conditions": {"figures": {"water": PART}, "chance": 0.1}}
+    told = {"conditions": [HOSTILE, "a lake in the west"], "heard": heard}
     write(workdir / "imagine" / "results.json", told)
     for i in range(2):
         _png(workdir / "imagine" / f"image_{i}.png", 48, 48)
@@ -273,7 +274,8 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     assert {"imagined_0.png", "imagined_1.png"} <= set(found.pictures)
     assert "a lake in the west" in text
     assert HOSTILE not in text
-    assert "0.61" in text
+    assert "<td>0.610 <small>0.500 … 0.720</small></td>" in text
+    assert "chance is 10%" in text
     assert "recall" not in text  # no way has that figure
     assert "<td>1.50 <small>1.25 … 1.75</small></td>" in text
     assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text

@@ -63,7 +63,42 @@ _NOUNS: Mapping[str, Words] = {
         "train": ("empty glass", "background", "gaps", "white space"),
         "held_out": ("blank space",),
     },
-}
+    "ocean": {
+        "train": (
+            "ocean", "deep sea", "open ocean", "deep water",
+            "dark blue sea", "marine waters", "deep blue",
+        ),
+        "held_out": ("the high seas",),
+    },
+    "shallows": {
+        "train": (
+            "shallows", "coastal water", "shallow sea", "light blue water",
+            "coast", "shelf sea", "bays", "turquoise water",
+        ),
+        "held_out": ("shallow coastal sea",),
+    },
+    "ice": {
+        "train": (
+            "ice", "snow", "glaciers", "ice sheets",
+            "frozen land", "polar ice", "ice caps", "snowy ground",
+        ),
+        "held_out": ("snow fields",),
+    },
+    "desert": {
+        "train": (
+            "desert", "sand", "dunes", "arid land",
+            "dry sandy land", "bare rock", "parched soil", "steppe",
+        ),
+        "held_out": ("barren drylands",),
+    },
+    "forest": {
+        "train": (
+            "forest", "trees", "jungle", "green land",
+            "woods", "rainforest", "taiga", "wooded hills",
+        ),
+        "held_out": ("woodland",),
+    },
+}  # fmt: skip
 _PLACES: Mapping[str, Words] = {
     side: {
         "train": (

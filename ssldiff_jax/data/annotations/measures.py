@@ -1,7 +1,7 @@
 """What a region shows, measured in its pixels: parts of classes in the whole and in quadrants.
 
 Labels that need no one to give them: land cover by a scene's infrared band, or the colours of a
-stain.
+stain or of the Earth from space.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,21 +12,31 @@ from jaxtyping import Float, Int, UInt8
 
 Bands = UInt8[np.ndarray, "H W C"]
 ClassMap = Int[np.ndarray, "H W"]
-Name = Literal["landcover", "stain"]
+Name = Literal["landcover", "stain", "earth"]
 
 # Row by row, as quadrant_parts has them.
 QUADRANTS = ("north-west", "north-east", "south-west", "south-east")
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "landcover": ("water", "vegetation", "bare"),
     "stain": ("nuclei", "stroma", "empty"),
+    "earth": ("ocean", "shallows", "ice", "desert", "forest"),
 }
 """By what is measured."""
+OF_COLOURS = ("stain", "earth")
+"""Measured in red, green and blue alone."""
 
 # Of normalised differences (infrared − red, green − infrared): between these and zero lie dry
 # plants and wet ground.
 _PLANTS, _WATER = 0.15, 0.05
 # Haematoxylin of skimage's stain matrix, and the luminance above which glass shows.
 _NUCLEI, _GLASS = 0.06, 0.88
+# Luminances of the Blue Marble, 0…255: the sea is drawn lighter where it is shallow; deserts lie
+# above woods; below the last one all is the darkest sea.
+_SHALLOWS, _SAND, _ABYSS = 40, 80, 8
+# Red over green of soil without plants, as in Australia, where it is dark.
+_RED_SOIL = 1.3
+# The least of a snow's three colours, and the most by which its red exceeds its blue.
+_SNOW, _WARM = 120, 40
 
 
 def land_cover(bands: Bands) -> ClassMap:
@@ -66,7 +76,26 @@ def stain(image_uint8: Bands) -> ClassMap:
     return class_map
 
 
-MEASURES: Mapping[str, Callable[[Bands], ClassMap]] = {"landcover": land_cover, "stain": stain}
+def earth(image_uint8: Bands) -> ClassMap:
+    """Ocean, shallows, ice, desert or forest of NASA's Blue Marble with its sea floor (Stöckli et
+    al. 2005); all land that is neither ice nor desert is forest."""
+    pixels = image_uint8[..., :3].astype(np.float32)
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    # Rec. 709 luma.
+    luminance = pixels @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    class_map = np.full(red.shape, 4)
+    class_map[(luminance > _SAND) | (red > _RED_SOIL * green)] = 3
+    water = ((blue > red + 4) & (blue > green)) | (luminance < _ABYSS)
+    class_map[water & (luminance >= _SHALLOWS)] = 1
+    class_map[water & (luminance < _SHALLOWS)] = 0
+    # After water: ice in shade is blue.
+    class_map[(pixels.min(axis=-1) > _SNOW) & (red - blue < _WARM)] = 2
+    return class_map
+
+
+MEASURES: Mapping[str, Callable[[Bands], ClassMap]] = {
+    "landcover": land_cover, "stain": stain, "earth": earth,
+}  # fmt: skip
 
 
 def quadrant_parts(classes: ClassMap, count: int) -> Float[np.ndarray, "2 2 K"]:

@@ -92,7 +92,7 @@ def _splits(
     then gives as many records as those that were looked at do."""
     split_names = dict.fromkeys(s for one in counted for s in one.counts)
     scales = dict.fromkeys(plan.split_at("train", s) for s in (1.0, *data.records.scales))
-    if len(counted) == len(names) or data.holdout.by == "area":
+    if len(counted) == len(names) or data.holdout.by != "case":
         wanted = dict.fromkeys(["train", "test", *split_names])
         return {
             split: estimates.of_mean(

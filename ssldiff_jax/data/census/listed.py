@@ -66,7 +66,7 @@ def _of_long_list(data: data_config.DataConfig, images: patch_list.PatchList) ->
     """As if every patch could be used, and none were twice there."""
     count, side = len(images), data.records.record_px
     source = f"as if all {count} patches were of {side} px and different"
-    if data.holdout.by == "area":
+    if data.holdout.by != "case":
         held_out = plan.count_held_out(count, data.holdout.fraction)
     else:
         split_of = cases.Cases.of([images.name(i) for i in range(count)], data.holdout)

@@ -25,10 +25,8 @@ class ImportedCells:
     section: source.EmbeddingsSection
     data: data_config.DataConfig
 
-    def __call__(
-        self, slide: slide_lib.Slide, parts: Mapping[str, tuple[int, int]]
-    ) -> tiling.Cells:
-        """Patches that lie, with context, within the rows of a split.
+    def __call__(self, slide: slide_lib.Slide, parts: Mapping[str, plan.Part]) -> tiling.Cells:
+        """Patches that lie, with context, within the part of a split.
 
         Raises SlideError for a slide without embeddings, WeightsError for those that do not fit.
         """
@@ -44,13 +42,14 @@ class ImportedCells:
         data = self.data
         scale = slide.downsample(data.patch_mpp)
         px, context = data.crops.patch_px, data.crops.context_px
-        width = slide.shape_at(data.patch_mpp)[1]
         _check_corners(values, slide, px * scale)
         lefts, tops = np.round(values.corners / scale).astype(int).T
-        within = (lefts - context >= 0) & (lefts + px + context <= width)
         squares = {}
-        for split, (first, last) in parts.items():
-            here = within & (tops - context >= first) & (tops + px + context <= last)
+        for split, part in parts.items():
+            ends = (tops, part.rows), (lefts, part.cols)
+            here = np.all(
+                [(at - context >= a) & (at + px + context <= b) for at, (a, b) in ends], axis=0
+            )
             squares[split] = [
                 plan.Square(0, int(tops[i]), int(lefts[i]), px, px, int(i))
                 for i in np.flatnonzero(here)

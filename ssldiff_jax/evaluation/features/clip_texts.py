@@ -29,6 +29,10 @@ class PairTexts:
         """Raises ValueError for a text without a word, or longer than the pair reads."""
         return self._encoded(self.pair.texts(texts))
 
+    def split_words(self, text: str) -> dict[str, tuple[str, ...]]:
+        """None: a CLIP's vocabulary is one of pieces, as which it learnt all words."""
+        return {}
+
     def of_images(self, images: Sequence[arrays.ImageUint8]) -> text_lib.EncodedText:
         """Pictures of any sizes in the place of their descriptions."""
         embedding = np.zeros((len(images), self.dim), np.float32)

@@ -77,25 +77,38 @@ def principal(grids: Grids, training: Grids) -> Float[np.ndarray, "N P"]:
     return (grids.reshape(len(grids), -1) - mean) @ axes[:parts].T
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Probe:
+    """A ridge regression from grids, as `principal` parts, to values."""
+
+    solution: Float[np.ndarray, "P1 K"]
+
+    @classmethod
+    def fit(cls, features: Float[np.ndarray, "M P"], values: Float[np.ndarray, "M K"]) -> "Probe":
+        """Learnt from real grids."""
+        design = _with_ones(features)
+        # In proportion to the number of examples, so that the ridge means the same for any.
+        weight = design.shape[0] / 100
+        # Normal equations: the ridge keeps them regular where grids are fewer than features.
+        normal = design.T @ design + weight * np.eye(design.shape[1])
+        return cls(np.linalg.solve(normal, design.T @ values))
+
+    def __call__(self, features: Float[np.ndarray, "N P"]) -> Float[np.ndarray, "N K"]:
+        """Values of grids."""
+        return _with_ones(features) @ self.solution
+
+
+def _with_ones(features: Float[np.ndarray, "N P"]) -> Float[np.ndarray, "N P1"]:
+    """A column for the constant."""
+    return np.column_stack([features, np.ones(len(features))])
+
+
 def agreement(
-    requested: Float[np.ndarray, "N K"],
-    generated: Float[np.ndarray, "N P"],
-    probe: tuple[Float[np.ndarray, "M P"], Float[np.ndarray, "M K"]],
+    requested: Float[np.ndarray, "N K"], generated: Float[np.ndarray, "N P"], probe: Probe
 ) -> float:
-    """Correlation of requested with predicted values, the mean over all that
-    vary; predicted by a ridge regression that is fitted on real grids and their values, `probe`."""
-    features, values = probe
-    # A column of ones for the constant.
-    design, design_generated = (
-        np.column_stack([x, np.ones(len(x))]) for x in (features, generated)
-    )
-    # In proportion to the number of examples, so that the ridge means the same for any.
-    weight = design.shape[0] / 100
-    # Normal equations: the ridge keeps them regular where grids are fewer than features.
-    solution = np.linalg.solve(
-        design.T @ design + weight * np.eye(design.shape[1]), design.T @ values
-    )
-    predicted = design_generated @ solution
+    """Correlation of requested values with those that a probe reads in generated grids, the mean
+    over all that vary."""
+    predicted = probe(generated)
     # A label that never varies has no correlation.
     varies = (requested.std(axis=0) > 1e-6) & (predicted.std(axis=0) > 1e-9)
     if not varies.any():

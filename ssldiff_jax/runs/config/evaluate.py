@@ -36,7 +36,7 @@ class EvaluateSection:
     jpeg_quality: int
     extractors: tuple[str, ...]
     reference: str
-    classes: Literal["", "stain", "landcover", "recorded"]
+    classes: Literal["", "stain", "landcover", "earth", "recorded"]
     prompts: tuple[str, ...]
     templates: tuple[str, ...]
     patience: float = dataclasses.field(metadata={"digest": False})

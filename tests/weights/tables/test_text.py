@@ -1,5 +1,6 @@
 """Text encoders: the published computation, tokens, and files that do not fit."""
 
+import json
 import shutil
 
 import numpy as np
@@ -49,6 +50,17 @@ def test_a_text_that_is_too_long_is_cut_and_counted(folder):
     found = encode(["lake in the west", "lake"])
     assert found.truncated == 1
     assert found.known.sum(axis=1).tolist() == [5, 3]
+
+
+def test_words_that_the_tokenizer_has_not_whole_are_named(folder):
+    spoilt = json.loads((folder / "tokenizer.json").read_text())
+    spoilt["model"]["vocab"] |= {"west": 0, "##ern": len(spoilt["model"]["vocab"])}
+    (folder / "tokenizer.json").write_text(json.dumps(spoilt))
+    read = text.PhraseEncoder(text_weights.load_text_encoder(folder), 2)
+    assert read.split_words("lake in the west, the lake") == {}
+    assert read.split_words("lake, in the western Wüste") == {
+        "western": ("west", "##ern"), "Wüste": ("[UNK]",),
+    }  # fmt: skip
 
 
 def test_phrases_are_read_one_by_one(folder):
