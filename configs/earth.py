@@ -11,7 +11,15 @@ def get_config():
     config = blue_marble.get_config()
     config.prior.conditions.captions = "measured"
     config.prior.conditions.text_encoder = ".venv/share/ssldiff_jax/all-MiniLM-L6-v2"
-    # Half of the time a text is all that is said.
+    # Snow and sand are fainter than any stain, and an autoencoder learns them last.
+    config.autoencoder.loss.spectrum_weight = 0.2
+    config.autoencoder.train.num_steps = 1200
+    config.prior.grids.count = 9000
+    config.prior.grids.max_cells = 8
+    config.tokens.train.num_steps = 1500
+    # Half of the time a text is all that is said. The noise stands for words that training has not.
     config.prior.drop.kind = 0.5
+    config.prior.drop.text_noise = 1.0
+    config.prior.guidance.scale = 3.0
     config.prior.train.num_steps = 2500
     return config

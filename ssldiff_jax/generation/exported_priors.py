@@ -12,7 +12,7 @@ from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import prior_sampler, token_sampler
 from ssldiff_jax.prior import conditions, network, whitening
 from ssldiff_jax.prior import tokens as tokens_lib
-from ssldiff_jax.runs import region_labels
+from ssldiff_jax.runs import artifacts, region_labels
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.weights import names, published
 
@@ -57,9 +57,7 @@ def read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sample
     if missing := {"side", "spec", "scales"} - head.keys():
         raise reader.WeightsError(f"{path}: expected an exported prior, got no {sorted(missing)}")
     side, sizes, scales = (json.loads(head[key]) for key in ("side", "spec", "scales"))
-    # JSON has lists, and a spec is hashed.
-    spec = conditions.ConditionSpec(**{k: tuple(v) if isinstance(v, list) else v
-                                       for k, v in sizes.items()})  # fmt: skip
+    spec = artifacts.condition_spec(sizes)
     tensors = reader.read(path)
     white = whitening.Whitening(tensors["mean"], tensors["matrix"], tensors["inverse"])
     like = _abstract_prior(config.prior, spec, side, len(white.mean))

@@ -35,5 +35,5 @@ def warn(figures: Figures, kinds: Iterable[str]) -> None:
             _LOG.warning(
                 "the prior was not found to hear %s: among %d conditions its images show their own "
                 "in %.0f %% (at least %.0f %%), chance is %.0f %%; see imagine/results.json",
-                kind, heard.CHOICES, 100 * found["value"], 100 * least, 100 * chance,
+                kind, round(1 / chance), 100 * found["value"], 100 * least, 100 * chance,
             )  # fmt: skip

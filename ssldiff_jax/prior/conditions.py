@@ -33,7 +33,10 @@ class ConditionSpec:
         text_phrases: the most phrases of a text; 0 has none.
         text_dim: length of a phrase's vector, whose entries vary by 1.
         embedding_dim: length of the one white embedding of all cells together; 0 has none.
-        reads_labels: whether texts are worded from labels, and are read as these.
+        reads_labels: whether texts are worded from the labels of `areas`, and are read as these.
+        areas: numbers of labels that are parts of an area: for each class that of the whole, of the
+            north-west, the north-east, the south-west and the south-east. In each of these areas
+            the parts of all classes are 1 together.
     """
 
     labels: tuple[str, ...] = ()
@@ -42,6 +45,7 @@ class ConditionSpec:
     text_dim: int = 0
     embedding_dim: int = 0
     reads_labels: bool = False
+    areas: tuple[tuple[int, int, int, int, int], ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -136,11 +140,13 @@ class ConditionSpec:
         }
         longest = int(np.flatnonzero(is_known["text"]).max(initial=-1)) + 1
         reads_labels = self.reads_labels and longest > 0
+        has_labels = bool(is_known["labels"].any() or reads_labels)
         spec = dataclasses.replace(
             self,
             # A text is read as labels.
-            labels=self.labels if is_known["labels"].any() or reads_labels else (),
+            labels=self.labels if has_labels else (),
             reads_labels=reads_labels,
+            areas=self.areas if has_labels else (),
             numbers=self.numbers if is_known["numbers"].any() else (),
             text_phrases=min(-(-longest // _STEP) * _STEP, self.text_phrases),
             embedding_dim=self.embedding_dim if is_known["embedding"].any() else 0,

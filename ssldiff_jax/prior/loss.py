@@ -6,11 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ssldiff_jax.core import arrays, layers, tasks
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.diffusion import process as process_lib
 from ssldiff_jax.prior import conditions, network
+
+_LEAST = 1e-6  # part of an area whose logarithm is taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,15 +64,17 @@ class PriorTask(tasks.Task):
     def _reading_loss(
         self, params: Any, whole: conditions.Condition, said: conditions.Condition
     ) -> dict[str, jax.Array]:
-        """Mean squared error of the labels that are read in texts, where they are known; nothing
-        without texts or labels."""
+        """Cross entropy of the parts of classes in quadrants, as they are and as they are read in
+        texts; nothing where texts are not worded from them."""
         spec = self.model.spec
         if not spec.reads_labels:
             return {}
         reader = network.TextReader(spec, self.model.config.width)
-        weights = {"params": params["condition"]["reader"]}
         labels, said = spec.unpack(whole), spec.unpack(layers.like(params, said))
-        labels_hat = reader.apply(weights, said).astype(jnp.float32)
-        heard = (said["text_known"] > 0).any(axis=1, keepdims=True) * labels["labels_known"]
+        parts_hat = reader.apply({"params": params["condition"]["reader"]}, said)
+        in_quadrants = np.array(spec.areas)[:, 1:].T  # (4, K)
+        parts, known = (labels[name][:, in_quadrants] for name in ("labels", "labels_known"))
+        heard = (said["text_known"] > 0).any(axis=1)[:, None, None] * known
+        log_hat = jnp.log(parts_hat.astype(jnp.float32) + _LEAST)
         # Over all, heard or not: the mean of a batch is that of its parts' means.
-        return {"reading": jnp.mean(heard * (labels_hat - labels["labels"]) ** 2)}
+        return {"reading": -jnp.mean((heard * parts * log_hat).sum(axis=-1))}

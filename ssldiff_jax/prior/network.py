@@ -33,24 +33,40 @@ class NetworkConfig:
             )
 
 
-class TextReader(nn.Module):
-    """Phrases of a text → what they say of the labels, about 0…1.
+LabelValues = Float[arrays.AnyArray, "B N"]
 
-    Every phrase adds its own part, so that it is read alike in any company. Where nothing is said
-    of a label, training makes it the mean of what was measured.
+
+class TextReader(nn.Module):
+    """Phrases of a text → the parts of all classes in every quadrant, as they say.
+
+    A quadrant's parts are a softmax, 1 together, to whose logits every phrase adds its own: so a
+    phrase says alike in any company, and what one leaves open others narrow. Where nothing is said,
+    training makes them the mean of what was measured.
     """
 
     spec: conditions.ConditionSpec
     width: int
 
     @nn.compact
-    def __call__(self, parts: dict[str, Float[arrays.AnyArray, "B n"]]) -> Float[jax.Array, "B K"]:
-        x = _phrases(self.spec, parts["text"])
+    def __call__(
+        self, parts: dict[str, Float[arrays.AnyArray, "B n"]]
+    ) -> Float[jax.Array, "B 4 K"]:
+        x, shape = _phrases(self.spec, parts["text"]), (4, len(self.spec.areas))
         for name in ("in", "middle"):
             x = nn.gelu(nn.Dense(self.width, name=name)(x))
-        said = nn.Dense(len(self.spec.labels), use_bias=False, name="out")(x)
-        rest = self.param("rest", nn.initializers.zeros, (len(self.spec.labels),))
-        return rest + (said * parts["text_known"][..., None]).sum(axis=1)
+        said = nn.DenseGeneral(shape, use_bias=False, name="out")(x)
+        rest = self.param("rest", nn.initializers.zeros, shape)
+        return nn.softmax(rest + (said * parts["text_known"][..., None, None]).sum(axis=1))
+
+
+def labels_of_quadrants(
+    spec: conditions.ConditionSpec, in_quadrants: Float[arrays.AnyArray, "B 4 K"]
+) -> Float[jax.Array, "B N"]:
+    """The labels of areas from the parts of classes in quadrants."""
+    whole = in_quadrants.mean(axis=1, keepdims=True)
+    values = jnp.concatenate([whole, in_quadrants], axis=1)  # (B, 5, K)
+    labels = jnp.zeros((len(in_quadrants), len(spec.labels)), in_quadrants.dtype)
+    return labels.at[:, np.array(spec.areas).T].set(values)
 
 
 def _phrases(
@@ -60,7 +76,8 @@ def _phrases(
 
 
 class ConditionTokens(nn.Module):
-    """A condition → tokens, and which of them say something; the first is always there.
+    """A condition → tokens, which of them say something, of which the first is always there, and
+    the labels in them with which of these are known.
 
     A text that is worded from labels is read as these, unless they are given: then new words move
     no more than the labels that they are near to. Any other text is a token for each phrase.
@@ -72,36 +89,35 @@ class ConditionTokens(nn.Module):
     @nn.compact
     def __call__(
         self, parts: dict[str, Float[arrays.AnyArray, "B n"]]
-    ) -> tuple[arrays.Tokens, Bool[jax.Array, "B L"]]:
+    ) -> tuple[arrays.Tokens, Bool[jax.Array, "B L"], tuple[LabelValues, LabelValues]]:
         small, count = nn.initializers.normal(0.02), len(parts["place"])
         # Always known: attention of cells to no token at all would be 0/0.
         rest = self.param("rest", small, (1, 1, self.width))
         tokens = [jnp.broadcast_to(rest, (count, 1, self.width))]
         known = [jnp.ones((count, 1), bool)]
+        labels, labels_known = parts["labels"], parts["labels_known"] > 0
         if self.spec.labels:
             shape = len(self.spec.labels), self.width
             present = self.param("present", small, shape)
             absent = self.param("absent", small, shape)
-
-            def parted(labels: Float[arrays.AnyArray, "B K"]) -> arrays.Tokens:
-                # Labels hold in parts: a token between those of present and absent.
-                value = labels[..., None]
-                return value * present + (1 - value) * absent
-
-            is_given = parts["labels_known"] > 0
-            label_tokens, label_known = parted(parts["labels"]), is_given
+            is_read = jnp.zeros_like(labels_known)
             if self.spec.reads_labels:
-                labels_hat = TextReader(self.spec, self.width, name="reader")(parts)
+                in_quadrants = TextReader(self.spec, self.width, name="reader")(parts)
                 # It learns from labels alone: what it reads is what a text says, not what helps.
-                labels_hat = jnp.clip(jax.lax.stop_gradient(labels_hat), 0, 1)
+                in_quadrants = jax.lax.stop_gradient(in_quadrants).astype(labels.dtype)
+                labels_hat = labels_of_quadrants(self.spec, in_quadrants)
+                is_read = (parts["text_known"] > 0).any(axis=1, keepdims=True) & ~labels_known
+                labels = jnp.where(is_read, labels_hat, labels)
+                labels_known = labels_known | is_read
+            value = labels[..., None]
+            # Labels hold in parts: a token between those of present and absent.
+            label_tokens = value * present + (1 - value) * absent
+            if self.spec.reads_labels:
                 # What is read is less sure than what is given.
                 read = self.param("read", small, (1, 1, self.width))
-                label_tokens = jnp.where(
-                    is_given[..., None], label_tokens, parted(labels_hat) + read
-                )
-                label_known = is_given | (parts["text_known"] > 0).any(axis=1, keepdims=True)
+                label_tokens = label_tokens + is_read[..., None] * read
             tokens.append(label_tokens)
-            known.append(label_known)
+            known.append(labels_known)
         if self.spec.text_phrases and not self.spec.reads_labels:
             text = _phrases(self.spec, parts["text"])
             hidden = nn.gelu(nn.Dense(self.width, name="text_in")(text))
@@ -117,7 +133,35 @@ class ConditionTokens(nn.Module):
             tokens.append(nn.Dense(self.width, name="embedding_out")(hidden)[:, None])
             known.append(parts["embedding_known"] > 0)
         dtype = rest.dtype
-        return jnp.concatenate([t.astype(dtype) for t in tokens], 1), jnp.concatenate(known, 1)
+        tokens = jnp.concatenate([token.astype(dtype) for token in tokens], axis=1)
+        said = labels * labels_known, labels_known.astype(labels.dtype)
+        return tokens, jnp.concatenate(known, axis=1), said
+
+
+def labels_of_cells(
+    labels: LabelValues,
+    areas: tuple[tuple[int, int, int, int, int], ...],
+    place: Float[arrays.AnyArray, "B 4"],
+    rows: int,
+    cols: int,
+) -> Float[jax.Array, "B L K"]:
+    """For every cell the labels of the quadrants that it lies in, by its part in each; zeros where
+    its place is unknown."""
+    values = labels[:, np.array(areas)[:, 1:]].reshape(len(labels), -1, 2, 2)
+    row, col = np.arange(rows), np.arange(cols)
+
+    def halves(
+        number: Float[np.ndarray, "n"], start: jax.Array, size: jax.Array
+    ) -> Float[jax.Array, "B n 2"]:
+        first = start[:, None] + number * size[:, None]
+        # How much of a cell lies before the middle.
+        before = jnp.clip((0.5 - first) / jnp.maximum(size, 1e-6)[:, None], 0, 1)
+        return jnp.stack([before, 1 - before], axis=-1) * (size > 0)[:, None, None]
+
+    north_south = halves(row, place[:, 0], place[:, 2])
+    west_east = halves(col, place[:, 1], place[:, 3])
+    of_cells = jnp.einsum("bkrc,bir,bjc->bijk", values, north_south, west_east)
+    return of_cells.reshape(len(labels), rows * cols, -1)
 
 
 class Block(nn.Module):
@@ -174,7 +218,7 @@ class GridDenoiser(nn.Module):
     ) -> arrays.Latents:
         c, (count, rows, cols, dim) = self.config, x_t.shape
         parts = self.spec.unpack(condition)
-        tokens, known = ConditionTokens(self.spec, c.width, name="condition")(parts)
+        tokens, known, labels = ConditionTokens(self.spec, c.width, name="condition")(parts)
 
         weight = known[..., None].astype(tokens.dtype)
         # The mean of known tokens; of `rest` at least.
@@ -186,6 +230,14 @@ class GridDenoiser(nn.Module):
         x = nn.Dense(c.width, name="cell_in")(x_t.reshape(count, rows * cols, dim))
         place = fourier_features(parts["place"], rows, cols).astype(x_t.dtype)
         x = x + nn.Dense(c.width, name="place")(place)
+        if self.spec.areas:
+            # What a quadrant holds is told to its own cells: where they lie need not be learnt.
+            local = [
+                labels_of_cells(values, self.spec.areas, parts["place"], rows, cols)
+                for values in labels
+            ]
+            local = jnp.concatenate(local, axis=-1).astype(x.dtype)
+            x = x + nn.Dense(c.width, use_bias=False, name="quadrant")(local)
         if self.spec.embedding_dim:
             # What all cells are together is a part of what each is: told to each, not only attended
             # to. No bias, so that an unknown one is no vector.

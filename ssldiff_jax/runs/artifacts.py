@@ -286,4 +286,5 @@ def condition_spec(values: Mapping[str, Any]) -> conditions.ConditionSpec:
     """The conditions that a prior knows, as the stage `grids` wrote it."""
     # JSON has lists; what jit takes as constant must be hashable.
     names = {key: tuple(values[key]) for key in ("labels", "numbers")}
-    return conditions.ConditionSpec(**(dict(values) | names))
+    areas = tuple(map(tuple, values.get("areas", ())))
+    return conditions.ConditionSpec(**(dict(values) | names | {"areas": areas}))

@@ -104,15 +104,17 @@ class RegionLabels:
     @property
     def spec(self) -> conditions.ConditionSpec:
         """The parts of a condition."""
-        labels = self.tables.labels.names if self.tables.labels else ()
+        labels, areas = self.tables.labels.names if self.tables.labels else (), ()
         if self.measure:
             labels = measures.label_names(self.measure.name)
+            areas = measures.label_areas(self.measure.name)
         return conditions.ConditionSpec(
             labels,
             self.tables.numbers.names if self.tables.numbers else (),
             self.texts.num_phrases if self.texts else 0,
             self.texts.dim if self.texts else 0,
             reads_labels=bool(self.texts) and self.sources.captions == "measured",
+            areas=areas,
         )
 
     @property

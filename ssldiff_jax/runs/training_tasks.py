@@ -152,9 +152,15 @@ def _prior(config: run_config.RunConfig, artifacts: Artifacts) -> prior_loss.Pri
         facts = artifacts.grid_facts
         side, dim = facts["side"], facts["dim"]
         return section.task(artifacts_lib.condition_spec(facts["spec"]), (side, side, dim))
-    measure, side = section.conditions.measure, section.grids.side
-    labels = () if measure == "none" else measures.label_names(measure)
-    spec = conditions.ConditionSpec(labels, (), section.conditions.text_phrases, _TEXT_DIM)
+    sources, side = section.conditions, section.grids.side
+    is_measured = sources.measure != "none"
+    spec = conditions.ConditionSpec(
+        measures.label_names(sources.measure) if is_measured else (),
+        text_phrases=sources.text_phrases,
+        text_dim=_TEXT_DIM,
+        reads_labels=sources.captions == "measured",
+        areas=measures.label_areas(sources.measure) if is_measured else (),
+    )
     return section.task(spec, (side, side, embedding_dim(config)))
 
 

@@ -11,6 +11,7 @@ from ssldiff_jax.core import patch_grid
 from ssldiff_jax.data import store
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.features import zero_shot
+from ssldiff_jax.evaluation.metrics import heard
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import models as models_lib
 from ssldiff_jax.generation import prior_sampler
@@ -171,11 +172,25 @@ def test_a_prior_that_was_told_in_words_draws_from_words(command, workdir, text_
         "--config.prior.conditions.text_phrases=4",
     )
     done = command(
-        tmp_path, *flags, "--config.stages=grids,prior,generate",
-        "--config.generate.size=(128,128)",
+        tmp_path, *flags, "--config.stages=grids,prior,imagine,generate",
+        "--config.imagine.count=8", "--config.generate.size=(128,128)",
         "--config.generate.prior.text=lake in the west", "--config.sample.output.formats=('png',)",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    results = atomic.read_json(tmp_path / "imagine" / "results.json")
+    assert set(results["heard"]) == {
+        "real_pixels", "all_conditions", "shuffled_conditions", "labels_alone", "labels_shuffled",
+        "text_alone", "text_shuffled",
+    }  # fmt: skip
+    for row in results["heard"].values():
+        assert set(row["figures"]) == {"nuclei", "stroma", "empty", heard.RETRIEVAL}
+    # Real pixels show what is measured in them; models of a few steps show nothing.
+    real = results["heard"]["real_pixels"]["figures"]
+    assert min(row["value"] for row in real.values()) > 0.5
+    text = results["heard"]["text_alone"]["figures"][heard.RETRIEVAL]
+    expected = text["low"] <= results["heard"]["text_alone"]["chance"]
+    assert ("was not found to hear text" in done.stderr) == expected
+    assert "has no word" not in done.stderr
     said = atomic.read_json(tmp_path / "grids" / "captions_train.json")
     assert len(said) == 40
     assert len(set(said)) > 20

@@ -16,24 +16,39 @@ Words = Mapping[Phrasing, tuple[str, ...]]
 # Many words for one thing: with few of them a prior learns sentences by heart.
 _AMOUNTS: Sequence[tuple[float, Words]] = (
     (0.03, {
-        "train": ("no {}", "without {}", "{} missing", "not any {}", "zero {}"),
+        "train": (
+            "no {}", "without {}", "{} missing", "not any {}", "zero {}", "{} absent",
+            "devoid of {}", "no {} at all", "free of {}",
+        ),
         "held_out": ("lacking {}",),
     }),
     (0.15, {
-        "train": ("a little {}", "hardly any {}", "a trace of {}", "a small amount of {}"),
+        "train": (
+            "a little {}", "hardly any {}", "a trace of {}", "a small amount of {}",
+            "barely any {}", "very little {}", "scarce {}", "a small patch of {}",
+        ),
         "held_out": ("a bit of {}",),
     }),
     (0.40, {
-        "train": ("some {}", "{} in part", "a moderate amount of {}", "partly {}"),
+        "train": (
+            "some {}", "{} in part", "a moderate amount of {}", "partly {}", "about a quarter {}",
+            "patches of {}", "a medium amount of {}", "a good deal of {}",
+        ),
         "held_out": ("a fair amount of {}",),
     }),
     (0.75, {
-        "train": ("much {}", "a lot of {}", "mostly {}", "large areas of {}", "lots of {}"),
+        "train": (
+            "much {}", "a lot of {}", "mostly {}", "large areas of {}", "lots of {}",
+            "abundant {}", "dominated by {}", "more than half {}", "a great amount of {}",
+        ),
         "held_out": ("plenty of {}",),
     }),
     # Above 1, which a part reaches where nothing else is seen.
     (1.01, {
-        "train": ("almost only {}", "{} nearly all over", "{} everywhere", "entirely {}"),
+        "train": (
+            "almost only {}", "{} nearly all over", "{} everywhere", "entirely {}",
+            "nothing but {}", "covered with {}", "full of {}", "completely {}",
+        ),
         "held_out": ("{} throughout",),
     }),
 )  # fmt: skip
@@ -73,7 +88,7 @@ _NOUNS: Mapping[str, Words] = {
     "shallows": {
         "train": (
             "shallows", "coastal water", "shallow sea", "light blue water",
-            "coast", "shelf sea", "bays", "turquoise water",
+            "coast", "shelf sea", "bays", "turquoise water", "shallow water", "inshore sea",
         ),
         "held_out": ("shallow coastal sea",),
     },
@@ -87,7 +102,7 @@ _NOUNS: Mapping[str, Words] = {
     "desert": {
         "train": (
             "desert", "sand", "dunes", "arid land",
-            "dry sandy land", "bare rock", "parched soil", "steppe",
+            "dry sandy land", "bare rock", "parched soil", "steppe", "dry wasteland", "badlands",
         ),
         "held_out": ("barren drylands",),
     },

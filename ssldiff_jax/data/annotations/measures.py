@@ -114,6 +114,13 @@ def label_names(name: str) -> tuple[str, ...]:
     return tuple(f"{kind} {where}".strip() for kind in CLASSES[name] for where in ("", *QUADRANTS))
 
 
+def label_areas(name: str) -> tuple[tuple[int, int, int, int, int], ...]:
+    """For every class the numbers of its labels: of the whole, and of quadrants row by row."""
+    count = 1 + len(QUADRANTS)
+    starts = range(0, len(label_names(name)), count)
+    return tuple(tuple(range(start, start + count)) for start in starts)
+
+
 def label_values(parts: Float[np.ndarray, "2 2 K"]) -> Float[np.ndarray, "L"]:
     """Their values, 0…1."""
     quadrants = parts.reshape(4, -1)

@@ -13,8 +13,8 @@ from ssldiff_jax.core import arrays, rng
 from ssldiff_jax.data import mosaic, store
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.downstream import pixel_classes
+from ssldiff_jax.evaluation.metrics import bootstrap, heard
 from ssldiff_jax.evaluation.metrics import grids as grid_metrics
-from ssldiff_jax.evaluation.metrics import heard
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.runs import amounts, pixel_labels
@@ -134,7 +134,7 @@ def _stored(figures: heard.Heard) -> dict[str, Any]:
 
 
 def _in_words(figures: heard.Heard) -> str:
-    def said(name: str, value: heard.bootstrap.BlockEstimate) -> str:
+    def said(name: str, value: bootstrap.BlockEstimate) -> str:
         if value.value is None:
             return f"{name} –"
         if value.low is None:
@@ -147,7 +147,7 @@ def _in_words(figures: heard.Heard) -> str:
 
 def _pixel_classifier(
     measure: pixel_labels.PixelLabels, train: mosaic.RegionTable, test: mosaic.RegionTable
-):
+) -> tuple[pixel_classes.PixelClassifier, tuple[heard.Values, heard.Values]]:
     """A classifier of real training pixels; and (true, predicted) parts of real held-out
     regions."""
     by_split, count = [], len(measure.names)
