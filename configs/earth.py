@@ -17,9 +17,11 @@ def get_config():
     config.prior.grids.count = 9000
     config.prior.grids.max_cells = 8
     config.tokens.train.num_steps = 1500
+    # Coasts go on from cell to cell.
+    config.tokens.max_offset = 2
     # Half of the time a text is all that is said. The noise stands for words that training has not.
     config.prior.drop.kind = 0.5
-    config.prior.drop.text_noise = 1.0
+    config.prior.drop.text_noise = 1.2
     config.prior.guidance.scale = 3.0
     config.prior.train.num_steps = 2500
     return config

@@ -32,6 +32,7 @@ COMMANDS = pages.all_commands()
 
 ELSEWHERE = {
     "bash launch/demo.sh": "launch/demo.sh itself, before every release",
+    "bash launch/earth.sh": "launch/earth.sh itself, before every release",
     "bash launch/setup.sh": "launch/demo.sh, which begins with it",
     "bash launch/test.sh": "this suite",
     "pip install apache-beam": "launch/setup.sh test",
@@ -57,6 +58,10 @@ PREPARED = {
         "--config.data.slides='/data/tcga/*.svs'"
     ),
     "runs/demo": "python -m ssldiff_jax.main --config=configs/demo.py --workdir=runs/demo",
+    "runs/earth": (
+        "python -m ssldiff_jax.main --config=configs/earth.py --workdir=runs/earth "
+        "--config.prior.conditions.text_encoder=/models/all-MiniLM-L6-v2"
+    ),
     "runs/naip": (
         "python -m ssldiff_jax.main --config=configs/naip_demo.py --workdir=runs/naip "
         "--config.data.slides='/data/naip/*.tif' --config.data.patch_mpp=5e6 "

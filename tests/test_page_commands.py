@@ -130,7 +130,7 @@ def test_commands_of_python_name_files_and_modules_that_exist():
 
 def test_both_kinds_of_command_are_on_the_pages():
     assert len(MAIN) >= 25
-    scripts = {"demo.sh", "setup.sh", "test.sh", "local_multiprocess.sh", "readme.sh"}
+    scripts = {"demo.sh", "earth.sh", "setup.sh", "test.sh", "local_multiprocess.sh", "readme.sh"}
     assert {c[1] for c in SCRIPTS} == {f"launch/{name}" for name in scripts}
 
 

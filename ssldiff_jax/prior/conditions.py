@@ -220,7 +220,7 @@ class DropRates:
         key: arrays.Key,
     ) -> Condition:
         """Conditions of which some, decided by the index of the example, are left out."""
-        key_kept, key_noise, key_phrases = jax.random.split(key, 3)
+        key_kept, key_phrases, key_noise = jax.random.split(key, 3)
         # One number for all of it, then one for each kind.
         chance = rng.per_example(key_kept, index, jax.random.uniform, (1 + len(KINDS),))
         of_everything = chance[:, 0]
@@ -228,19 +228,11 @@ class DropRates:
         is_known = [(parts[f"{kind}_known"] != 0).any(axis=1) for kind in KINDS]
         kept = _kept(jnp.stack(is_known, axis=1), chance[:, 1:], self.kind)
         kept = {kind: kept[:, i] for i, kind in enumerate(KINDS)}
-        if self.phrase and spec.text_phrases:
-            # A request names some of what captions name.
-            shape = parts["text_known"].shape[1:]
-            chance = rng.per_example(key_phrases, index, jax.random.uniform, shape)
-            known = _kept(parts["text_known"] != 0, chance, self.phrase) * parts["text_known"]
-            parts["text_known"] = known
-            parts["text"] = parts["text"] * jnp.repeat(known, spec.text_dim, axis=1)
-        if self.text_noise and spec.text_phrases:
-            shape = parts["text"].shape[1:]
-            noise = rng.per_example(key_noise, index, jax.random.normal, shape)
-            # No noise where nothing is said: zeros mean unknown.
-            known = jnp.repeat(parts["text_known"], spec.text_dim, axis=1)
-            parts["text"] = parts["text"] + self.text_noise * known * noise
+        parts |= self.some_phrases(spec, parts, index, key_phrases)
+        # A text that is read as labels has noise for its reader alone: else the network would learn
+        # to mistrust what is read.
+        if not spec.reads_labels:
+            parts["text"] = self.noisy_text(spec, parts, index, key_noise)
         for name, value in parts.items():
             kind = name.removesuffix("_known")
             if kind in kept:
@@ -248,6 +240,38 @@ class DropRates:
         is_kept = of_everything >= self.all
         # All zeros, the place too: the null condition of guidance.
         return jnp.where(is_kept[:, None], jnp.concatenate(list(parts.values()), axis=1), 0)
+
+    def some_phrases(
+        self,
+        spec: ConditionSpec,
+        parts: dict[str, Float[arrays.AnyArray, "B n"]],
+        index: Int[arrays.AnyArray, "B"],
+        key: arrays.Key,
+    ) -> dict[str, Float[arrays.AnyArray, "B n"]]:
+        """The text of a condition's parts with some phrases left out: a request names some of what
+        captions name."""
+        known, text = parts["text_known"], parts["text"]
+        if self.phrase and spec.text_phrases:
+            chance = rng.per_example(key, index, jax.random.uniform, known.shape[1:])
+            known = _kept(known != 0, chance, self.phrase) * known
+            text = text * jnp.repeat(known, spec.text_dim, axis=1)
+        return {"text_known": known, "text": text}
+
+    def noisy_text(
+        self,
+        spec: ConditionSpec,
+        parts: dict[str, Float[arrays.AnyArray, "B n"]],
+        index: Int[arrays.AnyArray, "B"],
+        key: arrays.Key,
+    ) -> Float[arrays.AnyArray, "B n"]:
+        """The text of a condition's parts with noise on the phrases that are there."""
+        text = parts["text"]
+        if not (self.text_noise and spec.text_phrases):
+            return text
+        noise = rng.per_example(key, index, jax.random.normal, text.shape[1:])
+        # No noise where nothing is said: zeros mean unknown.
+        known = jnp.repeat(parts["text_known"], spec.text_dim, axis=1)
+        return text + self.text_noise * known * noise
 
 
 def _kept(

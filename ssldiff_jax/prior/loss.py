@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Int
 
 from ssldiff_jax.core import arrays, layers, tasks
 from ssldiff_jax.diffusion import loss as diffusion_loss
@@ -47,7 +48,7 @@ class PriorTask(tasks.Task):
     ) -> tasks.LossOutput:
         """Weighted mean squared error of the prediction at a uniform timestep."""
         index = batch["index"]
-        key_t, key_eps, key_drop = jax.random.split(key, 3)
+        key_t, key_eps, key_drop, key_read = jax.random.split(key, 4)
         condition = self.drop(self.model.spec, batch["condition"], index, key_drop)
 
         def denoise(x_t: arrays.Latents, t: arrays.Timestep) -> arrays.Latents:
@@ -58,22 +59,31 @@ class PriorTask(tasks.Task):
             denoise, batch["grid"].astype(jnp.float32), index, (key_t, key_eps),
             process=self.process, min_snr_gamma=self.min_snr_gamma,
         )  # fmt: skip
-        reading = self._reading_loss(params, batch["condition"], condition)
+        reading = self._reading_loss(params, batch["condition"], index, key_read)
         return tasks.LossOutput(denoising + sum(reading.values()), metrics | reading, extra)
 
     def _reading_loss(
-        self, params: Any, whole: conditions.Condition, said: conditions.Condition
+        self,
+        params: Any,
+        condition: conditions.Condition,
+        index: Int[arrays.AnyArray, "B"],
+        key: arrays.Key,
     ) -> dict[str, jax.Array]:
         """Cross entropy of the parts of classes in quadrants, as they are and as they are read in
-        texts; nothing where texts are not worded from them."""
+        texts, whether the denoiser is told these or not; nothing where texts are not worded from
+        them."""
         spec = self.model.spec
         if not spec.reads_labels:
             return {}
+        key_phrases, key_noise = jax.random.split(key)
+        given = spec.unpack(condition)
+        said = given | self.drop.some_phrases(spec, given, index, key_phrases)
+        said |= {"text": self.drop.noisy_text(spec, said, index, key_noise)}
         reader = network.TextReader(spec, self.model.config.width)
-        labels, said = spec.unpack(whole), spec.unpack(layers.like(params, said))
+        said = {name: layers.like(params, value) for name, value in said.items()}
         parts_hat = reader.apply({"params": params["condition"]["reader"]}, said)
         in_quadrants = np.array(spec.areas)[:, 1:].T  # (4, K)
-        parts, known = (labels[name][:, in_quadrants] for name in ("labels", "labels_known"))
+        parts, known = (given[name][:, in_quadrants] for name in ("labels", "labels_known"))
         heard = (said["text_known"] > 0).any(axis=1)[:, None, None] * known
         log_hat = jnp.log(parts_hat.astype(jnp.float32) + _LEAST)
         # Over all, heard or not: the mean of a batch is that of its parts' means.
