@@ -24,4 +24,6 @@ def get_config():
     config.prior.drop.text_noise = 1.2
     config.prior.guidance.scale = 3.0
     config.prior.train.num_steps = 2500
+    # Classes are rare: of few images a correlation is anything.
+    config.imagine.count = 64
     return config

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from ssldiff_jax.core import arrays, rng
 
 Condition = Float[arrays.AnyArray, "B E"]
+Parts = dict[str, Float[arrays.AnyArray, "B _"]]
+"""Of a condition, by name."""
 
 KINDS = ("labels", "numbers", "text")
 """Of condition that a request has, and training leaves out one by one."""
@@ -69,7 +71,7 @@ class ConditionSpec:
         """Length of the vector."""
         return sum(self.sizes.values())
 
-    def unpack(self, condition: Condition) -> dict[str, Float[arrays.AnyArray, "B n"]]:
+    def unpack(self, condition: Condition) -> Parts:
         """The parts by name."""
         ends = np.cumsum(list(self.sizes.values()))
         starts = [0, *ends[:-1]]
@@ -244,10 +246,10 @@ class DropRates:
     def some_phrases(
         self,
         spec: ConditionSpec,
-        parts: dict[str, Float[arrays.AnyArray, "B n"]],
+        parts: Parts,
         index: Int[arrays.AnyArray, "B"],
         key: arrays.Key,
-    ) -> dict[str, Float[arrays.AnyArray, "B n"]]:
+    ) -> Parts:
         """The text of a condition's parts with some phrases left out: a request names some of what
         captions name."""
         known, text = parts["text_known"], parts["text"]
@@ -260,10 +262,10 @@ class DropRates:
     def noisy_text(
         self,
         spec: ConditionSpec,
-        parts: dict[str, Float[arrays.AnyArray, "B n"]],
+        parts: Parts,
         index: Int[arrays.AnyArray, "B"],
         key: arrays.Key,
-    ) -> Float[arrays.AnyArray, "B n"]:
+    ) -> Float[arrays.AnyArray, "B _"]:
         """The text of a condition's parts with noise on the phrases that are there."""
         text = parts["text"]
         if not (self.text_noise and spec.text_phrases):

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from ssldiff_jax.core import arrays, attention, layers
 from ssldiff_jax.prior import conditions
@@ -48,9 +48,7 @@ class TextReader(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(
-        self, parts: dict[str, Float[arrays.AnyArray, "B n"]]
-    ) -> Float[jax.Array, "B 4 K"]:
+    def __call__(self, parts: conditions.Parts) -> Float[jax.Array, "B 4 K"]:
         x, shape = _phrases(self.spec, parts["text"]), (4, len(self.spec.areas))
         for name in ("in", "middle"):
             x = nn.gelu(nn.Dense(self.width, name=name)(x))
@@ -88,7 +86,7 @@ class ConditionTokens(nn.Module):
 
     @nn.compact
     def __call__(
-        self, parts: dict[str, Float[arrays.AnyArray, "B n"]]
+        self, parts: conditions.Parts
     ) -> tuple[arrays.Tokens, Bool[jax.Array, "B L"], tuple[LabelValues, LabelValues]]:
         small, count = nn.initializers.normal(0.02), len(parts["place"])
         # Always known: attention of cells to no token at all would be 0/0.
@@ -151,7 +149,9 @@ def labels_of_cells(
     row, col = np.arange(rows), np.arange(cols)
 
     def halves(
-        number: Float[np.ndarray, "n"], start: jax.Array, size: jax.Array
+        number: Int[np.ndarray, "n"],
+        start: Float[arrays.AnyArray, "B"],
+        size: Float[arrays.AnyArray, "B"],
     ) -> Float[jax.Array, "B n 2"]:
         first = start[:, None] + number * size[:, None]
         # How much of a cell lies before the middle.
