@@ -35,7 +35,7 @@ def test_regions_prefer_tissue():
     mask[120:184, 60:124] = True
     config = plan.RegionConfig(count=3, rows=2, cols=2)
     found = regions.of_most_tissue(
-        0, (0, 200), 200, tissue.TissueMask(mask, 1.0), config, (64, 64), 1.0
+        0, plan.Part((0, 200), (0, 200)), tissue.TissueMask(mask, 1.0), config, (64, 64), 1.0
     )
     assert regions.pick_apart(found, 3) == found
     fractions = [fraction for fraction, _ in found]

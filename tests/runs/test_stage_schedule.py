@@ -166,8 +166,10 @@ def test_a_tool_before_all_steps_is_over_before_they_start(tmp_path):
     assert plan.ready(["plan", "patches"], []) == ["encoder", "judge"]
 
 
-TAKEN_ALONG = {"sample": {"prior", "grids"}, "evaluate": {"prior", "grids"}}
-"""A generator has the prior where that is done, whoever asks for it or not."""
+_PRIOR = frozenset({"prior", "grids", "imagine"})
+TAKEN_ALONG = {"sample": _PRIOR, "evaluate": _PRIOR}
+"""A generator has the prior where that is done, and what was measured of it, whoever asks for these
+or not."""
 
 
 def test_a_stage_reads_folders_of_stages_before_it(opened_folders, tmp_path):

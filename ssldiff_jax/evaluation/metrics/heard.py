@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
-from ssldiff_jax.evaluation.metrics import bootstrap, structure
+from ssldiff_jax.evaluation.metrics import bootstrap
 
 CHOICES = 10
 """Conditions among which that of an image is looked for."""
@@ -41,6 +40,9 @@ class Heard:
 
 def heard(names: Sequence[str], requested: Values, shown: Values) -> Heard:
     """Figures of images; intervals are over these."""
+    # Not at the top: a machine that only computes need not have SciPy.
+    from ssldiff_jax.evaluation.metrics import structure
+
     classes = {
         name: bootstrap.estimate(
             structure.products(requested[..., k], shown[..., k]).sum(axis=1),
@@ -61,6 +63,8 @@ def retrieval(requested: Values, shown: Values) -> Float[np.ndarray, "N"]:
 
     Conditions that are equally near are equally probable. Of fewer images all are choices.
     """
+    from scipy import stats
+
     a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (shown, requested))
     # Places that are never asked to differ say nothing; others count alike.
     deviation = b.std(axis=0)
