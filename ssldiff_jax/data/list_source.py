@@ -118,18 +118,21 @@ def _look(patches: patch_list.PatchList, side: int, number: int) -> _Looked:
     return _Looked(min(hashes))
 
 
+def require_holdout(holdout: plan.HoldoutConfig, patches: patch_list.PatchList) -> None:
+    """Raise ConfigError for a part that a list cannot hold out."""
+    allowed = ("area",) if isinstance(patches, patch_list.PixelArray) else ("case", "area")
+    if holdout.by not in allowed:
+        why = "names no cases" if holdout.by == "case" else "is a list, which has no columns"
+        raise schema.ConfigError(
+            f"{patches.source} {why}: config.data.holdout.by must be "
+            f"{' or '.join(map(repr, allowed))}, got {holdout.by!r}"
+        )
+
+
 def _held_out(
     holdout: plan.HoldoutConfig, patches: patch_list.PatchList, numbers: list[int]
 ) -> Callable[[int], bool]:
-    if holdout.by == "case" and isinstance(patches, patch_list.PixelArray):
-        raise schema.ConfigError(
-            f"{patches.source} names no cases: config.data.holdout.by must be 'area', got 'case'"
-        )
-    if holdout.by == "columns":
-        raise schema.ConfigError(
-            f"{patches.source} is a list of patches, which has no columns: config.data.holdout.by "
-            "must be 'case' or 'area', got 'columns'"
-        )
+    require_holdout(holdout, patches)
     if holdout.by == "area":
         # Of those that are used: copies may all lie at the end.
         count = plan.count_held_out(len(numbers), holdout.fraction)

@@ -25,15 +25,19 @@ def of_run(folder: pathlib.Path, prior: str) -> Figures:
 def warn(figures: Figures, kinds: Iterable[str]) -> None:
     """Say which of the kinds that a request has images of this prior show no better than chance."""
     for kind in kinds:
-        # Where there is one kind that pixels show, it is all conditions.
-        row = figures.get(f"{kind}_alone") or figures.get("all_conditions")
-        if row is None:
+        # Labels have no row of their own where nothing else is said.
+        beside = figures.get("all_conditions") if kind == "labels" else None
+        row = figures.get(f"{kind}_alone") or beside
+        if row is None or row["chance"] == 1:
             continue
         found, chance = row["figures"][heard.RETRIEVAL], row["chance"]
-        least = found["value"] if found["low"] is None else found["low"]
-        if least is not None and least <= chance:
-            _LOG.warning(
-                "the prior was not found to hear %s: among %d conditions its images show their own "
-                "in %.0f %% (at least %.0f %%), chance is %.0f %%; see imagine/results.json",
-                kind, round(1 / chance), 100 * found["value"], 100 * least, 100 * chance,
-            )  # fmt: skip
+        has_interval = found["low"] is not None
+        least = found["low"] if has_interval else found["value"]
+        if least is None or least > chance:
+            continue
+        ends = f" (95 % interval from {found['low']:.0%})" if has_interval else ""
+        _LOG.warning(
+            "this prior was not found to hear %s: among %d conditions its %s show their own in "
+            "%.0f %%%s, and chance is %.0f %%",
+            kind, round(1 / chance), row["shown_by"], 100 * found["value"], ends, 100 * chance,
+        )  # fmt: skip

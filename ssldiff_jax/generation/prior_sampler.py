@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ssldiff_jax.core import arrays, digests, rng
+from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import clip_texts
 from ssldiff_jax.formats import atomic
@@ -125,15 +126,26 @@ class PriorSampler:
                     "this prior has learnt no texts (config.prior.conditions.captions), got "
                     f"{request.text!r}"
                 )
-            for word, pieces in self.text.split_words(request.text).items():
-                _LOG.warning("the text encoder has no word %r and reads it in pieces: %s",
-                             word, " ".join(pieces))  # fmt: skip
+            self._warn_of_words(request.text)
             encoded = self.text([request.text])
             if encoded.truncated:
                 _LOG.warning("the text has more than %d phrases: the rest is not read",
                              self.text.num_phrases)  # fmt: skip
             packed |= {"text": encoded.tokens, "text_known": encoded.known}
         return spec.pack(1, **packed)
+
+    def _warn_of_words(self, text: str) -> None:
+        """Name the words that the text encoder does not have whole, but for those of training."""
+        learnt = captions.words() if self.spec.reads_labels else frozenset()
+        for word, pieces in self.text.split_words(text).items():
+            if word.lower() in learnt:
+                continue
+            if len(pieces) > 1:
+                parts = ", ".join(piece.removeprefix("##") for piece in pieces)
+                _LOG.warning("the text encoder has no word %r and reads it in pieces (%s): it may "
+                             "be misunderstood, and another word be safer", word, parts)  # fmt: skip
+            else:
+                _LOG.warning("the text encoder does not know %r: it is not heard", word)
 
     def sample_batch(
         self, condition: conditions.Condition, *, seed: int = 0

@@ -34,9 +34,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), len(grids))
     condition = grids.read("condition", count).astype(np.float32)
     folder, spec, by_kind = context.folder("imagine"), model.prior.spec, {"all": condition}
-    if config.imagine.count and config.prior.conditions.measure != "none":
-        kinds = [k for k in spec.kinds(condition) if k in heard_conditions.IN_PIXELS]
-        by_kind |= {k: spec.keep_only(condition, k) for k in kinds if len(kinds) > 1}
+    if config.imagine.count:
+        kinds = heard_conditions.alone(config.prior.conditions, spec.kinds(condition))
+        by_kind |= {kind: spec.keep_only(condition, kind) for kind in kinds}
     images = {kind: _images(model, asked, folder / f".{kind}") for kind, asked in by_kind.items()}
 
     def write() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ssldiff_jax.generation import heard
 def figures(**by_way):
     def row(value, low):
         retrieval = {"value": value, "low": low, "high": 0.9, "blocks": 24, "interval": ""}
-        return {"figures": {metrics.RETRIEVAL: retrieval}, "chance": 0.1}
+        return {"figures": {metrics.RETRIEVAL: retrieval}, "chance": 0.1, "shown_by": "images"}
 
     return {way: row(*ends) for way, ends in by_way.items()}
 
@@ -28,6 +28,8 @@ def figures(**by_way):
         ({"all_conditions": (0.6, None)}, ("labels",), []),
         ({}, ("labels", "text"), []),
         ({"text_alone": (0.1, 0.0)}, (), []),
+        # What labels do says nothing of numbers.
+        ({"all_conditions": (0.1, 0.0)}, ("numbers",), []),
     ],
 )
 def test_what_is_no_better_than_chance_is_said(caplog, by_way, kinds, expected):
@@ -36,6 +38,7 @@ def test_what_is_no_better_than_chance_is_said(caplog, by_way, kinds, expected):
     assert len(said) == len(expected)
     for kind, line in zip(expected, said, strict=True):
         assert f"was not found to hear {kind}" in line
+        assert "among 10 conditions its images show their own" in line
         assert "chance is 10 %" in line
 
 

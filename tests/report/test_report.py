@@ -275,7 +275,7 @@ def test_images_without_a_reference_are_shown_with_what_was_asked(workdir):
     assert "a lake in the west" in text
     assert HOSTILE not in text
     assert "<td>0.610 <small>0.500 … 0.720</small></td>" in text
-    assert "chance is 10%" in text
+    assert "chance is 10 %" in text
     assert "recall" not in text  # no way has that figure
     assert "<td>1.50 <small>1.25 … 1.75</small></td>" in text
     assert "<td>2.50 uncorrected; too few: 40 vectors of 96 numbers, 203 needed</td>" in text

@@ -3,6 +3,8 @@
 Some wordings are kept for testing: a prior that understands them has learnt more than sentences.
 """
 
+import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -125,6 +127,14 @@ _PLACES: Mapping[str, Words] = {
 }  # fmt: skip
 # From this difference between two halves on, a place is named.
 _LOPSIDED = 0.2
+
+
+@functools.cache
+def words() -> frozenset[str]:
+    """The words of captions for training, in small letters."""
+    every = [*(words for _, words in _AMOUNTS), *_NOUNS.values(), *_PLACES.values()]
+    phrases = [phrase for words in every for phrase in words["train"]]
+    return frozenset(re.findall(r"[a-z]+", " ".join(phrases).lower()))
 
 
 def caption(

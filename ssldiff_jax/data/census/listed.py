@@ -64,6 +64,7 @@ def _size_in_list(
 
 def _of_long_list(data: data_config.DataConfig, images: patch_list.PatchList) -> counts_lib.Census:
     """As if every patch could be used, and none were twice there."""
+    list_source.require_holdout(data.holdout, images)
     count, side = len(images), data.records.record_px
     source = f"as if all {count} patches were of {side} px and different"
     if data.holdout.by != "case":

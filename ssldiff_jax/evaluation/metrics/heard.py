@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from ssldiff_jax.core import vectors
 from ssldiff_jax.evaluation.metrics import bootstrap
 
 CHOICES = 10
@@ -14,8 +15,10 @@ CHOICES = 10
 RETRIEVAL = "retrieved among 10"
 """Name of that figure beside those of classes."""
 
+_NAMED = 12  # classes that have a figure of their own: of thousands of genes the mean is enough
+
 Values = Float[np.ndarray, "N P K"]
-"""Values of K classes at P places of N images."""
+"""Values of K classes at P places of N images; of what is requested NaN where nothing is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +37,14 @@ class Heard:
     chance: float
 
     def rows(self) -> dict[str, bootstrap.BlockEstimate]:
-        """All figures by name."""
-        return {**self.classes, RETRIEVAL: self.retrieval}
+        """Figures by name; of many classes the mean correlation."""
+        classes = dict(self.classes)
+        if len(classes) > _NAMED:
+            known = [row.value for row in classes.values() if row.value is not None]
+            mean, count = (float(np.mean(known)) if known else None), len(known)
+            text = f"none: a mean over {count} of {len(classes)} values"
+            classes = {"mean": bootstrap.BlockEstimate(mean, None, None, count, text)}
+        return {**classes, RETRIEVAL: self.retrieval}
 
 
 def heard(names: Sequence[str], requested: Values, shown: Values) -> Heard:
@@ -43,14 +52,11 @@ def heard(names: Sequence[str], requested: Values, shown: Values) -> Heard:
     # Not at the top: a machine that only computes need not have SciPy.
     from ssldiff_jax.evaluation.metrics import structure
 
-    classes = {
-        name: bootstrap.estimate(
-            structure.products(requested[..., k], shown[..., k]).sum(axis=1),
-            structure.pearson,
-            "images",
-        )
-        for k, name in enumerate(names)
-    }
+    classes = {}
+    for k, name in enumerate(names):
+        known = np.isfinite(requested[..., k]).all(axis=1)
+        products = structure.products(requested[known, :, k], shown[known, :, k])
+        classes[name] = bootstrap.estimate(products.sum(axis=1), structure.pearson, "images")
     found = retrieval(requested, shown)
     sums = np.stack([found, np.ones_like(found)], axis=1)
     share = bootstrap.estimate(sums, lambda s: structure.ratio(s[:, 0], s[:, 1]), "images")
@@ -61,15 +67,22 @@ def retrieval(requested: Values, shown: Values) -> Float[np.ndarray, "N"]:
     """For each image how probable it is that its own condition is the nearest to what it shows,
     among `CHOICES` conditions of which the others are those of random other images.
 
-    Conditions that are equally near are equally probable. Of fewer images all are choices.
+    Classes count alike, each by its deviation over all places. Conditions that are equally near are
+    equally probable. Of fewer images all are choices.
     """
     from scipy import stats
 
-    a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (shown, requested))
-    # Places that are never asked to differ say nothing; others count alike.
-    deviation = b.std(axis=0)
-    scale = np.where(deviation > 1e-9, 1 / np.maximum(deviation, 1e-9), 0)
-    distance = np.square((a[:, None] - b[None]) * scale).sum(axis=-1)
+    # Not by place: where a class is all but never asked for, stray pixels would decide.
+    deviation = np.nanstd(requested, axis=(0, 1))
+    centre = np.nanmean(requested, axis=(0, 1))
+    # A class that never differs says nothing.
+    scale = np.where(deviation > 1e-6, 1 / np.maximum(deviation, 1e-6), 0)
+    # What is not requested is the mean.
+    a, b = (
+        (np.nan_to_num((values - centre) * scale)).reshape(len(values), -1).astype(np.float64)
+        for values in (shown, requested)
+    )
+    distance = vectors.squared_distances(a, b)
     own = np.diagonal(distance)[:, None]
     # Rounding makes no difference between two that are the same.
     slack = 1e-9 * (1 + own)

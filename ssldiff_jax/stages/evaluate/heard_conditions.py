@@ -3,7 +3,7 @@ grids where they do not."""
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,22 +13,34 @@ from ssldiff_jax.core import arrays, rng
 from ssldiff_jax.data import mosaic, store
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.downstream import pixel_classes
-from ssldiff_jax.evaluation.metrics import bootstrap, heard
 from ssldiff_jax.evaluation.metrics import grids as grid_metrics
+from ssldiff_jax.evaluation.metrics import heard
 from ssldiff_jax.generation import prior_sampler
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.runs import amounts, pixel_labels
 from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs.config import prior as prior_config
 
 _LOG = logging.getLogger(__name__)
 
 _LEARNT = 64  # regions that the classifier of pixels learns from
 _PROBED = 4096  # training grids from which conditions are told
 
-IN_PIXELS = ("labels", "text")
-"""Kinds of condition that pixels show, where labels are measured in these."""
-
 Images = Iterable[arrays.ImageUint8]
+
+
+def in_pixels(sources: prior_config.ConditionSourcesConfig) -> tuple[str, ...]:
+    """The kinds of condition that pixels show: labels that are measured in these, and texts that
+    are worded from such labels or stand for pictures."""
+    if sources.measure == "none":
+        return ()
+    return ("labels", "text") if sources.captions in ("measured", "images") else ("labels",)
+
+
+def alone(sources: prior_config.ConditionSourcesConfig, kinds: Sequence[str]) -> tuple[str, ...]:
+    """Of the kinds of a condition those from which images are generated alone: where there is one
+    kind it is all conditions."""
+    return tuple(kind for kind in in_pixels(sources) if kind in kinds and len(kinds) > 1)
 
 
 def measure(
@@ -44,22 +56,24 @@ def measure(
     chance, and what the classifier finds in real regions, which is the ceiling. Of all else grids
     show it, to a regression that is fitted on training grids.
     """
-    by_way: dict[str, heard.Heard] = {}
-    if artifacts.config.prior.conditions.measure != "none":
+    sources, by_way = artifacts.config.prior.conditions, {}
+    if in_pixels(sources):
         by_way = _in_images(artifacts, prior.spec, condition, images)
     agreement = {
         way: {name: estimate.value or 0.0 for name, estimate in figures.classes.items()}
         for way, figures in by_way.items()
     }
-    by_way |= {
-        f"{kind}_alone": _in_grids(artifacts, prior, kind)
-        for kind in prior.spec.kinds(condition)
-        if not (by_way and kind in IN_PIXELS)
-    }
-    for way, figures in by_way.items():
+    stored = {way: _stored(figures, way, "images") for way, figures in by_way.items()}
+    # Of more grids than there are images: few may say something of a sparse table.
+    held_out = store.Store(artifacts.folders.of_stage("grids") / "test")
+    asked = held_out.read("condition", min(amounts.PRIOR_COMPARED, len(held_out)))
+    asked = asked.astype(np.float32)
+    for kind in [k for k in prior.spec.kinds(asked) if k not in in_pixels(sources)]:
+        way = f"{kind}_alone"
+        stored[way] = _stored(_in_grids(artifacts, prior, kind, asked), way, "grids")
+    for way, figures in stored.items():
         _LOG.info("heard, %s: %s", way.replace("_", " "), _in_words(figures))
-    results = {"heard": {way: _stored(figures) for way, figures in by_way.items()}}
-    return results | ({"agreement": agreement} if agreement else {})
+    return {"heard": stored} | ({"agreement": agreement} if agreement else {})
 
 
 def _in_images(
@@ -100,17 +114,24 @@ def _deranged(count: int, seed: int) -> np.ndarray:
 
 
 def _in_grids(
-    artifacts: artifacts_lib.Artifacts, prior: prior_sampler.PriorSampler, kind: str
+    artifacts: artifacts_lib.Artifacts,
+    prior: prior_sampler.PriorSampler,
+    kind: str,
+    asked: conditions.Condition,
 ) -> heard.Heard:
-    """Of a kind that no pixel shows: what a regression reads in grids sampled from it alone."""
+    """Of a kind that no pixel shows: what a regression reads in grids sampled from it alone. Grids
+    of which it says nothing are left out."""
     spec, folder = prior.spec, artifacts.folders.of_stage("grids")
-    training, held_out = (store.Store(folder / split) for split in ("train", "test"))
+    training = store.Store(folder / "train")
     fitted = training.batch(range(min(_PROBED, len(training))))
-    asked = held_out.batch(range(min(amounts.PRIOR_COMPARED, len(held_out))))["condition"]
-    asked = spec.keep_only(asked.astype(np.float32), kind)
+    says = lambda packed: (spec.unpack(packed)[f"{kind}_known"] != 0).any(axis=1)
+    said = says(fitted["condition"])
+    fitted = {name: values[said] for name, values in fitted.items()}
+    asked = spec.keep_only(asked[says(asked)], kind)
     seed = rng.seed_of(artifacts.config.seed, "imagine/heard", kind)
     sampled = prior.white.apply(prior.sample_batch(asked, seed=seed))
     names, (real, wanted) = _values(spec, kind, [fitted["condition"], asked])
+    real = np.nan_to_num(real)
     grids = fitted["grid"].astype(np.float32)
     probe = grid_metrics.Probe.fit(grid_metrics.principal(grids, grids), real)
     shown = probe(grid_metrics.principal(sampled, grids))
@@ -120,29 +141,35 @@ def _in_grids(
 def _values(
     spec: conditions.ConditionSpec, kind: str, packed: list[np.ndarray]
 ) -> tuple[list[str], list[Float[np.ndarray, "N K"]]]:
-    """What conditions say of one kind; of texts, whose entries have no names, none is named."""
+    """What conditions say of one kind, NaN where nothing; of texts, whose entries have no names,
+    none is named."""
     parts = [spec.unpack(one.astype(np.float32)) for one in packed]
     if kind != "text":
-        return list(getattr(spec, kind)), [part[kind] for part in parts]
+        values = [np.where(part[f"{kind}_known"] != 0, part[kind], np.nan) for part in parts]
+        return list(getattr(spec, kind)), values
     shape = spec.text_phrases, spec.text_dim
     return [], [part["text"].reshape(-1, *shape).mean(axis=1) for part in parts]
 
 
-def _stored(figures: heard.Heard) -> dict[str, Any]:
+def _stored(figures: heard.Heard, way: str, shown_by: str) -> dict[str, Any]:
+    """Figures as JSON has them. Among the choices of what is shuffled is the right one, so that
+    retrieval would lie below chance."""
     rows = {name: dataclasses.asdict(row) for name, row in figures.rows().items()}
-    return {"figures": rows, "chance": figures.chance}
+    if "shuffled" in way:
+        del rows[heard.RETRIEVAL]
+    return {"figures": rows, "chance": figures.chance, "shown_by": shown_by}
 
 
-def _in_words(figures: heard.Heard) -> str:
-    def said(name: str, value: bootstrap.BlockEstimate) -> str:
-        if value.value is None:
+def _in_words(stored: Mapping[str, Any]) -> str:
+    def said(name: str, row: Mapping[str, Any]) -> str:
+        if row["value"] is None:
             return f"{name} –"
-        if value.low is None:
-            return f"{name} {value.value:.2f}"
-        return f"{name} {value.value:.2f} ({value.low:.2f} … {value.high:.2f})"
+        if row["low"] is None:
+            return f"{name} {row['value']:.2f}"
+        return f"{name} {row['value']:.2f} ({row['low']:.2f} … {row['high']:.2f})"
 
-    rows = ", ".join(said(name, row) for name, row in figures.rows().items())
-    return f"{rows}, chance {figures.chance:.2f}"
+    rows = ", ".join(said(name, row) for name, row in stored["figures"].items())
+    return f"{rows}, chance {stored['chance']:.2f}"
 
 
 def _pixel_classifier(

@@ -13,10 +13,8 @@ def values(count, seed=0):
 
 def by_hand(requested, shown, i):
     """All sets of nine other conditions, each with the image's own."""
-    scale = requested.reshape(len(requested), -1).std(axis=0)
-    apart = (
-        (shown[i] - requested).reshape(len(requested), -1)[:, scale > 0] / scale[scale > 0]
-    ) ** 2
+    scale = np.tile(requested.std(axis=(0, 1)), 4)
+    apart = ((shown[i] - requested).reshape(len(requested), -1) / scale) ** 2
     apart, others = apart.sum(axis=1), [j for j in range(len(requested)) if j != i]
     wins = []
     for chosen in itertools.combinations(others, min(9, len(others))):
@@ -68,3 +66,31 @@ def test_correlations_are_numpys_over_all_places():
 
 def test_fewer_images_than_choices_have_another_chance():
     assert heard.heard("ab", values(4), values(4, seed=1)).chance == 0.25
+
+
+def test_a_place_where_a_class_is_all_but_never_asked_for_decides_nothing():
+    """A few stray pixels there are asked of one image, and more are found in all."""
+    requested = values(64)
+    requested[..., 1] = 0
+    requested[5, 2, 1] = 0.001
+    requested[7, 0, 1] = 0.3
+    shown = requested.copy()
+    shown[:, 2, 1] += 0.1
+    assert heard.retrieval(requested, shown).mean() > 0.95
+
+
+def test_what_is_not_asked_is_left_out():
+    requested, shown = values(60), values(60)
+    shown[30:] = 0.9  # of what nobody asked
+    requested[30:, :, 0] = np.nan
+    found = heard.heard("ab", requested, shown)
+    assert found.classes["a"].value == pytest.approx(1)
+    assert found.classes["b"].value < 0.9
+    assert np.isfinite(found.retrieval.value)
+
+
+def test_of_thousands_of_values_the_mean_is_shown():
+    requested = np.random.default_rng(0).random((40, 1, 300))
+    found = heard.heard([str(k) for k in range(300)], requested, requested)
+    assert set(found.rows()) == {"mean", heard.RETRIEVAL}
+    assert found.rows()["mean"].value == pytest.approx(1)

@@ -12,6 +12,7 @@ from ssldiff_jax.runs import amounts
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import (
     denoising_loss,
+    heard_conditions,
     protocol,
     regenerated,
     variation_spread,
@@ -270,8 +271,10 @@ def imagine(facts: Facts) -> Row:
     if config.embeddings.source:
         return Row()
     count = min(max(config.imagine.count, amounts.IMAGINED_SHOWN), config.prior.grids.count_test)
-    measured = config.prior.conditions.measure != "none" and config.imagine.count
-    ways = 3 if measured and facts.condition_spec.text_phrases else 1
+    spec, sources = facts.condition_spec, config.prior.conditions
+    given = {"labels": spec.labels, "numbers": spec.numbers, "text": spec.text_phrases}
+    kinds = [kind for kind, names in given.items() if names]
+    ways = 1 + len(heard_conditions.alone(sources, kinds)) * bool(config.imagine.count)
     side = facts.grid_side * config.data.crops.patch_px
     image, images = Image.of(networks, (side, side), of_grid=True), exact(count * ways)
     shown = exact(min(count, amounts.IMAGINED_SHOWN) * side**2 * _RAW)
