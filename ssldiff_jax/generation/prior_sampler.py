@@ -142,8 +142,10 @@ class PriorSampler:
                 continue
             if len(pieces) > 1:
                 parts = ", ".join(piece.removeprefix("##") for piece in pieces)
-                _LOG.warning("the text encoder has no word %r and reads it in pieces (%s): it may "
-                             "be misunderstood; another word may be safer", word, parts)  # fmt: skip
+                _LOG.warning(
+                    "the text encoder has no word %r and reads it in pieces (%s): it may be "
+                    "misunderstood, and another word be safer", word, parts,
+                )  # fmt: skip
             else:
                 _LOG.warning("the text encoder does not know %r: it is not heard", word)
 
