@@ -57,12 +57,20 @@ def test_an_array_of_pixels(tmp_path):
     np.testing.assert_array_equal(found.read(3), PIXELS[3])
 
 
-def test_an_array_of_pixels_has_no_cases(tmp_path):
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        ("case", r"names no cases: .*by must be 'area', got 'case'"),
+        ("columns", r"is a list, which has no columns: .*by must be 'area', got 'columns'"),
+    ],
+)
+def test_an_array_of_pixels_has_neither_cases_nor_columns(tmp_path, by, message):
     np.save(tmp_path / "p.npy", PIXELS)
     data = default.get_config().data
     data.records.record_px = data.records.stride_px = data.crops.patch_px = 8
+    data.holdout.by = by
     data = schema.build(data_config.DataConfig, data.to_dict())
-    with pytest.raises(ValueError, match=r"names no cases: .*by must be 'area'"):
+    with pytest.raises(ValueError, match=message):
         list_source.read_source(data, patch_list.open_list(str(tmp_path / "p.npy")))
 
 
