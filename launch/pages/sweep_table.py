@@ -24,6 +24,7 @@ _COLUMNS = {
     "edges": ("edges", ".2f"),
     "power": ("power", ".2f"),
     "variance": ("variance_ratio", ".2f"),
+    "variation": ("variation", ".2f"),
 }
 _PUBLISHED = "windows.mode=paper"
 _WORDS = (

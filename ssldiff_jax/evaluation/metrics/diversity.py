@@ -75,6 +75,21 @@ def compare(generated: Float[np.ndarray, "n K D"], own: Real, others: Real) -> D
     )
 
 
+def of_condition(
+    generated: Float[np.ndarray, "n K D"], real: Float[np.ndarray, "N D"]
+) -> float | None:
+    """Spread of features of K patches of one condition, over that of all real patches: the part
+    that conditions leave open. None where all real ones are alike.
+
+    Raises ValueError for fewer than 2 patches of a condition.
+    """
+    if generated.shape[1] < 2:
+        raise ValueError(f"expected 2 patches or more of a condition, got {generated.shape[1]}")
+    of_real = real.astype(np.float64).var(axis=0, ddof=1).sum()
+    within = generated.astype(np.float64).var(axis=1, ddof=1).sum(axis=-1).mean()
+    return float(within / of_real) if of_real > 0 else None
+
+
 def _squared(a: Float[np.ndarray, "n F"], b: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "n N"]:
     return vectors.squared_distances(a.astype(np.float64), b.astype(np.float64))
 

@@ -66,6 +66,7 @@ def _planned(
         if name in chosen and (new := record.changes(table, name, config, folders)):
             values, changes = fresh(), trainings.merged(changes, new)
     plan = lambda need: _planned(table, need, config, folders, force, chosen, digests)
-    before = {need: plan(need) for need in table[name].reads(folders)}
+    followed = provenance.followed(table, name, folders)
+    before = {need: plan(need) for need in (*table[name].reads(folders), *followed)}
     digests[name] = provenance.digest_of(values, before, changes)
     return digests[name]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssldiff_jax.core import changes as changes_lib
@@ -63,7 +63,8 @@ def digest(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> s
     """A hash of what a stage and all before it depend on, as they were made."""
     if folders.borrows(name):
         return atomic.read_json(folders.of_stage(name) / "done.json")["digest"]
-    return _digest(_version(folders, name), tuple(upstream(table, name, folders).items()))
+    before = upstream(table, name, folders, followed(table, name, folders))
+    return _digest(_version(folders, name), tuple(before.items()))
 
 
 @functools.lru_cache(256)
@@ -90,9 +91,21 @@ def past(folders: folders_lib.Folders, name: str) -> tuple[stretches.Stretch, ..
     return trainings.past(schema.flatten(noted["config"]), name, changed(noted))
 
 
-def upstream(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> dict[str, str]:
-    """The digests of what a stage reads."""
-    return {need: digest(table, need, folders) for need in table[name].reads(folders)}
+def upstream(
+    table: stage_lib.Table,
+    name: str,
+    folders: folders_lib.Folders,
+    followed: Iterable[str] = (),
+) -> dict[str, str]:
+    """The digests of what a stage reads, and of those that it `followed`."""
+    names = (*table[name].reads(folders), *followed)
+    return {need: digest(table, need, folders) for need in names}
+
+
+def followed(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> tuple[str, ...]:
+    """The stages that it need not have had, and that it read where it began."""
+    noted = stored(folders, name) or {"upstream": {}}
+    return tuple(need for need in table[name].follows if need in noted["upstream"])
 
 
 def require(
@@ -243,8 +256,11 @@ def refuse_outdated(table: stage_lib.Table, name: str, folders: folders_lib.Fold
 def is_outdated(table: stage_lib.Table, name: str, folders: folders_lib.Folders) -> bool:
     """Whether what a stage that was begun reads was rebuilt since."""
     noted = stored(folders, name)
+    if noted is None:
+        return False
     whose = folders.of_models if folders.borrows(name) else folders
-    return noted is not None and noted["upstream"] != upstream(table, name, whose)
+    now = upstream(table, name, whose, followed(table, name, folders))
+    return noted["upstream"] != now
 
 
 def _foreign(

@@ -29,9 +29,11 @@ def begin(
     table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
 ) -> None:
     """Note what a stage that begins depends on."""
+    # Of what it follows that alone which is there: it did without the rest.
+    followed = [need for need in table[name].followed(config) if folders.is_done(need)]
     noted = {
         "config": _values(table[name], config),
-        "upstream": provenance.upstream(table, name, folders),
+        "upstream": provenance.upstream(table, name, folders, followed),
     }
     atomic.write_json(
         folders.of_stage(name) / "stage.json", noted | _aside(config, folders, name, {})

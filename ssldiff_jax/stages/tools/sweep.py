@@ -12,7 +12,14 @@ import numpy as np
 
 from ssldiff_jax.core import arrays, patch_grid, rng, schema
 from ssldiff_jax.evaluation.features import networks
-from ssldiff_jax.evaluation.metrics import large_image, means, pixels, seams, structure
+from ssldiff_jax.evaluation.metrics import (
+    diversity,
+    large_image,
+    means,
+    pixels,
+    seams,
+    structure,
+)
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator, plan, references
 from ssldiff_jax.runs import artifacts, stage, structure_measures
@@ -21,6 +28,9 @@ from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.slides import pyramid
 
 _LOG = logging.getLogger(__name__)
+
+# Conditions at most, and patches of each, that say how far patches of one condition vary.
+_VARIED, _VARIATIONS = 32, 4
 
 REAL, AS_CONFIGURED = "real regions", "as the run samples"
 """What rows are called that have no changes to be called by."""
@@ -55,7 +65,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         variant = model.with_sample(section)
         page = of_patches(section)
         if page not in alone:
-            alone[page] = _alone(variant, regions, config.seed)
+            alone[page] = _Alone.of(variant, regions, encoders["judge"], config.seed)
         row, first = _row(variant, regions, alone[page], encoders, measures)
         pyramid.write_png(folder / f"{len(rows)}.png", first)
         rows.append({"variant": way} | row)
@@ -123,17 +133,43 @@ def _value(text: str, window: int) -> Any:
         return text
 
 
-def _alone(model: generator.Generator, regions: list[artifacts.Reference], seed: int):
-    """Every cell generated singly, a page for each region."""
-    pages = []
-    for i, region in enumerate(regions):
-        cells = region.grid.reshape(-1, region.grid.shape[-1])
-        patches = model.sample_patches(cells, seed=rng.seed_of(seed, "sweep/patches", i))
-        pages.append(patch_grid.mosaic(patches, len(region.grid[0])))
-    return pages
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Alone:
+    """Cells generated one by one.
+
+    Attributes:
+        pages: all cells of each region.
+        variation: of several patches of one condition, over that of the regions' real cells.
+    """
+
+    pages: list[arrays.ImageUint8]
+    variation: float | None
+
+    @classmethod
+    def of(
+        cls,
+        model: generator.Generator,
+        regions: Sequence[artifacts.Reference],
+        judge: networks.Extractor,
+        seed: int,
+    ) -> "_Alone":
+        """Those of the conditions of regions."""
+        pages, real, conditions = [], [], []
+        for i, region in enumerate(regions):
+            cells = region.grid.reshape(-1, region.grid.shape[-1])
+            patches = model.sample_patches(cells, seed=rng.seed_of(seed, "sweep/patches", i))
+            pages.append(patch_grid.mosaic(patches, len(region.grid[0])))
+            real.append(patch_grid.cut_cells(region.image, model.patch_px))
+            conditions.append(cells)
+        every = np.concatenate(conditions)
+        chosen = np.linspace(0, len(every) - 1, min(_VARIED, len(every))).astype(int)
+        again = np.repeat(every[chosen], _VARIATIONS, axis=0)
+        patches = model.sample_patches(again, seed=rng.seed_of(seed, "sweep/variations"))
+        generated = judge(patches).reshape(len(chosen), _VARIATIONS, -1)
+        return cls(pages, diversity.of_condition(generated, judge(np.concatenate(real))))
 
 
-def _row(model: generator.Generator, regions, pages, encoders, measures):
+def _row(model: generator.Generator, regions, alone: _Alone, encoders, measures):
     """(figures, the first image)."""
     generated, pairs, plans, side = [], [], [], model.patch_px
     config = model.config
@@ -153,6 +189,7 @@ def _row(model: generator.Generator, regions, pages, encoders, measures):
         **_seams(model, plans, [each.image for each in generated]),
         "layout_correlation": of_layout and of_layout.value,
         "variance_ratio": float(np.mean(variance)),
+        "variation": alone.variation,
     } | of_structure(pairs, measures)
     real = [region.image for region in regions]
     for name, embed in encoders.items():
@@ -162,7 +199,9 @@ def _row(model: generator.Generator, regions, pages, encoders, measures):
         row[f"{name}/crop_fd_uncorrected"] = large_image.crops(pairs, embed, side)[
             "crop_fd_uncorrected"
         ]
-        row[f"{name}/patch_fd_uncorrected"] = large_image.patch_distance(real, pages, embed, side)
+        row[f"{name}/patch_fd_uncorrected"] = large_image.patch_distance(
+            real, alone.pages, embed, side
+        )
     return row, generated[0].image
 
 

@@ -96,3 +96,20 @@ def test_one_patch_of_an_embedding_has_no_spread():
     world = World(0, 2, count=8, num_real=20)
     with pytest.raises(ValueError, match="2 patches or more of an embedding, got 1"):
         diversity.compare(world.generated(1.0, variations=1), world.own, world.others)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_what_conditions_leave_open_is_the_noise_over_all_that_varies(share):
+    """Of features map·z + noise, with z and noise of unit variance, all that varies is the sum of
+    squares of both; of one condition the noise alone."""
+    world = World(3, 4, count=2000)
+    noise = float((world.scale**2).sum())
+    everything = float((world.map**2).sum()) + noise
+    found = diversity.of_condition(world.generated(share), world.others.features)
+    assert found == pytest.approx(share * noise / everything, rel=0.06)
+
+
+def test_of_real_patches_that_are_all_alike_there_is_no_part():
+    assert diversity.of_condition(np.zeros((3, 2, 5)), np.ones((9, 5))) is None
+    with pytest.raises(ValueError, match="2 patches or more of a condition, got 1"):
+        diversity.of_condition(np.zeros((3, 1, 5)), np.ones((9, 5)))

@@ -100,3 +100,43 @@ def test_tokens_decide_what_is_embedded_and_nothing_before_it():
     same = [n for n in stages.STAGES if made_from(n, 1) == made_from(n, 2)]
     assert {"patches", "encoder", "judge", "autoencoder", "latents", "grids"} <= set(same)
     assert "embeddings" not in same
+
+
+def _chain(with_student=True):
+    """A table whose images follow a student, and whose figures read the images."""
+    table = {"patches": stage.Stage(lambda context: {}, ("data",))}
+    if with_student:
+        table["distill"] = stage.Stage(lambda context: {}, ("distill.steps",), ("patches",))
+    table["sample"] = stage.Stage(lambda context: {}, (), ("patches",), follows=("distill",))
+    table["evaluate"] = stage.Stage(lambda context: {}, (), ("sample",))
+    return table
+
+
+def test_images_of_an_older_student_are_outdated_and_so_is_what_reads_them(tmp_path):
+    workdir = tmp_path / "run"
+    launch.launch(small_configs.values_for("all"), workdir, _chain())
+    newer = small_configs.values_for("distill", force="distill", distill__steps=5)
+    launch.launch(newer, workdir, _chain())
+    for name in ("sample", "evaluate"):
+        with pytest.raises(stage.WorkdirError, match="an earlier stage was rebuilt"):
+            launch.launch(small_configs.values_for(name, distill__steps=5), workdir, _chain())
+    again = small_configs.values_for("sample,evaluate", force="sample,evaluate", distill__steps=5)
+    launch.launch(again, workdir, _chain())
+    launch.launch(small_configs.values_for("all", distill__steps=5), workdir, _chain())
+
+
+def test_a_student_is_not_made_anew_under_images_that_stay(tmp_path):
+    """Before anything runs: else the images of the same command would be found outdated after
+    hours."""
+    workdir = tmp_path / "run"
+    launch.launch(small_configs.values_for("all"), workdir, _chain())
+    both = small_configs.values_for("distill,sample", force="distill", distill__steps=5)
+    with pytest.raises(stage.WorkdirError, match="'distill'"):
+        launch.launch(both, workdir, _chain())
+
+
+def test_images_that_followed_nothing_stay(tmp_path):
+    workdir = tmp_path / "run"
+    launch.launch(small_configs.values_for("all"), workdir, _chain(with_student=False))
+    launch.launch(small_configs.values_for("distill"), workdir, _chain())
+    launch.launch(small_configs.values_for("all"), workdir, _chain())
