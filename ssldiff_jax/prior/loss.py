@@ -13,6 +13,7 @@ from ssldiff_jax.core import arrays, layers, tasks
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.diffusion import process as process_lib
 from ssldiff_jax.prior import conditions, network
+from ssldiff_jax.prior import reader as reader_lib
 
 _LEAST = 1e-6  # part of an area whose logarithm is taken
 
@@ -79,7 +80,7 @@ class PriorTask(tasks.Task):
         given = spec.unpack(condition)
         said = given | self.drop.some_phrases(spec, given, index, key_phrases)
         said |= {"text": self.drop.noisy_text(spec, said, index, key_noise)}
-        reader = network.TextReader(spec, self.model.config.width)
+        reader = reader_lib.TextReader(spec, self.model.config.width)
         said = {name: layers.like(params, value) for name, value in said.items()}
         parts_hat = reader.apply({"params": params["condition"]["reader"]}, said)
         in_quadrants = np.array(spec.areas)[:, 1:].T  # (4, K)

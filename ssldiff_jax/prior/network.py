@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ssldiff_jax.core import arrays, attention, layers
-from ssldiff_jax.prior import conditions
+from ssldiff_jax.prior import conditions, reader
 
 _BASE = 100.0  # of the rotary frequencies: grids are tens of cells wide
 _WAVES = 4  # of the place in what is described
@@ -34,43 +34,6 @@ class NetworkConfig:
 
 
 LabelValues = Float[arrays.AnyArray, "B N"]
-
-
-class TextReader(nn.Module):
-    """Phrases of a text → the parts of all classes in every quadrant, as they say.
-
-    A quadrant's parts are a softmax, 1 together, to whose logits every phrase adds its own: so a
-    phrase says alike in any company, and what one leaves open others narrow. Where nothing is said,
-    training makes them the mean of what was measured.
-    """
-
-    spec: conditions.ConditionSpec
-    width: int
-
-    @nn.compact
-    def __call__(self, parts: conditions.Parts) -> Float[jax.Array, "B 4 K"]:
-        x, shape = _phrases(self.spec, parts["text"]), (4, len(self.spec.areas))
-        for name in ("in", "middle"):
-            x = nn.gelu(nn.Dense(self.width, name=name)(x))
-        said = nn.DenseGeneral(shape, use_bias=False, name="out")(x)
-        rest = self.param("rest", nn.initializers.zeros, shape)
-        return nn.softmax(rest + (said * parts["text_known"][..., None, None]).sum(axis=1))
-
-
-def labels_of_quadrants(
-    spec: conditions.ConditionSpec, in_quadrants: Float[arrays.AnyArray, "B 4 K"]
-) -> Float[jax.Array, "B N"]:
-    """The labels of areas from the parts of classes in quadrants."""
-    whole = in_quadrants.mean(axis=1, keepdims=True)
-    values = jnp.concatenate([whole, in_quadrants], axis=1)  # (B, 5, K)
-    labels = jnp.zeros((len(in_quadrants), len(spec.labels)), in_quadrants.dtype)
-    return labels.at[:, np.array(spec.areas).T].set(values)
-
-
-def _phrases(
-    spec: conditions.ConditionSpec, text: Float[arrays.AnyArray, "B n"]
-) -> Float[arrays.AnyArray, "B L D"]:
-    return text.reshape(len(text), spec.text_phrases, spec.text_dim)
 
 
 class ConditionTokens(nn.Module):
@@ -100,10 +63,10 @@ class ConditionTokens(nn.Module):
             absent = self.param("absent", small, shape)
             is_read = jnp.zeros_like(labels_known)
             if self.spec.reads_labels:
-                in_quadrants = TextReader(self.spec, self.width, name="reader")(parts)
+                in_quadrants = reader.TextReader(self.spec, self.width, name="reader")(parts)
                 # It learns from labels alone: what it reads is what a text says, not what helps.
                 in_quadrants = jax.lax.stop_gradient(in_quadrants).astype(labels.dtype)
-                labels_hat = labels_of_quadrants(self.spec, in_quadrants)
+                labels_hat = reader.labels_of_quadrants(self.spec, in_quadrants)
                 is_read = (parts["text_known"] > 0).any(axis=1, keepdims=True) & ~labels_known
                 labels = jnp.where(is_read, labels_hat, labels)
                 labels_known = labels_known | is_read
@@ -117,7 +80,7 @@ class ConditionTokens(nn.Module):
             tokens.append(label_tokens)
             known.append(labels_known)
         if self.spec.text_phrases and not self.spec.reads_labels:
-            text = _phrases(self.spec, parts["text"])
+            text = reader.phrases(self.spec, parts["text"])
             hidden = nn.gelu(nn.Dense(self.width, name="text_in")(text))
             tokens.append(nn.Dense(self.width, name="text_out")(hidden))
             known.append(parts["text_known"] > 0)

@@ -8,6 +8,7 @@ import small_configs
 
 from ssldiff_jax.diffusion import process
 from ssldiff_jax.prior import conditions, loss, network
+from ssldiff_jax.prior import reader as reader_lib
 from ssldiff_jax.train import step as step_lib
 
 NAMES = [f"{kind} {area}" for kind in ("wet", "dry", "cold") for area in range(5)]
@@ -91,7 +92,7 @@ def noisy(whole):
 
 
 def read(params, condition):
-    reader = network.TextReader(SPEC, SIZES.width)
+    reader = reader_lib.TextReader(SPEC, SIZES.width)
     weights = {"params": params["condition"]["reader"]}
     return np.asarray(reader.apply(weights, SPEC.unpack(condition)))
 
@@ -131,7 +132,7 @@ def test_of_phrases_that_are_left_out_the_mean_is_read():
 
 def test_labels_of_areas_are_those_that_measures_give():
     parts = phrases(7)[1]
-    found = network.labels_of_quadrants(SPEC, parts)
+    found = reader_lib.labels_of_quadrants(SPEC, parts)
     np.testing.assert_allclose(found, labels_of(parts), atol=1e-6)
 
 
