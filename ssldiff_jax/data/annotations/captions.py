@@ -20,23 +20,21 @@ _AMOUNTS: Sequence[tuple[float, Words]] = (
     (0.03, {
         "train": (
             "no {}", "without {}", "{} missing", "not any {}", "zero {}", "{} absent",
-            "devoid of {}", "no {} at all", "free of {}", "an absence of {}", "{} nowhere",
+            "devoid of {}", "no {} at all", "free of {}",
         ),
         "held_out": ("lacking {}",),
     }),
     (0.15, {
         "train": (
             "a little {}", "hardly any {}", "a trace of {}", "a small amount of {}",
-            "barely any {}", "very little {}", "scarce {}", "a small patch of {}", "sparse {}",
-            "only a little {}", "a few spots of {}", "a tiny amount of {}",
+            "barely any {}", "very little {}", "scarce {}", "a small patch of {}",
         ),
         "held_out": ("a bit of {}",),
     }),
     (0.40, {
         "train": (
             "some {}", "{} in part", "a moderate amount of {}", "partly {}", "about a quarter {}",
-            "patches of {}", "a medium amount of {}", "a good deal of {}", "a fair share of {}",
-            "a reasonable amount of {}", "{} here and there", "a certain amount of {}",
+            "patches of {}", "a medium amount of {}", "a good deal of {}",
         ),
         "held_out": ("a fair amount of {}",),
     }),
@@ -44,7 +42,6 @@ _AMOUNTS: Sequence[tuple[float, Words]] = (
         "train": (
             "much {}", "a lot of {}", "mostly {}", "large areas of {}", "lots of {}",
             "abundant {}", "dominated by {}", "more than half {}", "a great amount of {}",
-            "ample {}", "mainly {}", "rich in {}", "a large amount of {}",
         ),
         "held_out": ("plenty of {}",),
     }),
@@ -52,8 +49,7 @@ _AMOUNTS: Sequence[tuple[float, Words]] = (
     (1.01, {
         "train": (
             "almost only {}", "{} nearly all over", "{} everywhere", "entirely {}",
-            "nothing but {}", "covered with {}", "full of {}", "completely {}", "{} all through",
-            "wholly {}", "filled with {}", "{} all over",
+            "nothing but {}", "covered with {}", "full of {}", "completely {}",
         ),
         "held_out": ("{} throughout",),
     }),
@@ -73,24 +69,15 @@ _NOUNS: Mapping[str, Words] = {
         "held_out": ("dry earth",),
     },
     "nuclei": {
-        "train": (
-            "nuclei", "cells", "dark nuclei", "purple cells",
-            "blue nuclei", "cellular tissue", "crowded cells", "purple dots",
-        ),
+        "train": ("nuclei", "cells", "dark nuclei", "purple cells"),
         "held_out": ("cell nuclei",),
     },
     "stroma": {
-        "train": (
-            "stroma", "pink tissue", "fibres", "collagen",
-            "fibrous tissue", "pink fibres", "supporting tissue", "pink matrix",
-        ),
+        "train": ("stroma", "pink tissue", "fibres", "collagen"),
         "held_out": ("connective tissue",),
     },
     "empty": {
-        "train": (
-            "empty glass", "background", "gaps", "white space",
-            "glass", "empty space", "white background", "holes",
-        ),
+        "train": ("empty glass", "background", "gaps", "white space"),
         "held_out": ("blank space",),
     },
     "ocean": {
