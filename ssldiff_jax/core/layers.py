@@ -15,10 +15,6 @@ FeatureMap = convolution.FeatureMap
 BLOCK = "block"
 """The name of what a block of a network gives on, for choosing what a gradient keeps."""
 
-STACKED = "stacked"
-"""The name under which the arrays of blocks that are alike lie together, one block after the other
-along the leading axis."""
-
 _EXACT = "codebook"  # compared to the last digit: never rounded
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays, attention, layers, platform
+from ssldiff_jax.core import arrays, attention, blocks, layers
 from ssldiff_jax.diffusion import cells
 from ssldiff_jax.diffusion import positions as positions_lib
 
@@ -67,6 +67,24 @@ class DiTConfig:
     def __post_init__(self):
         if self.patch < 1:
             raise ValueError(f"patch must be at least 1, got {self.patch}")
+
+    @property
+    def side_multiple(self) -> int:
+        """What sides of a window are multiples of."""
+        return self.patch
+
+    def patches(self, x_t: arrays.Latents) -> tuple[int, int]:
+        """Rows and columns of patches of a window.
+
+        Raises ValueError for sides that are no multiples of the patch.
+        """
+        _, height, width, _ = x_t.shape
+        if height % self.patch or width % self.patch:
+            raise ValueError(
+                f"sides of a window must be multiples of the patch, got {height} × {width}, "
+                f"patch={self.patch}"
+            )
+        return height // self.patch, width // self.patch
 
 
 SIZES: Mapping[str, Shape] = {
@@ -154,13 +172,8 @@ class DiT(nn.Module):
         beside_t: Float[arrays.AnyArray, "B D"] | None = None,
         controls: Float[arrays.AnyArray, "n B L D"] | None = None,
     ) -> arrays.Latents:
-        c, (_, height, width, channels) = self.config, x_t.shape
-        if height % c.patch or width % c.patch:
-            raise ValueError(
-                f"sides of a window must be multiples of the patch, got {height} × {width}, "
-                f"patch={c.patch}"
-            )
-        rows, cols, dim = height // c.patch, width // c.patch, c.shape.width
+        c, dim = self.config, self.config.shape.width
+        rows, cols = c.patches(x_t)
         zeros = nn.initializers.zeros
 
         time = layers.timestep_embedding(t, TIME_CHANNELS).astype(x_t.dtype)
@@ -185,9 +198,9 @@ class DiT(nn.Module):
         table = self.param("table_out", zeros, (2, dim))
         shift, scale = jnp.unstack(time[:, :, None] + table, axis=2)
         # Starts at a prediction of 0, as the UNet.
-        h = nn.Dense(c.patch**2 * channels, kernel_init=zeros, name="patch_out")
-        x = h(modulated(x, shift, scale)).reshape(-1, rows, cols, c.patch**2 * channels)
-        return layers.pixel_shuffle(x, c.patch)
+        values = c.patch**2 * x_t.shape[-1]
+        x = nn.Dense(values, kernel_init=zeros, name="patch_out")(modulated(x, shift, scale))
+        return layers.pixel_shuffle(x.reshape(-1, rows, cols, values), c.patch)
 
 
 class Conditioner(nn.Module):
@@ -251,25 +264,11 @@ class Blocks(nn.Module):
             y = block.apply({"params": params}, x, modulation, tokens)
             return y if control is None else y + control, y if self.keep == "all" else None
 
-        stacked = self.param(layers.STACKED, init)
+        stacked = self.param(blocks.STACKED, init)
         if controls is not None:
             rest = jnp.zeros((depth - len(controls), *controls.shape[1:]), controls.dtype)
             controls = jnp.concatenate([controls, rest])
-        if platform.target() != "cpu":
-            return jax.lax.scan(step, x, (stacked, controls))
-        kept = []
-        for of_block in unstacked((stacked, controls), depth):
-            x, y = step(x, of_block)
-            kept.append(y)
-        return x, jnp.stack(kept) if self.keep == "all" else None
-
-
-def unstacked(tree: Any, depth: int) -> list[Any]:
-    """A tree of arrays (depth, …) → one tree for each place along the leading axis."""
-    leaves, treedef = jax.tree.flatten(tree)
-    # One operation, whose gradient is one too: that of a slice is as long as the whole.
-    parts = [jax.lax.split(leaf, (1,) * depth, axis=0) for leaf in leaves]
-    return [treedef.unflatten([part[i][0] for part in parts]) for i in range(depth)]
+        return blocks.fold(step, x, (stacked, controls), depth)
 
 
 def modulated(
