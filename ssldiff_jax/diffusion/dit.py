@@ -136,12 +136,15 @@ class Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries from x, keys and values from tokens; nothing at the start."""
+    """Queries from x, keys and values from tokens; nothing at the start. Of one token alone it is
+    the same for all x, (B, 1, D)."""
 
     num_heads: int
 
     @nn.compact
-    def __call__(self, x: arrays.Tokens, tokens: Float[arrays.AnyArray, "B M D"]) -> arrays.Tokens:
+    def __call__(
+        self, x: arrays.Tokens, tokens: Float[arrays.AnyArray, "B M D"]
+    ) -> Float[jax.Array, "B _ D"]:
         width = x.shape[-1]
         k, v = jnp.split(nn.Dense(2 * width, name="kv")(tokens), 2, axis=-1)
         out = nn.Dense(width, kernel_init=nn.initializers.zeros, name="out")
@@ -186,7 +189,7 @@ class DiT(nn.Module):
             tokens = None
         modulation = nn.Dense(6 * dim, kernel_init=zeros, name="modulation")(nn.silu(time))
 
-        x = nn.Dense(dim, name="patch_in")(_to_patches(x_t, c.patch))
+        x = nn.Dense(dim, name="patch_in")(_to_patches(jnp.asarray(x_t), c.patch))
         x = x + positions_lib.of_patches(c.positions, rows, cols, dim).astype(x.dtype)
         at = None if layout is None else layout.coordinates(rows, cols)
         if at is not None:
@@ -284,7 +287,7 @@ def swiglu_width(width: int) -> int:
     return -(-8 * width // 24) * 8
 
 
-def _to_patches(x_t: arrays.Latents, patch: int) -> arrays.Tokens:
+def _to_patches(x_t: Float[jax.Array, "B h w C"], patch: int) -> arrays.Tokens:
     return _in_a_row(layers.pixel_unshuffle(x_t, patch))
 
 

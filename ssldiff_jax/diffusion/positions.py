@@ -40,11 +40,14 @@ class PositionsConfig:
 
 def sines(row: arrays.AnyArray, col: arrays.AnyArray, dim: int) -> Float[arrays.AnyArray, "*N D"]:
     """Sines, then cosines, of the column in the first half of `dim` channels, and of the row in
-    the second; frequencies 10⁴^(−i/n), n a quarter of `dim`."""
+    the second; frequencies 10⁴^(−i/n), n a quarter of `dim`. What four does not divide ends with
+    zeros."""
     xp = jnp if isinstance(row, jax.Array) else np
-    frequency = _LONGEST ** (-np.arange(dim // 4) / (dim / 4))
+    count = dim // 4
+    frequency = _LONGEST ** (-np.arange(count) / max(count, 1))
     angles = [axis[..., None] * frequency for axis in (col, row)]
     parts = [f(angle) for angle in angles for f in (xp.sin, xp.cos)]
+    parts.append(xp.zeros((*row.shape, dim - 4 * count)))
     return xp.concatenate(parts, axis=-1).astype(np.float32)
 
 
