@@ -31,6 +31,9 @@ def shrink(c):
     c.denoiser.unet.channel_mult = (1, 2)
     c.denoiser.unet.attention_levels = ()
     c.denoiser.unet.num_heads = 2
+    c.denoiser.dit.shape.width = 16
+    c.denoiser.dit.shape.depth = 2
+    c.denoiser.dit.shape.num_heads = 2
     # The published solver knows paths that preserve variance alone.
     c.denoiser.schedule.name = "cosine"
     c.denoiser.loss.prediction = "v"

@@ -27,6 +27,8 @@ def published(c):
     c.denoiser.unet.channels, c.denoiser.unet.context_dim = 16, 8
     c.denoiser.unet.channel_mult, c.denoiser.unet.attention_levels = (1, 2), (1,)
     c.denoiser.unet.num_res_blocks = 1
+    shape = c.denoiser.dit.shape
+    shape.width, shape.depth, shape.num_heads = 16, 2, 2
     grids, network = c.prior.grids, c.prior.network
     grids.side, grids.max_cells, grids.count, grids.count_test = 2, 3, 12, 8
     network.width, network.depth, network.num_heads = 16, 1, 2

@@ -7,6 +7,8 @@ from configs.defaults import diffusion, training
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
+    # unet, or dit, a transformer.
+    c.network = "unet"
     c.unet = ConfigDict()
     c.unet.latent_channels = 3
     c.unet.channels = 192
@@ -18,7 +20,8 @@ def get_config() -> ConfigDict:
     c.unet.context_dim = 512
     # cross_attention as published, or scale_shift in every residual block.
     c.unet.conditioning = "cross_attention"
-    # one: embeddings have length 1 as published; root_dim: length √D.
+    c.dit = _dit()
+    # one: embeddings have length 1 as published; root_dim: length √D; own: as they are.
     c.embedding_length = "one"
     # Dimension of an embedding of the region around a patch, a second token; 0 has none.
     c.region_dim = 0
@@ -33,6 +36,30 @@ def get_config() -> ConfigDict:
     # Caps the weight of low-noise timesteps; 0 weighs all alike.
     c.loss.min_snr_gamma = 0.0
     c.train = training.get_config(steps=150_000, batch_size=600, learning_rate=1e-4)
+    return c
+
+
+def _dit() -> ConfigDict:
+    """The transformer; of no effect while network is unet."""
+    c = ConfigDict()
+    c.latent_channels = 3
+    # Latents on the side of a patch.
+    c.patch = 2
+    # S is 384, 12, 6; B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16.
+    c.shape = ConfigDict()
+    c.shape.width = 768
+    c.shape.depth = 12
+    c.shape.num_heads = 12
+    # gelu, or swiglu of as many parameters.
+    c.mlp = "gelu"
+    # cross_attention as published, or scale_shift: tokens beside the timestep, each in the patches
+    # that it covers.
+    c.conditioning = "cross_attention"
+    c.positions = ConfigDict()
+    # Positions that patches of a window are spread over, whatever its size; 0: one for each patch.
+    c.positions.base = 0
+    # Positions are divided by it.
+    c.positions.scale = 1.0
     return c
 
 

@@ -1,7 +1,8 @@
-"""From an embedding to what the UNet attends to, and the denoiser that joins the two."""
+"""From an embedding to what the network is led by, and the denoiser that joins the two: a UNet
+or a transformer (`dit`)."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -11,13 +12,17 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, layers, vectors
 from ssldiff_jax.diffusion import cells as cells_lib
+from ssldiff_jax.diffusion import dit as dit_lib
 from ssldiff_jax.diffusion import unet as unet_lib
+
+Length = Literal["one", "root_dim", "own"]
+"""What an embedding is scaled to: 1, √D, or not at all."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DenoiserConfig:
-    """The UNet, and how an embedding is scaled before it: to length 1 as published, or to
-    length √D, which gives every component unit variance.
+    """The network, a UNet or in its place a transformer, and how an embedding is scaled before it:
+    to length 1 as published, to length √D, which gives every component unit variance, or not.
 
     With a `region_dim` an embedding is followed by that of the region around its patch, a second
     token; where the second is left out it is null. With more than one of `num_cells` a window is
@@ -27,13 +32,19 @@ class DenoiserConfig:
     is guided.
     """
 
-    unet: unet_lib.UNetConfig
+    unet: unet_lib.UNetConfig | None
     embedding_dim: int
-    embedding_length: Literal["one", "root_dim"] = "one"
+    embedding_length: Length = "one"
     region_dim: int = 0
     num_cells: int = 1
     tokens_per_side: int = 1
     is_student: bool = False
+    dit: dit_lib.DiTConfig | None = None
+
+    @property
+    def network(self) -> unet_lib.UNetConfig | dit_lib.DiTConfig:
+        """The one that is used."""
+        return self.dit or self.unet
 
     @property
     def of_student(self) -> "DenoiserConfig":
@@ -84,7 +95,7 @@ class Conditioner(nn.Module):
 
     context_dim: int
     embedding_dim: int
-    length: Literal["one", "root_dim"] = "one"
+    length: Length = "one"
     region_dim: int = 0
     waves: tuple[float, ...] = _WAVES
 
@@ -97,23 +108,29 @@ class Conditioner(nn.Module):
         if place is not None:
             features = _fourier_features(place, self.waves)
             at = nn.Dense(self.context_dim, name="place")(features)
-            return nn.Dense(self.context_dim, name="token")(self._scaled(embedding)) + at
+            return nn.Dense(self.context_dim, name="token")(scaled(embedding, self.length)) + at
         patch, region = jnp.split(embedding, [self.embedding_dim], axis=-1)
-        tokens = [nn.Dense(self.context_dim, name="token")(self._scaled(patch))]
+        tokens = [nn.Dense(self.context_dim, name="token")(scaled(patch, self.length))]
         if self.region_dim:
             if region.shape[-1] == 0:
                 # So the published 20× model is used: its second token was found useless and is fed
                 # zeros.
                 region = jnp.zeros((len(embedding), self.region_dim))
-            tokens.append(nn.Dense(self.context_dim, name="token_region")(self._scaled(region)))
+            tokens.append(
+                nn.Dense(self.context_dim, name="token_region")(scaled(region, self.length))
+            )
         return jnp.stack(tokens, axis=1)
 
-    def _scaled(self, embedding: Float[arrays.AnyArray, "B *M D"]) -> jax.Array:
-        # The zero vector stays zero, so that a null embedding gives the bias and nothing else.
-        unit = vectors.unit(embedding)
-        if self.length == "root_dim":
-            unit = unit * embedding.shape[-1] ** 0.5
-        return unit
+
+def scaled(embedding: Float[arrays.AnyArray, "B *M D"], length: Length) -> arrays.AnyArray:
+    """Embeddings at a length; the zero vector, which is the null embedding, stays zero."""
+    match length:
+        case "one":
+            return vectors.unit(embedding)
+        case "root_dim":
+            return vectors.unit(embedding) * embedding.shape[-1] ** 0.5
+        case "own":
+            return embedding
 
 
 class Step(NamedTuple):
@@ -125,10 +142,11 @@ class Step(NamedTuple):
 
 
 class StepEmbedding(nn.Module):
-    """A step → what is added to the embedding of the timestep; nothing in the beginning, so that a
-    student with its teacher's parameters is its teacher."""
+    """A step → what is added to the embedding of the timestep, of `width`; nothing in the
+    beginning, so that a student with its teacher's parameters is its teacher."""
 
     channels: int
+    width: int
 
     @nn.compact
     def __call__(self, step: Step) -> Float[jax.Array, "B D"]:
@@ -136,9 +154,9 @@ class StepEmbedding(nn.Module):
         # log 1 is no guidance; half and double are as far from it.
         angle = jnp.pi * jnp.log2(step.scale)[:, None] * jnp.array(_SCALE_WAVES)
         features = jnp.concatenate([until, jnp.sin(angle), jnp.cos(angle)], axis=-1)
-        hidden = nn.silu(nn.Dense(4 * self.channels, name="step_in")(features))
+        hidden = nn.silu(nn.Dense(self.width, name="step_in")(features))
         zeros = nn.initializers.zeros_init()
-        return nn.Dense(4 * self.channels, kernel_init=zeros, name="step_out")(hidden)
+        return nn.Dense(self.width, kernel_init=zeros, name="step_out")(hidden)
 
 
 class Denoiser(nn.Module):
@@ -164,15 +182,35 @@ class Denoiser(nn.Module):
             layout = cells_lib.PatchTokens(c.tokens_per_side)
         if c.tokens_per_side > 1:
             embedding = embedding.reshape(len(embedding), -1, c.embedding_dim)
+        call = self._unet if c.dit is None else self._dit
+        return call(x_t, t, embedding, layout, step)
+
+    def _unet(self, x_t, t, embedding, layout, step) -> arrays.Latents:
+        c = self.config
         tokens = Conditioner(
             c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
             _WAVES if c.tokens_per_side == 1 else _TOKEN_WAVES,
             name="conditioner",
         )(embedding, layout and layout.place).astype(x_t.dtype)  # fmt: skip
-        beside_t = None
-        if c.is_student:
-            beside_t = StepEmbedding(c.unet.channels, name="step")(step).astype(x_t.dtype)
-        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, layout, beside_t)
+        beside_t = self._beside_t(step, c.unet.channels, 4 * c.unet.channels, x_t.dtype)
+        return unet_lib.UNet(c.unet, name="unet")(x_t, t, tokens, layout, beside_t)
+
+    def _dit(self, x_t, t, embedding, layout, step) -> arrays.Latents:
+        c = self.config
+        embedding = embedding.reshape(len(embedding), -1, c.embedding_dim)
+        tokens = dit_lib.Conditioner(c.dit, c.tokens_per_side**2, name="conditioner")(
+            scaled(embedding, c.embedding_length), layout, *c.dit.patches(x_t)
+        ).astype(x_t.dtype)
+        width = c.dit.shape.width
+        beside_t = self._beside_t(step, dit_lib.TIME_CHANNELS, width, x_t.dtype)
+        return dit_lib.DiT(c.dit, name="dit")(x_t, t, tokens, layout, beside_t)
+
+    def _beside_t(
+        self, step: Step | None, channels: int, width: int, dtype: jnp.dtype
+    ) -> Float[jax.Array, "B D"] | None:
+        if not self.config.is_student:
+            return None
+        return StepEmbedding(channels, width, name="step")(step).astype(dtype)
 
 
 def _fourier_features(
@@ -186,3 +224,9 @@ def _fourier_features(
 def drop_condition(embedding: arrays.Embedding, drop: arrays.Mask) -> arrays.Embedding:
     """Replace the embeddings marked in `drop` by the null embedding."""
     return jnp.where(drop[:, None], 0.0, embedding)
+
+
+def embedding_dim_of(params: Any) -> int:
+    """Length of the embeddings that parameters of a denoiser are for."""
+    of_tokens = params["conditioner"]
+    return of_tokens["token" if "token" in of_tokens else "token_in"]["kernel"].shape[0]

@@ -28,6 +28,11 @@ class UNetConfig:
     context_dim: int
     conditioning: Literal["cross_attention", "scale_shift"]
 
+    @property
+    def side_multiple(self) -> int:
+        """What sides of a window are multiples of: they are halved at every level but the last."""
+        return 2 ** (len(self.channel_mult) - 1)
+
 
 Context = Float[arrays.AnyArray, "B M E"]
 

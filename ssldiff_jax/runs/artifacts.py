@@ -232,7 +232,7 @@ class Artifacts:
 
         params = checkpoint.load_params(self.folders.checkpoints("denoiser"), step=step)
         # The weights know: embeddings computed elsewhere are of any length.
-        dim = params["conditioner"]["token"]["kernel"].shape[0]
+        dim = conditioning.embedding_dim_of(params)
         model = self.config.denoiser_sizes(dim)
         return conditioning.Denoiser(model), params
 
@@ -241,7 +241,7 @@ class Artifacts:
         from ssldiff_jax.train import checkpoint
 
         params = checkpoint.load_params(self.folders.checkpoints("distill"))
-        dim = params["conditioner"]["token"]["kernel"].shape[0]
+        dim = conditioning.embedding_dim_of(params)
         return conditioning.Denoiser(self.config.denoiser_sizes(dim).of_student), params
 
 

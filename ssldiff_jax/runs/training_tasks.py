@@ -123,7 +123,7 @@ def _encoder_features(config: run_config.RunConfig, artifacts: Artifacts) -> tup
 
 def _denoiser(config: run_config.RunConfig, artifacts: Artifacts) -> diffusion_loss.DenoisingTask:
     section, side = config.denoiser, config.window
-    dim, channels = embedding_dim(config), section.unet.latent_channels
+    dim, channels = embedding_dim(config), section.chosen.latent_channels
     # Of no effect on shapes.
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     if artifacts is not None:

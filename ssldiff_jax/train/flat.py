@@ -23,7 +23,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Shaped
 
-from ssldiff_jax.core import arrays, layers
+from ssldiff_jax.core import arrays, blocks, layers
 
 Vector = Shaped[arrays.AnyArray, "n"]
 
@@ -154,7 +154,8 @@ class Layout:
             leaf = _leaf(jax.tree_util.keystr(path, simple=True, separator="/"), x, sharding)
             axis = leaf.split[0] if leaf.split else None
             # What decays and what does not are apart: most factors are then one number.
-            kind = f"{leaf.dtype}/{'matrices' if len(leaf.shape) > 1 else 'vectors'}/{axis or ''}"
+            is_matrix = blocks.rank(path, len(leaf.shape)) > 1
+            kind = f"{leaf.dtype}/{'matrices' if is_matrix else 'vectors'}/{axis or ''}"
             name = leaf.name if leaf.is_alone else kind
             before, places = groups.get(name, (None, ()))
             leaves = (*before.leaves, leaf) if before else (leaf,)

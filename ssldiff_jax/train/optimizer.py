@@ -10,7 +10,7 @@ import jax
 import optax
 from optax import contrib
 
-from ssldiff_jax.core import changes
+from ssldiff_jax.core import blocks, changes
 from ssldiff_jax.train import flat, stretches
 
 
@@ -91,8 +91,10 @@ class OptimizerConfig:
         shapes = flat.shapes(params)
         scales = factors(shapes, self.groups)
         rates = jax.tree.map(lambda _, scale: scale[0], shapes, scales)
-        decays = jax.tree.map(
-            lambda x, scale: self.weight_decay * scale[1] if x.ndim > 1 else 0.0, shapes, scales
+        decays = jax.tree_util.tree_map_with_path(
+            lambda path, x, scale: self.weight_decay * scale[1] if _rank(path, x) > 1 else 0.0,
+            shapes,
+            scales,
         )
 
         def change(update: jax.Array, param: jax.Array, rate: Any, decay: Any) -> jax.Array:
@@ -149,13 +151,18 @@ def _parse(group: str) -> tuple[str, float, float]:
         ) from error
 
 
+def _rank(path: tuple, x: Any) -> int:
+    return blocks.rank(path, x.ndim)
+
+
 def _as_matrices(params: Any) -> Any:
-    """Kernels as matrices from all their inputs to their outputs, the last dimension; vectors are
-    none."""
+    """Kernels as matrices from all their inputs to their outputs, the last dimension, those of each
+    block alone; vectors are none."""
 
-    def numbers(param: jax.Array) -> contrib.MuonDimensionNumbers | None:
-        if param.ndim < 2:
+    def numbers(path: tuple, param: jax.Array) -> contrib.MuonDimensionNumbers | None:
+        if _rank(path, param) < 2:
             return None
-        return contrib.MuonDimensionNumbers(tuple(range(param.ndim - 1)), param.ndim - 1)
+        first = param.ndim - _rank(path, param)
+        return contrib.MuonDimensionNumbers(tuple(range(first, param.ndim - 1)), param.ndim - 1)
 
-    return jax.tree.map(numbers, params)
+    return jax.tree_util.tree_map_with_path(numbers, params)

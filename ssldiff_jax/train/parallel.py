@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
-from ssldiff_jax.core import arrays, platform, tasks
+from ssldiff_jax.core import arrays, blocks, platform, tasks
 from ssldiff_jax.train import flat, initial, named
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
@@ -163,7 +163,8 @@ def _model_flops(
 ) -> float | None:
     """Those of a step over all devices, from its lowered program where that does all once."""
     compute, devices = update.compute, mesh.shape
-    in_a_loop = compute.accumulate > 1 and not _is_unrolled(mesh)
+    loops = compute.accumulate > 1 or blocks.are_in(flat.shapes(state.params))
+    in_a_loop = loops and not _is_unrolled(mesh)
     if compute.remat != "none" or in_a_loop or devices["model"] > 1:
         # Lowered again, as if one device did it all at once: what is computed twice would count
         # twice, and the body of a loop once.
@@ -182,7 +183,9 @@ def _model_flops(
 
 
 def _flops(function: Callable[..., Any], *shapes: Any) -> float | None:
-    return (jax.jit(function).lower(*shapes).cost_analysis() or {}).get("flops")
+    with blocks.written_out():
+        lowered = jax.jit(function).lower(*shapes)
+    return (lowered.cost_analysis() or {}).get("flops")
 
 
 def _shape(x: jax.Array) -> jax.ShapeDtypeStruct:

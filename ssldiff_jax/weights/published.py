@@ -116,13 +116,23 @@ def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
 
 
 def load_denoiser(file: ModelFile, config: conditioning.DenoiserConfig) -> Any:
-    """Parameters of the UNet and its conditioner; averaged ones where the file has them."""
+    """Parameters of the network and its conditioner; averaged ones where the file has them."""
     tensors, like = averaged(file.tensors), abstract_denoiser(config)
-    tables = {
+    return {
+        name: table.load(tensors, like[name], file.path)
+        for name, table in _denoiser_names(config).items()
+    }
+
+
+def _denoiser_names(config: conditioning.DenoiserConfig) -> dict[str, names.NameMap]:
+    """The table of each part of a denoiser."""
+    if config.dit is not None:
+        like = abstract_denoiser(dataclasses.replace(config, is_student=False))
+        return {name: names.own_names(part, name) for name, part in like.items()}
+    return {
         "unet": latent_diffusion.unet_names(config.unet),
         "conditioner": latent_diffusion.conditioner_names(_sources(config)),
     }
-    return {name: table.load(tensors, like[name], file.path) for name, table in tables.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +148,9 @@ def conditioner_sizes(file: ModelFile) -> ConditionerSizes:
 
     Raises WeightsError where it has none.
     """
+    own = file.tensors.get("conditioner.token_in.kernel")
+    if own is not None:
+        return ConditionerSizes(own.shape[0], 0)
     kernels = {name: file.tensors.get(f"cond_stage_model.{name}_fc.weight") for name in _SOURCES}
     if kernels["patch"] is None:
         raise reader.WeightsError(
@@ -162,12 +175,12 @@ def averaged(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def abstract_denoiser(config: conditioning.DenoiserConfig) -> Any:
     """Shapes of the parameters of a denoiser or a student."""
-    # Parameters do not depend on the side: 4 × 4 is left where the UNet is coarsest.
-    side, t = 2 ** (len(config.unet.channel_mult) + 1), jnp.zeros(1, jnp.int32)
+    # Parameters do not depend on the side: 4 × 4 is left where the network is coarsest.
+    side, t = 4 * config.network.side_multiple, jnp.zeros(1, jnp.int32)
     told = (conditioning.Step(t, jnp.ones(1)),) if config.is_student else ()
     return names.abstract(
         conditioning.Denoiser(config),
-        jnp.zeros((1, side, side, config.unet.latent_channels)),
+        jnp.zeros((1, side, side, config.network.latent_channels)),
         t,
         jnp.zeros((1, config.condition_dim)),
         *told,
@@ -178,10 +191,7 @@ def denoiser_parts(
     config: conditioning.DenoiserConfig, params: Any
 ) -> tuple[tuple[names.NameMap, Any], ...]:
     """A denoiser's tables with the parameters each of them names, to export."""
-    return (
-        (latent_diffusion.unet_names(config.unet), params["unet"]),
-        (latent_diffusion.conditioner_names(_sources(config)), params["conditioner"]),
-    )
+    return tuple((table, params[name]) for name, table in _denoiser_names(config).items())
 
 
 def _sources(config: conditioning.DenoiserConfig) -> tuple[str, ...]:

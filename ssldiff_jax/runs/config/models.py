@@ -9,6 +9,7 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.diffusion import (
     conditioning,
     distillation,
+    dit,
     guidance,
     process,
     schedule,
@@ -62,10 +63,12 @@ class AutoencoderSection:
 
 @dataclasses.dataclass(frozen=True)
 class DenoiserSection:
-    """The denoiser and its training."""
+    """The denoiser, `network`, and its training."""
 
+    network: Literal["unet", "dit"]
     unet: unet.UNetConfig
-    embedding_length: Literal["one", "root_dim"]
+    dit: dit.DiTConfig
+    embedding_length: conditioning.Length
     region_dim: int
     weights: str
     schedule: schedule.Schedule
@@ -74,6 +77,16 @@ class DenoiserSection:
 
     def __post_init__(self):
         _require_weights(self.weights, self.train)
+        if self.network == "dit" and self.region_dim:
+            raise schema.ConfigError(
+                "config.denoiser.region_dim must be 0 with config.denoiser.network=dit, got "
+                f"{self.region_dim}"
+            )
+
+    @property
+    def chosen(self) -> unet.UNetConfig | dit.DiTConfig:
+        """Sizes of the network that is used."""
+        return self.unet if self.network == "unet" else self.dit
 
     @property
     def process(self) -> process.Process:
@@ -91,6 +104,7 @@ class DenoiserSection:
             self.region_dim,
             num_cells,
             tokens_per_side,
+            dit=self.dit if self.network == "dit" else None,
         )
 
 

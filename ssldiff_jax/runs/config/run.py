@@ -64,19 +64,20 @@ class RunConfig:
                     f"config.{name}.model.shift_px must leave crops inside a record, got "
                     f"image_px + shift_px = {crop_px}, record_px={self.data.records.record_px}"
                 )
-        # A patch is halved by the autoencoder, then at every level of the UNet but the last.
-        coarsest = factor * 2 ** (len(self.denoiser.unet.channel_mult) - 1)
+        network = self.denoiser.chosen
+        # A patch is made smaller by the autoencoder, then by the network.
+        coarsest = factor * network.side_multiple
         # Windows begin at whole latents, and so does the context around a patch.
         if patch_px % coarsest or self.data.crops.context_px % factor:
             raise schema.ConfigError(
                 f"config.data.crops.patch_px must be a multiple of {coarsest} (the autoencoder's "
-                f"and the UNet's downsampling) and context_px of {factor}, got "
+                f"and the {self.denoiser.network}'s downsampling) and context_px of {factor}, got "
                 f"patch_px={patch_px}, context_px={self.data.crops.context_px}"
             )
-        if self.denoiser.unet.latent_channels != self.autoencoder.model.chosen.latent_channels:
+        if network.latent_channels != self.autoencoder.model.chosen.latent_channels:
             raise schema.ConfigError(
-                "config.denoiser.unet.latent_channels must equal the autoencoder's, got "
-                f"{self.denoiser.unet.latent_channels} and "
+                f"config.denoiser.{self.denoiser.network}.latent_channels must equal the "
+                f"autoencoder's, got {network.latent_channels} and "
                 f"{self.autoencoder.model.chosen.latent_channels}"
             )
 

@@ -26,7 +26,7 @@ def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
     params = layers.cast(params, run.sample.network_dtype)
     params = jax.device_put(params, jax.local_devices()[0])
     for batch in sorted({1, run.sample.window_batch or 1}):
-        x_t = layers.like(params, jnp.zeros((batch, side, side, config.unet.latent_channels)))
+        x_t = layers.like(params, jnp.zeros((batch, side, side, config.network.latent_channels)))
         args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.condition_dim)))
         # Compiled apart: its cost analysis is of what runs.
         compiled, compiling = clock.compiled(forward.lower(*args), f"unet/batch_{batch}")

@@ -36,7 +36,7 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
         jax.eval_shape(in_dtype, published.abstract_denoiser(sizes))
         for sizes in (denoiser, denoiser.of_student)
     )
-    channels = denoiser.unet.latent_channels
+    channels = denoiser.network.latent_channels
     scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
     decoder = jax.eval_shape(in_dtype, published.abstract_autoencoder(config.autoencoder.model))
     trained = models.Models(

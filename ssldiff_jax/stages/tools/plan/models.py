@@ -206,7 +206,7 @@ class Networks:
             for sizes in (denoiser, denoiser.of_student)
         )
         decoder = _blank(jax.eval_shape(cast, self.autoencoder_params))
-        channels = denoiser.unet.latent_channels
+        channels = denoiser.network.latent_channels
         scaling = autoencoder.LatentScaling((1.0,) * channels, (0.0,) * channels)
         trained = models.Models(
             None,
