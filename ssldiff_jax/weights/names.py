@@ -9,6 +9,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from ssldiff_jax.formats import mapped
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 # Flax's names of a layer's arrays, and torch's: there a norm's scale is a weight too.
@@ -114,6 +115,8 @@ class NameMap:
                 continue
             arrays[path] = np.empty(leaf.shape, np.float32)
             np.concatenate(parts, axis=-1, out=arrays[path], casting="unsafe")
+            for name in names:
+                mapped.release(tensors[name])
             if not np.isfinite(arrays[path]).all():
                 problems["not finite"].append(names[0])
         _raise(source, problems)
