@@ -43,7 +43,7 @@ def one_embedding_each(
     Raises ValueError for an encoder whose embeddings are no means of tokens.
     """
     per_side = model.trained.denoiser.config.tokens_per_side
-    if per_side == 1:
+    if per_side == 1 or model.config.cells_are_tokens:
         return grid
     if model.encoder.architecture.vit.pool != "mean":
         raise ValueError(

@@ -75,8 +75,19 @@ class WindowNetworks:
 
     @property
     def patch_px(self) -> int:
-        """Pixels on the side of a cell."""
+        """Pixels on the side of a window."""
         return self.config.data.crops.patch_px
+
+    @property
+    def cell_px(self) -> int:
+        """Pixels on the side of a cell of a grid."""
+        return self.config.cell_px
+
+    @property
+    def cell_dim(self) -> int:
+        """Length of what describes a cell of a grid: all tokens of a window, or one of them."""
+        sizes = self.denoiser.config
+        return sizes.embedding_dim if self.config.cells_are_tokens else sizes.cell_dim
 
     @property
     def latent_channels(self) -> int:
@@ -207,19 +218,27 @@ class WindowNetworks:
         """The condition of windows that are one cell each."""
         return cells.single_cell(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
 
-    def require_embeddings(self, embedding: Any, name: str, axes: str) -> np.ndarray:
-        """`embedding` as an array of shape (`axes`, D), or of packed tokens, (`axes`, k²·D).
+    def require_grid(self, grid: Any, name: str) -> np.ndarray:
+        """`grid` as an array of shape (rows, columns, D).
+
+        Raises ValueError, which calls it `name`, likewise.
+        """
+        return self._require(grid, name, "rows, columns", self.cell_dim)
+
+    def require_embeddings(self, embedding: Any, name: str) -> np.ndarray:
+        """`embedding` as an array of shape (N, D), or of packed tokens, (N, k²·D).
 
         Raises ValueError, which calls it `name`, for another shape, for none, and for values that
         are not finite.
         """
+        return self._require(embedding, name, "N", self.denoiser.config.cell_dim)
+
+    def _require(self, embedding: Any, name: str, axes: str, dim: int) -> np.ndarray:
         array, sizes = np.asarray(embedding), self.denoiser.config
-        if array.ndim != axes.count(",") + 2 or array.shape[-1] != sizes.cell_dim:
-            k = sizes.tokens_per_side
+        if array.ndim != axes.count(",") + 2 or array.shape[-1] != dim:
+            k = round((dim // sizes.embedding_dim) ** 0.5)
             tokens = f" ({k} × {k} tokens of {sizes.embedding_dim})" if k > 1 else ""
-            raise ValueError(
-                f"{name} must be of shape ({axes}, {sizes.cell_dim}){tokens}, got {array.shape}"
-            )
+            raise ValueError(f"{name} must be of shape ({axes}, {dim}){tokens}, got {array.shape}")
         return require_values(array, name)
 
 

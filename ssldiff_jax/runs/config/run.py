@@ -149,6 +149,9 @@ class RunConfig:
     def _check_tokens(self) -> None:
         """Tokens of a patch are the run's encoder's, and there is no region's beside them."""
         per_side = self.embeddings.tokens_per_side
+        if self.cells_are_tokens:
+            self._check_squares()
+            return
         try:
             self.encoder.architecture.require_tokens(per_side)
         except ValueError as error:
@@ -162,6 +165,26 @@ class RunConfig:
             raise schema.ConfigError(
                 "config.denoiser.region_dim must be 0 where embeddings.tokens_per_side is above 1, "
                 f"got {self.denoiser.region_dim}"
+            )
+
+    def _check_squares(self) -> None:
+        """Squares of a patch are whole latents, and their encoder takes patches of any size."""
+        per_side, px = self.embeddings.tokens_per_side, self.data.crops.patch_px
+        if per_side < 1 or self.window % per_side:
+            raise schema.ConfigError(
+                "config.embeddings.tokens_per_side must divide the latents on the side of a patch, "
+                f"{self.window} ({px} px), got {per_side}"
+            )
+        if (
+            self.encoder.architecture.takes != "any"
+            or self.num_cells > 1
+            or self.denoiser.region_dim
+        ):
+            raise schema.ConfigError(
+                "config.embeddings.tokens_of=squares must come with a published encoder, "
+                "data.crops.condition_on=patch and denoiser.region_dim=0, got encoder.name="
+                f"{self.encoder.name}, condition_on={self.data.crops.condition_on}, "
+                f"region_dim={self.denoiser.region_dim}"
             )
 
     def _check_imported(self) -> None:
@@ -197,6 +220,17 @@ class RunConfig:
     def denoiser_sizes(self, embedding_dim: int) -> conditioning.DenoiserConfig:
         """Sizes of the denoiser for embeddings, or tokens, of a given dimension."""
         return self.denoiser.model(embedding_dim, self.num_cells, self.embeddings.tokens_per_side)
+
+    @property
+    def cells_are_tokens(self) -> bool:
+        """Whether a grid has a cell for each token of a window, and not for each window."""
+        return self.embeddings.tokens_of == "squares"
+
+    @property
+    def cell_px(self) -> int:
+        """Pixels on the side of a cell of a grid."""
+        per_side = self.embeddings.tokens_per_side if self.cells_are_tokens else 1
+        return self.data.crops.patch_px // per_side
 
     @property
     def downsample_factor(self) -> int:
