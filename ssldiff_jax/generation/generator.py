@@ -143,10 +143,17 @@ class Generator:
         *,
         size: tuple[int, int] | None = None,
         seed: int = 0,
+        control: arrays.ImageUint8 | None = None,
     ) -> large_image.LargeImage:
         """An image of `size` (height, width) px that the grid spans; by default a cell is a
-        patch."""
-        return self.render(self.plan_from_grid(embedding_grid, size=size, seed=seed))
+        patch. With a ControlNet it is led by a map as large, `control`."""
+        image_plan = self.plan_from_grid(embedding_grid, size=size, seed=seed)
+        return self.render(self._controlled(image_plan, control))
+
+    def _controlled(
+        self, image_plan: plan.ImagePlan, control: arrays.ImageUint8 | None
+    ) -> plan.ImagePlan:
+        return image_plan if control is None else self.planner.with_control(image_plan, control)
 
     @no_type_check
     def regenerate(
@@ -155,13 +162,16 @@ class Generator:
         *,
         seed: int = 0,
         init: plan.InitImage | None = None,
+        control: arrays.ImageUint8 | None = None,
     ) -> large_image.LargeImage:
         """An image of the size of `reference`, conditioned on its embeddings as the config says;
-        from noise alone, or from what `init` keeps of an image.
+        from noise alone, or from what `init` keeps of an image. With a ControlNet it is led by a
+        map as large, `control`.
 
         Raises ValueError for what is not uint8 RGB.
         """
-        return self.render(self.planner.from_image(reference, seed=seed, init=init))
+        image_plan = self.planner.from_image(reference, seed=seed, init=init)
+        return self.render(self._controlled(image_plan, control))
 
     @no_type_check
     def plan_from_grid(

@@ -154,6 +154,23 @@ class Planner:
             latents = latents * (keep[..., None] > 0) if init.blank else latents
         return dataclasses.replace(plan, init=sampler.InitLatents(latents, keep))
 
+    def with_control(self, plan: ImagePlan, image: arrays.ImageUint8) -> ImagePlan:
+        """The plan, led by a map of what should lie where, such as white nuclei on black.
+
+        Raises ValueError for a map of another size, and for models without a ControlNet.
+        """
+        networks = self.networks
+        if networks.denoiser.config.control is None:
+            raise ValueError(
+                "a map (control) must come with a ControlNet, config.denoiser.control.weights, got "
+                "none"
+            )
+        image = arrays.require_rgb(image, "control", tuple(plan.size))
+        latents = networks.encode_image(image, plan.windows.canvas)
+        border = networks.config.sample.windows.border
+        condition = conditions.MappedCondition(plan.condition, latents, plan.windows.window, border)
+        return dataclasses.replace(plan, condition=condition)
+
     def plan_windows(
         self, size: tuple[int, int], seed: int = 0, *, of_grid: bool = False
     ) -> windows.WindowPlan:

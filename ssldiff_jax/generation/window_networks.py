@@ -14,6 +14,7 @@ from jaxtyping import Float
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, data_parallel, layers
 from ssldiff_jax.diffusion import cells, conditioning, distillation, guidance, solvers
+from ssldiff_jax.generation import shown_maps
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.sampler import decode, encode, field, memory_estimate, sampler
 
@@ -109,9 +110,18 @@ class WindowNetworks:
         # To the weights' dtype: else bfloat16 weights meet float32 latents, and all is computed in
         # float32.
         x_t = layers.like(params, x_t)
-        told = (conditioning.Step(*self._step(t)),) if self.denoiser.config.is_student else ()
+        told = conditioning.Step(*self._step(t)) if self.denoiser.config.is_student else None
+        condition, shown = self._maps.parted(condition)
+        variables = {"params": params}
+        prediction = self.denoiser.apply(variables, x_t, t, condition, told, shown)
         # The solver's differences are small ones of large numbers: float32 from here on.
-        return self.denoiser.apply({"params": params}, x_t, t, condition, *told).astype(np.float32)
+        return prediction.astype(np.float32)
+
+    @property
+    def _maps(self) -> shown_maps.ShownMaps:
+        sizes = self.denoiser.config
+        channels = 0 if sizes.control is None else self.latent_channels
+        return shown_maps.ShownMaps(sizes.condition_dim, self.config.window, channels)
 
     def _step(self, t: arrays.Timestep) -> tuple[jax.Array, jax.Array]:
         """Where a student's step from t ends, and how it is guided."""
@@ -126,7 +136,7 @@ class WindowNetworks:
         sample, process = self.config.sample, self.config.denoiser.process
         # A student's prediction is a guided one.
         own = sample.guidance if sample.student == "off" else guidance.UNGUIDED
-        return guidance.GuidedX0(denoise, process, own, sample.solver.time_offset)
+        return guidance.GuidedX0(denoise, process, own, sample.solver.time_offset, self._maps.null)
 
     def x0_hat(self, params: Any, x_t, t, condition) -> jax.Array:
         """Clean latents that the guided network finds."""
@@ -207,7 +217,7 @@ class WindowNetworks:
         return layers.cast(self.autoencoder.params, self.config.sample.network_dtype)
 
     def _window_shapes(self, count: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-        side, dim = self.config.window, self.denoiser.config.condition_dim
+        side, dim = self.config.window, self._maps.dim
         return (
             jax.ShapeDtypeStruct((count, side, side, self.latent_channels), np.float32),
             jax.ShapeDtypeStruct((count,), np.int32),

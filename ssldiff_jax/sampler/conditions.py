@@ -171,6 +171,35 @@ class DenseCondition:
         return inside[rows - top][:, cols - left]
 
 
+@dataclasses.dataclass(frozen=True)
+class MappedCondition:
+    """Conditions of windows with the latents of a map under each behind them, mirrored (or going
+    round) beyond its border: what a ControlNet is shown.
+
+    Attributes:
+        inner: conditions without it.
+        latents_map: as large as the canvas.
+        window: side of a window.
+        border: of the canvas.
+    """
+
+    inner: ConditionFn
+    latents_map: arrays.Canvas
+    window: int
+    border: Literal["margin", "wrap"] = "margin"
+
+    def __call__(self, corners: Corners) -> Conditions:
+        return np.concatenate([self.inner(corners), self._maps(corners)], axis=1)
+
+    def _maps(self, corners: Corners) -> Float[np.ndarray, "N M"]:
+        rows, cols = (
+            [beyond_border(int(first), self.window, size, self.border) for first in along]
+            for along, size in zip(corners.T, self.latents_map.shape[:2], strict=True)
+        )
+        maps = [self.latents_map[r][:, c].ravel() for r, c in zip(rows, cols, strict=True)]
+        return np.stack(maps)
+
+
 def beyond_border(
     first: int, count: int, size: int, border: Literal["margin", "wrap"]
 ) -> Int[np.ndarray, "n"]:

@@ -35,6 +35,9 @@ class LoraConfig:
     scale: float
 
 
+NONE = LoraConfig("", 1.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Layer:
     """What is added to one weight: up (O, r) · down (r, I) · scale."""

@@ -11,13 +11,14 @@ import numpy as np
 from ssldiff_jax.diffusion import cells, conditioning, dit, positions, process
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.weights import lora as lora_lib
-from ssldiff_jax.weights import names
 from ssldiff_jax.weights.tables import pixart
 
 # Of sines of −1…1; files of 16 bits round them.
 _SINES = {2: 1e-2, 4: 1e-4, 8: 1e-4}
 _SCHEDULES = {"linear": "linear_betas", "scaled_linear": "scaled_linear"}
 _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+_PATCH_IN = f"{pixart.PATCH_IN}.weight"
+_MAP_IN = "cond_pos_embed.proj.weight"
 # Of latents on the side, above which diffusers stretches positions where nothing is said.
 _BASE_SIDE = 64
 
@@ -88,7 +89,7 @@ class PublishedTransformer:
         yield "config.denoiser.network", "unet" if sizes is None else "dit", "dit"
         if sizes is None:
             return
-        width, channels, patch, _ = self.tensors[pixart.PATCH_IN + ".weight"].shape
+        width, channels, patch, _ = self.tensors[_PATCH_IN].shape
         under = "config.denoiser.dit."
         yield f"{under}shape.width", sizes.shape.width, width
         yield f"{under}shape.depth", sizes.shape.depth, self.depth
@@ -107,9 +108,10 @@ class PublishedTransformer:
         yield "dimension of embeddings", config.embedding_dim, self.embedding_dim
 
     def load(
-        self, config: conditioning.DenoiserConfig, like: Any, lora: lora_lib.LoraConfig
+        self, config: conditioning.DenoiserConfig, like: Any, adapters: "Adapters"
     ) -> dict[str, Any]:
-        """Parameters of the transformer and its conditioner, shaped `like` these, with a LoRA.
+        """Parameters of the transformer and its conditioner, shaped `like` these, with a LoRA, and
+        of a ControlNet where there is one.
 
         Raises WeightsError for a config of another model, for buffers of positions that are others,
         for names and shapes that do not fit, and for a LoRA of another base.
@@ -117,7 +119,7 @@ class PublishedTransformer:
         self.require(config)
         self._require_positions(config)
         tensors = {name: x for name, x in self.tensors.items() if name not in pixart.POSITIONS}
-        tensors = lora_lib.merged(tensors, lora, self.path)
+        tensors = lora_lib.merged(tensors, adapters.lora, self.path)
         tables = {
             "dit": pixart.transformer_names(config.dit),
             "conditioner": pixart.conditioner_names(),
@@ -150,7 +152,7 @@ class PublishedControl:
 
     @property
     def depth(self) -> int:
-        """Blocks that it leads."""
+        """Blocks that it has, and of the transformer leads."""
         return _depth(self.tensors)
 
     def load(self, config: dit.DiTConfig, like: Any, null: np.ndarray) -> dict[str, Any]:
@@ -159,20 +161,25 @@ class PublishedControl:
 
         Raises WeightsError for one of another transformer, and for names that do not fit.
         """
-        layer = self.tensors.get("cond_pos_embed.proj.weight", np.zeros(()))
-        size = (config.shape.width, config.latent_channels, config.patch, config.patch)
-        if layer.shape != size:
+        patches = (config.latent_channels, config.patch, config.patch)
+        shape = self.tensors.get(_MAP_IN, np.zeros(())).shape
+        if shape != (config.shape.width, *patches) or not 1 <= self.depth <= config.shape.depth:
             raise reader.WeightsError(
-                f"{self.path} must be a ControlNet of the transformer, with cond_pos_embed.proj.weight "
-                f"{size}, got {layer.shape if layer.ndim else 'none'}"
+                f"{self.path} must be a ControlNet of the transformer, with {_MAP_IN} of "
+                f"{(config.shape.width, *patches)} and at most {config.shape.depth} blocks, got "
+                f"{shape or 'none'} and {self.depth}"
             )
         tensors = {name: x for name, x in self.tensors.items() if name not in pixart.POSITIONS}
-        table = pixart.control_names(config, self.depth)
-        conditioner = pixart.conditioner_names().load(tensors, like["conditioner"], self.path)
-        return {
-            "net": table.load(tensors, like["net"], self.path),
-            "conditioner": conditioner | {"null": null},
-        }
+        params = pixart.control_names(config, self.depth).load(tensors, like, self.path)
+        return params | {"conditioner": params["conditioner"] | {"null": null}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapters:
+    """What is put into a published transformer or beside it."""
+
+    lora: lora_lib.LoraConfig = lora_lib.NONE
+    control: PublishedControl | None = None
 
 
 def require_process(path: str, about: Mapping[str, Any], config: process.Process) -> None:

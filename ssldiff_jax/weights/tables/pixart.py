@@ -129,16 +129,18 @@ def conditioner_names() -> NameMap:
 
 
 def control_names(config: dit.DiTConfig, depth: int) -> NameMap:
-    """A ControlNet of `depth` blocks, without its conditioner. Of a copy of the transformer it has
-    layers of the output that nothing calls."""
+    """A ControlNet of `depth` blocks. Of a copy of the transformer it has layers of the output that
+    nothing calls."""
     entries = (
+        *(Entry(f"conditioner/{ours}", theirs) for ours, theirs in _TOKENS.items()),
+        Entry("conditioner/null", NULL, "tensor"),
         *(Entry(ours, theirs) for ours, theirs in _ENDS.items()),
         *_of_blocks(depth),
         Entry("patch_in", PATCH_IN, Patches(config.patch)),
         Entry("map_in", "cond_pos_embed.proj", Patches(config.patch)),
         Entry("control_out", "controlnet_blocks.{}", blocks=depth),
     )
-    return NameMap(entries, ignored=(*_IN_CONDITIONER, r"proj_out\..*", "scale_shift_table"))
+    return NameMap(entries, ignored=(r"proj_out\..*", "scale_shift_table"))
 
 
 def _of_blocks(depth: int) -> tuple[Entry, ...]:
@@ -154,8 +156,7 @@ def _of_blocks(depth: int) -> tuple[Entry, ...]:
 def is_one(names: Mapping[str, object]) -> bool:
     """Whether these are names of such a transformer, as diffusers or as PixArt's code has them."""
     return any(
-        name.startswith("transformer_blocks.0.attn2.") or name.startswith("blocks.0.cross_attn.")
-        for name in names
+        name.startswith(("transformer_blocks.0.attn2.", "blocks.0.cross_attn.")) for name in names
     )
 
 
