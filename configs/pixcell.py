@@ -1,7 +1,7 @@
 """PixCell (PixArt-XL/2 on SD3's latents, led by UNI2-h) as it was published: images, no training.
 
     python -m ssldiff_jax.main --config=configs/pixcell.py:1024 --workdir=/data/run \
-        --config.denoiser.weights=/weights/PixCell-1024 --config.autoencoder.weights=/weights/sd3.5 \
+        --config.denoiser.weights=/weights/PixCell-1024 --config.autoencoder.weights=/weights/sd3 \
         --config.stages=generate --config.generate.reference=/data/embeddings/slide.h5
 
 `pixcell.py:256` has windows of 256 px and one embedding each, `:1024` windows of 1024 px and the

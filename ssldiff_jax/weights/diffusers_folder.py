@@ -1,6 +1,7 @@
 """Folders as diffusers saves a pipeline or a part of one: weights and what is said of them. Code
 that lies in them is never run."""
 
+import functools
 import json
 import logging
 import pathlib
@@ -54,6 +55,7 @@ def config(path: pathlib.Path, name: str = _CONFIG) -> Mapping[str, Any]:
     return values
 
 
+@functools.cache
 def say_code(path: pathlib.Path) -> None:
     """Warn of Python files in a folder: they are left alone, whatever asks for them."""
     if not path.is_dir():

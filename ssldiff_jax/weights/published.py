@@ -134,15 +134,20 @@ def load_denoiser(
     Raises WeightsError for a file that does not fit, and for a LoRA of anything but a published
     transformer.
     """
-    adapters, like = adapters or transformers.Adapters(), abstract_denoiser(config)
+    adapters = adapters or transformers.Adapters()
     if pixart.is_one(file.tensors):
         of_file = transformers.PublishedTransformer.of(file.path, file.tensors, file.about)
-        return of_file.load(config, like, adapters)
+        # Before the shapes, which take their time and may be impossible ones.
+        of_file.require(config)
+        if adapters.control is not None:
+            adapters.control.require(config.dit)
+        return of_file.load(config, abstract_denoiser(config), adapters)
     if adapters.lora.weights or adapters.control:
         raise reader.WeightsError(
             f"{file.path}: expected a published transformer for config.denoiser.lora and control, "
             "got another model"
         )
+    like = abstract_denoiser(config)
     tensors = averaged(file.tensors)
     return {
         name: table.load(tensors, like[name], file.path)

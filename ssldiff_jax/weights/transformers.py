@@ -46,13 +46,12 @@ class PublishedTransformer:
         Raises WeightsError where it lacks what says its sizes.
         """
         found = cls(path, pixart.in_diffusers_names(tensors, path), about)
-        for name in (
-            pixart.NULL,
-            pixart.PATCH_IN + ".weight",
-            "caption_projection.linear_1.weight",
-        ):
-            if found.tensors.get(name, np.zeros(())).ndim < 2:
-                raise reader.WeightsError(f"{path}: expected {name} of a transformer, got none")
+        for name, ndim in ((pixart.NULL, 2), (_PATCH_IN, 4)):
+            shape = found.tensors.get(name, np.zeros(())).shape
+            if len(shape) != ndim:
+                raise reader.WeightsError(
+                    f"{path}: expected {name} of {ndim} dimensions, got {shape or 'none'}"
+                )
         return found
 
     @property
@@ -113,10 +112,9 @@ class PublishedTransformer:
         """Parameters of the transformer and its conditioner, shaped `like` these, with a LoRA, and
         of a ControlNet where there is one.
 
-        Raises WeightsError for a config of another model, for buffers of positions that are others,
-        for names and shapes that do not fit, and for a LoRA of another base.
+        The config must be of the model (`require`). Raises WeightsError for buffers of positions
+        that are others, for names and shapes that do not fit, and for a LoRA of another base.
         """
-        self.require(config)
         self._require_positions(config)
         tensors = {name: x for name, x in self.tensors.items() if name not in pixart.POSITIONS}
         tensors = lora_lib.merged(tensors, adapters.lora, self.path)
@@ -157,10 +155,16 @@ class PublishedControl:
 
     def load(self, config: dit.DiTConfig, like: Any, null: np.ndarray) -> dict[str, Any]:
         """Its parameters, shaped `like` these; `null` is the transformer's null embedding, which it
-        is shown too.
+        is shown too. The transformer must be its own (`require`).
 
-        Raises WeightsError for one of another transformer, and for names that do not fit.
+        Raises WeightsError for names and shapes that do not fit.
         """
+        tensors = {name: x for name, x in self.tensors.items() if name not in pixart.POSITIONS}
+        params = pixart.control_names(config, self.depth).load(tensors, like, self.path)
+        return params | {"conditioner": params["conditioner"] | {"null": null}}
+
+    def require(self, config: dit.DiTConfig) -> None:
+        """Raises WeightsError for a ControlNet of another transformer."""
         patches = (config.latent_channels, config.patch, config.patch)
         shape = self.tensors.get(_MAP_IN, np.zeros(())).shape
         if shape != (config.shape.width, *patches) or not 1 <= self.depth <= config.shape.depth:
@@ -169,9 +173,6 @@ class PublishedControl:
                 f"{(config.shape.width, *patches)} and at most {config.shape.depth} blocks, got "
                 f"{shape or 'none'} and {self.depth}"
             )
-        tensors = {name: x for name, x in self.tensors.items() if name not in pixart.POSITIONS}
-        params = pixart.control_names(config, self.depth).load(tensors, like, self.path)
-        return params | {"conditioner": params["conditioner"] | {"null": null}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +205,9 @@ def require_process(path: str, about: Mapping[str, Any], config: process.Process
 def _require_sines(what: str, stored: np.ndarray, ours: np.ndarray) -> None:
     flat = stored.reshape(-1, stored.shape[-1]).astype(np.float32)
     if flat.shape != ours.reshape(-1, ours.shape[-1]).shape:
-        raise reader.WeightsError(f"{what} must be of {ours.shape}, got {stored.shape}")
+        raise reader.WeightsError(
+            f"{what} must hold {ours.reshape(-1, ours.shape[-1]).shape}, got {stored.shape}"
+        )
     error = float(np.abs(flat - ours.reshape(flat.shape)).max())
     # Not ≤: a NaN is no sine.
     if not error < _SINES.get(stored.dtype.itemsize, 0):
