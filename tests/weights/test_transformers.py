@@ -204,7 +204,5 @@ def test_a_shard_that_is_missing(tmp_path, recorded):
     )
     gone = pixcell_folders.copied(tmp_path, tmp_path.with_name("gone"))
     (gone / "transformer" / placed[names[0]]).unlink()
-    with pytest.raises(
-        reader.WeightsError, match=r"2 shards expected, missing .*-00001-"
-    ):
+    with pytest.raises(reader.WeightsError, match=r"2 shards expected, missing .*-00001-"):
         published.ModelFile.read(gone, "transformer")
