@@ -35,12 +35,30 @@ def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
     )
 
 
+def _encoder(section: str) -> Callable[[run_config.RunConfig], Any]:
+    """Likewise of an encoder, which may not be without them where it is a published one."""
+
+    def facts(config: run_config.RunConfig) -> Any:
+        getattr(config, section).require_weights()
+        return _weights(section)(config)
+
+    return facts
+
+
 def _networks(config: run_config.RunConfig) -> Any:
     """Facts about the files that an evaluation reads."""
     section = config.evaluate
     of = lambda path: fingerprints.of_path(path, "evaluate.extractors")
     named = {name: of(path) for name, path in section.networks.items()}
     return named | {"reference": fingerprints.of_path(section.reference, "evaluate.reference")}
+
+
+def _denoiser_weights(config: run_config.RunConfig) -> Any:
+    """Facts about the denoiser's file, and about that of a LoRA in it."""
+    lora = fingerprints.of_path(config.denoiser.lora.weights, "denoiser.lora.weights")
+    own = _weights("denoiser")(config)
+    # A run without one keeps what it noted before there were any.
+    return own if lora is None else {"denoiser": own, "lora": lora}
 
 
 def run_plan(context: stage.Context) -> Any:
@@ -101,13 +119,13 @@ STAGES: stage.Table = {
         Later("encoder", "run"),
         ("encoder", "embeddings", *_CROPS),
         ("patches",),
-        inputs=_weights("encoder"),
+        inputs=_encoder("encoder"),
         on="all",
     ),
     "embeddings": stage.Stage(
         Later("embeddings", "run"),
         # Of the section itself, other keys decide patches and are theirs to check.
-        ("embeddings.tokens_per_side", *_CROPS),
+        ("embeddings.tokens_per_side", "embeddings.tokens_of", *_CROPS),
         ("patches", "encoder"),
         inputs=lambda config: config.embeddings.fingerprint(),
         on="all",
@@ -124,7 +142,7 @@ STAGES: stage.Table = {
         Later("denoiser", "run"),
         ("denoiser",),
         ("embeddings", "latents"),
-        inputs=_weights("denoiser"),
+        inputs=_denoiser_weights,
         on="all",
     ),
     "distill": stage.Stage(
@@ -148,7 +166,7 @@ STAGES: stage.Table = {
         Later("encoder", "run_judge"),
         ("judge", *_CROPS),
         ("patches",),
-        inputs=_weights("judge"),
+        inputs=_encoder("judge"),
         on="all",
     ),
     "evaluate": stage.Stage(
@@ -198,6 +216,8 @@ STAGES: stage.Table = {
         follows=("distill",),
         leaves=_student,
         spares=("patches",),
+        made_up_by_weights=("denoiser", "autoencoder"),
+        after=("denoiser", "autoencoder"),
         inputs=Later("tools.generate", "fingerprint"),
         slug=Later("tools.generate", "slug"),
         ending=Later("tools.generate", "ending"),
@@ -212,6 +232,8 @@ STAGES: stage.Table = {
         follows=("distill",),
         leaves=_student,
         spares=("patches",),
+        made_up_by_weights=("denoiser", "autoencoder"),
+        after=("denoiser", "autoencoder"),
         inputs=_image,
         tool=True,
         always=True,
