@@ -1,17 +1,22 @@
 """From an embedding to what the UNet attends to, and the denoiser that joins the two."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssldiff_jax.core import arrays, layers, vectors
 from ssldiff_jax.diffusion import cells as cells_lib
+from ssldiff_jax.diffusion import embedding_transformer, levels
 from ssldiff_jax.diffusion import unet as unet_lib
+
+NullFn = Callable[[arrays.Embedding], arrays.Embedding]
+"""Conditions → what takes their place where there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +30,12 @@ class DenoiserConfig:
     than one of `tokens_per_side` a patch, or cell, has as many embeddings squared, packed row by
     row, each of a square of it. A student (`distillation`) is told where its step ends and how it
     is guided.
+
+    A denoiser of several magnifications, `num_levels`, is told the level of a window by the last
+    number of its condition, from 1. With a `transformer` embeddings become tokens by it, as in
+    ZoomLDM, and of none but those; else the level is added to the embedding of the timestep, so
+    that any network takes it. `sides` are the embeddings on a side of a patch of each level where
+    levels differ.
     """
 
     unet: unet_lib.UNetConfig
@@ -34,6 +45,9 @@ class DenoiserConfig:
     num_cells: int = 1
     tokens_per_side: int = 1
     is_student: bool = False
+    num_levels: int = 0
+    transformer: embedding_transformer.TransformerConfig | None = None
+    sides: tuple[int, ...] = ()
 
     @property
     def of_student(self) -> "DenoiserConfig":
@@ -42,22 +56,57 @@ class DenoiserConfig:
 
     @property
     def cell_dim(self) -> int:
-        """Length of what describes a patch, or cell: of all its tokens together."""
-        return self.tokens_per_side**2 * self.embedding_dim
+        """Length of what describes a patch, or cell: of all its tokens together; where levels
+        differ, at the one with the most."""
+        return max(self.sides, default=self.tokens_per_side) ** 2 * self.embedding_dim
+
+    @property
+    def stored_dim(self) -> int:
+        """Length of what conditions a window, without its level."""
+        if self.num_cells == 1:
+            return self.cell_dim
+        return self.num_cells * (self.cell_dim + 2)
 
     @property
     def condition_dim(self) -> int:
         """Length of what conditions a window."""
-        if self.num_cells == 1:
-            return self.cell_dim
-        return self.num_cells * (self.cell_dim + 2)
+        return self.stored_dim + (self.num_levels > 0)
+
+    def at(self, level: int) -> "DenoiserConfig":
+        """With the tokens that a patch has at a level, from 0."""
+        if not self.sides:
+            return self
+        return dataclasses.replace(self, tokens_per_side=self.sides[level], sides=())
+
+    def with_level(
+        self, condition: Float[np.ndarray, "B _"], level: int
+    ) -> Float[np.ndarray, "B E"]:
+        """What conditions windows of a level, from 0: the packed embeddings of each, with zeros
+        where other levels have more of them, and the number of the level."""
+        condition = np.asarray(condition)
+        if not self.num_levels:
+            return condition
+        whole = np.zeros((len(condition), self.condition_dim), condition.dtype)
+        whole[:, : condition.shape[1]] = condition
+        whole[:, -1] = level + 1
+        return whole
+
+    def null(self, condition: arrays.Embedding) -> arrays.Embedding:
+        """What stands for no embedding in a condition's place: zeros. Its level stays, so that
+        guidance leads to the embedding and not to the level; not with a transformer, whose
+        unconditional tokens are zeros, as published."""
+        zeros = jnp.zeros_like(condition)
+        if not self.num_levels or self.transformer is not None:
+            return zeros
+        return zeros.at[:, -1].set(condition[:, -1])
 
     @property
     def stored_bytes(self) -> int:
         """Of a condition of training as it is stored: beside tokens lies the embedding of each
         patch, or cell, in single precision."""
         beside = 0 if self.tokens_per_side == 1 else 4 * self.num_cells * self.embedding_dim
-        return self.condition_dim * self.condition_dtype.itemsize + beside
+        level = np.dtype(np.int32).itemsize if self.num_levels else 0
+        return self.stored_dim * self.condition_dtype.itemsize + beside + level
 
     @property
     def condition_dtype(self) -> np.dtype:
@@ -154,9 +203,31 @@ class Denoiser(nn.Module):
         embedding: arrays.Embedding,
         step: Step | None = None,
     ) -> arrays.Latents:
-        c, layout = self.config, None
+        c, level = self.config, None
         # Stored tokens are float16, in which their squares may be infinite.
         embedding = jnp.asarray(embedding, jnp.float32)
+        if c.num_levels:
+            embedding, level = embedding[:, :-1], embedding[:, -1].astype(jnp.int32)
+        if c.transformer is not None:
+            tokens, layout = self._transformed(embedding, level, x_t.dtype), None
+        else:
+            tokens, layout = self._tokens(embedding)
+        beside_t = []
+        if c.is_student:
+            beside_t.append(StepEmbedding(c.unet.channels, name="step")(step))
+        if level is not None and c.transformer is None:
+            width = 4 * c.unet.channels
+            beside_t.append(levels.LevelEmbedding(c.num_levels, width, name="level")(level))
+        beside = sum(part.astype(x_t.dtype) for part in beside_t) if beside_t else None
+        return unet_lib.UNet(c.unet, name="unet")(
+            x_t, t, tokens.astype(x_t.dtype), layout, beside
+        )
+
+    def _tokens(
+        self, embedding: arrays.Embedding
+    ) -> tuple[Float[jax.Array, "B M context"], cells_lib.Layout | None]:
+        """A token of each embedding, and where these lie, if anywhere."""
+        c, layout = self.config, None
         if c.num_cells > 1:
             embedding, place = cells_lib.unpack(embedding, c.num_cells)
             layout = cells_lib.CellTokens(place, c.tokens_per_side)
@@ -168,11 +239,24 @@ class Denoiser(nn.Module):
             c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
             _WAVES if c.tokens_per_side == 1 else _TOKEN_WAVES,
             name="conditioner",
-        )(embedding, layout and layout.place).astype(x_t.dtype)  # fmt: skip
-        beside_t = None
-        if c.is_student:
-            beside_t = StepEmbedding(c.unet.channels, name="step")(step).astype(x_t.dtype)
-        return unet_lib.UNet(self.config.unet, name="unet")(x_t, t, tokens, layout, beside_t)
+        )(embedding, layout and layout.place)  # fmt: skip
+        return tokens, layout
+
+    def _transformed(
+        self, embedding: arrays.Embedding, level: Int[jax.Array, "B"], dtype: jnp.dtype
+    ) -> Float[jax.Array, "B 65 context"]:
+        """ZoomLDM's tokens: zeros where the condition is null, which has no level."""
+        c = self.config
+        sides = c.sides or (c.tokens_per_side,) * c.num_levels
+        is_null, number = level == 0, jnp.maximum(level - 1, 0)
+        count = jnp.array([side**2 for side in sides])[number]
+        of_patch = embedding.reshape(len(embedding), -1, c.embedding_dim)
+        # Means and deviations in float32, the rest in what the network computes in.
+        of_patch = embedding_transformer.standardised(of_patch).astype(dtype)
+        tokens = embedding_transformer.EmbeddingTransformer(
+            c.transformer, c.unet.context_dim, c.num_levels, name="conditioner"
+        )(of_patch, count, number)
+        return jnp.where(is_null[:, None, None], 0.0, tokens)
 
 
 def _fourier_features(
@@ -183,6 +267,15 @@ def _fourier_features(
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
-def drop_condition(embedding: arrays.Embedding, drop: arrays.Mask) -> arrays.Embedding:
+def drop_condition(
+    embedding: arrays.Embedding, drop: arrays.Mask, null: NullFn = jnp.zeros_like
+) -> arrays.Embedding:
     """Replace the embeddings marked in `drop` by the null embedding."""
-    return jnp.where(drop[:, None], 0.0, embedding)
+    return jnp.where(drop[:, None], null(embedding), embedding)
+
+
+def embedding_dim_of(params: Any) -> int:
+    """Length of an embedding that a denoiser of these parameters takes."""
+    conditioner = params["conditioner"]
+    first = conditioner["reduce" if "reduce" in conditioner else "token"]
+    return first["kernel"].shape[0]

@@ -26,13 +26,13 @@ class Entry:
         theirs: its name in the file; several names are parts, one after the other along the
             output axis.
         form: `module` has a weight (matrices transposed, convolutions OIHW) and a bias;
-            `module_1x1` is a dense layer here and a 1×1 convolution there; `tensor` is one
-            array in the same layout.
+            `module_1x1` is a dense layer here and a 1×1 convolution there; `underscored` is a
+            module whose weight is called NAME_weight; `tensor` is one array in the same layout.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
-    form: Literal["module", "module_1x1", "tensor"] = "module"
+    form: Literal["module", "module_1x1", "underscored", "tensor"] = "module"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -47,7 +47,8 @@ class Entry:
         """Names in the file of the parts of one parameter."""
         if self.form == "tensor":
             return self.parts
-        return tuple(f"{part}.{_LEAVES[path.rpartition('/')[2]]}" for part in self.parts)
+        joint = "_" if self.form == "underscored" else "."
+        return tuple(f"{part}{joint}{_LEAVES[path.rpartition('/')[2]]}" for part in self.parts)
 
     def from_file(self, tensor: np.ndarray) -> np.ndarray:
         """One part in our layout."""

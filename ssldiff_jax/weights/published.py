@@ -15,7 +15,7 @@ from ssldiff_jax.encoders import encoder, known, vit
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.weights import names
-from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion
+from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion, zoomldm
 from ssldiff_jax.weights.tables import lpips as lpips_tables
 from ssldiff_jax.weights.tables import vit as vit_tables
 
@@ -24,6 +24,8 @@ _SECTIONS = ("state_dict.", "teacher.")
 
 _SOURCES = ("patch", "region")
 _OWN_AUTOENCODER = "autoencoder"
+# Ours alone: what tells the level beside the timestep.
+_OWN_LEVEL = "level_embedding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,11 +120,20 @@ def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
 def load_denoiser(file: ModelFile, config: conditioning.DenoiserConfig) -> Any:
     """Parameters of the UNet and its conditioner; averaged ones where the file has them."""
     tensors, like = averaged(file.tensors), abstract_denoiser(config)
-    tables = {
-        "unet": latent_diffusion.unet_names(config.unet),
-        "conditioner": latent_diffusion.conditioner_names(_sources(config)),
-    }
+    tables = _denoiser_names(config, like)
     return {name: table.load(tensors, like[name], file.path) for name, table in tables.items()}
+
+
+def _denoiser_names(config: conditioning.DenoiserConfig, like: Any) -> dict[str, names.NameMap]:
+    """The tables of the parts of a denoiser that is no student."""
+    if config.transformer is not None:
+        conditioner = zoomldm.conditioner_names(config.transformer)
+    else:
+        conditioner = latent_diffusion.conditioner_names(_sources(config))
+    tables = {"unet": latent_diffusion.unet_names(config.unet), "conditioner": conditioner}
+    if "level" in like:
+        tables["level"] = names.own_names(like["level"], _OWN_LEVEL)
+    return tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,11 +144,17 @@ class ConditionerSizes:
     region: int
 
 
-def conditioner_sizes(file: ModelFile) -> ConditionerSizes:
-    """What a checkpoint's conditioner reads.
+def conditioner_sizes(
+    file: ModelFile, config: conditioning.DenoiserConfig | None = None
+) -> ConditionerSizes:
+    """What a checkpoint's conditioner reads; `config` says what is known of it before.
 
-    Raises WeightsError where it has none.
+    Raises WeightsError where it has none, or a transformer of other sizes.
     """
+    if config is not None and config.transformer is not None:
+        width, levels = config.unet.context_dim, config.num_levels
+        dim = zoomldm.require_sizes(file.tensors, file.path, width=width, num_levels=levels)
+        return ConditionerSizes(dim, 0)
     kernels = {name: file.tensors.get(f"cond_stage_model.{name}_fc.weight") for name in _SOURCES}
     if kernels["patch"] is None:
         raise reader.WeightsError(
@@ -178,10 +195,8 @@ def denoiser_parts(
     config: conditioning.DenoiserConfig, params: Any
 ) -> tuple[tuple[names.NameMap, Any], ...]:
     """A denoiser's tables with the parameters each of them names, to export."""
-    return (
-        (latent_diffusion.unet_names(config.unet), params["unet"]),
-        (latent_diffusion.conditioner_names(_sources(config)), params["conditioner"]),
-    )
+    tables = _denoiser_names(config, params)
+    return tuple((table, params[name]) for name, table in tables.items())
 
 
 def _sources(config: conditioning.DenoiserConfig) -> tuple[str, ...]:
