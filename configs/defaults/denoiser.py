@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     c.embedding_length = "one"
     # Dimension of an embedding of the region around a patch, a second token; 0 has none.
     c.region_dim = 0
+    c.conditioner = _conditioner()
     # File of published weights to start from: UNet and conditioner in latent diffusion's names.
     c.weights = ""
     c.schedule = diffusion.schedule("scaled_linear")
@@ -33,6 +34,21 @@ def get_config() -> ConfigDict:
     # Caps the weight of low-noise timesteps; 0 weighs all alike.
     c.loss.min_snr_gamma = 0.0
     c.train = training.get_config(steps=150_000, batch_size=600, learning_rate=1e-4)
+    return c
+
+
+def _conditioner() -> ConfigDict:
+    c = ConfigDict()
+    # linear: a layer, and levels beside the timestep; transformer: ZoomLDM's, over up to 64
+    # embeddings and a token of the level.
+    c.name = "linear"
+    # Of transformer: blocks, heads, and hidden width of the blocks' MLPs.
+    c.depth = 12
+    c.num_heads = 8
+    c.mlp_width = 2048
+    # Of transformer: own, the tokens of a patch (embeddings.tokens_per_side); finest, embeddings of
+    # the patches of the first level that it covers, at most 8 × 8, as published.
+    c.of = "own"
     return c
 
 

@@ -219,9 +219,7 @@ class Denoiser(nn.Module):
             width = 4 * c.unet.channels
             beside_t.append(levels.LevelEmbedding(c.num_levels, width, name="level")(level))
         beside = sum(part.astype(x_t.dtype) for part in beside_t) if beside_t else None
-        return unet_lib.UNet(c.unet, name="unet")(
-            x_t, t, tokens.astype(x_t.dtype), layout, beside
-        )
+        return unet_lib.UNet(c.unet, name="unet")(x_t, t, tokens.astype(x_t.dtype), layout, beside)
 
     def _tokens(
         self, embedding: arrays.Embedding

@@ -32,7 +32,8 @@ class TransformerConfig:
 
 
 def standardised(embedding: Float[arrays.AnyArray, "*B D"]) -> Float[jax.Array, "*B D"]:
-    """(z − mean) / (deviation + 1e-8) over the numbers of each embedding, the deviation of N − 1."""
+    """(z − mean) / (deviation + 1e-8) over the numbers of each embedding; the deviation counts
+    N − 1."""
     z = jnp.asarray(embedding)
     centred = z - jnp.mean(z, axis=-1, keepdims=True)
     return centred / (jnp.std(z, axis=-1, ddof=1, keepdims=True) + _LEAST_DEVIATION)

@@ -31,7 +31,7 @@ def open_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
     """The grid in a .npy file, or of an image, embedded cell by cell."""
     if path.endswith(".npy"):
         return load_grid(path)
-    image = user_images.UserImage.open(model.config.data, path)
+    image = user_images.UserImage.open(model.reading_data, path)
     return model.planner.embed_all(image.read, image.size)
 
 
@@ -91,5 +91,5 @@ def edited(
 
 
 def _first_cell(path: str, model: generator.Generator) -> np.ndarray:
-    image = user_images.UserImage.open(model.config.data, path)
+    image = user_images.UserImage.open(model.reading_data, path)
     return model.embed(image.read(0, 0, model.patch_px, model.patch_px))[0, 0]

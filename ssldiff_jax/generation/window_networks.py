@@ -115,7 +115,8 @@ class WindowNetworks:
         sample, process = self.config.sample, self.config.denoiser.process
         # A student's prediction is a guided one.
         own = sample.guidance if sample.student == "off" else guidance.UNGUIDED
-        return guidance.GuidedX0(denoise, process, own, sample.solver.time_offset)
+        null = self.denoiser.config.null
+        return guidance.GuidedX0(denoise, process, own, sample.solver.time_offset, null)
 
     def x0_hat(self, params: Any, x_t, t, condition) -> jax.Array:
         """Clean latents that the guided network finds."""
@@ -207,13 +208,20 @@ class WindowNetworks:
         """The condition of windows that are one cell each."""
         return cells.single_cell(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
 
-    def require_embeddings(self, embedding: Any, name: str, axes: str) -> np.ndarray:
-        """`embedding` as an array of shape (`axes`, D), or of packed tokens, (`axes`, k²·D).
+    def condition(self, embedding: np.ndarray, level: int) -> np.ndarray:
+        """The condition of windows that are one cell each, at a level, from 0."""
+        return self.denoiser.config.with_level(self.single_cell(embedding), level)
+
+    def require_embeddings(
+        self, embedding: Any, name: str, axes: str, level: int = 0
+    ) -> np.ndarray:
+        """`embedding` as an array of shape (`axes`, D), or of packed tokens, (`axes`, k²·D), as
+        many as a cell of a level has.
 
         Raises ValueError, which calls it `name`, for another shape, for none, and for values that
         are not finite.
         """
-        array, sizes = np.asarray(embedding), self.denoiser.config
+        array, sizes = np.asarray(embedding), self.denoiser.config.at(level)
         if array.ndim != axes.count(",") + 2 or array.shape[-1] != sizes.cell_dim:
             k = sizes.tokens_per_side
             tokens = f" ({k} × {k} tokens of {sizes.embedding_dim})" if k > 1 else ""

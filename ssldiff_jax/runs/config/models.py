@@ -1,6 +1,7 @@
 """The sections of the models: encoder and judge, autoencoder, denoiser."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from ssldiff_jax.autoencoder import autoencoder
@@ -9,6 +10,7 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.diffusion import (
     conditioning,
     distillation,
+    embedding_transformer,
     guidance,
     process,
     schedule,
@@ -61,12 +63,39 @@ class AutoencoderSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConditionerConfig:
+    """From embeddings to tokens: a linear layer, or ZoomLDM's transformer, and of what patches its
+    embeddings are."""
+
+    name: Literal["linear", "transformer"]
+    depth: int
+    num_heads: int
+    mlp_width: int
+    of: Literal["own", "finest"]
+
+    @property
+    def transformer(self) -> embedding_transformer.TransformerConfig | None:
+        """Its sizes; None of a linear layer."""
+        if self.name == "linear":
+            return None
+        return embedding_transformer.TransformerConfig(self.depth, self.num_heads, self.mlp_width)
+
+    def sides(self, levels: tuple[float, ...]) -> tuple[int, ...]:
+        """Embeddings on the side of a patch of each level, where levels differ in it; else ()."""
+        if self.name == "linear" or self.of == "own":
+            return ()
+        most = math.isqrt(embedding_transformer.PLACES)
+        return tuple(min(round(level), most) for level in levels)
+
+
+@dataclasses.dataclass(frozen=True)
 class DenoiserSection:
     """The denoiser and its training."""
 
     unet: unet.UNetConfig
     embedding_length: Literal["one", "root_dim"]
     region_dim: int
+    conditioner: ConditionerConfig
     weights: str
     schedule: schedule.Schedule
     loss: diffusion_loss.LossConfig
@@ -81,9 +110,16 @@ class DenoiserSection:
         return process.Process(self.schedule, self.loss.prediction)
 
     def model(
-        self, embedding_dim: int, num_cells: int = 1, tokens_per_side: int = 1
+        self,
+        embedding_dim: int,
+        num_cells: int = 1,
+        tokens_per_side: int = 1,
+        levels: tuple[float, ...] = (1.0,),
     ) -> conditioning.DenoiserConfig:
         """Sizes of the network for embeddings of a given dimension."""
+        transformer = self.conditioner.transformer
+        # Of one level there is nothing to say, but by the token that a transformer has for it.
+        is_told = transformer is not None or len(levels) > 1
         return conditioning.DenoiserConfig(
             self.unet,
             embedding_dim,
@@ -91,6 +127,9 @@ class DenoiserSection:
             self.region_dim,
             num_cells,
             tokens_per_side,
+            num_levels=len(levels) if is_told else 0,
+            transformer=transformer,
+            sides=self.conditioner.sides(levels),
         )
 
 

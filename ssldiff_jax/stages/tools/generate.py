@@ -43,7 +43,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         source = _Source.of_run(context.artifacts.with_references, model)
     image_plan = _plan(section, model, source, seed=config.seed)
     georeference = _place(source, image_plan.size, grow=section.outpaint_px)
-    scale = pyramid.Scale(config.data.patch_mpp, output.quality, georeference)
+    scale = pyramid.Scale(model.mpp, output.quality, georeference)
     large = render.LargeImageRender(
         model.renderer, image_plan, folder, "image", output.formats, scale
     )
@@ -114,7 +114,7 @@ class _Source:
             grid = grid_edits.load_grid(section.reference)
             return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
         user_image = user_images.UserImage.open(
-            model.config.data, section.reference, mpp=section.mpp
+            model.reading_data, section.reference, mpp=section.mpp
         )
         return cls(user_image.size, user_image.read, None, user_image.place)
 

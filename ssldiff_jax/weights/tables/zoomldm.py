@@ -1,5 +1,5 @@
-"""The table for ZoomLDM's conditioner, a transformer of torchvision's; its UNet and first stage have
-the names of latent diffusion."""
+"""The table for ZoomLDM's conditioner, a transformer of torchvision's; its UNet and its first stage
+have the names of latent diffusion."""
 
 from collections.abc import Mapping
 from typing import Any
