@@ -1,8 +1,11 @@
 """What models of several levels are trained on: records and crops of each."""
 
+from collections.abc import Collection, Iterator
+
 from ssldiff_jax.data import crop_reader, plan
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs.config import run as run_config
 
 
 def training_records(
@@ -30,3 +33,14 @@ def reader(artifacts: artifacts_lib.Artifacts) -> crop_reader.LevelReader:
         for number, source in enumerate(training_records(artifacts))
     )
     return crop_reader.LevelReader(tuple(readers))
+
+
+def untrainable(config: run_config.RunConfig, stages: Collection[str]) -> Iterator[str]:
+    """A line where stages would train a conditioner that only published weights have."""
+    conditioner = config.denoiser.conditioner
+    is_finest = conditioner.name == "transformer" and conditioner.of == "finest"
+    if is_finest and {"embeddings", "denoiser"}.intersection(stages):
+        yield (
+            "config.denoiser.conditioner.of must be own where a denoiser is trained, got finest, "
+            "which is of published weights: Generator.load reads them"
+        )

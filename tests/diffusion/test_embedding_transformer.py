@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import small_configs
 
+from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import (
     conditioning,
     embedding_transformer,
     guidance,
     levels,
+    loss,
     process,
     unet,
 )
@@ -174,6 +176,32 @@ def test_guidance_keeps_the_level_where_it_is_beside_the_timestep(beside):
     cond, uncond = apply(x, t, condition), apply(x, t, null)
     found = guided.guided(x, t, jnp.asarray(condition))
     np.testing.assert_allclose(found, uncond + 2.5 * (cond - uncond), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["zoom", "beside"])
+def test_training_teaches_the_levels_of_its_batch_alone(request, name):
+    config, *_ = request.getfixturevalue(name)
+    scaling = autoencoder.LatentScaling((1.0,) * 3, (0.0,) * 3)
+    steps = process.Process(small_configs.section("denoiser.schedule"), "eps")
+    net = conditioning.Denoiser(config)
+    task = loss.DenoisingTask(net, scaling, steps, 0.0, 0.0, (4, 4, 3))
+    source = np.random.default_rng(0)
+    batch = {
+        "moments": source.normal(size=(2, 4, 4, 3)).astype(np.float16),
+        "embedding": source.normal(size=(2, config.stored_dim)).astype(np.float32),
+        "level": np.array([[1], [3]], np.int32),
+        "index": np.arange(2, dtype=np.int32),
+    }
+    spec = task.batch_spec()
+    assert {k: v.shape[1:] for k, v in spec.items()} == {k: v.shape[1:] for k, v in batch.items()}
+    key, params = jax.random.key(1), drawn(config)[1]
+    of = lambda p: task.loss(p, batch, key, ema_params=None, extra={}).loss
+    slope = jax.jit(jax.grad(of))(params)
+    table = slope["level"]["table"] if name == "beside" else slope["conditioner"]["level"]
+    lengths = np.linalg.norm(table["embedding"] if name == "zoom" else table, axis=1)
+    assert lengths[1] == 0
+    assert (lengths[[0, 2]] > 0).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
 def test_dropped_conditions_keep_what_the_null_keeps(beside):

@@ -212,6 +212,19 @@ def test_grids_of_another_width_are_refused_in_one_line(zoom, level, shape, mess
     assert "\n" not in str(caught.value)
 
 
+def test_the_transformer_takes_tokens_of_patches_of_any_level():
+    """As models of one's own are trained: as many tokens of a patch at every level."""
+    changes = ZOOM | {"denoiser__conditioner__of": "own", "sample__conditioning": "dense"}
+    model = random_models.make(tokens_per_side=2, **changes)
+    sizes = model.trained.denoiser.config
+    assert (sizes.sides, sizes.condition_dim) == ((), 4 * 32 + 1)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    patches = [m.variations(image, 1) for m in map(model.at_level, (1.0, 2.0))]
+    assert not np.array_equal(*patches)
+    grid = grid_of(model)
+    assert model.at_level(2.0).generate(grid).image.shape == (128, 192, 3)
+
+
 def test_a_students_guidance_leads_to_no_other_level():
     """The teacher's unconditional half is of the same level as the other."""
     model = random_models.make(visits=2, **LEVELS)
