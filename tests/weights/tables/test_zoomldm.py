@@ -131,8 +131,8 @@ def test_averages_take_the_place_of_the_last_weights_of_the_unet_alone():
         ({"mag_embedding.weight": np.zeros((5, 16), np.float32)}, {},
          "must know the 3 levels of config.data.levels, got 5"),
         ({"dim_reduce.weight": None, "patch_fc.weight": np.zeros((16, 12), np.float32)}, {},
-         r"expected ZoomLDM's cond_stage_model.dim_reduce.weight, got no such tensor \(the file has "
-         r"patch_fc: config.denoiser.conditioner.name=linear\)"),
+         r"expected ZoomLDM's cond_stage_model.dim_reduce.weight, got no such tensor \(the file "
+         r"has patch_fc: config.denoiser.conditioner.name=linear\)"),
     ],
 )  # fmt: skip
 def test_files_of_other_sizes_are_refused_in_one_line(change, config, message):
