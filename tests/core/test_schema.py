@@ -210,6 +210,17 @@ def test_sections_that_do_not_go_together_are_refused(path, value, message):
         schema.build(stages_config.RunConfig, config.to_dict())
 
 
+def test_zoomldms_conditioner_is_a_unets():
+    config = importlib.import_module("configs.zoom_brca").get_config()
+    for section in (config.encoder, config.judge, config.autoencoder, config.denoiser):
+        section.weights = "weights.safetensors"
+    config.denoiser.network = "dit"
+    message = r"conditioner\.name must be linear with config\.denoiser\.network=dit, got transf"
+    with pytest.raises(schema.ConfigError, match=message) as caught:
+        schema.build(stages_config.RunConfig, config.to_dict())
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("section", ["sample", "prior"])
 def test_a_solver_fits_its_schedule_before_anything_runs(section):
     config = importlib.import_module("configs.tiny").get_config().to_dict()

@@ -42,7 +42,15 @@ def grid_of(model, rows=2, cols=3, dim=None, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def test_levels_share_their_programs_and_differ_in_their_images(beside):
+@pytest.fixture(scope="module")
+def dit():
+    """The same of a transformer in the UNet's place."""
+    return random_models.make(**LEVELS, denoiser__network="dit")
+
+
+@pytest.mark.parametrize("name", ["beside", "dit"])
+def test_levels_share_their_programs_and_differ_in_their_images(request, name):
+    beside = request.getfixturevalue(name)
     grid, images = grid_of(beside), []
     first = beside.generate(grid, seed=3)
     patches = beside.sample_patches(grid[0], seed=3)

@@ -220,7 +220,7 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
                 f"generate.blend_with must have the cells of the reference, {grid.shape}, got "
                 f"{other.shape}"
             )
-        num_tokens = model.embedding_dim // model.trained.denoiser.config.embedding_dim
+        num_tokens = grid.shape[2] // model.trained.denoiser.config.embedding_dim
         grid = grid_lib.blended(grid, other, section.blend_amount, num_tokens)
     keep = np.ones(grid.shape[:2], bool)
     for edit in section.edits:
