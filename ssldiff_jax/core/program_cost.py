@@ -4,7 +4,7 @@ the bytes that are alive at once where a compiler fuses what lies between them."
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -47,19 +47,39 @@ def of(function: Any, *args: Any) -> Cost:
 def flops(jaxpr: Any) -> float:
     """Of products and convolutions in a program; loops as often as they go round, of branches the
     dearest. Loops of unknown length count once."""
+    return _over_products(jaxpr, _flops_of)
+
+
+def least_seconds(
+    function: Any, *args: Any, flops_per_second: float, bytes_per_second: float
+) -> float:
+    """Of products and convolutions one after the other, each as long as its work takes or as what
+    it reads and writes, whichever is longer; all else as if it were computed on the way."""
+
+    def of_one(equation: Any) -> float:
+        moved = sum(_bytes(var.aval) for var in (*equation.invars, *equation.outvars))
+        return max(_flops_of(equation) / flops_per_second, moved / bytes_per_second)
+
+    return _over_products(jax.make_jaxpr(function)(*args).jaxpr, of_one)
+
+
+def _over_products(jaxpr: Any, of_one: Callable[[Any], float]) -> float:
     total = 0.0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
-        if name == "dot_general":
-            total += _product_flops(equation)
-        elif name == "conv_general_dilated":
-            total += _convolution_flops(equation)
+        if name in _MULTIPLIED:
+            total += of_one(equation)
         elif name == "cond":
-            total += max(flops(branch.jaxpr) for branch in params["branches"])
+            total += max(_over_products(branch.jaxpr, of_one) for branch in params["branches"])
         else:
             times = params["length"] if name == "scan" else 1
-            total += times * sum(flops(body) for body in _bodies(equation))
+            total += times * sum(_over_products(body, of_one) for body in _bodies(equation))
     return total
+
+
+def _flops_of(equation: Any) -> float:
+    is_product = equation.primitive.name == "dot_general"
+    return (_product_flops if is_product else _convolution_flops)(equation)
 
 
 def _product_flops(equation: Any) -> float:

@@ -29,6 +29,8 @@ class AbstractCall:
         num_params: of the model, 0 for what trains nothing.
         batch_size: examples or windows of one call, over all devices.
         flops: those of the model for one of them, counted on a function and its shapes.
+        of_device: what one device computes, without optimiser and recomputation: a function and
+            its shapes.
     """
 
     function: Any
@@ -36,6 +38,7 @@ class AbstractCall:
     num_params: int
     batch_size: int
     flops: tuple[Callable[..., Any], tuple[Any, ...]]
+    of_device: tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def of_training(
@@ -56,12 +59,16 @@ def of_training(
     update = step_lib.Update(task, _transform(train), train.optimizer.ema_decay, train.compute)
     # Without optimiser and recomputation: the work of the model, whatever a machine does.
     gradient = jax.grad(step_lib.loss_with_rest(task), has_aux=True)
+    at_once = dataclasses.replace(train.compute, remat="none", accumulate=1)
+    alone = step_lib.gradient_alone(dataclasses.replace(update, compute=at_once))
+    of_state = lambda count: (state.params, state.params, state.extra, batch(count), key)
     return AbstractCall(
         parallel.jit_step(update, blueprint.shardings, mesh),
         (blueprint.state, batch(train.batch_size), key),
         num_params,
         train.batch_size,
-        (gradient, (state.params, state.params, state.extra, batch(COUNTED), key)),
+        (gradient, of_state(COUNTED)),
+        (alone, of_state(train.batch_size // mesh.size)),
     )
 
 

@@ -8,24 +8,25 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """bfloat16 products a second, memory in bytes, and how a slice of them is called: by chips or
-    by cores, of which a chip may have two."""
+    """bfloat16 products a second, memory in bytes and how many it gives a second, and how a slice
+    of them is called: by chips or by cores, of which a chip may have two."""
 
     flops: float
     memory: float
+    bandwidth: float
     slices: str = ""
     cores: int = 1
 
 
 CHIPS: dict[str, Chip] = {
-    "TPU v4": Chip(275e12, 32 * 2**30, "v4", 2),
-    "TPU v5 lite": Chip(197e12, 16 * 2**30, "v5litepod"),
-    "TPU v5": Chip(459e12, 95 * 2**30, "v5p", 2),
-    "TPU v6 lite": Chip(918e12, 32 * 2**30, "v6e"),
-    "NVIDIA A100": Chip(312e12, 80e9),
-    "NVIDIA H100": Chip(989e12, 80e9),
-    "NVIDIA H200": Chip(989e12, 141e9),
-    "NVIDIA GeForce RTX 4090": Chip(165e12, 24e9),
+    "TPU v4": Chip(275e12, 32 * 2**30, 1.228e12, "v4", 2),
+    "TPU v5 lite": Chip(197e12, 16 * 2**30, 0.819e12, "v5litepod"),
+    "TPU v5": Chip(459e12, 95 * 2**30, 2.765e12, "v5p", 2),
+    "TPU v6 lite": Chip(918e12, 32 * 2**30, 1.64e12, "v6e"),
+    "NVIDIA A100": Chip(312e12, 80e9, 2.039e12),
+    "NVIDIA H100": Chip(989e12, 80e9, 3.35e12),
+    "NVIDIA H200": Chip(989e12, 141e9, 4.8e12),
+    "NVIDIA GeForce RTX 4090": Chip(165e12, 24e9, 1.008e12),
 }
 """By how a device's kind begins."""
 
@@ -55,7 +56,6 @@ NETWORKS: dict[str, tuple[Link, ...]] = {
 _TPUS = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
 _GPUS = {"h100": "NVIDIA H100", "h200": "NVIDIA H200"}
 _KINDS = {"a100": "NVIDIA A100", "rtx4090": "NVIDIA GeForce RTX 4090", **_GPUS, **_TPUS}
-_BANDWIDTH = {"h100": 3.35e12, "h200": 4.8e12}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Slice:
             "shared_memory_per_block": 49152, "shared_memory_per_core": 233472,
             "threads_per_core_limit": 2048, "core_count": 132, "fpus_per_core": 128,
             "block_dim_limit_x": 2**31 - 1, "block_dim_limit_y": 65535,
-            "block_dim_limit_z": 65535, "memory_bandwidth": int(_BANDWIDTH[self.generation]),
+            "block_dim_limit_z": 65535, "memory_bandwidth": int(CHIPS[name].bandwidth),
             "l2_cache_size": 50 * 2**20, "clock_rate_ghz": 1.98,
             "device_memory_size": int(CHIPS[name].memory),
             "shared_memory_per_block_optin": 232448, "registers_per_core_limit": 65536,

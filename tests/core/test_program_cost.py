@@ -114,3 +114,19 @@ def test_memory_grows_with_the_batch_and_not_with_what_goes_in():
     assert of(2000) - of(1000) == pytest.approx(of(3000) - of(2000))
     assert of(10**6) / of(10**5) == pytest.approx(10, rel=0.01)
     assert np.isfinite(of(1))
+
+
+def test_products_take_as_long_as_their_work_or_what_they_move():
+    seconds = lambda f, *args, **rates: program_cost.least_seconds(f, *args, **rates)
+    a, b = shape(8, 16), shape(16, 4, dtype=jnp.float32)
+    work, moved = 2 * 8 * 16 * 4, 4 * (8 * 16 + 16 * 4 + 8 * 4)
+    slow_memory = {"flops_per_second": 1e9, "bytes_per_second": 1.0}
+    slow_units = {"flops_per_second": 1.0, "bytes_per_second": 1e9}
+    assert seconds(jnp.matmul, a, b, **slow_memory) == moved
+    assert seconds(jnp.matmul, a, b, **slow_units) == work
+    # What lies between is computed on the way; a loop's body counts as often as it goes round.
+    square = lambda x: jnp.tanh(x @ x) + 1
+    looped = lambda x: jax.lax.scan(lambda y, _: (square(y), None), x, length=5)[0]
+    one = seconds(square, shape(6, 6), **slow_memory)
+    assert one == 4 * 3 * 36
+    assert seconds(looped, shape(6, 6), **slow_memory) == 5 * one

@@ -146,6 +146,18 @@ def tokens_of_a_class(config):
     config.data.crops.condition_on = config.sample.conditioning = "cells"
 
 
+def transformer(config):
+    config.denoiser.network = "dit"
+
+
+def transformer_of_cells(config):
+    transformer(config)
+    tokens(config)
+    config.data.crops.condition_on = config.sample.conditioning = "cells"
+    config.denoiser.dit.conditioning = "cross_attention"
+    config.denoiser.dit.mlp = "swiglu"
+
+
 def elsewhere(config):
     config.embeddings.source = "/data/somebody/features"
     config.data.crops.context_px = 0
@@ -162,7 +174,8 @@ def with_published_encoder(config):
 
 
 KINDS = [
-    kl, vq, cells, region, attention, tokens, tokens_of_a_class, elsewhere, with_published_encoder
+    kl, vq, cells, region, attention, tokens, tokens_of_a_class, transformer, transformer_of_cells,
+    elsewhere, with_published_encoder,
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ _EMBEDDING_DIM = 384
 
 def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
     """Seconds for one window, alone and in a chunk of the sampler's."""
-    config = _sizes(run)
+    config, name = _sizes(run), run.denoiser.network
     model, side, clock = conditioning.Denoiser(config), run.window, timing.CompilerClock()
     forward = jax.jit(lambda params, *args: model.apply({"params": params}, *args))
     params = random_weights.params(published.abstract_denoiser(config))
@@ -29,13 +29,13 @@ def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
         x_t = layers.like(params, jnp.zeros((batch, side, side, config.network.latent_channels)))
         args = (params, x_t, jnp.zeros(batch, jnp.int32), jnp.ones((batch, config.condition_dim)))
         # Compiled apart: its cost analysis is of what runs.
-        compiled, compiling = clock.compiled(forward.lower(*args), f"unet/batch_{batch}")
+        compiled, compiling = clock.compiled(forward.lower(*args), f"{name}/batch_{batch}")
         yield compiling
         call = lambda run=compiled, args=args: jax.block_until_ready(run(*args))
-        yield f"unet/forward_batch_{batch}", [s / batch for s in timing.seconds(call)], "s/window"
+        yield f"{name}/forward_batch_{batch}", [s / batch for s in timing.seconds(call)], "s/window"
         flops = (compiled.cost_analysis() or {}).get("flops")
         if flops is not None:  # not every compiler counts
-            yield f"unet/compiled_flops_batch_{batch}", [flops / batch], "FLOP/window"
+            yield f"{name}/compiled_flops_batch_{batch}", [flops / batch], "FLOP/window"
 
 
 def _sizes(run: run_config.RunConfig) -> conditioning.DenoiserConfig:

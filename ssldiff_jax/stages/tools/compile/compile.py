@@ -77,6 +77,7 @@ def line(row: dict[str, Any]) -> str:
     roofline = row["roofline_seconds"]
     time = f"roofline {1e3 * roofline:.0f} ms" if roofline else "no roofline"
     mfu = f", MFU {row['roofline_mfu']:.2f} of it" if row.get("roofline_mfu") else ""
+    mfu += f", {row['products_mfu']:.2f} of its products" if row.get("products_mfu") else ""
     scaling = "".join(
         f"; {s['devices']} devices: efficiency {s['efficiency']:.2f} to "
         f"{s['efficiency_overlapped']:.2f}, counted, not measured"

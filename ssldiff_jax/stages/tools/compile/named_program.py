@@ -62,9 +62,11 @@ def _sampler(config: run_config.RunConfig, mesh: Mesh) -> programs.AbstractCall:
         shape((), np.int32),
         shape((count, denoiser.condition_dim), split=True),
     )
-    windows = model.networks.window_call(args[0], programs.COUNTED)
-    counted = (windows.run, windows.shapes)
+    windows = (
+        model.networks.window_call(args[0], of) for of in (programs.COUNTED, count // mesh.size)
+    )
+    counted, of_device = ((call.run, call.shapes) for call in windows)
     network = model.networks.sampler.network.of_kind
     is_plain = sample.guidance.scale == 1 or sample.student != "off"
     kind = "plain" if is_plain else "guided"
-    return programs.AbstractCall(network[kind], args, 0, count, counted)
+    return programs.AbstractCall(network[kind], args, 0, count, counted, of_device)

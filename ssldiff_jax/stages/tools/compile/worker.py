@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jax.experimental import topologies
 
-from ssldiff_jax.core import platform, schema
+from ssldiff_jax.core import platform, program_cost, schema
 from ssldiff_jax.runs import programs
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages.tools.compile import named_program
@@ -28,13 +28,16 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
     mesh = mesh_lib.make_mesh(config.mesh, devices)
     with platform.compile_for(slice_.platform):
         program = named_program.program(name, config, mesh, batch_size)
-        flops = programs.flops_of_one(program)
+        flops, (function, args) = programs.flops_of_one(program), program.of_device
+        chip = chips.chip(kind)
+        least = program_cost.least_seconds(
+            function, *args, flops_per_second=chip.flops, bytes_per_second=chip.bandwidth
+        )
         lowered = program.function.lower(*program.args)
         began, worked = time.monotonic(), time.process_time()
         compiled = lowered.compile()
         seconds, cpu_seconds = time.monotonic() - began, time.process_time() - worked
     per_device = program.batch_size / len(devices)
-    chip = chips.chip(kind)
     stats = hlo_stats.describe(compiled, chip, flops * per_device if flops else None)
     sent = hlo_stats.collectives(compiled.as_text())
     # The windows of a chunk come together on purpose, once.
@@ -49,6 +52,8 @@ def row(values: dict[str, Any], topology: str, name: str, batch_size: int) -> di
         "num_params": program.num_params,
         "optimization_level": str(jax.config.jax_optimization_level).rpartition(".")[2],
         **stats,
+        "products_seconds": least,
+        "products_mfu": flops * per_device / least / chip.flops if flops else None,
         "gathers_of_batch": [dataclasses.asdict(c) for c in gathered],
         "compile_seconds": round(seconds, 1),
         "compile_cpu_seconds": round(cpu_seconds, 1),
