@@ -17,9 +17,11 @@ from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.weights import names, published
 
 
-def make(tokens_per_side: int = 1, pool: str = "mean", visits: int = 0) -> generator.Generator:
+def make(
+    tokens_per_side: int = 1, pool: str = "mean", visits: int = 0, **changes
+) -> generator.Generator:
     """The same one every time; with `visits` there is a student, who has learnt nothing: it has the
-    denoiser's parameters."""
+    denoiser's parameters. `a__b` changes the key a.b."""
     source = np.random.default_rng(0)
     normal = lambda leaf: 0.05 * source.standard_normal(leaf.shape, np.float32)
     random = lambda shapes: jax.tree.map(normal, shapes)
@@ -28,6 +30,7 @@ def make(tokens_per_side: int = 1, pool: str = "mean", visits: int = 0) -> gener
     values.encoder.model.vit.pool = pool
     values.tokens.max_offset = tokens_per_side // 2
     values.distill.visits = visits
+    values.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     config = schema.build(run_config.RunConfig, values.to_dict())
     architecture, stage = config.encoder.architecture, config.autoencoder.model
     px, dim = architecture.vit.image_px, architecture.vit.width

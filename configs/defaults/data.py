@@ -19,6 +19,10 @@ def get_config() -> ConfigDict:
     c.mpp = 0.0
     # Microns per pixel of the patches; 0.5 is 20×.
     c.patch_mpp = 0.5
+    # Magnifications that one model learns, as multiples of patch_mpp: (1.0, 2.0, 4.0) of 20× are
+    # 20×, 10× and 5×; all but the first must be of records.scales. Each is seen as often as the
+    # others, however many records it has.
+    c.levels = (1.0,)
     c.reading = _reading()
     c.tissue = tissue.get_config()
     c.holdout = _holdout()
@@ -95,7 +99,7 @@ def _crops() -> ConfigDict:
     c = ConfigDict()
     # Side of a patch: one embedding, one window.
     c.patch_px = 256
-    # Patches to cache embeddings and latents of; 0: one for each record.
+    # Patches to cache embeddings and latents of, as many of each level; 0: one for each record.
     c.num_crops = 0
     # Pixels around a patch that the autoencoder sees and its latents drop; one that is generated
     # alone is decoded with as many, mirrored.

@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
     c.embedding_length = "one"
     # Dimension of an embedding of the region around a patch, a second token; 0 has none.
     c.region_dim = 0
+    c.conditioner = _conditioner()
     # Published weights to start from, or, with train.num_steps=0, as they are: UNet and conditioner
     # in latent diffusion's names, or a transformer, as a file or a folder of diffusers.
     c.weights = ""
@@ -70,6 +71,21 @@ def _dit() -> ConfigDict:
     c.positions.base = 0
     # Positions are divided by it.
     c.positions.scale = 1.0
+    return c
+
+
+def _conditioner() -> ConfigDict:
+    c = ConfigDict()
+    # linear: a layer, of dit two, and levels beside the timestep; transformer: ZoomLDM's, over up
+    # to 64 embeddings and a token of the level, with a unet.
+    c.name = "linear"
+    # Of transformer: blocks, heads, and hidden width of the blocks' MLPs.
+    c.depth = 12
+    c.num_heads = 8
+    c.mlp_width = 2048
+    # Of transformer: own, the tokens of a patch (embeddings.tokens_per_side); finest, embeddings of
+    # the patches of the first level that it covers, at most 8 × 8, as published.
+    c.of = "own"
     return c
 
 

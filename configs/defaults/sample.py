@@ -7,6 +7,8 @@ from configs.defaults import diffusion
 
 def get_config() -> ConfigDict:
     c = ConfigDict()
+    # The level of images, one of config.data.levels; 0 is the first.
+    c.level = 0.0
     # dense: the reference is embedded at every window; interpolated: between the grid's cells;
     # cells: the cells that a window touches, of a denoiser that was trained so.
     c.conditioning = "dense"

@@ -15,6 +15,8 @@ class DataConfig:
     slides: str
     mpp: float
     patch_mpp: float
+    # Steps that cut records know nothing of it: those that read crops record it.
+    levels: tuple[float, ...] = dataclasses.field(metadata={"digest": False})
     reading: reading.ReadingConfig
     tissue: tissue.TissueConfig
     holdout: plan.HoldoutConfig
@@ -26,6 +28,7 @@ class DataConfig:
     engine: engine_lib.EngineConfig = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
+        self._check_levels()
         if self.records.record_px < self.crops.context_patch_px:
             raise schema.ConfigError(
                 "config.data.records.record_px must hold a patch with its context, got "
@@ -38,3 +41,26 @@ class DataConfig:
                 "data.crops.condition_on=cells, "
                 f"got record_px={self.records.record_px}, patch_px={self.crops.patch_px}"
             )
+
+    def _check_levels(self) -> None:
+        levels, scales = self.levels, self.records.scales
+        if levels[:1] != (1.0,) or sorted(set(levels)) != list(levels):
+            raise schema.ConfigError(
+                "config.data.levels must begin with 1 and grow, such as (1.0, 2.0, 4.0), got "
+                f"{levels}"
+            )
+        missing = [level for level in levels[1:] if level not in scales]
+        if missing:
+            raise schema.ConfigError(
+                "config.data.levels must be 1 or of those that records have, "
+                f"config.data.records.scales={scales}, got {missing[0]:g}"
+            )
+        if 0 < self.crops.num_crops < len(levels):
+            raise schema.ConfigError(
+                f"config.data.crops.num_crops must be 0, or one or more of each of {len(levels)} "
+                f"levels, got {self.crops.num_crops}"
+            )
+
+    def at(self, level: float) -> "DataConfig":
+        """The same where patches are of a level's scale."""
+        return dataclasses.replace(self, patch_mpp=self.patch_mpp * level)

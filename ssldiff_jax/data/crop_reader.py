@@ -1,10 +1,11 @@
 """The pixels of crops by their numbers in a table: as the encoder and the autoencoder see them."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import crops, records
@@ -45,3 +46,55 @@ class CropReader:
         encoded = self.source.encoded([crop.record for crop in found])
         for crop, record in zip(found, encoded, strict=True):
             yield crop, records.decode(records.encoded_image(record))
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelReader:
+    """Reads crops of all levels, whose numbers follow each other: those of the first level, then
+    those of the next; several threads may share one."""
+
+    readers: tuple[CropReader, ...]
+
+    @functools.cached_property
+    def counts(self) -> tuple[int, ...]:
+        """Crops of each level."""
+        return tuple(len(reader.table) for reader in self.readers)
+
+    def __len__(self) -> int:
+        return sum(self.counts)
+
+    def levels(self, numbers: Sequence[int]) -> Int[np.ndarray, "N"]:
+        """The level of each crop, from 0."""
+        return np.searchsorted(np.cumsum(self.counts), np.asarray(numbers, int), side="right")
+
+    def with_context(self, numbers: Sequence[int]) -> UInt8[np.ndarray, "N S S 3"]:
+        """See CropReader."""
+        return self._of_levels(numbers, lambda reader, own: (reader.with_context(own),))[0]
+
+    def patches(self, numbers: Sequence[int]) -> UInt8[np.ndarray, "N s s 3"]:
+        """See CropReader."""
+        return self._of_levels(numbers, lambda reader, own: (reader.patches(own),))[0]
+
+    def cells(
+        self, numbers: Sequence[int]
+    ) -> tuple[UInt8[np.ndarray, "N 4 s s 3"], Float[np.ndarray, "N 2"]]:
+        """See CropReader."""
+        return self._of_levels(numbers, lambda reader, own: reader.cells(own))
+
+    def _of_levels(
+        self,
+        numbers: Sequence[int],
+        read: Callable[[CropReader, list[int]], tuple[Shaped[np.ndarray, "n ..."], ...]],
+    ) -> tuple[Shaped[np.ndarray, "N ..."], ...]:
+        """What `read` makes of the crops of each level, in the order of `numbers`."""
+        numbers, levels = np.asarray(numbers, int), self.levels(numbers)
+        first, out = np.cumsum([0, *self.counts]), ()
+        for level in np.unique(levels):
+            here = levels == level
+            parts = read(self.readers[level], (numbers[here] - first[level]).tolist())
+            if here.all():
+                return parts
+            out = out or tuple(np.empty((len(numbers), *p.shape[1:]), p.dtype) for p in parts)
+            for whole, part in zip(out, parts, strict=True):
+                whole[here] = part
+        return out

@@ -31,6 +31,12 @@ class CropConfig:
         """Side of a patch with its context."""
         return self.patch_px + 2 * self.context_px
 
+    def of_level(self, number: int, num_levels: int) -> "CropConfig":
+        """What falls to one of several levels, from 0: as many crops as to the others, the first
+        ones take what is left over."""
+        share, left = divmod(self.num_crops, num_levels)
+        return dataclasses.replace(self, num_crops=share + (number < left))
+
 
 @dataclasses.dataclass(frozen=True)
 class Crop:

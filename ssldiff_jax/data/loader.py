@@ -4,14 +4,17 @@ Every example carries `index`, its place in the global stream, which keys its no
 numbers do not depend on how many hosts or devices share a batch.
 """
 
+import bisect
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from ssldiff_jax.core import arrays, changes
+from ssldiff_jax.core import arrays, changes, rng
 from ssldiff_jax.data import crops, shuffle, store
 from ssldiff_jax.data import records as records_lib
 
@@ -62,14 +65,24 @@ def _share(batch_size: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Stream:
-    """Numbers without end of `count` examples, shuffled again in every epoch, and which of them
-    are this host's of every batch. Examples are read by the batch: one at a time through Grain
-    takes twice as long for JPEGs and ten times for arrays."""
+    """Numbers without end of examples, shuffled again in every epoch, and which of them are this
+    host's of every batch. Examples are read by the batch: one at a time through Grain takes twice
+    as long for JPEGs and ten times for arrays.
 
-    count: int
+    Examples are of levels, one after the other, as many of each as `counts` says. Every level has
+    an equal chance: of L levels any L places in a row have one example each, and a level with few
+    examples begins another epoch sooner.
+    """
+
+    counts: tuple[int, ...]
     batch_size: int
     seed: int
     shift: int = 0
+
+    @property
+    def count(self) -> int:
+        """Examples of all levels."""
+        return sum(self.counts)
 
     def __len__(self) -> int:
         # Grain wants a length; places count to 2⁶³ − 1.
@@ -82,7 +95,15 @@ class _Stream:
 
     def numbers(self, places: range) -> list[int]:
         """The examples at these places."""
-        return shuffle.examples_at(np.array(places), self.count, self.seed).tolist()
+        at, num_levels = np.array(places), len(self.counts)
+        numbers, first = np.empty(len(at), np.int64), 0
+        for level, count in enumerate(self.counts):
+            here = at % num_levels == level
+            # The first level's is the seed itself, which it is of one level alone.
+            seed = rng.seed_of(self.seed, "level", level) if level else self.seed
+            numbers[here] = first + shuffle.examples_at(at[here] // num_levels, count, seed)
+            first += count
+        return numbers.tolist()
 
     def batches(self, source: Any, config: LoaderConfig) -> Batches:
         """Those of a source that reads a batch by its number."""
@@ -112,7 +133,7 @@ def _index(places: range) -> np.ndarray:
 class _Patches:
     """Random crops of `side` px, by the number of their batch."""
 
-    records: records_lib.RecordSource
+    records: tuple[records_lib.RecordSource, ...]
     stream: _Stream
     side: int
     dihedral: bool
@@ -129,8 +150,15 @@ class _Patches:
             self._crop(place, n, image)
         return {"image_uint8": images, "index": _index(places)}
 
+    @functools.cached_property
+    def _ends(self) -> list[int]:
+        """Up to which number the records of each level go."""
+        return list(itertools.accumulate(self.stream.counts))
+
     def _crop(self, position: int, number: int, out: arrays.ImageUint8) -> None:
-        record, side = self.records[number], self.side
+        level = bisect.bisect_right(self._ends, number)
+        record = self.records[level][number - (self._ends[level - 1] if level else 0)]
+        side = self.side
         # By the place in the stream, so that each epoch cuts other squares of a record.
         generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, position]))
         crop = crops.sample_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
@@ -138,16 +166,16 @@ class _Patches:
 
 
 def patch_batches(
-    records: records_lib.RecordSource,
-    *,
+    *records: records_lib.RecordSource,
     side: int,
     dihedral: bool,
     batch_size: int,
     seed: int,
     config: LoaderConfig,
 ) -> Batches:
-    """Random crops of `side` px: batches {image_uint8 (B, side, side, 3), index (B,)}."""
-    stream = _Stream(len(records), batch_size, seed)
+    """Random crops of `side` px: batches {image_uint8 (B, side, side, 3), index (B,)}; as many of
+    each level's records as of the others'."""
+    stream = _Stream(tuple(map(len, records)), batch_size, seed)
     return stream.batches(_Patches(records, stream, side, dihedral), config)
 
 
@@ -188,11 +216,13 @@ def cached_batches(
     seed: int,
     config: LoaderConfig,
     leave_out: tuple[str, ...] = (),
+    counts: tuple[int, ...] = (),
 ) -> Batches:
     """What aligned stores hold, such as {moments (B, h, w, 2C), embedding (B, D)}, and index (B,);
-    all fields but those of `leave_out`.
+    all fields but those of `leave_out`. Of examples of several levels, which follow each other,
+    `counts` says how many each has: each is seen as often as the others.
 
     Raises ValueError when their lengths differ.
     """
-    stream = _Stream(len(stores[0]), batch_size, seed)
+    stream = _Stream(counts or (len(stores[0]),), batch_size, seed)
     return stream.batches(_Cached(stores, stream, leave_out), config)

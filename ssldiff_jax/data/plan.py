@@ -132,6 +132,18 @@ class Reference:
         """Rows of cells."""
         return len(self.cells) // self.cols
 
+    def at(self, scale: float) -> "Reference | None":
+        """The same ground at `scale` times the µm per pixel, in as many cells as fit; None where
+        2 × 2 do not, between which crops are compared, and of a page, which lies nowhere."""
+        rows, cols = int(self.rows / scale), int(self.cols / scale)
+        if self.kind == "page" or min(rows, cols) < 2:
+            return None
+        first = self.cells[0]
+        px = first.height
+        # Downwards: so the last cell ends where the region does, or before.
+        top, left = int(first.top / scale), int(first.left / scale)
+        return Reference.region(Square(first.slide, top, left, rows * px, cols * px), px)
+
     @classmethod
     def region(cls, whole: Square, cell_px: int, known: Iterable[Square] = ()) -> "Reference":
         """The cells of a region: those of `known` that lie there, else squares of the lattice."""

@@ -2,22 +2,27 @@
 or a transformer (`dit`)."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ssldiff_jax.core import arrays, layers, vectors
 from ssldiff_jax.diffusion import cells as cells_lib
 from ssldiff_jax.diffusion import control as control_lib
 from ssldiff_jax.diffusion import dit as dit_lib
+from ssldiff_jax.diffusion import embedding_transformer, levels
 from ssldiff_jax.diffusion import unet as unet_lib
 
 Length = Literal["one", "root_dim", "own"]
 """What an embedding is scaled to: 1, √D, or not at all."""
+
+NullFn = Callable[[arrays.Embedding], arrays.Embedding]
+"""Conditions → what takes their place where there is none."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +36,13 @@ class DenoiserConfig:
     than one of `tokens_per_side` a patch, or cell, has as many embeddings squared, packed row by
     row, each of a square of it. A student (`distillation`) is told where its step ends and how it
     is guided. Beside a transformer a ControlNet, `control`, may stand, which is shown a map.
+    is guided.
+
+    A denoiser of several magnifications, `num_levels`, is told the level of a window by the last
+    number of its condition, from 1. With a `transformer`, for a UNet, embeddings become tokens by
+    it, as in ZoomLDM, and of none but those; else the level is added to the embedding of the
+    timestep, so that any network takes it. `sides` are the embeddings on a side of a patch of each
+    level where levels differ.
     """
 
     unet: unet_lib.UNetConfig | None
@@ -42,6 +54,9 @@ class DenoiserConfig:
     is_student: bool = False
     dit: dit_lib.DiTConfig | None = None
     control: control_lib.Control | None = None
+    num_levels: int = 0
+    transformer: embedding_transformer.TransformerConfig | None = None
+    sides: tuple[int, ...] = ()
 
     @property
     def network(self) -> unet_lib.UNetConfig | dit_lib.DiTConfig:
@@ -55,22 +70,57 @@ class DenoiserConfig:
 
     @property
     def cell_dim(self) -> int:
-        """Length of what describes a patch, or cell: of all its tokens together."""
-        return self.tokens_per_side**2 * self.embedding_dim
+        """Length of what describes a patch, or cell: of all its tokens together; where levels
+        differ, at the one with the most."""
+        return max(self.sides, default=self.tokens_per_side) ** 2 * self.embedding_dim
+
+    @property
+    def stored_dim(self) -> int:
+        """Length of what conditions a window, without its level."""
+        if self.num_cells == 1:
+            return self.cell_dim
+        return self.num_cells * (self.cell_dim + 2)
 
     @property
     def condition_dim(self) -> int:
         """Length of what conditions a window."""
-        if self.num_cells == 1:
-            return self.cell_dim
-        return self.num_cells * (self.cell_dim + 2)
+        return self.stored_dim + (self.num_levels > 0)
+
+    def at(self, level: int) -> "DenoiserConfig":
+        """With the tokens that a patch has at a level, from 0."""
+        if not self.sides:
+            return self
+        return dataclasses.replace(self, tokens_per_side=self.sides[level], sides=())
+
+    def with_level(
+        self, condition: Float[np.ndarray, "B _"], level: int
+    ) -> Float[np.ndarray, "B E"]:
+        """What conditions windows of a level, from 0: the packed embeddings of each, with zeros
+        where other levels have more of them, and the number of the level."""
+        condition = np.asarray(condition)
+        if not self.num_levels:
+            return condition
+        whole = np.zeros((len(condition), self.condition_dim), condition.dtype)
+        whole[:, : condition.shape[1]] = condition
+        whole[:, -1] = level + 1
+        return whole
+
+    def null(self, condition: arrays.Embedding) -> arrays.Embedding:
+        """What stands for no embedding in a condition's place: zeros. Its level stays, so that
+        guidance leads to the embedding and not to the level; not with a transformer, whose
+        unconditional tokens are zeros, as published."""
+        zeros = jnp.zeros_like(condition)
+        if not self.num_levels or self.transformer is not None:
+            return zeros
+        return zeros.at[:, -1].set(condition[:, -1])
 
     @property
     def stored_bytes(self) -> int:
         """Of a condition of training as it is stored: beside tokens lies the embedding of each
         patch, or cell, in single precision."""
         beside = 0 if self.tokens_per_side == 1 else 4 * self.num_cells * self.embedding_dim
-        return self.condition_dim * self.condition_dtype.itemsize + beside
+        level = np.dtype(np.int32).itemsize if self.num_levels else 0
+        return self.stored_dim * self.condition_dtype.itemsize + beside + level
 
     @property
     def condition_dtype(self) -> np.dtype:
@@ -175,9 +225,46 @@ class Denoiser(nn.Module):
         step: Step | None = None,
         latents_map: arrays.Latents | None = None,
     ) -> arrays.Latents:
-        c, layout = self.config, None
+        c, level = self.config, None
         # Stored tokens are float16, in which their squares may be infinite.
         embedding = jnp.asarray(embedding, jnp.float32)
+        if c.num_levels:
+            embedding, level = embedding[:, :-1], embedding[:, -1].astype(jnp.int32)
+        beside_t = self._beside_t(step, level, x_t.dtype)
+        if c.transformer is not None:
+            tokens = self._transformed(embedding, level, x_t.dtype)
+            return unet_lib.UNet(c.unet, name="unet")(x_t, t, tokens, None, beside_t)
+        embedding, layout = self._laid_out(embedding)
+        if c.dit is not None:
+            return self._dit(x_t, t, embedding, layout, beside_t, latents_map)
+        tokens = Conditioner(
+            c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
+            _WAVES if c.tokens_per_side == 1 else _TOKEN_WAVES,
+            name="conditioner",
+        )(embedding, layout and layout.place).astype(x_t.dtype)  # fmt: skip
+        return unet_lib.UNet(c.unet, name="unet")(x_t, t, tokens, layout, beside_t)
+
+    def _beside_t(
+        self, step: Step | None, level: Int[jax.Array, "B"] | None, dtype: jnp.dtype
+    ) -> Float[jax.Array, "B D"] | None:
+        """What is added to the embedding of the timestep: a student's step, and the level where no
+        transformer has a token for it."""
+        c, parts = self.config, []
+        if c.dit is None:
+            channels, width = c.unet.channels, 4 * c.unet.channels
+        else:
+            channels, width = dit_lib.TIME_CHANNELS, c.dit.shape.width
+        if c.is_student:
+            parts.append(StepEmbedding(channels, width, name="step")(step))
+        if level is not None and c.transformer is None:
+            parts.append(levels.LevelEmbedding(c.num_levels, width, name="level")(level))
+        return sum(part.astype(dtype) for part in parts) if parts else None
+
+    def _laid_out(
+        self, embedding: arrays.Embedding
+    ) -> tuple[Float[arrays.AnyArray, "B *M E"], cells_lib.Layout | None]:
+        """Embeddings one by one where there are several, and where they lie, if anywhere."""
+        c, layout = self.config, None
         if c.num_cells > 1:
             embedding, place = cells_lib.unpack(embedding, c.num_cells)
             layout = cells_lib.CellTokens(place, c.tokens_per_side)
@@ -185,40 +272,35 @@ class Denoiser(nn.Module):
             layout = cells_lib.PatchTokens(c.tokens_per_side)
         if c.tokens_per_side > 1:
             embedding = embedding.reshape(len(embedding), -1, c.embedding_dim)
-        if c.dit is None:
-            return self._unet(x_t, t, embedding, layout, step)
-        return self._dit(x_t, t, embedding, layout, step, latents_map)
+        return embedding, layout
 
-    def _unet(self, x_t, t, embedding, layout, step) -> arrays.Latents:
-        c = self.config
-        tokens = Conditioner(
-            c.unet.context_dim, c.embedding_dim, c.embedding_length, c.region_dim,
-            _WAVES if c.tokens_per_side == 1 else _TOKEN_WAVES,
-            name="conditioner",
-        )(embedding, layout and layout.place).astype(x_t.dtype)  # fmt: skip
-        beside_t = self._beside_t(step, c.unet.channels, 4 * c.unet.channels, x_t.dtype)
-        return unet_lib.UNet(c.unet, name="unet")(x_t, t, tokens, layout, beside_t)
-
-    def _dit(self, x_t, t, embedding, layout, step, latents_map) -> arrays.Latents:
+    def _dit(self, x_t, t, embedding, layout, beside_t, latents_map) -> arrays.Latents:
         c, per_cell = self.config, self.config.tokens_per_side**2
         embedding = embedding.reshape(len(embedding), -1, c.embedding_dim)
         embedding = scaled(embedding, c.embedding_length)
         conditioner = dit_lib.Conditioner(c.dit, per_cell, name="conditioner")
         tokens = conditioner(embedding, layout, *c.dit.patches(x_t)).astype(x_t.dtype)
-        width = c.dit.shape.width
-        beside_t = self._beside_t(step, dit_lib.TIME_CHANNELS, width, x_t.dtype)
         controls = None
         if c.control is not None:
             net = control_lib.ControlNet(c.dit, c.control.depth, per_cell, name="control")
             controls = c.control.scale * net(x_t, t, embedding, layout, latents_map)
         return dit_lib.DiT(c.dit, name="dit")(x_t, t, tokens, layout, beside_t, controls)
 
-    def _beside_t(
-        self, step: Step | None, channels: int, width: int, dtype: jnp.dtype
-    ) -> Float[jax.Array, "B D"] | None:
-        if not self.config.is_student:
-            return None
-        return StepEmbedding(channels, width, name="step")(step).astype(dtype)
+    def _transformed(
+        self, embedding: arrays.Embedding, level: Int[jax.Array, "B"], dtype: jnp.dtype
+    ) -> Float[jax.Array, "B 65 context"]:
+        """ZoomLDM's tokens: zeros where the condition is null, which has no level."""
+        c = self.config
+        sides = c.sides or (c.tokens_per_side,) * c.num_levels
+        is_null, number = level == 0, jnp.maximum(level - 1, 0)
+        count = jnp.array([side**2 for side in sides])[number]
+        of_patch = embedding.reshape(len(embedding), -1, c.embedding_dim)
+        # Means and deviations in float32, the rest in what the network computes in.
+        of_patch = embedding_transformer.standardised(of_patch).astype(dtype)
+        tokens = embedding_transformer.EmbeddingTransformer(
+            c.transformer, c.unet.context_dim, c.num_levels, name="conditioner"
+        )(of_patch, count, number)
+        return jnp.where(is_null[:, None, None], 0.0, tokens).astype(dtype)
 
 
 def _fourier_features(
@@ -229,12 +311,19 @@ def _fourier_features(
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
-def drop_condition(embedding: arrays.Embedding, drop: arrays.Mask) -> arrays.Embedding:
+def drop_condition(
+    embedding: arrays.Embedding, drop: arrays.Mask, null: NullFn = jnp.zeros_like
+) -> arrays.Embedding:
     """Replace the embeddings marked in `drop` by the null embedding."""
-    return jnp.where(drop[:, None], 0.0, embedding)
+    return jnp.where(drop[:, None], null(embedding), embedding)
+
+
+# Of the linear layer of a UNet's conditioner, a DiT's and ZoomLDM's that embeddings come to first.
+_FIRST = ("token", "token_in", "reduce")
 
 
 def embedding_dim_of(params: Any) -> int:
-    """Length of the embeddings that parameters of a denoiser are for."""
-    of_tokens = params["conditioner"]
-    return of_tokens["token" if "token" in of_tokens else "token_in"]["kernel"].shape[0]
+    """Length of an embedding that a denoiser of these parameters takes."""
+    conditioner = params["conditioner"]
+    first = next(conditioner[name] for name in _FIRST if name in conditioner)
+    return first["kernel"].shape[0]

@@ -160,7 +160,7 @@ class DistillationTask(tasks.Task):
         x_t = jnp.zeros((len(batch["index"]), *self._latents_shape))
         t = jnp.zeros(len(x_t), jnp.int32)
         step = conditioning.Step(t, jnp.ones(len(x_t)))
-        own = self.student.init(key, x_t, t, batch["embedding"], step)["params"]
+        own = self.student.init(key, x_t, t, self.teaching.condition(batch), step)["params"]
         return {**own, **teacher}, {"teacher": teacher}
 
     @property
@@ -173,7 +173,8 @@ class DistillationTask(tasks.Task):
     ) -> tasks.LossOutput:
         """Mean squared error of x0_hat, weighted by the SNR where it lies between 1 and 5: steps
         from much noise and from little count as well."""
-        embedding, index, process = batch["embedding"], batch["index"], self.teaching.process
+        index, process = batch["index"], self.teaching.process
+        embedding = self.teaching.condition(batch)
         key_z, key_eps, key_lesson, key_t, key_scale = jax.random.split(key, 5)
         x0 = self.teaching.latents(batch["moments"], index, key_z)
         eps = rng.per_example(key_eps, index, jax.random.normal, x0.shape[1:])
@@ -240,7 +241,7 @@ class DistillationTask(tasks.Task):
 
         def x0_hat(x_t: arrays.Latents, t: arrays.Timestep) -> arrays.Latents:
             condition = jnp.asarray(embedding, jnp.float32)
-            both = guidance.pairs(condition, jnp.zeros_like(condition))
+            both = guidance.pairs(condition, teaching.denoiser.config.null(condition))
             shown = (guidance.pairs(x_t, x_t), guidance.pairs(t, t))
             prediction = _in_float32(teaching.denoiser, params, *shown, both)
             x0 = teaching.process.to_x0(prediction, *shown)

@@ -100,7 +100,8 @@ def denoising_loss(
 @dataclasses.dataclass(frozen=True)
 class DenoisingTask(tasks.Task):
     """Learn p(latents | embedding) from batches of cached `moments`, or means alone in their place,
-    and `embedding`; moments of one example are of `moments_shape` (h, w, C or 2C).
+    and `embedding`, with the `level` of each where the denoiser knows several; moments of one
+    example are of `moments_shape` (h, w, C or 2C).
 
     `cond_drop_rate` and `min_snr_gamma` are LossConfig's.
     """
@@ -119,18 +120,29 @@ class DenoisingTask(tasks.Task):
     def batch_spec(self) -> tasks.BatchSpec:
         """Moments, condition and place in the stream."""
         sizes = self.denoiser.config
-        return {
+        spec = {
             # As the step latents stores them.
             "moments": jax.ShapeDtypeStruct((1, *self.moments_shape), jnp.float16),
-            "embedding": jax.ShapeDtypeStruct((1, sizes.condition_dim), sizes.condition_dtype),
+            "embedding": jax.ShapeDtypeStruct((1, sizes.stored_dim), sizes.condition_dtype),
             "index": jax.ShapeDtypeStruct((1,), jnp.int32),
         }
+        if sizes.num_levels:
+            spec["level"] = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        return spec
+
+    def condition(self, batch: Mapping[str, Any]) -> arrays.Embedding:
+        """What the denoiser is told of each example: its embedding, or tokens, then its level."""
+        if "level" not in batch:
+            return batch["embedding"]
+        # Stored tokens are float16.
+        parts = (jnp.asarray(batch[name], jnp.float32) for name in ("embedding", "level"))
+        return jnp.concatenate(list(parts), axis=-1)
 
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Parameters, and no further state."""
         mean = batch["moments"][..., : self._num_channels].astype(jnp.float32)
         t = jnp.zeros(mean.shape[0], jnp.int32)
-        return self.denoiser.init(key, mean, t, batch["embedding"])["params"], {}
+        return self.denoiser.init(key, mean, t, self.condition(batch))["params"], {}
 
     def latents(
         self, moments: arrays.AnyArray, index: Int[arrays.AnyArray, "B"], key: arrays.Key
@@ -145,7 +157,7 @@ class DenoisingTask(tasks.Task):
         self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
     ) -> tasks.LossOutput:
         """Weighted mean squared error of the prediction at a uniform timestep."""
-        moments, embedding, index = batch["moments"], batch["embedding"], batch["index"]
+        moments, embedding, index = batch["moments"], self.condition(batch), batch["index"]
         key_z, key_t, key_eps, key_drop = jax.random.split(key, 4)
 
         # latents
@@ -153,7 +165,7 @@ class DenoisingTask(tasks.Task):
 
         # condition
         drop = rng.per_example(key_drop, index, jax.random.bernoulli, self.cond_drop_rate)
-        embedding = conditioning.drop_condition(embedding, drop)
+        embedding = conditioning.drop_condition(embedding, drop, self.denoiser.config.null)
 
         def denoise(x_t: arrays.Latents, t: arrays.Timestep) -> arrays.Latents:
             x_t = layers.like(params, x_t)

@@ -13,10 +13,12 @@ from ssldiff_jax.sampler import programs, windows
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CanvasRenderer:
-    """Renders plans with the networks and the weights of a generator."""
+    """Renders plans with the networks and the weights of a generator, at `mpp` microns per
+    pixel."""
 
     networks: window_networks.WindowNetworks
     weights: window_networks.Weights
+    mpp: float
 
     def render(self, image_plan: plan.ImagePlan) -> large_image.LargeImage:
         """The image of a plan, in memory."""
@@ -31,8 +33,7 @@ class CanvasRenderer:
         seconds = time.monotonic() - began
         forwards = networks.sampler.unet_forwards(image_plan.windows)
         decodes = self.decoder_calls(image_plan.windows)
-        mpp = networks.config.data.patch_mpp
-        return large_image.LargeImage(pixels, mpp, forwards, decodes, seconds)
+        return large_image.LargeImage(pixels, self.mpp, forwards, decodes, seconds)
 
     def decode_strips(
         self, image_plan: plan.ImagePlan, state: programs.State

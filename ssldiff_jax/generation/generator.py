@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, UInt8
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.generation import (
     canvas,
@@ -43,6 +44,7 @@ class Generator:
         embedding_dim: length of what describes a cell, the last axis of a grid: of an embedding, or
             of all its tokens.
         patch_px: pixels on the side of a cell.
+        level: of what it generates, one of the config's.
         mpp: microns per pixel of what it generates.
         networks: the models as the config applies them.
         weights: their parameters on the devices.
@@ -56,15 +58,21 @@ class Generator:
         config = dataclasses.replace(config, sample=config.sample.as_called)
         self.config, self.trained, self.mesh = config, trained, mesh_lib.all_on_data(mesh)
         model, params = trained.called(config.sample.student)
-        self.patch_px, self.mpp = config.cell_px, config.data.patch_mpp
+        self.patch_px = config.cell_px
         self.networks = window_networks.WindowNetworks.of(
             config, trained.autoencoder, model, params, self.mesh
         )
-        self.embedding_dim = self.networks.cell_dim
         self.weights = self.networks.weights(params)
-        self.planner = plan.Planner(self.networks, trained.encoder)
-        self.renderer = canvas.CanvasRenderer(self.networks, self.weights)
         self.patches = patch_sampler.PatchSampler(self.networks)
+        self._use_level()
+
+    def _use_level(self) -> None:
+        """Set what depends on the level that the config says."""
+        self.level, number = self.config.level, self.config.level_number
+        self.mpp = self.config.level_data.patch_mpp
+        self.embedding_dim = self.networks.cell_dim(number)
+        self.planner = plan.Planner(self.networks, self.trained.encoder, number)
+        self.renderer = canvas.CanvasRenderer(self.networks, self.weights, self.mpp)
 
     @classmethod
     def load(
@@ -89,7 +97,17 @@ class Generator:
         other.trained = dataclasses.replace(self.trained, params=params)
         other.weights = self.networks.weights(params)
         # The same networks, and with them their compiled programs.
-        other.renderer = canvas.CanvasRenderer(self.networks, other.weights)
+        other.renderer = canvas.CanvasRenderer(self.networks, other.weights, self.mpp)
+        return other
+
+    def at_level(self, level: float) -> "Generator":
+        """The same for images of another level that the denoiser knows; nothing is traced again.
+
+        Raises ConfigError for one that it does not know.
+        """
+        other = copy.copy(self)
+        other.config = self.config.at_level(level)
+        other._use_level()
         return other
 
     def with_sample(self, sample: sample_config.SampleSection) -> "Generator":
@@ -109,6 +127,12 @@ class Generator:
         return self.planner.require_encoder()
 
     @property
+    def reading_data(self) -> data_config.DataConfig:
+        """How images that it is given are read: at its scale, or at that of the first level where
+        it is conditioned on patches of that."""
+        return self.config.data if self.planner.finest.ratio > 1 else self.config.level_data
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels that `sample_grid` understands; none where no prior is trained."""
         return self.trained.prior.spec.labels if self.trained.prior else ()
@@ -120,11 +144,18 @@ class Generator:
 
     @property
     def prior(self) -> prior_sampler.PriorSampler:
-        """What samples grids. Raises WorkdirError where none is trained."""
+        """What samples grids. Raises WorkdirError where none is trained, or for another level than
+        the first, whose grids it learnt."""
         if self.trained.prior is None:
             raise folders.WorkdirError(
                 "to sample a grid the stages grids and prior must be done, got no prior: "
                 "--config.stages=grids,prior"
+            )
+        first = self.config.data.levels[0]
+        if self.level != first and self.planner.finest.ratio == 1:
+            raise folders.WorkdirError(
+                f"the prior samples grids of level {first:g}, got config.sample.level="
+                f"{self.level:g}: name a reference of that level (config.generate.reference)"
             )
         return self.trained.prior
 
@@ -253,7 +284,8 @@ class Generator:
 
         Raises ValueError for embeddings of another dimension or with values that are not finite.
         """
-        return self.patches(self.weights, embedding, seed=seed)
+        number = self.config.level_number
+        return self.patches(self.weights, embedding, seed=seed, level=number)
 
     @no_type_check
     def variations(

@@ -46,7 +46,7 @@ def open_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
     """The grid in a file of embeddings, or of an image, embedded cell by cell."""
     if is_grid(path):
         return load_grid(path)
-    image = user_images.UserImage.open(model.config.data, path)
+    image = user_images.UserImage.open(model.reading_data, path)
     return model.planner.embed_all(image.read, image.size)
 
 
@@ -106,5 +106,5 @@ def edited(
 
 
 def _first_cell(path: str, model: generator.Generator) -> np.ndarray:
-    image = user_images.UserImage.open(model.config.data, path)
+    image = user_images.UserImage.open(model.reading_data, path)
     return model.embed(image.read(0, 0, model.patch_px, model.patch_px))[0, 0]

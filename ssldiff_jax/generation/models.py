@@ -111,13 +111,11 @@ class Models:
         adapters: transformers.Adapters | None = None,
     ) -> "Models":
         """The denoiser of a file and the autoencoder of `first_stage`, without an encoder."""
-        sizes, section = published.conditioner_sizes(file), config.denoiser
         # The file's own: some checkpoints have a second embedding, of a region, and some have not.
-        denoiser = dataclasses.replace(section, region_dim=sizes.region).model(
-            sizes.patch, config.num_cells, config.embeddings.tokens_per_side
-        )
+        found = published.conditioner_sizes(file, config.denoiser_sizes(0))
+        denoiser = dataclasses.replace(config.denoiser_sizes(found.patch), region_dim=found.region)
         if adapters is not None and adapters.control is not None:
-            beside = control.Control(adapters.control.depth, section.control.scale)
+            beside = control.Control(adapters.control.depth, config.denoiser.control.scale)
             denoiser = dataclasses.replace(denoiser, control=beside)
         model = config.autoencoder.model
         params = published.load_autoencoder(first_stage, model)

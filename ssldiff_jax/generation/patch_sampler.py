@@ -23,14 +23,20 @@ class PatchSampler:
 
     @no_type_check
     def __call__(
-        self, weights: window_networks.Weights, embedding: arrays.Embedding, *, seed: int = 0
+        self,
+        weights: window_networks.Weights,
+        embedding: arrays.Embedding,
+        *,
+        seed: int = 0,
+        level: int = 0,
     ) -> UInt8[np.ndarray, "N H W 3"]:
-        """One patch for each embedding. Patch i is the same however many are sampled.
+        """One patch of a level, from 0, for each embedding. Patch i is the same however many are
+        sampled.
 
         Raises ValueError for embeddings of another dimension or with values that are not finite.
         """
-        embedding = self.networks.require_embeddings(embedding, "embedding")
-        condition = self.networks.single_cell(embedding).astype(np.float32)
+        embedding = self.networks.require_embeddings(embedding, "embedding", level)
+        condition = self.networks.condition(embedding, level).astype(np.float32)
         key = rng.stream(seed, "sample/patches")
         # Noise is keyed by the index of a patch, so that batches may be of any size.
         run = lambda batch, index: self._sample(weights, batch, key, int(index[0]))

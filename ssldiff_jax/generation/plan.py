@@ -14,6 +14,7 @@ from ssldiff_jax.core import arrays, patch_grid
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.encoders import squares
 from ssldiff_jax.formats import tensors
+from ssldiff_jax.generation import finest as finest_lib
 from ssldiff_jax.generation import window_networks
 from ssldiff_jax.sampler import conditions, encode, sampler, windows
 
@@ -60,10 +61,12 @@ class ImagePlan:
 
 @dataclasses.dataclass(frozen=True)
 class Planner:
-    """Plans images for the networks of a run. Without an encoder it plans from grids alone."""
+    """Plans images of a level, from 0, for the networks of a run. Without an encoder it plans from
+    grids alone."""
 
     networks: window_networks.WindowNetworks
     encoder: encoder_lib.Encoder | None
+    level: int = 0
 
     @no_type_check
     def from_grid(
@@ -77,10 +80,16 @@ class Planner:
         """An image of `size` px whose conditions lie between the cells of a grid. The cells cover
         `spans` px from the top left corner, which may lie beyond the image; by default its `size`.
 
-        Raises ValueError for a grid of another dimension or with values that are not finite.
+        A denoiser that is conditioned on the patches of the first level takes a grid of those at
+        every level. Raises ValueError for a grid of another dimension or with values that are not
+        finite.
         """
         networks, sample = self.networks, self.networks.config.sample
-        grid = networks.require_grid(embedding_grid, "embedding_grid")
+        if self.finest.takes(embedding_grid):
+            area = self.finest.of_grid(embedding_grid, size, spans)
+            embedding_grid, size, spans = area.grid, area.size, area.spans
+        grid = networks.require_grid(embedding_grid, "embedding_grid", self.level)
+        sizes = networks.denoiser.config.at(self.level)
         size = size or tuple(n * networks.cell_px for n in grid.shape[:2])
         window_plan = self.plan_windows(size, seed, of_grid=True)
         border = sample.windows.border
@@ -93,13 +102,14 @@ class Planner:
             window_plan.window,
             border,
             sample.interpolation,
-            networks.denoiser.config.tokens_per_side,
+            sizes.tokens_per_side,
             "tokens" if networks.config.cells_are_tokens else "windows",
         )
         if networks.config.num_cells > 1 and sample.conditioning != "interpolated":
-            condition = conditions.CellsCondition(lattice)
+            finish = functools.partial(networks.denoiser.config.with_level, level=self.level)
+            condition = conditions.CellsCondition(lattice, finish)
         else:
-            condition = conditions.InterpolatedCondition(lattice, networks.single_cell)
+            condition = conditions.InterpolatedCondition(lattice, self._alone)
         return ImagePlan(size, window_plan, condition, seed)
 
     def from_reference(
@@ -111,13 +121,14 @@ class Planner:
         if config.sample.conditioning != "dense":
             grid = self.embed_all(read, size)
             spans = tuple(n * networks.cell_px for n in grid.shape[:2])
+            size, spans = self.finest.size_of(size), self.finest.spans_of(spans)
             return self.from_grid(grid, size=size, spans=spans, seed=seed)
         # As many as a chunk has windows: each chunk is one call.
         embed = self._in_network_dtype(self.condition_encoder).in_batches(networks.window_batch)
         window_plan = self.plan_windows(size, seed)
         condition = conditions.DenseCondition(
             read, size, embed, networks.patch_px, config.downsample_factor,
-            config.sample.windows.border, networks.single_cell,
+            config.sample.windows.border, self._alone,
             conditions.CACHE_BYTES if window_plan.returns else 0,
         )  # fmt: skip
         return ImagePlan(size, window_plan, condition, seed)
@@ -197,7 +208,8 @@ class Planner:
                     "an image that wraps must be whole cells of "
                     f"{self.networks.patch_px} px, got {size}"
                 )
-        num_steps, per_side = len(self.networks.table.t), config.embeddings.tokens_per_side
+        num_steps = len(self.networks.table.t)
+        per_side = self.networks.denoiser.config.at(self.level).tokens_per_side
         # One token is as large as a window; cells have their own places, wherever a window stands.
         is_moved = of_grid and per_side > 1 and config.num_cells == 1 and not window % per_side
         unit = window // per_side if is_moved else 1
@@ -228,6 +240,21 @@ class Planner:
         # (rows, columns, 2), latent px.
         corners = np.stack(np.indices((rows, cols)), axis=-1) * (cell_px // factor)
         return np.stack([dense(of_row) for of_row in corners])
+
+    def _alone(self, embedding: np.ndarray) -> np.ndarray:
+        """The condition of windows that are one cell each."""
+        return self.networks.condition(embedding, self.level)
+
+    @functools.cached_property
+    def finest(self) -> finest_lib.Finest:
+        """Where grids are of patches of the first level, what becomes of them at this one."""
+        config = self.networks.config
+        is_finest = bool(self.networks.denoiser.config.sides)
+        ratio = round(config.data.levels[self.level]) if is_finest else 1
+        sizes = self.networks.denoiser.config.at(self.level)
+        return finest_lib.Finest(
+            ratio, sizes.tokens_per_side, sizes.embedding_dim, self.networks.patch_px
+        )
 
     def _in_network_dtype(self, encoder: ConditionEncoder) -> ConditionEncoder:
         """What embeds references window by window, in the dtype of the denoiser."""

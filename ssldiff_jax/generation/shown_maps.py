@@ -7,16 +7,19 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.diffusion import conditioning
 
 
 @dataclasses.dataclass(frozen=True)
 class ShownMaps:
     """Conditions of `condition_dim` numbers, and behind them, where a denoiser is shown maps, the
-    latents of a window, `side` × `side` × `channels`; `channels` 0 has none."""
+    latents of a window, `side` × `side` × `channels`; `channels` 0 has none. `null_of` makes
+    unconditional conditions of others."""
 
     condition_dim: int
     side: int
     channels: int
+    null_of: conditioning.NullFn = jnp.zeros_like
 
     @property
     def dim(self) -> int:
@@ -43,6 +46,5 @@ class ShownMaps:
 
     def null(self, condition: Float[arrays.AnyArray, "B E"]) -> Float[jax.Array, "B E"]:
         """Unconditional conditions; maps stay, so that guidance leads to the embedding alone."""
-        if not self.channels:
-            return jnp.zeros_like(condition)
-        return jnp.asarray(condition).at[:, : self.condition_dim].set(0)
+        parts = jnp.split(jnp.asarray(condition), [self.condition_dim], axis=1)
+        return jnp.concatenate([self.null_of(parts[0]), parts[1]], axis=1)

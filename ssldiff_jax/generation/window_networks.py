@@ -84,10 +84,10 @@ class WindowNetworks:
         """Pixels on the side of a cell of a grid."""
         return self.config.cell_px
 
-    @property
-    def cell_dim(self) -> int:
-        """Length of what describes a cell of a grid: all tokens of a window, or one of them."""
-        sizes = self.denoiser.config
+    def cell_dim(self, level: int = 0) -> int:
+        """Length of what describes a cell of a grid of a level, from 0: all tokens of a window, or
+        one of them."""
+        sizes = self.denoiser.config.at(level)
         return sizes.embedding_dim if self.config.cells_are_tokens else sizes.cell_dim
 
     @property
@@ -121,7 +121,7 @@ class WindowNetworks:
     def _maps(self) -> shown_maps.ShownMaps:
         sizes = self.denoiser.config
         channels = 0 if sizes.control is None else self.latent_channels
-        return shown_maps.ShownMaps(sizes.condition_dim, self.config.window, channels)
+        return shown_maps.ShownMaps(sizes.condition_dim, self.config.window, channels, sizes.null)
 
     def _step(self, t: arrays.Timestep) -> tuple[jax.Array, jax.Array]:
         """Where a student's step from t ends, and how it is guided."""
@@ -228,20 +228,25 @@ class WindowNetworks:
         """The condition of windows that are one cell each."""
         return cells.single_cell(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
 
-    def require_grid(self, grid: Any, name: str) -> np.ndarray:
-        """`grid` as an array of shape (rows, columns, D).
+    def condition(self, embedding: np.ndarray, level: int) -> np.ndarray:
+        """The condition of windows that are one cell each, at a level, from 0."""
+        return self.denoiser.config.with_level(self.single_cell(embedding), level)
+
+    def require_grid(self, grid: Any, name: str, level: int = 0) -> np.ndarray:
+        """`grid` as an array of shape (rows, columns, D), of a level, from 0.
 
         Raises ValueError, which calls it `name`, likewise.
         """
-        return self._require(grid, name, "rows, columns", self.cell_dim)
+        return self._require(grid, name, "rows, columns", self.cell_dim(level))
 
-    def require_embeddings(self, embedding: Any, name: str) -> np.ndarray:
-        """`embedding` as an array of shape (N, D), or of packed tokens, (N, k²·D).
+    def require_embeddings(self, embedding: Any, name: str, level: int = 0) -> np.ndarray:
+        """`embedding` as an array of shape (N, D), or of packed tokens, (N, k²·D), as many as a
+        patch of a level has.
 
         Raises ValueError, which calls it `name`, for another shape, for none, and for values that
         are not finite.
         """
-        return self._require(embedding, name, "N", self.denoiser.config.cell_dim)
+        return self._require(embedding, name, "N", self.denoiser.config.at(level).cell_dim)
 
     def _require(self, embedding: Any, name: str, axes: str, dim: int) -> np.ndarray:
         array, sizes = np.asarray(embedding), self.denoiser.config

@@ -27,7 +27,7 @@ _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "s
 """An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
 _JUDGED = ("patches", "large_image_frechet", "structure", "confusion", "denoising_loss",
-           "diversity", "outside")  # fmt: skip
+           "diversity", "levels", "outside")  # fmt: skip
 
 
 def require(path: pathlib.Path) -> pathlib.Path:
@@ -134,11 +134,15 @@ def _optional(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _data(workdir: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Held-out regions as [rows, columns] of cells; pixels of a cell and microns of a pixel."""
-    px = config["data"]["crops"]["patch_px"]
+    """Held-out regions as [rows, columns] of cells; pixels of a cell and microns of a pixel, at the
+    level of the images."""
+    px, mpp = config["data"]["crops"]["patch_px"], config["data"].get("patch_mpp")
+    # 0 is the first level, as in runs of before there were levels.
+    level = config.get("sample", {}).get("level") or 1
     places = read(workdir / "patches" / "regions.json")
-    lattices = [[place["height"] // px, place["width"] // px] for place in places]
-    return {"lattices": lattices, "patch_px": px, "mpp": config["data"].get("patch_mpp")}
+    cells = lambda length: int(length // px / level)
+    lattices = [[cells(place["height"]), cells(place["width"])] for place in places]
+    return {"lattices": lattices, "patch_px": px, "mpp": mpp and mpp * level}
 
 
 def _setup_seconds(environment: pathlib.Path) -> float | None:

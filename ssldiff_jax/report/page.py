@@ -19,6 +19,7 @@ from ssldiff_jax.report import (
     gallery,
     imagined,
     key_figures,
+    levels,
     losses,
     networks,
     overviews,
@@ -92,6 +93,7 @@ def _parts(
     yield "metrics", "Metrics of generated images", key_figures.part(metrics)
     yield "structure", "Structure of large images", structure.part(metrics)
     yield "networks", "Metrics by feature network", networks.part(metrics)
+    yield "levels", "Metrics by level", levels.part(metrics, config["data"].get("patch_mpp"))
     yield "classes", "Classes of generated patches", confusion.part(workdir)
     yield "prior", "Metrics of the prior", imagined.figures(workdir)
     yield "downstream", "Classifiers trained on generated patches", study.part(workdir)

@@ -5,25 +5,24 @@ import functools
 import json
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
 from ssldiff_jax.core import arrays, digests, rng
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data import crops, mosaic, shuffle, store
+from ssldiff_jax.data import crops, mosaic, plan, shuffle, store
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.prior import conditions
-from ssldiff_jax.runs import patch_samples
+from ssldiff_jax.runs import held_out, patch_samples
 from ssldiff_jax.runs import region_labels as region_labels_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
-from ssldiff_jax.slides import pyramid
 
 WHITENING = "whitening.npy"
 """In the folders of the stages `encoder` and `judge`, where embeddings are made white."""
@@ -31,20 +30,10 @@ WHITENING = "whitening.npy"
 QUARANTINE = "quarantine.jsonl"
 """In the folder of the stage `patches`: files that could not be used, and why."""
 
+Reference = held_out.Reference
+
 # Each is an open file, and a system allows a process a thousand or so.
 _OPEN_FEATURES = 32
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """Held-out cells to generate from: a region of a slide, or a page of patches side by side.
-
-    `grid` are their embeddings, where anything gave them.
-    """
-
-    image: arrays.ImageUint8
-    kind: Literal["region", "page"]
-    grid: arrays.EmbeddingGrid | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +56,12 @@ class Artifacts:
         if folders.models is None:
             return self
         config = folders.config_of_models()
+        if config.data.levels != self.config.data.levels:
+            raise folders_lib.WorkdirError(
+                f"config.data.levels must be those of the models in {folders.models}, "
+                f"{config.data.levels}, got {self.config.data.levels}"
+            )
+        config = config.at_level(self.config.level)
         models_mpp, mpp = config.data.patch_mpp, self.config.data.patch_mpp
         if mpp != models_mpp:
             raise folders_lib.WorkdirError(
@@ -91,14 +86,18 @@ class Artifacts:
             )
 
     def records(self, split: str) -> records_lib.RecordSource:
-        """Records of a split."""
+        """Records of a split, at the first level where its name says no other."""
         return records_lib.RecordSource(self.folders.of_stage("patches") / "records", split)
 
+    def at_level(self, level: float) -> "Artifacts":
+        """The same, where what is generated and evaluated is of another level."""
+        return dataclasses.replace(self, config=self.config.at_level(level))
+
     def patches(self, split: str) -> patch_samples.RecordPatches:
-        """Patches in the records of a split."""
-        data = self.config.data
+        """Patches in the records of a split, at the level of what is generated."""
+        data, records = self.config.data, self.records(plan.split_at(split, self.config.level))
         return patch_samples.RecordPatches(
-            self.records(split), split, data.crops.patch_px, data.records.record_px
+            records, split, data.crops.patch_px, data.records.record_px
         )
 
     @property
@@ -133,19 +132,12 @@ class Artifacts:
     def references(
         self, embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None
     ) -> list[Reference]:
-        """What images are generated from and compared with; `embed` makes the grids of those whose
-        embeddings were not computed elsewhere."""
-        folder, references = self.folders.of_stage("patches"), []
-        for i, about in enumerate(atomic.read_json(folder / "regions.json")):
-            image = pyramid.read_image(folder / f"region_{i}.png")
-            if self.config.embeddings.source:
-                path = self.folders.of_stage("embeddings") / f"region_{i}.npy"
-                # A pickle could run code; work directories are handed on.
-                grid = np.load(path, allow_pickle=False)
-            else:
-                grid = embed(image) if embed else None
-            references.append(Reference(image, about["kind"], grid))
-        return references
+        """What images are generated from and compared with, at the level of what is generated;
+        `embed` makes the grids of those whose embeddings were not computed elsewhere.
+
+        Raises WorkdirError where a region holds no cell of the level, or was cut without it.
+        """
+        return held_out.read(self.config, self.folders, embed)
 
     @property
     def are_pages(self) -> bool:
@@ -260,13 +252,15 @@ def archive_folder(data: data_config.DataConfig, workdir: pathlib.Path) -> pathl
     return pathlib.Path(data.archive).expanduser() if data.archive else workdir / "archive"
 
 
-def crop_table(config: run_config.RunConfig, source: records_lib.RecordSource) -> crops.CropTable:
-    """The crops that embeddings and latents are cached for."""
+def crop_table(
+    config: run_config.RunConfig, source: records_lib.RecordSource, number: int = 0
+) -> crops.CropTable:
+    """The crops of a level, from 0, that embeddings and latents are cached for."""
     return crops.CropTable(
         len(source),
         config.data.records.record_px,
-        config.data.crops,
-        rng.seed_of(config.seed, "crops"),
+        config.data.crops.of_level(number, len(config.data.levels)),
+        rng.seed_of(config.seed, "crops", number),
     )
 
 

@@ -12,7 +12,7 @@ from jax.sharding import AbstractMesh, Mesh
 from ssldiff_jax.core import memory, schema
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, batches, programs, runner, stage
+from ssldiff_jax.runs import artifacts, batches, level_crops, programs, runner, stage
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
@@ -49,7 +49,7 @@ def errors_of(plan: "Plan", context: stage.Context, force: set[str]) -> list[Exc
     errors: list[Exception] = []
     _note(errors, lambda: runner.check(plan.table, context, list(plan.chosen), force))
     for find in (
-        _cases, _batches, _compiled, _method, _files, _tables, _prior_requests, _memory, _disk
+        _cases, _levels, _batches, _compiled, _method, _files, _tables, _requests, _memory, _disk
     ):  # fmt: skip
         # A check that cannot be made is a reason itself, and does not hide those of others.
         _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
@@ -138,6 +138,10 @@ def _cases(plan: Plan) -> Iterator[str]:
         return  # slides that cannot be found: the runner reports them
 
 
+def _levels(plan: Plan) -> Iterator[str]:
+    return level_crops.untrainable(plan.config, plan.stages)
+
+
 def _batches(plan: Plan) -> Iterator[str]:
     return batches.uneven(_measured(plan), plan.mesh.shape["data"] * plan.mesh.shape["fsdp"])
 
@@ -211,7 +215,7 @@ def _tables(plan: Plan) -> Iterator[str]:
     )
 
 
-def _prior_requests(plan: Plan) -> Iterator[str]:
+def _requests(plan: Plan) -> Iterator[str]:
     """Requests that the prior was not trained for, as far as its own condition spec shows."""
     request, grids = plan.config.generate.prior, plan.folders.of_stage("grids")
     if "generate" not in plan.stages or not request.is_grid:
@@ -292,6 +296,5 @@ def _stored_bytes(plan: Plan) -> int:
     if "latents" in plan.fresh:  # halves, of the means alone where nothing is sampled
         per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:
-        sizes = config.denoiser_sizes(config.encoder.architecture.vit.width)
-        per_crop += sizes.stored_bytes
+        per_crop += config.denoiser_sizes(config.encoder.architecture.vit.width).stored_bytes
     return per_crop * config.data.crops.num_crops

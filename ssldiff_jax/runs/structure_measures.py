@@ -19,7 +19,7 @@ def of_run(
     a warning, not of regions too small for it), `edges`, `power`, and `nuclei` of stained tissue at
     a scale that shows them."""
     config = artifacts.config
-    data, classes = config.data, config.evaluate.classes
+    data, classes = config.level_data, config.evaluate.classes
     measures = {"edges": structure.edges(), "power": structure.fine_power()}
     sizes = [image.shape[:2] for image in references]
     if structure.num_scales(sizes):

@@ -97,9 +97,13 @@ class InterpolatedCondition:
 @dataclasses.dataclass(frozen=True)
 class CellsCondition:
     """The 2×2 cells that a window touches, each with its place: nothing between cells is
-    interpolated."""
+    interpolated.
+
+    `finish` adds what else the denoiser takes.
+    """
 
     lattice: Lattice
+    finish: Callable[[np.ndarray], np.ndarray] = np.asarray
 
     def __call__(self, corners: Corners) -> Conditions:
         lattice = self._of_windows
@@ -108,7 +112,7 @@ class CellsCondition:
         at = first[:, None] + np.stack(np.meshgrid([0, 1], [0, 1], indexing="ij"), -1).reshape(4, 2)
         size = np.array(lattice.grid.shape[:2])
         at = at % size if lattice.border == "wrap" else np.clip(at, 0, size - 1)
-        return cells.pack(np.asarray(lattice.grid)[at[..., 0], at[..., 1]], place)
+        return self.finish(cells.pack(np.asarray(lattice.grid)[at[..., 0], at[..., 1]], place))
 
     @functools.cached_property
     def _of_windows(self) -> Lattice:

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers, rng
 from ssldiff_jax.data import loader
-from ssldiff_jax.runs import artifacts, stage, training_tasks
+from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
@@ -29,7 +29,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         file = published.ModelFile.read(section.weights, "vae")
         start = {"autoencoder": published.load_autoencoder(file, section.model)}
     batches = loader.patch_batches(
-        context.artifacts.records("train"),
+        *level_crops.training_records(context.artifacts),
         side=config.data.crops.patch_px,
         dihedral=config.data.crops.dihedral,
         batch_size=section.train.batch_size,

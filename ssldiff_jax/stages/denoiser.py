@@ -13,13 +13,16 @@ def run(context: stage.Context) -> dict[str, Any]:
     """Train; the checkpoints are the result."""
     config, section = context.config, context.config.denoiser
     task = training_tasks.training_task("denoiser", config, context.artifacts)
+    # Aligned: example i of both is of one crop.
+    latents, embeddings = (store.Store(context.folder(name)) for name in ("latents", "embeddings"))
     batches = loader.cached_batches(
-        # Aligned: example i of both is of one crop.
-        *(store.Store(context.folder(name)) for name in ("latents", "embeddings")),
+        latents,
+        embeddings,
         batch_size=section.train.batch_size,
         seed=rng.seed_of(config.seed, "denoiser/data"),
         config=config.data.loader,
         leave_out=("whole",),  # the prior's alone
+        counts=tuple(embeddings.facts.get("crops_of_levels", ())),
     )
     start = None
     if section.weights:

@@ -16,12 +16,15 @@ def run(context: stage.Context) -> dict[str, Any]:
     if not section.visits:
         return {"visits": 0}
     task = training_tasks.training_task("distill", config, context.artifacts)
+    latents, embeddings = (store.Store(context.folder(name)) for name in ("latents", "embeddings"))
     batches = loader.cached_batches(
-        *(store.Store(context.folder(name)) for name in ("latents", "embeddings")),
+        latents,
+        embeddings,
         batch_size=section.train.batch_size,
         seed=rng.seed_of(config.seed, "distill/data"),
         config=config.data.loader,
         leave_out=("whole",),  # the prior's alone
+        counts=tuple(embeddings.facts.get("crops_of_levels", ())),
     )
     run_ = training_tasks.training_run(context, "distill")
     params = loop.fit(task, batches, section.train, run_)

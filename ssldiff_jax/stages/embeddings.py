@@ -1,8 +1,9 @@
 """Stage `embeddings`: the embedding of every crop, at the orientation of that crop; or those that
 were computed elsewhere, in the order of our records."""
 
+import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ssldiff_jax.diffusion import cells
 from ssldiff_jax.encoders import encoder, variety
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.runs import shard_writing, stage
+from ssldiff_jax.runs import level_crops, shard_writing, stage
 from ssldiff_jax.train import hosts, logs
 
 _LOG = logging.getLogger(__name__)
@@ -41,23 +42,41 @@ def _computed(artifacts: artifacts_lib.Artifacts) -> dict[str, Any] | None:
     model = artifacts.encoder().with_tokens(per_side).in_batches(_PATCHES)
     # Of cells there are several embeddings, and where these lie.
     sizes = config.denoiser_sizes(model.dim)
-    source = artifacts.records("train")
-    table = artifacts_lib.crop_table(config, source)
-    reader = crop_reader.CropReader(source, table)
+    reader = level_crops.reader(artifacts)
     of_crops = _of_cells if config.data.crops.condition_on == "cells" else _of_patches
-    fields = (store.Field("embedding", (sizes.condition_dim,), str(sizes.condition_dtype)),)
+    fields = (store.Field("embedding", (sizes.stored_dim,), str(sizes.condition_dtype)),)
     if per_side > 1:
         fields += (store.Field("whole", (config.num_cells * model.dim,), "float32"),)
+    work = of_crops(reader, model, config.data.loader)
+    if sizes.num_levels:
+        fields += (store.Field("level", (1,), "int32"),)
+        work = _with_levels(work, reader)
     folder = artifacts.folders.of_stage("embeddings")
-    shared = store.SharedStore(folder, fields, len(table), store.SHARD_SIZE)
-    shard_writing.write(shared, "embeddings", of_crops(reader, model, config.data.loader))
+    shared = store.SharedStore(folder, fields, len(reader), store.SHARD_SIZE)
+    shard_writing.write(shared, "embeddings", work)
     if not hosts.is_first():
         return None
-    measured = _variety(model, len(table), _of_patches(reader, model, config.data.loader))
+    measured = _variety(model, len(reader), _of_patches(reader, model, config.data.loader))
     digest = artifacts_lib.encoder_digest(model)
     facts = {"dim": model.dim, "tokens_per_side": per_side, "encoder": digest, **measured}
+    if sizes.num_levels:
+        facts["crops_of_levels"] = list(reader.counts)
     shared.close(**facts)
     return facts
+
+
+def _with_levels(work: shard_writing.Work, reader: crop_reader.LevelReader) -> shard_writing.Work:
+    """The same, and the number of each crop's level, from 1."""
+
+    def read(numbers: Sequence[int]) -> tuple[Any, Int[np.ndarray, "N"]]:
+        return work.read(numbers), reader.levels(numbers)
+
+    def start(of_crops: tuple[Any, Int[np.ndarray, "N"]]) -> Callable[[], store.Batch]:
+        pixels, levels = of_crops
+        wait = work.start(pixels)
+        return lambda: wait() | {"level": levels[:, None] + 1}
+
+    return dataclasses.replace(work, read=read, start=start)
 
 
 def _variety(
@@ -77,7 +96,7 @@ def _variety(
 
 
 def _of_patches(
-    reader: crop_reader.CropReader, model: encoder.Encoder, config: loader.LoaderConfig
+    reader: crop_reader.LevelReader, model: encoder.Encoder, config: loader.LoaderConfig
 ) -> shard_writing.Work[UInt8[np.ndarray, "N s s 3"], store.Batch]:
     """Embeddings of crops."""
 
@@ -88,7 +107,7 @@ def _of_patches(
 
 
 def _of_cells(
-    reader: crop_reader.CropReader, model: encoder.Encoder, config: loader.LoaderConfig
+    reader: crop_reader.LevelReader, model: encoder.Encoder, config: loader.LoaderConfig
 ) -> shard_writing.Work[_Cells, store.Batch]:
     """Conditions of crops: their cells' embeddings, and where these lie."""
 

@@ -17,7 +17,7 @@ from ssldiff_jax.data import loader, records
 from ssldiff_jax.encoders import augment, encoder, variety
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.runs import artifacts, stage, training_tasks
+from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
 
@@ -45,9 +45,12 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     if section.weights:
         file = published.ModelFile.read(section.weights)
         start = {"encoder": published.load_encoder(file, section.name, section.architecture)}
-    train, held_out = (context.artifacts.records(split) for split in ("train", "test"))
+    train, held_out = (
+        level_crops.training_records(context.artifacts),
+        context.artifacts.records("test"),
+    )
     batches = loader.patch_batches(
-        train,
+        *train,
         side=px + section.model.shift_px,
         dihedral=config.data.crops.dihedral,
         batch_size=section.train.batch_size,
@@ -61,7 +64,9 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     # Features before a projection head lie in a cone, in which all cosines are high; from their
     # mean they spread.
     if section.model.origin != "zero":
-        patches = artifacts.patches_at(train, _NUM_AVERAGED, px)
+        # As many of each level, as in training.
+        each = -(-_NUM_AVERAGED // len(train))
+        patches = np.concatenate([artifacts.patches_at(level, each, px) for level in train])
         # By products exact to float32, so that the origin does not depend on the device.
         exact = networks.OfEncoder(name, model)
         sums = moments.Moments.of(exact(patches), "embeddings")

@@ -27,7 +27,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if not hosts.broadcast_first((context.folder("prior") / "results.json").exists()):
         return {"imported": context.config.embeddings.source}
     config, artifacts = context.config, context.artifacts
+    # The prior's grids are of the first level.
     model = generator_lib.Generator.of_run(artifacts, context.here.mesh)
+    model = model.at_level(config.data.levels[0])
     model.require_finer()
     grids = store.Store(context.folder("grids") / "test")
     # No fewer than are shown.

@@ -9,8 +9,8 @@ from jaxtyping import UInt8
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import data_parallel, digests, layers
-from ssldiff_jax.data import crop_reader, store
-from ssldiff_jax.runs import artifacts, shard_writing, stage
+from ssldiff_jax.data import store
+from ssldiff_jax.runs import level_crops, shard_writing, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.train import hosts
 from ssldiff_jax.weights import diffusers_folder, published
@@ -21,14 +21,14 @@ _BATCH = 64
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write an array store of moments, aligned with the embeddings, and their scaling."""
     config, channels = context.config, context.config.autoencoder.model.chosen.latent_channels
-    params, source = context.artifacts.autoencoder_params(), context.artifacts.records("train")
-    table = artifacts.crop_table(config, source)
+    params, reader = context.artifacts.autoencoder_params(), level_crops.reader(context.artifacts)
     # Moments of a few hundred are far outside; half precision keeps three digits of the rest.
     shape = (config.window, config.window, config.autoencoder.model.num_stored)
     field = store.Field("moments", shape, "float16")
-    shared = store.SharedStore(context.folder("latents"), (field,), len(table), store.SHARD_SIZE)
-    read = crop_reader.CropReader(source, table).with_context
-    work = shard_writing.Work(read, _encoder(config, params), _BATCH, config.data.loader)
+    shared = store.SharedStore(context.folder("latents"), (field,), len(reader), store.SHARD_SIZE)
+    work = shard_writing.Work(
+        reader.with_context, _encoder(config, params), _BATCH, config.data.loader
+    )
     # Kept beside each shard, so that a stage that resumes reads none of them again.
     sums = lambda batch: _sums(batch["moments"], channels)
     shard_writing.write(shared, "latents", work, sums)

@@ -143,6 +143,7 @@ def _readable(
         references = tiled.references(slide_source.tiling_config(data))
         try:
             _write_references(folder, tiled.pixels(references, data.patch_mpp), references)
+            _write_coarser(request, tiled, references)
         except tiled_lib.UnreadableSlide as error:
             tiled = tiled.without({error.number: str(error)})
         else:
@@ -154,6 +155,11 @@ def _of_list(
 ) -> dict[str, Any]:
     """`made_of` is the fingerprint of the list."""
     section, data, folder = request.embeddings, request.data, request.folder
+    if data.levels != (1.0,):
+        raise schema.ConfigError(
+            "config.data.levels must be (1.0,) of patches already cut, which have one "
+            f"magnification, got {data.levels}"
+        )
     embeddings = section.of_list() if section.source else None
     source = list_source.read_source(data, patches, embeddings)
     _write_quarantine(folder, source.skipped)
@@ -229,10 +235,27 @@ def _write_quarantine(folder: pathlib.Path, quarantine: list[dict[str, str]]) ->
         _LOG.warning("quarantined: %s: %s", line["slide"], line["reason"])
 
 
-def _write_references(folder: pathlib.Path, pixels, references: list[plan.Reference]) -> None:
+def _write_coarser(
+    request: _Request, tiled: tiled_lib.Tiled, references: list[plan.Reference]
+) -> None:
+    """The same regions at the further magnifications of records, where they hold a cell."""
+    data = request.data
+    # Patches whose embeddings were computed elsewhere are of one magnification.
+    scales = () if request.embeddings.source else data.records.scales
+    for scale in (scale for scale in scales if scale > 1):
+        coarser = [reference.at(scale) for reference in references]
+        # Of smaller regions no image of it has a real one beside it.
+        if None not in coarser:
+            pixels = tiled.pixels(coarser, data.patch_mpp * scale)
+            _write_references(request.folder, pixels, coarser, scale)
+
+
+def _write_references(
+    folder: pathlib.Path, pixels, references: list[plan.Reference], scale: float = 1
+) -> None:
     for i, (reference, cells) in enumerate(zip(references, pixels, strict=True)):
         picture = patch_grid.mosaic(np.stack(cells), reference.cols)
-        pyramid.write_png(folder / f"region_{i}.png", picture)
+        pyramid.write_png(folder / f"{plan.split_at(f'region_{i}', scale)}.png", picture)
 
 
 def _region_entry(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:

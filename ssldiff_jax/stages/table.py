@@ -99,6 +99,8 @@ def _unlearnt(config: run_config.RunConfig) -> tuple[str, ...]:
 
 # What cuts crops out of slides, and so decides every model that sees some.
 _CROPS = ("data.crops", "data.records")
+# Of all levels that models learn.
+_LEARNT = (*_CROPS, "data.levels")
 
 STAGES: stage.Table = {
     "plan": stage.Stage(
@@ -117,7 +119,7 @@ STAGES: stage.Table = {
     ),
     "encoder": stage.Stage(
         Later("encoder", "run"),
-        ("encoder", "embeddings", *_CROPS),
+        ("encoder", "embeddings", *_LEARNT),
         ("patches",),
         inputs=_encoder("encoder"),
         on="all",
@@ -125,19 +127,19 @@ STAGES: stage.Table = {
     "embeddings": stage.Stage(
         Later("embeddings", "run"),
         # Of the section itself, other keys decide patches and are theirs to check.
-        ("embeddings.tokens_per_side", "embeddings.tokens_of", *_CROPS),
+        ("embeddings.tokens_per_side", "embeddings.tokens_of", *_LEARNT),
         ("patches", "encoder"),
         inputs=lambda config: config.embeddings.fingerprint(),
         on="all",
     ),
     "autoencoder": stage.Stage(
         Later("autoencoder", "run"),
-        ("autoencoder", *_CROPS),
+        ("autoencoder", *_LEARNT),
         ("patches", "encoder"),
         inputs=_weights("autoencoder"),
         on="all",
     ),
-    "latents": stage.Stage(Later("latents", "run"), _CROPS, ("patches", "autoencoder"), on="all"),
+    "latents": stage.Stage(Later("latents", "run"), _LEARNT, ("patches", "autoencoder"), on="all"),
     "denoiser": stage.Stage(
         Later("denoiser", "run"),
         ("denoiser",),
@@ -164,7 +166,7 @@ STAGES: stage.Table = {
     ),
     "judge": stage.Stage(
         Later("encoder", "run_judge"),
-        ("judge", *_CROPS),
+        ("judge", *_LEARNT),
         ("patches",),
         inputs=_encoder("judge"),
         on="all",

@@ -52,6 +52,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         batch_size=section.train.batch_size,
         seed=rng.seed_of(config.seed, "tokens/data"),
         config=config.data.loader,
+        leave_out=("level",),  # the denoiser's alone
     )
     task = training_tasks.training_task("tokens", config, context.artifacts)
     params = loop.fit(task, batches, section.train, training_tasks.training_run(context, "tokens"))

@@ -37,15 +37,16 @@ class Entry:
         theirs: its name in the file; several names are parts, one after the other along the
             output axis.
         form: `module` has a weight (matrices transposed, convolutions OIHW) and a bias;
-            `module_1x1` is a dense layer here and a 1×1 convolution there; `tensor` is one
-            array in the same layout; or a layout of the family's own.
+            `module_1x1` is a dense layer here and a 1×1 convolution there; `underscored` is a
+            module whose weight is called NAME_weight; `tensor` is one array in the same layout;
+            or a layout of the family's own.
         blocks: of layers that are alike, how many our arrays hold, along the leading axis; names
             in the file have `{}` where the number of one stands. 0 for a layer by itself.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
-    form: Literal["module", "module_1x1", "tensor"] | Form = "module"
+    form: Literal["module", "module_1x1", "underscored", "tensor"] | Form = "module"
     blocks: int = 0
 
     @property
@@ -61,7 +62,8 @@ class Entry:
         """Names in the file of the parts of one parameter; of several blocks with `{}`."""
         if self.form == "tensor":
             return self.parts
-        return tuple(f"{part}.{_LEAVES[path.rpartition('/')[2]]}" for part in self.parts)
+        joint = "_" if self.form == "underscored" else "."
+        return tuple(f"{part}{joint}{_LEAVES[path.rpartition('/')[2]]}" for part in self.parts)
 
     def names_of_blocks(self, path: str) -> Iterator[tuple[str, ...]]:
         """Names in the file of the parts of one parameter, for each of its blocks."""

@@ -15,7 +15,7 @@ from ssldiff_jax.encoders import encoder, known, vit
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.weights import diffusers_folder, names, transformers
-from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion, pixart
+from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion, pixart, zoomldm
 from ssldiff_jax.weights.tables import lpips as lpips_tables
 from ssldiff_jax.weights.tables import vit as vit_tables
 
@@ -24,6 +24,8 @@ from ssldiff_jax.weights.tables import vit as vit_tables
 _SECTIONS = ("state_dict_ema.", "state_dict.", "teacher.")
 _SOURCES = ("patch", "region")
 _OWN_AUTOENCODER = "autoencoder"
+# Ours alone: what tells the level beside the timestep.
+_OWN_LEVEL = "level_embedding"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,23 +149,26 @@ def load_denoiser(
             f"{file.path}: expected a published transformer for config.denoiser.lora and control, "
             "got another model"
         )
-    like = abstract_denoiser(config)
-    tensors = averaged(file.tensors)
-    return {
-        name: table.load(tensors, like[name], file.path)
-        for name, table in _denoiser_names(config).items()
-    }
+    tensors, like = averaged(file.tensors), abstract_denoiser(config)
+    tables = _denoiser_names(config, like)
+    return {name: table.load(tensors, like[name], file.path) for name, table in tables.items()}
 
 
-def _denoiser_names(config: conditioning.DenoiserConfig) -> dict[str, names.NameMap]:
-    """The table of each part of a denoiser."""
+def _denoiser_names(config: conditioning.DenoiserConfig, like: Any) -> dict[str, names.NameMap]:
+    """The table of each part of a denoiser; a student's step has none."""
     if config.dit is not None:
-        like = abstract_denoiser(dataclasses.replace(config, is_student=False))
-        return {name: names.own_names(part, name) for name, part in like.items()}
-    return {
-        "unet": latent_diffusion.unet_names(config.unet),
-        "conditioner": latent_diffusion.conditioner_names(_sources(config)),
-    }
+        own = {name: part for name, part in like.items() if name not in ("level", "step")}
+        tables = {name: names.own_names(part, name) for name, part in own.items()}
+    else:
+        tables = {
+            "unet": latent_diffusion.unet_names(config.unet),
+            "conditioner": zoomldm.conditioner_names(config.transformer)
+            if config.transformer
+            else latent_diffusion.conditioner_names(_sources(config)),
+        }
+    if "level" in like:
+        tables["level"] = names.own_names(like["level"], _OWN_LEVEL)
+    return tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,11 +179,17 @@ class ConditionerSizes:
     region: int
 
 
-def conditioner_sizes(file: ModelFile) -> ConditionerSizes:
-    """What a checkpoint's conditioner reads.
+def conditioner_sizes(
+    file: ModelFile, config: conditioning.DenoiserConfig | None = None
+) -> ConditionerSizes:
+    """What a checkpoint's conditioner reads; `config` says what is known of it before.
 
-    Raises WeightsError where it has none.
+    Raises WeightsError where it has none, or a transformer of other sizes.
     """
+    if config is not None and config.transformer is not None:
+        width, levels = config.unet.context_dim, config.num_levels
+        dim = zoomldm.require_sizes(file.tensors, file.path, width=width, num_levels=levels)
+        return ConditionerSizes(dim, 0)
     if pixart.is_one(file.tensors):
         of_file = transformers.PublishedTransformer.of(file.path, file.tensors, file.about)
         return ConditionerSizes(of_file.embedding_dim, 0)
@@ -222,7 +233,8 @@ def denoiser_parts(
     config: conditioning.DenoiserConfig, params: Any
 ) -> tuple[tuple[names.NameMap, Any], ...]:
     """A denoiser's tables with the parameters each of them names, to export."""
-    return tuple((table, params[name]) for name, table in _denoiser_names(config).items())
+    tables = _denoiser_names(config, params)
+    return tuple((table, params[name]) for name, table in tables.items())
 
 
 def _sources(config: conditioning.DenoiserConfig) -> tuple[str, ...]:

@@ -105,6 +105,7 @@ class PublishedTransformer:
         tokens = config.num_cells * config.tokens_per_side**2
         yield "tokens of a window (config.embeddings.tokens_per_side²)", tokens, self.num_tokens
         yield "dimension of embeddings", config.embedding_dim, self.embedding_dim
+        yield "levels beside the timestep (config.data.levels)", config.num_levels, 0
 
     def load(
         self, config: conditioning.DenoiserConfig, like: Any, adapters: "Adapters"

@@ -97,7 +97,7 @@ def test_digest_is_stable_and_tells_settings_apart():
 SHIPPED = [
     "bach_study", "blue_marble", "card", "colorectal", "crc_study", "default", "demo", "earth",
     "eurosat", "naip", "naip_demo", "naip_study", "one_gpu", "pixcell", "tcga", "tcga_brca_5x",
-    "tcga_crc", "tcga_study", "tiny",
+    "tcga_crc", "tcga_study", "tiny", "zoom_brca", "zoom_naip",
 ]  # fmt: skip
 
 
@@ -208,6 +208,17 @@ def test_sections_that_do_not_go_together_are_refused(path, value, message):
             config[name].model.vit.update(image_px=value, patch_px=8)
     with pytest.raises(schema.ConfigError, match=message):
         schema.build(stages_config.RunConfig, config.to_dict())
+
+
+def test_zoomldms_conditioner_is_a_unets():
+    config = importlib.import_module("configs.zoom_brca").get_config()
+    for section in (config.encoder, config.judge, config.autoencoder, config.denoiser):
+        section.weights = "weights.safetensors"
+    config.denoiser.network = "dit"
+    message = r"conditioner\.name must be linear with config\.denoiser\.network=dit, got transf"
+    with pytest.raises(schema.ConfigError, match=message) as caught:
+        schema.build(stages_config.RunConfig, config.to_dict())
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("section", ["sample", "prior"])

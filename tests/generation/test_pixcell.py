@@ -92,7 +92,10 @@ def test_windows_of_16_tokens_take_the_cells_that_they_stand_on(large):
         assert not (corners % 8).any()
         places |= {tuple(corner) for corner in corners % 32}
         for corner, condition in zip(corners, plan.condition(corners), strict=True):
-            at = [np.clip(first // 8 + np.arange(4), 0, n - 1) for first, n in zip(corner, (6, 5))]
+            at = [
+                np.clip(first // 8 + np.arange(4), 0, n - 1)
+                for first, n in zip(corner, (6, 5), strict=True)
+            ]
             expected = grid[at[0]][:, at[1]].reshape(-1)
             np.testing.assert_allclose(condition, expected, atol=1e-5)
     assert len(places) > 1, "the grid did not move"

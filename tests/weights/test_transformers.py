@@ -58,6 +58,12 @@ def test_tokens_and_embeddings_of_another_model_are_refused(recorded, golden):
         load(recorded, split(recorded)[0], config)
 
 
+def test_it_knows_one_magnification(recorded):
+    config = dataclasses.replace(sizes_of(recorded), num_levels=3)
+    with pytest.raises(reader.WeightsError, match=r"config\.data\.levels\)=3 \(must be 0\)$"):
+        load(recorded, split(recorded)[0], config)
+
+
 def test_a_unet_is_asked_for(recorded):
     config = dataclasses.replace(sizes_of(recorded), dit=None)
     with pytest.raises(reader.WeightsError, match=r"network=unet \(must be dit\)"):

@@ -1,6 +1,7 @@
 """The sections of the models: encoder and judge, autoencoder, denoiser."""
 
 import dataclasses
+import math
 from typing import Literal, NoReturn
 
 from ssldiff_jax.autoencoder import autoencoder
@@ -11,6 +12,7 @@ from ssldiff_jax.diffusion import (
     control,
     distillation,
     dit,
+    embedding_transformer,
     guidance,
     process,
     schedule,
@@ -81,6 +83,32 @@ class AutoencoderSection:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConditionerConfig:
+    """From embeddings to tokens: a linear layer, or ZoomLDM's transformer, and of what patches its
+    embeddings are."""
+
+    name: Literal["linear", "transformer"]
+    depth: int
+    num_heads: int
+    mlp_width: int
+    of: Literal["own", "finest"]
+
+    @property
+    def transformer(self) -> embedding_transformer.TransformerConfig | None:
+        """Its sizes; None of a linear layer."""
+        if self.name == "linear":
+            return None
+        return embedding_transformer.TransformerConfig(self.depth, self.num_heads, self.mlp_width)
+
+    def sides(self, levels: tuple[float, ...]) -> tuple[int, ...]:
+        """Embeddings on the side of a patch of each level, where levels differ in it; else ()."""
+        if self.name == "linear" or self.of == "own":
+            return ()
+        most = math.isqrt(embedding_transformer.PLACES)
+        return tuple(min(round(level), most) for level in levels)
+
+
+@dataclasses.dataclass(frozen=True)
 class DenoiserSection:
     """The denoiser, `network`, and its training."""
 
@@ -89,6 +117,7 @@ class DenoiserSection:
     dit: dit.DiTConfig
     embedding_length: conditioning.Length
     region_dim: int
+    conditioner: ConditionerConfig
     weights: str
     lora: lora.LoraConfig
     control: control.ControlConfig
@@ -102,6 +131,11 @@ class DenoiserSection:
             raise schema.ConfigError(
                 "config.denoiser.region_dim must be 0 with config.denoiser.network=dit, got "
                 f"{self.region_dim}"
+            )
+        if self.network == "dit" and self.conditioner.transformer is not None:
+            raise schema.ConfigError(
+                "config.denoiser.conditioner.name must be linear with config.denoiser.network=dit, "
+                f"got {self.conditioner.name}"
             )
         if self.lora.weights and not self.weights:
             raise schema.ConfigError(
@@ -130,9 +164,16 @@ class DenoiserSection:
         return process.Process(self.schedule, self.loss.prediction)
 
     def model(
-        self, embedding_dim: int, num_cells: int = 1, tokens_per_side: int = 1
+        self,
+        embedding_dim: int,
+        num_cells: int = 1,
+        tokens_per_side: int = 1,
+        levels: tuple[float, ...] = (1.0,),
     ) -> conditioning.DenoiserConfig:
         """Sizes of the network for embeddings of a given dimension."""
+        transformer = self.conditioner.transformer
+        # Of one level there is nothing to say, but by the token that a transformer has for it.
+        is_told = transformer is not None or len(levels) > 1
         return conditioning.DenoiserConfig(
             self.unet,
             embedding_dim,
@@ -141,6 +182,9 @@ class DenoiserSection:
             num_cells,
             tokens_per_side,
             dit=self.dit if self.network == "dit" else None,
+            num_levels=len(levels) if is_told else 0,
+            transformer=transformer,
+            sides=self.conditioner.sides(levels),
         )
 
 

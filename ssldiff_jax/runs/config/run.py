@@ -1,11 +1,12 @@
 """The schema of a run: every section of configs/default.py as a frozen dataclass."""
 
 import dataclasses
+import math
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import source
-from ssldiff_jax.diffusion import cells, conditioning, distillation
+from ssldiff_jax.diffusion import cells, conditioning, distillation, embedding_transformer
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.runs.config import evaluate as evaluate_config
 from ssldiff_jax.runs.config import models as models_config
@@ -104,6 +105,7 @@ class RunConfig:
         if self.embeddings.source:
             self._check_imported()
         self._check_tokens()
+        self._check_levels()
         if self.distill.visits * self.distill.steps > self.sample.solver.t_start + 1:
             raise schema.ConfigError(
                 "config.distill must have visits · steps ≤ sample.solver.t_start + 1, got "
@@ -191,6 +193,47 @@ class RunConfig:
                 f"region_dim={self.denoiser.region_dim}"
             )
 
+    def _check_levels(self) -> None:
+        """Images are of a level that the denoiser knows, and a transformer has a place for each of
+        the embeddings of a patch."""
+        levels, conditioner = self.data.levels, self.denoiser.conditioner
+        if self.sample.level and self.sample.level not in levels:
+            raise schema.ConfigError(
+                "config.sample.level must be 0 or one of config.data.levels="
+                f"({', '.join(f'{level:g}' for level in levels)}), got {self.sample.level:g}"
+            )
+        if conditioner.transformer is None:
+            return
+        is_finest, count = conditioner.of == "finest", self.embeddings.tokens_per_side**2
+        wrong = [
+            f"{key} must be {target}, got {value}"
+            for key, value, target, is_right in (
+                ("denoiser.unet.conditioning", self.denoiser.unet.conditioning, "cross_attention",
+                 self.denoiser.unet.conditioning == "cross_attention"),
+                ("data.crops.condition_on", self.data.crops.condition_on, "patch",
+                 self.num_cells == 1),
+                ("denoiser.region_dim", self.denoiser.region_dim, 0, not self.denoiser.region_dim),
+                ("embeddings.tokens_per_side", f"{self.embeddings.tokens_per_side} ({count} "
+                 "embeddings)", f"at most 8 ({embedding_transformer.PLACES} embeddings)",
+                 count <= embedding_transformer.PLACES),
+                ("embeddings.tokens_per_side", self.embeddings.tokens_per_side,
+                 "1 where conditioner.of=finest", count == 1 or not is_finest),
+                ("embeddings.tokens_of", self.embeddings.tokens_of,
+                 "patches where conditioner.of=finest",
+                 not self.cells_are_tokens or not is_finest),
+                ("sample.conditioning", self.sample.conditioning,
+                 "interpolated where conditioner.of=finest",
+                 self.sample.conditioning == "interpolated" or not is_finest),
+                ("data.levels", levels, "powers of 2 where conditioner.of=finest",
+                 all(math.log2(level).is_integer() for level in levels) or not is_finest),
+            )
+            if not is_right
+        ]  # fmt: skip
+        if wrong:
+            raise schema.ConfigError(
+                f"with denoiser.conditioner.name=transformer config.{wrong[0]}"
+            )
+
     def _check_imported(self) -> None:
         """Embeddings computed elsewhere are of whole patches as they lie, and there is no encoder
         to ask for more."""
@@ -205,6 +248,7 @@ class RunConfig:
                 ("data.crops.condition_on", crops_.condition_on, "patch"),
                 ("sample.conditioning", self.sample.conditioning, "interpolated"),
                 ("embeddings.tokens_per_side", self.embeddings.tokens_per_side, 1),
+                ("data.levels", self.data.levels, (1.0,)),
             )
             if value != target
         ]
@@ -223,7 +267,27 @@ class RunConfig:
 
     def denoiser_sizes(self, embedding_dim: int) -> conditioning.DenoiserConfig:
         """Sizes of the denoiser for embeddings, or tokens, of a given dimension."""
-        return self.denoiser.model(embedding_dim, self.num_cells, self.embeddings.tokens_per_side)
+        per_side, levels = self.embeddings.tokens_per_side, self.data.levels
+        return self.denoiser.model(embedding_dim, self.num_cells, per_side, levels)
+
+    @property
+    def level(self) -> float:
+        """Of what is generated, and evaluated."""
+        return self.sample.level or self.data.levels[0]
+
+    @property
+    def level_number(self) -> int:
+        """Its place among the levels of the models."""
+        return self.data.levels.index(self.level)
+
+    def at_level(self, level: float) -> "RunConfig":
+        """The same for images of another level. Raises ConfigError for one that is not learnt."""
+        return dataclasses.replace(self, sample=dataclasses.replace(self.sample, level=level))
+
+    @property
+    def level_data(self) -> data_config.DataConfig:
+        """How data are read at the level of what is generated."""
+        return self.data.at(self.level)
 
     @property
     def cells_are_tokens(self) -> bool:

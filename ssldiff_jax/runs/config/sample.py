@@ -36,6 +36,7 @@ class OutputConfig:
 class SampleSection:
     """How large images are sampled."""
 
+    level: float
     conditioning: Literal["dense", "interpolated", "cells"]
     interpolation: grid.Interpolation
     student: Literal["off", "guidance", "strides"]

@@ -18,7 +18,9 @@ from ssldiff_jax.train import stretches
 
 _FRESH = object()
 # Of how data were cut, what a model sees of it: these may not differ from another run's.
-_SHOWN = ("data.crops.patch_px", "data.crops.context_px", "data.crops.condition_on")
+_SHOWN = (
+    "data.crops.patch_px", "data.crops.context_px", "data.crops.condition_on", "data.levels",
+)  # fmt: skip
 
 
 def values(stage: stage_lib.Stage, config: run_config.RunConfig, inputs: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def _losses(
     chosen = np.linspace(0, len(sample) - 1, min(len(sample), NUM_PATCHES)).astype(int)
     pixels = np.stack([sample.patch(int(i))[1] for i in chosen])
     x0 = np.stack([networks.encode_image(patch, (side, side)) for patch in pixels])
-    condition = networks.single_cell(model.condition_encoder(pixels))
+    condition = networks.condition(model.condition_encoder(pixels), model.config.level_number)
 
     # Every patch with each of its timesteps is an example.
     index, number = (a.ravel() for a in np.indices((len(pixels), NUM_TIMESTEPS)))

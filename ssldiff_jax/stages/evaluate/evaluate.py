@@ -13,7 +13,7 @@ from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import patch_samples, results_csv, stage, structure_measures
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages.evaluate import large_images, protocol, seam_figures
+from ssldiff_jax.stages.evaluate import large_images, levels, protocol, seam_figures
 from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
@@ -37,12 +37,13 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     not in a region; by the encoder, where embeddings were computed elsewhere.
     """
     artifacts, folder = context.artifacts, context.folder("evaluate")
-    networks, of_patches = protocol.networks(artifacts), None
+    networks, of_patches, of_levels = protocol.networks(artifacts), None, None
     if context.config.evaluate.num_patches and "encoder" in networks:
         patch_protocol = protocol.Protocol.of_run(artifacts, networks, folder)
         model = generator.Generator.of_run(artifacts, context.here.mesh)
         of_patches = patch_protocol.run(model, folder)
-    write = lambda: _write(artifacts, networks, of_patches or {})
+        of_levels = levels.run(artifacts, networks, model, folder, of_patches)
+    write = lambda: _write(artifacts, networks, (of_patches or {}) | (of_levels or {}))
     return hosts.on_first_host("figures of large images", write)
 
 

@@ -138,7 +138,9 @@ class Protocol:
         # Opened for their errors: published statistics of another extraction are refused now.
         for network in by.values():
             files.published(network)
-        classes = confusion_lib.ClassConfusion.of_run(section, config.data, held_out, examples)
+        classes = confusion_lib.ClassConfusion.of_run(
+            section, config.level_data, held_out, examples
+        )
         seed = rng.seed_of(config.seed, "evaluate/patches")
         return cls(by, files, held_out, training, examples, classes, shared, seed)
 

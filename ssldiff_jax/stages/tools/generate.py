@@ -47,8 +47,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if section.control:
         control = user_images.read_mask(section.control)
         image_plan = model.planner.with_control(image_plan, control)
-    georeference = _place(source, image_plan.size, grow=section.outpaint_px)
-    scale = pyramid.Scale(config.data.patch_mpp, output.quality, georeference)
+    georeference = _place(model, source, image_plan.size, grow=section.outpaint_px)
+    scale = pyramid.Scale(model.mpp, output.quality, georeference)
     large = render.LargeImageRender(
         model.renderer, image_plan, folder, "image", output.formats, scale
     )
@@ -59,7 +59,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 
 def slug(config: run_config.RunConfig) -> str:
-    """The default name of an image: its reference or request, size and seed."""
+    """The default name of an image: its reference or request, size, level and seed."""
     section = config.generate
     request = " ".join((section.prior.text, *section.prior.labels, *section.prior.numbers))
     words = request.strip() or "anything" if section.prior.is_grid else "held-out"
@@ -69,7 +69,8 @@ def slug(config: run_config.RunConfig) -> str:
         words = f"{words} {pathlib.Path(section.control).stem}"
     size = "x".join(map(str, section.size))
     grown = f"outpaint{section.outpaint_px}" if section.outpaint_px else ""
-    return names.slug(words, size, grown, f"seed{config.seed}")
+    level = "" if config.level == config.data.levels[0] else f"level{config.level:g}"
+    return names.slug(words, size, grown, level, f"seed{config.seed}")
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
@@ -101,7 +102,7 @@ def ending(folder: pathlib.Path, facts: Mapping[str, Any]) -> list[str]:
 @dataclasses.dataclass(frozen=True)
 class _Source:
     """What an image is generated from: pixels that are read as they are needed, and where they lie
-    if anywhere; or a grid alone."""
+    if anywhere; or a grid alone. `size` is in px of what is read, or, of a grid, of its cells."""
 
     size: tuple[int, int]
     read: conditions.ReadFn | None
@@ -120,9 +121,12 @@ class _Source:
         """The image, or the grid, that the config names."""
         if grid_edits.is_grid(section.reference):
             grid = grid_edits.load_grid(section.reference)
-            return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
+            finest = model.planner.finest
+            # Cells of windows are as many of the first level.
+            px = model.patch_px if finest.takes(grid) else model.patch_px * finest.ratio
+            return cls(tuple(n * px for n in grid.shape[:2]), None, grid)
         user_image = user_images.UserImage.open(
-            model.config.data, section.reference, mpp=section.mpp
+            model.reading_data, section.reference, mpp=section.mpp
         )
         return cls(user_image.size, user_image.read, None, user_image.place)
 
@@ -159,7 +163,9 @@ class _Source:
         return self.read(0, 0, *self.size)
 
 
-def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Georeference | None:
+def _place(
+    model: generator.Generator, source: _Source, size: tuple[int, int], *, grow: int
+) -> ground.Georeference | None:
     """The ground of an image: that of its reference, which it may outgrow, or be spread over."""
     if source.place is None:
         return None
@@ -167,11 +173,12 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
         # Beyond every side alike: the corner moves up and left.
         return source.place.moved(-grow, -grow)
     rows, cols = (old / new for old, new in zip(source.size, size, strict=True))
-    if (rows, cols) != (1, 1):
+    own = model.planner.finest.size_of(source.size)
+    if own != size:
         _LOG.info(
             "a reference of %d × %d px is generated as %d × %d px over the same ground: objects "
             "keep their size in pixels, so that the georeference stretches or shrinks them",
-            *source.size, *size,
+            *own, *size,
         )  # fmt: skip
     return source.place.scaled(rows, cols)
 
@@ -179,12 +186,19 @@ def _place(source: _Source, size: tuple[int, int], *, grow: int) -> ground.Geore
 def _plan(
     section: tools_config.GenerateSection, model: generator.Generator, source: _Source, *, seed: int
 ) -> plan.ImagePlan:
-    size = tuple(section.size) or source.size
+    own = model.planner.finest.size_of(source.size)
+    from_pixels = section.mask or section.outpaint_px or section.strength != 1
+    if from_pixels and model.planner.finest.ratio > 1:
+        raise ValueError(
+            "generate.mask, outpaint_px and strength need the pixels of the image's own level, got "
+            f"config.sample.level={model.level:g} and a reference of level 1"
+        )
+    size = tuple(section.size) or own
     if section.outpaint_px:
         size = tuple(length + 2 * section.outpaint_px for length in size)
     changes_grid = bool(section.blend_with or section.edits)
     # Only an unchanged reference has pixels at the place of every window.
-    if source.read is None or changes_grid or size != source.size:
+    if source.read is None or changes_grid or size != own:
         image_plan = _of_grid(section, model, source, size, seed=seed)
     else:
         image_plan = model.planner.from_reference(source.read, source.size, seed=seed)
@@ -206,7 +220,7 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
                 f"generate.blend_with must have the cells of the reference, {grid.shape}, got "
                 f"{other.shape}"
             )
-        num_tokens = model.embedding_dim // model.trained.denoiser.config.embedding_dim
+        num_tokens = grid.shape[2] // model.trained.denoiser.config.embedding_dim
         grid = grid_lib.blended(grid, other, section.blend_amount, num_tokens)
     keep = np.ones(grid.shape[:2], bool)
     for edit in section.edits:
@@ -224,10 +238,13 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
     if not keep.all():
         grid = _completed(section.prior, model, grid, keep, seed=seed)
     # Cells that cross the border of the reference end beyond that of the image.
+    finest = model.planner.finest
     stretch = (
-        new / (old + 2 * section.outpaint_px) for new, old in zip(size, source.size, strict=True)
+        new / (old + 2 * section.outpaint_px)
+        for new, old in zip(size, finest.size_of(source.size), strict=True)
     )
     spans = tuple(n * model.patch_px * s for n, s in zip(grid.shape[:2], stretch, strict=True))
+    spans = finest.spans_of(spans) if finest.takes(grid) else spans
     return model.plan_from_grid(grid, size=size, spans=spans, seed=seed)
 
 

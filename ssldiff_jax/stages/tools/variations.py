@@ -28,7 +28,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     # A page of patches has no neighbours to be rendered with, and one cell is a patch.
     is_region = reference.kind == "region" and max(height, width) > model.patch_px
     regions = section.num_regions if is_region else 0
-    scale = pyramid.Scale(config.data.patch_mpp, config.sample.output.quality)
+    scale = pyramid.Scale(model.mpp, config.sample.output.quality)
     for i in range(regions):
         seed = rng.seed_of(config.seed, "variations/region", i)
         planned = references.plan_of(model, reference, seed=seed)
@@ -45,7 +45,7 @@ def _of_image(
 
     Raises SlideError for a file that is no image, ValueError for one without a whole patch.
     """
-    image = user_images.UserImage.open(model.config.data, section.image, mpp=section.mpp)
+    image = user_images.UserImage.open(model.reading_data, section.image, mpp=section.mpp)
     # Whole cells, so that a grid spans the image.
     pixels = image.read(0, 0, *(size - size % model.patch_px for size in image.size))
     return artifacts.Reference(pixels, "region", model.embed(pixels))

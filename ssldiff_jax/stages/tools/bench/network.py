@@ -40,8 +40,8 @@ def forward_rows(run: run_config.RunConfig) -> Iterator[results.Figure]:
 
 def _sizes(run: run_config.RunConfig) -> conditioning.DenoiserConfig:
     """Of the denoiser on single patches."""
-    per_side = run.embeddings.tokens_per_side
-    return run.denoiser.model(_EMBEDDING_DIM, tokens_per_side=per_side)
+    per_side, levels = run.embeddings.tokens_per_side, run.data.levels
+    return run.denoiser.model(_EMBEDDING_DIM, tokens_per_side=per_side, levels=levels)
 
 
 def loading_rows(run: run_config.RunConfig, folder: pathlib.Path) -> Iterator[results.Figure]:

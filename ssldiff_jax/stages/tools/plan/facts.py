@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from ssldiff_jax.core import estimates, program_cost, tasks
+from ssldiff_jax.data import plan
 from ssldiff_jax.data.census import counts as counts_lib
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.prior import conditions
@@ -68,9 +69,11 @@ class Facts:
 
     @property
     def crops(self) -> estimates.Estimate:
-        """Crops that are embedded and encoded."""
-        count = self.config.data.crops.num_crops
-        return estimates.Estimate(count) if count else self.records("train")
+        """Crops that are embedded and encoded, of all levels."""
+        data = self.config.data
+        if data.crops.num_crops:
+            return estimates.Estimate(data.crops.num_crops)
+        return estimates.total(self.records(plan.split_at("train", one)) for one in data.levels)
 
     @property
     def patch_places(self) -> int:
@@ -79,8 +82,13 @@ class Facts:
         return len(patch_samples.shifts_in(data.records.record_px, data.crops.patch_px))
 
     def at_most(self, wanted: int, split: str) -> estimates.Estimate:
-        """`wanted` patches of a split, or all there are; all for 0."""
-        there = self.records(split) * self.patch_places
+        """`wanted` patches of a split, or all there are, at the level of what is generated; all
+        for 0."""
+        return self.at_level(wanted, split, self.config.level)
+
+    def at_level(self, wanted: int, split: str, level: float) -> estimates.Estimate:
+        """The same at a level."""
+        there = self.records(plan.split_at(split, level)) * self.patch_places
         enough = there.value if there.is_exact or math.isnan(there.low) else there.low
         if wanted and enough >= wanted:
             return estimates.Estimate(wanted)
@@ -90,9 +98,15 @@ class Facts:
 
     @property
     def region_px(self) -> tuple[int, int]:
-        """Of a reference."""
-        regions, px = self.config.data.regions, self.config.data.crops.patch_px
-        return regions.rows * px, regions.cols * px
+        """Of a reference, at the level of what is generated."""
+        px = self.config.data.crops.patch_px
+        return tuple(count * px for count in self.region_cells)
+
+    @property
+    def region_cells(self) -> tuple[int, int]:
+        """Rows and columns of its cells: at any level it is the same ground."""
+        regions, level = self.config.data.regions, self.config.level
+        return int(regions.rows / level), int(regions.cols / level)
 
     @functools.cached_property
     def condition_spec(self) -> conditions.ConditionSpec:

@@ -67,12 +67,12 @@ class Image:
 def sample(facts: Facts) -> Row:
     """Large images of held-out regions, and single patches."""
     config, networks, known = facts.config, facts.networks, facts.known
-    regions, section = config.data.regions, config.sample
+    (rows, cols), section = facts.region_cells, config.sample
     image = Image.of(networks, facts.region_px, of_grid=section.conditioning != "dense")
     images = exact(0) if known.are_pages else known.regions
-    cells = known.regions * (regions.rows * regions.cols)
-    shown = min(section.num_variations, regions.rows * regions.cols) * amounts.VARIATIONS_EACH
-    patches = _padded(facts, known.regions, regions.rows * regions.cols)
+    cells = known.regions * (rows * cols)
+    shown = min(section.num_variations, rows * cols) * amounts.VARIATIONS_EACH
+    patches = _padded(facts, known.regions, rows * cols)
     patches += _padded(facts, exact(1), shown)
     windows = images * image.windows
     embedded = {networks.dtype: images * image.asked} if section.conditioning == "dense" else {}
@@ -166,7 +166,7 @@ def _part_of_raw(facts: Facts, name: str) -> Estimate:
     if picture is None:
         return guess(FILES[name], "H&E of the demo in this format", 0.5)
     with tempfile.TemporaryDirectory() as folder:
-        scale = pyramid.Scale(facts.config.data.patch_mpp, facts.config.sample.output.quality)
+        scale = pyramid.Scale(facts.config.level_data.patch_mpp, facts.config.sample.output.quality)
         pyramid.FORMATS[name](pathlib.Path(folder) / f"picture.{name}", picture, scale)
         files = (path for path in pathlib.Path(folder).rglob("*") if path.is_file())
         size = sum(path.stat().st_size for path in files)
@@ -181,34 +181,38 @@ def evaluate(facts: Facts) -> Row:
         return Row({"patches regenerated": exact(0)}, host={"program": steps.program()})
     held_out = facts.at_most(section.num_patches, "test")
     training = facts.at_most(section.num_training, "train")
-    padded = _padded_blocks(facts, held_out)
+    every, padded = held_out, _padded_blocks(facts, held_out)
+    for level in config.data.levels:
+        if level != config.level:
+            of_level = facts.at_level(section.num_patches, "test", level)
+            every, padded = every + of_level, padded + _padded_blocks(facts, of_level)
     windows = padded * networks.window_calls
     compared = _loss_calls(held_out) + _loss_calls(training)
     embeddings = variation_spread.num_embeddings(round(held_out.value))
     varied = _padded(facts, exact(1), embeddings * variation_spread.VARIATIONS)
     variations = varied * networks.window_calls
     own = {name: getattr(config, name).architecture.vit.width for name in protocol.OWN}
-    features = held_out * (2 * _FLOAT * sum(own.values())) + training * (_FLOAT * own["judge"])
+    features = every * (2 * _FLOAT * sum(own.values())) + training * (_FLOAT * own["judge"])
     examples, more = _examples(facts, training)
     cell_dim = config.denoiser_sizes(networks.embedding_dim).cell_dim
     features += examples * (_FLOAT * (own["judge"] * more + cell_dim))
     px, of_file = config.data.crops.patch_px, image_files.Format(section.jpeg_quality)
     part = _part_of_patch(facts, of_file)
-    judged = held_out * 2 + training + examples * more + exact(varied.value)
+    judged = every * 2 + training + examples * more + exact(varied.value)
     looked_at = judged * networks.embed("judge").flops
-    looked_at += (held_out * 3 + examples) * networks.embed("encoder").flops
+    looked_at += (every * 3 + examples) * networks.embed("encoder").flops
     return Row(
         {
-            "patches regenerated": held_out,
+            "patches regenerated": every,
             "UNet calls": windows,
             "UNet calls for losses": compared,
             "UNet calls for variations": variations,
             "training patches searched": training,
             "networks": exact(len(own) + len(section.networks)),
         },
-        {"records": (held_out + training) * facts.known.record_bytes},
+        {"records": (every + training) * facts.known.record_bytes},
         {
-            "patches real and generated": held_out * (2 * _RAW * px**2) * part,
+            "patches real and generated": every * (2 * _RAW * px**2) * part,
             "features": features,
         },
         {"program": steps.program(), "features": features},
@@ -216,7 +220,7 @@ def evaluate(facts: Facts) -> Row:
         work_of(facts, windows + compared + variations, exact(0), padded + varied)
         | {
             "flops forward float32": looked_at,
-            "pixels decoded": (held_out * 3 + training) * config.data.records.record_px**2,
+            "pixels decoded": (every * 3 + training) * config.data.records.record_px**2,
         },
     )
 

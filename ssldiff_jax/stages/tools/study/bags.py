@@ -46,7 +46,7 @@ def task(
         )
     is_regions, seed = section.of == "regions", config.seed
     if is_regions:
-        measure = pixel_labels.PixelLabels(section.measure, config.data)
+        measure = pixel_labels.PixelLabels(section.measure, config.level_data)
         of_source = functools.partial(_regions, section=section, measure=measure, seed=seed)
     else:
         of_source = functools.partial(_slides, section=section, seed=seed)

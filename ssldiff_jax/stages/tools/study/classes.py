@@ -74,7 +74,7 @@ class Classes:
             return cls(
                 (), lambda patches: patch_samples.recorded(patches.source, patches.numbers), None
             )
-        measure = pixel_labels.PixelLabels(labels, artifacts.config.data)
+        measure = pixel_labels.PixelLabels(labels, artifacts.config.level_data)
         names = measure.names
 
         def of(patches: Patches) -> list[str]:
