@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
     c.embedding_length = "one"
     # Dimension of an embedding of the region around a patch, a second token; 0 has none.
     c.region_dim = 0
-    # File of published weights to start from: UNet and conditioner in latent diffusion's names.
+    # Published weights to start from, a file or an hf:// address: UNet and conditioner in latent
+    # diffusion's names.
     c.weights = ""
     c.schedule = diffusion.schedule("scaled_linear")
     c.loss = ConfigDict()
