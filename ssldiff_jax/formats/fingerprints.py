@@ -7,17 +7,15 @@ from ssldiff_jax.formats.torch_zip import WeightsError
 
 
 def of_path(path: str, key: str = "") -> dict[str, Any] | None:
-    """Size and time of a file of weights, or of all files of a folder; of an address on the Hub its
-    commit; None for no path. `key` is what names it.
+    """Size and time of a file of weights, or of all files of a folder; of an address on the Hub a
+    hash of its content; None for no path. `key` is what names it.
 
     Raises WeightsError where there is no such file.
     """
     if not path:
         return None
     if hub.is_address(path):
-        at = hub.snapshot(hub.Address.parse(path)).address
-        # A commit is its content, whenever it came into the cache.
-        return {"repo": at.repo, "commit": at.revision, "path": at.path}
+        return {"content": hub.snapshot(hub.Address.parse(path)).content}
     file = hub.local(path)
     if not file.exists():
         prefix = f"config.{key} must be a file or folder, got " if key else ""

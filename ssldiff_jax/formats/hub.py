@@ -8,27 +8,20 @@ and the texts beside them; code that lies there is not, and nothing is executed.
 import dataclasses
 import functools
 import glob
+import hashlib
 import logging
 import os
 import pathlib
 import re
 import types
 import urllib.parse
-from collections.abc import Iterable, Sequence
 
 from ssldiff_jax.core import exhausted
+from ssldiff_jax.formats import hub_files
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 _LOG = logging.getLogger(__name__)
 
-WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
-"""Usual names of all weights in one file, safetensors first."""
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
-"""Ends of the names of torch files, which are pickles: they are read without executing them."""
-KINDS = ((".safetensors",), PICKLES)
-"""Ends of the names of weights, the better first."""
-_SHARD = re.compile(r"(pytorch_|diffusion_pytorch_)?model-\d+-of-\d+\.(safetensors|bin)")
-_TEXTS = (".json", ".md", ".txt")
 _DEFAULT = "main"
 # Those of pull requests and conversions are written with their slashes.
 _ADDRESS = re.compile(
@@ -37,7 +30,6 @@ _ADDRESS = re.compile(
 )
 _OTHERS = ("datasets", "spaces", "buckets", "kernels")
 _FORM = "hf://org/name[@revision][/file or folder]"
-_SHOWN = 6  # names of files in a line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +50,15 @@ class Address:
         revision = urllib.parse.unquote(match["revision"] or _DEFAULT)
         return cls(match["repo"], revision, match["path"] or "")
 
+    def at(self, path: str) -> str:
+        """The address of another file or folder beside it."""
+        return str(dataclasses.replace(self, path=path))
+
     def __str__(self) -> str:
-        at = "" if self.revision == _DEFAULT else f"@{self.revision}"
+        name = self.revision
+        if not name.startswith("refs/"):
+            name = urllib.parse.quote(name, safe="")
+        at = "" if name == _DEFAULT else f"@{name}"
         return f"hf://{self.repo}{at}" + (f"/{self.path}" if self.path else "")
 
 
@@ -69,6 +68,20 @@ class Snapshot:
 
     address: Address
     path: pathlib.Path
+
+    @property
+    def content(self) -> str:
+        """A 12-digit hash of what its weights and configs are known by, whatever else came with a
+        later commit: a text that was corrected makes no other model."""
+        is_file = self.path.is_file()
+        files = [self.path] if is_file else sorted(p for p in self.path.rglob("*") if p.is_file())
+        known = [
+            # The cache names content by its hash, and links to it where it can.
+            (file.name, file.resolve().name if file.is_symlink() else file.stat().st_size)
+            for file in files
+            if is_file or hub_files.decides(file.name)
+        ]
+        return hashlib.sha256(repr(known).encode()).hexdigest()[:12]
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:
@@ -95,6 +108,15 @@ def pinned(path: str | os.PathLike[str]) -> str:
     return str(snapshot(Address.parse(path)).address) if is_address(path) else os.fspath(path)
 
 
+def noted(**paths: str) -> dict[str, str]:
+    """Of the paths that are addresses, with their commits, by key: what a stage notes of weights
+    that it read.
+
+    Raises WeightsError as `local` does.
+    """
+    return {key: pinned(path) for key, path in paths.items() if is_address(path)}
+
+
 # One commit throughout a process, whatever moves the branch meanwhile.
 @functools.lru_cache(256)
 def snapshot(address: Address) -> Snapshot:
@@ -118,13 +140,6 @@ def snapshot(address: Address) -> Snapshot:
     return Snapshot(commit, path)
 
 
-def warn_of_code(where: object, names: Iterable[str]) -> None:
-    """Say that code in a folder of weights is not run."""
-    code = sorted(name for name in names if name.endswith(".py"))
-    if code:
-        _LOG.warning("%s: code in the folder is ignored and never run (%s)", where, _listed(code))
-
-
 def _library(address: Address) -> types.ModuleType:
     # Not at the top: it is optional.
     try:
@@ -142,13 +157,13 @@ def _brought(library: types.ModuleType, address: Address) -> pathlib.Path:
     """The folder of a commit in the cache, with what is wanted of it."""
     about = library.HfApi().model_info(address.repo, revision=address.revision)
     names = [file.rfilename for file in about.siblings or ()]
-    wanted = _wanted(address, names)
-    warn_of_code(address, [name for name in names if _is_in(name, address.path)])
-    pickles = [name for name in wanted if name.endswith(PICKLES)]
+    wanted = hub_files.wanted(names, address.path, address.at)
+    hub_files.warn_of_code(address, names, address.path)
+    pickles = [name for name in wanted if name.endswith(hub_files.PICKLES)]
     if pickles and address.path not in names:
         _LOG.warning(
             "%s: there are no safetensors; of %s, a pickle, tensors are read and nothing is run",
-            address, _listed(pickles),
+            address, hub_files.listed(pickles),
         )  # fmt: skip
     folder = library.snapshot_download(
         address.repo,
@@ -157,66 +172,6 @@ def _brought(library: types.ModuleType, address: Address) -> pathlib.Path:
         allow_patterns=[glob.escape(name) for name in wanted],
     )
     return pathlib.Path(folder)
-
-
-def _wanted(address: Address, names: Sequence[str]) -> list[str]:
-    """The files to bring: a file itself, or of a folder its weights and the texts beside them;
-    where it has no weights of its own, those in the folders below it.
-
-    Raises WeightsError where there are none, or several of which one must be chosen.
-    """
-    is_index = address.path.endswith(".index.json")
-    if address.path in names and not is_index:
-        return [address.path]
-    root = address.path.rpartition("/")[0] if is_index else address.path
-    inside = [name for name in names if _is_in(name, root)]
-    if not inside or (is_index and address.path not in names):
-        raise WeightsError(
-            f"{dataclasses.replace(address, path='')} has no file or folder {address.path!r}; it "
-            f"has {_listed(names)}"
-        )
-    own = [name for name in inside if name.rpartition("/")[0] == root]
-    weights = _weights(own)
-    if len(weights) > 1 and weights[0].endswith(PICKLES) and not any(map(_is_usual, weights)):
-        raise WeightsError(
-            f"{address} has several files of weights, of which the address must name one, such as "
-            f"{dataclasses.replace(address, path=weights[0])}; got {_listed(weights)}"
-        )
-    if not weights:
-        own, weights = inside, _weights(inside)
-    if not weights:
-        raise WeightsError(
-            f"{address} must have weights, safetensors or torch files ({', '.join(PICKLES)}), got "
-            f"{_listed(inside)}"
-        )
-    texts = [n for n in own if n.endswith(_TEXTS) or n.rpartition("/")[2].startswith("LICENSE")]
-    return weights + texts
-
-
-def _weights(names: Sequence[str]) -> list[str]:
-    """In each folder the best kind of weights that it has; of several files those with the usual
-    names, if any."""
-    chosen: list[str] = []
-    for folder in dict.fromkeys(name.rpartition("/")[0] for name in names):
-        own = [name for name in names if name.rpartition("/")[0] == folder]
-        kinds = ([name for name in own if name.endswith(ends)] for ends in KINDS)
-        best = next(filter(None, kinds), [])
-        chosen += [name for name in best if _is_usual(name)] or best
-    return chosen
-
-
-def _is_usual(name: str) -> bool:
-    last = name.rpartition("/")[2]
-    return last in WHOLE or bool(_SHARD.fullmatch(last))
-
-
-def _is_in(name: str, folder: str) -> bool:
-    return not folder or name.startswith(f"{folder}/")
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _cached_after(library: types.ModuleType, address: Address, error: Exception) -> pathlib.Path:
@@ -242,7 +197,7 @@ def _cached_after(library: types.ModuleType, address: Address, error: Exception)
     if not is_offline:
         _LOG.warning("%s is taken from the cache: no network (%.200s)", address, line)
     names = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()]
-    _wanted(address, names)  # raises where it is of no use
+    hub_files.wanted(names, address.path, address.at)  # raises where it is of no use
     return folder
 
 

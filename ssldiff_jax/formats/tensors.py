@@ -6,7 +6,7 @@ import pathlib
 import ml_dtypes  # noqa: F401  safetensors finds bfloat16 by the name it registers
 import numpy as np
 
-from ssldiff_jax.formats import hub, torch_legacy, torch_zip
+from ssldiff_jax.formats import hub, hub_files, torch_legacy, torch_zip
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -70,17 +70,17 @@ def metadata(path: str | pathlib.Path) -> dict[str, str]:
 def _within(folder: pathlib.Path) -> pathlib.Path:
     """The file of weights in a folder; safetensors come before torch files, shards before one."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    hub.warn_of_code(folder, names)
+    hub_files.warn_of_code(folder, names)
     usual = [n for n in names if n.endswith((".safetensors.index.json", ".bin.index.json"))]
-    usual += [name for name in hub.WHOLE if name in names]
+    usual += [name for name in hub_files.WHOLE if name in names]
     # Safetensors first; sorting keeps the order else.
     usual.sort(key=lambda name: ".safetensors" not in name)
-    of_kinds = ([n for n in names if n.endswith(ends)] for ends in hub.KINDS)
+    of_kinds = ([n for n in names if n.endswith(ends)] for ends in hub_files.KINDS)
     alone = [files[0] for files in of_kinds if len(files) == 1]
     if not usual + alone:
         raise WeightsError(
-            f"{folder}: expected one of {', '.join(hub.WHOLE)}, a *.index.json or one file of "
-            f"another name, got {', '.join(names[:6]) or 'nothing'}"
+            f"{folder}: expected one of {', '.join(hub_files.WHOLE)}, a *.index.json or one file "
+            f"of another name, got {hub_files.listed(names)}"
         )
     return folder / (usual + alone)[0]
 

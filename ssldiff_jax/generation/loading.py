@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import addresses, machine, schema
-from ssldiff_jax.formats import atomic, hub
+from ssldiff_jax.formats import atomic, hub, hub_files
 from ssldiff_jax.generation import exported, models
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
@@ -42,7 +42,7 @@ def load(source: str | pathlib.Path, config: Mapping[str, Any] | None = None) ->
         return Loaded(*_published(pinned, config), pinned)
     path = hub.local(source)
     if path.is_dir():
-        hub.warn_of_code(path, os.listdir(path))
+        hub_files.warn_of_code(path, os.listdir(path))
     file = exported.find(path)
     if file is None and not _is_run(path):
         raise folders.WorkdirError(

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers, rng
 from ssldiff_jax.data import loader
+from ssldiff_jax.formats import hub
 from ssldiff_jax.runs import artifacts, stage, training_tasks
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import loop
@@ -54,6 +55,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         "num_tested": len(real),
         "psnr": measure(skimage.metrics.peak_signal_noise_ratio),
         "ssim": measure(skimage.metrics.structural_similarity, channel_axis=-1),
+        **hub.noted(weights=section.weights),
     }
 
 

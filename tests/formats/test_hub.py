@@ -69,7 +69,9 @@ def line(address):
 def test_addresses_are_taken_apart(text, repo, revision, path):
     for given in (text, pathlib.Path(text)):
         assert hub.is_address(given)
-        assert hub.Address.parse(given) == hub.Address(repo, revision, path)
+        address = hub.Address.parse(given)
+        assert address == hub.Address(repo, revision, path)
+        assert hub.Address.parse(str(address)) == address
 
 
 @pytest.mark.parametrize("text", ["hf://name", "hf://datasets/org/name", "hf://org/na me", "hf:/"])
@@ -195,18 +197,34 @@ def test_a_revision_is_one_commit_whatever_came_later(there):
         address = f"hf://org/name@{revision}"
         np.testing.assert_array_equal(tensors.read(address)["w"], ONES["w"])
         assert hub.pinned(address) == f"hf://org/name@{first}"
-        facts = {"repo": "org/name", "commit": first, "path": ""}
-        assert fingerprints.of_path(address) == facts
+        assert hub.noted(weights=address, other="/a/path") == {"weights": hub.pinned(address)}
+    known = [fingerprints.of_path(f"hf://org/name@{name}") for name in ("v1", first, "main")]
+    assert known[0] == known[1] != known[2]
     np.testing.assert_array_equal(tensors.read("hf://org/name")["w"], np.zeros(3))
 
 
 def test_a_branch_that_moves_does_not_move_a_process(there):
-    there.push("org/name", {"model.safetensors": SAFE})
-    before = fingerprints.of_path("hf://org/name")
-    there.push("org/name", {"model.safetensors": SAFE, "more.json": b"{}"})
-    assert fingerprints.of_path("hf://org/name") == before
+    there.push("org/name", {"model.safetensors": SAFE, "README.md": b"a"})
+    before = fingerprints.of_path("hf://org/name"), hub.pinned("hf://org/name")
+    zeros = safetensors.numpy.save({"w": np.zeros(3, np.float32)})
+    there.push("org/name", {"model.safetensors": zeros})
+    assert (fingerprints.of_path("hf://org/name"), hub.pinned("hf://org/name")) == before
     hub.snapshot.cache_clear()
-    assert fingerprints.of_path("hf://org/name") != before
+    assert fingerprints.of_path("hf://org/name") != before[0]
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_a_text_that_was_corrected_makes_no_other_weights(there, copies, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_SYMLINKS", copies)
+    files = {"model.safetensors": SAFE, "README.md": b"a", "config.json": b"{}"}
+    known, commits = [], []
+    for more in ({}, {"README.md": b"better"}, {"config.json": b'{"sizes": 1}'}):
+        there.push("org/name", files | more)
+        hub.snapshot.cache_clear()
+        known.append(fingerprints.of_path("hf://org/name"))
+        commits.append(hub.pinned("hf://org/name"))
+    assert len(set(commits)) == 3
+    assert known[0] == known[1] != known[2]
 
 
 def offline(monkeypatch):

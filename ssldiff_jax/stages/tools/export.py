@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from ssldiff_jax.core import digests
-from ssldiff_jax.formats import atomic, hub
+from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import exported, model_card, models
 from ssldiff_jax.report import figures, metrics
 from ssldiff_jax.runs import stage
@@ -47,19 +47,15 @@ def run(context: stage.Context) -> dict[str, Any]:
 def _pinned(config: run_config.RunConfig, folders: folders_lib.Folders) -> run_config.RunConfig:
     """Addresses on the Hub by the commits that the stages read."""
 
-    def of(name: str, key: str = "") -> str | None:
-        path = folders.of_stage(name) / "stage.json"
-        inputs = atomic.read_json(path)["config"].get("inputs") if path.exists() else None
-        facts = (inputs or {}).get(key) if key else inputs
-        if not isinstance(facts, dict) or "commit" not in facts:
-            return None
-        return str(hub.Address(facts["repo"], facts["commit"], facts["path"]))
+    def noted(name: str, key: str) -> str | None:
+        path = folders.of_stage(name) / "done.json"
+        return (atomic.read_json(path)["facts"] or {}).get(key) if path.exists() else None
 
     for name in ("encoder", "autoencoder", "denoiser"):
-        if address := of(name):
+        if address := noted(name, "weights"):
             section = dataclasses.replace(getattr(config, name), weights=address)
             config = dataclasses.replace(config, **{name: section})
-    if address := of("grids", "text_encoder"):
+    if address := noted("grids", "text_encoder"):
         conditions = dataclasses.replace(config.prior.conditions, text_encoder=address)
         prior = dataclasses.replace(config.prior, conditions=conditions)
         config = dataclasses.replace(config, prior=prior)
