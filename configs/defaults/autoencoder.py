@@ -49,7 +49,8 @@ def get_config() -> ConfigDict:
     c.loss.adversarial.start_step = 50_000
     c.loss.adversarial.channels = 64
     c.loss.adversarial.num_layers = 3
-    # File of published weights to start from: latent diffusion's names, or diffusers'.
+    # Published weights to start from, a file or an hf:// address: latent diffusion's names, or
+    # diffusers'.
     c.weights = ""
     # measured: latents are brought to unit variance; none: they stay as the encoder gives them,
     # which is what published UNets were trained on; published: as config.json beside `weights`

@@ -27,7 +27,8 @@ def get_config() -> ConfigDict:
     c.region_dim = 0
     c.conditioner = _conditioner()
     # Published weights to start from, or, with train.num_steps=0, as they are: UNet and conditioner
-    # in latent diffusion's names, or a transformer, as a file or a folder of diffusers.
+    # in latent diffusion's names, or a transformer, as a file, a folder of diffusers or an hf://
+    # address.
     c.weights = ""
     # LoRA weights that are merged into those of `weights`, and how much of them.
     c.lora = ConfigDict()

@@ -11,8 +11,9 @@ def get_config() -> ConfigDict:
     # own: a ViT of the sizes below. Or a published one, whose sizes and input are known: hipt,
     # dino-vits16, dino-vitb16, phikon, phikon-v2, uni, uni2-h, dinov2-small … dinov2-giant.
     c.name = "own"
-    # File of published weights (safetensors, .ckpt, .pth, shards) to start from; with
-    # train.num_steps=0 they are used as they are.
+    # Published weights to start from: a file (safetensors, .ckpt, .pth, shards), a folder, or the
+    # address of one on the Hub, hf://org/name[@revision]; with train.num_steps=0 they are used as
+    # they are.
     c.weights = ""
     c.model = _model()
     c.train = training.get_config(steps=100_000, batch_size=1024, learning_rate=5e-4)

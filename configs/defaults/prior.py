@@ -27,8 +27,9 @@ def get_config() -> ConfigDict:
     c.conditions.labels = ""
     c.conditions.numbers = ""
     c.conditions.captions = ""
-    # Folder of a BERT as transformers save it, such as all-MiniLM-L6-v2 (of a CLIP for images), and
-    # how many phrases of a text (up to a comma or full stop) are read; a CLIP reads it whole.
+    # Folder, or hf:// address, of a BERT as transformers save it, such as all-MiniLM-L6-v2 (of a
+    # CLIP for images), and how many phrases of a text (up to a comma or full stop) are read; a CLIP
+    # reads it whole.
     c.conditions.text_encoder = ""
     c.conditions.text_phrases = 8
     c.network = ConfigDict()

@@ -1,20 +1,22 @@
 """Fingerprints that show whether a file is the one that was read before, without reading it."""
 
-import pathlib
 from typing import Any
 
+from ssldiff_jax.formats import hub
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 
 def of_path(path: str, key: str = "") -> dict[str, Any] | None:
-    """Size and time of a file of weights, or of all files of a folder; None for no path. `key` is
-    what names it.
+    """Size and time of a file of weights, or of all files of a folder; of an address on the Hub a
+    hash of its content; None for no path. `key` is what names it.
 
     Raises WeightsError where there is no such file.
     """
     if not path:
         return None
-    file = pathlib.Path(path).expanduser()
+    if hub.is_address(path):
+        return {"content": hub.snapshot(hub.Address.parse(path)).content}
+    file = hub.local(path)
     if not file.exists():
         prefix = f"config.{key} must be a file or folder, got " if key else ""
         raise WeightsError(f"{prefix}no such file or folder: {path}")

@@ -5,21 +5,30 @@ import pathlib
 
 import numpy as np
 
-from ssldiff_jax.formats import mapped, torch_legacy, torch_zip
+from ssldiff_jax.formats import hub, hub_files, mapped, torch_legacy, torch_zip
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 _ZIP_MAGIC = b"PK\x03\x04"
-_WHOLE = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin")
 
 
 def read(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """Tensors by name from a safetensors or torch file, a `*.index.json` of shards, or a folder
-    that holds one of these under its usual name.
+    that holds one of these under its usual name or alone; also by the address of one on the Hub.
 
     Raises WeightsError for anything else, for a shard that is missing, or for a tensor that the
     index places in a shard that lacks it.
     """
-    path = pathlib.Path(path)
+    where = hub.local(path)
+    try:
+        return _read(where)
+    except WeightsError as error:
+        if not hub.is_address(path):
+            raise
+        # Where the cache has it is no name that anyone gave it.
+        raise WeightsError(str(error).replace(str(where), hub.pinned(path))) from error
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         path = _within(path)
     if not path.is_file():
@@ -43,7 +52,7 @@ def metadata(path: str | pathlib.Path) -> dict[str, str]:
     # Not at the top: a machine that only computes need not have it.
     import safetensors.numpy
 
-    path = pathlib.Path(path)
+    path = hub.local(path)
     if not path.is_file():
         return {}
     with path.open("rb") as file:
@@ -58,11 +67,21 @@ def metadata(path: str | pathlib.Path) -> dict[str, str]:
 
 
 def _within(folder: pathlib.Path) -> pathlib.Path:
-    whole = [folder / name for name in _WHOLE if (folder / name).is_file()]
-    candidates = sorted(folder.glob("*.index.json")) + whole
-    if not candidates:
-        raise WeightsError(f"{folder}: expected one of {', '.join(_WHOLE)} or a *.index.json")
-    return candidates[0]
+    """The file of weights in a folder; safetensors come before torch files, shards before one."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    hub_files.warn_of_code(folder, names)
+    usual = [n for n in names if n.endswith((".safetensors.index.json", ".bin.index.json"))]
+    usual += [name for name in hub_files.WHOLE if name in names]
+    # Safetensors first; sorting keeps the order else.
+    usual.sort(key=lambda name: ".safetensors" not in name)
+    of_kinds = ([n for n in names if n.endswith(ends)] for ends in hub_files.KINDS)
+    alone = [files[0] for files in of_kinds if len(files) == 1]
+    if not usual + alone:
+        raise WeightsError(
+            f"{folder}: expected one of {', '.join(hub_files.WHOLE)}, a *.index.json or one file "
+            f"of another name, got {hub_files.listed(names)}"
+        )
+    return folder / (usual + alone)[0]
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

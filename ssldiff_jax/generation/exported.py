@@ -17,6 +17,7 @@ import numpy as np
 from ssldiff_jax.core import digests, schema
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known
+from ssldiff_jax.formats import atomic, hub
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import exported_priors, models
 from ssldiff_jax.runs import artifacts
@@ -31,10 +32,13 @@ other names."""
 DENOISER, STUDENT, ENCODER, PRIOR, TOKENS = (
     f"{name}.safetensors" for name in ("denoiser", "student", "encoder", "prior", "tokens")
 )
+CONFIG = "config.json"
+"""Beside them: what their heads say, for who reads no safetensors."""
+LIBRARY = "ssldiff_jax"
+NOT_STATED = "not stated"
 # Before the names of its tensors, so that no denoiser's are taken for them.
 _UNDER_STUDENT = "student"
-_KEY = "ssldiff_jax"
-_NOT_STATED = "not stated"
+_KEY = LIBRARY
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Card:
     ) -> "Card":
         """The card of models that a run trained."""
         name = config.encoder.name
-        licence = config.export.licence or _NOT_STATED
+        licence = config.export.licence or NOT_STATED
         own, elsewhere = name == encoder.OWN, bool(config.embeddings.source)
         about = {
             "name": "embeddings computed elsewhere" if elsewhere else name,
@@ -72,7 +76,7 @@ class Card:
         }
         # Whoever computed them knows; the encoder that the config names was not used.
         if elsewhere:
-            about["licence"] = _NOT_STATED
+            about["licence"] = NOT_STATED
         values = _without_folders(dataclasses.asdict(config))
         return cls(values, config.data.patch_mpp, about, licence, versions)
 
@@ -93,6 +97,10 @@ class Card:
                 "again, or read it with the version of the code that wrote it"
             )
         return cls(**values)
+
+    def plain(self) -> dict[str, Any]:
+        """The card as JSON has it."""
+        return {"library_name": LIBRARY, "format": FORMAT} | dataclasses.asdict(self)
 
     def head(self, **more: Any) -> dict[str, str]:
         """The card as a file's metadata, and what else its reader needs."""
@@ -158,6 +166,7 @@ def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
     Raises WeightsError for files that do not fit, or are of another run.
     """
     card = Card.read(path)
+    _require_same(path.parent / CONFIG, card, path.name)
     # With defaults for keys that came after the export.
     config = schema.build(run_config.RunConfig, stored_config.complete(card.config))
     file = published.ModelFile.read(path)
@@ -175,6 +184,24 @@ def load(path: pathlib.Path) -> tuple[run_config.RunConfig, models.Models]:
             else None
         ),
     )
+
+
+def _require_same(path: pathlib.Path, card: Card, name: str) -> None:
+    """Refuse a config that was changed: it would say what is not so, since heads are read."""
+    if not path.exists():
+        return
+    values = atomic.read_json(path)
+    if not isinstance(values, Mapping) or values.get("library_name") != LIBRARY:
+        return  # of another program
+    ours, theirs = (
+        schema.flatten(json.loads(json.dumps(plain))) for plain in (card.plain(), values)
+    )
+    if differ := [key for key, value in ours.items() if theirs.get(key) != value]:
+        key = differ[0]
+        raise reader.WeightsError(
+            f"{path} must say what the head of {name} says, {key}={ours[key]!r}, got "
+            f"{theirs.get(key)!r}"
+        )
 
 
 def _student(path: pathlib.Path, trained: models.Models) -> models.Network | None:
@@ -199,9 +226,8 @@ def _encoder(
     section = config.encoder
     if config.embeddings.source:
         return None
-    # The card has its name without the folder it lay in.
-    path = folder / (ENCODER if section.train.num_steps else section.weights)
-    if not path.exists():
+    path = exported_priors.beside(folder, ENCODER if section.train.num_steps else section.weights)
+    if path is None:
         return None
     embeds = models.encoder_of(str(path), section)
     # Another encoder's vectors have the right length and mean something else.
@@ -232,11 +258,12 @@ def _measured_by(embeds: encoder.Encoder) -> dict[str, np.ndarray]:
 
 def _without_folders(value: Any) -> Any:
     """Settings in which a file is named without its folder, which is the trainer's own affair;
-    rules of a mesh stay, whose patterns have slashes too."""
+    addresses on the Hub stay, and rules of a mesh, whose patterns have slashes too."""
     if isinstance(value, Mapping):
         return {k: v if k == "mesh" else _without_folders(v) for k, v in value.items()}
     if isinstance(value, tuple | list):
         return [_without_folders(v) for v in value]
     if isinstance(value, str) and "/" in value:
-        return ",".join(pathlib.PurePath(part).name for part in value.split(","))
+        parts = value.split(",")
+        return ",".join(p if hub.is_address(p) else pathlib.PurePath(p).name for p in parts)
     return value

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
+from ssldiff_jax.formats import hub
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import prior_sampler, token_sampler
 from ssldiff_jax.prior import conditions, network, whitening
@@ -16,11 +18,26 @@ from ssldiff_jax.runs import artifacts, region_labels
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.weights import names, published
 
+_LOG = logging.getLogger(__name__)
+
 HeadFn = Callable[..., dict[str, str]]
 
 # Before the names of a model's own tensors, so that no other model's are taken for them.
 _UNDER, _UNDER_TOKENS = "prior", "tokens"
 _WHITE, _PARTS = ("tokens", "whole"), ("mean", "matrix", "inverse")
+
+
+def beside(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """Where a model that a card names lies: in the folder of the export, or, by its address, in the
+    cache of the Hub; None where it is not to be had."""
+    if not hub.is_address(name):
+        path = folder / name
+        return path if name and path.exists() else None
+    try:
+        return hub.local(name)
+    except reader.WeightsError as error:
+        _LOG.warning("the export is read without a model that it names: %s", error)
+        return None
 
 
 def _abstract_prior(section: Any, spec: conditions.ConditionSpec, side: int, dim: int) -> Any:
@@ -62,11 +79,9 @@ def read_prior(path: pathlib.Path, config: run_config.RunConfig) -> prior_sample
     white = whitening.Whitening(tensors["mean"], tensors["matrix"], tensors["inverse"])
     like = _abstract_prior(config.prior, spec, side, len(white.mean))
     params = names.own_names(like, _UNDER).load(tensors, like, str(path))
-    sources = config.prior.conditions
-    beside = path.parent / sources.text_encoder
-    text = None
-    if sources.text_encoder and beside.exists():
-        sources = dataclasses.replace(sources, text_encoder=str(beside))
+    sources, text = config.prior.conditions, None
+    if (reads := beside(path.parent, sources.text_encoder)) is not None:
+        sources = dataclasses.replace(sources, text_encoder=str(reads))
         text = region_labels.text_encoder(sources)
     # Files of before it was measured know nothing of it.
     heard = json.loads(head.get("heard", "{}"))

@@ -51,12 +51,16 @@ class Generator:
         planner: plans images, also those of references larger than memory or begun from an image.
         renderer: renders plans.
         patches: samples single patches.
+        source: what it was loaded from, of an address on the Hub with the commit.
     """
 
-    def __init__(self, config: run_config.RunConfig, trained: models.Models, mesh: Mesh):
+    def __init__(
+        self, config: run_config.RunConfig, trained: models.Models, mesh: Mesh, source: str = ""
+    ):
         # Weights are whole on every device here, whatever the mesh of training split.
         config = dataclasses.replace(config, sample=config.sample.as_called)
         self.config, self.trained, self.mesh = config, trained, mesh_lib.all_on_data(mesh)
+        self.source = source
         model, params = trained.called(config.sample.student)
         self.patch_px = config.cell_px
         self.networks = window_networks.WindowNetworks.of(
@@ -79,10 +83,11 @@ class Generator:
         cls, source: str | pathlib.Path, config: Mapping[str, Any] | None = None
     ) -> "Generator":
         """Load a run whose stages up to `denoiser` are done; what the tool `export` wrote of one;
-        or, with the `config` of its sizes (a file of configs/), a published checkpoint.
+        or, with the `config` of its sizes (a file of configs/), a published checkpoint. The last
+        two also by their address on the Hub, `hf://org/name[@revision]`.
 
         Raises ConfigError for the address of a bucket, WorkdirError where there is no run,
-        WeightsError for weights that do not fit.
+        WeightsError for weights that do not fit or cannot be had.
         """
         return cls(*loading.load(source, config))
 
@@ -113,7 +118,7 @@ class Generator:
     def with_sample(self, sample: sample_config.SampleSection) -> "Generator":
         """The same models, sampled from in another way."""
         config = dataclasses.replace(self.config, sample=sample)
-        return Generator(config, self.trained, self.mesh)
+        return Generator(config, self.trained, self.mesh, self.source)
 
     @property
     def condition_encoder(self) -> plan.ConditionEncoder:

@@ -77,7 +77,7 @@ class Models:
         return cls(encoder_, stage, denoiser, params, prior, tokens, student)
 
     @classmethod
-    def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":
+    def of_weights(cls, path: str | pathlib.Path, config: run_config.RunConfig) -> "Models":
         """The models of a published checkpoint; the encoder of `config.encoder.weights`, and the
         first stage of `config.autoencoder.weights` where it is not in the checkpoint itself.
 

@@ -21,6 +21,12 @@ class Whitening:
     matrix: Float[np.ndarray, "D D"]
     inverse: Float[np.ndarray, "D D"]
 
+    def __post_init__(self):
+        # How a matrix lies in memory decides what its products are rounded to: one that was
+        # computed, or read from any file, must give the same bits.
+        for name in ("matrix", "inverse"):
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name)))
+
     @classmethod
     def of(cls, sums: moments.Moments) -> "Whitening":
         """That of the embeddings that were summed."""

@@ -135,20 +135,24 @@ def number(value: float, spec: str) -> str:
 
 def markdown(collected: Mapping[str, Any]) -> str:
     """The README's block of what `collect` gives: the machine, the table, seconds of stages."""
+    seconds = ", ".join(
+        f"{name} {cost['seconds']:.0f}" for name, cost in collected["stages"].items()
+    )
+    costs = textwrap.fill(f"Seconds for each stage: {seconds}.", 104, break_on_hyphens=False)
+    return f"{origin(collected)}\n\n{table(collected)}\n\n{costs}\n"
+
+
+def table(collected: Mapping[str, Any]) -> str:
+    """The figures with values, intervals and goals, as Markdown."""
     texts = {row.name: row.text for row in goals.ROWS}
-    lines = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
+    rows_ = ["| figure | encoder | judge | goal |", "|---|---|---|---|"]
     for figure in collected["figures"]:
         cells = [
             _cell(figure, encoder_name, texts.get(figure["name"]))
             for encoder_name in goals.ENCODERS
         ]
-        lines.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
-    seconds = ", ".join(
-        f"{name} {cost['seconds']:.0f}" for name, cost in collected["stages"].items()
-    )
-    table = "\n".join(lines)
-    costs = textwrap.fill(f"Seconds for each stage: {seconds}.", 104, break_on_hyphens=False)
-    return f"{_origin(collected)}\n\n{table}\n\n{costs}\n"
+        rows_.append(f"| {figure['name']} | {' | '.join(cells)} | {figure['goal']} |")
+    return "\n".join(rows_)
 
 
 def lines(collected: Mapping[str, Any], count: int) -> list[str]:
@@ -175,7 +179,7 @@ def _cell(figure: Mapping[str, Any], encoder_name: str, text: str) -> str:
     return f"{goals.MISSED if encoder_name in figure['missed'] else ''}{said}"
 
 
-def _origin(collected: Mapping[str, Any]) -> str:
+def origin(collected: Mapping[str, Any]) -> str:
     """Of what machine, day and data the figures are."""
     data = collected["data"]
     cells = sum(rows * cols for rows, cols in data["lattices"])

@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from ssldiff_jax.core import memory, schema
 from ssldiff_jax.data.annotations import case_tables
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, hub
 from ssldiff_jax.runs import artifacts, batches, level_crops, programs, runner, stage
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import prior as prior_config
@@ -179,7 +179,9 @@ def _files(plan: Plan) -> Iterator[str]:
     names = (name for name in plan.stages if name != "patches")
     yield from _reasons(lambda n=name: plan.table[n].inputs(config) for name in names)
     for key, path in _named_files(plan):
-        if path and not remote.is_remote(path) and not pathlib.Path(path).expanduser().exists():
+        if hub.is_address(path):
+            yield from _reasons(iter([lambda p=path: hub.local(p)]))
+        elif path and not remote.is_remote(path) and not pathlib.Path(path).expanduser().exists():
             yield f"config.{key} must name a file or folder, got {path}: no such file"
 
 

@@ -13,6 +13,7 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers, rng
 from ssldiff_jax.data import loader
 from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
+from ssldiff_jax.formats import hub
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
@@ -54,6 +55,7 @@ def run(context: stage.Context) -> dict[str, Any]:
         "num_tested": len(real),
         "psnr": measure(skimage.metrics.peak_signal_noise_ratio),
         "ssim": measure(skimage.metrics.structural_similarity, channel_axis=-1),
+        **hub.noted(weights=section.weights),
     }
 
 

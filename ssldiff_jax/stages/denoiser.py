@@ -4,6 +4,7 @@ from typing import Any
 
 from ssldiff_jax.core import digests, rng
 from ssldiff_jax.data import loader, store
+from ssldiff_jax.formats import hub
 from ssldiff_jax.runs import stage, training_tasks
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published, transformers
@@ -32,4 +33,5 @@ def run(context: stage.Context) -> dict[str, Any]:
     run_ = training_tasks.training_run(context, "denoiser")
     params = loop.fit(task, batches, section.train, run_, start=start)
     dim = task.denoiser.config.embedding_dim
-    return {"embedding_dim": dim, "denoiser": digests.of_params(params)}
+    facts = {"embedding_dim": dim, "denoiser": digests.of_params(params)}
+    return facts | hub.noted(weights=section.weights)

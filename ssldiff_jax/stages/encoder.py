@@ -16,7 +16,7 @@ from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import loader, records
 from ssldiff_jax.encoders import augment, encoder, variety
 from ssldiff_jax.evaluation.features import networks
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, hub
 from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
@@ -83,7 +83,7 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     _LOG.info("%s: retrieval %s, of views %.3f, effective rank %.1f of %d (white noise %.1f)",
               name, facts["retrieval_top1"], facts["retrieval_of_views"], facts["effective_rank"],
               facts["dim"], facts["effective_rank_of_noise"])  # fmt: skip
-    return facts
+    return facts | hub.noted(weights=section.weights)
 
 
 def run_judge(context: stage.Context) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ssldiff_jax.core import moments
 from ssldiff_jax.data import ahead, mosaic, store
 from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.encoders import encoder
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, hub
 from ssldiff_jax.prior import whitening
 from ssldiff_jax.runs import amounts, region_labels, region_reader, shard_writing, stage
 from ssldiff_jax.runs import artifacts as artifacts_lib
@@ -74,7 +74,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     atomic.write_json(folder / "spec.json", facts)
     # Last: until the manifests are there, a stage that resumes needs it.
     shutil.rmtree(work["train"].raw.folder, ignore_errors=True)
-    return facts | {"grids": counts}
+    text_encoder = context.config.prior.conditions.text_encoder
+    return facts | {"grids": counts} | hub.noted(text_encoder=text_encoder)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,8 +164,37 @@ def test_not_weights_at_all(tmp_path):
         reader.read(path)
     with pytest.raises(reader.WeightsError, match="no such file of weights"):
         reader.read(tmp_path / "nothing.ckpt")
-    with pytest.raises(reader.WeightsError, match=r"expected one of model\.safetensors"):
+    (tmp_path / "more.ckpt").write_text("two of which one must be chosen")
+    expected = r"expected one of model\.safetensors.* got more\.ckpt, notes\.ckpt"
+    with pytest.raises(reader.WeightsError, match=expected):
         reader.read(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(reader.WeightsError, match="another name, got nothing"):
+        reader.read(tmp_path / "empty")
+
+
+def test_of_a_folder_safetensors_are_read_first_and_code_never(tmp_path, caplog):
+    values = {}
+
+    def put(name):
+        values[name] = float(len(values))
+        safetensors.numpy.save_file({"a": np.full(2, values[name])}, tmp_path / name)
+
+    # Each is read where all before it are there too.
+    order = ("x.ckpt", "x.safetensors", "pytorch_model.bin", "model.safetensors")
+    for name in order:
+        put(name)
+        assert reader.read(tmp_path)["a"][0] == values[name]
+    (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "gone.bin"}}')
+    (tmp_path / "flax_model.msgpack.index.json").write_text("{}")
+    assert reader.read(tmp_path)["a"][0] == values["model.safetensors"]
+    assert caplog.records == []
+    (tmp_path / "model.py").write_text("raise SystemExit")
+    reader.read(tmp_path)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{tmp_path}: code in the folder is ignored and never run (model.py)"
+    )
 
 
 def test_safetensors_with_bfloat16(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -13,12 +14,15 @@ import safetensors.numpy
 import ssldiff_jax
 from configs import tiny
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import digests, schema
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, vit
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import exported, models
+from ssldiff_jax.report import figures
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders
+from ssldiff_jax.stages.tools import export
 from ssldiff_jax.weights import names, published
 
 
@@ -69,6 +73,44 @@ def test_a_file_says_what_it_is_and_anyone_may_read_it(folder, workdir, name):
     assert card.versions["jax"]
     assert str(workdir) not in json.dumps(dataclasses.asdict(card))
     assert (folder / name).stat().st_mode & 0o777 == 0o644
+
+
+def test_the_card_has_the_runs_own_figures(folder, workdir):
+    collected = json.loads((workdir / "report" / "figures.json").read_text())
+    page = (folder / "README.md").read_text()
+    shown = re.findall(r"^\| (.*) \| (?:.*) \| (?:.*) \| (?:.*) \|$", page, re.M)[1:]
+    # What tools and the report took since is of the machine and not of the models.
+    costs = {"time of all stages", "time from clone to report, installation included",
+             "peak memory"}  # fmt: skip
+    names = [figure["name"] for figure in collected["figures"]]
+    assert [name for name in shown if name not in costs] == [n for n in names if n not in costs]
+    for line in figures.table(collected).splitlines():
+        assert line in page or line.split(" |")[0].removeprefix("| ") in costs
+    about = json.loads((workdir / "evaluate" / "results.json").read_text())
+    fraction = about["memorisation"]
+    assert json.dumps(round(fraction["fraction"], 6)) in page.partition("\n---\n")[0]
+    inputs = json.loads((workdir / "patches" / "stage.json").read_text())["config"]["inputs"]
+    data = json.loads((folder / "config.json").read_text())["data"]
+    assert data["digest"] == digests.of_values(inputs)
+    facts = json.loads((workdir / "patches" / "done.json").read_text())["facts"]
+    assert (data["records"], data["sources"]) == (facts["records"], 1)
+    assert str(workdir) not in page
+
+
+def test_figures_of_models_that_changed_since_are_left_out(workdir, tmp_path, caplog):
+    run = tmp_path / "run"
+    shutil.copytree(workdir, run, ignore=shutil.ignore_patterns("checkpoints", "archive"))
+    found, why_not = export.measured(folders.Folders(run))
+    assert found["figures"]
+    assert why_not == ""
+    path = run / "denoiser" / "done.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"digest": "another"}))
+    assert export.measured(folders.Folders(run)) == (
+        None, "what the step evaluate measured was made again since"
+    )  # fmt: skip
+    assert "--config.stages=sample,evaluate" in caplog.text
+    (run / "evaluate" / "done.json").unlink()
+    assert export.measured(folders.Folders(run)) == (None, "the step evaluate was not run")
 
 
 def test_an_encoder_of_another_run_is_refused(folder, tmp_path):

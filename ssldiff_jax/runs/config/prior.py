@@ -8,7 +8,7 @@ from typing import Literal
 from ssldiff_jax.core import schema
 from ssldiff_jax.diffusion import guidance, process, schedule, solvers
 from ssldiff_jax.diffusion import loss as diffusion_loss
-from ssldiff_jax.formats import fingerprints
+from ssldiff_jax.formats import fingerprints, hub
 from ssldiff_jax.prior import conditions, network
 from ssldiff_jax.prior import loss as prior_loss
 from ssldiff_jax.prior import tokens as tokens_lib
@@ -78,7 +78,9 @@ class ConditionSourcesConfig:
             if path and path not in ("measured", "images")
         }
         encoder = pathlib.Path(self.text_encoder)
-        if self.text_encoder:
+        if hub.is_address(self.text_encoder):
+            facts["text_encoder"] = fingerprints.of_path(self.text_encoder)
+        elif self.text_encoder:
             facts["text_encoder"] = sorted(
                 # Sizes, no times: the same model copied again is the same.
                 [p.name, p.stat().st_size]

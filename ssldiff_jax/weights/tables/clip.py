@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from ssldiff_jax.encoders import clip
-from ssldiff_jax.formats import tensors
+from ssldiff_jax.formats import hub, tensors
 from ssldiff_jax.formats.tensors import WeightsError
 from ssldiff_jax.weights import names
 from ssldiff_jax.weights.names import Entry, NameMap
@@ -104,7 +104,7 @@ def load_images(folder: str | pathlib.Path) -> clip.ImageEncoder:
 
     Raises WeightsError for a file that is missing or of another model.
     """
-    folder = pathlib.Path(folder)
+    folder = hub.local(folder)
     config = image_config(folder)
     px = config.image_px
     prepared = pixels(folder, px)
@@ -121,7 +121,7 @@ def load_texts(folder: str | pathlib.Path) -> clip.TextEncoder:
     # Not at the top: a machine that only computes need not have it.
     import tokenizers
 
-    folder = pathlib.Path(folder)
+    folder = hub.local(folder)
     config = text_config(folder)
     path = folder / "tokenizer.json"
     if not path.is_file():

@@ -10,7 +10,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 
 from ssldiff_jax.encoders import efficientnet_lite
-from ssldiff_jax.formats import tensors, torch_legacy
+from ssldiff_jax.formats import hub, tensors, torch_legacy
 from ssldiff_jax.weights import names
 from ssldiff_jax.weights.names import Entry, NameMap
 
@@ -68,6 +68,6 @@ def load_efficientnet(path: str | pathlib.Path) -> Any:
 
     Raises WeightsError for a file that is missing, of another kind or of another network.
     """
-    path = pathlib.Path(path)
+    path = hub.local(path)
     read = torch_legacy.read if torch_legacy.is_one(path) else tensors.read
     return efficientnet_names().load(read(path), abstract_efficientnet(), str(path))

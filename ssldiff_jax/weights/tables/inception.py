@@ -8,7 +8,7 @@ import flax.traverse_util
 import jax.numpy as jnp
 
 from ssldiff_jax.encoders import inception
-from ssldiff_jax.formats import tensors, torch_legacy
+from ssldiff_jax.formats import hub, tensors, torch_legacy
 from ssldiff_jax.weights import names
 from ssldiff_jax.weights.names import Entry, NameMap
 
@@ -51,7 +51,7 @@ def load_inception(path: str | pathlib.Path) -> Any:
 
     Raises WeightsError for a file that is missing, of another kind or of another network.
     """
-    path = pathlib.Path(path)
+    path = hub.local(path)
     # pytorch-fid's file is of a torch before 1.6; who saved it again has another kind.
     read = torch_legacy.read if torch_legacy.is_one(path) else tensors.read
     return inception_names().load(read(path), abstract_inception(), str(path))

@@ -6,7 +6,7 @@ import pathlib
 import jax.numpy as jnp
 
 from ssldiff_jax.encoders import text
-from ssldiff_jax.formats import tensors
+from ssldiff_jax.formats import hub, tensors
 from ssldiff_jax.formats.tensors import WeightsError
 from ssldiff_jax.weights import names
 from ssldiff_jax.weights.names import Entry, NameMap
@@ -64,7 +64,7 @@ def load_text_encoder(folder: str | pathlib.Path, num_tokens: int = 0) -> text.T
     # Not at the top: a machine that only computes need not have it.
     import tokenizers
 
-    folder = pathlib.Path(folder)
+    folder = hub.local(folder)
     for name in ("config.json", "tokenizer.json"):
         if not (folder / name).is_file():
             raise WeightsError(f"{folder} must hold a text encoder, got no {name}")
