@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.diffusion import conditioning, control
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.formats import hub
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import prior_sampler, token_sampler
 from ssldiff_jax.runs import artifacts as artifacts_lib
@@ -56,8 +57,7 @@ class Models:
         """The models of a work directory, the denoiser's weights of a step or the latest; of
         published ones that no step of it has taken over, those of their files."""
         if step is None and artifacts.folders.reads_weights:
-            path = pathlib.Path(artifacts.config.denoiser.weights).expanduser()
-            return cls.of_weights(path, artifacts.config)
+            return cls.of_weights(artifacts.config.denoiser.weights, artifacts.config)
         denoiser, params = artifacts.denoiser(step)
         encoder_ = None if artifacts.config.embeddings.source else artifacts.encoder()
         folders = artifacts.folders
@@ -84,11 +84,12 @@ class Models:
         Raises WeightsError for files that do not fit the config or one another.
         """
         file, own = published.ModelFile.read(path, "transformer"), config.autoencoder.weights
-        if own or diffusers_folder.is_pipeline(path):
+        folder = hub.local(path)
+        if own or diffusers_folder.is_pipeline(folder):
             first_stage = published.ModelFile.read(own or path, "vae")
         else:
             first_stage = file
-        about = diffusers_folder.config(path / "scheduler", "scheduler_config.json")
+        about = diffusers_folder.config(folder / "scheduler", "scheduler_config.json")
         transformers.require_process(str(path), about, config.denoiser.process)
         models = cls.of_file(file, config, first_stage, _adapters(config.denoiser))
         if not config.encoder.weights:

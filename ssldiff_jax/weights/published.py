@@ -12,7 +12,7 @@ from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known, vit
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, hub
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.weights import diffusers_folder, names, transformers
 from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion, pixart, zoomldm
@@ -46,11 +46,15 @@ class ModelFile:
 
         Raises WeightsError for what cannot be read.
         """
-        path = pathlib.Path(path).expanduser()
+        about = {}
         if part:
-            diffusers_folder.say_code(path)
-            path = diffusers_folder.part(path, part)
-        tensors, about = reader.read(path), diffusers_folder.config(path) if part else {}
+            # By an address too: the parts of a pipeline come together.
+            whole = hub.local(path)
+            diffusers_folder.say_code(whole)
+            inside = diffusers_folder.part(whole, part)
+            about = diffusers_folder.config(inside)
+            path = path if inside == whole else inside
+        tensors = reader.read(path)
         # A training state has the optimiser's moments and a trainer's records beside the model.
         for section in _SECTIONS:
             own = {k.removeprefix(section): v for k, v in tensors.items() if k.startswith(section)}
