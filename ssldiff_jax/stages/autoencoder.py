@@ -12,8 +12,8 @@ from jaxtyping import UInt8
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers, rng
 from ssldiff_jax.data import loader
-from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
 from ssldiff_jax.formats import hub
+from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published
