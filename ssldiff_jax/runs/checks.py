@@ -292,6 +292,6 @@ def _stored_bytes(plan: Plan) -> int:
     if "latents" in plan.fresh:  # halves, of the means alone where nothing is sampled
         per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:
-        sizes = config.denoiser_sizes(config.encoder.architecture.vit.width)
+        sizes = config.denoiser_sizes(config.encoder.architecture.dim)
         per_crop += sizes.stored_bytes
     return per_crop * config.data.crops.num_crops
