@@ -61,8 +61,11 @@ def test_encoder_table_lists_every_known_encoder():
     for name, encoder in known.ENCODERS.items():
         row = re.search(rf"^\| `{name}` \|.*$", text, re.M)[0]
         cells = [cell.strip() for cell in row.strip("|").split("|")]
+        pool = "attention" if encoder.head else encoder.vit.pool.replace("_", ", ")
+        pixels, middle = encoder.pixels, f" of {encoder.pixels.resize_px}"
         assert cells[2:] == [
-            str(encoder.vit.width), str(encoder.input_px), encoder.licence, encoder.source
+            pool, str(encoder.dim), f"{pixels.input_px}{middle if pixels.resize_px else ''}",
+            encoder.licence, encoder.source, encoder.unverified or "–",
         ], name  # fmt: skip
 
 

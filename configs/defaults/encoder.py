@@ -8,8 +8,8 @@ from configs.defaults import training
 def get_config() -> ConfigDict:
     """ViT-S/16 by DINO."""
     c = ConfigDict()
-    # own: a ViT of the sizes below. Or a published one, whose sizes and input are known: hipt,
-    # dino-vits16, dino-vitb16, phikon, phikon-v2, uni, uni2-h, dinov2-small … dinov2-giant.
+    # own: a ViT of the sizes below. Or a published one, whose sizes and input are known: uni2-h,
+    # virchow2, h-optimus-1, dinov3-large … (the table in ssldiff_jax/weights/README.md).
     c.name = "own"
     # Published weights to start from: a file (safetensors, .ckpt, .pth, shards), a folder, or the
     # address of one on the Hub, hf://org/name[@revision]; with train.num_steps=0 they are used as
@@ -49,7 +49,7 @@ def _vit() -> ConfigDict:
     c.width = 384
     c.depth = 12
     c.num_heads = 6
-    # The embedding: class (token) or mean (of patch tokens).
+    # The embedding: class (token), mean (of patch tokens), or class_mean (both, side by side).
     c.pool = "class"
     c.variant = ConfigDict()
     # gelu or swiglu, and its hidden width (0: four times the width).
@@ -58,7 +58,8 @@ def _vit() -> ConfigDict:
     c.variant.num_registers = 0
     # Where learned scales of the residuals start; 0 has none.
     c.variant.layer_scale = 0.0
-    # Position embeddings of all tokens, or of patches only.
+    # Position embeddings of all tokens but registers, registers too (registers), of patches only,
+    # or rotary: none are learned, tokens are turned by where they lie.
     c.variant.positions = "all"
     # How they are fitted to other image sizes: timm, dino or hugging_face.
     c.variant.resize = "timm"

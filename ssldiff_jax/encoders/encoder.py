@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import arrays, data_parallel, layers, vectors
-from ssldiff_jax.encoders import augment, dino, infonce, known, vit
+from ssldiff_jax.encoders import attention_pool, known, pixels, vit
 
 OWN = "own"
 
@@ -24,17 +23,15 @@ class Architecture:
 
     Attributes:
         vit: its sizes.
-        input_px: side of the images it sees.
-        takes: `input_px` patches only, or any, resized.
-        mean: of RGB in [0, 1], subtracted.
-        std: divided by.
+        pixels: what it expects of them.
+        takes: `pixels.input_px` patches only, or any, resized.
+        head: what makes the embedding of tokens, where it is not the ViT's own pool.
     """
 
     vit: vit.ViTConfig
-    input_px: int
+    pixels: pixels.Pixels
     takes: Literal["input_px", "any"] = "input_px"
-    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
-    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    head: attention_pool.AttentionPool | None = None
 
     @classmethod
     def named(cls, name: str, own: vit.ViTConfig) -> "Architecture":
@@ -42,7 +39,7 @@ class Architecture:
 
         Raises ValueError for another name.
         """
-        return cls(own, own.image_px) if name == OWN else cls.published(name)
+        return cls(own, pixels.Pixels(own.image_px)) if name == OWN else cls.published(name)
 
     @classmethod
     def published(cls, name: str) -> "Architecture":
@@ -55,31 +52,62 @@ class Architecture:
                 f"name must be {OWN!r} or one of {', '.join(known.ENCODERS)}, got {name!r}"
             )
         entry = known.ENCODERS[name]
-        return cls(entry.vit, entry.input_px, "any", entry.mean, entry.std)
+        return cls(entry.vit, entry.pixels, "any", entry.head)
 
-    def prepare(self, image: arrays.Image) -> Float[arrays.AnyArray, "B s s 3"]:
-        """Images in [−1, 1] as the network wants them: resized (linear, antialiased), its mean
-        and deviation."""
-        size = (image.shape[0], self.input_px, self.input_px, 3)
-        if image.shape != size:
-            image = jax.image.resize(image, size, "linear", antialias=True)
-        return ((image + 1) / 2 - np.array(self.mean)) / np.array(self.std)
+    @property
+    def model(self) -> vit.ViT | attention_pool.AttentionPooledViT:
+        """The network."""
+        if self.head is None:
+            return vit.ViT(self.vit)
+        return attention_pool.AttentionPooledViT(self.vit, self.head)
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding, and of each token beside it."""
+        return self.vit.dim if self.head is None else self.head.dim
+
+    @property
+    def input_px(self) -> int:
+        """Side of the images that the network sees."""
+        return self.pixels.input_px
+
+    @property
+    def averages_tokens(self) -> bool:
+        """Whether an embedding is the mean of the tokens beside it."""
+        return self.head is None and self.vit.pool != "class"
+
+    @property
+    def of_one_token(self) -> "Architecture":
+        """The same network, its embedding what a token of all patches together would be."""
+        if self.head is not None:
+            return dataclasses.replace(self, head=dataclasses.replace(self.head, tokens="patches"))
+        pool = "mean" if self.vit.pool == "class" else self.vit.pool
+        return dataclasses.replace(self, vit=dataclasses.replace(self.vit, pool=pool))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides embeddings but the weights, for a digest; what later came to the
+        settings and is as it was before is left out, so that old digests hold."""
+        said = dataclasses.asdict(self)
+        said |= said.pop("pixels")
+        later = {"resize_px": 0, "filter": "linear", "head": None}
+        return {k: v for k, v in said.items() if k not in later or v != later[k]}
 
     def embed(self, params: Any, image: arrays.Image) -> arrays.Embedding:
         """Embeddings of images in [−1, 1], float32; the network computes in the dtype of params."""
-        prepared = layers.like(params, self.prepare(image))
-        return vit.ViT(self.vit).apply({"params": params}, prepared).astype(np.float32)
+        prepared = layers.like(params, self.pixels.prepare(image))
+        return self.model.apply({"params": params}, prepared).astype(np.float32)
 
     def embed_tokens(
         self, params: Any, image: arrays.Image, per_side: int
     ) -> Float[jax.Array, "B E"]:
-        """Embeddings of images in [−1, 1], each followed by its patch tokens, averaged to
-        `per_side`² and packed row by row, float32; the network computes in the dtype of params."""
-        prepared = layers.like(params, self.prepare(image))
-        model = vit.ViT(self.vit)
-        both = model.apply({"params": params}, prepared, method=model.whole_and_tokens)
+        """Embeddings of images in [−1, 1], each followed by those of `per_side`² squares of its
+        patch tokens, packed row by row, float32; the network computes in the dtype of params."""
+        prepared, model = layers.like(params, self.pixels.prepare(image)), self.model
+        method = functools.partial(type(model).whole_and_squares, per_side=per_side)
+        both = model.apply({"params": params}, prepared, method=method)
         whole, tokens = (x.astype(np.float32) for x in both)
-        return jnp.concatenate([whole, pooled(tokens, per_side).reshape(len(whole), -1)], axis=1)
+        return jnp.concatenate([whole, tokens.reshape(len(whole), -1)], axis=1)
 
     def require_tokens(self, per_side: int) -> None:
         """Raises ValueError where `per_side` tokens do not divide those along a side."""
@@ -92,34 +120,8 @@ class Architecture:
 
     def tokens(self, params: Any, image: arrays.Image) -> arrays.Tokens:
         """Patch tokens of images in [−1, 1]."""
-        model = vit.ViT(self.vit)
-        return model.apply({"params": params}, self.prepare(image), method=model.tokens)
-
-
-@dataclasses.dataclass(frozen=True)
-class EncoderConfig:
-    """The encoder, the objective that trains it, and what embeddings are measured from.
-
-    `origin` zero leaves embeddings as the network gives them; mean subtracts their mean over
-    training patches, so that cosines separate patches from each other, and not only patches from
-    nothing; white also gives every direction the same variance, so that what a few strong
-    directions say does not drown the rest.
-    """
-
-    vit: vit.ViTConfig
-    objective: Literal["infonce", "dino"]
-    infonce: infonce.InfoNCEConfig
-    dino: dino.DINOConfig
-    jitter: augment.ColorJitter
-    shift_px: int
-    origin: Literal["zero", "mean", "white"]
-
-    def task(self) -> infonce.InfoNCETask | dino.DINOTask:
-        """The training task of the chosen objective."""
-        encoder, crop_px = vit.ViT(self.vit), self.vit.image_px + self.shift_px
-        if self.objective == "infonce":
-            return infonce.InfoNCETask(encoder, self.infonce, self.jitter, crop_px)
-        return dino.DINOTask(encoder, self.dino, self.jitter, crop_px)
+        model = self.model
+        return model.apply({"params": params}, self.pixels.prepare(image), method=model.tokens)
 
 
 class Encoder:
@@ -162,7 +164,7 @@ class Encoder:
     @property
     def dim(self) -> int:
         """Length of an embedding, and of each token."""
-        return self.architecture.vit.width
+        return self.architecture.dim
 
     @property
     def token_origin(self) -> Float[np.ndarray, "..."] | None:
@@ -170,7 +172,7 @@ class Encoder:
         if self._token_origin is not None:
             return np.asarray(self._token_origin, np.float32)
         # What is not moved at all needs no mean.
-        is_known = self.architecture.vit.pool == "mean" or not self.origin.any()
+        is_known = self.architecture.averages_tokens or not self.origin.any()
         return self.origin if is_known else None
 
     def with_tokens(self, per_side: int) -> "Encoder":
@@ -189,7 +191,8 @@ class Encoder:
                 f"(no token_origin in encoder.json), got {per_side}; --config.force=encoder "
                 "measures it"
             )
-        if per_side > 1 and self.whitening is not None and self.architecture.vit.pool != "mean":
+        averages = self.architecture.averages_tokens
+        if per_side > 1 and self.whitening is not None and not averages:
             raise ValueError(
                 "tokens_per_side must be 1 where class tokens are whitened (encoder.model.origin"
                 f"=white, pool=class): tokens vary in other directions, got {per_side}"
@@ -286,14 +289,6 @@ class Encoder:
             return measured
         # Each token by itself.
         return (measured.reshape(-1, self.dim) @ self.whitening).reshape(measured.shape)
-
-
-def pooled(tokens: arrays.Tokens, per_side: int) -> Float[arrays.AnyArray, "B M D"]:
-    """A square of tokens, row by row, averaged to `per_side`² of equal squares."""
-    count, length, width = tokens.shape
-    each = math.isqrt(length) // per_side
-    squares = tokens.reshape(count, per_side, each, per_side, each, width)
-    return squares.mean(axis=(2, 4)).reshape(count, per_side**2, width)
 
 
 def top1(queries: Float[np.ndarray, "N D"], gallery: Float[np.ndarray, "N D"]) -> float:

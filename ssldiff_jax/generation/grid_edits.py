@@ -60,7 +60,7 @@ def one_embedding_each(
     per_side = model.trained.denoiser.config.tokens_per_side
     if per_side == 1 or model.config.cells_are_tokens:
         return grid
-    if model.encoder.architecture.vit.pool != "mean":
+    if not model.encoder.architecture.averages_tokens:
         raise ValueError(
             "cells of the prior among cells of a reference must come with an encoder whose "
             f"embedding is the mean of its tokens, got pool={model.encoder.architecture.vit.pool}"

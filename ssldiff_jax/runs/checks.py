@@ -298,5 +298,5 @@ def _stored_bytes(plan: Plan) -> int:
     if "latents" in plan.fresh:  # halves, of the means alone where nothing is sampled
         per_crop += config.window**2 * config.autoencoder.model.chosen.latent_channels * 2
     if "embeddings" in plan.fresh:
-        per_crop += config.denoiser_sizes(config.encoder.architecture.vit.width).stored_bytes
+        per_crop += config.denoiser_sizes(config.encoder.architecture.dim).stored_bytes
     return per_crop * config.data.crops.num_crops

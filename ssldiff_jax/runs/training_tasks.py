@@ -13,7 +13,6 @@ from ssldiff_jax.core import tasks
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.diffusion import conditioning, distillation
 from ssldiff_jax.diffusion import loss as diffusion_loss
-from ssldiff_jax.encoders import vit
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.prior import loss as prior_loss
 from ssldiff_jax.prior import tokens as tokens_lib
@@ -70,7 +69,7 @@ def embedding_dim(config: run_config.RunConfig) -> int:
     """Of the run's encoder; of embeddings computed elsewhere only their files know."""
     if config.embeddings.source:
         return config.embeddings.dim() or _IMPORTED_DIM
-    return config.encoder.architecture.vit.width
+    return config.encoder.architecture.dim
 
 
 def _autoencoder(
@@ -115,10 +114,8 @@ def _encoder_features(config: run_config.RunConfig, artifacts: Artifacts) -> tup
 
     if artifacts is not None:
         return distance, artifacts.encoder().params
-    image = jnp.zeros((1, architecture.vit.image_px, architecture.vit.image_px, 3))
     # Shapes are enough to compile: no weights are made.
-    like = jax.eval_shape(vit.ViT(architecture.vit).init, jax.random.key(0), image)
-    return distance, like["params"]
+    return distance, published.abstract_encoder(architecture)
 
 
 def _denoiser(config: run_config.RunConfig, artifacts: Artifacts) -> diffusion_loss.DenoisingTask:

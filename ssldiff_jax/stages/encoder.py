@@ -2,7 +2,6 @@
 held-out patches. The judge is the same work with its own sizes and seed; nothing else in a
 run ever reads it but the evaluation."""
 
-import dataclasses
 import functools
 import logging
 from typing import Any
@@ -132,10 +131,9 @@ def _measure(
 def _token_origin(
     model: encoder.Encoder, patches: UInt8[np.ndarray, "N s s 3"]
 ) -> Float[np.ndarray, "D"]:
-    """The mean of patch tokens, where embeddings are class tokens: so it is known whatever
+    """The mean of tokens, where embeddings are no means of them: so it is known whatever
     `config.embeddings.tokens_per_side` becomes, and no encoder is trained again for it."""
-    sizes = dataclasses.replace(model.architecture.vit, pool="mean")
-    architecture = dataclasses.replace(model.architecture, vit=sizes)
+    architecture = model.architecture.of_one_token
     exact = networks.OfEncoder("tokens", encoder.Encoder(architecture, model.params))
     return exact(patches).mean(axis=0)
 

@@ -115,7 +115,7 @@ class NameMap:
         Raises WeightsError that lists what is missing, unexpected, of another shape or not
         finite; nothing is skipped.
         """
-        tensors = self._own(tensors)
+        tensors = self.own(tensors)
         targets = flax.traverse_util.flatten_dict(like, sep="/")
         lines = {path: self._line(path) for path in targets}
         expected = {
@@ -136,6 +136,15 @@ class NameMap:
             self._fill(arrays[path], lines[path], path, tensors, problems)
         _raise(source, problems)
         return flax.traverse_util.unflatten_dict(arrays, sep="/")
+
+    def own(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The tensors of a file that are the model's, without what stands before their names."""
+        for prefix in self.prefixes:
+            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            # One family of names in a file: the next prefix may be a part of this one.
+            if own:
+                return own
+        return {}
 
     def save(self, params: Any) -> dict[str, np.ndarray]:
         """Tensors under the file's names."""
@@ -177,16 +186,6 @@ class NameMap:
 
     def _ignores(self, name: str) -> bool:
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
-
-    def _own(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        for prefix in self.prefixes:
-            if not prefix and tensors:
-                return tensors
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            # One family of names in a file: the next prefix may be a part of this one.
-            if own:
-                return own
-        return {}
 
     def _line(self, path: str) -> Entry:
         lines = [entry for entry in self.entries if entry.matches(path)]

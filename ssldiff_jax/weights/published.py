@@ -1,6 +1,7 @@
 """Parameters of our models from files of published ones, and back."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -64,19 +65,53 @@ class ModelFile:
 
 
 def load_encoder(file: ModelFile, name: str, architecture: encoder.Architecture) -> Any:
-    """Parameters of the encoder called `name`; a ViT of our own has timm's names."""
+    """Parameters of the encoder called `name`; a ViT of our own has timm's names.
+
+    Raises WeightsError that says which sizes were expected and which came.
+    """
+    entry, sizes = known.ENCODERS.get(name), architecture.vit
+    family = vit_tables.family_of(file.tensors, entry.names if entry else "timm")
+    table = encoder_names(sizes, family)
+    expected = vit_tables.Found.expected(sizes)
+    found = vit_tables.Found.of(file.tensors, table) or expected
+    stored = _of_grid(architecture, found.positions) if entry and entry.any_grid else architecture
+    if found != vit_tables.Found.expected(stored.vit):
+        raise reader.WeightsError(f"{file.path} must be {name}: {expected}, got {found}")
+    params = table.load(file.tensors, abstract_encoder(stored), file.path)
+    if stored.vit != sizes:
+        of_vit = params if architecture.head is None else params["trunk"]
+        of_vit["position"] = _refitted(of_vit["position"], stored.vit, sizes)
+    return params
+
+
+def abstract_encoder(architecture: encoder.Architecture) -> Any:
+    """Shapes of an encoder's parameters."""
+    px = architecture.vit.image_px
+    return names.abstract(architecture.model, jnp.zeros((1, px, px, 3)))
+
+
+def _of_grid(architecture: encoder.Architecture, positions: int) -> encoder.Architecture:
+    """The architecture with as many positions, where they are those of a square."""
     sizes = architecture.vit
-    family = "timm" if name == encoder.OWN else known.ENCODERS[name].names
-    image = jnp.zeros((1, sizes.image_px, sizes.image_px, 3))
-    like = names.abstract(vit.ViT(sizes), image)
-    return encoder_names(sizes, family).load(file.tensors, like, file.path)
+    num_patches = positions - (sizes.num_positions - sizes.side**2)
+    side = math.isqrt(max(num_patches, 0))
+    if side == 0 or side**2 != num_patches:
+        return architecture
+    sizes = dataclasses.replace(sizes, image_px=side * sizes.patch_px)
+    return dataclasses.replace(architecture, vit=sizes)
+
+
+def _refitted(position: np.ndarray, old: vit.ViTConfig, new: vit.ViTConfig) -> np.ndarray:
+    """Position embeddings of another grid, resized as they would be at every call."""
+    others = old.num_positions - old.side**2
+    sides = (old.side,) * 2, (new.side,) * 2
+    grid = vit.fitted(position[:, others:], *sides, new.variant.resize)
+    return np.concatenate([position[:, :others], grid], axis=1)
 
 
 def encoder_names(sizes: vit.ViTConfig, family: known.Names) -> names.NameMap:
     """The table of a family of names."""
-    if family == "timm":
-        return vit_tables.timm_names(sizes)
-    return vit_tables.hugging_face_names(sizes, family.removeprefix("hf_"))
+    return vit_tables.names_of(family, sizes)
 
 
 def load_autoencoder(file: ModelFile, config: autoencoder.AutoencoderConfig) -> Any:

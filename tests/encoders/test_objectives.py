@@ -9,6 +9,7 @@ import small_configs
 
 from ssldiff_jax.core import vectors
 from ssldiff_jax.encoders import augment, dino, encoder, infonce, variety, vit
+from ssldiff_jax.encoders import config as encoder_config
 
 VIT = vit.ViT(
     small_configs.section(
@@ -187,7 +188,7 @@ def test_unit_keeps_directions_and_zero():
     ("objective", "task"), [("infonce", infonce.InfoNCETask), ("dino", dino.DINOTask)]
 )
 def test_the_objective_is_the_configs(objective, task):
-    config = encoder.EncoderConfig(
+    config = encoder_config.EncoderConfig(
         VIT.config,
         objective,
         small_configs.section("encoder.model.infonce"),

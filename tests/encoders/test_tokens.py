@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import small_configs
 
-from ssldiff_jax.encoders import encoder, vit
+from ssldiff_jax.encoders import encoder, pixels, vit
 
 # 4 × 4 tokens a patch.
 SIZES = {"image_px": 32, "patch_px": 8, "width": 16, "depth": 1, "num_heads": 2}
@@ -17,7 +17,7 @@ def normal(seed, *shape):
 
 def architecture(pool="mean", takes="input_px"):
     sizes = small_configs.section("encoder.model.vit", **SIZES, pool=pool)
-    return encoder.Architecture(sizes, 32, takes)
+    return encoder.Architecture(sizes, pixels.Pixels(32), takes)
 
 
 @functools.cache
@@ -147,3 +147,34 @@ def test_the_embedding_comes_with_its_tokens(pool, per_side):
     np.testing.assert_allclose(tokens, model.with_tokens(per_side)(images), atol=1e-5)
     mean = tokens.reshape(5, -1, 16).mean(axis=1) + origin - normal(2, 16)
     assert (np.abs(mean - whole).max() < 1e-4) == (pool == "mean")
+
+
+@pytest.mark.parametrize("per_side", [2, 4])
+def test_class_token_and_mean_are_of_each_square(per_side):
+    """What is a class token's is shared; the embedding is the mean of its tokens, so they have one
+    origin and one whitening."""
+    images, origin, matrix = patches(5), normal(1, 32), normal(2, 32, 32)
+    model = encoder.Encoder(architecture("class_mean"), params_of(), origin)
+    assert model.dim == 32
+    of_class, of_mean = (
+        encoder.Encoder(architecture(pool), params_of(), origin[half], token_origin=origin[half])
+        for pool, half in (("class", slice(16)), ("mean", slice(16, None)))
+    )
+    expected = np.concatenate([of_class(images), of_mean(images)], axis=1)
+    np.testing.assert_allclose(model(images), expected, atol=1e-5)
+    tokens = model.with_tokens(per_side)(images).reshape(5, per_side**2, 32)
+    np.testing.assert_allclose(tokens.mean(axis=1), expected, atol=1e-5)
+    shared = np.repeat(of_class(images)[:, None], per_side**2, axis=1)
+    np.testing.assert_allclose(tokens[..., :16], shared, atol=1e-5)
+    squares = of_mean.with_tokens(per_side)(images).reshape(5, per_side**2, 16)
+    np.testing.assert_allclose(tokens[..., 16:], squares, atol=1e-5)
+    white = model.whitened(matrix).with_tokens(per_side)(images).reshape(tokens.shape)
+    np.testing.assert_allclose(white, tokens @ matrix, rtol=1e-4, atol=1e-4)
+
+
+def test_one_token_of_a_whole_patch_is_the_mean_of_its_patch_tokens():
+    pixels_ = patches(3).astype(np.float32) / 127.5 - 1
+    mean = every_token(patches(3)).mean(axis=1)
+    for pool in ("class", "mean", "class_mean"):
+        found = architecture(pool).of_one_token.embed(params_of(), pixels_)
+        np.testing.assert_allclose(found[:, -16:], mean, atol=1e-5)

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import itertools
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 import small_configs
 
-from ssldiff_jax.encoders import encoder, vit
+from ssldiff_jax.encoders import encoder, pixels, vit
 
 SIZES = {"image_px": 32, "patch_px": 8, "width": 16, "depth": 1, "num_heads": 2}
 
@@ -99,11 +100,18 @@ def test_all_eight_orientations_of_a_patch_differ(pool):
         assert np.abs(a - b).max() > 0.01
 
 
+ROTARY = dataclasses.asdict(dataclasses.replace(vit.PLAIN, positions="rotary"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"image_px": 33}, "multiple of patch_px, got image_px=33, patch_px=8"),
         ({"num_heads": 3}, "num_heads must divide width, got width=16, num_heads=3"),
+        (
+            {"num_heads": 8, "variant": ROTARY},
+            "multiple of 4 wide with positions=rotary, got width=16, num_heads=8",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
@@ -111,7 +119,7 @@ def test_sizes_that_do_not_fit_are_refused(changes, message):
         small_configs.section("encoder.model.vit", **(SIZES | changes))
 
 
-OWN = encoder.Architecture(small_configs.section("encoder.model.vit", **SIZES), 32)
+OWN = encoder.Architecture(small_configs.section("encoder.model.vit", **SIZES), pixels.Pixels(32))
 
 
 def test_encoder_pads_its_last_batch():

@@ -6,7 +6,7 @@ import small_configs
 
 from configs import tcga
 from ssldiff_jax.core import schema
-from ssldiff_jax.encoders import augment, encoder
+from ssldiff_jax.encoders import augment, encoder, pixels
 from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import encoder as encoder_stage
@@ -35,7 +35,7 @@ def measured(embed, monkeypatch, caplog):
     sizes = small_configs.section(
         "encoder.model.vit", image_px=PX, patch_px=8, width=12, num_heads=3
     )
-    model = encoder.Encoder(encoder.Architecture(sizes, PX), {}, np.zeros(12))
+    model = encoder.Encoder(encoder.Architecture(sizes, pixels.Pixels(PX)), {}, np.zeros(12))
     facts = encoder_stage._measure(None, model, "judge", config.data, config.judge.model.jitter)
     return facts, [record.getMessage() for record in caplog.records]
 

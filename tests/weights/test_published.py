@@ -13,7 +13,7 @@ from torch_writer import TorchFile
 from configs import tcga
 from ssldiff_jax.autoencoder import autoencoder, conv
 from ssldiff_jax.diffusion import conditioning
-from ssldiff_jax.encoders import encoder, known, vit
+from ssldiff_jax.encoders import encoder, known, pixels, vit
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import generator
 from ssldiff_jax.weights import names, published
@@ -156,10 +156,10 @@ MILLIONS = {
 }
 
 
-def shapes_of(name):
-    sizes = known.ENCODERS[name].vit
-    image = jnp.zeros((1, sizes.image_px, sizes.image_px, 3))
-    return names.abstract(vit.ViT(sizes), image)
+def shapes_of(name, **sizes):
+    architecture = encoder.Architecture.published(name)
+    sizes = dataclasses.replace(architecture.vit, **sizes)
+    return published.abstract_encoder(dataclasses.replace(architecture, vit=sizes))
 
 
 @pytest.mark.parametrize("name", MILLIONS)
@@ -170,9 +170,10 @@ def test_known_encoders_have_their_size(name):
 
 @pytest.mark.parametrize("name", known.ENCODERS)
 def test_every_parameter_of_a_known_encoder_has_one_name(name):
-    table = published.encoder_names(known.ENCODERS[name].vit, known.ENCODERS[name].names)
+    entry = known.ENCODERS[name]
+    table = published.encoder_names(dataclasses.replace(entry.vit, depth=2), entry.names)
     found = []
-    for path in flax.traverse_util.flatten_dict(shapes_of(name), sep="/"):
+    for path in flax.traverse_util.flatten_dict(shapes_of(name, depth=2), sep="/"):
         (line,) = [entry for entry in table.entries if entry.matches(path)]
         found += line.names(path)
     assert len(found) == len(set(found))
@@ -188,7 +189,7 @@ def test_a_dino_training_state_gives_its_teacher(tmp_path):
     teacher["module.head.mlp.0.weight"] = file.tensor(np.zeros((2, 2), np.float32))
     student = {f"module.backbone.{k}": file.tensor(0 * v) for k, v in bare.items()}
     file.write(path, {"student": student, "teacher": teacher, "epoch": 1})
-    architecture = encoder.Architecture(sizes, 32)
+    architecture = encoder.Architecture(sizes, pixels.Pixels(32))
     same(published.load_encoder(published.ModelFile.read(path), encoder.OWN, architecture), params)
 
 

@@ -114,7 +114,7 @@ class OfEncoder:
         if self.encoder.whitening is not None:
             measured["whitening"] = self.encoder.whitening
         weights = digests.of_params(measured)
-        return digests.of_values(weights, self.encoder.architecture)
+        return digests.of_values(weights, self.encoder.architecture.settings)
 
 
 def names() -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from ssldiff_jax.diffusion import (
     unet,
 )
 from ssldiff_jax.diffusion import loss as diffusion_loss
+from ssldiff_jax.encoders import config as encoder_config
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import lora
@@ -32,7 +33,7 @@ class EncoderSection:
 
     name: str
     weights: str
-    model: encoder.EncoderConfig
+    model: encoder_config.EncoderConfig
     train: loop.TrainConfig
 
     def __post_init__(self):

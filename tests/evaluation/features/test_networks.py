@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ssldiff_jax.encoders import encoder, known, vit
+from ssldiff_jax.encoders import encoder, known, pixels, vit
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.weights import names, published
@@ -31,7 +31,13 @@ def drawn(seed=0):
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
     """A published encoder that is small, and its file."""
-    entry = known.KnownEncoder(SIZES, 16, "timm", "a licence", "a place")
+    entry = known.KnownEncoder(
+        SIZES,
+        pixels.Pixels(16, pixels.IMAGENET_MEAN, pixels.IMAGENET_STD),
+        "timm",
+        "a licence",
+        "a place",
+    )
     monkeypatch.setitem(known.ENCODERS, "tiny", entry)
     save_file(published.encoder_names(SIZES, "timm").save(drawn()), tmp_path / "tiny.safetensors")
     return tmp_path / "tiny.safetensors"
@@ -80,7 +86,9 @@ def test_images_must_be_of_one_size():
 
 
 def test_the_encoder_of_a_run(tiny):
-    model = encoder.Encoder(encoder.Architecture(SIZES, 16), drawn(), np.ones(12), batch_size=2)
+    model = encoder.Encoder(
+        encoder.Architecture(SIZES, pixels.Pixels(16)), drawn(), np.ones(12), batch_size=2
+    )
     extract = networks.OfEncoder("encoder", model)
     assert isinstance(extract, networks.Extractor)
     assert (extract.name, extract.dim) == ("encoder", 12)
@@ -89,7 +97,9 @@ def test_the_encoder_of_a_run(tiny):
     assert extract.digest == networks.OfEncoder("judge", model).digest
     # The same weights see something else with other heads.
     heads = dataclasses.replace(SIZES, num_heads=2 if SIZES.num_heads == 1 else 1)
-    other = encoder.Encoder(encoder.Architecture(heads, 16), model.params, model.origin)
+    other = encoder.Encoder(
+        encoder.Architecture(heads, pixels.Pixels(16)), model.params, model.origin
+    )
     assert networks.OfEncoder("encoder", other).digest != extract.digest
     moved = networks.OfEncoder("encoder", model.measured_from(np.zeros(12)))
     assert moved.digest != extract.digest

@@ -10,7 +10,7 @@ import numpy as np
 import patience
 import pytest
 
-from ssldiff_jax.encoders import encoder, inception, vit
+from ssldiff_jax.encoders import encoder, inception, pixels, vit
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.weights import names
 from ssldiff_jax.weights.tables import inception as inception_weights
@@ -28,7 +28,7 @@ def of_encoder():
     rng = np.random.default_rng(0)
     like = names.abstract(vit.ViT(sizes), jnp.zeros((1, 16, 16, 3)))
     params = jax.tree.map(lambda leaf: 0.3 * rng.standard_normal(leaf.shape, np.float32), like)
-    architecture = encoder.Architecture(sizes, 16)
+    architecture = encoder.Architecture(sizes, pixels.Pixels(16))
     model = encoder.Encoder(architecture, params, np.full(12, 0.1), batch_size=4)
     return networks.OfEncoder("encoder", model)
 

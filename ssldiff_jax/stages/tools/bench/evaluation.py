@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ssldiff_jax.core import machine, memory, moments
 from ssldiff_jax.encoders import encoder as encoder_lib
-from ssldiff_jax.encoders import vit
 from ssldiff_jax.evaluation.features import networks
 from ssldiff_jax.evaluation.metrics import (
     frechet,
@@ -23,7 +21,6 @@ from ssldiff_jax.evaluation.metrics import (
 )
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.stages.tools.bench import random_weights, results
-from ssldiff_jax.weights import names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +75,7 @@ def _encoder(artifacts: artifacts_lib.Artifacts, name: str) -> tuple[encoder_lib
     if (artifacts.folders.of_stage(name) / "encoder.json").exists():
         return artifacts.encoder(name), "own"
     architecture = getattr(artifacts.config, name).architecture
-    px = architecture.input_px
-    like = names.abstract(vit.ViT(architecture.vit), jnp.zeros((1, px, px, 3)))
+    like = published.abstract_encoder(architecture)
     return encoder_lib.Encoder(architecture, random_weights.params(like)), "random"
 
 

@@ -191,7 +191,7 @@ def evaluate(facts: Facts) -> Row:
     embeddings = variation_spread.num_embeddings(round(held_out.value))
     varied = _padded(facts, exact(1), embeddings * variation_spread.VARIATIONS)
     variations = varied * networks.window_calls
-    own = {name: getattr(config, name).architecture.vit.width for name in protocol.OWN}
+    own = {name: getattr(config, name).architecture.dim for name in protocol.OWN}
     features = every * (2 * _FLOAT * sum(own.values())) + training * (_FLOAT * own["judge"])
     examples, more = _examples(facts, training)
     cell_dim = config.denoiser_sizes(networks.embedding_dim).cell_dim

@@ -14,7 +14,6 @@ from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import layers, platform, program_cost, tasks
 from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder as encoder_lib
-from ssldiff_jax.encoders import vit
 from ssldiff_jax.generation import generator, models
 from ssldiff_jax.runs import training_tasks
 from ssldiff_jax.runs.config import run as run_config
@@ -22,7 +21,7 @@ from ssldiff_jax.stages.tools.plan import devices as devices_lib
 from ssldiff_jax.train import loop
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
-from ssldiff_jax.weights import names, published
+from ssldiff_jax.weights import published
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +125,8 @@ class Networks:
 
     @functools.cache  # noqa: B019 — lives as long as one command
     def _embed(self, architecture: encoder_lib.Architecture) -> Call:
-        px, side = architecture.vit.image_px, self.config.data.crops.patch_px
-        params = names.abstract(vit.ViT(architecture.vit), np.zeros((1, px, px, 3), np.float32))
+        side = self.config.data.crops.patch_px
+        params = published.abstract_encoder(architecture)
         image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
         return self._call(architecture.embed, params, image)
 
