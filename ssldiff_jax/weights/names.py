@@ -137,9 +137,11 @@ class NameMap:
         _raise(source, problems)
         return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
-    def own(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def own(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """The tensors of a file that are the model's, without what stands before their names."""
         for prefix in self.prefixes:
+            if not prefix and tensors:
+                return tensors
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             # One family of names in a file: the next prefix may be a part of this one.
             if own:
