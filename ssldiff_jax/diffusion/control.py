@@ -62,7 +62,7 @@ class ControlNet(nn.Module):
 
         x, shown = (
             layers.pixel_unshuffle(y, c.patch).reshape(len(y), rows * cols, -1)
-            for y in (x_t, latents_map.astype(x_t.dtype))
+            for y in (jnp.asarray(x_t), jnp.asarray(latents_map, x_t.dtype))
         )
         # Both have positions of their own, as published: they are added twice.
         at = positions_lib.of_patches(c.positions, rows, cols, dim).astype(x.dtype)

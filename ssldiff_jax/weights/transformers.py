@@ -123,7 +123,13 @@ class PublishedTransformer:
             "dit": pixart.transformer_names(config.dit),
             "conditioner": pixart.conditioner_names(),
         }
-        return {name: table.load(tensors, like[name], self.path) for name, table in tables.items()}
+        params = {
+            name: table.load(tensors, like[name], self.path) for name, table in tables.items()
+        }
+        if adapters.control is not None:
+            null = params["conditioner"]["null"]
+            params["control"] = adapters.control.load(config.dit, like["control"], null)
+        return params
 
     def _require_positions(self, config: conditioning.DenoiserConfig) -> None:
         """Raises WeightsError for a stored buffer that is not what is computed here."""

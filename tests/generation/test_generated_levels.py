@@ -4,6 +4,7 @@ import copy
 import dataclasses
 
 import compilations
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -226,6 +227,8 @@ def test_the_transformer_takes_tokens_of_patches_of_any_level():
     model = random_models.make(tokens_per_side=2, **changes)
     sizes = model.trained.denoiser.config
     assert (sizes.sides, sizes.condition_dim) == ((), 4 * 32 + 1)
+    # Large enough that one token of 65 shows in pixels.
+    model = model.with_params(jax.tree.map(lambda p: 6 * p, model.trained.params))
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     patches = [m.variations(image, 1) for m in map(model.at_level, (1.0, 2.0))]
     assert not np.array_equal(*patches)
