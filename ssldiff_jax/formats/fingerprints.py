@@ -1,5 +1,6 @@
 """Fingerprints that show whether a file is the one that was read before, without reading it."""
 
+import pathlib
 from typing import Any
 
 from ssldiff_jax.formats import hub
