@@ -26,6 +26,8 @@ _COLUMNS = {
     "variance": ("variance_ratio", ".2f"),
     "variation": ("variation", ".2f"),
 }
+# Of sweeps that measured it.
+_OPTIONAL = "variation"
 _PUBLISHED = "windows.mode=paper"
 _WORDS = (
     (r"windows\.mode=paper .*", "as published: stride w/4, guidance 4, 50 steps"),
@@ -72,12 +74,15 @@ def markdown(collected: Mapping[str, Any]) -> str:
     """A row for every way, the real regions first."""
     guidance, machine = collected["guidance"], collected["machine"]
     low, high = guidance["interval"]
+    columns = dict(_COLUMNS)
+    if not any(_OPTIONAL in row for row in collected["rows"]):
+        del columns[_OPTIONAL]
     lines = [
-        f"| windows, conditioning | {' | '.join(_COLUMNS)} |",
-        "|---" * (len(_COLUMNS) + 1) + "|",
+        f"| windows, conditioning | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
     ]
     for row in collected["rows"]:
-        values = " | ".join(_value(row, key, spec) for key, spec in _COLUMNS.values())
+        values = " | ".join(_value(row, key, spec) for key, spec in columns.values())
         lines.append(f"| {words(row['variant'])} | {values} |")
     cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
     return (
