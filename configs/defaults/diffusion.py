@@ -5,8 +5,8 @@ from ml_collections import ConfigDict
 
 def schedule(name: str) -> ConfigDict:
     c = ConfigDict()
-    # scaled_linear as published; cosine, which has no betas to set; linear: the straight path of
-    # flow matching, with loss.prediction=velocity.
+    # scaled_linear as published; linear_betas; cosine, which has no betas to set; linear: the
+    # straight path of flow matching, with loss.prediction=velocity.
     c.name = name
     c.num_timesteps = 1000
     c.beta_start = 0.0015

@@ -16,12 +16,13 @@ from ssldiff_jax.core import arrays
 class Schedule:
     """How much noise there is at t = 0 … num_timesteps − 1, least noise first.
 
-    Two preserve variance, alpha² + sigma² = 1: `scaled_linear` is Rombach et al. 2022 (betas linear
-    in their root), `cosine` Nichol and Dhariwal 2021, betas clipped at 0.999. `linear` is the
-    straight path of flow matching (Lipman et al. 2023), alpha + sigma = 1.
+    Three preserve variance, alpha² + sigma² = 1: `scaled_linear` is Rombach et al. 2022 (betas
+    linear in their root), `linear_betas` Ho et al. 2020, `cosine` Nichol and Dhariwal 2021, betas
+    clipped at 0.999. `linear` is the straight path of flow matching (Lipman et al. 2023),
+    alpha + sigma = 1.
     """
 
-    name: Literal["scaled_linear", "cosine", "linear"]
+    name: Literal["scaled_linear", "linear_betas", "cosine", "linear"]
     num_timesteps: int
     beta_start: float
     beta_end: float
@@ -48,7 +49,7 @@ class Schedule:
         """
         if not self.preserves_variance:
             raise ValueError(
-                "betas must come from schedule.name=scaled_linear or cosine, got "
+                "betas must come from schedule.name=scaled_linear, linear_betas or cosine, got "
                 f"schedule.name={self.name}"
             )
         if self.name == "cosine":
@@ -65,6 +66,8 @@ class Schedule:
             )
             # The last one would be 1, and x_T without any x0.
             betas = np.clip(1 - level[1:] / level[:-1], 0, 0.999)
+        elif self.name == "linear_betas":
+            betas = np.linspace(self.beta_start, self.beta_end, self.num_timesteps)
         else:
             betas = np.linspace(self.beta_start**0.5, self.beta_end**0.5, self.num_timesteps) ** 2
         # float64 up to `at`: of 1 − alpha_bar, 0.0015 at first, float32 has four digits.

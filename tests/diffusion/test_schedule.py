@@ -26,6 +26,17 @@ def test_scaled_linear_is_the_published_schedule():
     np.testing.assert_allclose(sigma, root, rtol=1e-6)
 
 
+def test_linear_betas_grow_by_equal_steps():
+    noise = small_configs.section(
+        "denoiser.schedule", name="linear_betas", beta_start=1e-4, beta_end=0.02
+    )
+    assert noise.preserves_variance
+    np.testing.assert_allclose(noise.betas[[0, -1]], [1e-4, 0.02], rtol=1e-9)
+    np.testing.assert_allclose(np.diff(noise.betas), (0.02 - 1e-4) / 999, rtol=1e-8)
+    # Ho et al. 2020, section 4: what is left of x0 at the end.
+    assert noise.alpha_bar[-1] == pytest.approx(4.04e-5, rel=2e-3)
+
+
 @pytest.mark.parametrize(
     "noise",
     [LINEAR, COSINE, small_configs.section("denoiser.schedule", name="cosine", num_timesteps=50)],
