@@ -3,10 +3,9 @@
 import json
 import pathlib
 
-import ml_dtypes  # noqa: F401  safetensors finds bfloat16 by the name it registers
 import numpy as np
 
-from ssldiff_jax.formats import torch_legacy, torch_zip
+from ssldiff_jax.formats import mapped, torch_legacy, torch_zip
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -67,10 +66,10 @@ def _within(folder: pathlib.Path) -> pathlib.Path:
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
-    import safetensors.numpy
+    import safetensors
 
     try:
-        return safetensors.numpy.load_file(path)
+        return mapped.read(path)
     except (safetensors.SafetensorError, TypeError, ValueError, KeyError, OSError) as error:
         raise WeightsError(f"{path}: expected safetensors, got {error!s:.200}") from error
 
