@@ -52,7 +52,8 @@ def get_config() -> ConfigDict:
     # File of published weights to start from: latent diffusion's names, or diffusers'.
     c.weights = ""
     # measured: latents are brought to unit variance; none: they stay as the encoder gives them,
-    # which is what published denoisers were trained on.
+    # which is what published UNets were trained on; published: as config.json beside `weights`
+    # says, or, without one, as SD3's of 16 channels.
     c.latent_scaling = "measured"
     c.train = training.get_config(steps=200_000, batch_size=64, learning_rate=1e-4)
     c.train.optimizer.ema_decay = 0.999

@@ -115,4 +115,7 @@ def embeddings() -> ConfigDict:
     # published; 2 or 4 say besides where in the patch something lies (the encoder's patch tokens,
     # averaged to 2 × 2 or 4 × 4).
     c.tokens_per_side = 1
+    # What a token is: of patches, the encoder's patch tokens in a part of the patch, averaged; of
+    # squares, the embedding of that part, seen alone, as PixCell-1024 has them.
+    c.tokens_of = "patches"
     return c

@@ -12,6 +12,7 @@ from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, layers, vectors
 from ssldiff_jax.diffusion import cells as cells_lib
+from ssldiff_jax.diffusion import control as control_lib
 from ssldiff_jax.diffusion import dit as dit_lib
 from ssldiff_jax.diffusion import unet as unet_lib
 
@@ -29,7 +30,7 @@ class DenoiserConfig:
     conditioned on the cells that it touches, packed with their places into one vector. With more
     than one of `tokens_per_side` a patch, or cell, has as many embeddings squared, packed row by
     row, each of a square of it. A student (`distillation`) is told where its step ends and how it
-    is guided.
+    is guided. Beside a transformer a ControlNet, `control`, may stand, which is shown a map.
     """
 
     unet: unet_lib.UNetConfig | None
@@ -40,6 +41,7 @@ class DenoiserConfig:
     tokens_per_side: int = 1
     is_student: bool = False
     dit: dit_lib.DiTConfig | None = None
+    control: control_lib.Control | None = None
 
     @property
     def network(self) -> unet_lib.UNetConfig | dit_lib.DiTConfig:
@@ -171,6 +173,7 @@ class Denoiser(nn.Module):
         t: arrays.Timestep,
         embedding: arrays.Embedding,
         step: Step | None = None,
+        latents_map: arrays.Latents | None = None,
     ) -> arrays.Latents:
         c, layout = self.config, None
         # Stored tokens are float16, in which their squares may be infinite.
@@ -182,8 +185,9 @@ class Denoiser(nn.Module):
             layout = cells_lib.PatchTokens(c.tokens_per_side)
         if c.tokens_per_side > 1:
             embedding = embedding.reshape(len(embedding), -1, c.embedding_dim)
-        call = self._unet if c.dit is None else self._dit
-        return call(x_t, t, embedding, layout, step)
+        if c.dit is None:
+            return self._unet(x_t, t, embedding, layout, step)
+        return self._dit(x_t, t, embedding, layout, step, latents_map)
 
     def _unet(self, x_t, t, embedding, layout, step) -> arrays.Latents:
         c = self.config
@@ -195,15 +199,19 @@ class Denoiser(nn.Module):
         beside_t = self._beside_t(step, c.unet.channels, 4 * c.unet.channels, x_t.dtype)
         return unet_lib.UNet(c.unet, name="unet")(x_t, t, tokens, layout, beside_t)
 
-    def _dit(self, x_t, t, embedding, layout, step) -> arrays.Latents:
-        c = self.config
+    def _dit(self, x_t, t, embedding, layout, step, latents_map) -> arrays.Latents:
+        c, per_cell = self.config, self.config.tokens_per_side**2
         embedding = embedding.reshape(len(embedding), -1, c.embedding_dim)
-        tokens = dit_lib.Conditioner(c.dit, c.tokens_per_side**2, name="conditioner")(
-            scaled(embedding, c.embedding_length), layout, *c.dit.patches(x_t)
-        ).astype(x_t.dtype)
+        embedding = scaled(embedding, c.embedding_length)
+        conditioner = dit_lib.Conditioner(c.dit, per_cell, name="conditioner")
+        tokens = conditioner(embedding, layout, *c.dit.patches(x_t)).astype(x_t.dtype)
         width = c.dit.shape.width
         beside_t = self._beside_t(step, dit_lib.TIME_CHANNELS, width, x_t.dtype)
-        return dit_lib.DiT(c.dit, name="dit")(x_t, t, tokens, layout, beside_t)
+        controls = None
+        if c.control is not None:
+            net = control_lib.ControlNet(c.dit, c.control.depth, per_cell, name="control")
+            controls = c.control.scale * net(x_t, t, embedding, layout, latents_map)
+        return dit_lib.DiT(c.dit, name="dit")(x_t, t, tokens, layout, beside_t, controls)
 
     def _beside_t(
         self, step: Step | None, channels: int, width: int, dtype: jnp.dtype

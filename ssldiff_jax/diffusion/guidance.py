@@ -56,13 +56,14 @@ class GuidedX0:
 
     Guiding the network's output or x0 is the same: they are affine in each other. Where there is
     nothing to guide the network is called once instead of twice. `time_offset` is added to t before
-    the network is shown it.
+    the network is shown it; `null` makes unconditional conditions of others.
     """
 
     denoise: DenoiseFn
     process: process_lib.Process
     config: GuidanceConfig = UNGUIDED
     time_offset: int = 0
+    null: Callable[[arrays.Embedding], arrays.Embedding] = jnp.zeros_like
 
     def is_guided(self, t: arrays.AnyArray) -> arrays.AnyArray:
         """Whether timesteps are guided."""
@@ -100,7 +101,7 @@ class GuidedX0:
         self, x_t: arrays.Latents, t: arrays.Timestep, embedding: arrays.Embedding
     ) -> arrays.Latents:
         """Clean latents moved away from the unconditional ones."""
-        shown_t, null = t + self.time_offset, jnp.zeros_like(embedding)
+        shown_t, null = t + self.time_offset, self.null(embedding)
         both = self.denoise(pairs(x_t, x_t), pairs(shown_t, shown_t), pairs(embedding, null))
         cond, uncond = (self.process.to_x0(p, x_t, t) for p in (both[0::2], both[1::2]))
         return moved(cond, uncond, self.config.scale, self.config.rescale)

@@ -68,7 +68,9 @@ class Stage:
             said what it would do.
         sections: the config sections it reads (dotted).
         needs: the stages whose folders it reads.
-        spares: of these, what it can do without where the models are another run's.
+        spares: of these, what it can do without where the models are another run's, or files of
+            published weights.
+        made_up_by_weights: of these, what such files stand for.
         follows: stages whose outputs it reads where there are any.
         leaves: of these, what a config has no use for, whatever lies there.
         watches: stages whose outputs it reads while they are made.
@@ -90,6 +92,7 @@ class Stage:
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
     spares: tuple[str, ...] = ()
+    made_up_by_weights: tuple[str, ...] = ()
     follows: tuple[str, ...] = ()
     leaves: Callable[[run_config.RunConfig], tuple[str, ...]] = lambda config: ()
     watches: tuple[str, ...] = ()
@@ -106,10 +109,11 @@ class Stage:
 
     def reads(self, folders: folders_lib.Folders) -> tuple[str, ...]:
         """The stages that it reads: `needs`, less what it spares and the work directory lacks."""
-        if folders.models is None:
-            return self.needs
-        # A new work directory on another run's models may be without patches.
-        return tuple(n for n in self.needs if n not in self.spares or folders.is_done(n))
+        spares = self.spares if folders.models is not None else ()
+        if folders.reads_weights and self.made_up_by_weights:
+            spares = (*self.spares, *self.made_up_by_weights)
+        # A new work directory on other models may be without patches.
+        return tuple(n for n in self.needs if n not in spares or folders.is_done(n))
 
     def followed(self, config: run_config.RunConfig) -> tuple[str, ...]:
         """The stages that it follows and a config has use for."""

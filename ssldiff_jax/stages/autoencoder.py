@@ -26,7 +26,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     task = training_tasks.training_task("autoencoder", config, context.artifacts)
     start = None
     if section.weights:
-        file = published.ModelFile.read(section.weights)
+        file = published.ModelFile.read(section.weights, "vae")
         start = {"autoencoder": published.load_autoencoder(file, section.model)}
     batches = loader.patch_batches(
         context.artifacts.records("train"),

@@ -6,7 +6,7 @@ from ssldiff_jax.core import digests, rng
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.runs import stage, training_tasks
 from ssldiff_jax.train import loop
-from ssldiff_jax.weights import published
+from ssldiff_jax.weights import published, transformers
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -23,8 +23,9 @@ def run(context: stage.Context) -> dict[str, Any]:
     )
     start = None
     if section.weights:
-        file = published.ModelFile.read(section.weights)
-        start = published.load_denoiser(file, task.denoiser.config)
+        file = published.ModelFile.read(section.weights, "transformer")
+        adapters = transformers.Adapters(section.lora)
+        start = published.load_denoiser(file, task.denoiser.config, adapters)
     run_ = training_tasks.training_run(context, "denoiser")
     params = loop.fit(task, batches, section.train, run_, start=start)
     dim = task.denoiser.config.embedding_dim

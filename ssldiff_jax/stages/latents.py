@@ -13,6 +13,7 @@ from ssldiff_jax.data import crop_reader, store
 from ssldiff_jax.runs import artifacts, shard_writing, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.train import hosts
+from ssldiff_jax.weights import diffusers_folder, published
 
 _BATCH = 64
 
@@ -35,8 +36,12 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         return None
     # Without scaling, as the published VQ-f4 has none.
     mean, std = np.zeros(channels), np.ones(channels)
-    if config.autoencoder.latent_scaling != "none":
+    if config.autoencoder.latent_scaling == "measured":
         mean, std = _mean_and_std(shared.tally())
+    elif config.autoencoder.latent_scaling == "published":
+        file = published.ModelFile.read(config.autoencoder.weights, "vae")
+        scaling = diffusers_folder.scaling(file.path, file.about, config.autoencoder.model)
+        mean, std = np.array(scaling.latent_shift), 1 / np.array(scaling.latent_scale)
     facts = {
         "latent_shift": mean.tolist(),
         "latent_scale": (1 / std).tolist(),

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from ssldiff_jax.core import schema
 from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.command import final_message
@@ -35,12 +36,41 @@ def _weights(section: str) -> Callable[[run_config.RunConfig], Any]:
     )
 
 
+def _encoder(section: str) -> Callable[[run_config.RunConfig], Any]:
+    """Likewise of an encoder, which may not be without them where it is a published one."""
+
+    def facts(config: run_config.RunConfig) -> Any:
+        getattr(config, section).require_weights()
+        return _weights(section)(config)
+
+    return facts
+
+
 def _networks(config: run_config.RunConfig) -> Any:
     """Facts about the files that an evaluation reads."""
     section = config.evaluate
     of = lambda path: fingerprints.of_path(path, "evaluate.extractors")
     named = {name: of(path) for name, path in section.networks.items()}
     return named | {"reference": fingerprints.of_path(section.reference, "evaluate.reference")}
+
+
+def _embeddings(config: run_config.RunConfig) -> Any:
+    """Facts about embeddings computed elsewhere. Raises ConfigError for tokens that no step makes:
+    of squares, for models that are not trained here."""
+    if config.embeddings.tokens_of == "squares":
+        raise schema.ConfigError(
+            "config.embeddings.tokens_of must be patches for the step embeddings, got squares, of "
+            "which images are generated alone: --config.stages=generate"
+        )
+    return config.embeddings.fingerprint()
+
+
+def _denoiser_weights(config: run_config.RunConfig) -> Any:
+    """Facts about the denoiser's file, and about that of a LoRA in it."""
+    lora = fingerprints.of_path(config.denoiser.lora.weights, "denoiser.lora.weights")
+    own = _weights("denoiser")(config)
+    # A run without one keeps what it noted before there were any.
+    return own if lora is None else {"denoiser": own, "lora": lora}
 
 
 def run_plan(context: stage.Context) -> Any:
@@ -101,15 +131,15 @@ STAGES: stage.Table = {
         Later("encoder", "run"),
         ("encoder", "embeddings", *_CROPS),
         ("patches",),
-        inputs=_weights("encoder"),
+        inputs=_encoder("encoder"),
         on="all",
     ),
     "embeddings": stage.Stage(
         Later("embeddings", "run"),
         # Of the section itself, other keys decide patches and are theirs to check.
-        ("embeddings.tokens_per_side", *_CROPS),
+        ("embeddings.tokens_per_side", "embeddings.tokens_of", *_CROPS),
         ("patches", "encoder"),
-        inputs=lambda config: config.embeddings.fingerprint(),
+        inputs=_embeddings,
         on="all",
     ),
     "autoencoder": stage.Stage(
@@ -124,7 +154,7 @@ STAGES: stage.Table = {
         Later("denoiser", "run"),
         ("denoiser",),
         ("embeddings", "latents"),
-        inputs=_weights("denoiser"),
+        inputs=_denoiser_weights,
         on="all",
     ),
     "distill": stage.Stage(
@@ -148,7 +178,7 @@ STAGES: stage.Table = {
         Later("encoder", "run_judge"),
         ("judge", *_CROPS),
         ("patches",),
-        inputs=_weights("judge"),
+        inputs=_encoder("judge"),
         on="all",
     ),
     "evaluate": stage.Stage(
@@ -198,6 +228,8 @@ STAGES: stage.Table = {
         follows=("distill",),
         leaves=_student,
         spares=("patches",),
+        made_up_by_weights=("denoiser", "autoencoder"),
+        after=("denoiser", "autoencoder"),
         inputs=Later("tools.generate", "fingerprint"),
         slug=Later("tools.generate", "slug"),
         ending=Later("tools.generate", "ending"),
@@ -212,6 +244,8 @@ STAGES: stage.Table = {
         follows=("distill",),
         leaves=_student,
         spares=("patches",),
+        made_up_by_weights=("denoiser", "autoencoder"),
+        after=("denoiser", "autoencoder"),
         inputs=_image,
         tool=True,
         always=True,

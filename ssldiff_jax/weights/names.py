@@ -2,19 +2,30 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol
 
 import flax.traverse_util
 import jax
 import numpy as np
 
+from ssldiff_jax.formats import mapped
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 # Flax's names of a layer's arrays, and torch's: there a norm's scale is a weight too.
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 # Names of a kind that an error lists: a file of another model has hundreds.
 _LISTED = 8
+
+
+class Form(Protocol):
+    """A layout of a family's own, of the weight and the bias of a module."""
+
+    def from_file(self, tensor: np.ndarray) -> np.ndarray:
+        """In our layout."""
+
+    def to_file(self, value: np.ndarray) -> np.ndarray:
+        """In the file's layout."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +38,15 @@ class Entry:
             output axis.
         form: `module` has a weight (matrices transposed, convolutions OIHW) and a bias;
             `module_1x1` is a dense layer here and a 1×1 convolution there; `tensor` is one
-            array in the same layout.
+            array in the same layout; or a layout of the family's own.
+        blocks: of layers that are alike, how many our arrays hold, along the leading axis; names
+            in the file have `{}` where the number of one stands. 0 for a layer by itself.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
-    form: Literal["module", "module_1x1", "tensor"] = "module"
+    form: Literal["module", "module_1x1", "tensor"] | Form = "module"
+    blocks: int = 0
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -44,13 +58,21 @@ class Entry:
         return path == self.ours if self.form == "tensor" else path.rpartition("/")[0] == self.ours
 
     def names(self, path: str) -> tuple[str, ...]:
-        """Names in the file of the parts of one parameter."""
+        """Names in the file of the parts of one parameter; of several blocks with `{}`."""
         if self.form == "tensor":
             return self.parts
         return tuple(f"{part}.{_LEAVES[path.rpartition('/')[2]]}" for part in self.parts)
 
+    def names_of_blocks(self, path: str) -> Iterator[tuple[str, ...]]:
+        """Names in the file of the parts of one parameter, for each of its blocks."""
+        names = self.names(path)
+        for number in range(self.blocks or 1):
+            yield tuple(name.replace("{}", str(number)) for name in names)
+
     def from_file(self, tensor: np.ndarray) -> np.ndarray:
         """One part in our layout."""
+        if not isinstance(self.form, str):
+            return self.form.from_file(tensor)
         if self.form == "tensor" or tensor.ndim == 1:
             return tensor
         # Some tools save these as matrices; the layer is the same.
@@ -61,6 +83,8 @@ class Entry:
 
     def to_file(self, value: np.ndarray) -> np.ndarray:
         """One part in the file's layout: the inverse."""
+        if not isinstance(self.form, str):
+            return self.form.to_file(value)
         if self.form == "tensor" or value.ndim == 1:
             return value
         value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
@@ -92,7 +116,9 @@ class NameMap:
         tensors = self._own(tensors)
         targets = flax.traverse_util.flatten_dict(like, sep="/")
         lines = {path: self._line(path) for path in targets}
-        expected = {name for path, line in lines.items() for name in line.names(path)}
+        expected = {
+            name for path, line in lines.items() for of in line.names_of_blocks(path) for name in of
+        }
         problems: dict[str, list[str]] = {
             # All of them before anything is raised: one run tells what is wrong with a file.
             "missing": sorted(expected - set(tensors)),
@@ -104,18 +130,8 @@ class NameMap:
         }
         arrays = {}
         for path, leaf in targets.items():
-            names = lines[path].names(path)
-            # Named as missing already; the shapes of all others are still compared.
-            if not set(names) <= set(tensors):
-                continue
-            parts = [lines[path].from_file(tensors[name]) for name in names]
-            if _joined_shape(parts) != leaf.shape:
-                problems["misshaped"].append(f"{names[0]} {tensors[names[0]].shape}")
-                continue
             arrays[path] = np.empty(leaf.shape, np.float32)
-            np.concatenate(parts, axis=-1, out=arrays[path], casting="unsafe")
-            if not np.isfinite(arrays[path]).all():
-                problems["not finite"].append(names[0])
+            self._fill(arrays[path], lines[path], path, tensors, problems)
         _raise(source, problems)
         return flax.traverse_util.unflatten_dict(arrays, sep="/")
 
@@ -124,19 +140,46 @@ class NameMap:
         tensors = {}
         for path, value in flax.traverse_util.flatten_dict(params, sep="/").items():
             line = self._line(path)
-            names = line.names(path)
-            for name, part in zip(
-                names, np.split(np.asarray(value), len(names), axis=-1), strict=True
-            ):
-                # safetensors writes memory as it lies, and a transpose is a view.
-                tensors[self.written + name] = np.ascontiguousarray(line.to_file(part))
+            blocks = np.asarray(value) if line.blocks else np.asarray(value)[None]
+            for names, block in zip(line.names_of_blocks(path), blocks, strict=True):
+                for name, part in zip(names, np.split(block, len(names), axis=-1), strict=True):
+                    # safetensors writes memory as it lies, and a transpose is a view.
+                    tensors[self.written + name] = np.ascontiguousarray(line.to_file(part))
         return tensors
+
+    def _fill(
+        self,
+        array: np.ndarray,
+        line: Entry,
+        path: str,
+        tensors: Mapping[str, np.ndarray],
+        problems: dict[str, list[str]],
+    ) -> None:
+        """One parameter from the tensors of its blocks; what is wrong is noted in `problems`."""
+        blocks = array if line.blocks else array[None]
+        for block, names in zip(blocks, line.names_of_blocks(path), strict=True):
+            # Named as missing already; the shapes of all others are still compared.
+            if not all(name in tensors for name in names):
+                continue
+            # Once each: of some files a tensor is made when it is asked for.
+            found = [tensors[name] for name in names]
+            parts = [line.from_file(tensor) for tensor in found]
+            if _joined_shape(parts) != block.shape:
+                problems["misshaped"].append(f"{names[0]} {found[0].shape}")
+                continue
+            np.concatenate(parts, axis=-1, out=block, casting="unsafe")
+            for tensor in found:
+                mapped.release(tensor)
+            if not np.isfinite(block).all():
+                problems["not finite"].append(names[0])
 
     def _ignores(self, name: str) -> bool:
         return any(re.fullmatch(pattern, name) for pattern in self.ignored)
 
-    def _own(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _own(self, tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         for prefix in self.prefixes:
+            if not prefix and tensors:
+                return tensors
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             # One family of names in a file: the next prefix may be a part of this one.
             if own:

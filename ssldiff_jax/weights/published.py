@@ -14,38 +14,47 @@ from ssldiff_jax.diffusion import conditioning
 from ssldiff_jax.encoders import encoder, known, vit
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.formats import tensors as reader
-from ssldiff_jax.weights import names
-from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion
+from ssldiff_jax.weights import diffusers_folder, names, transformers
+from ssldiff_jax.weights.tables import diffusers_vae, latent_diffusion, pixart
 from ssldiff_jax.weights.tables import lpips as lpips_tables
 from ssldiff_jax.weights.tables import vit as vit_tables
 
-# Where a training state keeps the model: Lightning's, and DINO's averaged network.
-_SECTIONS = ("state_dict.", "teacher.")
-
+# Where a training state keeps the model: PixArt's averaged one, Lightning's, and DINO's averaged
+# network.
+_SECTIONS = ("state_dict_ema.", "state_dict.", "teacher.")
 _SOURCES = ("patch", "region")
 _OWN_AUTOENCODER = "autoencoder"
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelFile:
-    """The tensors of a file that belong to a model, without its optimizer and trainer."""
+    """The tensors of a file that belong to a model, without its optimizer and trainer.
+
+    `about` is what the config.json of a folder of diffusers says.
+    """
 
     path: str
     tensors: Mapping[str, np.ndarray]
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: str | pathlib.Path) -> "ModelFile":
-        """Read a file, a set of shards or a folder.
+    def read(cls, path: str | pathlib.Path, part: str = "") -> "ModelFile":
+        """Read a file, a set of shards or a folder; of a pipeline of diffusers its `part`, such as
+        the transformer. Code in a folder is not run.
 
         Raises WeightsError for what cannot be read.
         """
-        tensors = reader.read(path)
+        path = pathlib.Path(path).expanduser()
+        if part:
+            diffusers_folder.say_code(path)
+            path = diffusers_folder.part(path, part)
+        tensors, about = reader.read(path), diffusers_folder.config(path) if part else {}
         # A training state has the optimiser's moments and a trainer's records beside the model.
         for section in _SECTIONS:
             own = {k.removeprefix(section): v for k, v in tensors.items() if k.startswith(section)}
             if own:
-                return cls(str(path), own)
-        return cls(str(path), tensors)
+                return cls(str(path), own, about)
+        return cls(str(path), tensors, about)
 
 
 def load_encoder(file: ModelFile, name: str, architecture: encoder.Architecture) -> Any:
@@ -115,9 +124,31 @@ def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
     return names.abstract(autoencoder.Autoencoder(config), image, noise)
 
 
-def load_denoiser(file: ModelFile, config: conditioning.DenoiserConfig) -> Any:
-    """Parameters of the network and its conditioner; averaged ones where the file has them."""
-    tensors, like = averaged(file.tensors), abstract_denoiser(config)
+def load_denoiser(
+    file: ModelFile,
+    config: conditioning.DenoiserConfig,
+    adapters: transformers.Adapters | None = None,
+) -> Any:
+    """Parameters of the network and its conditioner; averaged ones where the file has them.
+
+    Raises WeightsError for a file that does not fit, and for a LoRA of anything but a published
+    transformer.
+    """
+    adapters = adapters or transformers.Adapters()
+    if pixart.is_one(file.tensors):
+        of_file = transformers.PublishedTransformer.of(file.path, file.tensors, file.about)
+        # Before the shapes, which take their time and may be impossible ones.
+        of_file.require(config)
+        if adapters.control is not None:
+            adapters.control.require(config.dit)
+        return of_file.load(config, abstract_denoiser(config), adapters)
+    if adapters.lora.weights or adapters.control:
+        raise reader.WeightsError(
+            f"{file.path}: expected a published transformer for config.denoiser.lora and control, "
+            "got another model"
+        )
+    like = abstract_denoiser(config)
+    tensors = averaged(file.tensors)
     return {
         name: table.load(tensors, like[name], file.path)
         for name, table in _denoiser_names(config).items()
@@ -148,6 +179,9 @@ def conditioner_sizes(file: ModelFile) -> ConditionerSizes:
 
     Raises WeightsError where it has none.
     """
+    if pixart.is_one(file.tensors):
+        of_file = transformers.PublishedTransformer.of(file.path, file.tensors, file.about)
+        return ConditionerSizes(of_file.embedding_dim, 0)
     own = file.tensors.get("conditioner.token_in.kernel")
     if own is not None:
         return ConditionerSizes(own.shape[0], 0)
@@ -177,14 +211,11 @@ def abstract_denoiser(config: conditioning.DenoiserConfig) -> Any:
     """Shapes of the parameters of a denoiser or a student."""
     # Parameters do not depend on the side: 4 × 4 is left where the network is coarsest.
     side, t = 4 * config.network.side_multiple, jnp.zeros(1, jnp.int32)
-    told = (conditioning.Step(t, jnp.ones(1)),) if config.is_student else ()
-    return names.abstract(
-        conditioning.Denoiser(config),
-        jnp.zeros((1, side, side, config.network.latent_channels)),
-        t,
-        jnp.zeros((1, config.condition_dim)),
-        *told,
-    )
+    told = conditioning.Step(t, jnp.ones(1)) if config.is_student else None
+    x_t = jnp.zeros((1, side, side, config.network.latent_channels))
+    condition = jnp.zeros((1, config.condition_dim))
+    shown = x_t if config.control is not None else None
+    return names.abstract(conditioning.Denoiser(config), x_t, t, condition, told, shown)
 
 
 def denoiser_parts(

@@ -96,8 +96,8 @@ def test_digest_is_stable_and_tells_settings_apart():
 
 SHIPPED = [
     "bach_study", "blue_marble", "card", "colorectal", "crc_study", "default", "demo", "earth",
-    "eurosat", "naip", "naip_demo", "naip_study", "one_gpu", "tcga", "tcga_brca_5x", "tcga_crc",
-    "tcga_study", "tiny",
+    "eurosat", "naip", "naip_demo", "naip_study", "one_gpu", "pixcell", "tcga", "tcga_brca_5x",
+    "tcga_crc", "tcga_study", "tiny",
 ]  # fmt: skip
 
 
@@ -125,6 +125,53 @@ def test_a_published_encoder_asks_for_its_weights():
     values.encoder.weights, values.encoder.name = "weights.safetensors", "fikon"
     with pytest.raises(schema.ConfigError, match=r"one of hipt, .*phikon.*, got 'fikon'"):
         schema.build(stages_config.RunConfig, values.to_dict())
+
+
+def pixcell(model="256", **changes):
+    values = importlib.import_module("configs.pixcell").get_config(model)
+    values.denoiser.weights = values.autoencoder.weights = "weights"
+    values.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return schema.build(stages_config.RunConfig, values.to_dict())
+
+
+def test_a_published_denoiser_needs_no_encoder_to_be_led_by_embeddings():
+    run = pixcell("1024")
+    assert run.denoiser.is_published
+    assert not run.encoder.weights
+    assert (run.window, run.cell_px, run.cells_are_tokens) == (128, 256, True)
+    assert pixcell().cell_px == 256
+    assert not pixcell().cells_are_tokens
+    with pytest.raises(ValueError, match="takes 256 or 1024, got '512'"):
+        pixcell("512")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"denoiser__train__num_steps": 5}, "published encoder must have weights"),
+        (
+            {"denoiser__control__weights": "net", "denoiser__network": "unet"},
+            r"control must come with a transformer that is used as it is .*got network=unet",
+        ),
+        (
+            {"denoiser__weights": "", "denoiser__train__num_steps": 5,
+             "denoiser__lora__weights": "lora", "encoder__weights": "uni2"},
+            r"config\.denoiser\.lora must come with denoiser\.weights",
+        ),
+        ({"autoencoder__weights": "", "autoencoder__train__num_steps": 5},
+         r"latent_scaling=published must come with weights"),
+        ({"embeddings__tokens_of": "squares", "embeddings__tokens_per_side": 3},
+         r"tokens_per_side must divide the latents .*, 32 \(256 px\), got 3"),
+        ({"embeddings__tokens_of": "squares", "encoder__name": "own", "encoder__weights": "w"},
+         r"tokens_of=squares must come with a published encoder.*got encoder.name=own"),
+        ({"embeddings__tokens_of": "squares", "embeddings__tokens_per_side": 4,
+          "denoiser__train__num_steps": 5, "encoder__weights": "w", "judge__weights": "w"},
+         r"must come with a published denoiser that is used as it is .*num_steps=5"),
+    ],
+)  # fmt: skip
+def test_what_published_models_are_not_asked_for(changes, message):
+    with pytest.raises(schema.ConfigError, match=message):
+        pixcell(**changes)
 
 
 def test_the_papers_sampling():

@@ -31,6 +31,7 @@ class EmbeddingsSection:
         corners: folder of .h5 files with the places of patches, where `source` has none.
         check: `pixels` compares embeddings with their patches; `none` trusts them.
         tokens_per_side: a patch is described by as many tokens squared; 1 is the embedding alone.
+        tokens_of: the encoder's patch tokens, or embeddings of the squares of a patch.
     """
 
     source: str
@@ -40,6 +41,7 @@ class EmbeddingsSection:
     # Steps that read this section to cut patches or train encoders know nothing of tokens: it is
     # the step `embeddings` that records it.
     tokens_per_side: int = dataclasses.field(metadata={"digest": False})
+    tokens_of: Literal["patches", "squares"] = dataclasses.field(metadata={"digest": False})
 
     @property
     def path(self) -> pathlib.Path:

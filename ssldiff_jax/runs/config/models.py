@@ -1,13 +1,14 @@
 """The sections of the models: encoder and judge, autoencoder, denoiser."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, NoReturn
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import schema
 from ssldiff_jax.diffusion import (
     conditioning,
+    control,
     distillation,
     dit,
     guidance,
@@ -19,6 +20,7 @@ from ssldiff_jax.diffusion import (
 from ssldiff_jax.diffusion import loss as diffusion_loss
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.train import loop
+from ssldiff_jax.weights import lora
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,13 +35,26 @@ class EncoderSection:
 
     def __post_init__(self):
         # Its pixels are prepared as it was published, which training here does not do.
-        published = self.architecture.takes == "any"
-        if published and (self.train.num_steps or not self.weights):
-            raise schema.ConfigError(
-                "a published encoder must have weights and train.num_steps=0, got "
-                f"name={self.name}, weights={self.weights!r}, num_steps={self.train.num_steps}"
-            )
-        _require_weights(self.weights, self.train)
+        if self.is_published and self.train.num_steps:
+            self._refuse()
+        if not self.is_published:
+            _require_weights(self.weights, self.train)
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is another's, used as it is."""
+        return self.architecture.takes == "any"
+
+    def require_weights(self) -> None:
+        """Raises ConfigError for a published encoder without its weights."""
+        if self.is_published and not self.weights:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise schema.ConfigError(
+            "a published encoder must have weights and train.num_steps=0, got "
+            f"name={self.name}, weights={self.weights!r}, num_steps={self.train.num_steps}"
+        )
 
     @property
     def architecture(self) -> encoder.Architecture:
@@ -54,11 +69,15 @@ class AutoencoderSection:
     model: autoencoder.AutoencoderConfig
     loss: autoencoder_loss.LossConfig
     weights: str
-    latent_scaling: Literal["measured", "none"]
+    latent_scaling: Literal["measured", "none", "published"]
     train: loop.TrainConfig
 
     def __post_init__(self):
         _require_weights(self.weights, self.train)
+        if self.latent_scaling == "published" and not self.weights:
+            raise schema.ConfigError(
+                "latent_scaling=published must come with weights of an autoencoder, got none"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +90,8 @@ class DenoiserSection:
     embedding_length: conditioning.Length
     region_dim: int
     weights: str
+    lora: lora.LoraConfig
+    control: control.ControlConfig
     schedule: schedule.Schedule
     loss: diffusion_loss.LossConfig
     train: loop.TrainConfig
@@ -82,6 +103,21 @@ class DenoiserSection:
                 "config.denoiser.region_dim must be 0 with config.denoiser.network=dit, got "
                 f"{self.region_dim}"
             )
+        if self.lora.weights and not self.weights:
+            raise schema.ConfigError(
+                "config.denoiser.lora must come with denoiser.weights, got none"
+            )
+        if self.control.weights and not (self.is_published and self.network == "dit"):
+            raise schema.ConfigError(
+                "config.denoiser.control must come with a transformer that is used as it is "
+                "(network=dit, weights, train.num_steps=0), got network="
+                f"{self.network}, weights={self.weights!r}, num_steps={self.train.num_steps}"
+            )
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is another's, used as it is."""
+        return bool(self.weights) and not self.train.num_steps
 
     @property
     def chosen(self) -> unet.UNetConfig | dit.DiTConfig:

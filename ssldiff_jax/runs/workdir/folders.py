@@ -36,12 +36,14 @@ class Folders:
         bucket: where checkpoints lie; "" for the folders of their stages.
         models: the work directory of the run that made the models; None where they are its own.
         places: folders of stages that write elsewhere than under their name.
+        published: whether the config names a published denoiser that is used as it is.
     """
 
     workdir: pathlib.Path
     bucket: str = ""
     models: pathlib.Path | None = None
     places: Mapping[str, pathlib.Path] = dataclasses.field(default_factory=dict)
+    published: bool = False
 
     @classmethod
     def of(
@@ -52,7 +54,8 @@ class Folders:
     ) -> "Folders":
         """Those of a run of a config."""
         models = pathlib.Path(config.models).expanduser() if config.models else None
-        return cls(workdir, config.runtime.checkpoints, models, places or {})
+        published = config.denoiser.is_published
+        return cls(workdir, config.runtime.checkpoints, models, places or {}, published)
 
     def of_stage(self, name: str) -> pathlib.Path:
         """Where a stage writes, or wrote."""
@@ -67,6 +70,12 @@ class Folders:
     def is_done(self, name: str) -> bool:
         """Whether a stage has ended."""
         return (self.of_stage(name) / "done.json").exists()
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether models are read from the files that the config names: no step has taken them
+        over."""
+        return self.published and self.models is None and not self.is_done("denoiser")
 
     def borrows(self, name: str) -> bool:
         """Whether a stage's outputs are another run's."""
