@@ -8,8 +8,8 @@ def generate() -> ConfigDict:
     # Folder in generate/ of the image: every request has its own, and none is overwritten. ""
     # makes a name from the reference or the request, the size and the seed.
     c.name = ""
-    # What the tool generates from: a slide or an image, or embeddings (rows, columns, D) in a .npy
-    # file; "": the first held-out reference.
+    # What the tool generates from: a slide or an image, embeddings (rows, columns, D) in a .npy
+    # file, or those of a slide in an .h5 file; "": the first held-out reference.
     c.reference = ""
     # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
     c.mpp = 0.0
@@ -20,6 +20,9 @@ def generate() -> ConfigDict:
     c.strength = 1.0
     # Mask of what stays of the reference: white stays, black is generated.
     c.mask = ""
+    # Map that a ControlNet (config.denoiser.control) is shown, as large as the image: of cells,
+    # white on black.
+    c.control = ""
     # Pixels to generate beyond each side of the reference, which stays; whole cells.
     c.outpaint_px = 0
     c.prior = ConfigDict()

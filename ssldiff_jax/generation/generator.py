@@ -56,11 +56,11 @@ class Generator:
         config = dataclasses.replace(config, sample=config.sample.as_called)
         self.config, self.trained, self.mesh = config, trained, mesh_lib.all_on_data(mesh)
         model, params = trained.called(config.sample.student)
-        self.embedding_dim = trained.denoiser.config.cell_dim
-        self.patch_px, self.mpp = config.data.crops.patch_px, config.data.patch_mpp
+        self.patch_px, self.mpp = config.cell_px, config.data.patch_mpp
         self.networks = window_networks.WindowNetworks.of(
             config, trained.autoencoder, model, params, self.mesh
         )
+        self.embedding_dim = self.networks.cell_dim
         self.weights = self.networks.weights(params)
         self.planner = plan.Planner(self.networks, trained.encoder)
         self.renderer = canvas.CanvasRenderer(self.networks, self.weights)
@@ -98,7 +98,7 @@ class Generator:
         return Generator(config, self.trained, self.mesh)
 
     @property
-    def condition_encoder(self) -> encoder.Encoder:
+    def condition_encoder(self) -> plan.ConditionEncoder:
         """What embeds patches as the denoiser takes them: `encoder`, or the same giving the tokens
         of each, packed. Raises WeightsError where there is none."""
         return self.planner.condition_encoder
@@ -143,10 +143,17 @@ class Generator:
         *,
         size: tuple[int, int] | None = None,
         seed: int = 0,
+        control: arrays.ImageUint8 | None = None,
     ) -> large_image.LargeImage:
         """An image of `size` (height, width) px that the grid spans; by default a cell is a
-        patch."""
-        return self.render(self.plan_from_grid(embedding_grid, size=size, seed=seed))
+        patch. With a ControlNet it is led by a map as large, `control`."""
+        image_plan = self.plan_from_grid(embedding_grid, size=size, seed=seed)
+        return self.render(self._controlled(image_plan, control))
+
+    def _controlled(
+        self, image_plan: plan.ImagePlan, control: arrays.ImageUint8 | None
+    ) -> plan.ImagePlan:
+        return image_plan if control is None else self.planner.with_control(image_plan, control)
 
     @no_type_check
     def regenerate(
@@ -155,13 +162,16 @@ class Generator:
         *,
         seed: int = 0,
         init: plan.InitImage | None = None,
+        control: arrays.ImageUint8 | None = None,
     ) -> large_image.LargeImage:
         """An image of the size of `reference`, conditioned on its embeddings as the config says;
-        from noise alone, or from what `init` keeps of an image.
+        from noise alone, or from what `init` keeps of an image. With a ControlNet it is led by a
+        map as large, `control`.
 
         Raises ValueError for what is not uint8 RGB.
         """
-        return self.render(self.planner.from_image(reference, seed=seed, init=init))
+        image_plan = self.planner.from_image(reference, seed=seed, init=init)
+        return self.render(self._controlled(image_plan, control))
 
     @no_type_check
     def plan_from_grid(
@@ -180,7 +190,7 @@ class Generator:
         """Raises WorkdirError where grids of the prior lack tokens that the denoiser takes, and
         nothing samples these."""
         sizes = self.trained.denoiser.config
-        if sizes.tokens_per_side > 1:
+        if sizes.tokens_per_side > 1 and not self.config.cells_are_tokens:
             finer_lib.require(self.trained.tokens, sizes)
 
     @no_type_check
@@ -198,8 +208,8 @@ class Generator:
 
         Raises ValueError for values that are not finite, WorkdirError where nothing samples tokens.
         """
-        sizes = self.trained.denoiser.config
-        if not finer_lib.is_coarse(np.shape(embedding_grid), sizes):
+        sizes, of_tokens = self.trained.denoiser.config, self.config.cells_are_tokens
+        if of_tokens or not finer_lib.is_coarse(np.shape(embedding_grid), sizes):
             return embedding_grid
         tokens = finer_lib.require(self.trained.tokens, sizes)
         grid = np.asarray(embedding_grid, np.float32)
@@ -253,7 +263,8 @@ class Generator:
 
         Raises ValueError for what is not a patch of uint8 RGB.
         """
-        patch = arrays.require_rgb(patch, "patch", (self.patch_px, self.patch_px))
+        side = self.networks.patch_px
+        patch = arrays.require_rgb(patch, "patch", (side, side))
         # One embedding, many indices: noise is by index.
         embedding = np.repeat(self.condition_encoder(patch[None]), count, axis=0)
         return self.sample_patches(embedding, seed=seed)

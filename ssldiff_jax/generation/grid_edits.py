@@ -7,14 +7,29 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.data.precomputed import embedding_grids
 from ssldiff_jax.generation import generator, user_images
 
 # Two numbers are a cell, before anything else is taken for a file.
 _EDIT = re.compile(r"(\d+),(\d+)=(?:(\d+),(\d+)|(?P<source>.+))")
 
 
+_SUFFIXES = (".npy", ".h5", ".hdf5")
+
+
+def is_grid(path: str) -> bool:
+    """Whether a path is that of embeddings, by its ending."""
+    return path.endswith(_SUFFIXES)
+
+
 def load_grid(path: str) -> arrays.EmbeddingGrid:
-    """The grid in a .npy file. Raises ValueError for what is no (rows, columns, D) of floats."""
+    """The grid in a .npy file, or in an .h5 file of a slide's embeddings with their places.
+
+    Raises ValueError for what is no (rows, columns, D) of floats, WeightsError for an .h5 file
+    without places.
+    """
+    if path.endswith(_SUFFIXES[1:]):
+        return embedding_grids.of_file(pathlib.Path(path).expanduser())
     try:
         grid = np.load(pathlib.Path(path).expanduser(), allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -28,8 +43,8 @@ def load_grid(path: str) -> arrays.EmbeddingGrid:
 
 
 def open_grid(path: str, model: generator.Generator) -> arrays.EmbeddingGrid:
-    """The grid in a .npy file, or of an image, embedded cell by cell."""
-    if path.endswith(".npy"):
+    """The grid in a file of embeddings, or of an image, embedded cell by cell."""
+    if is_grid(path):
         return load_grid(path)
     image = user_images.UserImage.open(model.config.data, path)
     return model.planner.embed_all(image.read, image.size)
@@ -43,7 +58,7 @@ def one_embedding_each(
     Raises ValueError for an encoder whose embeddings are no means of tokens.
     """
     per_side = model.trained.denoiser.config.tokens_per_side
-    if per_side == 1:
+    if per_side == 1 or model.config.cells_are_tokens:
         return grid
     if model.encoder.architecture.vit.pool != "mean":
         raise ValueError(

@@ -12,6 +12,7 @@ from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders, stored_config
 from ssldiff_jax.train import mesh as mesh_lib
+from ssldiff_jax.weights import diffusers_folder
 
 
 class Loaded(NamedTuple):
@@ -39,9 +40,19 @@ def load(source: str | pathlib.Path, config: Mapping[str, Any] | None = None) ->
 
 def _published(path: pathlib.Path, config: Mapping[str, Any]) -> Loaded:
     values = config.to_dict() if hasattr(config, "to_dict") else config
-    run = schema.build(run_config.RunConfig, values)
+    run = schema.build(run_config.RunConfig, _with_weights(values, path))
     machine.keep_compiled(run.runtime.compilation_cache)
     return Loaded(run, models.Models.of_weights(path, run), mesh_lib.make_mesh(run.mesh))
+
+
+def _with_weights(values: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
+    """A config that names `path` as the denoiser's weights, and, of a pipeline with an autoencoder,
+    as that one's where it names none."""
+    denoiser, stage = dict(values["denoiser"]), dict(values["autoencoder"])
+    denoiser["weights"] = str(path)
+    if diffusers_folder.is_pipeline(path):
+        stage["weights"] = stage["weights"] or str(path)
+    return dict(values) | {"denoiser": denoiser, "autoencoder": stage}
 
 
 def _run(path: pathlib.Path) -> Loaded:

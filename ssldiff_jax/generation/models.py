@@ -5,14 +5,15 @@ import pathlib
 from typing import Any, NamedTuple
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.diffusion import conditioning
+from ssldiff_jax.diffusion import conditioning, control
 from ssldiff_jax.encoders import encoder
+from ssldiff_jax.formats import tensors as reader
 from ssldiff_jax.generation import prior_sampler, token_sampler
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs.config import models as models_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
-from ssldiff_jax.weights import published
+from ssldiff_jax.weights import diffusers_folder, published, transformers
 
 
 class Network(NamedTuple):
@@ -52,7 +53,11 @@ class Models:
 
     @classmethod
     def of_run(cls, artifacts: artifacts_lib.Artifacts, step: int | None = None) -> "Models":
-        """The models of a work directory, the denoiser's weights of a step or the latest."""
+        """The models of a work directory, the denoiser's weights of a step or the latest; of
+        published ones that no step of it has taken over, those of their files."""
+        if step is None and artifacts.folders.reads_weights:
+            path = pathlib.Path(artifacts.config.denoiser.weights).expanduser()
+            return cls.of_weights(path, artifacts.config)
         denoiser, params = artifacts.denoiser(step)
         encoder_ = None if artifacts.config.embeddings.source else artifacts.encoder()
         folders = artifacts.folders
@@ -74,12 +79,27 @@ class Models:
     @classmethod
     def of_weights(cls, path: pathlib.Path, config: run_config.RunConfig) -> "Models":
         """The models of a published checkpoint; the encoder of `config.encoder.weights`, and the
-        first stage of `config.autoencoder.weights` where it is not in the checkpoint itself."""
-        file, own = published.ModelFile.read(path), config.autoencoder.weights
-        models = cls.of_file(file, config, published.ModelFile.read(own) if own else file)
+        first stage of `config.autoencoder.weights` where it is not in the checkpoint itself.
+
+        Raises WeightsError for files that do not fit the config or one another.
+        """
+        file, own = published.ModelFile.read(path, "transformer"), config.autoencoder.weights
+        if own or diffusers_folder.is_pipeline(path):
+            first_stage = published.ModelFile.read(own or path, "vae")
+        else:
+            first_stage = file
+        about = diffusers_folder.config(path / "scheduler", "scheduler_config.json")
+        transformers.require_process(str(path), about, config.denoiser.process)
+        models = cls.of_file(file, config, first_stage, _adapters(config.denoiser))
         if not config.encoder.weights:
             return models
         embeds = encoder_of(config.encoder.weights, config.encoder)
+        dim = models.denoiser.config.embedding_dim
+        if embeds.dim != dim:
+            raise reader.WeightsError(
+                f"{path} must be led by an encoder of {dim} numbers, got {config.encoder.name} of "
+                f"{embeds.dim} ({config.encoder.weights})"
+            )
         return dataclasses.replace(models, encoder=embeds)
 
     @classmethod
@@ -88,6 +108,7 @@ class Models:
         file: published.ModelFile,
         config: run_config.RunConfig,
         first_stage: published.ModelFile,
+        adapters: transformers.Adapters | None = None,
     ) -> "Models":
         """The denoiser of a file and the autoencoder of `first_stage`, without an encoder."""
         sizes, section = published.conditioner_sizes(file), config.denoiser
@@ -95,15 +116,30 @@ class Models:
         denoiser = dataclasses.replace(section, region_dim=sizes.region).model(
             sizes.patch, config.num_cells, config.embeddings.tokens_per_side
         )
+        if adapters is not None and adapters.control is not None:
+            beside = control.Control(adapters.control.depth, section.control.scale)
+            denoiser = dataclasses.replace(denoiser, control=beside)
         model = config.autoencoder.model
         params = published.load_autoencoder(first_stage, model)
         scaling = published.latent_scaling(file, model)
+        # An export has it beside its tensors, whatever the config of its run says.
+        if config.autoencoder.latent_scaling == "published" and "latent_scale" not in file.tensors:
+            scaling = diffusers_folder.scaling(first_stage.path, first_stage.about, model)
         return cls(
             None,
             autoencoder.TrainedAutoencoder(model, params, scaling),
             conditioning.Denoiser(denoiser),
-            published.load_denoiser(file, denoiser),
+            published.load_denoiser(file, denoiser, adapters),
         )
+
+
+def _adapters(section: models_config.DenoiserSection) -> transformers.Adapters:
+    """The LoRA and the ControlNet that a config names."""
+    net, path = None, section.control.weights
+    if path:
+        file = published.ModelFile.read(path, "controlnet")
+        net = transformers.PublishedControl(file.path, file.tensors)
+    return transformers.Adapters(section.lora, net)
 
 
 def encoder_of(path: str, section: models_config.EncoderSection) -> encoder.Encoder:

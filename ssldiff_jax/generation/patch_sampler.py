@@ -29,7 +29,7 @@ class PatchSampler:
 
         Raises ValueError for embeddings of another dimension or with values that are not finite.
         """
-        embedding = self.networks.require_embeddings(embedding, "embedding", "N")
+        embedding = self.networks.require_embeddings(embedding, "embedding")
         condition = self.networks.single_cell(embedding).astype(np.float32)
         key = rng.stream(seed, "sample/patches")
         # Noise is keyed by the index of a patch, so that batches may be of any size.

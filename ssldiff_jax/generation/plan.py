@@ -5,18 +5,22 @@ import functools
 import logging
 import numbers
 from collections.abc import Sequence
-from typing import Any, no_type_check
+from typing import Any, TypeAlias, no_type_check
 
 import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, patch_grid
 from ssldiff_jax.encoders import encoder as encoder_lib
+from ssldiff_jax.encoders import squares
 from ssldiff_jax.formats import tensors
 from ssldiff_jax.generation import window_networks
 from ssldiff_jax.sampler import conditions, encode, sampler, windows
 
 _LOG = logging.getLogger(__name__)
+
+ConditionEncoder: TypeAlias = encoder_lib.Encoder | squares.SquaresEncoder
+"""What makes conditions of patches."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Planner:
         Raises ValueError for a grid of another dimension or with values that are not finite.
         """
         networks, sample = self.networks, self.networks.config.sample
-        grid = networks.require_embeddings(embedding_grid, "embedding_grid", "rows, columns")
-        size = size or tuple(n * networks.patch_px for n in grid.shape[:2])
+        grid = networks.require_grid(embedding_grid, "embedding_grid")
+        size = size or tuple(n * networks.cell_px for n in grid.shape[:2])
         window_plan = self.plan_windows(size, seed, of_grid=True)
         border = sample.windows.border
         # What wraps must end where it begins: the last cell ends at the border.
@@ -90,6 +94,7 @@ class Planner:
             border,
             sample.interpolation,
             networks.denoiser.config.tokens_per_side,
+            "tokens" if networks.config.cells_are_tokens else "windows",
         )
         if networks.config.num_cells > 1 and sample.conditioning != "interpolated":
             condition = conditions.CellsCondition(lattice)
@@ -105,10 +110,10 @@ class Planner:
         networks, config = self.networks, self.networks.config
         if config.sample.conditioning != "dense":
             grid = self.embed_all(read, size)
-            spans = tuple(n * networks.patch_px for n in grid.shape[:2])
+            spans = tuple(n * networks.cell_px for n in grid.shape[:2])
             return self.from_grid(grid, size=size, spans=spans, seed=seed)
         # As many as a chunk has windows: each chunk is one call.
-        embed = self._window_encoder.in_batches(networks.window_batch)
+        embed = self._in_network_dtype(self.condition_encoder).in_batches(networks.window_batch)
         window_plan = self.plan_windows(size, seed)
         condition = conditions.DenseCondition(
             read, size, embed, networks.patch_px, config.downsample_factor,
@@ -148,6 +153,23 @@ class Planner:
             # Zero, the latents' mean: what does not stay must not shine through the noise.
             latents = latents * (keep[..., None] > 0) if init.blank else latents
         return dataclasses.replace(plan, init=sampler.InitLatents(latents, keep))
+
+    def with_control(self, plan: ImagePlan, image: arrays.ImageUint8) -> ImagePlan:
+        """The plan, led by a map of what should lie where, such as white nuclei on black.
+
+        Raises ValueError for a map of another size, and for models without a ControlNet.
+        """
+        networks = self.networks
+        if networks.denoiser.config.control is None:
+            raise ValueError(
+                "a map (control) must come with a ControlNet, config.denoiser.control.weights, got "
+                "none"
+            )
+        image = arrays.require_rgb(image, "control", tuple(plan.size))
+        latents = networks.encode_image(image, plan.windows.canvas)
+        border = networks.config.sample.windows.border
+        condition = conditions.MappedCondition(plan.condition, latents, plan.windows.window, border)
+        return dataclasses.replace(plan, condition=condition)
 
     def plan_windows(
         self, size: tuple[int, int], seed: int = 0, *, of_grid: bool = False
@@ -189,36 +211,43 @@ class Planner:
 
         Raises ValueError for what is not uint8 RGB, or smaller than a cell.
         """
-        image, px = arrays.require_rgb(image, "image"), self.networks.patch_px
+        image, px = arrays.require_rgb(image, "image"), self.networks.cell_px
         rows, cols = image.shape[0] // px, image.shape[1] // px
         if not rows or not cols:
             raise ValueError(f"the image must hold a cell of {px} px, got {image.shape[:2]}")
-        return self.condition_encoder(patch_grid.cut_cells(image, px)).reshape(rows, cols, -1)
+        return self.cell_encoder(patch_grid.cut_cells(image, px)).reshape(rows, cols, -1)
 
     def embed_all(self, read: conditions.ReadFn, size: tuple[int, int]) -> arrays.EmbeddingGrid:
         """The grid of embeddings of a reference, row by row of cells; those that cross its right
         or lower border are mirrored there."""
-        patch_px, config = self.networks.patch_px, self.networks.config
+        cell_px, factor = self.networks.cell_px, self.networks.config.downsample_factor
         # Rounded up: half a cell at the border has an embedding too.
-        rows, cols = (-(-px // patch_px) for px in size)
-        embed = self._window_encoder
-        dense = conditions.DenseCondition(read, size, embed, patch_px, config.downsample_factor)
+        rows, cols = (-(-px // cell_px) for px in size)
+        embed = self._in_network_dtype(self.cell_encoder)
+        dense = conditions.DenseCondition(read, size, embed, cell_px, factor)
         # (rows, columns, 2), latent px.
-        corners = np.stack(np.indices((rows, cols)), axis=-1) * config.window
+        corners = np.stack(np.indices((rows, cols)), axis=-1) * (cell_px // factor)
         return np.stack([dense(of_row) for of_row in corners])
 
-    @functools.cached_property
-    def _window_encoder(self) -> encoder_lib.Encoder:
+    def _in_network_dtype(self, encoder: ConditionEncoder) -> ConditionEncoder:
         """What embeds references window by window, in the dtype of the denoiser."""
-        dtype = self.networks.config.sample.network_dtype
-        return self.condition_encoder.computing_in(dtype)
+        return encoder.computing_in(self.networks.config.sample.network_dtype)
 
     @functools.cached_property
-    def condition_encoder(self) -> encoder_lib.Encoder:
+    def condition_encoder(self) -> ConditionEncoder:
         """What embeds patches as the denoiser is conditioned on them: the encoder, or the same
         giving tokens. Raises WeightsError where there is none."""
         per_side = self.networks.denoiser.config.tokens_per_side
+        if self.networks.config.cells_are_tokens:
+            return squares.SquaresEncoder(self.require_encoder(), per_side)
         return self.require_encoder().with_tokens(per_side)
+
+    @property
+    def cell_encoder(self) -> ConditionEncoder:
+        """What embeds the cells of a grid. Raises WeightsError where there is none."""
+        if self.networks.config.cells_are_tokens:
+            return self.require_encoder()
+        return self.condition_encoder
 
     def require_encoder(self) -> encoder_lib.Encoder:
         """What embeds patches.

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import arrays, data_parallel, layers
 from ssldiff_jax.diffusion import cells, conditioning, distillation, guidance, solvers
+from ssldiff_jax.generation import shown_maps
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.sampler import decode, encode, field, memory_estimate, sampler
 
@@ -75,8 +76,19 @@ class WindowNetworks:
 
     @property
     def patch_px(self) -> int:
-        """Pixels on the side of a cell."""
+        """Pixels on the side of a window."""
         return self.config.data.crops.patch_px
+
+    @property
+    def cell_px(self) -> int:
+        """Pixels on the side of a cell of a grid."""
+        return self.config.cell_px
+
+    @property
+    def cell_dim(self) -> int:
+        """Length of what describes a cell of a grid: all tokens of a window, or one of them."""
+        sizes = self.denoiser.config
+        return sizes.embedding_dim if self.config.cells_are_tokens else sizes.cell_dim
 
     @property
     def latent_channels(self) -> int:
@@ -98,9 +110,18 @@ class WindowNetworks:
         # To the weights' dtype: else bfloat16 weights meet float32 latents, and all is computed in
         # float32.
         x_t = layers.like(params, x_t)
-        told = (conditioning.Step(*self._step(t)),) if self.denoiser.config.is_student else ()
+        told = conditioning.Step(*self._step(t)) if self.denoiser.config.is_student else None
+        condition, shown = self._maps.parted(condition)
+        variables = {"params": params}
+        prediction = self.denoiser.apply(variables, x_t, t, condition, told, shown)
         # The solver's differences are small ones of large numbers: float32 from here on.
-        return self.denoiser.apply({"params": params}, x_t, t, condition, *told).astype(np.float32)
+        return prediction.astype(np.float32)
+
+    @property
+    def _maps(self) -> shown_maps.ShownMaps:
+        sizes = self.denoiser.config
+        channels = 0 if sizes.control is None else self.latent_channels
+        return shown_maps.ShownMaps(sizes.condition_dim, self.config.window, channels)
 
     def _step(self, t: arrays.Timestep) -> tuple[jax.Array, jax.Array]:
         """Where a student's step from t ends, and how it is guided."""
@@ -115,7 +136,7 @@ class WindowNetworks:
         sample, process = self.config.sample, self.config.denoiser.process
         # A student's prediction is a guided one.
         own = sample.guidance if sample.student == "off" else guidance.UNGUIDED
-        return guidance.GuidedX0(denoise, process, own, sample.solver.time_offset)
+        return guidance.GuidedX0(denoise, process, own, sample.solver.time_offset, self._maps.null)
 
     def x0_hat(self, params: Any, x_t, t, condition) -> jax.Array:
         """Clean latents that the guided network finds."""
@@ -196,7 +217,7 @@ class WindowNetworks:
         return layers.cast(self.autoencoder.params, self.config.sample.network_dtype)
 
     def _window_shapes(self, count: int) -> tuple[jax.ShapeDtypeStruct, ...]:
-        side, dim = self.config.window, self.denoiser.config.condition_dim
+        side, dim = self.config.window, self._maps.dim
         return (
             jax.ShapeDtypeStruct((count, side, side, self.latent_channels), np.float32),
             jax.ShapeDtypeStruct((count,), np.int32),
@@ -207,19 +228,27 @@ class WindowNetworks:
         """The condition of windows that are one cell each."""
         return cells.single_cell(embedding) if self.config.num_cells > 1 else np.asarray(embedding)
 
-    def require_embeddings(self, embedding: Any, name: str, axes: str) -> np.ndarray:
-        """`embedding` as an array of shape (`axes`, D), or of packed tokens, (`axes`, k²·D).
+    def require_grid(self, grid: Any, name: str) -> np.ndarray:
+        """`grid` as an array of shape (rows, columns, D).
+
+        Raises ValueError, which calls it `name`, likewise.
+        """
+        return self._require(grid, name, "rows, columns", self.cell_dim)
+
+    def require_embeddings(self, embedding: Any, name: str) -> np.ndarray:
+        """`embedding` as an array of shape (N, D), or of packed tokens, (N, k²·D).
 
         Raises ValueError, which calls it `name`, for another shape, for none, and for values that
         are not finite.
         """
+        return self._require(embedding, name, "N", self.denoiser.config.cell_dim)
+
+    def _require(self, embedding: Any, name: str, axes: str, dim: int) -> np.ndarray:
         array, sizes = np.asarray(embedding), self.denoiser.config
-        if array.ndim != axes.count(",") + 2 or array.shape[-1] != sizes.cell_dim:
-            k = sizes.tokens_per_side
+        if array.ndim != axes.count(",") + 2 or array.shape[-1] != dim:
+            k = round((dim // sizes.embedding_dim) ** 0.5)
             tokens = f" ({k} × {k} tokens of {sizes.embedding_dim})" if k > 1 else ""
-            raise ValueError(
-                f"{name} must be of shape ({axes}, {sizes.cell_dim}){tokens}, got {array.shape}"
-            )
+            raise ValueError(f"{name} must be of shape ({axes}, {dim}){tokens}, got {array.shape}")
         return require_values(array, name)
 
 

@@ -80,6 +80,16 @@ class Artifacts:
         """These, or, of a run without patches of its own, those of the run that made the models."""
         return self if self.folders.is_done("patches") else self.of_models
 
+    def require_references(self, instead: str) -> None:
+        """Raises WorkdirError where there are no patches to generate from: `instead` names the key
+        of something else."""
+        folders = self.with_references.folders
+        if not folders.is_done("patches"):
+            raise folders_lib.WorkdirError(
+                f"config.{instead} must name what to generate from where no patches were cut, got "
+                f"'' and no {folders.of_stage('patches')}"
+            )
+
     def records(self, split: str) -> records_lib.RecordSource:
         """Records of a split."""
         return records_lib.RecordSource(self.folders.of_stage("patches") / "records", split)

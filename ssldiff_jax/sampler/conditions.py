@@ -41,7 +41,8 @@ class Lattice:
         window: side of a window.
         border: beyond the canvas lies its outer row of cells again, or its other side.
         interpolation: between the centres of cells.
-        tokens_per_side: a cell has as many tokens squared, packed row by row.
+        tokens_per_side: a window has as many tokens squared, packed row by row.
+        cells: as large as windows, their tokens packed; or as `tokens`, one a cell.
     """
 
     grid: arrays.EmbeddingGrid
@@ -50,11 +51,14 @@ class Lattice:
     border: Literal["margin", "wrap"] = "margin"
     interpolation: grid_lib.Interpolation = "slerp"
     tokens_per_side: int = 1
+    cells: Literal["windows", "tokens"] = "windows"
 
     def interpolated(self, corners: Corners) -> Float[np.ndarray, "N E"]:
         """The embedding at the centre of every window, or the tokens at the centres of its
         squares, between those of the grid."""
-        grid, k = grid_lib.unpacked(self.grid, self.tokens_per_side), self.tokens_per_side
+        grid, k = np.asarray(self.grid), self.tokens_per_side
+        if self.cells == "windows":
+            grid = grid_lib.unpacked(grid, k)
         lattice = np.array(grid.shape[:2])
         # (N, k², 2), of one token the window's own centre.
         centres = corners[:, None] + self.window * (0.5 + cells.token_offsets(k))
@@ -165,6 +169,35 @@ class DenseCondition:
         top, left = int(rows.min()), int(cols.min())
         inside = self.read(top, left, int(rows.max()) - top + 1, int(cols.max()) - left + 1)
         return inside[rows - top][:, cols - left]
+
+
+@dataclasses.dataclass(frozen=True)
+class MappedCondition:
+    """Conditions of windows with the latents of a map under each behind them, mirrored (or going
+    round) beyond its border: what a ControlNet is shown.
+
+    Attributes:
+        inner: conditions without it.
+        latents_map: as large as the canvas.
+        window: side of a window.
+        border: of the canvas.
+    """
+
+    inner: ConditionFn
+    latents_map: arrays.Canvas
+    window: int
+    border: Literal["margin", "wrap"] = "margin"
+
+    def __call__(self, corners: Corners) -> Conditions:
+        return np.concatenate([self.inner(corners), self._maps(corners)], axis=1)
+
+    def _maps(self, corners: Corners) -> Float[np.ndarray, "N M"]:
+        rows, cols = (
+            [beyond_border(int(first), self.window, size, self.border) for first in along]
+            for along, size in zip(corners.T, self.latents_map.shape[:2], strict=True)
+        )
+        maps = [self.latents_map[r][:, c].ravel() for r, c in zip(rows, cols, strict=True)]
+        return np.stack(maps)
 
 
 def beyond_border(

@@ -23,6 +23,7 @@ class GenerateSection:
     size: tuple[int, ...]
     strength: float
     mask: str
+    control: str
     outpaint_px: int
     prior: prior_config.PriorRequestConfig
     blend_with: str

@@ -11,7 +11,7 @@ import numpy as np
 from ssldiff_jax.core import arrays, names
 from ssldiff_jax.generation import generator, grid_edits, plan, prior_sampler, render, user_images
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.runs import stage
+from ssldiff_jax.runs import published_models, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import tools as tools_config
@@ -29,6 +29,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     """
     config, folder = context.config, context.folder("generate")
     section, output = config.generate, config.sample.output
+    if not section.reference and not section.prior.is_grid:
+        context.artifacts.require_references("generate.reference")
     model = _at_strength(
         generator.Generator.of_run(context.artifacts, context.mesh), section.strength
     )
@@ -42,6 +44,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     else:
         source = _Source.of_run(context.artifacts.with_references, model)
     image_plan = _plan(section, model, source, seed=config.seed)
+    if section.control:
+        control = user_images.read_mask(section.control)
+        image_plan = model.planner.with_control(image_plan, control)
     georeference = _place(source, image_plan.size, grow=section.outpaint_px)
     scale = pyramid.Scale(config.data.patch_mpp, output.quality, georeference)
     large = render.LargeImageRender(
@@ -60,6 +65,8 @@ def slug(config: run_config.RunConfig) -> str:
     words = request.strip() or "anything" if section.prior.is_grid else "held-out"
     if section.reference:
         words = pathlib.Path(section.reference).stem
+    if section.control:
+        words = f"{words} {pathlib.Path(section.control).stem}"
     size = "x".join(map(str, section.size))
     grown = f"outpaint{section.outpaint_px}" if section.outpaint_px else ""
     return names.slug(words, size, grown, f"seed{config.seed}")
@@ -71,16 +78,17 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     Raises WeightsError for one that is not there.
     """
     section = config.generate
-    paths = {key: getattr(section, key) for key in ("reference", "mask", "blend_with")}
+    paths = {key: getattr(section, key) for key in ("reference", "mask", "control", "blend_with")}
     named = {key: f"generate.{key}" for key in paths}
     for edit in section.edits:
         if file := grid_edits.source_file(edit):
             paths[edit] = file
-    return {
+    files = {
         key: user_images.fingerprint(path, named.get(key, "generate.edits"))
         for key, path in paths.items()
         if path
     }
+    return files | published_models.files(config)
 
 
 def ending(folder: pathlib.Path, facts: Mapping[str, Any]) -> list[str]:
@@ -110,7 +118,7 @@ class _Source:
     @classmethod
     def open(cls, model: generator.Generator, section: tools_config.GenerateSection) -> "_Source":
         """The image, or the grid, that the config names."""
-        if section.reference.endswith(".npy"):
+        if grid_edits.is_grid(section.reference):
             grid = grid_edits.load_grid(section.reference)
             return cls(tuple(n * model.patch_px for n in grid.shape[:2]), None, grid)
         user_image = user_images.UserImage.open(
@@ -198,7 +206,7 @@ def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed
                 f"generate.blend_with must have the cells of the reference, {grid.shape}, got "
                 f"{other.shape}"
             )
-        num_tokens = model.trained.denoiser.config.tokens_per_side**2
+        num_tokens = model.embedding_dim // model.trained.denoiser.config.embedding_dim
         grid = grid_lib.blended(grid, other, section.blend_amount, num_tokens)
     keep = np.ones(grid.shape[:2], bool)
     for edit in section.edits:

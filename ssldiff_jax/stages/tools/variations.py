@@ -14,6 +14,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     `region_N.png` and `.tif`: its whole cells regenerated."""
     config, folder = context.config, context.folder("variations")
     section = config.variations
+    if not section.image:
+        context.artifacts.require_references("variations.image")
     model = generator.Generator.of_run(context.artifacts, context.mesh)
     if section.image:
         reference = _of_image(model, section)

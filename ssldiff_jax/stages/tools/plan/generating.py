@@ -25,7 +25,7 @@ Facts = facts_lib.Facts
 Estimate = estimates.Estimate
 
 _RAW = 3  # bytes of a pixel
-_FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25}
+FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25}
 """Parts of the raw pixels, where no real region was there to write."""
 
 
@@ -85,7 +85,7 @@ def sample(facts: Facts) -> Row:
     parts = {name: _part_of_raw(facts, name) for name in formats}
     writes = {f"images {name}": pixels * _RAW * part for name, part in parts.items()}
     writes["single patches"] = patch_px * _RAW * parts["png"]
-    here = _memory(networks, image)
+    here = memory_of(networks, image)
     return Row(
         {
             "large images": images,
@@ -98,7 +98,7 @@ def sample(facts: Facts) -> Row:
         writes,
         {"program": steps.program()},
         here,
-        _work(facts, windows + patches * networks.window_calls, images * image.tiles, patches)
+        work_of(facts, windows + patches * networks.window_calls, images * image.tiles, patches)
         | _embedded(facts, embedded),
     )
 
@@ -127,7 +127,7 @@ def _loss_calls(patches: Estimate) -> Estimate:
     return patches * denoising_loss.NUM_TIMESTEPS
 
 
-def _memory(networks: models.Networks, image: Image) -> dict[str, Estimate]:
+def memory_of(networks: models.Networks, image: Image) -> dict[str, Estimate]:
     """Of a device that generates an image."""
     live = networks.chunk_bytes(image.at_once)
     return {
@@ -137,7 +137,7 @@ def _memory(networks: models.Networks, image: Image) -> dict[str, Estimate]:
     }
 
 
-def _work(facts: Facts, windows: Estimate, tiles: Estimate, patches: Estimate) -> dict:
+def work_of(facts: Facts, windows: Estimate, tiles: Estimate, patches: Estimate) -> dict:
     """FLOPs of windows, and of the decoder's tiles and patches."""
     networks, dtype = facts.networks, facts.networks.dtype
     decoded = exact(0)
@@ -164,7 +164,7 @@ def _part_of_raw(facts: Facts, name: str) -> Estimate:
     """Bytes of a file of a format, of those of its raw pixels."""
     picture = facts.known.picture
     if picture is None:
-        return guess(_FILES[name], "H&E of the demo in this format", 0.5)
+        return guess(FILES[name], "H&E of the demo in this format", 0.5)
     with tempfile.TemporaryDirectory() as folder:
         scale = pyramid.Scale(facts.config.data.patch_mpp, facts.config.sample.output.quality)
         pyramid.FORMATS[name](pathlib.Path(folder) / f"picture.{name}", picture, scale)
@@ -213,7 +213,7 @@ def evaluate(facts: Facts) -> Row:
         },
         {"program": steps.program(), "features": features},
         {"weights": exact(networks.window.params_bytes + networks.encode.params_bytes)},
-        _work(facts, windows + compared + variations, exact(0), padded + varied)
+        work_of(facts, windows + compared + variations, exact(0), padded + varied)
         | {
             "flops forward float32": looked_at,
             "pixels decoded": (held_out * 3 + training) * config.data.records.record_px**2,
@@ -236,7 +236,7 @@ def _part_of_patch(facts: Facts, file_format: image_files.Format) -> Estimate:
     """Bytes of a patch's file, of those of its raw pixels."""
     picture, px = facts.known.picture, facts.config.data.crops.patch_px
     if picture is None or min(picture.shape[:2]) < px:
-        return guess(_FILES["png"], "H&E of the demo in this format", 0.5)
+        return guess(FILES["png"], "H&E of the demo in this format", 0.5)
     size = len(file_format.encode(np.ascontiguousarray(picture[:px, :px])))
     return guess(size / (_RAW * px**2), "a real patch, written in this format", 0.5)
 
@@ -287,8 +287,8 @@ def imagine(facts: Facts) -> Row:
         {},
         {"images shown": shown * _part_of_raw(facts, "png")},
         {"program": steps.program()},
-        _memory(networks, image),
-        _work(facts, images * image.windows, images * image.tiles, exact(0))
+        memory_of(networks, image),
+        work_of(facts, images * image.windows, images * image.tiles, exact(0))
         | {"flops prior float32": images * facts.grid_flops}
         | _tokens_flops(facts, images),
     )

@@ -18,7 +18,7 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.stages.tools.plan import devices as devices_lib
 from ssldiff_jax.stages.tools.plan import facts as facts_lib
-from ssldiff_jax.stages.tools.plan import generating, rates, rows, steps, text
+from ssldiff_jax.stages.tools.plan import generating, one_image, rates, rows, steps, text
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ _ROWS: Mapping[str, Callable[[facts_lib.Facts], rows.Row]] = {
     "tokens": generating.tokens,
     "imagine": generating.imagine,
     "report": generating.report,
+    "generate": one_image.generate,
 }
 
 _ABOUT = {
@@ -65,7 +66,7 @@ def run(context: stage.Context, table: stage.Table) -> dict[str, Any]:
     """
     config, folders, folder = context.config, context.folders, context.folder("plan")
     is_leading = config.stages.strip() == "all"
-    names = _steps(config.stages, table)
+    names = _steps(config, folders, table)
     devices = devices_lib.Devices.of(config)
     refusals = [devices.refused] if devices.refused else []
     if not is_leading:  # else this command was checked before
@@ -86,10 +87,16 @@ def run(context: stage.Context, table: stage.Table) -> dict[str, Any]:
     return about
 
 
-def _steps(stages: str, table: stage.Table) -> list[str]:
-    """The steps that the command names beside this tool; all where it names none."""
-    chosen = [n for n in stage.parse_names(stages, table, "stages") if n in _ROWS]
-    return chosen or list(_ROWS)
+def _steps(
+    config: run_config.RunConfig, folders: folders_lib.Folders, table: stage.Table
+) -> list[str]:
+    """The steps that the command names beside this tool; all where it names none, and an image
+    whose size is asked for: that alone where models are read from files."""
+    chosen = [n for n in stage.parse_names(config.stages, table, "stages") if n in _ROWS]
+    image = ["generate"] if config.generate.size else []
+    if folders.reads_weights and image:
+        return chosen or image
+    return chosen or [name for name in _ROWS if name != "generate"] + image
 
 
 def _without_content(

@@ -35,13 +35,13 @@ measured alone; the others ran on one core beside another step, which gives 1.6 
 _CPU_FIXED = {
     "patches": 0.5, "encoder": 15.0, "embeddings": 1.0, "autoencoder": 15.0, "latents": 1.5,
     "denoiser": 30.0, "distill": 60.0, "sample": 8.0, "judge": 12.0, "evaluate": 10.0, "grids": 3.0,
-    "prior": 12.0, "tokens": 12.0, "imagine": 10.0, "report": 1.0,
+    "prior": 12.0, "tokens": 12.0, "imagine": 10.0, "report": 1.0, "generate": 8.0,
 }  # fmt: skip
 """Seconds that a stage takes whatever its size: tracing, compiling, first figures."""
 
 _ACCELERATOR_FIXED = {"train": 180.0, "generate": 120.0, "other": 30.0}
 _TRAINED = ("encoder", "judge", "autoencoder", "denoiser", "distill", "prior", "tokens")
-_GENERATES = ("sample", "evaluate", "imagine")
+_GENERATES = ("sample", "evaluate", "imagine", "generate")
 
 _OF_PEAK = {"train": 0.32, "bfloat16": 0.365, "float32": 0.166}
 """Parts of a chip's bfloat16 products a second, as arithmetic has them for an H100: 520 patches a
