@@ -6,6 +6,13 @@ from typing import Any
 from ssldiff_jax.formats.torch_zip import WeightsError
 
 
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Those of a folder, and of the folders in it that are parts of a model."""
+    inside = sorted(folder.iterdir())
+    parts = (path for path in inside if (path / "config.json").is_file())
+    return inside + [file for part in parts for file in sorted(part.iterdir())]
+
+
 def of_path(path: str, key: str = "") -> dict[str, Any] | None:
     """Size and time of a file of weights, or of all files of a folder; None for no path. `key` is
     what names it.
@@ -18,7 +25,7 @@ def of_path(path: str, key: str = "") -> dict[str, Any] | None:
     if not file.exists():
         prefix = f"config.{key} must be a file or folder, got " if key else ""
         raise WeightsError(f"{prefix}no such file or folder: {path}")
-    stats = [f.stat() for f in (sorted(file.iterdir()) if file.is_dir() else [file])]
+    stats = [f.stat() for f in (_files(file) if file.is_dir() else [file])]
     return {
         "bytes": sum(s.st_size for s in stats),
         "time": int(max((s.st_mtime for s in stats), default=0)),

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Callable
 from typing import Any
 
+from ssldiff_jax.core import schema
 from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.command import final_message
@@ -51,6 +52,17 @@ def _networks(config: run_config.RunConfig) -> Any:
     of = lambda path: fingerprints.of_path(path, "evaluate.extractors")
     named = {name: of(path) for name, path in section.networks.items()}
     return named | {"reference": fingerprints.of_path(section.reference, "evaluate.reference")}
+
+
+def _embeddings(config: run_config.RunConfig) -> Any:
+    """Facts about embeddings computed elsewhere. Raises ConfigError for tokens that no step makes:
+    of squares, for models that are not trained here."""
+    if config.embeddings.tokens_of == "squares":
+        raise schema.ConfigError(
+            "config.embeddings.tokens_of must be patches for the step embeddings, got squares, of "
+            "which images are generated alone: --config.stages=generate"
+        )
+    return config.embeddings.fingerprint()
 
 
 def _denoiser_weights(config: run_config.RunConfig) -> Any:
@@ -129,7 +141,7 @@ STAGES: stage.Table = {
         # Of the section itself, other keys decide patches and are theirs to check.
         ("embeddings.tokens_per_side", "embeddings.tokens_of", *_LEARNT),
         ("patches", "encoder"),
-        inputs=lambda config: config.embeddings.fingerprint(),
+        inputs=_embeddings,
         on="all",
     ),
     "autoencoder": stage.Stage(

@@ -164,6 +164,9 @@ def test_a_published_denoiser_needs_no_encoder_to_be_led_by_embeddings():
          r"tokens_per_side must divide the latents .*, 32 \(256 px\), got 3"),
         ({"embeddings__tokens_of": "squares", "encoder__name": "own", "encoder__weights": "w"},
          r"tokens_of=squares must come with a published encoder.*got encoder.name=own"),
+        ({"embeddings__tokens_of": "squares", "embeddings__tokens_per_side": 4,
+          "denoiser__train__num_steps": 5, "encoder__weights": "w", "judge__weights": "w"},
+         r"must come with a published denoiser that is used as it is .*num_steps=5"),
     ],
 )  # fmt: skip
 def test_what_published_models_are_not_asked_for(changes, message):

@@ -177,3 +177,33 @@ def test_what_is_kept_of_a_latent_is_the_least_of_its_pixels():
     keep[2, 5] = 0
     found = encode.keep_of(keep, (2, 2), 4)
     np.testing.assert_array_equal(found, [[1, 0], [1, 1]])
+
+
+@pytest.mark.parametrize("border", ["margin", "wrap"])
+def test_windows_carry_the_map_under_them(border):
+    """Beyond the canvas it is mirrored, or its other side."""
+    latents = np.random.default_rng(0).normal(size=(6, 8, 2)).astype(np.float32)
+    inner = lambda corners: corners.astype(np.float32)
+    condition = conditions.MappedCondition(inner, latents, 4, border)
+    corners = np.array([[1, 3], [-2, 5], [4, 6]])
+    found = condition(corners)
+    np.testing.assert_array_equal(found[:, :2], corners)
+    mode = "reflect" if border == "margin" else "wrap"
+    around = np.pad(latents, ((4, 4), (4, 4), (0, 0)), mode)
+    for (row, col), shown in zip(corners, found[:, 2:], strict=True):
+        expected = around[row + 4 : row + 8, col + 4 : col + 8]
+        np.testing.assert_array_equal(shown, expected.ravel())
+
+
+def test_cells_of_tokens_are_the_packed_ones_laid_out():
+    """A lattice with a cell for each token gives what one of packed tokens does."""
+    packed = np.random.default_rng(0).normal(size=(2, 3, 4 * 5)).astype(np.float32)
+    fine = packed.reshape(2, 3, 2, 2, 5).swapaxes(1, 2).reshape(4, 6, 5)
+    corners = np.array([[0, 0], [3, 7], [8, 16], [-2, 9]])
+    of_windows = conditions.Lattice(packed, (16, 24), 8, tokens_per_side=2)
+    of_tokens = conditions.Lattice(fine, (16, 24), 8, tokens_per_side=2, cells="tokens")
+    np.testing.assert_array_equal(of_tokens.interpolated(corners), of_windows.interpolated(corners))
+    # An odd number of cells: no window is whole.
+    odd = conditions.Lattice(fine[:3], (12, 24), 8, tokens_per_side=2, cells="tokens")
+    (tokens,) = odd.interpolated(np.array([[4, 8]])).reshape(1, 2, 2, 5)
+    np.testing.assert_allclose(tokens, fine[1:3, 2:4], atol=1e-6)

@@ -181,16 +181,17 @@ class RunConfig:
                 "config.embeddings.tokens_per_side must divide the latents on the side of a patch, "
                 f"{self.window} ({px} px), got {per_side}"
             )
-        if (
-            self.encoder.architecture.takes != "any"
-            or self.num_cells > 1
-            or self.denoiser.region_dim
-        ):
+        if self.encoder.architecture.takes != "any" or self.num_cells > 1:
             raise schema.ConfigError(
-                "config.embeddings.tokens_of=squares must come with a published encoder, "
-                "data.crops.condition_on=patch and denoiser.region_dim=0, got encoder.name="
-                f"{self.encoder.name}, condition_on={self.data.crops.condition_on}, "
-                f"region_dim={self.denoiser.region_dim}"
+                "config.embeddings.tokens_of=squares must come with a published encoder and "
+                f"data.crops.condition_on=patch, got encoder.name={self.encoder.name} and "
+                f"condition_on={self.data.crops.condition_on}"
+            )
+        if not self.denoiser.is_published:
+            raise schema.ConfigError(
+                "config.embeddings.tokens_of=squares must come with a published denoiser that is "
+                "used as it is (denoiser.weights, train.num_steps=0), got weights="
+                f"{self.denoiser.weights!r}, num_steps={self.denoiser.train.num_steps}"
             )
 
     def _check_levels(self) -> None:
