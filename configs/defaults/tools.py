@@ -43,6 +43,15 @@ def generate() -> ConfigDict:
     # Cells that are replaced: "row,col=row,col" by another, "row,col=file" by that of an image,
     # "row,col=prior" by what the prior puts there.
     c.edits = ()
+    # An image that shows the same in k times fewer pixels each way (k = 2, 4, 8, …): what is
+    # generated, shrunk k times, is that image.
+    c.held_to = ""
+    # Or it is generated first, from the same reference or request: by the models of another run (a
+    # work directory or an export) of k times as many microns per pixel, …
+    c.coarse = ConfigDict()
+    c.coarse.models = ""
+    # … and as their config.sample has it, with these changes, apart by spaces.
+    c.coarse.sample = ""
     return c
 
 
@@ -93,6 +102,9 @@ def sweep() -> ConfigDict:
     )
     # How often each region is generated.
     c.num_generated = 1
+    # How many times smaller the region is that images are held to, 0 being to nothing; each way is
+    # sampled with each.
+    c.held = (0,)
     return c
 
 

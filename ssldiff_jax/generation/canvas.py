@@ -26,19 +26,26 @@ class CanvasRenderer:
         key = rng.stream(image_plan.seed, "sample/canvas")
         params, _ = self.weights.on_devices
         state = networks.sampler.run(
-            params, image_plan.windows, image_plan.condition, key, image_plan.init
+            params, image_plan.windows, image_plan.condition, key, image_plan.init, image_plan.hold
         )
         # Read back strip by strip, so that the float images are never whole in memory.
         pixels = np.concatenate(list(self.decode_strips(image_plan, state)))
         seconds = time.monotonic() - began
         forwards = networks.sampler.unet_forwards(image_plan.windows)
-        decodes = self.decoder_calls(image_plan.windows)
+        decodes = self.decodes(image_plan)
         return large_image.LargeImage(pixels, self.mpp, forwards, decodes, seconds)
 
     def decode_strips(
         self, image_plan: plan.ImagePlan, state: programs.State
     ) -> Iterator[arrays.ImageUint8]:
-        """The image of a canvas from top to bottom, of exactly the size of the plan."""
+        """The image of a canvas from top to bottom, of exactly the size of the plan, and of the
+        colours that it is held to."""
+        strips = self._decoded_strips(image_plan, state)
+        return strips if image_plan.held is None else image_plan.held.exchanged(strips)
+
+    def _decoded_strips(
+        self, image_plan: plan.ImagePlan, state: programs.State
+    ) -> Iterator[arrays.ImageUint8]:
         networks, window_plan = self.networks, image_plan.windows
         beyond, done = self._beyond(window_plan), 0
         height, width = image_plan.size
@@ -55,6 +62,11 @@ class CanvasRenderer:
             done += len(strip)
             if len(part):
                 yield part
+
+    def decodes(self, image_plan: plan.ImagePlan) -> int:
+        """Tiles that are decoded for an image, those included that tell how to hold it."""
+        held = image_plan.held
+        return self.decoder_calls(image_plan.windows) + (held.decoder_calls if held else 0)
 
     def decoder_calls(self, window_plan: windows.WindowPlan) -> int:
         """Tiles that are decoded for a canvas."""

@@ -27,9 +27,11 @@ class Cost:
         chunks: calls of the compiled program.
         unet_forwards: windows the network sees, padding and guidance counted.
         flops: of network and decoder, as XLA counts them.
-        canvas_bytes: of what is kept between steps, all devices together.
+        canvas_bytes: of what is kept between steps, and while one ends of what it is held to, all
+            devices together.
         chunk_bytes: of what a chunk's windows need at once, at the most.
         disk_bytes: of files and of what is saved on the way.
+        held: how many times smaller the coarse image is that it is held to; 0 for none.
         seconds: estimated from one chunk; None where none was tried.
     """
 
@@ -44,6 +46,7 @@ class Cost:
     canvas_bytes: int
     chunk_bytes: int
     disk_bytes: int
+    held: int = 0
     seconds: float | None = None
 
     @classmethod
@@ -59,10 +62,10 @@ class Cost:
         know how long it takes."""
         (height, width), window_plan = image_plan.size, image_plan.windows
         networks, params = renderer.networks, renderer.weights.denoiser
-        sampler, decodes = networks.sampler, renderer.decoder_calls(window_plan)
+        sampler, decodes = networks.sampler, renderer.decodes(image_plan)
         forwards = sampler.unet_forwards(window_plan)
         window, tile = networks.window_call(params), networks.tile_call()
-        canvas_bytes = sampler.state_bytes(window_plan)
+        state_bytes = sampler.state_bytes(window_plan)
         chunks, at_once = sampler.num_chunks(window_plan), sampler.windows_at_once(window_plan)
         # 3: raw pixels, from which every format is written.
         pixels = height * width * (3 + sum(_FILE_BYTES[name] for name in formats))
@@ -78,10 +81,11 @@ class Cost:
             unet_forwards=forwards,
             decoder_calls=decodes,
             flops=_flops(window) * forwards + _flops(tile) * decodes,
-            canvas_bytes=canvas_bytes,
+            canvas_bytes=state_bytes + sampler.held_bytes(window_plan, image_plan.hold),
             chunk_bytes=at_once * _live_bytes(window),
             # Twice: a saved canvas stays until the next one is whole.
-            disk_bytes=int(pixels + 2 * canvas_bytes),
+            disk_bytes=int(pixels + 2 * state_bytes),
+            held=image_plan.held.factor if image_plan.held else 0,
             seconds=seconds,
         )
 
@@ -96,6 +100,8 @@ class Cost:
             f"chunk up to {self.chunk_bytes / 1e6:.0f} MB",
             f"disk up to {self.disk_bytes / 1e6:.1f} MB",
         ]
+        if self.held:
+            parts.append(f"held to {self.height // self.held} × {self.width // self.held} px")
         if self.seconds is not None:
             parts.append(f"about {durations.clock(self.seconds)}")
         return ", ".join(parts)

@@ -15,8 +15,9 @@ from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.encoders import squares
 from ssldiff_jax.formats import tensors
 from ssldiff_jax.generation import finest as finest_lib
+from ssldiff_jax.generation import held as held_lib
 from ssldiff_jax.generation import window_networks
-from ssldiff_jax.sampler import conditions, encode, sampler, windows
+from ssldiff_jax.sampler import conditions, encode, hold, sampler, shrunk, windows
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class ImagePlan:
         condition: of windows, by their corners.
         seed: of its noise.
         init: latents that it begins from; None for noise alone.
+        held: the coarse image that it is held to, if any.
     """
 
     size: tuple[int, int]
@@ -57,6 +59,12 @@ class ImagePlan:
     condition: conditions.ConditionFn
     seed: int
     init: sampler.InitLatents | None = None
+    held: held_lib.Held | None = None
+
+    @property
+    def hold(self) -> hold.Hold | None:
+        """What its canvas is held to."""
+        return self.held and self.held.hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +189,25 @@ class Planner:
         border = networks.config.sample.windows.border
         condition = conditions.MappedCondition(plan.condition, latents, plan.windows.window, border)
         return dataclasses.replace(plan, condition=condition)
+
+    @no_type_check
+    def held_to(
+        self, plan: ImagePlan, coarse: arrays.ImageUint8, name: str = "held_to"
+    ) -> ImagePlan:
+        """The plan, held to an image that shows the same in fewer pixels; unchanged by one of as
+        many.
+
+        Raises ValueError, which calls it `name`, for what is not uint8 RGB, and for sizes that are
+        no whole number of times smaller, or more than a window.
+        """
+        coarse = arrays.require_rgb(coarse, name)
+        factor = shrunk.factor_between(plan.size, coarse.shape[:2], name)
+        if factor == 1:
+            return plan
+        networks, px = self.networks, self.networks.config.downsample_factor
+        held_lib.require_factor(factor, plan.windows.window, px, name)
+        held = held_lib.Held.of(networks, plan.windows, coarse, factor)
+        return dataclasses.replace(plan, held=held)
 
     def plan_windows(
         self, size: tuple[int, int], seed: int = 0, *, of_grid: bool = False

@@ -16,7 +16,7 @@ from ssldiff_jax.evaluation.metrics import seams
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import canvas, plan
 from ssldiff_jax.generation import cost as cost_lib
-from ssldiff_jax.sampler import memory_estimate, programs, sampler
+from ssldiff_jax.sampler import memory_estimate, programs, sampler, shrunk
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import hosts, logs, stopwatch
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _AGREED_EVERY = 8  # chunks
+_ROWS = 256  # px that are read at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ class LargeImageRender:
                 "unet_forwards": cost.unet_forwards, "decoder_calls": cost.decoder_calls,
                 "seconds": round(watch.seconds, 2),
                 "window_lines": [dataclasses.asdict(lines) for lines in self._window_lines()],
-            }  # fmt: skip
+            } | self._held_facts()  # fmt: skip
             atomic.write_json(done, facts)
             # After the facts: a kill in between leaves too much, and nothing unfinished that looks
             # done.
@@ -80,8 +81,22 @@ class LargeImageRender:
         """What it will take; `timed` compiles and runs one chunk to know how long."""
         return cost_lib.Cost.of(self.renderer, self.plan, self.formats, timed=timed)
 
+    def _held_facts(self) -> dict[str, Any]:
+        """How much the image, shrunk, is like the coarse one that it is held to."""
+        held = self.plan.held
+        if held is None:
+            return {}
+        raw, step = self._pixels, held.factor * -(-_ROWS // held.factor)
+        strips = (raw.rows(top, step) for top in range(0, raw.height, step))
+        value = shrunk.correlation(strips, held.coarse, held.factor)
+        _LOG.info(
+            "%s, shrunk %d times, has correlation %.4f with what it is held to",
+            self.name, held.factor, value,
+        )  # fmt: skip
+        return {"held_factor": held.factor, "coarse_correlation": value}
+
     def _write_files(self) -> None:
-        raw = pyramid.RawImage(self._raw, *self.plan.size)
+        raw = self._pixels
         for name in self.formats:
             pyramid.FORMATS[name](self.folder / f"{self.name}.{name}", raw, self.scale)
 
@@ -97,7 +112,7 @@ class LargeImageRender:
 
         grid_sampler, window_plan = self.renderer.networks.sampler, self.plan.windows
         key = rng.stream(self.plan.seed, "sample/canvas")
-        state = grid_sampler.start(window_plan, key, self.plan.init)
+        state = grid_sampler.start(window_plan, key, self.plan.init, self.plan.hold)
         position, total = sampler.START, grid_sampler.num_chunks(window_plan)
         most = grid_sampler.layout(window_plan).num_bytes
         saves = checkpoint.CanvasCheckpoints(self._between / "canvas", most)
@@ -108,7 +123,7 @@ class LargeImageRender:
         progress = logs.Progress(self.name, total, start=start)
         last, params = time.monotonic(), self.renderer.weights.on_devices[0]
         states = grid_sampler.iterate(
-            params, window_plan, self.plan.condition, key, state, position
+            params, window_plan, self.plan.condition, key, state, position, self.plan.hold
         )
         for done, (state, position) in enumerate(states, start=1):
             progress.update()
@@ -161,6 +176,10 @@ class LargeImageRender:
     @property
     def _between(self) -> pathlib.Path:
         return self.folder / f".{self.name}"
+
+    @property
+    def _pixels(self) -> pyramid.RawImage:
+        return pyramid.RawImage(self._raw, *self.plan.size)
 
     @property
     def _raw(self) -> pathlib.Path:

@@ -78,6 +78,15 @@ def _open_file(
     return slide_lib.open_slide(file, reading=of_file, **options)
 
 
+def read_pixels(data: data_config.DataConfig, path: str) -> arrays.ImageUint8:
+    """All stored pixels of an image by `data.reading`, whatever their scale. Raises SlideError."""
+    slide = open_slide(data, path, mpp=data.patch_mpp)
+    try:
+        return slide.read_region(0, 0, *slide.shape, mpp=slide.mpp)
+    finally:
+        slide.close()
+
+
 def read_mask(path: str) -> arrays.ImageUint8:
     """The stored pixels of an image that is no picture of anything: no reading applies, no scale.
 

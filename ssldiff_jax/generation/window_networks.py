@@ -103,7 +103,7 @@ class WindowNetworks:
     def weights(self, params: Any) -> Weights:
         """Parameters of the denoiser beside those of the decoder."""
         dtype = self.config.sample.network_dtype
-        return Weights(layers.cast(params, dtype), self._decoder_params, self.mesh)
+        return Weights(layers.cast(params, dtype), self.decoder_params, self.mesh)
 
     def denoise(self, params: Any, x_t, t, condition) -> jax.Array:
         """The network's prediction, float32."""
@@ -210,10 +210,11 @@ class WindowNetworks:
         """The decoder on one tile."""
         side = self.config.sample.decode.tile
         tile = jax.ShapeDtypeStruct((1, side, side, self.latent_channels), np.float32)
-        return NetworkCall(self.autoencoder.decode, (self._decoder_params, tile))
+        return NetworkCall(self.autoencoder.decode, (self.decoder_params, tile))
 
     @functools.cached_property
-    def _decoder_params(self) -> Any:
+    def decoder_params(self) -> Any:
+        """Of the decoder, in the dtype that it computes in."""
         return layers.cast(self.autoencoder.params, self.config.sample.network_dtype)
 
     def _window_shapes(self, count: int) -> tuple[jax.ShapeDtypeStruct, ...]:

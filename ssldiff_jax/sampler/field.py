@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from ssldiff_jax.core import arrays, data_parallel, rng
 from ssldiff_jax.sampler import windows
 
 Stored: TypeAlias = Float[jax.Array, "H W C"]
+Rows: TypeAlias = Num[jax.Array, "_ _ _"]
+"""Some rows of stored arrays, or those of a coarser layout."""
 AXIS = "data"
 
 
@@ -104,13 +106,18 @@ class Layout:
         """Where rows of the field are in the storage."""
         return rows + rows // self.shard_rows * self.halo
 
-    def store(self, canvas: arrays.Canvas) -> np.ndarray:
-        """A canvas (H, W, C) as it is stored: mirrored beyond its border; no ghosts, no halos."""
+    def coarser(self, side: int) -> "Layout":
+        """The storage of a field of one value for every square of `side` latent pixels."""
+        return dataclasses.replace(self, window=self.window // side)
+
+    def store(self, canvas: Num[arrays.AnyArray, "H W C"], dtype: str | None = None) -> np.ndarray:
+        """A canvas as it is stored, by default in the canvas's dtype: mirrored beyond its border;
+        no ghosts, no halos."""
         canvas, field = np.asarray(canvas), (self.rows * self.window, self.cols * self.window)
         rows, cols = (_shown(*sizes) for sizes in zip(canvas.shape, field, strict=False))
-        stored = np.zeros((*self.shape[:2], canvas.shape[-1]), np.float32)
+        stored = np.zeros((*self.shape[:2], canvas.shape[-1]), dtype or np.float32)
         stored[self.stored_rows(np.arange(field[0])), : field[1]] = canvas[rows][:, cols]
-        return stored.astype(self.config.dtype)
+        return stored.astype(dtype or self.config.dtype)
 
     def noise(self, key: arrays.Key, step, row) -> Float[jax.Array, "w W C"]:
         """Noise of a row of blocks at a step: each block's own, by its place in the field."""
@@ -146,12 +153,16 @@ class Layout:
     def map_row_blocks(self, step: Callable, changed: tuple, read: tuple = ()) -> tuple:
         """Replace arrays one row of blocks after the other, so that nothing but one row is held
         twice: `step` takes the row's number in the field, and in float32 its slices of what is
-        changed and of what is only read; it returns new blocks of the former."""
+        changed and of what is only read; it returns new blocks of the former. Arrays of a coarser
+        layout are cut at the same places."""
+        num_blocks = self.shard_blocks + bool(self.halo)
 
         def cut(whole, i):
-            size = lambda a: (self.window, *a.shape[1:])
-            at = (i * self.window, 0, 0)
-            return tuple(jax.lax.dynamic_slice(a, at, size(a)).astype(jnp.float32) for a in whole)
+            size = lambda a: (len(a) // num_blocks, *a.shape[1:])
+            at = lambda a: (i * (len(a) // num_blocks), 0, 0)
+            return tuple(
+                jax.lax.dynamic_slice(a, at(a), size(a)).astype(jnp.float32) for a in whole
+            )
 
         # The next row is read once this one is written: a row that is read and written in one
         # iteration makes the compiler copy whole arrays.
@@ -159,12 +170,37 @@ class Layout:
             whole, rows = carry
             new = step(self._shard() * self.shard_blocks + i, rows, cut(read, i))
             put = lambda a, f: jax.lax.dynamic_update_slice(
-                a, f.astype(a.dtype), (i * self.window, 0, 0)
+                a, f.astype(a.dtype), (i * len(f), 0, 0)
             )
             whole = tuple(map(put, whole, new))
             return whole, cut(whole, i + 1)
 
         return jax.lax.fori_loop(0, self.shard_blocks, one, (changed, cut(changed, 0)))[0]
+
+    def before(self, x: Rows, count: int) -> Rows:
+        """The rows of the field that lead to the first of every device, at most a window of them;
+        the field goes round."""
+        owner, at = divmod((self.rows - 1) * self.window, self.shard_rows)
+        end = at + self.window
+        last = self._sum(jnp.where(self._shard() == owner, x[end - count : end], 0))
+        if not self.halo:
+            return last
+        ahead = [(i, i + 1) for i in range(self.config.shards - 1)]
+        rows = jax.lax.ppermute(x[self.shard_rows - count : self.shard_rows], AXIS, ahead)
+        return jnp.where(self._shard() == 0, last, rows)
+
+    def rows_around(self, x: Rows, before: Rows, number: jax.Array) -> Rows:
+        """A row of blocks, by its number in the field, with as many rows above it and below as
+        there are `before` the first; ghosts and halos must be up to date."""
+        count, first = len(before), (number - self._shard() * self.shard_blocks) * self.window
+        cut = lambda top, height: jax.lax.dynamic_slice(x, (top, 0, 0), (height, *x.shape[1:]))
+        above = jnp.where(first == 0, before, cut(jnp.maximum(first - count, 0), count))
+        return jnp.concatenate([above, cut(first, self.window + count)])
+
+    def gather(self, own: Rows) -> Rows:
+        """All rows of the storage, without halos, on every device."""
+        own = own[: len(own) * self.shard_rows // (self.shard_rows + self.halo)]
+        return jax.lax.all_gather(own, AXIS, tiled=True) if self.halo else own
 
     def _shard(self) -> jax.Array | int:
         return jax.lax.axis_index(AXIS) if self.halo else 0

@@ -3,7 +3,7 @@ all sizes of canvas; and for each size the first noise, cutting and adding windo
 step of the whole field."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,17 +15,20 @@ from jaxtyping import Float
 from ssldiff_jax.core import platform
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.sampler import field as field_lib
+from ssldiff_jax.sampler import hold
 
 
 class State(NamedTuple):
     """Arrays of the field: x_t, the sum of x0_hat over the windows so far, and what the solver
-    remembers. Known latents are kept where `keep_mask` is 1 and mixed in where it is between."""
+    remembers. Known latents are kept where `keep_mask` is 1 and mixed in where it is between;
+    `target` are the colours of a coarse image that it is held to."""
 
     x: jax.Array
     x0_sum: jax.Array
     history: tuple[jax.Array, ...]
     known_latents: jax.Array | None = None
     keep_mask: jax.Array | None = None
+    target: jax.Array | None = None
 
 
 jax.export.register_namedtuple_serialization(State, serialized_name="ssldiff_jax.sampler.State")
@@ -123,9 +126,7 @@ class Programs:
 
         def band(number, changed, given):
             x, x0_hat, *history = changed
-            if given:
-                known, keep = given
-                x0_hat = x0_hat + keep * (known - x0_hat)
+            x0_hat = led(number, x0_hat, given)
             noise = layout.noise(key, step + 1, number) if is_noisy else jnp.zeros(())
             history = jnp.stack(history) if history else jnp.zeros((0, *x.shape))
             x, history = solvers.advance(row, x, x0_hat, history, noise)
@@ -133,7 +134,35 @@ class Programs:
 
         total = layout.reduce_halo(state.x0_sum)
         kept = (state.known_latents, state.keep_mask) if state.keep_mask is not None else ()
+        led = lambda number, x0_hat, kept: _mixed(x0_hat, kept)
+        if state.target is not None:
+            total, led = self._held(total, kept, state.target, row["held"])
         x, total, *history = layout.map_row_blocks(band, (state.x, total, *state.history), kept)
         # What a halo held was added where it belongs.
         total = total.at[layout.shard_rows :].set(0) if layout.halo else total
         return state._replace(x=layout.exchange_halo(x), x0_sum=total, history=tuple(history))
+
+    def _held(self, total, kept, target, row) -> tuple[field_lib.Rows, Callable[..., jax.Array]]:
+        """x0_hat of the field where known latents stay, and what gives a row of blocks of it the
+        colours that it is held to."""
+        layout = self._layout
+        if kept:
+            mix = lambda number, changed, kept: (_mixed(*changed, kept),)
+            (total,) = layout.map_row_blocks(mix, (total,), kept)
+        total = layout.exchange_halo(total)
+        held = hold.HeldField(layout, layout.shape[1] // target.shape[1])
+        lacks = held.lacks(total, target, row)
+
+        def led(number, x0_hat, kept):
+            change = held.change(lacks, row, number)
+            return x0_hat + ((1 - kept[1]) * change if kept else change)
+
+        return total, led
+
+
+def _mixed(x0_hat: field_lib.Rows, kept: Sequence[field_lib.Rows]) -> field_lib.Rows:
+    """With known latents where they stay."""
+    if not kept:
+        return x0_hat
+    known, keep = kept
+    return x0_hat + keep * (known - x0_hat)

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -23,7 +24,7 @@ from ssldiff_jax.core import arrays, data_parallel
 from ssldiff_jax.data import ahead
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.sampler import chunks as chunks_lib
-from ssldiff_jax.sampler import conditions, windows
+from ssldiff_jax.sampler import conditions, hold, windows
 from ssldiff_jax.sampler import field as field_lib
 from ssldiff_jax.sampler import programs as programs_lib
 
@@ -77,9 +78,10 @@ class GridSampler:
         condition: conditions.ConditionFn,
         key: arrays.Key,
         init: InitLatents | None = None,
+        held: hold.Hold | None = None,
     ) -> arrays.Canvas:
         """A canvas, whole and in float32."""
-        state = self.run(params, plan, condition, key, init)
+        state = self.run(params, plan, condition, key, init, held)
         return self.rows(plan, state, 0, plan.canvas[0])
 
     def run(
@@ -89,16 +91,21 @@ class GridSampler:
         condition: conditions.ConditionFn,
         key: arrays.Key,
         init: InitLatents | None = None,
+        held: hold.Hold | None = None,
     ) -> programs_lib.State:
         """The field after the last step."""
-        state, end = self.start(plan, key, init), Position(plan.num_steps, 0)
-        for reached, place in self.iterate(params, plan, condition, key, state):
+        state, end = self.start(plan, key, init, held), Position(plan.num_steps, 0)
+        for reached, place in self.iterate(params, plan, condition, key, state, held=held):
             if place == end:
                 return reached
         raise ValueError("a plan must have at least one step, got none")
 
     def start(
-        self, plan: windows.WindowPlan, key: arrays.Key, init: InitLatents | None = None
+        self,
+        plan: windows.WindowPlan,
+        key: arrays.Key,
+        init: InitLatents | None = None,
+        held: hold.Hold | None = None,
     ) -> programs_lib.State:
         """The field at the noise of the first step; of `init` latents, or noise alone."""
         layout = self.layout(plan)
@@ -107,7 +114,13 @@ class GridSampler:
             put = lambda a: data_parallel.put(layout.store(a), layout.sharding)
             known = put(init.latents)
             keep = None if init.keep_mask is None else put(init.keep_mask[..., None])
-        return self.programs(plan).start(self.put_whole(_data(key)), known, keep)
+        state = self.programs(plan).start(self.put_whole(_data(key)), known, keep)
+        if held is None:
+            return state
+        coarse = layout.coarser(held.side)
+        return state._replace(
+            target=data_parallel.put(coarse.store(held.target(plan), "uint8"), coarse.sharding)
+        )
 
     def iterate(
         self,
@@ -117,9 +130,10 @@ class GridSampler:
         key: arrays.Key,
         state: programs_lib.State,
         place: Position = START,
+        held: hold.Hold | None = None,
     ) -> Iterator[tuple[programs_lib.State, Position]]:
         """Go on from `place`; yields the state after every chunk, and where it stands. A state
-        that was yielded is gone with the next one.
+        that was yielded is gone with the next one. What it is held to is what it was started with.
 
         Raises ValueError where steps of solver and plan, or conditions and windows, differ.
         """
@@ -131,7 +145,7 @@ class GridSampler:
         # Once for all canvases, not with every one of them or of their chunks.
         params = self._placed(params, self.canvas.whole)
         state = jax.tree.map(lambda a: data_parallel.put(a, layout.sharding), state)
-        rows, key_data = self.table.rows(), self.put_whole(key_data)
+        rows, key_data = self._rows(plan, held), self.put_whole(key_data)
         chunks, unfinished = self._chunks(plan), collections.deque()
         make, left = functools.partial(chunks.inputs, condition), chunks.after(place)
         with contextlib.closing(ahead.ahead(make, left, threads=1, count=1)) as made:
@@ -220,6 +234,16 @@ class GridSampler:
         arrays_kept = 2 + self.table.history.shape[1]
         return arrays_kept * self.layout(plan).num_bytes
 
+    def held_bytes(self, plan: windows.WindowPlan, held: hold.Hold | None) -> int:
+        """Of the colours that a canvas is held to, and of what it lacks of them while a step ends,
+        all devices together."""
+        if held is None:
+            return 0
+        coarse = self.layout(plan).coarser(held.side)
+        rows, cols, _ = coarse.shape
+        each = 1 + jnp.dtype(self.canvas.dtype).itemsize
+        return rows * cols * held.colours.shape[-1] * each
+
     def _chunks(self, plan: windows.WindowPlan) -> chunks_lib.Chunks:
         return chunks_lib.Chunks(plan, self.layout(plan), self.chunk)
 
@@ -230,6 +254,14 @@ class GridSampler:
             return data_parallel.put(own, sharding)
         shape = (len(inputs.corners), own.shape[1])
         return jax.make_array_from_process_local_data(sharding, own, shape)
+
+    def _rows(self, plan: windows.WindowPlan, held: hold.Hold | None) -> list[dict[str, Any]]:
+        """What `advance` is given at every step."""
+        rows = self.table.rows()
+        if held is None:
+            return rows
+        own = self.put_whole(held.row(plan))
+        return [row | {"held": own} for row in rows]
 
     def put_whole(self, tree: Any) -> Any:
         """Host values on every device."""

@@ -15,6 +15,21 @@ TRAINED = ("denoiser", "distill", "autoencoder", "encoder", "prior", "tokens")
 
 
 @dataclasses.dataclass(frozen=True)
+class CoarseConfig:
+    """The coarse image that is generated first, and that the image is then held to: by the `models`
+    of another run or of an export, "" being those of this one; sampled as config.sample of these
+    has it, with the changes of `sample`. Neither asks for none."""
+
+    models: str
+    sample: str
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether there is one."""
+        return bool(self.models or self.sample.strip())
+
+
+@dataclasses.dataclass(frozen=True)
 class GenerateSection:
     """What the tool `generate` makes, what it starts from, and the name of its folder."""
 
@@ -29,6 +44,8 @@ class GenerateSection:
     blend_with: str
     blend_amount: float
     edits: tuple[str, ...]
+    held_to: str
+    coarse: CoarseConfig
     name: str = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
@@ -45,21 +62,41 @@ class GenerateSection:
                 "outpaint_px ≥ 0, got "
                 f"{self.strength}, {self.blend_amount} and {self.outpaint_px}"
             )
+        if self.coarse.is_asked:
+            self._check_coarse()
+
+    def _check_coarse(self) -> None:
+        """What is generated first is the whole image, from what can be had at another scale."""
+        others = ("held_to", "mask", "outpaint_px", "blend_with", "edits")
+        named = [name for name in others if getattr(self, name)]
+        named += ["strength"] if self.strength < 1 else []
+        named += ["reference (a grid)"] if self.reference.endswith(".npy") else []
+        if named:
+            raise schema.ConfigError(
+                "config.generate.coarse must come with an image, or a request to the prior, and "
+                f"nothing else to start from, got generate.{', generate.'.join(named)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepSection:
-    """Sampler settings that the tool `sweep` compares, as changes of the section sample, and how
-    often each region is generated."""
+    """Sampler settings that the tool `sweep` compares, as changes of the section sample; how often
+    each region is generated; and how many times smaller the region is that it is held to."""
 
     variants: tuple[str, ...]
     num_generated: int
+    held: tuple[int, ...]
 
     def __post_init__(self):
         if not self.variants or self.num_generated < 1:
             raise schema.ConfigError(
                 f"config.sweep must have variants and num_generated ≥ 1, got {self.variants} and "
                 f"{self.num_generated}"
+            )
+        if not self.held or any(factor < 0 or factor == 1 for factor in self.held):
+            raise schema.ConfigError(
+                "config.sweep.held must be 0, which holds to nothing, or whole numbers above 1, "
+                f"got {self.held}"
             )
 
 

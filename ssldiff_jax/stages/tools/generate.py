@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.core import arrays, names
-from ssldiff_jax.generation import generator, grid_edits, plan, prior_sampler, render, user_images
-from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.generation import (
+    generator,
+    grid_edits,
+    plan,
+    prior_sampler,
+    render,
+    sources,
+    two_scales,
+    user_images,
+)
 from ssldiff_jax.runs import published_models, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import tools as tools_config
-from ssldiff_jax.sampler import conditions
 from ssldiff_jax.sampler import grid as grid_lib
 from ssldiff_jax.slides import ground, pyramid
 
@@ -35,18 +42,28 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         generator.Generator.of_run(context.artifacts, context.mesh), section.strength
     )
     if section.prior.is_grid:
-        source = _Source.of_prior(model, section, config.seed)
+        source = sources.Source.of_prior(model, section, config.seed)
         folder.mkdir(parents=True, exist_ok=True)
         # Kept, so that the same grid can be given again, or edited.
         np.save(folder / "grid.npy", source.grid)
     elif section.reference:
-        source = _Source.open(model, section)
+        source = sources.Source.open(model, section)
     else:
-        source = _Source.of_run(context.artifacts.with_references, model)
+        source = sources.Source.of_run(context.artifacts.with_references, model)
+    coarse = None
+    if section.held_to:
+        coarse = user_images.read_pixels(config.data, section.held_to)
+    elif section.coarse.is_asked:
+        scale = two_scales.CoarseScale.of(section.coarse, model, context.mesh)
+        source = dataclasses.replace(source, size=two_scales.whole(source.size, scale.factor))
+        coarse = _generated_first(scale, config, source, folder)
     image_plan = _plan(section, model, source, seed=config.seed)
     if section.control:
         control = user_images.read_mask(section.control)
         image_plan = model.planner.with_control(image_plan, control)
+    if coarse is not None:
+        name = section.held_to or f"what {section.coarse.models or 'the coarse scale'} generated"
+        image_plan = model.planner.held_to(image_plan, coarse, name)
     georeference = _place(model, source, image_plan.size, grow=section.outpaint_px)
     scale = pyramid.Scale(model.mpp, output.quality, georeference)
     large = render.LargeImageRender(
@@ -56,6 +73,34 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return None
     return large.run()
+
+
+def _generated_first(
+    scale: two_scales.CoarseScale,
+    config: run_config.RunConfig,
+    source: sources.Source,
+    folder: pathlib.Path,
+) -> arrays.ImageUint8:
+    """The coarse image of what is generated from a source; a blank one of its size where nothing
+    shall be generated."""
+    section, model, seed = config.generate, scale.model, two_scales.seed_of(config.seed)
+    asked = dataclasses.replace(section, size=scale.size_of(section.size))
+    if section.prior.is_grid:
+        own = sources.Source.of_prior(model, asked, seed)
+    elif section.reference:
+        # Read at the scale that the coarse models know.
+        own = sources.Source.open(model, asked)
+        own = dataclasses.replace(own, size=scale.size_of(source.size))
+    else:
+        own = source.shrunk(scale.factor)
+    image_plan = _plan(asked, model, own, seed=seed)
+    place = _place(model, own, image_plan.size, grow=0)
+    large = scale.render(image_plan, folder, config.sample.output, place)
+    if config.sample.dry_run:
+        _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
+        return np.zeros((*image_plan.size, 3), np.uint8)
+    large.run()
+    return pyramid.read_image(folder / f"{large.name}.png")
 
 
 def slug(config: run_config.RunConfig) -> str:
@@ -70,7 +115,9 @@ def slug(config: run_config.RunConfig) -> str:
     size = "x".join(map(str, section.size))
     grown = f"outpaint{section.outpaint_px}" if section.outpaint_px else ""
     level = "" if config.level == config.data.levels[0] else f"level{config.level:g}"
-    return names.slug(words, size, grown, level, f"seed{config.seed}")
+    held = f"held-to-{pathlib.Path(section.held_to).stem}" if section.held_to else ""
+    scales = "two-scales" if section.coarse.is_asked else ""
+    return names.slug(words, size, grown, held, scales, level, f"seed{config.seed}")
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
@@ -79,17 +126,20 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     Raises WeightsError for one that is not there.
     """
     section = config.generate
-    paths = {key: getattr(section, key) for key in ("reference", "mask", "control", "blend_with")}
+    keys = ("reference", "mask", "control", "blend_with", "held_to")
+    paths = {key: getattr(section, key) for key in keys}
     named = {key: f"generate.{key}" for key in paths}
     for edit in section.edits:
         if file := grid_edits.source_file(edit):
             paths[edit] = file
-    files = {
+    noted = {
         key: user_images.fingerprint(path, named.get(key, "generate.edits"))
         for key, path in paths.items()
         if path
     }
-    return files | published_models.files(config)
+    if section.coarse.models:
+        noted["coarse"] = two_scales.fingerprint(section.coarse.models)
+    return noted | published_models.files(config)
 
 
 def ending(folder: pathlib.Path, facts: Mapping[str, Any]) -> list[str]:
@@ -99,72 +149,8 @@ def ending(folder: pathlib.Path, facts: Mapping[str, Any]) -> list[str]:
     return [f"{size} in {file}" for file in files if file.exists()]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """What an image is generated from: pixels that are read as they are needed, and where they lie
-    if anywhere; or a grid alone. `size` is in px of what is read, or, of a grid, of its cells."""
-
-    size: tuple[int, int]
-    read: conditions.ReadFn | None
-    grid: arrays.EmbeddingGrid | None
-    place: ground.Georeference | None = None
-
-    @classmethod
-    def of_run(cls, artifacts: artifacts_lib.Artifacts, model: generator.Generator) -> "_Source":
-        """The first reference of a run."""
-        first = artifacts.references(model.embed)[0]
-        size, read = first.image.shape[:2], conditions.array_reader(first.image)
-        return cls(size, read, first.grid)
-
-    @classmethod
-    def open(cls, model: generator.Generator, section: tools_config.GenerateSection) -> "_Source":
-        """The image, or the grid, that the config names."""
-        if grid_edits.is_grid(section.reference):
-            grid = grid_edits.load_grid(section.reference)
-            finest = model.planner.finest
-            # Cells of windows are as many of the first level.
-            px = model.patch_px if finest.takes(grid) else model.patch_px * finest.ratio
-            return cls(tuple(n * px for n in grid.shape[:2]), None, grid)
-        user_image = user_images.UserImage.open(
-            model.reading_data, section.reference, mpp=section.mpp
-        )
-        return cls(user_image.size, user_image.read, None, user_image.place)
-
-    @classmethod
-    def of_prior(
-        cls, model: generator.Generator, section: tools_config.GenerateSection, seed: int
-    ) -> "_Source":
-        """A grid that the prior samples, as the config asks."""
-        if section.reference or not section.size:
-            raise ValueError(
-                "what is asked for must come with generate.size=(height,width) and no "
-                "generate.reference, "
-                f"got size={section.size} and reference={section.reference!r}"
-            )
-        # Before a grid is sampled that no image could be made of.
-        model.require_finer()
-        request = section.prior
-        grid = model.sample_grid(
-            # Rounded up, so that cells cover the image.
-            tuple(-(-px // model.patch_px) * model.patch_px for px in section.size),
-            text=request.text,
-            labels=prior_config.named_values(request.labels),
-            numbers=prior_config.named_values(request.numbers),
-            seed=seed,
-            temperature=request.temperature,
-        )
-        # With its tokens: what is kept beside the image is what the denoiser is given.
-        return cls(tuple(section.size), None, model.finer(grid, seed=seed))
-
-    def pixels(self, why: str) -> arrays.ImageUint8:
-        """All of them, in memory."""
-        if self.read is None:
-            raise ValueError(f"generate.{why} needs the pixels of a reference, got a grid")
-        return self.read(0, 0, *self.size)
-
-
 def _place(
-    model: generator.Generator, source: _Source, size: tuple[int, int], *, grow: int
+    model: generator.Generator, source: sources.Source, size: tuple[int, int], *, grow: int
 ) -> ground.Georeference | None:
     """The ground of an image: that of its reference, which it may outgrow, or be spread over."""
     if source.place is None:
@@ -184,7 +170,11 @@ def _place(
 
 
 def _plan(
-    section: tools_config.GenerateSection, model: generator.Generator, source: _Source, *, seed: int
+    section: tools_config.GenerateSection,
+    model: generator.Generator,
+    source: sources.Source,
+    *,
+    seed: int,
 ) -> plan.ImagePlan:
     own = model.planner.finest.size_of(source.size)
     from_pixels = section.mask or section.outpaint_px or section.strength != 1
@@ -207,7 +197,7 @@ def _plan(
     return model.planner.with_init_image(image_plan, _init_image(section, source, size))
 
 
-def _of_grid(section, model: generator.Generator, source: _Source, size, *, seed: int):
+def _of_grid(section, model: generator.Generator, source: sources.Source, size, *, seed: int):
     grid = source.grid
     if grid is None:
         grid = model.planner.embed_all(source.read, source.size)
@@ -263,7 +253,9 @@ def _completed(
     return np.where(keep[..., None], grid, finer)
 
 
-def _init_image(section: tools_config.GenerateSection, source: _Source, size) -> plan.InitImage:
+def _init_image(
+    section: tools_config.GenerateSection, source: sources.Source, size
+) -> plan.InitImage:
     why = "mask" if section.mask else "outpaint_px" if section.outpaint_px else "strength"
     image, grow = source.pixels(why), section.outpaint_px
     keep = None

@@ -1,10 +1,7 @@
 """Tool `sweep`: the held-out regions with several sampler settings, each with its cost and its
 metrics."""
 
-import ast
-import dataclasses
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +22,8 @@ from ssldiff_jax.generation import generator, plan, references
 from ssldiff_jax.runs import artifacts, stage, structure_measures
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import sample as sample_config
+from ssldiff_jax.runs.config import sample_changes
+from ssldiff_jax.sampler import shrunk
 from ssldiff_jax.slides import pyramid
 
 _LOG = logging.getLogger(__name__)
@@ -34,6 +33,7 @@ _VARIED, _VARIATIONS = 32, 4
 
 REAL, AS_CONFIGURED = "real regions", "as the run samples"
 """What rows are called that have no changes to be called by."""
+_HELD = ", held to the region shrunk {} times"
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -66,11 +66,12 @@ def run(context: stage.Context) -> dict[str, Any]:
         page = of_patches(section)
         if page not in alone:
             alone[page] = _Alone.of(variant, regions, encoders["judge"], config.seed)
-        row, first = _row(variant, regions, alone[page], encoders, measures)
-        pyramid.write_png(folder / f"{len(rows)}.png", first)
-        rows.append({"variant": way} | row)
-        _LOG.info("%s: %s", way, {k: _text(v) for k, v in row.items()})
-        atomic.write_json(folder / "results.json", rows)
+        for factor in dict.fromkeys(config.sweep.held):
+            row, first = _row(variant, regions, alone[page], encoders, measures, factor)
+            pyramid.write_png(folder / f"{len(rows)}.png", first)
+            rows.append({"variant": f"{way}{_HELD.format(factor) if factor else ''}"} | row)
+            _LOG.info("%s: %s", rows[-1]["variant"], {k: _text(v) for k, v in row.items()})
+            atomic.write_json(folder / "results.json", rows)
     atomic.write_atomic(folder / "table.md", lambda path: _write(path, rows))
     return {"variants": len(rows) - 1}
 
@@ -99,38 +100,7 @@ def sample_section(config: run_config.RunConfig, way: str) -> sample_config.Samp
 
     Raises ConfigError for a key that does not exist or a value that does not fit.
     """
-    values = dataclasses.asdict(config.sample)
-    for change in way.split():
-        path, _, text = change.partition("=")
-        *sections, key = path.split(".")
-        part = values
-        for name in sections:
-            part = part.get(name)
-            if not isinstance(part, Mapping):
-                raise schema.ConfigError(f"config.sweep.variants: no section in {change!r}")
-        if key not in part:
-            hint = schema.nearest_path(key, part)
-            raise schema.ConfigError(f"config.sweep.variants: no key in {change!r}{hint}")
-        part[key] = _value(text, config.window)
-    section = schema.build(sample_config.SampleSection, values, "config.sample")
-    try:
-        section.solver.require_within(config.denoiser.schedule)
-        if config.distill.visits:
-            config.require_student(section)
-    except ValueError as error:
-        raise schema.ConfigError(f"config.sweep.variants: {error}, in {way!r}") from None
-    return section
-
-
-def _value(text: str, window: int) -> Any:
-    fraction = re.fullmatch(r"w/(\d+)", text)
-    if fraction:
-        return window // int(fraction.group(1))
-    try:
-        return ast.literal_eval(text)
-    # A word, such as paper: the shell has taken its quotes.
-    except (ValueError, SyntaxError):
-        return text
+    return sample_changes.changed(config, way, "config.sweep.variants")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -169,14 +139,17 @@ class _Alone:
         return cls(pages, diversity.of_condition(generated, judge(np.concatenate(real))))
 
 
-def _row(model: generator.Generator, regions, alone: _Alone, encoders, measures):
-    """(figures, the first image)."""
+def _row(model: generator.Generator, regions, alone: _Alone, encoders, measures, held: int = 0):
+    """(figures, the first image), of images that are held to their regions shrunk `held` times."""
     generated, pairs, plans, side = [], [], [], model.patch_px
     config = model.config
     for repeat in range(config.sweep.num_generated):
         for i, region in enumerate(regions):
             seed = rng.seed_of(config.seed, "sweep/image", repeat * len(regions) + i)
-            plans.append(references.plan_of(model, region, seed=seed))
+            planned = references.plan_of(model, region, seed=seed)
+            if held:
+                planned = model.planner.held_to(planned, shrunk.coarse_of(region.image, held))
+            plans.append(planned)
             generated.append(model.render(plans[-1]))
             pairs.append(large_image.Pair(generated[-1].image, region.image))
     layout = [pixels.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
@@ -191,6 +164,9 @@ def _row(model: generator.Generator, regions, alone: _Alone, encoders, measures)
         "variance_ratio": float(np.mean(variance)),
         "variation": alone.variation,
     } | of_structure(pairs, measures)
+    factors = [factor for factor in (held, *config.sweep.held) if factor]
+    if factors:
+        row["coarse_correlation"] = _coarse_correlation(pairs, factors[0])
     real = [region.image for region in regions]
     for name, embed in encoders.items():
         cells = large_image.cells(pairs, embed, side)
@@ -203,6 +179,18 @@ def _row(model: generator.Generator, regions, alone: _Alone, encoders, measures)
             real, alone.pages, embed, side
         )
     return row, generated[0].image
+
+
+def _coarse_correlation(pairs: Sequence[large_image.Pair], factor: int) -> float:
+    """Of images with their regions, both shrunk: the mean over them."""
+    return float(
+        np.mean(
+            [
+                shrunk.correlation([p.image], shrunk.coarse_of(p.reference, factor), factor)
+                for p in pairs
+            ]
+        )
+    )
 
 
 def _row_of_real(model: generator.Generator, regions: Sequence[artifacts.Reference]):
