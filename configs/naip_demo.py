@@ -27,6 +27,8 @@ def get_config():
     config.data.regions.rows = 3
     config.data.regions.cols = 12
     config.denoiser.unet.channels = 48
+    shape = config.denoiser.dit.shape
+    shape.width, shape.depth, shape.num_heads = 256, 7, 8
     config.sample.guidance.scale = 1.5
     config.sample.guidance.interval = (0.4, 1.0)
     # Three cells are as high as the held-out part of a scene.

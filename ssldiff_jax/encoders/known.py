@@ -177,7 +177,7 @@ ENCODERS: dict[str, KnownEncoder] = {
         vit.ViTConfig(
             448, 16, 1024, 24, 16, "class", _variant(layer_scale=1.0, resize="dino")
         ),
-        _imagenet(448), "conch", _MAHMOOD, f"{_HUB}MahmoodLab/conchv1_5",
+        _imagenet(448), "conch", _MAHMOOD, f"{_HUB}MahmoodLab/conchv1_5, pytorch_model_vision.bin",
         attention_pool.AttentionPool(768, 8), any_grid=True, unverified="positions' grid",
     ),
     # Its file has positions of 518 px, by its number of values.
@@ -188,7 +188,7 @@ ENCODERS: dict[str, KnownEncoder] = {
     ),
     "openmidnight": KnownEncoder(
         vit.ViTConfig(224, 14, 1536, 40, 24, "class", _swiglu(_REGISTERS, 4096)),
-        _NATURAL, "dinov2", _APACHE, f"{_HUB}SophontAI/OpenMidnight",
+        _NATURAL, "dinov2", _APACHE, f"{_HUB}SophontAI/OpenMidnight, teacher_checkpoint_load.pt",
     ),
     "dinov2-small": _dinov2("dinov2-small", 384, 12, 6, _DINOV2),
     "dinov2-base": _dinov2("dinov2-base", 768, 12, 12, _DINOV2),
@@ -212,8 +212,10 @@ ENCODERS: dict[str, KnownEncoder] = {
     "dinov3-huge-plus": _dinov3(
         "dinov3-vith16plus-pretrain-lvd1689m", 1280, 32, 20, _swiglu(_DINOV3, 5120)
     ),
+    # Whose fine-tuning pools the mean; of frozen features its authors say nothing.
     "satmae": KnownEncoder(
         vit.ViTConfig(224, 16, 1024, 24, 16, "mean", vit.PLAIN),
-        _OF_FMOW, "timm", "CC-BY-NC-4.0", "zenodo.org/record/7369797",
+        _OF_FMOW, "timm", "CC-BY-NC-4.0", "zenodo.org/record/7369797, fmow_pretrain.pth",
+        unverified="embedding",
     ),
 }  # fmt: skip

@@ -176,9 +176,8 @@ class ViT(nn.Module):
     def whole_and_squares(
         self, image: arrays.Image, per_side: int
     ) -> tuple[arrays.Embedding, Float[arrays.AnyArray, "B M E"]]:
-        """The embedding, and what it would be of each of `per_side`² squares, row by row: the mean
-        of their patch tokens, where the embedding has the class token too after that of the
-        whole."""
+        """The embedding, and one for each of `per_side`² squares of patches, row by row: the mean
+        of its patch tokens; where an embedding begins with the class token, so does each."""
         x, pool = self.all_tokens(image), self.config.pool
         whole, tokens = x[:, :1], x[:, self._prefix :]
         averages = squares(tokens, per_side).mean(axis=2)
