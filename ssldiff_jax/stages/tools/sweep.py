@@ -1,6 +1,7 @@
 """Tool `sweep`: the held-out regions with several sampler settings, each with its cost and its
 metrics."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
