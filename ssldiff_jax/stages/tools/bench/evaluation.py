@@ -21,6 +21,7 @@ from ssldiff_jax.evaluation.metrics import (
 )
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.stages.tools.bench import random_weights, results
+from ssldiff_jax.weights import published
 
 
 @dataclasses.dataclass(frozen=True)
