@@ -237,6 +237,37 @@ def test_what_does_not_fit_is_refused(drawn, tmp_path, generator, region, settin
         drawn(PNG, **{key: named(value) for key, value in settings.items()})
 
 
+def shrunk_by(image, factor):
+    """Means of squares, by strides."""
+    parts = [
+        image[i::factor, j::factor].astype(float) for i in range(factor) for j in range(factor)
+    ]
+    return np.mean(parts, axis=0)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_an_image_that_is_held_to_a_coarse_one_is_that_one_shrunk(drawn, tmp_path, region, factor):
+    """To the colours of another image, which its embeddings know nothing of."""
+    coarse = np.flip(region[::factor, ::factor], axis=1)
+    pyramid.write_png(tmp_path / "coarse.png", coarse)
+    held, facts = drawn(PNG, held_to=str(tmp_path / "coarse.png"))
+    small = shrunk_by(image_of((held, facts)), factor)
+    assert np.corrcoef(small.ravel(), coarse.astype(float).ravel())[0, 1] > 0.98
+    assert facts["coarse_correlation"] > 0.98
+    assert facts["held_factor"] == factor
+    free, own = drawn(PNG)
+    assert "coarse_correlation" not in own
+    assert own["unet_forwards"] == facts["unet_forwards"]
+    other = shrunk_by(image_of((free, own)), factor)
+    assert np.corrcoef(other.ravel(), coarse.astype(float).ravel())[0, 1] < 0.9
+
+
+def test_a_coarse_image_of_another_shape_is_refused(drawn, tmp_path, region):
+    pyramid.write_png(tmp_path / "coarse.png", region[:60:4, ::4])
+    with pytest.raises(ValueError, match="over one whole number, got 15 × 32 px"):
+        drawn(PNG, held_to=str(tmp_path / "coarse.png"))
+
+
 def job_of(generator, region, folder):
     image_plan, scale = generator.plan_from_grid(generator.embed(region)), pyramid.Scale(0.5)
     return render.LargeImageRender(generator.renderer, image_plan, folder, "large", ("tif",), scale)
