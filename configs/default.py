@@ -20,6 +20,7 @@ from configs.defaults import (
     prior,
     sample,
     study,
+    sweep,
     tools,
 )
 
@@ -52,7 +53,7 @@ def get_config() -> ConfigDict:
     config.sample = sample.get_config()
     config.imagine = prior.imagine()
     config.generate = tools.generate()
-    config.sweep = tools.sweep()
+    config.sweep = sweep.get_config()
     config.plan = tools.plan()
     config.bench = bench.bench()
     config.compile = bench.compile()

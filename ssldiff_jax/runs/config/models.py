@@ -126,6 +126,11 @@ class DenoiserSection:
     loss: diffusion_loss.LossConfig
     train: loop.TrainConfig
 
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Fields of no effect, which no record counts."""
+        return ("dit",) if self.network == "unet" else ("unet",)
+
     def __post_init__(self):
         _require_weights(self.weights, self.train)
         if self.network == "dit" and self.region_dim:

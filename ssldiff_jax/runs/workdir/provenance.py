@@ -307,8 +307,13 @@ def _is_of_data(key: str) -> bool:
 def plain(values: Any) -> Any:
     """As JSON gives it back, without fields that change no results."""
     if dataclasses.is_dataclass(values):
-        # Fields that are marked so change no results.
-        counted = [f.name for f in dataclasses.fields(values) if f.metadata.get("digest", True)]
+        # Fields that are marked so change no results, nor does what the others leave unused.
+        unused = getattr(values, "unused", ())
+        counted = [
+            f.name
+            for f in dataclasses.fields(values)
+            if f.metadata.get("digest", True) and f.name not in unused
+        ]
         return {name: plain(getattr(values, name)) for name in counted}
     if isinstance(values, Mapping):
         return {str(k): plain(v) for k, v in values.items()}

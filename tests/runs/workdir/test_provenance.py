@@ -140,3 +140,25 @@ def test_images_that_followed_nothing_stay(tmp_path):
     launch.launch(small_configs.values_for("all"), workdir, _chain(with_student=False))
     launch.launch(small_configs.values_for("distill"), workdir, _chain())
     launch.launch(small_configs.values_for("all"), workdir, _chain())
+
+
+def test_sizes_of_the_network_that_is_not_used_are_no_part_of_a_record():
+    """A run of before there was a second network goes on, whatever a config says of that one."""
+
+    def made_from(**keys):
+        values = demo.get_config()
+        for key, value in keys.items():
+            *sections, last = key.split("__")
+            part = values.denoiser
+            for section in sections:
+                part = part[section]
+            part[last] = value
+        config = schema.build(run_config.RunConfig, values.to_dict())
+        return provenance.values(stages.STAGES["denoiser"], config, None)["denoiser"]
+
+    assert "dit" not in made_from()
+    assert made_from() == made_from(dit__shape__depth=9)
+    assert made_from() != made_from(unet__num_res_blocks=3)
+    of_dit = made_from(network="dit")
+    assert "unet" not in of_dit
+    assert of_dit != made_from(network="dit", dit__shape__depth=9)
