@@ -39,7 +39,13 @@ WAYS = ("pmap", "data8", "data4_fsdp2", "fsdp8", "model2", "parts", "arrays", "p
 class TinyDenoiser(nn.Module):
     """The call of a denoiser, in three layers."""
 
-    config = types.SimpleNamespace(condition_dim=DIM, condition_dtype=np.dtype(np.float32))
+    config = types.SimpleNamespace(
+        condition_dim=DIM,
+        stored_dim=DIM,
+        condition_dtype=np.dtype(np.float32),
+        num_levels=0,
+        null=jnp.zeros_like,
+    )
 
     @nn.compact
     def __call__(self, x_t, t, embedding):
