@@ -9,6 +9,7 @@ from rasterio import Affine
 
 from configs import tiny
 from ssldiff_jax.core import schema
+from ssldiff_jax.generation import finest as finest_lib
 from ssldiff_jax.generation import generator, render
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
@@ -31,8 +32,11 @@ PLACES = {
 
 
 class Model(types.SimpleNamespace):
-    """What `generate` needs of a generator, whose planner and renderer it is too."""
+    """What `generate` needs of a generator of one level, whose planner and renderer it is too."""
 
+    level, finest = 1.0, finest_lib.Finest(1, 1, 4, PX)
+    reading_data = property(lambda self: self.config.data)
+    mpp = property(lambda self: self.config.data.patch_mpp)
     planner = renderer = property(lambda self: self)
     trained = types.SimpleNamespace(
         denoiser=types.SimpleNamespace(config=types.SimpleNamespace(tokens_per_side=1))
