@@ -17,7 +17,8 @@ class Section:
 def make_config(**sections):
     stages = {"first": Section(), "second": Section(), "third": Section()}
     runtime = types.SimpleNamespace(checkpoints="")
-    plain = {"seed": 0, "models": "", "runtime": runtime}
+    denoiser = types.SimpleNamespace(is_published=False)
+    plain = {"seed": 0, "models": "", "runtime": runtime, "denoiser": denoiser}
     return types.SimpleNamespace(**(plain | stages | sections))
 
 

@@ -137,8 +137,10 @@ def drawing(seed=0, **settings):
     asked = {"text": "", "labels": (), "numbers": (), "is_grid": False}
     asked |= settings.pop("asked", {})
     plain = {"reference": "", "size": (), "outpaint_px": 0}
+    plain |= {"control": "", "held_to": "", "coarse": types.SimpleNamespace(is_asked=False)}
     section = types.SimpleNamespace(**(plain | settings), prior=types.SimpleNamespace(**asked))
-    return types.SimpleNamespace(generate=section, seed=seed)
+    data = types.SimpleNamespace(levels=(1.0,))
+    return types.SimpleNamespace(generate=section, seed=seed, level=1.0, data=data)
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ class Work:
         config = types.SimpleNamespace(
             seed=0,
             models="",
+            denoiser=types.SimpleNamespace(is_published=False),
             runtime=runtime,
             mesh=mesh,
             data=data,
