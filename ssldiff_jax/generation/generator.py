@@ -92,9 +92,13 @@ class Generator:
         return cls(*loading.load(source, config))
 
     @classmethod
-    def of_run(cls, artifacts: artifacts_lib.Artifacts, mesh: Mesh) -> "Generator":
-        """The generator of a run, on the devices of a mesh."""
-        return cls(artifacts.config, models.Models.of_run(artifacts), mesh)
+    def of_run(
+        cls, artifacts: artifacts_lib.Artifacts, mesh: Mesh, *, student: bool = False
+    ) -> "Generator":
+        """The generator of a run, on the devices of a mesh; its student where the config samples
+        by it, or on request."""
+        student = student or artifacts.config.sample.student != "off"
+        return cls(artifacts.config, models.Models.of_run(artifacts, student=student), mesh)
 
     def with_params(self, params: Any) -> "Generator":
         """The same with other weights of the denoiser; nothing is traced again."""

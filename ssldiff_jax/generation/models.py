@@ -53,9 +53,12 @@ class Models:
         return self.student
 
     @classmethod
-    def of_run(cls, artifacts: artifacts_lib.Artifacts, step: int | None = None) -> "Models":
+    def of_run(
+        cls, artifacts: artifacts_lib.Artifacts, step: int | None = None, *, student: bool = True
+    ) -> "Models":
         """The models of a work directory, the denoiser's weights of a step or the latest; of
-        published ones that no step of it has taken over, those of their files."""
+        published ones that no step of it has taken over, those of their files. Without a student
+        where none is wanted: another may be in the making."""
         if step is None and artifacts.folders.reads_weights:
             return cls.of_weights(artifacts.config.denoiser.weights, artifacts.config)
         denoiser, params = artifacts.denoiser(step)
@@ -70,11 +73,10 @@ class Models:
         # With one token a cell the step is done and has trained nothing.
         if denoiser.config.tokens_per_side > 1 and folders.is_done("tokens"):
             tokens = token_sampler.TokenSampler.of_run(artifacts)
-        student = None
-        if artifacts.config.distill.visits and folders.is_done("distill"):
-            student = Network(*artifacts.student())
+        wanted = student and artifacts.config.distill.visits and folders.is_done("distill")
+        taught = Network(*artifacts.student()) if wanted else None
         stage = artifacts.autoencoder()
-        return cls(encoder_, stage, denoiser, params, prior, tokens, student)
+        return cls(encoder_, stage, denoiser, params, prior, tokens, taught)
 
     @classmethod
     def of_weights(cls, path: str | pathlib.Path, config: run_config.RunConfig) -> "Models":

@@ -43,7 +43,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     denoiser was not trained for, or that comes to the same as an earlier one, is left out and
     said."""
     folder, config = context.folder("sweep"), context.config
-    model = generator.Generator.of_run(context.artifacts, context.mesh)
+    model = generator.Generator.of_run(context.artifacts, context.mesh, student=True)
     regions = [r for r in context.artifacts.references(model.embed) if r.kind == "region"]
     if not regions:
         raise schema.ConfigError(

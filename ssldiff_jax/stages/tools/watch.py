@@ -134,7 +134,7 @@ class _Evaluator:
     def _at(self, artifacts: artifacts_lib.Artifacts, step: int) -> generator.Generator:
         """The generator with the weights of a step; programs are traced once."""
         if self._model is None:
-            trained = models.Models.of_run(artifacts, step)
+            trained = models.Models.of_run(artifacts, step, student=False)
             # Checkpoints are the denoiser's; its student is made later.
             config = artifacts.config
             sample = dataclasses.replace(config.sample, student="off")
