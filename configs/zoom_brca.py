@@ -39,6 +39,7 @@ def as_published(config, *, num_levels):
     config.data.records.scales = config.data.levels[1:]
     config.denoiser.conditioner.name = "transformer"
     config.denoiser.conditioner.of = "finest"
+    config.denoiser.train.num_steps = 0
     config.autoencoder.latent_scaling = "none"
     config.sample.conditioning = "interpolated"
     config.sample.guidance.scale = 2.0

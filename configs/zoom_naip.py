@@ -15,9 +15,11 @@ is published and what was compared: configs/zoom_brca.py.
 from configs import default, naip, zoom_brca
 
 
-def get_config():
-    """Four levels."""
+def get_config(encoder_weights: str = ""):
+    """Four levels; with a file of that DINOv2's weights it embeds images."""
     config = zoom_brca.as_published(default.get_config(), num_levels=4)
     naip.every_square_counts(config.data)
     config.data.holdout.case_regex = r"m_\d{7}"
+    if encoder_weights:
+        zoom_brca.with_encoder(config, "dinov2-reg-large", encoder_weights)
     return config

@@ -14,12 +14,14 @@ import re
 import shutil
 
 import h5py
+import local_hub
 import numpy as np
 import pages
 import patience
 import pytest
 import rasterio
 import scipy.ndimage
+import tifffile
 
 from ssldiff_jax.data import demo_slide
 from ssldiff_jax.slides import pyramid
@@ -50,6 +52,7 @@ ELSEWHERE = {
 """Commands that cannot be run here, and what tests them."""
 
 CORNERS = [(top, left) for top in (0, 1480) for left in (0, 1110)]
+REGIONS = {"(0,0,512,512)": "(0,0,64,128)", "(0,0,4096,4096)": "(0,0,192,128)"}
 QUARTER = (1480, 1110)  # px of the demo's slide: height and width
 
 PREPARED = {
@@ -103,13 +106,15 @@ def get_config(name, *chosen):
     sys.path[:0] = [ROOT, TESTS]
     try:
         config = importlib.import_module(f"configs.{{name}}").get_config(*chosen)
-        models = [config.encoder, config.judge, config.autoencoder]
+        models = [config.encoder, config.judge, config.autoencoder, config.denoiser]
         steps = [model.train.num_steps for model in models]
         measured = config.prior.conditions.measure
         config = importlib.import_module("small_configs").small(config)
         # One that is published is not trained on, and scenes have land cover, here as there.
         for model, count in zip(models, steps, strict=True):
             model.train.num_steps = min(model.train.num_steps, count)
+        if config.encoder.name != "own":
+            config.encoder.name = "dino-vits16"
         config.prior.conditions.measure = measured
         config.study.update_from_flattened_dict(STUDY)
         return config
@@ -233,50 +238,43 @@ def _write_embeddings(folder):
 def _write_weights(folder, golden):
     """Random ones, in the shapes that the small configs ask for."""
     import inception_weights
-    import small_configs
+    import published_stand_ins
     from safetensors.numpy import save_file
 
-    from configs import tcga
-    from ssldiff_jax.core import schema
-    from ssldiff_jax.encoders import known, vit
-    from ssldiff_jax.runs.config import run as run_config
-    from ssldiff_jax.weights import names, published
-
-    folder.mkdir()
+    published_stand_ins.write(folder)
     inception = golden("fid_inception_features").spec["convolutions"]
     path = folder / "pt_inception-2015-12-05-6726825d.pth"
     save_file(inception_weights.drawn(inception), path)
-    values = small_configs.small(tcga.get_config()).to_dict()
-    config = schema.build(run_config.RunConfig, values).autoencoder.model
-    params = _random(published.abstract_autoencoder(config))
-    published.export(folder / "vq-f4.ckpt", (published.autoencoder_names({}, config), params))
-    sizes = known.ENCODERS["dino-vits16"].vit
-    image = np.zeros((1, sizes.image_px, sizes.image_px, 3), np.float32)
-    params = _random(names.abstract(vit.ViT(sizes), image))
-    # Where others are named, they are planned with and not read.
-    for name in ("uni2-h", "hipt.pth", "phikon"):
-        published.export(folder / name, (published.encoder_names(sizes, "timm"), params))
-
-
-def _random(like):
-    import jax
-
-    generator = np.random.default_rng(0)
-    draw = lambda leaf: 0.02 * generator.standard_normal(leaf.shape).astype(np.float32)
-    return jax.tree.map(draw, like)
+    # The other comes by its command.
+    published_stand_ins.write_pixcell(folder / "PixCell-1024", "1024")
 
 
 @pytest.fixture(scope="module")
-def type_in(root, given):
+def hub(given):
+    """What is fetched by address."""
+    import published_stand_ins
+
+    there = given / "on the hub"
+    published_stand_ins.write_pixcell(there, "256")
+    with local_hub.serving() as server:
+        server.push("StonyBrook-CVLab/PixCell-256", there)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def type_in(root, given, hub):
     """A command as it is typed into a fresh shell; returns what came of it."""
+    of_hub = [f"{k}={v}" for k, v in local_hub.environment(hub, given / "hub").items()]
 
     def run(command):
         command = re.sub(r"(?<![\w.])/(data|weights|models|shared)/", rf"{given}/\1/", command)
         command = command.replace("gs://bucket/", f"{given}/bucket/")
-        command = command.replace("name=uni2-h", "name=dino-vits16")
+        command = re.sub(r"name=(uni2-h|hipt)\b", "name=dino-vits16", command)
+        for published, small in REGIONS.items():
+            command = command.replace(f"region={published}", f"region={small}")
         options = "('--runner=DirectRunner',)"
         command = re.sub(r"beam=\('--runner=DataflowRunner'.*?\)", f"beam={options}", command)
-        words = ["env", "-i", f"HOME={given}", f"PATH={os.environ['PATH']}", "bash", "-c"]
+        words = ["env", "-i", f"HOME={given}", f"PATH={os.environ['PATH']}", *of_hub, "bash", "-c"]
         return patience.run([*words, f"source .venv/bin/activate\n{command}"], cwd=root)
 
     return run
@@ -327,3 +325,35 @@ def test_a_command_of_the_page_does_its_work(type_in, prepare, command):
     done = type_in(prepare(typed))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
+
+
+PAGE = pages.texts()["ssldiff_jax/weights/README.md"]
+SECTION = PAGE.partition("\n## From a published model to your slide\n")[2].partition("\n## ")[0]
+PUBLISHED = re.findall(r"^\| ([^|`]+) \| [^|]+ \| `(--[^`]+)` \|$", SECTION, re.M)
+"""Models of the table but the first, whose commands stand above it, and words that name them."""
+
+
+def test_the_table_has_the_models_that_are_read():
+    assert [name for name, _ in PUBLISHED] == [
+        "PixCell-1024", "LRDM, BRCA 20×", "LRDM, CRC 20×", "ZoomLDM, BRCA", "ZoomLDM, NAIP"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words"), PUBLISHED, ids=[name for name, _ in PUBLISHED])
+def test_the_commands_of_a_published_model_end_with_a_pyramid(name, words, type_in, root, given):
+    """Those of the first model, with the words of this one."""
+    _, look, dry, make = pages.commands(SECTION)
+    first = look[look.index("--config.denoiser") : look.index("--config.stages")].strip()
+    look = look.replace(first, "").replace("--config=configs/pixcell.py:256", words)
+    place = "runs/published-" + re.sub(r"\W+", "-", name)
+    image = "slide.svs"
+    if "NAIP" in name:
+        # Finer than its file says, so that there are pixels enough.
+        image = f"{given}/data/naip/20090818.tif --config.generate.mpp=1e6"
+    for command in (look, dry, make):
+        done = type_in(command.replace("runs/pixcell", place).replace("slide.svs", image))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "Traceback" not in done.stderr
+    images = (root / place / "generate").glob("*/image.tif")
+    shapes = sorted(tifffile.TiffFile(path).pages[0].shape for path in images)
+    assert shapes == [(64, 128, 3), (192, 128, 3)]

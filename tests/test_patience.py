@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import patience
 import pytest
@@ -27,7 +28,11 @@ def test_a_hanging_process_is_killed_with_its_children():
     with pytest.raises(patience.HangsError, match="computed nothing of late"):
         patience.communicate(hangs, idle_s=1)
     assert hangs.returncode
-    assert not child.is_running() or child.status() == patience.psutil.STATUS_ZOMBIE
+    # Killed, and where cores are busy not yet gone.
+    end = time.monotonic() + 60
+    while child.is_running() and child.status() != patience.psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_what_computes_forever_ends_too():

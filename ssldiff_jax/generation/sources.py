@@ -40,6 +40,8 @@ class Source:
         user_image = user_images.UserImage.open(
             model.reading_data, section.reference, mpp=section.mpp
         )
+        if section.region:
+            user_image = user_image.part(*section.region)
         return cls(user_image.size, user_image.read, None, user_image.place)
 
     @classmethod
@@ -70,6 +72,8 @@ class Source:
 
     def shrunk(self, factor: int) -> "Source":
         """The same in fewer pixels, over the same ground."""
+        if factor == 1:
+            return self
         small = shrunk.coarse_of(self.pixels("coarse"), factor)
         place = self.place and self.place.scaled(factor, factor)
         return Source(small.shape[:2], conditions.array_reader(small), None, place)

@@ -25,10 +25,13 @@ class CoarseScale:
     Attributes:
         model: of a larger scale.
         factor: how many of the finer model's pixels are one of its.
+        reads: how many pixels of what the finer model reads are one of what it reads itself; 1
+            where both are conditioned on patches of one level.
     """
 
     model: generator.Generator
     factor: int
+    reads: int
 
     @classmethod
     def of(
@@ -46,25 +49,31 @@ class CoarseScale:
         if section.sample.strip():
             key = "config.generate.coarse.sample"
             model = model.with_sample(sample_changes.changed(model.config, section.sample, key))
-        factor = round(model.mpp / finer.mpp)
-        if factor < 2 or abs(factor * finer.mpp - model.mpp) > 1e-6 * model.mpp:
+        factor = _whole_ratio(model.mpp, finer.mpp)
+        if factor < 2:
             raise schema.ConfigError(
                 "config.generate.coarse must name models of two or more whole times the fine "
                 f"ones' {finer.mpp:g} µm/px, got {model.mpp:g}"
             )
-        return cls(model, factor)
+        read, own = model.reading_data.patch_mpp, finer.reading_data.patch_mpp
+        reads = _whole_ratio(read, own)
+        if not reads:
+            raise schema.ConfigError(
+                "config.generate.coarse must name models that read whole times the fine ones' "
+                f"{own:g} µm/px, got {read:g}"
+            )
+        return cls(model, factor, reads)
 
     def size_of(self, fine: tuple[int, ...]) -> tuple[int, ...]:
         """Pixels of the coarse image of an image of `fine` px; () for ().
 
         Raises ConfigError where they are no whole ones.
         """
-        if any(px % self.factor for px in fine):
-            raise schema.ConfigError(
-                "config.generate.size must be multiples of the coarse image's factor, "
-                f"{self.factor}, got {fine}"
-            )
-        return tuple(px // self.factor for px in fine)
+        return _divided(fine, self.factor, "size")
+
+    def read_of(self, fine: tuple[int, ...], key: str) -> tuple[int, ...]:
+        """The same of a reference's pixels, which the config says in `generate.key`."""
+        return _divided(fine, self.reads, key)
 
     def render(
         self,
@@ -80,6 +89,21 @@ class CoarseScale:
         return render.LargeImageRender(
             self.model.renderer, image_plan, folder, NAME, formats, scale
         )
+
+
+def _whole_ratio(coarse: float, fine: float) -> int:
+    """How many times one is the other; 0 for no whole number of times."""
+    ratio = round(coarse / fine)
+    return ratio if abs(ratio * fine - coarse) <= 1e-6 * coarse else 0
+
+
+def _divided(px: tuple[int, ...], factor: int, key: str) -> tuple[int, ...]:
+    if any(n % factor for n in px):
+        raise schema.ConfigError(
+            f"config.generate.{key} must be multiples of the coarse image's factor, {factor}, got "
+            f"{px}"
+        )
+    return tuple(n // factor for n in px)
 
 
 def seed_of(seed: int) -> int:

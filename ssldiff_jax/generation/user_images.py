@@ -54,6 +54,18 @@ class UserImage:
         place = pyramid.georeference(slide.path, data.patch_mpp, native_mpp=slide.mpp)
         return cls(size, read, place)
 
+    def part(self, top: int, left: int, height: int, width: int) -> "UserImage":
+        """A region of it, at the place where that lies. Raises ValueError where it does not lie
+        inside."""
+        if top + height > self.size[0] or left + width > self.size[1]:
+            raise ValueError(
+                f"generate.region must lie inside of the reference's {self.size[0]} × "
+                f"{self.size[1]} px, got {height} × {width} px at ({top}, {left})"
+            )
+        read = lambda row, col, rows, cols: self.read(top + row, left + col, rows, cols)
+        place = self.place and self.place.moved(top, left)
+        return UserImage((height, width), read, place)
+
     @property
     def pixels(self) -> arrays.ImageUint8:
         """All of them, in memory."""

@@ -20,21 +20,27 @@ _AMOUNTS: Sequence[tuple[float, Words]] = (
     (0.03, {
         "train": (
             "no {}", "without {}", "{} missing", "not any {}", "zero {}", "{} absent",
-            "devoid of {}", "no {} at all", "free of {}",
+            "devoid of {}", "no {} at all", "free of {}", "an absence of {}", "{} nowhere",
+            "never {}", "nothing of {}", "void of {}",
         ),
         "held_out": ("lacking {}",),
     }),
     (0.15, {
         "train": (
             "a little {}", "hardly any {}", "a trace of {}", "a small amount of {}",
-            "barely any {}", "very little {}", "scarce {}", "a small patch of {}",
+            "barely any {}", "very little {}", "scarce {}", "a small patch of {}", "sparse {}",
+            "only a little {}", "a few spots of {}", "a tiny amount of {}", "little {}",
+            "a touch of {}", "slight {}", "minimal {}", "rare {}", "a low amount of {}",
         ),
         "held_out": ("a bit of {}",),
     }),
     (0.40, {
         "train": (
             "some {}", "{} in part", "a moderate amount of {}", "partly {}", "about a quarter {}",
-            "patches of {}", "a medium amount of {}", "a good deal of {}",
+            "patches of {}", "a medium amount of {}", "a good deal of {}", "a fair share of {}",
+            "a reasonable amount of {}", "{} here and there", "a certain amount of {}",
+            "moderate {}", "an average amount of {}", "a modest amount of {}",
+            "several areas of {}", "an intermediate amount of {}",
         ),
         "held_out": ("a fair amount of {}",),
     }),
@@ -42,6 +48,9 @@ _AMOUNTS: Sequence[tuple[float, Words]] = (
         "train": (
             "much {}", "a lot of {}", "mostly {}", "large areas of {}", "lots of {}",
             "abundant {}", "dominated by {}", "more than half {}", "a great amount of {}",
+            "ample {}", "mainly {}", "rich in {}", "a large amount of {}", "considerable {}",
+            "extensive {}", "copious {}", "a high amount of {}", "widespread {}",
+            "predominantly {}", "substantial {}",
         ),
         "held_out": ("plenty of {}",),
     }),
@@ -49,7 +58,9 @@ _AMOUNTS: Sequence[tuple[float, Words]] = (
     (1.01, {
         "train": (
             "almost only {}", "{} nearly all over", "{} everywhere", "entirely {}",
-            "nothing but {}", "covered with {}", "full of {}", "completely {}",
+            "nothing but {}", "covered with {}", "full of {}", "completely {}", "{} all through",
+            "wholly {}", "filled with {}", "{} all over", "only {}", "solid {}", "{} in every part",
+            "exclusively {}", "{} from end to end", "all of it {}",
         ),
         "held_out": ("{} throughout",),
     }),
@@ -69,15 +80,24 @@ _NOUNS: Mapping[str, Words] = {
         "held_out": ("dry earth",),
     },
     "nuclei": {
-        "train": ("nuclei", "cells", "dark nuclei", "purple cells"),
+        "train": (
+            "nuclei", "cells", "dark nuclei", "purple cells",
+            "blue nuclei", "cellular tissue", "crowded cells", "purple dots",
+        ),
         "held_out": ("cell nuclei",),
     },
     "stroma": {
-        "train": ("stroma", "pink tissue", "fibres", "collagen"),
+        "train": (
+            "stroma", "pink tissue", "fibres", "collagen",
+            "fibrous tissue", "pink fibres", "supporting tissue", "pink matrix",
+        ),
         "held_out": ("connective tissue",),
     },
     "empty": {
-        "train": ("empty glass", "background", "gaps", "white space"),
+        "train": (
+            "empty glass", "background", "gaps", "white space",
+            "glass", "empty space", "white background", "holes",
+        ),
         "held_out": ("blank space",),
     },
     "ocean": {
@@ -126,7 +146,7 @@ _PLACES: Mapping[str, Words] = {
     for side in ("north", "south", "west", "east")
 }  # fmt: skip
 # From this difference between two halves on, a place is named.
-_LOPSIDED = 0.2
+_LOPSIDED = 0.08
 
 
 @functools.cache

@@ -238,6 +238,12 @@ def _beside(folder: pathlib.Path) -> str:
     return near(folder.name, runs, before=f"{folder.parent}/" if runs else "")
 
 
+def _has_models(values: dict[str, Any]) -> bool:
+    """Whether a config names the models of another run, or files that are used as they are."""
+    denoiser = values["denoiser"]
+    return bool(values["models"] or (denoiser["weights"] and not denoiser["train"]["num_steps"]))
+
+
 def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
     archive = values["data"]["archive"]
     addresses.require_folders(
@@ -253,7 +259,7 @@ def _check(values: dict[str, Any], folder: pathlib.Path) -> None:
     is_cut = (folder / "patches" / "done.json").exists()
     if catalog.asks_for(values, "patches") and not values["data"]["slides"] and not is_cut:
         raise CommandError(catalog.NO_SLIDES)
-    if catalog.reads_alone(values) and not values["models"] and not folder.is_dir():
+    if catalog.reads_alone(values) and not _has_models(values) and not folder.is_dir():
         raise CommandError(
             f"--workdir must be a run that {values['stages']} can read, got {folder}: no such "
             f"folder{_beside(folder)}"

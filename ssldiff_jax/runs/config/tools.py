@@ -35,6 +35,7 @@ class GenerateSection:
 
     reference: str
     mpp: float
+    region: tuple[int, ...]
     size: tuple[int, ...]
     strength: float
     mask: str
@@ -56,6 +57,8 @@ class GenerateSection:
                 f"config.generate.size must be (height, width) of at least 1 px, or (), got "
                 f"{self.size}"
             )
+        if self.region:
+            self._check_region()
         if not 0 < self.strength <= 1 or not 0 <= self.blend_amount <= 1 or self.outpaint_px < 0:
             raise schema.ConfigError(
                 "config.generate must have 0 < strength ≤ 1, 0 ≤ blend_amount ≤ 1 and "
@@ -64,6 +67,19 @@ class GenerateSection:
             )
         if self.coarse.is_asked:
             self._check_coarse()
+
+    def _check_region(self) -> None:
+        """A rectangle of an image: grids are cut before they are given."""
+        if len(self.region) != 4 or min(self.region) < 0 or min(self.region[2:]) < 1:
+            raise schema.ConfigError(
+                "config.generate.region must be (top, left, height, width) in px, or (), got "
+                f"{self.region}"
+            )
+        if not self.reference or self.reference.lower().endswith((".npy", ".h5", ".hdf5")):
+            raise schema.ConfigError(
+                "config.generate.region must come with an image as generate.reference, got "
+                f"{self.reference!r}"
+            )
 
     def _check_coarse(self) -> None:
         """What is generated first is the whole image, from what can be had at another scale."""

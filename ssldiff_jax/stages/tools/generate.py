@@ -84,15 +84,19 @@ def _generated_first(
     """The coarse image of what is generated from a source; a blank one of its size where nothing
     shall be generated."""
     section, model, seed = config.generate, scale.model, two_scales.seed_of(config.seed)
-    asked = dataclasses.replace(section, size=scale.size_of(section.size))
+    asked = dataclasses.replace(
+        section,
+        size=scale.size_of(section.size),
+        region=scale.read_of(section.region, "region"),
+    )
     if section.prior.is_grid:
         own = sources.Source.of_prior(model, asked, seed)
     elif section.reference:
         # Read at the scale that the coarse models know.
         own = sources.Source.open(model, asked)
-        own = dataclasses.replace(own, size=scale.size_of(source.size))
+        own = dataclasses.replace(own, size=scale.read_of(source.size, "region"))
     else:
-        own = source.shrunk(scale.factor)
+        own = source.shrunk(scale.reads)
     image_plan = _plan(asked, model, own, seed=seed)
     place = _place(model, own, image_plan.size, grow=0)
     large = scale.render(image_plan, folder, config.sample.output, place)
@@ -110,6 +114,8 @@ def slug(config: run_config.RunConfig) -> str:
     words = request.strip() or "anything" if section.prior.is_grid else "held-out"
     if section.reference:
         words = pathlib.Path(section.reference).stem
+    if section.region:
+        words = f"{words} {'-'.join(map(str, section.region))}"
     if section.control:
         words = f"{words} {pathlib.Path(section.control).stem}"
     size = "x".join(map(str, section.size))

@@ -116,7 +116,7 @@ def test_products_are_exact_to_float32_whatever_the_device():
             seen.append(jax.config.jax_default_matmul_precision)
             return super().embed(params, image)
 
-    model = encoder.Encoder(Watched(SIZES, 16), drawn(), batch_size=2)
+    model = encoder.Encoder(Watched(SIZES, pixels.Pixels(16)), drawn(), batch_size=2)
     networks.OfEncoder("encoder", model)(images(3))
     traced = []
 

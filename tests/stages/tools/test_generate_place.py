@@ -153,6 +153,25 @@ def test_a_grown_image_begins_beyond_its_reference(drawn, place):
     assert_same_ground(found, expected, transform)
 
 
+@pytest.mark.parametrize("place", PLACES)
+def test_a_region_of_a_reference_lies_where_it_lay(drawn, place):
+    """In pixels of the patches: twice as large as those of the file."""
+    region = (10, 20, 70, 64)
+    found, transform, size, _ = drawn(PLACES[place][2] * 2, (200, 256), place, region=region)
+    assert size == (70, 64)
+    assert_same_ground(found, corners(transform, (160, 168), 20, 40), transform)
+
+
+def test_a_region_is_of_an_image_and_inside_of_it(drawn):
+    with pytest.raises(ValueError, match=r"inside of the reference's 200 × 256 px, got 64 × 64 px"):
+        drawn(1e6, (200, 256), "metres", region=(140, 0, 64, 64))
+    for wrong in ((0, 0, 64), (0, 0, 0, 64), (-1, 0, 64, 64)):
+        with pytest.raises(schema.ConfigError, match=r"region must be \(top, left, height, width"):
+            drawn(1e6, (200, 256), "metres", region=wrong)
+    with pytest.raises(schema.ConfigError, match="region must come with an image"):
+        drawn(1e6, (200, 256), "metres", region=(0, 0, 64, 64), reference="grid.npy")
+
+
 def test_a_scale_of_the_user_s_own_moves_nothing(drawn):
     """A file called one of 1 m: drawn at 2 m by that, half as many pixels on all of its ground."""
     found, transform, size, _ = drawn(2e6, (200, 256), "metres", mpp=1e6)
