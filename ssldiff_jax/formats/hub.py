@@ -74,14 +74,22 @@ class Snapshot:
         """A 12-digit hash of what its weights and configs are known by, whatever else came with a
         later commit: a text that was corrected makes no other model."""
         is_file = self.path.is_file()
-        files = [self.path] if is_file else sorted(p for p in self.path.rglob("*") if p.is_file())
         known = [
             # The cache names content by its hash, and links to it where it can.
             (file.name, file.resolve().name if file.is_symlink() else file.stat().st_size)
-            for file in files
+            for file in ([self.path] if is_file else self._wanted())
             if is_file or hub_files.decides(file.name)
         ]
         return hashlib.sha256(repr(known).encode()).hexdigest()[:12]
+
+    def _wanted(self) -> list[pathlib.Path]:
+        """The files of a folder that were brought for it, and not for another address of the same
+        commit, which lie beside them."""
+        parts = pathlib.PurePosixPath(self.address.path).parts
+        commit = self.path.parents[len(parts) - 1] if parts else self.path
+        found = (p.relative_to(commit).as_posix() for p in commit.rglob("*") if p.is_file())
+        names = hub_files.wanted(sorted(found), self.address.path, self.address.at)
+        return [commit / name for name in sorted(names)]
 
 
 def is_address(path: str | os.PathLike[str]) -> bool:

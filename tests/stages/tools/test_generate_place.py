@@ -39,7 +39,9 @@ class Model(types.SimpleNamespace):
     mpp = property(lambda self: self.config.data.patch_mpp)
     planner = renderer = property(lambda self: self)
     trained = types.SimpleNamespace(
-        denoiser=types.SimpleNamespace(config=types.SimpleNamespace(tokens_per_side=1))
+        denoiser=types.SimpleNamespace(
+            config=types.SimpleNamespace(tokens_per_side=1, embedding_dim=4)
+        )
     )
 
     def embed(self, image):
@@ -163,7 +165,7 @@ def test_a_region_of_a_reference_lies_where_it_lay(drawn, place):
 
 
 def test_a_region_is_of_an_image_and_inside_of_it(drawn):
-    with pytest.raises(ValueError, match=r"inside of the reference's 200 × 256 px, got 64 × 64 px"):
+    with pytest.raises(ValueError, match=r"inside of the reference's 100 × 128 px, got 64 × 64 px"):
         drawn(1e6, (200, 256), "metres", region=(140, 0, 64, 64))
     for wrong in ((0, 0, 64), (0, 0, 0, 64), (-1, 0, 64, 64)):
         with pytest.raises(schema.ConfigError, match=r"region must be \(top, left, height, width"):
