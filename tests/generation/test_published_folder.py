@@ -250,7 +250,11 @@ def test_figures_with_intervals_are_the_results_of_the_card(model, tmp_path):
 
 
 def test_a_published_encoder_is_found_by_its_address(model, there, tmp_path, monkeypatch, caplog):
-    sizes = known.ENCODERS["dino-vits16"].vit
+    whole = known.ENCODERS["dino-vits16"]
+    sizes = dataclasses.replace(whole.vit, image_px=32, patch_px=8, width=16, depth=1, num_heads=2)
+    seen = dataclasses.replace(whole.pixels, input_px=32)
+    entry = dataclasses.replace(whole, vit=sizes, pixels=seen)
+    monkeypatch.setitem(known.ENCODERS, "dino-vits16", entry)
     shapes = names.abstract(vit.ViT(sizes), np.zeros((1, sizes.image_px, sizes.image_px, 3)))
     source = np.random.default_rng(0)
     params = jax.tree.map(
