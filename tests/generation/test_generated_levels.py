@@ -11,7 +11,8 @@ import pytest
 import random_models
 
 from ssldiff_jax.core import schema
-from ssldiff_jax.generation import finest
+from ssldiff_jax.generation import finest, two_scales
+from ssldiff_jax.runs.config import tools
 from ssldiff_jax.runs.workdir import folders
 
 LEVELS = {"data__levels": (1.0, 2.0, 4.0), "data__records__scales": (2.0, 4.0)}
@@ -99,6 +100,21 @@ def test_a_reference_is_embedded_at_its_level(conditioning):
     assert large.image.shape == image.shape
     assert large.mpp == pytest.approx(1.0)
     assert model.reading_data.patch_mpp == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("name", "reads"), [("beside", 4), ("zoom", 1)])
+def test_a_coarse_level_reads_a_reference_at_its_scale_or_at_the_first(request, name, reads):
+    """Where cells are of the first level, both are read there."""
+    model = request.getfixturevalue(name)
+    coarse = two_scales.CoarseScale.of(tools.CoarseConfig("", "level=4"), model, model.mesh)
+    assert (coarse.factor, coarse.reads) == (4, reads)
+    assert coarse.model.mpp == pytest.approx(4 * model.mpp)
+    assert coarse.size_of((128, 256)) == (32, 64)
+    assert coarse.read_of((8, 16, 128, 256), "region") == tuple(
+        px // reads for px in (8, 16, 128, 256)
+    )
+    with pytest.raises(schema.ConfigError, match=r"generate\.size must be multiples .*4, got"):
+        coarse.size_of((128, 130))
 
 
 @pytest.mark.parametrize("level", [3.0, 0.5, 8.0])

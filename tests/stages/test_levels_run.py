@@ -11,7 +11,7 @@ import tifffile
 
 import ssldiff_jax
 from ssldiff_jax.core import rng, schema
-from ssldiff_jax.data import crop_reader, crops, plan, store
+from ssldiff_jax.data import crop_reader, crops, demo_slide, plan, store
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import held_out
@@ -19,6 +19,7 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import provenance, stored_config
 from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import table
 
 pytestmark = pytest.mark.e2e
@@ -38,7 +39,22 @@ def run(command, tmp_path_factory):
     name = "--config.generate.name=first"
     done = command(folder, *LEVELS, *regions, "--config.stages=generate", name)
     assert done.returncode == 0, done.stderr[-3000:]
+    # Level 2 of a part of a slide, and level 1 held to it, in one command.
+    slide = folder.parent / "mine.png"
+    pyramid.write_png(slide, read_demo(1000, 800, 256, 384))
+    mine = (
+        f"--config.generate.reference={slide}", "--config.generate.mpp=0.5",
+        "--config.generate.region=(64,128,192,256)", "--config.generate.name=two",
+        "--config.generate.coarse.sample=level=2",
+    )  # fmt: skip
+    done = command(folder, *LEVELS, *regions, "--config.stages=generate", *mine)
+    assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def read_demo(*box):
+    slide = slide_lib.open_slide(demo_slide.demo_slide())
+    return slide.read_region(*box, mpp=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +109,17 @@ def test_images_are_of_the_level_that_was_asked_for(run, model):
             # Pixels a centimetre.
             per_cm = page.tags["XResolution"].value
             assert per_cm[1] / per_cm[0] * 1e4 == pytest.approx(mpp, rel=1e-3)
+
+
+def test_two_scales_of_one_model_in_one_command(run):
+    folder = run / "generate" / "two"
+    coarse, image = (
+        pyramid.read_image(folder / f"{name}.png").astype(np.float32)
+        for name in ("coarse", "image")
+    )
+    assert (coarse.shape, image.shape) == ((96, 128, 3), (192, 256, 3))
+    shrunk = image.reshape(96, 2, 128, 2, 3).mean(axis=(1, 3))
+    assert np.corrcoef(shrunk.ravel(), coarse.ravel())[0, 1] > 0.9
 
 
 def test_every_level_is_evaluated(run):
