@@ -47,7 +47,7 @@ def learn_words(config):
     config.prior.grids.count = 6000
     # Half of the time a text is all that is said. The noise stands for words that training has not.
     config.prior.drop.kind = 0.5
-    config.prior.drop.text_noise = 0.5
+    config.prior.drop.text_noise = 1.0
     config.prior.guidance.scale = 3.0
     config.prior.train.num_steps = 2500
     # Classes may be rare: of few images a correlation is anything.

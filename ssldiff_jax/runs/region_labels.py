@@ -151,7 +151,10 @@ class RegionLabels:
             parts = self.measure.quadrants(region, pixels)
             labels = measures.label_values(parts)
             if self.sources.captions == "measured":
-                caption = captions.caption(self.measure.names, parts, generator, phrasing)
+                lopsided = measures.LOPSIDED[self.measure.name]
+                caption = captions.caption(
+                    self.measure.names, parts, generator, phrasing, lopsided=lopsided
+                )
         picture = pixels if self._has_pictures else None
         return RegionAnnotation(labels, numbers, caption, picture)
 

@@ -145,8 +145,6 @@ _PLACES: Mapping[str, Words] = {
     }
     for side in ("north", "south", "west", "east")
 }  # fmt: skip
-# From this difference between two halves on, a place is named.
-_LOPSIDED = 0.08
 
 
 @functools.cache
@@ -162,15 +160,22 @@ def caption(
     parts: Float[np.ndarray, "2 2 K"],
     generator: np.random.Generator,
     phrasing: Phrasing = "train",
+    *,
+    lopsided: float,
 ) -> str:
-    """One sentence on every class, in random order and words, true to the measured parts."""
+    """One sentence on every class, in random order and words, true to the measured parts. Where two
+    halves differ by `lopsided` or more, the fuller one is named."""
     order = generator.permutation(len(names))
-    clauses = [_clause(names[k], parts[..., k], generator, phrasing) for k in order]
+    clauses = [_clause(names[k], parts[..., k], generator, phrasing, lopsided) for k in order]
     return ", ".join(clauses)
 
 
 def _clause(
-    name: str, part: Float[np.ndarray, "2 2"], generator: np.random.Generator, phrasing: Phrasing
+    name: str,
+    part: Float[np.ndarray, "2 2"],
+    generator: np.random.Generator,
+    phrasing: Phrasing,
+    lopsided: float,
 ) -> str:
     def pick(choices: Words) -> str:
         return choices[phrasing][generator.integers(len(choices[phrasing]))]
@@ -183,7 +188,7 @@ def _clause(
         "west": means["west"] - means["east"], "east": means["east"] - means["west"],
     }  # fmt: skip
     side = max(slopes, key=slopes.get)
-    if slopes[side] < _LOPSIDED:
+    if slopes[side] < lopsided:
         return _amount(whole, pick).format(noun)
     return f"{_amount(means[side], pick).format(noun)} {pick(_PLACES[side])}"
 

@@ -53,7 +53,8 @@ def test_captions_say_where_things_are(phrasing):
     names = measures.CLASSES["landcover"]
     nouns = captions._NOUNS
     for seed in range(20):
-        said = captions.caption(names, parts, np.random.default_rng(seed), phrasing).split(", ")
+        source = np.random.default_rng(seed)
+        said = captions.caption(names, parts, source, phrasing, lopsided=0.2).split(", ")
         assert len(said) == 3
         by_class = {
             n: next(s for s in said if any(w in s for w in nouns[n][phrasing])) for n in names
@@ -63,10 +64,26 @@ def test_captions_say_where_things_are(phrasing):
         assert "south" in by_class["bare"] or "east" in by_class["bare"]
 
 
+@pytest.mark.parametrize("lopsided", [0.05, 0.2, 0.5])
+def test_a_side_is_named_from_a_difference_on(lopsided):
+    """And the amount is that of the half that is named, else of the whole."""
+    for difference in (lopsided - 0.02, lopsided + 0.02):
+        west = np.array([0.3 + difference / 2, 0.3 - difference / 2])
+        parts = np.broadcast_to(west, (2, 2))[..., None]
+        source = np.random.default_rng(0)
+        (said,) = {
+            "west" in captions.caption(("forest",), parts, source, lopsided=lopsided)
+            for _ in range(50)
+        }
+        assert said == (difference > lopsided)
+
+
 def test_held_out_wordings_are_never_trained_on():
     parts = np.random.default_rng(0).dirichlet([1, 1, 1], (2, 2)).astype(np.float32)
     draw = lambda phrasing: {
-        captions.caption(("water", "vegetation", "bare"), parts, np.random.default_rng(i), phrasing)
+        captions.caption(
+            ("water", "vegetation", "bare"), parts, np.random.default_rng(i), phrasing, lopsided=0.2
+        )
         for i in range(200)
     }
     assert len(draw("train")) > 50
