@@ -65,7 +65,8 @@ class _Watch:
     def require_life(self) -> None:
         """Raises HangsError, the processes killed, where nothing moves."""
         now, seconds = time.monotonic(), self._cpu_seconds()
-        if seconds > self._seconds + 0.01:
+        # Less is life too: a child has ended, and its seconds with it.
+        if abs(seconds - self._seconds) > 0.01:
             self._seconds, self._moved = seconds, now
         if now - self._moved > self._idle_s or now > self._end:
             for one in self._family():

@@ -34,7 +34,9 @@ def _parsed(command, monkeypatch) -> run_config.RunConfig:
     if not any(word.startswith("--config=") for word in command):
         makers = [c for c in STARTED if workdir[0] in c]
         own = [w for w in (makers[0] if makers else DEMO) if w.startswith("--config")]
-        command = [*command[:3], *(w for w in own if "stages" not in w), *command[3:]]
+        said = {word.partition("=")[0] for word in command}
+        own = [w for w in own if w.partition("=")[0] not in {*said, "--config.stages"}]
+        command = [*command[:3], *own, *command[3:]]
     # Where runs would be is no matter here, and slides are those of another command.
     words = [w for w in command[3:] if not w.startswith("--workdir=")]
     values = command_line.parse(["main", "--config.data.slides=any", *words]).values

@@ -43,3 +43,18 @@ def test_what_computes_forever_ends_too():
 def test_a_process_that_ended_is_no_reason_to_wait():
     with pytest.raises(AssertionError, match="ended with status 3 before"):
         patience.until(lambda: False, start("import sys; sys.exit(3)"))
+
+
+def test_a_child_that_ends_takes_its_seconds_along_and_is_no_rest():
+    """What is left has computed less than both had, and goes on computing."""
+    code = (
+        "import subprocess, sys, time\n"
+        "busy = 'import time; e = time.time() + 4\\nwhile time.time() < e: pass'\n"
+        "subprocess.run([sys.executable, '-c', busy])\n"
+        "for i in range(40):\n"
+        "    e = time.time() + 0.03\n"
+        "    while time.time() < e: pass\n"
+        "    time.sleep(0.07)\n"
+        "print('done')"
+    )
+    assert patience.communicate(start(code), idle_s=1.5)[0] == "done\n"
