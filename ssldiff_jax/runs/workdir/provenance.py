@@ -225,7 +225,9 @@ def changes(
 
 
 def _lines(differ: Mapping[str, tuple[Any, Any]]) -> list[str]:
-    return [f"{key}: {old!r} → {new!r}" for key, (old, new) in differ.items()]
+    # What decides others stands higher: another network has other sizes.
+    keys = sorted(differ, key=lambda key: (key.count("."), key))
+    return [f"{key}: {differ[key][0]!r} → {differ[key][1]!r}" for key in keys]
 
 
 def refuse(
