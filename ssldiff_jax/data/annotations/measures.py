@@ -23,8 +23,9 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 """By what is measured."""
 LOPSIDED: Mapping[str, float] = {"landcover": 0.2, "stain": 0.08, "earth": 0.2}
-"""From this difference between two halves on, a caption names the side. Parts of quadrants vary less
-within a slide (the demo's: a standard deviation of .15 to .19) than over the Earth (.17 to .42)."""
+"""From this difference between two halves on, a caption names the side. Parts of quadrants vary
+less within a slide (the demo's: a standard deviation of .15 to .19) than over the Earth (.17 to
+.42)."""
 OF_COLOURS = ("stain", "earth")
 """Measured in red, green and blue alone."""
 
