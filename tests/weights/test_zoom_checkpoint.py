@@ -35,10 +35,16 @@ def small(config):
     return config
 
 
+def of_file(config):
+    """The checked config of a run whose denoiser is a file's."""
+    config.denoiser.weights = "weights.ckpt"
+    return schema.build(run_config.RunConfig, config.to_dict())
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A bare state dict, as it is published: weights, averages of the UNet, buffers."""
-    run = schema.build(run_config.RunConfig, small(zoom_brca.get_config()).to_dict())
+    run = of_file(small(zoom_brca.get_config()))
     sizes, stage = run.denoiser_sizes(DIM), run.autoencoder.model
     params = drawn(published.abstract_denoiser(sizes))
     tensors = {}
@@ -97,7 +103,7 @@ def test_levels_of_another_file_are_refused_in_one_line(checkpoint):
 
 @pytest.mark.parametrize("make", [zoom_brca.get_config, zoom_naip.get_config])
 def test_shipped_sizes_are_the_published_ones(make):
-    run = schema.build(run_config.RunConfig, make().to_dict())
+    run = of_file(make())
     sizes = run.denoiser_sizes(1024)
     count = 8 if make is zoom_brca.get_config else 4
     assert sizes.sides == (1, 2, 4, 8, 8, 8, 8, 8)[:count]
@@ -106,6 +112,6 @@ def test_shipped_sizes_are_the_published_ones(make):
 
 
 def test_an_encoder_is_named_with_its_weights():
-    run = schema.build(run_config.RunConfig, zoom_brca.get_config("/weights/uni").to_dict())
+    run = of_file(zoom_brca.get_config("/weights/uni"))
     assert (run.encoder.name, run.encoder.weights) == ("uni", "/weights/uni")
     assert run.encoder.architecture.vit.width == 1024
