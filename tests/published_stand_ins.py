@@ -1,6 +1,7 @@
 """Published models of random weights, small, in files of the real names and under the real names of
 tensors."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,6 +12,7 @@ from safetensors.numpy import save_file
 
 from configs import pixcell, tcga, zoom_brca, zoom_naip
 from ssldiff_jax.core import schema
+from ssldiff_jax.diffusion import control
 from ssldiff_jax.encoders import known, vit
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.weights import names, published
@@ -48,6 +50,7 @@ def write(folder: pathlib.Path) -> None:
         parts = published.denoiser_parts(denoiser, drawn(published.abstract_denoiser(denoiser)))
         published.export(folder / f"{name}.ckpt", *parts, _first_stage(config))
     write_stage(folder / "sd3")
+    write_control(folder / "controlnet")
 
 
 def write_stage(folder: pathlib.Path) -> None:
@@ -56,6 +59,15 @@ def write_stage(folder: pathlib.Path) -> None:
     like = published.abstract_autoencoder(_small(_pixcell("256")).autoencoder.model)
     about = {"scaling_factor": 1.5305, "shift_factor": 0.0609}
     _write(folder, diffusers_vae.vae_names(conv).save(drawn(like)), about)
+
+
+def write_control(folder: pathlib.Path) -> None:
+    """A ControlNet of one block, of the transformer that sees one embedding."""
+    config = _small(_pixcell("256")).denoiser_sizes(DIM)
+    config = dataclasses.replace(config, control=control.Control(1, 1.0))
+    params = drawn(published.abstract_denoiser(config))["control"]
+    params["conditioner"].pop("null")  # the transformer's
+    _write(folder, pixart.control_names(config.dit, 1).save(params), {})
 
 
 def write_pixcell(folder: pathlib.Path, model: str) -> None:

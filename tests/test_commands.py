@@ -52,6 +52,7 @@ ELSEWHERE = {
 """Commands that cannot be run here, and what tests them."""
 
 CORNERS = [(top, left) for top in (0, 1480) for left in (0, 1110)]
+CORNER, PART = (64, 128, 3), (192, 128, 3)
 REGIONS = {"(0,0,512,512)": "(0,0,64,128)", "(0,0,4096,4096)": "(0,0,192,128)"}
 QUARTER = (1480, 1110)  # px of the demo's slide: height and width
 
@@ -163,6 +164,8 @@ def given(root, text_folder, golden):
     pyramid.write_png(root / "mine.png", _slide_pixels(800, 800, 256, 256))
     kept = np.full((256, 256, 3), 255, np.uint8) * (np.arange(256) < 128)[:, None]
     pyramid.write_png(root / "mask.png", kept)
+    for shape in (CORNER, PART):
+        pyramid.write_png(folder / f"cells-{shape[0]}.png", np.full(shape, 255, np.uint8))
     return folder
 
 
@@ -335,7 +338,7 @@ PUBLISHED = re.findall(r"^\| ([^|`]+) \| [^|]+ \| `(--[^`]+)` \|$", SECTION, re.
 
 def test_the_table_has_the_models_that_are_read():
     assert [name for name, _ in PUBLISHED] == [
-        "PixCell-1024", "LRDM, BRCA 20×", "LRDM, CRC 20×", "ZoomLDM, BRCA", "ZoomLDM, NAIP"
+        "PixCell-256, ControlNet", "PixCell-1024", "LRDM, BRCA 20×", "LRDM, CRC 20×", "ZoomLDM, BRCA", "ZoomLDM, NAIP"
     ]  # fmt: skip
 
 
@@ -350,10 +353,12 @@ def test_the_commands_of_a_published_model_end_with_a_pyramid(name, words, type_
     if "NAIP" in name:
         # Finer than its file says, so that there are pixels enough.
         image = f"{given}/data/naip/20090818.tif --config.generate.mpp=1e6"
-    for command in (look, dry, make):
+    for command, shape in (look, CORNER), (dry, PART), (make, PART):
+        if "ControlNet" in name:
+            command += f" --config.generate.control={given}/cells-{shape[0]}.png"
         done = type_in(command.replace("runs/pixcell", place).replace("slide.svs", image))
         assert done.returncode == 0, done.stderr[-3000:]
         assert "Traceback" not in done.stderr
     images = (root / place / "generate").glob("*/image.tif")
     shapes = sorted(tifffile.TiffFile(path).pages[0].shape for path in images)
-    assert shapes == [(64, 128, 3), (192, 128, 3)]
+    assert shapes == [CORNER, PART]

@@ -56,7 +56,7 @@ def test_step_table_reads_what_the_stages_need():
 
 
 def test_encoder_table_lists_every_known_encoder():
-    text = TEXTS["ssldiff_jax/weights/README.md"]
+    text = TEXTS["ssldiff_jax/weights/ENCODERS.md"]
     assert pages.rows(text, "## Known encoders")[1:] == list(known.ENCODERS)
     for name, encoder in known.ENCODERS.items():
         row = re.search(rf"^\| `{name}` \|.*$", text, re.M)[0]

@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     """ViT-S/16 by DINO."""
     c = ConfigDict()
     # own: a ViT of the sizes below. Or a published one, whose sizes and input are known: uni2-h,
-    # virchow2, h-optimus-1, dinov3-large … (the table in ssldiff_jax/weights/README.md).
+    # virchow2, h-optimus-1, dinov3-large … (the table in ssldiff_jax/weights/ENCODERS.md).
     c.name = "own"
     # Published weights to start from: a file (safetensors, .ckpt, .pth, shards), a folder, or the
     # address of one on the Hub, hf://org/name[@revision]; with train.num_steps=0 they are used as
