@@ -338,7 +338,8 @@ PUBLISHED = re.findall(r"^\| ([^|`]+) \| [^|]+ \| `(--[^`]+)` \|$", SECTION, re.
 
 def test_the_table_has_the_models_that_are_read():
     assert [name for name, _ in PUBLISHED] == [
-        "PixCell-256, ControlNet", "PixCell-1024", "LRDM, BRCA 20×", "LRDM, CRC 20×", "ZoomLDM, BRCA", "ZoomLDM, NAIP"
+        "PixCell-256, ControlNet", "PixCell-1024", "LRDM, BRCA 20×", "LRDM, CRC 20×",
+        "ZoomLDM, BRCA", "ZoomLDM, NAIP",
     ]  # fmt: skip
 
 

@@ -84,6 +84,10 @@ def test_configs_import_configs_only(path):
     assert {module.split(".")[0] for module in imported(path)} <= {"ml_collections", "configs"}
 
 
+TABLE = ("table", "inputs", "later")
+"""Files of `stages` that are no step: its table, and what that is made of."""
+
+
 def steps_of(path):
     """The step or tool that a file of `stages` belongs to; tools are packages or files."""
     parts = path.relative_to(ROOT / "ssldiff_jax" / "stages").with_suffix("").parts
@@ -95,7 +99,7 @@ def test_steps_import_no_other_step_but_evaluate():
     wrong = {}
     for path in sorted(folder.rglob("*.py")):
         own = steps_of(path)
-        if own in ("table", "__init__"):
+        if own in (*TABLE, "__init__"):
             continue
         names = [m.removeprefix("ssldiff_jax.stages.") for m in imported(path) if ".stages." in m]
         others = {name.removeprefix("tools.").split(".")[0] for name in names} - {own, "evaluate"}
@@ -111,7 +115,7 @@ def test_stages_are_the_rows_of_the_table():
     names = lambda where: {
         p.stem
         for p in where.iterdir()
-        if not p.name.startswith("_") and p.name not in ("table.py", "README.md")
+        if not p.name.startswith("_") and p.stem not in (*TABLE, "README")
     }
     tools = {name for name, row in catalog.ROWS.items() if row.tool}
     assert names(folder / "tools") == tools
@@ -140,13 +144,13 @@ def test_the_context_ends_at_run():
 
 
 def test_every_function_that_the_table_imports_later_is_there():
-    from ssldiff_jax.stages import table
+    from ssldiff_jax.stages import later, table
 
-    later = [
+    found = [
         value
         for stage in table.STAGES.values()
         for value in vars(stage).values()
-        if isinstance(value, table.Later)
+        if isinstance(value, later.Later)
     ]
-    assert len(later) >= len(table.STAGES)
-    assert all(callable(value.function) for value in later)
+    assert len(found) >= len(table.STAGES)
+    assert all(callable(value.function) for value in found)
