@@ -14,12 +14,14 @@ from ssldiff_jax.slides import ground
 @dataclasses.dataclass(frozen=True)
 class Source:
     """What an image is generated from: pixels that are read as they are needed, and where they lie
-    if anywhere; or a grid alone. `size` is in px of what is read, or, of a grid, of its cells."""
+    if anywhere; or a grid alone. `size` is in px of what is read, or, of a grid, of its cells;
+    `native_mpp` is of the file, µm per pixel, 0 where there is none."""
 
     size: tuple[int, int]
     read: conditions.ReadFn | None
     grid: arrays.EmbeddingGrid | None
     place: ground.Georeference | None = None
+    native_mpp: float = 0.0
 
     @classmethod
     def of_run(cls, artifacts: artifacts_lib.Artifacts, model: generator.Generator) -> "Source":
@@ -42,7 +44,9 @@ class Source:
         )
         if section.region:
             user_image = user_image.part(*section.region)
-        return cls(user_image.size, user_image.read, None, user_image.place)
+        return cls(
+            user_image.size, user_image.read, None, user_image.place, user_image.native_mpp
+        )
 
     @classmethod
     def of_prior(

@@ -28,11 +28,15 @@ class UserImage:
         size: height and width, px.
         read: its pixels, as they are needed.
         place: where they lie on the ground, if anywhere.
+        least: side of a cell, px: the least that can be read of it.
+        native_mpp: µm per pixel of the file.
     """
 
     size: tuple[int, int]
     read: conditions.ReadFn
     place: ground.Georeference | None
+    least: int
+    native_mpp: float
 
     @classmethod
     def open(cls, data: data_config.DataConfig, path: str, *, mpp: float = 0.0) -> "UserImage":
@@ -52,11 +56,15 @@ class UserImage:
             )
         read = functools.partial(slide.read_region, mpp=data.patch_mpp)
         place = pyramid.georeference(slide.path, data.patch_mpp, native_mpp=slide.mpp)
-        return cls(size, read, place)
+        return cls(size, read, place, px, slide.mpp)
 
     def part(self, top: int, left: int, height: int, width: int) -> "UserImage":
         """A region of it, at the place where that lies. Raises ValueError where it does not lie
-        inside."""
+        inside, or holds no cell."""
+        if min(height, width) < self.least:
+            raise ValueError(
+                f"generate.region must hold a cell of {self.least} px, got {height} × {width} px"
+            )
         if top + height > self.size[0] or left + width > self.size[1]:
             raise ValueError(
                 f"generate.region must lie inside of the reference's {self.size[0]} × "
@@ -64,7 +72,7 @@ class UserImage:
             )
         read = lambda row, col, rows, cols: self.read(top + row, left + col, rows, cols)
         place = self.place and self.place.moved(top, left)
-        return UserImage((height, width), read, place)
+        return dataclasses.replace(self, size=(height, width), read=read, place=place)
 
     @property
     def pixels(self) -> arrays.ImageUint8:

@@ -47,6 +47,8 @@ _pillow_limit_lock = threading.Lock()
 class OpenSlideBackend:
     """A whole-slide image that OpenSlide recognises; transparent parts read as white."""
 
+    levels_cover_all = False
+
     def __init__(self, path: pathlib.Path, config: reading.ReadingConfig):
         self._path = path
         try:
@@ -90,6 +92,8 @@ class OpenSlideBackend:
 
 class PixelBackend:
     """Pixels that are in memory already: one level."""
+
+    levels_cover_all = False
 
     def __init__(self, image_uint8: arrays.ImageUint8, pixel_size: protocol.PixelSize):
         self._image_uint8, self.pixel_size = image_uint8, pixel_size

@@ -44,10 +44,19 @@ class PixelSize:
 
 @runtime_checkable
 class Backend(Protocol):
-    """Pixels of every stored level; level 0 is the finest. Reads are always inside the level."""
+    """Pixels of every stored level; level 0 is the finest. Reads are always inside the level.
+
+    Attributes:
+        pixel_size: of level 0.
+        level_shapes: height and width of every level.
+        levels_cover_all: every level covers exactly what level 0 does, as GDAL makes overviews, so
+            that 501 px stand for 1001; else a level has whole pixels of level 0, and its size is
+            rounded.
+    """
 
     pixel_size: PixelSize
     level_shapes: tuple[tuple[int, int], ...]
+    levels_cover_all: bool
 
     def read(
         self, level: int, top: int, left: int, height: int, width: int

@@ -67,6 +67,8 @@ class RasterBackend:
             on_error.callback(self.close)
             self.level_shapes = (file.shape, *(_shape(*level) for level in self._levels[1:]))
             overviews = _overviews(path, file) if len(self._levels) == 1 else {}
+            # Pages are levels as scanners make them.
+            self.levels_cover_all = bool(overviews)
             self._levels += [(self._levels[0][0], number) for number in overviews]
             self.level_shapes += tuple(overviews.values())
             self._samples = samples.of(path, file, config, layout)

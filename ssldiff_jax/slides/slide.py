@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import content, pixels, resample
+from ssldiff_jax.slides import content, levels, pixels, resample
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
 
@@ -36,6 +36,7 @@ _FOREIGN_SUFFIXES = {
 SUFFIXES = frozenset(_SCANNER_SUFFIXES | _IMAGE_SUFFIXES | _FOREIGN_SUFFIXES)
 """What counts as a slide when a directory is searched."""
 
+_LEAST_MORE = 1.1  # pixels of an overview that make one, where they do not fit exactly
 _MAX_SOURCE_PIXELS = 2**24  # held at once while a region is read: 200 MB as float32 RGB
 
 
@@ -165,7 +166,7 @@ class LeveledSlide:
         self.mpp = float(mpp)
         self.shape: tuple[int, int] = backend.level_shapes[0]
         self._backend = backend
-        self._downsamples = [_downsample(self.shape, level) for level in backend.level_shapes]
+        self._downsamples = levels.downsamples(backend)
 
     def downsample(self, mpp: float) -> float:
         """Return level-0 pixels per pixel at that mpp. Raises SlideError where it is too fine."""
@@ -198,21 +199,30 @@ class LeveledSlide:
             )
         factor = self.downsample(mpp)
         # The coarsest level that is still fine enough: it is read fastest.
-        level = max((i for i, d in enumerate(self._downsamples) if d <= factor + 1e-6), default=0)
-        scale = factor / self._downsamples[level]
-        read = self._stored if math.isclose(scale, 1, rel_tol=1e-9) else self._resampled
+        all_scales = [tuple(factor / d for d in axes) for axes in self._downsamples]
+        level = max((i for i, s in enumerate(all_scales) if self._makes_whole(s)), default=0)
+        scales = all_scales[level]
+        read = self._stored if _is_one(scales) else self._resampled
         out = np.empty((height, width, 3), np.uint8)
-        rows = max(1, int(_MAX_SOURCE_PIXELS / (width * max(scale, 1) ** 2)))
+        rows = max(1, int(_MAX_SOURCE_PIXELS / (width * math.prod(max(s, 1) for s in scales))))
         for row in range(0, height, rows):
             strip = out[row : row + rows]
-            read(strip, top + row, left, level=level, scale=scale)
+            read(strip, top + row, left, level=level, scales=scales)
         return out
 
     def close(self) -> None:
         """Release the file; reading afterwards is an error."""
         self._backend.close()
 
-    def _stored(self, out: np.ndarray, top: int, left: int, *, level: int, scale: float) -> None:
+    def _makes_whole(self, scales: levels.Axes) -> bool:
+        """Whether so many pixels of a level make one that is asked for."""
+        # A thousandth more than one of an overview would blur where two meet in the middle of one.
+        least = _LEAST_MORE if self._backend.levels_cover_all else 1 - 1e-6
+        return _is_one(scales) or min(scales) >= least
+
+    def _stored(
+        self, out: np.ndarray, top: int, left: int, *, level: int, scales: levels.Axes
+    ) -> None:
         """Fill `out` with the pixels of a level as they are stored."""
         size = self._backend.level_shapes[level]
         (y0, y1), (x0, x1) = (
@@ -224,14 +234,15 @@ class LeveledSlide:
             region = self._backend.read(level, y0, x0, y1 - y0, x1 - x0)
             out[y0 - top : y1 - top, x0 - left : x1 - left] = region
 
-    def _resampled(self, out: np.ndarray, top: int, left: int, *, level: int, scale: float) -> None:
-        """Fill `out` with level pixels resampled by `scale` level pixels per output pixel."""
+    def _resampled(
+        self, out: np.ndarray, top: int, left: int, *, level: int, scales: levels.Axes
+    ) -> None:
+        """Fill `out` with level pixels resampled by `scales` level pixels per output pixel."""
+        shape, downsample = self._backend.level_shapes[level], self._downsamples[level]
         rows, columns = (
-            resample.plan_axis(
-                first, count, factor=scale, size=n, extent=full / self._downsamples[level]
-            )
-            for first, count, n, full in zip(
-                (top, left), out.shape, self._backend.level_shapes[level], self.shape, strict=False
+            resample.plan_axis(first, count, factor=scale, size=n, extent=full / d)
+            for first, count, scale, n, full, d in zip(
+                (top, left), out.shape[:2], scales, shape, self.shape, downsample, strict=True
             )
         )
         height, width = rows.stop - rows.start, columns.stop - columns.start
@@ -258,14 +269,8 @@ def check_file(path: pathlib.Path) -> None:
         raise SlideError(f"expected a slide or image file, got {path}: {problem}")
 
 
-def _downsample(full: tuple[int, int], level: tuple[int, int]) -> float:
-    """Level-0 pixels per level pixel: the whole number that explains the level's rounded shape."""
-    ratio = max(full) / max(level)
-    # Powers of two first: rounded shapes often allow several factors, and scanners halve.
-    for whole in (2 ** round(math.log2(ratio)), round(ratio)):
-        if all(abs(f / whole - n) < 1 for f, n in zip(full, level, strict=True)):
-            return float(whole)
-    return ratio
+def _is_one(scales: levels.Axes) -> bool:
+    return all(math.isclose(scale, 1, rel_tol=1e-9) for scale in scales)
 
 
 def _find(part: str) -> list[pathlib.Path]:

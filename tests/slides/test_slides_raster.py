@@ -72,10 +72,36 @@ def test_bounded_strips_equal_one_read(scene, monkeypatch):
     np.testing.assert_array_equal(image_of(scene(values)), values)
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+@pytest.mark.parametrize("shape", [(1001, 1003), (437, 500), (1000, 771)])
+def test_overviews_of_odd_sizes_show_the_same_ground(scene, shape, factor):
+    """501 px stand for 1001: what is read lies where it lies without overviews, to a twentieth of
+    a pixel, by the slopes of a ramp along both axes."""
+    ramp = np.add.outer(np.arange(shape[0]), np.zeros(shape[1]))
+    across = np.add.outer(np.zeros(shape[0]), np.arange(shape[1]))
+    # Waves, so that 8 bits resolve a fraction of a pixel: 40 levels a pixel at most.
+    waves = [127 + 120 * np.sin(axis * 2 * np.pi / 97) for axis in (ramp, across)]
+    values = np.stack([*waves, waves[0]], axis=-1).round().astype(np.uint8)
+    images = []
+    for name, overviews in (("with.tif", (2, 4, 8)), ("without.tif", ())):
+        slide = slides.open_slide(scene(values, name, overviews=overviews))
+        height, width = slide.shape_at(slide.mpp * factor)
+        images.append(slide.read_region(0, 0, height, width, mpp=slide.mpp * factor))
+    found, expected = (image.astype(float) for image in images)
+    for axis, band in ((0, 0), (1, 1)):
+        slope = np.gradient(expected[..., band], axis=axis)
+        off = (found - expected)[..., band]
+        # By parts, because a drift grows from one end to the other.
+        for part, of in zip(
+            np.array_split(off, 5, axis=axis), np.array_split(slope, 5, axis=axis), strict=True
+        ):
+            assert abs((part * of).sum() / (of**2).sum()) < 0.05
+
+
 def test_overviews_are_levels(scene):
-    path = scene(noise(1030, 771), overviews=(2, 4, 8), tiled=True, blockxsize=256, blockysize=256)
+    path = scene(noise(1032, 776), overviews=(2, 4, 8), tiled=True, blockxsize=256, blockysize=256)
     slide = slides.open_slide(path)
-    assert slide._backend.level_shapes == ((1030, 771), (515, 386), (258, 193), (129, 97))
+    assert slide._backend.level_shapes == ((1032, 776), (516, 388), (258, 194), (129, 97))
     for number in range(3):
         with rasterio.open(path, overview_level=number) as file:
             expected = np.moveaxis(file.read(), 0, -1)

@@ -55,7 +55,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         coarse = user_images.read_pixels(config.data, section.held_to)
     elif section.coarse.is_asked:
         scale = two_scales.CoarseScale.of(section.coarse, model, context.mesh)
-        source = dataclasses.replace(source, size=two_scales.whole(source.size, scale.factor))
+        # Of what is read, which may be of a finer level than the image.
+        read = scale.factor * model.planner.finest.ratio
+        source = dataclasses.replace(source, size=two_scales.whole(source.size, read))
         coarse = _generated_first(scale, config, source, folder)
     image_plan = _plan(section, model, source, seed=config.seed)
     if section.control:
@@ -88,6 +90,8 @@ def _generated_first(
         section,
         size=scale.size_of(section.size),
         region=scale.read_of(section.region, "region"),
+        # As the fine models took the file: theirs may have another mpp for files that have none.
+        mpp=source.native_mpp,
     )
     if section.prior.is_grid:
         own = sources.Source.of_prior(model, asked, seed)
@@ -114,16 +118,14 @@ def slug(config: run_config.RunConfig) -> str:
     words = request.strip() or "anything" if section.prior.is_grid else "held-out"
     if section.reference:
         words = pathlib.Path(section.reference).stem
-    if section.region:
-        words = f"{words} {'-'.join(map(str, section.region))}"
     if section.control:
         words = f"{words} {pathlib.Path(section.control).stem}"
-    size = "x".join(map(str, section.size))
+    region, size = "-".join(map(str, section.region)), "x".join(map(str, section.size))
     grown = f"outpaint{section.outpaint_px}" if section.outpaint_px else ""
     level = "" if config.level == config.data.levels[0] else f"level{config.level:g}"
     held = f"held-to-{pathlib.Path(section.held_to).stem}" if section.held_to else ""
     scales = "two-scales" if section.coarse.is_asked else ""
-    return names.slug(words, size, grown, held, scales, level, f"seed{config.seed}")
+    return names.slug(words, region, size, grown, held, scales, level, f"seed{config.seed}")
 
 
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
@@ -164,8 +166,10 @@ def _place(
     if grow:
         # Beyond every side alike: the corner moves up and left.
         return source.place.moved(-grow, -grow)
-    rows, cols = (old / new for old, new in zip(source.size, size, strict=True))
-    own = model.planner.finest.size_of(source.size)
+    finest = model.planner.finest
+    own = finest.size_of(source.size)
+    # Not the size that was read over the image's: its last pixel may show less than the others.
+    rows, cols = (finest.ratio * old / new for old, new in zip(own, size, strict=True))
     if own != size:
         _LOG.info(
             "a reference of %d × %d px is generated as %d × %d px over the same ground: objects "
@@ -279,7 +283,8 @@ def _init_image(
         # colour.
         image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
     if image.shape[:2] != tuple(size):
-        raise ValueError(f"generate.size must be that of the reference, {source.size}, got {size}")
+        asked = tuple(length - 2 * grow for length in size)
+        raise ValueError(f"generate.size must be that of the reference, {source.size}, got {asked}")
     return plan.InitImage(image, keep, blank=section.strength == 1)
 
 

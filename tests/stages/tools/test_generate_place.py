@@ -1,5 +1,6 @@
 """What `generate` reads, and the ground of what it writes; the models are left out."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -10,7 +11,7 @@ from rasterio import Affine
 from configs import tiny
 from ssldiff_jax.core import schema
 from ssldiff_jax.generation import finest as finest_lib
-from ssldiff_jax.generation import generator, render
+from ssldiff_jax.generation import generator, render, two_scales
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.slides import pyramid
@@ -60,7 +61,12 @@ class Model(types.SimpleNamespace):
         return types.SimpleNamespace(size=size, spans=spans)
 
     def from_reference(self, read, size, *, seed):
-        return types.SimpleNamespace(size=size, spans=None)
+        self.seen.append(read(0, 0, *size))
+        return types.SimpleNamespace(size=self.finest.size_of(size), spans=None)
+
+    def held_to(self, image_plan, coarse, name):
+        assert [2 * n for n in coarse.shape[:2]] == list(image_plan.size)
+        return image_plan
 
     def with_init_image(self, image_plan, init):
         assert init.image.shape[:2] == image_plan.size
@@ -71,11 +77,20 @@ class Render:
     """Black pixels instead of drawn ones."""
 
     def __init__(self, renderer, plan, folder, name, formats, scale):
+        self.name = name
         self.plan, self.scale, self.path = plan, scale, folder / f"{name}.cog.tif"
 
     def run(self):
         pyramid.write_cog(self.path, np.zeros((*self.plan.size, 3), np.uint8), self.scale)
         return {"path": self.path, "spans": self.plan.spans}
+
+
+class PngRender(Render):
+    def run(self):
+        pyramid.write_png(
+            self.path.with_suffix("").with_suffix(".png"), np.zeros((*self.plan.size, 3), np.uint8)
+        )
+        return {}
 
 
 @pytest.fixture
@@ -167,11 +182,22 @@ def test_a_region_of_a_reference_lies_where_it_lay(drawn, place):
 def test_a_region_is_of_an_image_and_inside_of_it(drawn):
     with pytest.raises(ValueError, match=r"inside of the reference's 100 × 128 px, got 64 × 64 px"):
         drawn(1e6, (200, 256), "metres", region=(140, 0, 64, 64))
+    with pytest.raises(ValueError, match=r"region must hold a cell of 64 px, got 63 × 64 px"):
+        drawn(1e6, (200, 256), "metres", region=(0, 0, 63, 64))
     for wrong in ((0, 0, 64), (0, 0, 0, 64), (-1, 0, 64, 64)):
         with pytest.raises(schema.ConfigError, match=r"region must be \(top, left, height, width"):
             drawn(1e6, (200, 256), "metres", region=wrong)
     with pytest.raises(schema.ConfigError, match="region must come with an image"):
         drawn(1e6, (200, 256), "metres", region=(0, 0, 64, 64), reference="grid.npy")
+
+
+def test_every_region_has_a_name_of_its_own():
+    """However long the name of its slide."""
+    values = tiny.get_config().to_dict()
+    name = "TCGA-A2-A0T2-01Z-00-DX1.29A5C4D6-1A3A-4B0C-8D3E-1F2A3B4C5D6E"
+    values["generate"] |= {"reference": f"{name}.svs", "region": (1024, 0, 4096, 2048)}
+    slug = generate.slug(schema.build(run_config.RunConfig, values))
+    assert slug == f"{name[:40]}-1024-0-4096-2048-seed0"
 
 
 def test_a_scale_of_the_user_s_own_moves_nothing(drawn):
@@ -210,3 +236,67 @@ def test_all_that_is_drawn_from_is_read_by_the_run_s_reading(tmp_path, monkeypat
     assert len(model.seen) == 3
     for seen in model.seen:
         np.testing.assert_array_equal(seen, np.moveaxis(values[::-1] // 10, 0, -1))
+
+
+@pytest.mark.parametrize("shape", [(300, 330), (130, 131), (257, 255)])
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_a_pixel_of_a_level_is_as_many_of_the_first(drawn, monkeypatch, shape, ratio):
+    """The last one too, of which the reference may have a part only."""
+    monkeypatch.setattr(Model, "finest", finest_lib.Finest(ratio, 1, 4, PX))
+    found, transform, size, _ = drawn(PLACES["metres"][2], shape, "metres")
+    assert size == tuple(-(-n // ratio) for n in shape)
+    assert_same_ground(found, corners(transform, [n * ratio for n in size]), transform)
+
+
+@pytest.mark.parametrize("coarse_mpp", [0.0, 1.0])
+@pytest.mark.parametrize("region", [(), (64, 128, 192, 192)])
+def test_both_scales_see_the_same_ground_of_a_file_without_a_scale(
+    tmp_path, monkeypatch, region, coarse_mpp
+):
+    """The file has the scale that the fine models take it to have, whatever theirs says of it."""
+    image = np.random.default_rng(0).integers(0, 256, (300, 332, 3), np.uint8)
+    pyramid.write_png(tmp_path / "mine.png", image)
+    values = tiny.get_config().to_dict()
+    values["generate"] |= {"reference": str(tmp_path / "mine.png"), "region": region}
+    values["generate"]["coarse"]["sample"] = "level=2"
+    values["data"] |= {"levels": (1.0, 2.0)}
+    values["data"]["records"]["scales"] = (2.0,)
+    fine = schema.build(run_config.RunConfig, values)
+    data = dataclasses.replace(fine.data, patch_mpp=2 * fine.data.patch_mpp, mpp=coarse_mpp)
+    models = [
+        Model(patch_px=PX, config=c, seen=[]) for c in (fine, dataclasses.replace(fine, data=data))
+    ]
+    scale = two_scales.CoarseScale(models[1], 2, 2)
+    monkeypatch.setattr(two_scales.CoarseScale, "of", lambda *_: scale)
+    monkeypatch.setattr(generator.Generator, "of_run", lambda *_: models[0])
+    monkeypatch.setattr(render, "LargeImageRender", PngRender)
+    context = stage.Context(fine, tmp_path, None)
+    context.folder("generate").mkdir()
+    generate.run(context)
+    near, far = (model.seen[0].astype(float) for model in models)
+    height, width = far.shape[:2]
+    means = near.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(far, means, atol=0.51)
+
+
+def test_two_scales_of_levels_cut_what_no_coarse_pixel_covers(tmp_path, monkeypatch):
+    """The fine level is the second, the coarse one the third: four pixels of the first."""
+    monkeypatch.setattr(render, "LargeImageRender", PngRender)
+    pyramid.write_png(tmp_path / "mine.png", np.zeros((300, 330, 3), np.uint8))
+    values = tiny.get_config().to_dict()
+    values["generate"] |= {"reference": str(tmp_path / "mine.png"), "mpp": 0.5}
+    values["generate"]["coarse"]["sample"] = "level=4"
+    values["data"]["levels"] = (1.0, 2.0, 4.0)
+    values["data"]["records"]["scales"] = (2.0, 4.0)
+    config = schema.build(run_config.RunConfig, values)
+    models = [
+        Model(patch_px=PX, config=config, seen=[], finest=finest_lib.Finest(n, 1, 4, PX))
+        for n in (2, 4)
+    ]
+    scale = two_scales.CoarseScale(models[1], factor=2, reads=1)
+    monkeypatch.setattr(two_scales.CoarseScale, "of", lambda *_: scale)
+    monkeypatch.setattr(generator.Generator, "of_run", lambda *_: models[0])
+    context = stage.Context(config, tmp_path, None)
+    context.folder("generate").mkdir()
+    generate.run(context)
+    assert [model.seen[0].shape for model in models] == [(300, 328, 3)] * 2
