@@ -44,9 +44,7 @@ class Source:
         )
         if section.region:
             user_image = user_image.part(*section.region)
-        return cls(
-            user_image.size, user_image.read, None, user_image.place, user_image.native_mpp
-        )
+        return cls(user_image.size, user_image.read, None, user_image.place, user_image.native_mpp)
 
     @classmethod
     def of_prior(

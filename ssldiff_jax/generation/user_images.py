@@ -63,7 +63,8 @@ class UserImage:
         inside, or holds no cell."""
         if min(height, width) < self.least:
             raise ValueError(
-                f"generate.region must hold a cell of {self.least} px, got {height} × {width} px"
+                f"generate.region must hold a cell of {self.least} px at every scale that is "
+                f"generated, got {height} × {width} px"
             )
         if top + height > self.size[0] or left + width > self.size[1]:
             raise ValueError(
