@@ -8,6 +8,7 @@ reader's words do what the page says.
     bash launch/test.sh -m slow tests/test_commands.py
 """
 
+import importlib.util
 import os
 import pathlib
 import re
@@ -329,8 +330,12 @@ def test_a_command_of_the_page_does_its_work(type_in, prepare, command):
         if words in typed:
             typed = re.sub(r"--workdir=\S+", rf"\g<0>-{number}", typed)
     done = type_in(prepare(typed))
-    assert done.returncode == 0, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
+    if "h100" in typed and not importlib.util.find_spec("jax_cuda12_plugin"):
+        # It is no package of ours: whoever has a GPU has it, others are told what to install.
+        assert done.stderr.splitlines()[-1].startswith("error: the tool compile needs the GPU comp")
+    else:
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 PAGE = pages.texts()["ssldiff_jax/weights/README.md"]
