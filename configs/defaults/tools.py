@@ -15,7 +15,8 @@ def generate() -> ConfigDict:
     # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
     c.mpp = 0.0
     # (top, left, height, width): the part of the reference that is taken, in px at the scale of the
-    # patches; () is all of it.
+    # patches (of sample.level; of the first level where denoiser.conditioner.of is finest); () is
+    # all of it.
     c.region = ()
     # (height, width) in px that the reference's cells are spread over, on its ground; () is its own
     # size.
