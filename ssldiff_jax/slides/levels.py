@@ -1,8 +1,6 @@
-"""How much smaller stored levels are than the finest, and which of them show the image: some files
-mark a picture of the glass as one."""
+"""Which of the stored levels show the image: some files mark a picture of the glass as one."""
 
 import itertools
-import math
 import pathlib
 from collections.abc import Callable
 
@@ -12,29 +10,8 @@ from jaxtyping import Float
 from ssldiff_jax.slides import tiff, warn
 from ssldiff_jax.slides.protocol import Backend
 
-Axes = tuple[float, float]
-"""Of rows and of columns."""
-
 _WINDOWS, _WINDOW = 4, 32  # compared a side of the image, and their side, px of the level
 _ALIKE = 16  # mean difference of their mean colours, of 255
-
-
-def downsamples(backend: Backend) -> list[Axes]:
-    """Level-0 pixels of a pixel of each level."""
-    full = backend.level_shapes[0]
-    if backend.levels_cover_all:
-        return [(full[0] / rows, full[1] / cols) for rows, cols in backend.level_shapes]
-    return [(_rounded(full, level),) * 2 for level in backend.level_shapes]
-
-
-def _rounded(full: tuple[int, int], level: tuple[int, int]) -> float:
-    """The whole number of level-0 pixels that explains a level's rounded shape, if there is one."""
-    ratio = max(full) / max(level)
-    # Powers of two first: rounded shapes often allow several factors, and scanners halve.
-    for whole in (2 ** round(math.log2(ratio)), round(ratio)):
-        if all(abs(f / whole - n) < 1 for f, n in zip(full, level, strict=True)):
-            return float(whole)
-    return ratio
 
 
 def agreeing(

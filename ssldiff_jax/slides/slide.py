@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import content, levels, pixels, resample
+from ssldiff_jax.slides import content, downsamples, pixels, resample
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
 
@@ -166,7 +166,7 @@ class LeveledSlide:
         self.mpp = float(mpp)
         self.shape: tuple[int, int] = backend.level_shapes[0]
         self._backend = backend
-        self._downsamples = levels.downsamples(backend)
+        self._downsamples = downsamples.of_levels(backend)
 
     def downsample(self, mpp: float) -> float:
         """Return level-0 pixels per pixel at that mpp. Raises SlideError where it is too fine."""
@@ -214,14 +214,14 @@ class LeveledSlide:
         """Release the file; reading afterwards is an error."""
         self._backend.close()
 
-    def _makes_whole(self, scales: levels.Axes) -> bool:
+    def _makes_whole(self, scales: downsamples.Axes) -> bool:
         """Whether so many pixels of a level make one that is asked for."""
         # A thousandth more than one of an overview would blur where two meet in the middle of one.
         least = _LEAST_MORE if self._backend.levels_cover_all else 1 - 1e-6
         return _is_one(scales) or min(scales) >= least
 
     def _stored(
-        self, out: np.ndarray, top: int, left: int, *, level: int, scales: levels.Axes
+        self, out: np.ndarray, top: int, left: int, *, level: int, scales: downsamples.Axes
     ) -> None:
         """Fill `out` with the pixels of a level as they are stored."""
         size = self._backend.level_shapes[level]
@@ -235,7 +235,7 @@ class LeveledSlide:
             out[y0 - top : y1 - top, x0 - left : x1 - left] = region
 
     def _resampled(
-        self, out: np.ndarray, top: int, left: int, *, level: int, scales: levels.Axes
+        self, out: np.ndarray, top: int, left: int, *, level: int, scales: downsamples.Axes
     ) -> None:
         """Fill `out` with level pixels resampled by `scales` level pixels per output pixel."""
         shape, downsample = self._backend.level_shapes[level], self._downsamples[level]
@@ -269,7 +269,7 @@ def check_file(path: pathlib.Path) -> None:
         raise SlideError(f"expected a slide or image file, got {path}: {problem}")
 
 
-def _is_one(scales: levels.Axes) -> bool:
+def _is_one(scales: downsamples.Axes) -> bool:
     return all(math.isclose(scale, 1, rel_tol=1e-9) for scale in scales)
 
 
