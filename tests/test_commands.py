@@ -354,7 +354,7 @@ def test_the_table_has_the_models_that_are_read():
 @pytest.mark.parametrize(("name", "words"), PUBLISHED, ids=[name for name, _ in PUBLISHED])
 def test_the_commands_of_a_published_model_end_with_a_pyramid(name, words, type_in, root, given):
     """Those of the first model, with the words of this one."""
-    _, look, dry, make = pages.commands(SECTION)
+    ask, look, dry, make = pages.commands(SECTION)
     first = look[look.index("--config.denoiser") : look.index("--config.stages")].strip()
     look = look.replace(first, "").replace("--config=configs/pixcell.py:256", words)
     place = "runs/published-" + re.sub(r"\W+", "-", name)
@@ -362,6 +362,9 @@ def test_the_commands_of_a_published_model_end_with_a_pyramid(name, words, type_
     if "NAIP" in name:
         # Finer than its file says, so that there are pixels enough.
         image = f"{given}/data/naip/20090818.tif --config.generate.mpp=1e6"
+    if "ControlNet" in name:
+        # Beside the first model, which it leads.
+        assert type_in(ask).returncode == 0
     for command, shape in (look, CORNER), (dry, PART), (make, PART):
         if "ControlNet" in name:
             command += f" --config.generate.control={given}/cells-{shape[0]}.png"
