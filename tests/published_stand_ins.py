@@ -66,7 +66,6 @@ def write_control(folder: pathlib.Path) -> None:
     config = _small(_pixcell("256")).denoiser_sizes(DIM)
     config = dataclasses.replace(config, control=control.Control(1, 1.0))
     params = drawn(published.abstract_denoiser(config))["control"]
-    params["conditioner"].pop("null")  # the transformer's
     _write(folder, pixart.control_names(config.dit, 1).save(params), {})
 
 
