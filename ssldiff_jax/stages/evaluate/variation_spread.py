@@ -43,7 +43,7 @@ def compare(
     held_out: patch_samples.Sample,
     judge: JudgeFn,
     of_held_out: Features,
-    of_training: Mapping[str, Features],
+    of_training: Mapping[str, Float[np.ndarray, "M _"]],
     seed: int,
 ) -> dict[str, Any]:
     """Several patches of what conditions each of some held-out patches, by the features of `judge`;
