@@ -66,7 +66,7 @@ def collect(workdir: pathlib.Path) -> dict[str, Any] | None:
         "conditioning": sample["conditioning"],
         "date": done["finished"][:10],
         "jax": done["versions"]["jax"],
-        "machine": atomic.read_json(workdir / "environment.json")["machine"],
+        "machine": done["machine"],
     }
 
 

@@ -62,10 +62,11 @@ def _swept(folder, shape):
         "conditioning": "dense",
     }
     atomic.write_json(folder / "sweep" / "stage.json", {"config": {"sample": sample}})
-    done = {"finished": "2020-01-02T00:00:00+0000", "versions": {"jax": "1.2"}}
-    atomic.write_json(folder / "sweep" / "done.json", done)
+    # A run may be trained on one machine and swept on another.
     machine = {"cores": 2, "processor": "abacus"}
-    atomic.write_json(folder / "environment.json", {"machine": machine})
+    atomic.write_json(folder / "environment.json", {"machine": machine | {"cores": 64}})
+    done = {"finished": "2020-01-02T00:00:00+0000", "versions": {"jax": "1.2"}}
+    atomic.write_json(folder / "sweep" / "done.json", done | {"machine": machine})
     for name, level in (("reference", 10), ("1", 90), ("2", 170)):
         image = Image.fromarray(np.full((*shape, 3), level, np.uint8))
         image.save(folder / "sweep" / f"{name}.png")

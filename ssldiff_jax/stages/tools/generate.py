@@ -56,8 +56,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     elif section.coarse.is_asked:
         scale = two_scales.CoarseScale.of(section.coarse, model, context.mesh)
         # Of what is read, which may be of a finer level than the image.
-        read = scale.factor * model.planner.finest.ratio
-        source = dataclasses.replace(source, size=two_scales.whole(source.size, read))
+        whole = two_scales.whole(source.size, scale.factor * model.planner.finest.ratio)
+        source = dataclasses.replace(source, size=whole)
         coarse = _generated_first(scale, config, source, folder)
     image_plan = _plan(section, model, source, seed=config.seed)
     if section.control:
