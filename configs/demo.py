@@ -108,8 +108,8 @@ def _autoencoder(c):
     c.loss.gradient_weight = 1.0
     c.loss.spectrum_weight = 1.0
     # By the encoder's last layer. By the mean or the sum of all: 23.9 and 24.0 dB, power at periods
-    # of 2 to 4 px .41 and .39 of the real (24.0 dB, .43). Eight times smaller latents of 16
-    # channels: 23.4 dB and .19 on the slide turned by 90° (28.1 dB, .49).
+    # of 2 to 4 px .41 and .39 of the real (24.0 dB, .43), one seed each. Latents of an eighth of the
+    # side, 16 channels, as many steps: 23.4 dB and .19 on the slide turned by 90° (28.1 dB, .49).
     c.loss.perceptual_weight = 0.1
     c.loss.adversarial.weight = 0.0
     c.train.num_steps = 560
@@ -136,7 +136,8 @@ def _denoiser(c):
     # At equal steps the straight path shows more nuclei and truer edges than cosine and v. On the
     # slide turned by 90°, another end of it held out, three seeds of 1 500 steps each: class maps
     # .78, .79, .78 against .75, .76, .76; crop FD .043, .044, .045 against .047, .042, .047.
-    # U-REPA at .5, embeddings that are not white, sigmoid weights: no more than seeds differ by.
+    # U-REPA at .5, embeddings that are not white, sigmoid weights, one seed each: no more than
+    # seeds differ by.
     c.schedule.name = "linear"
     c.loss.prediction = "velocity"
     # At equal work, twice the steps of half the batch learn more.
