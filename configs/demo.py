@@ -109,7 +109,8 @@ def _autoencoder(c):
     c.loss.spectrum_weight = 1.0
     # By the encoder's last layer. By the mean or the sum of all: 23.9 and 24.0 dB, power at periods
     # of 2 to 4 px .41 and .39 of the real (24.0 dB, .43), one seed each. Latents of an eighth of
-    # the side, 16 channels, as many steps: 23.4 dB and .19 on the slide turned by 90° (28.1 dB, .49).
+    # the side, 16 channels, as many steps: 23.4 dB and .19 (28.1 dB, .49) on the slide turned by
+    # 90°.
     c.loss.perceptual_weight = 0.1
     c.loss.adversarial.weight = 0.0
     c.train.num_steps = 560
