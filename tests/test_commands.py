@@ -155,6 +155,7 @@ def given(root, text_folder, golden):
     _write_slides(folder / "data" / "tcga")
     _write_slides(folder / "data" / "slides")
     _write_slides(folder / "bucket")
+    _write_tables(folder / "data")
     _write_scenes(folder / "data" / "naip")
     _write_images(folder / "data")
     (folder / "models").mkdir()
@@ -182,6 +183,16 @@ def _write_slides(folder):
     for i, corner in enumerate(CORNERS):
         path = folder / f"TCGA-AA-000{i}-01Z.svs"
         pyramid.write_pyramid(path, _slide_pixels(*corner, *QUARTER), pyramid.Scale(0.5))
+
+
+def _write_tables(folder):
+    """The slides as CLAM lists them: what they are, and what they are for."""
+    names = [f"TCGA-AA-000{i}-01Z" for i in range(len(CORNERS))]
+    rows = "".join(f"{name[:12]},{name},{'ab'[i % 2]}\n" for i, name in enumerate(names))
+    (folder / "dataset.csv").write_text(f"case_id,slide_id,label\n{rows}")
+    first, second, third, fourth = names
+    splits = f",train,val,test\n0,{first},{second},{third}\n1,{fourth},,\n"
+    (folder / "splits_0.csv").write_text(splits)
 
 
 def _write_scenes(folder):

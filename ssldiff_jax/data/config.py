@@ -13,6 +13,8 @@ class DataConfig:
     """Slides to records, records to patches."""
 
     slides: str
+    # Where a table's slides lie: they are known by their content.
+    folder: str = dataclasses.field(metadata={"digest": False})
     mpp: float
     patch_mpp: float
     # Steps that cut records know nothing of it: those that read crops record it.

@@ -16,7 +16,9 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides import tissue
 
-Side: TypeAlias = Literal["train", "test"]
+Side: TypeAlias = Literal["train", "validation", "test"]
+"""What a slide is for; nothing is trained on `validation`, and no figure is of it but those of
+checkpoints while they are trained."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,15 +1,14 @@
-"""Slides that a config names, as tasks for the archive."""
+"""Slides or images of a list, as tasks for the archive."""
 
 import collections
 import concurrent.futures
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssldiff_jax.core import schema
-from ssldiff_jax.data import cases, demo_slide, patch_list, tiling
+from ssldiff_jax.data import cases, named_slides, patch_list, plan, tiling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
 from ssldiff_jax.slides import content, remote
@@ -17,25 +16,6 @@ from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 
 _QUERIED_TOGETHER = 32  # slides: more would be turned away by some servers
-
-
-def sources(data: data_config.DataConfig) -> list[str]:
-    """Paths and addresses of the slides that a config names, sorted by kind and name.
-
-    Raises SlideError when there is none, ConfigError where none are named.
-    """
-    if not data.slides:
-        raise schema.ConfigError("config.data.slides must name slides or patches, got ''")
-    if data.slides in demo_slide.PACKAGED:
-        return [str(demo_slide.packaged(data.slides))]
-    if not remote.is_remote(data.slides):
-        return [str(path) for path in slide_lib.find_slides(data.slides)]
-    parts = [part.strip() for part in data.slides.split(",")]
-    # Together, so that a path that two parts name is one slide, as it is without addresses.
-    near = ",".join(part for part in parts if not remote.is_remote(part))
-    local = slide_lib.find_slides(near) if near else []
-    far = [address for part in parts if remote.is_remote(part) for address in remote.find(part)]
-    return [*map(str, local), *dict.fromkeys(far)]
 
 
 def fingerprint(source: str) -> list[Any]:
@@ -86,7 +66,10 @@ def cases_of(
         return None
     if images is not None:
         return cases.Cases.of([images.name(i) for i in range(len(images))], data.holdout)
-    return cases.Cases.of(list(map(remote.name_of, sources(data))), data.holdout)
+    named = named_slides.slides(data)
+    listed = named_slides.listed(named, data.holdout)
+    names = list(listed) or [remote.name_of(slide.source) for slide in named]
+    return cases.Cases.of(names, data.holdout, listed)
 
 
 def tasks(
@@ -105,48 +88,68 @@ def tasks(
     """
     how = tiling_config(data)
     split = cases_of(data, images)
-
-    def make(source: str, opener: Callable[[], slide_lib.Slide], facts: list[Any]) -> tiling.Task:
-        return tiling.Task(
-            source,
-            opener,
-            [facts, data.mpp, dataclasses.astuple(data.reading)],
-            how,
-            folder,
-            known,
-            known and known.section.fingerprint(),
-            split and split.moved(remote.name_of(source)),
-        )
-
+    known_by = known and known.section.fingerprint()
     if images is not None:
         if not data.mpp:
             raise slide_lib.SlideError(
                 f"expected microns per pixel of {images.source}: pass --config.data.mpp=<number>"
             )
-        # Partials of functions of modules, since a task is pickled for another process.
-        openers = [
-            functools.partial(_open_image, data.slides, data.reading, i, data.mpp)
-            for i in range(len(images))
-        ]
-        return [
-            make(images.name(i), opener, [images.source, i]) for i, opener in enumerate(openers)
-        ]
-    named = sources(data)
-    shared = _shared_names(named) if known else set()
+        tasks_of_images = []
+        for i in range(len(images)):
+            name = images.name(i)
+            # A partial of a function of a module, since a task is pickled for another process.
+            opener = functools.partial(_open_image, data.slides, data.reading, i, data.mpp)
+            about = tiling.About(case=_other_case(name, split), side=split and split.moved(name))
+            facts = [[images.source, i], data.mpp, dataclasses.astuple(data.reading)]
+            tasks_of_images.append(
+                tiling.Task(name, opener, facts, how, folder, known, known_by, about)
+            )
+        return tasks_of_images
+    named = named_slides.slides(data)
+    shared = _shared_names([slide.source for slide in named]) if known else set()
+    listed = named_slides.listed(named, data.holdout)
+    chosen = named if only is None else [slide for slide in named if slide.source in set(only)]
+    answers = fingerprints([slide.source for slide in chosen])
     tasks_of_slides = []
-    chosen = named if only is None else only
-    for source, facts in zip(chosen, fingerprints(chosen), strict=True):
-        if pathlib.PurePath(source).stem in shared:
-            opener = functools.partial(_refuse_shared_name, source)
-            tasks_of_slides.append(make(source, opener, [*facts, "shared name"]))
-        else:
-            tasks_of_slides.append(make(source, _opener(source, data), facts))
+    for slide, answer in zip(chosen, answers, strict=True):
+        opener, source = slide.opener, slide.source
+        if plan.stem_of(source) in shared:
+            opener, answer = (
+                functools.partial(_refuse_shared_name, source),
+                [*answer, "shared name"],
+            )
+        about = _about(slide, listed, split, data.holdout)
+        facts = [answer, slide.mpp, dataclasses.astuple(slide.reading)]
+        tasks_of_slides.append(
+            tiling.Task(source, opener, facts, how, folder, known, known_by, about)
+        )
     return tasks_of_slides
 
 
-def _opener(source: str, data: data_config.DataConfig) -> Callable[[], slide_lib.Slide]:
-    open_slide = remote.open_remote if remote.is_remote(source) else slide_lib.open_slide
-    return functools.partial(open_slide, source, mpp=data.mpp or None, reading=data.reading)
+def _about(
+    slide: named_slides.NamedSlide,
+    listed: Mapping[str, cases.Listed],
+    split: cases.Cases | None,
+    holdout: plan.HoldoutConfig,
+) -> tiling.About:
+    """What is known of a slide that its file's name alone does not say."""
+    name = remote.name_of(slide.source)
+    if slide.row is None:
+        return tiling.About(side=split and split.moved(name))
+    case = listed[slide.source].case
+    return tiling.About(
+        case="" if case == plan.case_of(name, holdout.case_regex) else case,
+        label=slide.row.label,
+        side=split and split.moved(slide.source),
+        where=slide.row.where,
+    )
+
+
+def _other_case(name: str, split: cases.Cases | None) -> str:
+    """The case of an image where its folders say it; "" where the file's name does."""
+    case = split.of_name(name) if split else ""
+    regex = split.holdout.case_regex if split else ""
+    return "" if case == plan.case_of(remote.name_of(name), regex) else case
 
 
 def _open_image(

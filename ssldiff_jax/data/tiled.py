@@ -80,6 +80,8 @@ class Tiled:
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         kinds, splits = tissue.KINDS, ("train", "test")
+        listed = {"validation"} & {split for e in self.entries.values() for split in e.shards}
+        splits = (*splits, *sorted(listed))
         rows.writerow(["number", "slide", "case", "mpp", "height", "width", *splits, *kinds])
         for number, entry in self.entries.items():
             facts = entry.facts
@@ -87,6 +89,22 @@ class Tiled:
             parts = [f"{facts['tissue'][kind]:.4f}" for kind in kinds]
             about = [number, entry.name, facts["case"], f"{facts['native_mpp']:g}"]
             rows.writerow([*about, *facts["shape"], *counts, *parts])
+        return text.getvalue()
+
+    def as_table(self) -> str:
+        """A table of the slides that were used, which `data.slide_table` reads: the split of each,
+        where it lies in one alone."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        splits = {number: list(e.facts["parts"]) for number, e in self.entries.items()}
+        has_splits = all(len(names) == 1 for names in splits.values())
+        rows.writerow(["slide", "mpp", "case", "label", *(["split"] if has_splits else [])])
+        for number, entry in self.entries.items():
+            facts = entry.facts
+            # By its digits: a table's number is taken as it stands.
+            about = [repr(facts["native_mpp"]), facts["case"], facts.get("label", "")]
+            split = splits[number] if has_splits else []
+            rows.writerow([remote.printable(self.tasks[number].source), *about, *split])
         return text.getvalue()
 
     def references(self, config: tiling.TilingConfig) -> list[plan.Reference]:

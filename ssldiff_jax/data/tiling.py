@@ -59,6 +59,23 @@ class TilingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class About:
+    """What is known of a slide that its file's name alone does not say.
+
+    Attributes:
+        case: whose slide it is; "" leaves it to the name.
+        label: its class; "" where it is unknown.
+        side: the split of its case; None: that of the name alone.
+        where: the row of a table that says so, for messages.
+    """
+
+    case: str = ""
+    label: str = ""
+    side: plan.Side | None = None
+    where: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
     """A slide to be tiled; it can be sent to another process.
 
@@ -70,7 +87,7 @@ class Task:
         archive: where entries lie.
         find_cells: the patches that are known already, if any.
         known: changes when those do.
-        side: the split of its case, where it is another than that of the name alone.
+        about: what its name does not say.
     """
 
     source: str
@@ -80,7 +97,12 @@ class Task:
     archive: pathlib.Path
     find_cells: FindCells | None = None
     known: Any = None
-    side: plan.Side | None = None
+    about: About = About()
+
+    @property
+    def case(self) -> str:
+        """Whose slide it is."""
+        return self.about.case or plan.case_of(self.name, self.config.holdout.case_regex)
 
     @property
     def name(self) -> str:
@@ -92,8 +114,11 @@ class Task:
         """Where its entry will lie."""
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
         facts = [self.name, self.fingerprint, self.config, self.known]
-        # Left out where it is None: the entry then has one name whatever other slides there are.
-        digest = digests.of_values(*facts, *([self.side] if self.side else []))
+        # Left out where nothing is known: the entry then has one name whatever other slides there
+        # are, in a table or not.
+        about = {key: value for key, value in dataclasses.asdict(self.about).items() if value}
+        side, _ = about.pop("side", None), about.pop("where", "")
+        digest = digests.of_values(*facts, *([side] if side else []), *([about] if about else []))
         return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
 
     @property
@@ -111,6 +136,7 @@ class Task:
     def fail(self, reason: str) -> None:
         """Say why there is no entry."""
         source, reason = remote.printable(self.source), remote.printable(reason)
+        reason = f"{reason} ({self.about.where})" if self.about.where else reason
         atomic.write_json(self.failure, {"slide": source, "reason": reason})
 
 
@@ -137,14 +163,14 @@ def tile(task: Task) -> None:
 
 def _tile(task: Task, slide: slide_lib.Slide) -> None:
     config = task.config
-    parts = plan.parts(slide, config.holdout, config.patch_mpp, task.side)
+    parts = plan.parts(slide, config.holdout, config.patch_mpp, task.about.side)
     # Before the tissue: a slide without embeddings is refused without looking for it.
     cells = task.find_cells(slide, parts) if task.find_cells else None
     examined = tissue.examine(slide, config.tissue)
     about = {
         "slide": task.name,
-        "case": plan.case_of(task.name, config.holdout.case_regex),
-        "label": "",
+        "case": task.case,
+        "label": task.about.label,
         "mpp": config.patch_mpp,
     }
     with archive.new_entry(task.folder, **about) as (writer, folder):
@@ -156,6 +182,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
         pyramid.write_png(folder / "overview.png", _overview(slide, examined))
         writer.close(
             case=about["case"],
+            label=about["label"],
             native_mpp=slide.mpp,
             shape=list(slide.shape),
             identity=slide_lib.identity(slide),

@@ -1,5 +1,6 @@
 """What the stages of a run made, read back from their folders."""
 
+import csv
 import dataclasses
 import functools
 import json
@@ -89,6 +90,11 @@ class Artifacts:
         """Records of a split, at the first level where its name says no other."""
         return records_lib.RecordSource(self.folders.of_stage("patches") / "records", split)
 
+    def has_split(self, split: plan.Side) -> bool:
+        """Whether records were cut for a split."""
+        manifest = self.folders.of_stage("patches") / "records" / "manifest.json"
+        return split in atomic.read_json(manifest)["splits"]
+
     def at_level(self, level: float) -> "Artifacts":
         """The same, where what is generated and evaluated is of another level."""
         return dataclasses.replace(self, config=self.config.at_level(level))
@@ -126,7 +132,7 @@ class Artifacts:
         # Numbers are standardised by what training saw: a held-out case must not move them.
         training = self.records("train").slides[:, 0].tolist()
         return region_labels_lib.RegionLabels.read(
-            self.config.prior.conditions, self.config.data, self.slide_names, training
+            self.config.prior.conditions, self.config.data, self.slide_cases, training
         )
 
     def references(
@@ -157,6 +163,16 @@ class Artifacts:
             return {number: patches.name(number) for number in range(len(patches))}
         done = atomic.read_json(self.folders.of_stage("patches") / "done.json")
         return {int(number): name for number, name in done["facts"]["slides"].items()}
+
+    @property
+    def slide_cases(self) -> Mapping[int, str]:
+        """Cases by the number of a slide, or of a patch in a list."""
+        table = self.folders.of_stage("patches") / "slides.csv"
+        if table.exists():
+            with table.open(newline="", encoding="utf-8") as lines:
+                return {int(row["number"]): row["case"] for row in csv.DictReader(lines)}
+        regex = self.config.data.holdout.case_regex
+        return {number: plan.case_of(name, regex) for number, name in self.slide_names.items()}
 
     @property
     def embedding_dim(self) -> int:

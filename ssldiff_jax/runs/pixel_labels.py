@@ -1,5 +1,6 @@
 """What squares of slides show, measured in their pixels."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -11,7 +12,6 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import crops, mosaic, plan
 from ssldiff_jax.data.annotations import measures
-from ssldiff_jax.slides import slide as slide_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,29 +55,28 @@ class PixelLabels:
         from ssldiff_jax.slides import bands as bands_lib
 
         square = region.square
-        path = pathlib.Path(self._paths[square.slide])
+        slide = self._slides[square.slide]
+        path = pathlib.Path(slide.source)
         place = (square.top, square.left, square.height, square.width)
-        reading = self.data.reading
-        bands = bands_lib.read(path, *place, factor=self._factor(path), reading=reading)
+        bands = bands_lib.read(
+            path, *place, factor=self._factor(square.slide), reading=slide.reading
+        )
         # Turned as the record's pixels were, so that quadrants are the same ones.
         return crops.orient(bands, region.orientation)
 
-    def _factor(self, path: pathlib.Path) -> float:
-        """Native pixels of a raster for one of a record."""
-        if path not in self._factors:
-            data = self.data
-            # 0 leaves it to the file.
-            raster = slide_lib.open_slide(path, mpp=data.mpp or None, reading=data.reading)
-            self._factors[path] = raster.downsample(data.patch_mpp)
-            raster.close()
-        return self._factors[path]
+    def _factor(self, number: int) -> float:
+        """Native pixels of a slide for one of a record."""
+        if number not in self._factors:
+            with contextlib.closing(self._slides[number].opener()) as raster:
+                self._factors[number] = raster.downsample(self.data.patch_mpp)
+        return self._factors[number]
 
     @functools.cached_property
-    def _factors(self) -> dict[pathlib.Path, float]:
+    def _factors(self) -> dict[int, float]:
         return {}
 
     @functools.cached_property
-    def _paths(self):
-        from ssldiff_jax.data import slide_source
+    def _slides(self):
+        from ssldiff_jax.data import named_slides
 
-        return slide_source.sources(self.data)
+        return named_slides.slides(self.data)

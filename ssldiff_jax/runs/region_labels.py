@@ -8,7 +8,7 @@ import numpy as np
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data import mosaic, plan
+from ssldiff_jax.data import mosaic
 from ssldiff_jax.data.annotations import captions, case_tables, measures
 from ssldiff_jax.encoders import text as text_lib
 from ssldiff_jax.evaluation.features import clip_texts, zero_shot
@@ -87,13 +87,11 @@ class RegionLabels:
         cls,
         sources: prior_config.ConditionSourcesConfig,
         data: data_config.DataConfig,
-        slide_names: Mapping[int, str],
+        case_of: Mapping[int, str],
         training_slides: Iterable[int],
     ) -> "RegionLabels":
-        """Those that `sources` name, on the slides of `data`; `training_slides` have a record to
-        learn from."""
-        regex = data.holdout.case_regex
-        case_of = {number: plan.case_of(name, regex) for number, name in slide_names.items()}
+        """Those that `sources` name, on the slides of `data`, whose cases are given by number;
+        `training_slides` have a record to learn from."""
         training = {case_of[slide] for slide in training_slides}
         measure = None
         if sources.measure != "none":

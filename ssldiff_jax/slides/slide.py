@@ -1,5 +1,6 @@
 """One slide at any mpp, whatever the file: the `Slide` protocol and how to open one."""
 
+import functools
 import glob
 import hashlib
 import logging
@@ -95,6 +96,9 @@ def open_slide(
     except SlideError:
         backend.close()
         raise
+    stated = backend.pixel_size.mpp
+    if stated is not None and abs(native_mpp / stated - 1) > MPP_TOLERANCE:
+        _say_other_scale(path, native_mpp, stated)
     return LeveledSlide(path, native_mpp, backend)
 
 
@@ -105,6 +109,12 @@ def _native_mpp(path: pathlib.Path, size: PixelSize, otherwise_mpp: float | None
         raise SlideError(f"{size.problem} in {path}: pass --config.data.mpp=<microns per pixel>")
     _LOG.warning("%s in %s: using %g microns per pixel", size.absent, path, otherwise_mpp)
     return otherwise_mpp
+
+
+@functools.cache
+def _say_other_scale(path: pathlib.Path, mpp: float, stated: float) -> None:
+    """Once for each process: a slide is opened several times."""
+    _LOG.warning("%s has %g microns per pixel as asked for; its file says %g", path, mpp, stated)
 
 
 def native_pixels(native_mpp: float, mpp: float) -> float:

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.core import digests, patch_grid, schema
-from ssldiff_jax.data import archive, engine, list_source, patch_list, plan, slide_source, tiling
+from ssldiff_jax.data import (
+    archive,
+    engine,
+    list_source,
+    named_slides,
+    patch_list,
+    plan,
+    slide_source,
+    tiling,
+)
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import tiled as tiled_lib
 from ssldiff_jax.data.precomputed import cells as imported_cells
@@ -37,9 +46,12 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
         # A data set of TFDS has a version.
         files = patches.fingerprint() if hasattr(patches, "fingerprint") else None
         slides = [[patches.source, len(patches), files]]
+        table = {}
     else:
-        slides = slide_source.fingerprints(slide_source.sources(config.data))
-    return {"slides": slides, "embeddings": config.embeddings.fingerprint()}
+        named = named_slides.slides(config.data)
+        slides = slide_source.fingerprints([slide.source for slide in named])
+        table = named_slides.table_facts(named)
+    return {"slides": slides, "embeddings": config.embeddings.fingerprint()} | table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +71,8 @@ class _Request:
 
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `records/` (TFDS), `region_N.png` with `regions.json`, `quarantine.jsonl`, and what
-    slides are made of: `slides.csv`, `overview_N.png`."""
+    slides are made of: `slides.csv`, `overview_N.png`; and `table.csv`, which names the slides, and
+    the split of each, as a table that `config.data.slides` takes."""
     config, data = context.config, context.config.data
     archive_ = artifacts.archive_folder(data, context.workdir)
     request = _Request(data, config.embeddings, context.folder("patches"), archive_)
@@ -81,6 +94,8 @@ def _of_slides(request: _Request, listed: patch_list.PatchList | None) -> dict[s
     split = slide_source.cases_of(data, listed)
     if split:
         _LOG.info("%s", split)
+    if listed is None and (contradiction := named_slides.contradiction(data)):
+        _LOG.warning("%s", contradiction)
     agreement = None
     if section.source and section.check == "pixels":
         agreement = hosts.on_first_host(
@@ -125,6 +140,7 @@ def _assemble(
     _check_splits(counts, references, data)
     facts = _publish(request, tiled.entries, references, tiled.names, tiled.quarantine)
     atomic.write_text(folder / "slides.csv", tiled.as_csv())
+    atomic.write_text(folder / "table.csv", tiled.as_table())
     for number, overview in tiled.overviews(references, config):
         pyramid.write_png(folder / f"overview_{number}.png", overview)
     empty = [entry.name for entry in tiled.entries.values() if not entry.count]

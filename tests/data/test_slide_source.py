@@ -6,7 +6,7 @@ import types
 import fsspec
 import pytest
 
-from ssldiff_jax.data import slide_source
+from ssldiff_jax.data import named_slides, slide_source
 from ssldiff_jax.slides import remote
 
 
@@ -65,6 +65,6 @@ def test_a_path_that_two_parts_name_is_one_slide_beside_addresses_too(tmp_path, 
     parts = f"{beside}{tmp_path}/b.svs,{tmp_path}/*.svs,{tmp_path}/a.svs"
     data = types.SimpleNamespace(slides=parts)
     local = [str(tmp_path / name) for name in ("a.svs", "b.svs", "c.svs")]
-    found = slide_source.sources(data)
+    found = named_slides.sources(data)
     assert found[:3] == local
     assert list(map(remote.name_of, found[3:])) == ["slide_007.svs"][: len(beside)]

@@ -1,10 +1,11 @@
 """Counts what a config names."""
 
+import collections
 import dataclasses
 import pathlib
 
 from ssldiff_jax.core import estimates
-from ssldiff_jax.data import cases, patch_list, plan, slide_source, tiling
+from ssldiff_jax.data import cases, named_slides, patch_list, plan, slide_source, tiling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.census import counts as counts_lib
 from ssldiff_jax.data.census import listed, one_slide
@@ -33,15 +34,20 @@ def of_config(
     if images is not None:
         tasks = slide_source.tasks(data, folder, images, known)
         chosen = counts_lib.spread_over(tasks, num_slides)
-        return _of_slides(data, [t.name for t in tasks], chosen)
-    sources = slide_source.sources(data)
+        split = slide_source.cases_of(data, images)
+        return _of_slides(data, [t.name for t in tasks], chosen, split)
+    sources = named_slides.sources(data)
     only = counts_lib.spread_over(sources, num_slides)
     tasks = slide_source.tasks(data, folder, None, known, only=only)
-    return _of_slides(data, list(map(remote.name_of, sources)), tasks)
+    names = list(map(remote.name_of, sources))
+    return _of_slides(data, names, tasks, slide_source.cases_of(data))
 
 
 def _of_slides(
-    data: data_config.DataConfig, names: list[str], tasks: list[tiling.Task]
+    data: data_config.DataConfig,
+    names: list[str],
+    tasks: list[tiling.Task],
+    split: cases.Cases | None,
 ) -> counts_lib.Census:
     each = -(-counts_lib.ENCODED // len(tasks))
     counted, seen = [], set()
@@ -53,9 +59,8 @@ def _of_slides(
         counted.append(one)
     used = [one for one in counted if not one.reason]
     source = f"the tissue of {len(tasks)} of {len(names)} slides"
-    by_split = _splits(
-        data, names, [one if not one.reason else _NOTHING for one in counted], source
-    )
+    counted_records = [one if not one.reason else _NOTHING for one in counted]
+    by_split = _splits(data, split, len(names), counted_records, source)
     is_all = len(tasks) == len(names)
     mean = counts_lib.mean_size(used, is_all=is_all)
     return counts_lib.Census(
@@ -86,28 +91,29 @@ _NOTHING = counts_lib.Counted("")
 
 
 def _splits(
-    data: data_config.DataConfig, names: list[str], counted: list[counts_lib.Counted], source: str
+    data: data_config.DataConfig,
+    split: cases.Cases | None,
+    count: int,
+    counted: list[counts_lib.Counted],
+    source: str,
 ) -> dict[str, estimates.Estimate]:
-    """Records of each split. Where cases are held out, which slides these are is known of all; each
-    then gives as many records as those that were looked at do."""
+    """Records of each split of `count` slides. Where cases are held out, which slides these are is
+    known of all; each then gives as many records as those that were looked at do."""
     split_names = dict.fromkeys(s for one in counted for s in one.counts)
-    scales = dict.fromkeys(plan.split_at("train", s) for s in (1.0, *data.records.scales))
-    if len(counted) == len(names) or data.holdout.by != "case":
+    if len(counted) == count or split is None:
         wanted = dict.fromkeys(["train", "test", *split_names])
         return {
-            split: estimates.of_mean(
-                [one.counts.get(split, 0) for one in counted], len(names), source
-            )
-            for split in wanted
+            name: estimates.of_mean([one.counts.get(name, 0) for one in counted], count, source)
+            for name in wanted
         }
-    split_of = cases.Cases.of(names, data.holdout)
-    held_out = sum(split_of.side(name) == "test" for name in names)
+    slides_of = collections.Counter(map(split.side, split.names))
+    sides = ["train", "test", *(["validation"] if slides_of["validation"] else [])]
     by_split = {}
-    for train in scales:
-        test = train.replace("train", "test", 1)
-        each = [one.counts.get(train, 0) + one.counts.get(test, 0) for one in counted]
+    for scale in dict.fromkeys((1.0, *data.records.scales)):
+        names = [plan.split_at(side, scale) for side in sides]
+        each = [sum(one.counts.get(name, 0) for name in names) for one in counted]
         # As many as are looked at are never all of them: sides have other slides.
-        of_all = estimates.of_mean(each, max(len(names), len(each) + 1), source)
-        by_split[train] = of_all * ((len(names) - held_out) / len(names))
-        by_split[test] = of_all * (held_out / len(names))
+        of_all = estimates.of_mean(each, max(count, len(each) + 1), source)
+        for side, name in zip(sides, names, strict=True):
+            by_split[name] = of_all * (slides_of[side] / count)
     return by_split

@@ -32,7 +32,7 @@ def count(task: tiling.Task, sampled: int) -> counts_lib.Counted:
 
 def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int) -> counts_lib.Counted:
     config = task.config
-    parts = plan.parts(slide, config.holdout, config.patch_mpp, task.side)
+    parts = plan.parts(slide, config.holdout, config.patch_mpp, task.about.side)
     cells = task.find_cells(slide, parts) if task.find_cells else None
     examined = tissue.examine(slide, config.tissue)
     every = [
@@ -59,14 +59,12 @@ def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int) -> counts_lib
 
 def _sizes(task: tiling.Task, slide: slide_lib.Slide, chosen: list[Any]) -> list[int]:
     """Bytes of records as they would be written."""
-    case = plan.case_of(task.name, task.config.holdout.case_regex)
+    about = {"slide": task.name, "case": task.case, "label": task.about.label}
     sizes = []
     for _, mpp, s in chosen:
         pixels = slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
         encoded = records.encode(pixels, task.config.records.jpeg_quality)
-        sizes.append(
-            len(records.serialize(encoded, s, slide=task.name, case=case, label="", mpp=mpp))
-        )
+        sizes.append(len(records.serialize(encoded, s, **about, mpp=mpp)))
     return sizes
 
 

@@ -70,7 +70,7 @@ def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.
     try:
         slide = task.open()
         try:
-            parts = plan.parts(slide, config.holdout, mpp, task.side)
+            parts = plan.parts(slide, config.holdout, mpp, task.about.side)
             cells = task.find_cells(slide, parts).get("train", [])
             chosen = np.random.default_rng(0).permutation(len(cells))[:count]
             squares = [plan.grown(cells[i], config.context_px) for i in chosen]

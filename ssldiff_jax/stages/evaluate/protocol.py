@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.core import moments, patch_grid, rng
+from ssldiff_jax.data import plan
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.evaluation.features import networks as extractors
 from ssldiff_jax.evaluation.metrics import memorisation, statistics, summary
@@ -113,15 +114,20 @@ class Protocol:
 
     @classmethod
     def of_run(
-        cls, artifacts: artifacts_lib.Artifacts, by: Networks, shared: pathlib.Path
+        cls,
+        artifacts: artifacts_lib.Artifacts,
+        by: Networks,
+        shared: pathlib.Path,
+        split: plan.Side = "test",
     ) -> "Protocol":
-        """Read what is needed, so that what cannot be evaluated is refused before it is generated.
+        """Read what is needed, so that what cannot be evaluated is refused before it is generated;
+        held-out patches are those of `split`.
 
         Raises ValueError for fewer held-out patches than figures need, and for classes, prompts or
         statistics that do not fit.
         """
         config, section = artifacts.config, artifacts.config.evaluate
-        held_out = patch_samples.Sample.choose(artifacts.patches("test"), section.num_patches)
+        held_out = patch_samples.Sample.choose(artifacts.patches(split), section.num_patches)
         if len(held_out) < summary.LEAST:
             raise ValueError(
                 f"{summary.LEAST} held-out patches or more are needed, got {len(held_out)}; "

@@ -81,7 +81,9 @@ class _Evaluator:
     def __init__(self, artifacts: artifacts_lib.Artifacts, mesh: Mesh, folder: pathlib.Path):
         self._artifacts, self._mesh, self._folder = artifacts, mesh, folder
         networks = protocol.networks(artifacts)
-        self._protocol = protocol.Protocol.of_run(artifacts, networks, folder)
+        # Who chooses among checkpoints by these figures has seen what they are of.
+        split = "validation" if artifacts.has_split("validation") else "test"
+        self._protocol = protocol.Protocol.of_run(artifacts, networks, folder, split)
         self._model: generator.Generator | None = None
 
     def evaluate(self, step: int, artifacts: artifacts_lib.Artifacts) -> None:

@@ -53,10 +53,10 @@ def test_held_out_cases_do_not_standardise_numbers(write):
 def test_a_run_standardises_numbers_by_the_cases_of_its_training_records(write):
     """Slides 0 to 3 are of the cases a, b and c; only 0, 1 and 3 have training records."""
     numbers = write("case,TP53\nTCGA-AA-000a,1\nTCGA-AA-000b,3\nTCGA-AA-000c,1000\n")
-    names = [f"TCGA-AA-000{case}-{i}.svs" for i, case in enumerate("abca")]
+    cases = dict(enumerate(f"TCGA-AA-000{case}" for case in "abca"))
     config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
     asked = dataclasses.replace(config.prior.conditions, measure="none", numbers=numbers)
-    told = region_labels.RegionLabels.read(asked, config.data, dict(enumerate(names)), [0, 1, 3])
+    told = region_labels.RegionLabels.read(asked, config.data, cases, [0, 1, 3])
     assert told.scales == {"mean": [2], "std": [1]}
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ssldiff_jax.core import estimates, program_cost, tasks
-from ssldiff_jax.data import plan
+from ssldiff_jax.data import named_slides, plan
 from ssldiff_jax.data.census import counts as counts_lib
 from ssldiff_jax.diffusion import guidance, solvers
 from ssldiff_jax.prior import conditions
@@ -119,9 +119,9 @@ class Facts:
         if self.folders.is_done("grids") and done.exists():
             made = artifacts.Artifacts(config, self.folders)
             return artifacts.condition_spec(made.grid_facts["spec"])
-        names = dict(known.names) or {0: "?"}
+        cases = named_slides.cases_by_number(config.data, known.names) or {0: "?"}
         labels = region_labels.RegionLabels.read(
-            config.prior.conditions, config.data, names, list(names)
+            config.prior.conditions, config.data, cases, list(cases)
         )
         return labels.spec
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ssldiff_jax.core import estimates, memory
-from ssldiff_jax.data import patch_list, slide_source
+from ssldiff_jax.data import named_slides, patch_list
 from ssldiff_jax.data.census import census as census_lib
 from ssldiff_jax.data.census import cut
 from ssldiff_jax.formats import atomic
@@ -107,7 +107,7 @@ def _without_content(
         return row
     if patch_list.is_list(config.data.slides):
         return row
-    return dataclasses.replace(row, inputs=lambda config: slide_source.sources(config.data))
+    return dataclasses.replace(row, inputs=lambda config: named_slides.sources(config.data))
 
 
 def _results(

@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 
 from ssldiff_jax.core import estimates
-from ssldiff_jax.data import patch_list, slide_source, store
+from ssldiff_jax.data import named_slides, patch_list, store
 from ssldiff_jax.formats import shards
 from ssldiff_jax.runs import amounts
 from ssldiff_jax.runs.config import run as run_config
@@ -54,7 +54,7 @@ def patches(facts: Facts) -> Row:
 
 def _slide_bytes(config: run_config.RunConfig) -> Estimate:
     """Each is read whole, to know copies by its content."""
-    paths = [s for s in slide_source.sources(config.data) if not remote.is_remote(s)]
+    paths = [s for s in named_slides.sources(config.data) if not remote.is_remote(s)]
     sizes = (pathlib.Path(path).stat().st_size for path in paths if pathlib.Path(path).exists())
     return guess(sum(sizes), "each file once; its tissue is read a second time")
 

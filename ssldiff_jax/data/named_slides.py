@@ -1,0 +1,134 @@
+"""Which slides a config names: by paths, by addresses, or by a table."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import cases, demo_slide, plan, slide_table
+from ssldiff_jax.data import config as data_config
+from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.slides import remote
+from ssldiff_jax.slides import slide as slide_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedSlide:
+    """A slide that a config names, and how it is opened.
+
+    Attributes:
+        source: path or address.
+        mpp: microns per pixel of level 0; 0 takes what the file says.
+        reading: what its values mean.
+        row: of the table that lists it, if one does.
+    """
+
+    source: str
+    mpp: float
+    reading: reading_lib.ReadingConfig
+    row: slide_table.Row | None = None
+
+    @property
+    def opener(self) -> Callable[[], slide_lib.Slide]:
+        """Opens it; can be sent to another process."""
+        open_slide = remote.open_remote if remote.is_remote(self.source) else slide_lib.open_slide
+        return functools.partial(
+            open_slide, self.source, mpp=self.mpp or None, reading=self.reading
+        )
+
+
+def slides(data: data_config.DataConfig) -> list[NamedSlide]:
+    """The slides that a config names, sorted by kind and name.
+
+    Raises SlideError when there is none, or a table of them cannot be used, ConfigError where none
+    are named.
+    """
+    if slide_table.is_table(data.slides):
+        rows = slide_table.read(data.slides, data.folder)
+        if data.holdout.by != "case" and any(row.split for row in rows.values()):
+            raise schema.ConfigError(
+                "config.data.holdout.by must be case, as a table of slides says their splits, got "
+                f"{data.holdout.by}"
+            )
+        return [
+            NamedSlide(source, row.mpp or data.mpp, row.reading_on(data.reading), row)
+            for source, row in rows.items()
+        ]
+    if data.folder:
+        raise schema.ConfigError(
+            "config.data.folder must be '' where config.data.slides is no table of slides, got "
+            f"{data.folder!r}"
+        )
+    return [NamedSlide(source, data.mpp, data.reading) for source in sources(data)]
+
+
+def sources(data: data_config.DataConfig) -> list[str]:
+    """Paths and addresses of the slides that a config names, sorted by kind and name.
+
+    Raises SlideError when there is none, ConfigError where none are named.
+    """
+    if not data.slides:
+        raise schema.ConfigError("config.data.slides must name slides or patches, got ''")
+    if slide_table.is_table(data.slides):
+        return list(slide_table.read(data.slides, data.folder))
+    if data.slides in demo_slide.PACKAGED:
+        return [str(demo_slide.packaged(data.slides))]
+    if not remote.is_remote(data.slides):
+        return [str(path) for path in slide_lib.find_slides(data.slides)]
+    parts = [part.strip() for part in data.slides.split(",")]
+    # Together, so that a path that two parts name is one slide, as it is without addresses.
+    near = ",".join(part for part in parts if not remote.is_remote(part))
+    local = slide_lib.find_slides(near) if near else []
+    far = [address for part in parts if remote.is_remote(part) for address in remote.find(part)]
+    return [*map(str, local), *dict.fromkeys(far)]
+
+
+def listed(named: Sequence[NamedSlide], holdout: plan.HoldoutConfig) -> dict[str, cases.Listed]:
+    """What a table says of slides, by path or address; empty without a table.
+
+    Raises SlideTableError where its splits part a case."""
+    rows = {slide.source: slide.row for slide in named if slide.row is not None}
+    by_source = {}
+    for source, row in rows.items():
+        case = row.case or plan.case_of(remote.name_of(source), holdout.case_regex)
+        by_source[source] = cases.Listed(case, row.split, bool(row.case))
+    slide_table.require_sides(rows.values(), {r.where: by_source[s].case for s, r in rows.items()})
+    return by_source
+
+
+def table_facts(named: Sequence[NamedSlide]) -> dict[str, Any]:
+    """What a table says of slides beyond their files, under `table`; nothing without a table.
+
+    Where a table stands and how its rows are numbered is no part of it.
+    """
+    rows = [slide.row for slide in named if slide.row is not None]
+    facts = [[r.mpp, r.case, r.label, r.split, list(map(list, r.reading))] for r in rows]
+    return {"table": facts} if rows else {}
+
+
+def cases_by_number(data: data_config.DataConfig, names: Mapping[int, str]) -> dict[int, str]:
+    """Cases of slides, or of a list's patches, whose names are given by number."""
+    if slide_table.is_table(data.slides):
+        of_slides = listed(slides(data), data.holdout)
+        return dict(enumerate(one.case for one in of_slides.values()))
+    return {n: plan.case_of(name, data.holdout.case_regex) for n, name in names.items()}
+
+
+def contradiction(data: data_config.DataConfig) -> str:
+    """Where a table says another case than the pattern finds in a file's name; "" for nowhere."""
+    others = [
+        (slide.row, found)
+        for slide in slides(data)
+        if slide.row is not None
+        and slide.row.case
+        and (found := plan.match_of(remote.name_of(slide.source), data.holdout.case_regex))
+        and found != slide.row.case
+    ]
+    if not others:
+        return ""
+    row, found = others[0]
+    return (
+        f"{len(others)} slides are of another case than config.data.holdout.case_regex finds in "
+        f"their names, such as {row.case} in {row.where}, not {found}: the table's is used"
+    )

@@ -1,0 +1,207 @@
+"""Rows of a table of slides: what one CSV file says of each.
+
+TRIDENT's lists (`wsi`, `mpp`), CLAM's data sets (`case_id`, `slide_id`, `label`), its lists of what
+to process (`slide_id`, `process`) and its splits (`train`, `val`, `test`) are read as they are.
+"""
+
+import csv
+import dataclasses
+import io
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssldiff_jax.data import plan
+from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.slides import slide as slide_lib
+
+_COLUMNS = {
+    "slide": ("slide", "wsi", "slide_id"),
+    "mpp": ("mpp",),
+    "case": ("case", "case_id"),
+    "label": ("label",),
+    "split": ("split",),
+    "reading": ("reading",),
+    "process": ("process",),
+}
+"""What columns of a table are called; CLAM's `process` of 0 leaves a slide out."""
+_SPLITS: Mapping[str, plan.Side] = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+}  # fmt: skip
+_DELIMITERS = ",;\t"  # Excel writes semicolons where a comma is part of a number
+
+
+class SlideTableError(slide_lib.SlideError):
+    """A table of slides that cannot be used; the message names it, and the row."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What a table says of a slide. What it leaves open is None, or "".
+
+    Attributes:
+        where: the table and its row, for messages.
+        slide: as it is written.
+        mpp: microns per pixel of level 0.
+        case: whose slide it is.
+        label: its class.
+        split: what it is for.
+        reading: keys of `config.data.reading` that are others for this slide.
+    """
+
+    where: str
+    slide: str
+    mpp: float | None = None
+    case: str = ""
+    label: str = ""
+    split: plan.Side | None = None
+    reading: tuple[tuple[str, Any], ...] = ()
+
+    def reading_on(self, default: reading_lib.ReadingConfig) -> reading_lib.ReadingConfig:
+        """How the slide is read. Raises SlideTableError for values that no reading has."""
+        try:
+            return dataclasses.replace(default, **dict(self.reading))
+        except ValueError as error:
+            raise SlideTableError(f"{self.where}: {error}") from error
+
+    def joined(self, other: "Row") -> "Row":
+        """Both, of one slide. Raises SlideTableError where they disagree."""
+        both = {}
+        for field in dataclasses.fields(self)[2:]:
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            if ours and theirs and ours != theirs:
+                raise SlideTableError(
+                    f"{self.where} and {other.where} must say one {field.name} of {self.slide}, "
+                    f"got {_shown(ours)} and {_shown(theirs)}"
+                )
+            both[field.name] = ours or theirs
+        return dataclasses.replace(self, **both)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else repr(value)
+
+
+def read(path: pathlib.Path) -> list[Row]:
+    """The rows of a table. Raises SlideTableError for one that cannot be read."""
+    names, lines = _cells(path)
+    columns = _columns(path, names)
+    if columns is None:
+        return [
+            Row(f"{path}: row {number}", line[name].strip(), split=_SPLITS[name.lower()])
+            for number, line in lines
+            for name in names
+            if name.lower() in _SPLITS and line[name].strip()
+        ]
+    rows, left_out = [], 0
+    for number, line in lines:
+        values = {key: line[name].strip() for key, name in columns.items()}
+        if values.get("process") in ("0", "0.0"):
+            left_out += 1
+            continue
+        rows.append(_row(f"{path}: row {number}", values))
+    if not rows:
+        raise SlideTableError(f"{path} must name slides, got none ({left_out} with process 0)")
+    return rows
+
+
+def _row(where: str, values: Mapping[str, str]) -> Row:
+    if not values["slide"]:
+        raise SlideTableError(f"{where} must name a slide, got ''")
+    split = values.get("split", "")
+    if split and split.lower() not in _SPLITS:
+        raise SlideTableError(f"{where}: split must be train, validation or test, got {split!r}")
+    return Row(
+        where,
+        values["slide"],
+        _mpp(where, values.get("mpp", "")),
+        values.get("case", ""),
+        values.get("label", ""),
+        _SPLITS[split.lower()] if split else None,
+        _reading(where, values.get("reading", "")),
+    )
+
+
+def _mpp(where: str, text: str) -> float | None:
+    try:
+        mpp = float(text.replace(",", ".")) if text else None
+    except ValueError:
+        mpp = 0.0
+    if mpp is not None and not 0 < mpp < float("inf"):
+        raise SlideTableError(f"{where}: mpp must be a number above 0, got {text!r}")
+    return mpp
+
+
+def _reading(where: str, text: str) -> tuple[tuple[str, Any], ...]:
+    """`bands=4 3 2; low=0; high=3000; colour=srgb`, in any order."""
+    values: dict[str, Any] = {}
+    for part in filter(None, map(str.strip, text.split(";"))):
+        key, _, value = (word.strip() for word in part.partition("="))
+        try:
+            if key == "bands":
+                values[key] = tuple(int(band) for band in value.replace(",", " ").split())
+            elif key in ("low", "high"):
+                values[key] = float(value)
+            elif key == "colour":
+                values[key] = value
+            else:
+                raise ValueError
+        except ValueError:
+            raise SlideTableError(
+                f"{where}: reading must be such as 'bands=4 3 2; low=0; high=3000; colour=srgb', "
+                f"got {part!r}"
+            ) from None
+    return tuple(values.items())
+
+
+def _cells(path: pathlib.Path) -> tuple[Sequence[str], list[tuple[int, dict[str, str]]]]:
+    """The names of columns, and rows by their number in the file; the header is row 1."""
+    if not path.is_file():
+        raise SlideTableError(f"expected a table of slides, got {path}: no such file")
+    try:
+        # Excel begins UTF-8 with a byte order mark, which would be part of the first column's name.
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = _delimiter(text.partition("\n")[0])
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        lines = [(number, line) for number, line in enumerate(reader, start=1) if any(line)]
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise SlideTableError(f"{path} must be a CSV file in UTF-8, got: {error}") from error
+    if len(lines) < 2:
+        raise SlideTableError(f"{path} must have a header and rows, got {len(lines)} rows in all")
+    (_, header), *rows = lines
+    names = [name.strip() for name in header]
+    for number, line in rows:
+        if len(line) != len(names):
+            raise SlideTableError(
+                f"{path}: row {number} must have {len(names)} values, got {len(line)}"
+            )
+    return names, [(number, dict(zip(names, line, strict=True))) for number, line in rows]
+
+
+def _delimiter(header: str) -> str:
+    """The one that parts the header most often."""
+    return max(_DELIMITERS, key=header.count)
+
+
+def _columns(path: pathlib.Path, names: Sequence[str]) -> dict[str, str] | None:
+    """Columns by what they say; None for a table of splits. Raises SlideTableError."""
+    by_lower: dict[str, list[str]] = {}
+    for name in names:
+        by_lower.setdefault(name.lower(), []).append(name)
+    columns = {}
+    for key, alternatives in _COLUMNS.items():
+        named = [name for word in alternatives for name in by_lower.get(word, ())]
+        if len(named) > 1:
+            raise SlideTableError(
+                f"{path} must have one column for the {key}, got {' and '.join(named)}"
+            )
+        columns |= dict.fromkeys([key] if named else [], *named)
+    if "slide" in columns:
+        return columns
+    if {"train", "test"} <= set(by_lower):
+        return None
+    raise SlideTableError(
+        f"{path} must have a column slide, wsi or slide_id, or train and test, got "
+        f"{', '.join(filter(None, names)) or 'no names'}"
+    )

@@ -1,0 +1,138 @@
+"""The stage `patches` by a table of slides: three scales, splits by case, written back."""
+
+import csv
+import functools
+import json
+import logging
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from configs import demo
+from ssldiff_jax.core import schema
+from ssldiff_jax.data import demo_slide
+from ssldiff_jax.runs import artifacts, launch, stage
+from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
+from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import slide as slide_lib
+from ssldiff_jax.stages import table
+
+MPP = {"half.tiff": 0.25, "same.tiff": 0.5, "quarter.png": 0.125, "none.tiff": 0.5}
+CASE = {"half.tiff": "p", "same.tiff": "q", "quarter.png": "r", "none.tiff": "p"}
+SPLIT = {"half.tiff": "train", "same.tiff": "test", "quarter.png": "val", "none.tiff": "train"}
+
+
+def config(path, *changes):
+    c = demo.get_config()
+    c.stages, c.data.slides = "patches", str(path)
+    c.data.holdout.by, c.data.mpp = "case", 0.0
+    c.data.regions.rows, c.data.regions.cols, c.data.regions.count = 2, 2, 1
+    c.data.records.record_px = c.data.records.stride_px = 128
+    c.data.records.min_tissue, c.data.engine.processes = 0.0, 1
+    with c.unlocked():
+        for key, value in changes:
+            *parents, last = key.split(".")
+            functools.reduce(getattr, parents, c)[last] = value
+    return c.to_dict()
+
+
+@pytest.fixture
+def slides(tmp_path):
+    """Real tissue of one scale, stored with 1, 4 and 16 pixels for each, whose files say another
+    scale or none; and a table of four, one of which is not there."""
+    with_slide = slide_lib.open_slide(demo_slide.demo_slide())
+    pixels = with_slide.read_region(300, 300, 512, 768, mpp=0.5)
+    with_slide.close()
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    twice = lambda image, n: image.repeat(n, axis=0).repeat(n, axis=1)
+    pyramid.write_pyramid(folder / "half.tiff", twice(pixels, 2), pyramid.Scale(1.0))
+    pyramid.write_pyramid(folder / "same.tiff", np.roll(pixels, 64, 1), pyramid.Scale(0.5))
+    Image.fromarray(twice(pixels[:, ::-1], 4)).save(folder / "quarter.png")
+    path = tmp_path / "table.csv"
+    with path.open("w", newline="") as lines:
+        rows = csv.writer(lines)
+        rows.writerow(["slide", "mpp", "case", "label", "split"])
+        for name, mpp in MPP.items():
+            rows.writerow([f"slides/{name}", mpp, CASE[name], f"={name[0]}()", SPLIT[name]])
+    return path
+
+
+def shas(workdir):
+    splits = json.loads((workdir / "patches/records/manifest.json").read_text())["splits"]
+    return {name: [s["sha256"] for s in split["shards"]] for name, split in splits.items()}
+
+
+def test_three_scales_by_one_table(tmp_path, slides, caplog):
+    caplog.set_level(logging.INFO)
+    workdir = tmp_path / "run"
+    assert launch.launch(config(slides), workdir, table.STAGES).startswith("1 of the files")
+    (left_out,) = (workdir / "patches/quarantine.jsonl").read_text().splitlines()
+    assert "none.tiff" in left_out
+    assert "no such file" in left_out
+    assert "table.csv: row 5" in left_out
+    rows = {r["slide"]: r for r in csv.DictReader((workdir / "patches/slides.csv").open())}
+    assert rows.keys() == MPP.keys() - {"none.tiff"}
+    assert all(float(row["mpp"]) == MPP[name] for name, row in rows.items())
+    assert all(row["case"] == CASE[name] for name, row in rows.items())
+    # The same ground, whatever the pixels that were stored for it.
+    assert rows["half.tiff"]["train"] == rows["same.tiff"]["test"] == "24"
+    assert rows["quarter.png"]["validation"] == "24"
+    told = [
+        r.getMessage() for r in caplog.records if "microns per pixel as asked" in r.getMessage()
+    ]
+    assert len(told) == 1
+    assert "half.tiff has 0.25 microns per pixel as asked for; its file says 1" in told[0]
+    assert any("3 cases, 1 of them held out by the table" in r.getMessage() for r in caplog.records)
+
+
+def test_records_are_of_their_split_and_have_its_label(tmp_path, slides):
+    workdir = tmp_path / "run"
+    launch.launch(config(slides), workdir, table.STAGES)
+    for split, name in (
+        ("train", "half.tiff"),
+        ("validation", "quarter.png"),
+        ("test", "same.tiff"),
+    ):
+        found = tfds.builder_from_directory(workdir / "patches/records").as_data_source(split)
+        about = [(r["slide"], r["case"], r["label"]) for r in found]
+        assert {tuple(map(bytes.decode, one)) for one in about} == {
+            (name, CASE[name], f"={name[0]}()")
+        }
+        assert len(about) == 24
+    made = schema.build(run_config.RunConfig, config(slides))
+    found = artifacts.Artifacts(made, folders_lib.Folders.of(made, workdir))
+    assert found.has_split("validation")
+    assert sorted(found.slide_cases.values()) == ["p", "q", "r"]
+
+
+def test_the_split_is_written_back_as_it_was_used(tmp_path, slides):
+    launch.launch(config(slides), tmp_path / "first", table.STAGES)
+    written = tmp_path / "first/patches/table.csv"
+    rows = {r["slide"].rpartition("/")[2]: r for r in csv.DictReader(written.open())}
+    wanted = {"half.tiff": "train", "quarter.png": "validation", "same.tiff": "test"}
+    assert {name: row["split"] for name, row in rows.items()} == wanted
+    assert launch.launch(config(written), tmp_path / "again", table.STAGES) is None
+    assert shas(tmp_path / "again") == shas(tmp_path / "first")
+    # It says so of slides without a table, too.
+    by_hash = config(tmp_path / "slides", ("data.mpp", 0.5))
+    launch.launch(by_hash, tmp_path / "by_hash", table.STAGES)
+    as_table = config(tmp_path / "by_hash/patches/table.csv")
+    launch.launch(as_table, tmp_path / "by_table", table.STAGES)
+    assert shas(tmp_path / "by_table") == shas(tmp_path / "by_hash")
+
+
+def test_what_a_table_says_anew_is_cut_anew(tmp_path, slides):
+    workdir = tmp_path / "run"
+    launch.launch(config(slides), workdir, table.STAGES)
+    before = shas(workdir)
+    slides.write_text(slides.read_text().replace("slides/half.tiff,0.25", "slides/half.tiff,0.5"))
+    with pytest.raises(stage.WorkdirError, match="force=patches"):
+        launch.launch(config(slides), workdir, table.STAGES)
+    launch.launch(config(slides, ("force", "patches")), workdir, table.STAGES)
+    after = shas(workdir)
+    assert after["test"] == before["test"]
+    assert after["train"] != before["train"]
