@@ -55,11 +55,13 @@ def main(argv: list[str]) -> None:
                     words=command.words,
                     start=(sys.executable, "-c", _SERVE),
                 )
+                hosts.leave_together()
             if quarantined:
                 log.warning("%s", quarantined)
                 sys.exit(QUARANTINED)
         except launch.StoppedError as error:
             log.info("%s", error)
+            hosts.leave_together()
             sys.exit(interrupt.STATUS if interrupt.came() else STOPPED)
         except launch.FailedError as error:
             sys.exit(str(error))

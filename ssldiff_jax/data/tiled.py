@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import os
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -104,7 +105,9 @@ class Tiled:
             # By its digits: a table's number is taken as it stands.
             about = [repr(facts["native_mpp"]), facts["case"], facts.get("label", "")]
             split = splits[number] if has_splits else []
-            rows.writerow([remote.printable(self.tasks[number].source), *about, *split])
+            source = self.tasks[number].source
+            path = source if remote.is_remote(source) else os.path.abspath(source)
+            rows.writerow([remote.printable(path), *about, *split])
         return text.getvalue()
 
     def references(self, config: tiling.TilingConfig) -> list[plan.Reference]:

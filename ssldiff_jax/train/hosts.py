@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -111,6 +112,23 @@ def barrier(where: str) -> None:
     if together():
         with _waiting(where):
             multihost_utils.sync_global_devices(where)
+
+
+def leave_together() -> None:
+    """Wait, before this process ends, until every device of every host has nothing left to share.
+
+    The functions above return when one device of this host has the answer. Who left then would keep
+    the devices of others waiting for its own, which gloo gives up after minutes.
+    """
+    if jax.process_count() == 1:
+        return
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("devices",))
+    spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("devices"))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    ones = jax.make_array_from_callback((mesh.size,), spread, lambda i: np.ones(mesh.size)[i])
+    # Collectives of a device are done in their order: after this one, all are.
+    with _waiting("all hosts are done"):
+        jax.block_until_ready(jax.jit(jnp.sum, out_shardings=everywhere)(ones))
 
 
 def on_first_host(what: str, work: Callable[[], T]) -> T | None:

@@ -284,7 +284,8 @@ def test_processes_do_not_change_the_picture(tmp_path):
         start_process(
             "import jax; "
             f"jax.distributed.initialize('127.0.0.1:{port}', 2, {number}); "
-            f"import test_sampler as t; t.save_splits({str(tmp_path)!r})",
+            f"import test_sampler as t; t.save_splits({str(tmp_path)!r}); "
+            "from ssldiff_jax.train import hosts; hosts.leave_together()",
             4,
         )
         for number in range(2)

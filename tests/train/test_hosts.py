@@ -296,6 +296,7 @@ def main():
     else:
         fit_until_stopped(pathlib.Path(sys.argv[5]), 1 if what == "between" else number)
     if count > 1:
+        hosts.leave_together()
         jax.distributed.shutdown()
 
 

@@ -25,7 +25,7 @@ from ssldiff_jax.core import rng
 from ssldiff_jax.diffusion import loss as loss_lib
 from ssldiff_jax.diffusion import process, schedule
 from ssldiff_jax.encoders import augment, dino, infonce, vit
-from ssldiff_jax.train import checkpoint, flat, named, optimizer, parallel
+from ssldiff_jax.train import checkpoint, flat, hosts, named, optimizer, parallel
 from ssldiff_jax.train import mesh as mesh_lib
 from ssldiff_jax.train import step as step_lib
 
@@ -237,6 +237,7 @@ def run_process(folder, number, port):
     save(folder / "processes.npz", state, figures)
     require_restored(folder / "checkpoints", state)
     require_moved(folder, state)
+    hosts.leave_together()
     jax.distributed.shutdown()
 
 

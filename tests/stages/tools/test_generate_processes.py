@@ -98,7 +98,8 @@ def test_processes_draw_one_image(workdir, tmp_path, split):
             f"jax.distributed.initialize('127.0.0.1:{port}', 2, {number}); "
             "import logging; logging.basicConfig(level='INFO'); "
             "import test_generate_processes as t; "
-            f"t.draw_twice({str(workdir)!r}, {str(together)!r}, {split!r})",
+            f"t.draw_twice({str(workdir)!r}, {str(together)!r}, {split!r}); "
+            "from ssldiff_jax.train import hosts; hosts.leave_together()",
             logs[number],
         )
         for number in range(2)
