@@ -69,6 +69,11 @@ def main(argv: list[str]) -> None:
             sys.exit(launch.message(error, command.workdir))
 
 
+def console() -> None:
+    """The command `ssldiff_jax` of an installed package."""
+    main(sys.argv)
+
+
 def serve_stages() -> None:
     """What a process does that `main` starts: run the stages whose names it is sent."""
     # Whatever is printed goes beside: reports alone are read there.

@@ -39,6 +39,7 @@ ELSEWHERE = {
     "bash launch/setup.sh": "launch/demo.sh, which begins with it",
     "bash launch/test.sh": "this suite",
     "pip install apache-beam": "launch/setup.sh test",
+    "pip install ./ssldiff_jax": "tests/test_installed.py",
     "configs/eurosat.py": "tests/runs/test_tfds_configs.py: it downloads",
     "configs/colorectal.py": "tests/runs/test_tfds_configs.py: it downloads",
     "launch/tpu_pod.sh": "tests/test_launch.py: it needs gcloud",

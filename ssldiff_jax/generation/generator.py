@@ -80,14 +80,16 @@ class Generator:
 
     @classmethod
     def load(
-        cls, source: str | pathlib.Path, config: Mapping[str, Any] | None = None
+        cls, source: str | pathlib.Path, config: Mapping[str, Any] | str | None = None
     ) -> "Generator":
         """Load a run whose stages up to `denoiser` are done; what the tool `export` wrote of one;
-        or, with the `config` of its sizes (a file of configs/), a published checkpoint. The last
-        two also by their address on the Hub, `hf://org/name[@revision]`.
+        or, with the `config` of its sizes (or its name, such as `configs/tcga.py:paper`), a
+        published checkpoint. The last two also by their address on the Hub,
+        `hf://org/name[@revision]`.
 
-        Raises ConfigError for the address of a bucket, WorkdirError where there is no run,
-        WeightsError for weights that do not fit or cannot be had.
+        Raises ConfigError for the address of a bucket, CommandError for the name of no config,
+        WorkdirError where there is no run, WeightsError for weights that do not fit or cannot be
+        had.
         """
         return cls(*loading.load(source, config))
 

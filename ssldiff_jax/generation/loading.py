@@ -11,6 +11,7 @@ from ssldiff_jax.core import addresses, machine, schema
 from ssldiff_jax.formats import atomic, hub, hub_files
 from ssldiff_jax.generation import exported, models
 from ssldiff_jax.runs import artifacts as artifacts_lib
+from ssldiff_jax.runs.command import command_line
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders, stored_config
 from ssldiff_jax.train import mesh as mesh_lib
@@ -27,18 +28,20 @@ class Loaded(NamedTuple):
     source: str
 
 
-def load(source: str | pathlib.Path, config: Mapping[str, Any] | None = None) -> Loaded:
-    """The models of a run, of an export, or, with a config, of a published checkpoint; the last two
-    by a path or by an address on the Hub.
+def load(source: str | pathlib.Path, config: Mapping[str, Any] | str | None = None) -> Loaded:
+    """The models of a run, of an export, or, with a config or its name, of a published checkpoint;
+    the last two by a path or by an address on the Hub.
 
-    Raises ConfigError for the address of a bucket, WorkdirError where there is no run, WeightsError
-    for weights that do not fit or cannot be had.
+    Raises ConfigError for the address of a bucket, CommandError for the name of no config,
+    WorkdirError where there is no run, WeightsError for weights that do not fit or cannot be had.
     """
     if not hub.is_address(source):
         addresses.require_folders({"source": source})
     # Before jax is first asked for devices, below.
     machine.look_for_no_tpu()
     pinned = hub.pinned(source)
+    if isinstance(config, str):
+        config = command_line.of_config(config)
     if config is not None:
         return Loaded(*_published(pinned, config), pinned)
     path = hub.local(source)

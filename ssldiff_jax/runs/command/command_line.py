@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ssldiff_jax.core import addresses, schema
-from ssldiff_jax.runs.command import catalog, listing
+from ssldiff_jax.runs.command import catalog, listing, shipped
 from ssldiff_jax.runs.config import runtime as runtime_config
 from ssldiff_jax.runs.workdir import stored_config
 
@@ -55,11 +55,12 @@ def parse(argv: list[str]) -> Command | str:
     if list_what is not None:
         return "\n".join(_listed(list_what, path))
     if path is not None:
-        path = os.path.expanduser(path)  # a shell leaves the ~ of --flag=~/… as it is
+        # A shell leaves the ~ of --flag=~/… as it is.
+        path = shipped.found(os.path.expanduser(path))
         # Configs import ml_collections alone: a command that is misspelt is answered before jax is
         # imported.
         values = _read(argv, path)
-        folder = pathlib.Path(workdir or default_workdir(path)).expanduser()
+        folder = pathlib.Path(workdir or shipped.default_workdir(path)).expanduser()
     elif workdir:
         folder = pathlib.Path(workdir).expanduser()
         models = _value(argv, "config.models")
@@ -77,10 +78,12 @@ def parse(argv: list[str]) -> Command | str:
     return Command(values, folder, runtime, tuple(argv[1:]))
 
 
-def default_workdir(config: str) -> str:
-    """`runs/NAME` of a config `…/NAME.py`; one with a mode has a folder of its own."""
-    path, _, mode = config.partition(":")
-    return "/".join(("runs", "_".join(filter(None, (pathlib.Path(path).stem, mode)))))
+def of_config(config: str) -> dict[str, Any]:
+    """The values of a config that is named as after --config: `configs/tcga.py:paper`.
+
+    Raises CommandError for a file that is not there or no config.
+    """
+    return _read([""], shipped.found(os.path.expanduser(config)))
 
 
 def near(word: str, known: Iterable[str], *, before: str = "") -> str:
@@ -127,7 +130,7 @@ def _config_first(argv: list[str], path: str) -> list[str]:
 
 
 def _listed(what: str, config: str | None) -> list[str]:
-    values = _read([""], config) if config else None
+    values = of_config(config) if config else None
     try:
         return listing.lines(what, values)
     except ValueError as error:
@@ -153,7 +156,8 @@ def _read(
         )
     flags.DEFINE_string("workdir", None, "Where everything is written.", flag_values=flag_values)
     try:
-        others = flag_values(argv)[1:]
+        with shipped.importable(path) if path else contextlib.nullcontext():
+            others = flag_values(argv)[1:]
     except flags.Error as error:
         file, _, mode = (path or "").partition(":")
         if mode and "get_config() takes 0 positional" in str(error):
@@ -198,9 +202,11 @@ def _require_config(path: str) -> None:
     file = pathlib.Path(path.partition(":")[0])
     if file.is_file():
         return
-    folder = file.parent if file.parent.is_dir() and file.parent.name else listing.CONFIGS
-    names = [p.name for p in folder.glob("*.py")]
-    prefix = "configs/" if folder == listing.CONFIGS else f"{folder}/"
+    folder = file.parent if file.parent.is_dir() and file.parent.name else shipped.CONFIGS
+    prefix = "configs/" if folder == shipped.CONFIGS else f"{folder}/"
+    # By this name those of the package are found too.
+    folders = {folder, shipped.CONFIGS} if prefix == "configs/" else {folder}
+    names = {p.name for where in folders for p in where.glob("*.py")}
     raise CommandError(
         f"--config must be a config file, got {path!r}: no such file"
         f"{near(file.stem + '.py', names, before=prefix)}"

@@ -1,17 +1,11 @@
 """What a command can name: stages, configs, and keys with the comments of their source."""
 
 import importlib
-import pathlib
-import sys
-import types
 from collections.abc import Mapping
 from typing import Any
 
 from ssldiff_jax.core import schema, schema_comments
-from ssldiff_jax.runs.command import catalog
-
-CONFIGS = pathlib.Path(__file__).parents[3] / "configs"
-"""Where the published configs lie."""
+from ssldiff_jax.runs.command import catalog, shipped
 
 
 def lines(what: str, values: Mapping[str, Any] | None = None) -> list[str]:
@@ -28,13 +22,14 @@ def lines(what: str, values: Mapping[str, Any] | None = None) -> list[str]:
 
 
 def _configs() -> list[str]:
-    paths = sorted(CONFIGS.glob("*.py"))
+    paths = sorted(shipped.CONFIGS.glob("*.py"))
     width = max(len(path.stem) for path in paths)
     return [f"  configs/{p.name:<{width + 3}} {schema_comments.about(p)}" for p in paths]
 
 
 def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
-    comments, flat = schema_comments.comments(CONFIGS / "default.py"), schema.flatten(values)
+    comments = schema_comments.comments(shipped.CONFIGS / "default.py")
+    flat = schema.flatten(values)
 
     def belongs(key: str) -> bool:
         return not prefix or f"{key}.".startswith(f"{prefix.removeprefix('config.')}.")
@@ -55,19 +50,5 @@ def _keys(values: Mapping[str, Any], prefix: str) -> list[str]:
 
 def defaults() -> Mapping[str, Any]:
     """The values of configs/default.py beside this package, whatever else is called `configs`."""
-    others = _take_configs()
-    # A user's own `configs`, in the folder of the command, would be imported in its place.
-    package = types.ModuleType("configs")
-    package.__path__ = [str(CONFIGS)]
-    sys.modules["configs"] = package
-    try:
+    with shipped.importable():
         return importlib.import_module("configs.default").get_config().to_dict()
-    finally:
-        _take_configs()
-        sys.modules.update(others)
-
-
-def _take_configs() -> dict[str, types.ModuleType]:
-    """Forget the modules of a package `configs`, and return them."""
-    names = [name for name in sys.modules if name.partition(".")[0] == "configs"]
-    return {name: sys.modules.pop(name) for name in names}

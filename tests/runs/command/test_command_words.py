@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from configs import default, tiny
+import ssldiff_jax
+from configs import default, tcga, tiny
 from ssldiff_jax.core import schema, schema_comments
 from ssldiff_jax.runs.command import catalog, command_line, listing
 from ssldiff_jax.runs.config import run as run_config
@@ -337,6 +338,21 @@ def test_defaults_are_those_beside_the_package(tmp_path, monkeypatch):
     assert listing.defaults() == default.get_config().to_dict()
     assert sys.modules["configs"] is configs
     monkeypatch.delitem(sys.modules, "configs")
+
+
+def test_a_config_is_found_by_its_name_in_any_folder(tmp_path, monkeypatch):
+    """Where the folder has one of that name, that one is meant."""
+    monkeypatch.chdir(tmp_path)
+    assert command_line.of_config("configs/tcga.py:paper") == tcga.get_config("paper").to_dict()
+    assert parse("--config=configs/tcga.py", "--config.data.slides=x").workdir == pathlib.Path(
+        "runs/tcga"
+    )
+    (tmp_path / "configs").mkdir()
+    mine = "from configs import default\n\n\ndef get_config():\n    return default.get_config()\n"
+    (tmp_path / "configs" / "tcga.py").write_text(mine)
+    assert command_line.of_config("configs/tcga.py") == default.get_config().to_dict()
+    with pytest.raises(command_line.CommandError, match=r"configs/naip\.py"):
+        ssldiff_jax.Generator.load("brca.ckpt", "configs/naipp.py")
 
 
 def test_files_of_defaults_are_short():
