@@ -6,14 +6,13 @@ import math
 import pathlib
 import shutil
 import warnings
-import xml.sax.saxutils
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import ground, slide, whole_file
+from ssldiff_jax.slides import ground, objective, slide, whole_file
 from ssldiff_jax.slides.ground import Georeference
 
 if TYPE_CHECKING:
@@ -58,23 +57,22 @@ class Scale:
 
 def write_pyramid(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """Write a tiled pyramidal BigTIFF (JPEG) that OpenSlide reads back with its mpp
-    (`open_slide` believes 0.05…10 of a TIFF, other values must be passed to it again).
+    (`open_slide` believes 0.05…10 of a TIFF, other values must be passed to it again) and, where
+    one has such pixels, the power of the objective.
 
     Raises ValueError for an array that is no RGB image and OSError, naming the path, where the
     file cannot be written; then nothing is left behind.
     """
-    _write_tiff(path, _vips(pixels), scale)
+    source, description = _vips(pixels), objective.description(scale.mpp)
+    _write_tiff(path, _described(source, description) if description else source, scale)
 
 
 def write_ome_tiff(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
-    """Write a pyramidal OME-TIFF: levels as sub-images, size and µm per pixel in OME-XML."""
-    # Not at the top: a machine that only computes need not have it.
-    import pyvips
-
-    source = _vips(pixels)
-    described = source.copy()
-    described.set_type(pyvips.GValue.gstr_type, "image-description", _ome_xml(path, source, scale))
-    _write_tiff(path, described, scale, subifd=True)
+    """Write a pyramidal OME-TIFF: levels as sub-images, size, µm per pixel and objective in
+    OME-XML."""
+    source, size = _vips(pixels), _shape(pixels)
+    xml = objective.ome_xml(path.name, size, scale.mpp)
+    _write_tiff(path, _described(source, xml), scale, subifd=True)
 
 
 def write_cog(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
@@ -230,18 +228,13 @@ def _overwrite_resolution(path: pathlib.Path, mpp: float) -> None:
                 page.tags[name].overwrite((per_cm.numerator, per_cm.denominator))
 
 
-def _ome_xml(path: pathlib.Path, source: "pyvips.Image", scale: Scale) -> str:
-    name = xml.sax.saxutils.quoteattr(path.name)
-    return (
-        '<?xml version="1.0" encoding="UTF-8"?>'
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
-        f'<Image ID="Image:0" Name={name}><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
-        f'Type="uint8" SizeX="{source.width}" SizeY="{source.height}" SizeC="3" SizeZ="1" '
-        f'SizeT="1" PhysicalSizeX="{scale.mpp}" PhysicalSizeXUnit="µm" '
-        f'PhysicalSizeY="{scale.mpp}" PhysicalSizeYUnit="µm" Interleaved="true">'
-        '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/>'
-        "</Pixels></Image></OME>"
-    )
+def _described(source: "pyvips.Image", text: str) -> "pyvips.Image":
+    # Not at the top: a machine that only computes need not have it.
+    import pyvips
+
+    described = source.copy()
+    described.set_type(pyvips.GValue.gstr_type, "image-description", text)
+    return described
 
 
 def _shape(pixels: Pixels) -> tuple[int, int]:
