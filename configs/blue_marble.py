@@ -8,7 +8,7 @@ Held out is what lies east of 72° E, 30 % of the map: its lowest rows would be 
 
 from configs import demo, naip
 
-KM = 1e9  # µm
+PIXEL = 40_075_000 / 5400  # m
 
 
 def get_config():
@@ -16,7 +16,8 @@ def get_config():
     config = demo.get_config()
     naip.every_square_counts(config.data)
     config.data.slides = "blue_marble"
-    config.data.mpp = config.data.patch_mpp = config.data.tissue.mpp = 40_075 * KM / 5400
+    config.data.metres = config.data.patch_metres = PIXEL
+    config.data.tissue.mpp = PIXEL * 1e6
     config.data.records.stride_px = config.data.records.record_px
     config.data.holdout.by = "columns"
     config.prior.conditions.measure = "earth"

@@ -19,7 +19,7 @@ def get_config():
     """Small patches, a small UNet, every orientation."""
     config = default.get_config()
     config.data.slides = "tfds:eurosat/rgb"
-    config.data.mpp = config.data.patch_mpp = 10e6
+    config.data.metres = config.data.patch_metres = 10.0
     config.data.records.record_px = config.data.records.stride_px = 64
     config.data.regions.rows = config.data.regions.cols = 8
     config.data.crops.patch_px = 64

@@ -14,7 +14,7 @@ from configs import default
 
 
 def get_config():
-    """The published sizes; microns per pixel: 1 m is 1e6."""
+    """The published sizes."""
     config = default.get_config()
     every_square_counts(config.data)
     config.data.holdout.case_regex = r"m_\d{7}"
@@ -29,7 +29,7 @@ def get_config():
 
 def every_square_counts(data) -> None:
     """No tissue is looked for, at 1 m/px."""
-    data.patch_mpp = 1e6
+    data.patch_metres = 1.0
     data.tissue.mpp = 16e6
     data.tissue.min_saturation = 0.0
     data.tissue.max_saturation = 0.0

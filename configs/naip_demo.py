@@ -4,7 +4,7 @@
         --config.data.slides='/data/naip/*.tif'
 
 Patches of 64 px at 1 m/px, read from scenes of any finer resolution (of scenes of 5 m:
---config.data.patch_mpp=5e6); the lower 30 % of every scene is held out. Grids are conditioned on
+--config.data.patch_metres=5); the lower 30 % of every scene is held out. Grids are conditioned on
 their land cover, measured in the infrared band; with the folder of a text encoder
 (`--config.prior.conditions.text_encoder=/models/all-MiniLM-L6-v2
 --config.prior.conditions.captions=measured`) in words as well.

@@ -3,7 +3,7 @@
     python -m ssldiff_jax.main --config=configs/naip_study.py --workdir=runs/naip \
         --config.data.slides='/data/naip/*.tif' --config.stages=study
 
-The work directory holds a run of configs/naip_demo.py with --config.data.patch_mpp=5e6 (stages
+The work directory holds a run of configs/naip_demo.py with --config.data.patch_metres=5 (stages
 patches … denoiser); what follows was measured with one embedding a cell and 1500 steps. Data: eight
 NAIP scenes of one quarter quad in North Dakota, 2009 to 2020, 5 m per pixel, from the public
 repository opengeos/data; the lower 30 % of each is held out.
@@ -30,7 +30,7 @@ from configs import naip_demo
 def get_config():
     """The run of configs/naip_demo.py on scenes of 5 m, and its study."""
     config = naip_demo.get_config()
-    config.data.patch_mpp = 5e6
+    config.data.patch_metres = 5.0
     patches = config.study.patches
     patches.labels = "landcover"
     patches.count = 600

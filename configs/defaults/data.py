@@ -20,8 +20,12 @@ def get_config() -> ConfigDict:
     c.engine = _engine()
     # Microns per pixel of the slides; 0 takes what the file says.
     c.mpp = 0.0
+    # The same in metres, for scenes; 0: mpp says it. A run records it as mpp.
+    c.metres = 0.0
     # Microns per pixel of the patches; 0.5 is 20×.
     c.patch_mpp = 0.5
+    # The same in metres, for scenes; 0: patch_mpp says it. A run records it as patch_mpp.
+    c.patch_metres = 0.0
     # Magnifications that one model learns, as multiples of patch_mpp: (1.0, 2.0, 4.0) of 20× are
     # 20×, 10× and 5×; all but the first must be of records.scales. Each is seen as often as the
     # others, however many records it has.

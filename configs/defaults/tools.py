@@ -14,6 +14,8 @@ def generate() -> ConfigDict:
     c.reference = ""
     # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
     c.mpp = 0.0
+    # The same in metres, of a scene; 0: mpp says it.
+    c.metres = 0.0
     # (top, left, height, width): the part of the reference that is taken, in px at the scale of the
     # patches (of sample.level; of the first level where denoiser.conditioner.of is finest); () is
     # all of it.
@@ -77,6 +79,8 @@ def variations() -> ConfigDict:
     c.image = ""
     # Its microns per pixel; 0 takes data.mpp, or else what the file says, or else that of patches.
     c.mpp = 0.0
+    # The same in metres, of a scene; 0: mpp says it.
+    c.metres = 0.0
     # Patches of it that are regenerated one by one, and how often each.
     c.num_patches = 6
     c.num_generated = 4

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import pixel_units, schema
 from ssldiff_jax.data import crops, loader, plan
 from ssldiff_jax.data import engine as engine_lib
 from ssldiff_jax.slides import reading, tissue
@@ -10,7 +10,8 @@ from ssldiff_jax.slides import reading, tissue
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Slides to records, records to patches."""
+    """Slides to records, records to patches. Scales in metres become those in microns, which alone
+    are read."""
 
     slides: str
     # Where a table's slides lie: they are known by their content.
@@ -28,8 +29,11 @@ class DataConfig:
     loader: loader.LoaderConfig
     archive: str = dataclasses.field(metadata={"digest": False})
     engine: engine_lib.EngineConfig = dataclasses.field(metadata={"digest": False})
+    metres: float = dataclasses.field(metadata={"digest": False})
+    patch_metres: float = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
+        pixel_units.settle(self, "data")
         self._check_levels()
         if self.records.record_px < self.crops.context_patch_px:
             raise schema.ConfigError(

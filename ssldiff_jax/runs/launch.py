@@ -20,7 +20,7 @@ from ssldiff_jax.runs import (
     side_by_side,
     stage,
 )
-from ssldiff_jax.runs.command import shortage
+from ssldiff_jax.runs.command import scales, shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
 from ssldiff_jax.slides import remote
@@ -104,6 +104,8 @@ def launch(
     if (workdir / stored_config.NAME).exists():
         stored_config.read(workdir)  # refuses one of another format before anything is written
     config = schema.build(run_config.RunConfig, values)
+    # What is written down, and read by other code than this config's.
+    values = scales.in_microns(values)
     addresses.require_folders({"config.data.archive": config.data.archive})
     without = stage.MODELS if config.models else ()
     chosen = stage.parse_names(config.stages, table, "stages", without)

@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from ssldiff_jax.core import addresses, schema
-from ssldiff_jax.runs.command import catalog, listing, shipped
+from ssldiff_jax.runs.command import catalog, listing, scales, shipped
 from ssldiff_jax.runs.config import runtime as runtime_config
 from ssldiff_jax.runs.workdir import stored_config
 
@@ -72,6 +72,7 @@ def parse(argv: list[str]) -> Command | str:
             "--config must name a config, such as configs/demo.py, or --workdir a run, got "
             "neither; --list shows configs, stages and keys"
         )
+    values = scales.in_microns(values, said=_changed_keys(argv))
     _check(values, folder)
     runtime = values.get("runtime", {})
     runtime = schema.build(runtime_config.RuntimeConfig, runtime, "config.runtime")

@@ -4,7 +4,7 @@ tool. That of `study` has a file of its own."""
 import dataclasses
 from typing import Literal
 
-from ssldiff_jax.core import names, schema
+from ssldiff_jax.core import names, pixel_units, schema
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.train import chips
 
@@ -48,8 +48,10 @@ class GenerateSection:
     held_to: str
     coarse: CoarseConfig
     name: str = dataclasses.field(metadata={"digest": False})
+    metres: float = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
+        pixel_units.settle(self, "generate")
         # It becomes the name of a folder.
         names.require("generate.name", self.name)
         if len(self.size) not in (0, 2) or any(px < 1 for px in self.size):
@@ -197,8 +199,10 @@ class VariationsSection:
     num_patches: int
     num_generated: int
     num_regions: int
+    metres: float = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):
+        pixel_units.settle(self, "variations")
         if self.num_patches < 1 or self.num_generated < 1 or self.num_regions < 0:
             raise schema.ConfigError(
                 "config.variations must have num_patches and num_generated ≥ 1 and num_regions ≥ "
