@@ -27,19 +27,22 @@ def is_scene(mpp: float) -> bool:
     return mpp >= SCENE_MPP
 
 
+def length(mpp: float) -> str:
+    """That of a pixel in words: 0.5 µm of a slide, 5 m of a scene."""
+    if not is_scene(mpp):
+        return f"{mpp:g} µm"
+    factor, unit = next((f, u) for f, u in _UNITS if mpp >= f * (1 - _TOLERANCE))
+    return f"{mpp / factor:g} {unit}"
+
+
 def per_pixel(mpp: float) -> str:
     """A scale in words: 0.5 µm/px of a slide, 5 m/px of a scene."""
-    if not is_scene(mpp):
-        return f"{mpp:g} µm/px"
-    factor, unit = next((f, u) for f, u in _UNITS if mpp >= f * (1 - _TOLERANCE))
-    return f"{mpp / factor:g} {unit}/px"
+    return f"{length(mpp)}/px"
 
 
-def setting(section: str, mpp: float) -> str:
-    """What sets the scale of a section's patches to `mpp`, in the unit of what they show."""
-    if is_scene(mpp):
-        return f"{section}.patch_metres={mpp / 1e6:g}"
-    return f"{section}.patch_mpp={mpp:g}"
+def patch_key(mpp: float) -> str:
+    """The key of the config that says the scale of patches in the unit of what they show."""
+    return "config.data.patch_metres" if is_scene(mpp) else "config.data.patch_mpp"
 
 
 def microns(metres: float) -> float:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssldiff_jax.core import pixel_units
 from ssldiff_jax.data import cases, named_slides, patch_list, plan, tiling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
@@ -91,8 +92,10 @@ def tasks(
     known_by = known and known.section.fingerprint()
     if images is not None:
         if not data.mpp:
+            of_scenes = pixel_units.is_scene(data.patch_mpp)
+            unit, key = ("metres", "metres") if of_scenes else ("microns", "mpp")
             raise slide_lib.SlideError(
-                f"expected microns per pixel of {images.source}: pass --config.data.mpp=<number>"
+                f"expected {unit} per pixel of {images.source}: pass --config.data.{key}=<number>"
             )
         tasks_of_images = []
         for i in range(len(images)):
@@ -114,10 +117,8 @@ def tasks(
     for slide, answer in zip(chosen, answers, strict=True):
         opener, source = slide.opener, slide.source
         if plan.stem_of(source) in shared:
-            opener, answer = (
-                functools.partial(_refuse_shared_name, source),
-                [*answer, "shared name"],
-            )
+            opener = functools.partial(_refuse_shared_name, source)
+            answer = [*answer, "shared name"]
         about = _about(slide, listed, split, data.holdout)
         facts = [answer, slide.mpp, dataclasses.astuple(slide.reading)]
         tasks_of_slides.append(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, pixel_units
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import pyramid
 
@@ -72,4 +72,5 @@ class LargeImage:
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        return f"LargeImage({height} × {width} px, {self.mpp:g} µm/px, {self.seconds:.1f} s)"
+        scale = pixel_units.per_pixel(self.mpp)
+        return f"LargeImage({height} × {width} px, {scale}, {self.seconds:.1f} s)"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ssldiff_jax.core import pixel_units
 from ssldiff_jax.encoders import encoder
 from ssldiff_jax.formats import atomic, hub
 from ssldiff_jax.generation import exported
@@ -146,8 +147,8 @@ def _page(card: exported.Card, about: About, files: Sequence[str]) -> Iterator[s
     yield ""
     yield (
         "Models that turn embeddings of image patches into images of any size, at "
-        f"{card.mpp:g} µm per pixel: learned representation-guided diffusion, trained with "
-        f"{exported.LIBRARY}. For research; not for diagnosis."
+        f"{pixel_units.length(card.mpp)} per pixel: learned representation-guided diffusion, "
+        f"trained with {exported.LIBRARY}. For research; not for diagnosis."
     )
     yield ""
     yield from _how_to_load(card, exported.ENCODER in files)
@@ -181,7 +182,8 @@ def _how_to_load(card: exported.Card, embeds: bool) -> Iterator[str]:
     yield f"from {exported.LIBRARY} import Generator"
     yield 'generator = Generator.load("hf://ORG/NAME")  # or the path of this folder'
     if embeds:
-        yield f"grid = generator.embed(image_uint8)  # RGB (H, W, 3) of {card.mpp:g} µm per pixel"
+        scale = f"{pixel_units.length(card.mpp)} per pixel"
+        yield f"grid = generator.embed(image_uint8)  # RGB (H, W, 3) of {scale}"
     else:
         dim = card.encoder["dim"]
         yield f'grid = numpy.load("grid.npy")  # (rows, columns, {dim}), of the encoder below'
@@ -237,8 +239,8 @@ def _intended(card: exported.Card) -> Iterator[str]:
     )
     yield "- Models may repeat parts of the images that they were trained on."
     yield (
-        f"- They know what they were trained on: images of {card.mpp:g} µm per pixel, of these "
-        "stains, scanners or sensors. Of others they are untested."
+        f"- They know what they were trained on: images of {pixel_units.length(card.mpp)} per "
+        "pixel, of these stains, scanners or sensors. Of others they are untested."
     )
     yield "- Fine structure is invented where embeddings do not say it: measure nothing in it."
     yield ""

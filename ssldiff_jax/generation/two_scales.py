@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from ssldiff_jax.core import rng, schema
+from ssldiff_jax.core import pixel_units, rng, schema
 from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.generation import generator, loading, plan, render
 from ssldiff_jax.runs.config import sample_changes
@@ -53,14 +53,15 @@ class CoarseScale:
         if factor < 2:
             raise schema.ConfigError(
                 "config.generate.coarse must name models of two or more whole times the fine "
-                f"ones' {finer.mpp:g} µm/px, got {model.mpp:g}"
+                f"ones' {pixel_units.per_pixel(finer.mpp)}, got "
+                f"{pixel_units.per_pixel(model.mpp)}"
             )
         read, own = model.reading_data.patch_mpp, finer.reading_data.patch_mpp
         reads = _whole_ratio(read, own)
         if not reads:
             raise schema.ConfigError(
                 "config.generate.coarse must name models that read whole times the fine ones' "
-                f"{own:g} µm/px, got {read:g}"
+                f"{pixel_units.per_pixel(own)}, got {pixel_units.per_pixel(read)}"
             )
         return cls(model, factor, reads)
 

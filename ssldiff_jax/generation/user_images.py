@@ -9,7 +9,7 @@ from typing import Any
 import rasterio
 from rasterio.enums import ColorInterp
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, pixel_units
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.sampler import conditions
@@ -47,12 +47,13 @@ class UserImage:
         one without a whole patch.
         """
         slide = open_slide(data, path, mpp=mpp)
-        _LOG.info("%s has %g µm per pixel, read at %g", path, slide.mpp, data.patch_mpp)
+        scales = map(pixel_units.per_pixel, (slide.mpp, data.patch_mpp))
+        _LOG.info("%s has %s, read at %s", path, *scales)
         size, px = slide.shape_at(data.patch_mpp), data.crops.patch_px
         if min(size) < px:
             raise ValueError(
-                f"{path} must hold a cell of {px} px at {data.patch_mpp:g} µm/px, got "
-                f"{size[0]} × {size[1]} px"
+                f"{path} must hold a cell of {px} px at {pixel_units.per_pixel(data.patch_mpp)}, "
+                f"got {size[0]} × {size[1]} px"
             )
         read = functools.partial(slide.read_region, mpp=data.patch_mpp)
         place = pyramid.georeference(slide.path, data.patch_mpp, native_mpp=slide.mpp)

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ssldiff_jax.core import pixel_units
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import goals
 
@@ -183,7 +184,8 @@ def origin(collected: Mapping[str, Any]) -> str:
     """Of what machine, day and data the figures are."""
     data = collected["data"]
     cells = sum(rows * cols for rows, cols in data["lattices"])
-    size = f"{data['patch_px']} px" + (f" at {data['mpp']:g} µm/px" if data["mpp"] else "")
+    scale = f" at {pixel_units.per_pixel(data['mpp'])}" if data["mpp"] else ""
+    size = f"{data['patch_px']} px{scale}"
     return (
         f"{hardware(collected['machine'])}; {collected['date']}, "
         f"jax {collected['versions']['jax']}, seed {collected['seed']}.\n"

@@ -8,6 +8,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ssldiff_jax.core import pixel_units
 from ssldiff_jax.report import charts, figures, tables
 
 _ROWS = {
@@ -18,7 +19,7 @@ _ROWS = {
     "recall": ("precision_recall", "recall"),
 }
 _HINT = (
-    "Patches of every level that the denoiser learnt, a multiple of the µm per pixel of the first, "
+    "Patches of every level that the denoiser learnt, a multiple of the first one's scale, "
     "against held-out real ones of that level. Of distances 0 is ideal, of the other metrics 1; in "
     "small print 95 % intervals. Levels have different numbers of real patches: compare a level "
     "with its own floor, and with other runs."
@@ -47,8 +48,9 @@ def part(metrics: Mapping[str, Any], mpp: float | None) -> str:
 
 
 def _head(level: str, mpp: float | None) -> str:
-    scale = "" if mpp is None else f" <small>{mpp * float(level):g} µm/px</small>"
-    return f"× {level}{scale}"
+    if mpp is None:
+        return f"× {level}"
+    return f"× {level} <small>{pixel_units.per_pixel(mpp * float(level))}</small>"
 
 
 def _cells(levels: Iterable[Any], name: str, path: tuple[str, ...]) -> str:

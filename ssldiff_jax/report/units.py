@@ -2,21 +2,13 @@
 
 import math
 
+from ssldiff_jax.core import pixel_units
 from ssldiff_jax.report import charts
-
-_SCENE_MPP = 1000.0
-"""µm per pixel from which an image shows the ground and not tissue: no slide is that coarse, no
-raster that fine."""
 
 _OBJECTIVE = 10.0
 """µm per pixel of a scan at 1×, so that 0.5 µm are 20× and 0.25 µm are 40×."""
 
 _UNITS = ((1e9, "km"), (1e6, "m"), (1e3, "mm"), (1.0, "µm"), (1e-3, "nm"))
-
-
-def is_scene(mpp: float) -> bool:
-    """Whether pixels of `mpp` µm show ground (metres) and not tissue (µm)."""
-    return mpp >= _SCENE_MPP
 
 
 def length(um: float) -> str:
@@ -49,7 +41,7 @@ def resolution(mpp: float | None) -> str:
     """Length of a pixel, and of a slide the magnification; empty where `mpp` is not known."""
     if not mpp:
         return ""
-    if is_scene(mpp):
+    if pixel_units.is_scene(mpp):
         return f"{length(mpp)} per pixel"
     return f"{_short(mpp)} µm per pixel ({magnification(mpp)})"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ssldiff_jax.core import pixel_units
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import charts, pictures, seams, units
 from ssldiff_jax.slides import pyramid
@@ -119,7 +120,7 @@ def _region(i: int, r: Region, colours: tuple[float, float], folder: pathlib.Pat
     if r.windows:
         view["windows"] = {"rows": r.windows.rows, "cols": r.windows.cols}
     if r.mpp:
-        view |= {"mpp": r.mpp, "scene": units.is_scene(r.mpp)}
+        view |= {"mpp": r.mpp, "scene": pixel_units.is_scene(r.mpp)}
     if r.origin:
         view["origin"] = dataclasses.asdict(r.origin)
     label = f"Real and generated image of region {i + 1}, linked; arrow keys move, plus and minus "

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
-from ssldiff_jax.core import arrays, digests, rng
+from ssldiff_jax.core import arrays, digests, pixel_units, rng
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import crops, mosaic, plan, shuffle, store
 from ssldiff_jax.data import records as records_lib
@@ -66,8 +66,9 @@ class Artifacts:
         models_mpp, mpp = config.data.patch_mpp, self.config.data.patch_mpp
         if mpp != models_mpp:
             raise folders_lib.WorkdirError(
-                f"config.data.patch_mpp must be that of the models in {folders.models}, "
-                f"{models_mpp:g}, got {mpp:g}"
+                f"{pixel_units.patch_key(models_mpp)} must be that of the models in "
+                f"{folders.models}, {pixel_units.per_pixel(models_mpp)}, got "
+                f"{pixel_units.per_pixel(mpp)}"
             )
         return Artifacts(config, folders_lib.Folders.of(config, folders.models))
 

@@ -138,7 +138,9 @@ def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
         tags = _upright_tags(path)
         backend = raster.RasterBackend(path, config)
         if backend.pixel_size.absent:  # it lies nowhere on the earth
-            backend.pixel_size = scale.of_tiff(tags)
+            size = scale.of_tiff(tags)
+            no_metres = protocol.PixelSize(absent=protocol.NO_METRES, is_ground=True)
+            backend.pixel_size = no_metres if size.absent else size
         return backend
     vendor = openslide.OpenSlide.detect_format(str(path))
     if vendor in (None, _GENERIC):

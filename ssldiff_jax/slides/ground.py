@@ -62,8 +62,10 @@ def pixel_size(file: "rasterio.DatasetReader") -> protocol.PixelSize:
     on the ground. What is not square, or not of one scale, has none.
     """
     crs = file.crs
-    if crs is None or file.transform.is_identity or not (crs.is_projected or crs.is_geographic):
+    if crs is None or file.transform.is_identity:
         return protocol.PixelSize(absent=protocol.NO_MPP)
+    if not (crs.is_projected or crs.is_geographic):
+        return protocol.PixelSize(absent=protocol.NO_METRES, is_ground=True)
     places = _on_the_ground(file)
     centre = places[_CENTRE]
     nominal = _sides(file) * crs.linear_units_factor[1] if crs.is_projected else centre
@@ -72,10 +74,10 @@ def pixel_size(file: "rasterio.DatasetReader") -> protocol.PixelSize:
     else:
         problem = _not_square(nominal, centre) or _not_even(places)
     if problem:
-        return protocol.PixelSize(wrong=problem)
+        return protocol.PixelSize(wrong=problem, is_ground=True)
     is_true = abs(_side(centre) / _side(nominal) - 1) <= _SQUARE
     width, height = np.linalg.norm(nominal if is_true else centre, axis=0)
-    return protocol.PixelSize(float(width + height) / 2 * 1e6)
+    return protocol.PixelSize(float(width + height) / 2 * 1e6, is_ground=True)
 
 
 # Corners, middles of the borders and centre of a raster, in parts of its width and height.

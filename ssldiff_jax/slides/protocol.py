@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 from ssldiff_jax.core import arrays
 
 NO_MPP = "expected microns per pixel, got none"
+NO_METRES = "expected metres per pixel, got no coordinate system on the ground"
 
 _PROBE = 16  # px, side of the regions that prove a slide readable
 
@@ -30,11 +31,13 @@ class PixelSize:
         absent: where the file says nothing, or nothing that can be: another scale may be assumed.
         wrong: where it says that no single number is right (pixels that are not square, records
             that contradict each other): only the user can say one.
+        is_ground: of a raster that has its place in a coordinate system: users think in metres.
     """
 
     mpp: float | None = None
     absent: str = ""
     wrong: str = ""
+    is_ground: bool = False
 
     @property
     def problem(self) -> str:

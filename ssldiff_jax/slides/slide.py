@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, pixel_units
 from ssldiff_jax.slides import content, downsamples, pixels, resample
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
@@ -92,7 +92,8 @@ def open_slide(
         raise SlideError(f"expected mpp above 0 for {path}, got mpp={mpp}")
     backend = backends.open_backend(path, reading)
     try:
-        native_mpp = mpp or _native_mpp(path, backend.pixel_size, otherwise_mpp)
+        is_scan = isinstance(backend, backends.OpenSlideBackend)
+        native_mpp = mpp or _native_mpp(path, backend.pixel_size, otherwise_mpp, is_scan=is_scan)
     except SlideError:
         backend.close()
         raise
@@ -102,12 +103,19 @@ def open_slide(
     return LeveledSlide(path, native_mpp, backend)
 
 
-def _native_mpp(path: pathlib.Path, size: PixelSize, otherwise_mpp: float | None) -> float:
+def _native_mpp(
+    path: pathlib.Path, size: PixelSize, otherwise_mpp: float | None, *, is_scan: bool
+) -> float:
     if size.mpp is not None:
         return size.mpp
     if otherwise_mpp is None or size.wrong:
-        raise SlideError(f"{size.problem} in {path}: pass --config.data.mpp=<microns per pixel>")
-    _LOG.warning("%s in %s: using %g microns per pixel", size.absent, path, otherwise_mpp)
+        microns, metres = (
+            f"--config.data.{key} per pixel>" for key in ("mpp=<microns", "metres=<metres")
+        )
+        # A picture may be of either.
+        either = microns if is_scan else f"{microns} or {metres}"
+        raise SlideError(f"{size.problem} in {path}: pass {metres if size.is_ground else either}")
+    _LOG.warning("%s in %s: using %s", size.absent, path, pixel_units.per_pixel(otherwise_mpp))
     return otherwise_mpp
 
 
@@ -182,8 +190,9 @@ class LeveledSlide:
         """Return level-0 pixels per pixel at that mpp. Raises SlideError where it is too fine."""
         if not mpp > 0 or mpp < self.mpp / 2 * (1 - MPP_TOLERANCE):
             raise SlideError(
-                f"expected mpp of at least half the native {self.mpp:g} of {self.path}, "
-                f"got mpp={mpp:g}"
+                f"expected at least half of the native {pixel_units.per_pixel(self.mpp)} of "
+                f"{self.path}, got {pixel_units.per_pixel(mpp)}: "
+                f"{pixel_units.patch_key(self.mpp)} says that of patches"
             )
         return native_pixels(self.mpp, mpp)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import digests, patch_grid, schema
+from ssldiff_jax.core import digests, patch_grid, pixel_units, schema
 from ssldiff_jax.data import (
     archive,
     engine,
@@ -297,8 +297,9 @@ def _check_splits(
         if not count:
             raise slide_lib.SlideError(
                 f"no tissue, or no patch of embeddings, for the {name} split in {data.slides!r}: "
-                f"expected squares of {data.records.record_px} px at {data.patch_mpp} mpp with "
-                f"tissue ≥ {data.records.min_tissue}, held out by {data.holdout.by}; got none"
+                f"expected squares of {data.records.record_px} px at "
+                f"{pixel_units.per_pixel(data.patch_mpp)} with tissue ≥ "
+                f"{data.records.min_tissue}, held out by {data.holdout.by}; got none"
             )
     regions, px = data.regions, data.crops.patch_px
     size = f"{regions.rows * px} × {regions.cols * px} px"

@@ -102,7 +102,7 @@ def test_what_is_told_of_no_scale_is_assumed_with_a_warning(tiff, options, messa
         slides.open_slide(path)
     with caplog.at_level(logging.WARNING, "ssldiff_jax"):
         assert slides.open_slide(path, otherwise_mpp=0.5).mpp == 0.5
-    assert f"{path}: using 0.5 microns per pixel" in caplog.text
+    assert f"{path}: using 0.5 µm/px" in caplog.text
 
 
 def test_a_scanner_s_description_counts_in_every_layout(tiff):

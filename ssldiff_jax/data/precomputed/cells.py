@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, pixel_units
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import plan, tiling
 from ssldiff_jax.data.precomputed import files, source
@@ -102,6 +102,6 @@ def _check_corners(values: files.Features, slide: slide_lib.Slide, native_px: fl
     if values.patch_px and abs(values.patch_px / native_px - 1) > slide_lib.MPP_TOLERANCE:
         raise files.WeightsError(
             f"{values.path}: patches must have {native_px:g} px of {slide.path.name}'s full "
-            "resolution (config.data.crops.patch_px at config.data.patch_mpp), got "
+            f"resolution (config.data.crops.patch_px at {pixel_units.patch_key(slide.mpp)}), got "
             f"{values.patch_px}"
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssldiff_jax.core import changes as changes_lib
-from ssldiff_jax.core import digests, schema
+from ssldiff_jax.core import digests, pixel_units, schema
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.command import listing
@@ -227,7 +227,16 @@ def changes(
 def _lines(differ: Mapping[str, tuple[Any, Any]]) -> list[str]:
     # What decides others stands higher: another network has other sizes.
     keys = sorted(differ, key=lambda key: (key.count("."), key))
-    return [f"{key}: {differ[key][0]!r} → {differ[key][1]!r}" for key in keys]
+    return [_line(key, *differ[key]) for key in keys]
+
+
+def _line(key: str, old: Any, new: Any) -> str:
+    """A difference; scales of scenes in metres, as they can be said."""
+    section, _, field = key.partition(".")
+    is_scale = field in pixel_units.UNSAID_MPP.get(section, ()) and None not in (old, new)
+    if is_scale and pixel_units.is_scene(min(old, new)):
+        key, old, new = pixel_units.in_metres(key), old / 1e6, new / 1e6
+    return f"{key}: {old!r} → {new!r}"
 
 
 def refuse(
