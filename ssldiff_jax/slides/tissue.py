@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt32
+from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import quality
@@ -47,15 +47,18 @@ class TissueConfig:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TissueMask:
-    """Tissue (True) or not, one value a thumbnail pixel, from the slide's top left corner."""
+    """Tissue (True) or not, one value a thumbnail pixel, from the slide's top left corner; with
+    `shares` fractions of tissue follow these, the part of every pixel that is tissue."""
 
     mask: Bool[np.ndarray, "H W"]
     mpp: float
-    _integral: UInt32[np.ndarray, "H+1 W+1"] = dataclasses.field(init=False, repr=False)
+    shares: Float[np.ndarray, "H W"] | None = None
+    _integral: Real[np.ndarray, "H+1 W+1"] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
         # A summed-area table (Crow 1984): four values give the tissue of any rectangle.
-        sums = self.mask.cumsum(axis=0, dtype=np.uint32).cumsum(axis=1, dtype=np.uint32)
+        values, kind = (self.mask, np.uint32) if self.shares is None else (self.shares, np.float64)
+        sums = values.cumsum(axis=0, dtype=kind).cumsum(axis=1, dtype=kind)
         object.__setattr__(self, "_integral", np.pad(sums, ((1, 0), (1, 0))))
 
     def fraction(self, top: int, left: int, height: int, width: int, *, mpp: float) -> float:
