@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssldiff_jax.core import pixel_units
 from ssldiff_jax.data import plan
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
@@ -18,6 +19,7 @@ from ssldiff_jax.slides import slide as slide_lib
 _COLUMNS = {
     "slide": ("slide", "wsi", "slide_id"),
     "mpp": ("mpp",),
+    "metres": ("metres",),
     "case": ("case", "case_id"),
     "label": ("label",),
     "split": ("split",),
@@ -43,7 +45,7 @@ class Row:
     Attributes:
         where: the table and its row, for messages.
         slide: as it is written.
-        mpp: microns per pixel of level 0.
+        mpp: microns per pixel of level 0; of a scene its column `metres` says it.
         case: whose slide it is.
         label: its class.
         split: what it is for.
@@ -115,7 +117,7 @@ def _row(where: str, values: Mapping[str, str]) -> Row:
     return Row(
         where,
         values["slide"],
-        _mpp(where, values.get("mpp", "")),
+        _mpp(where, values),
         values.get("case", ""),
         values.get("label", ""),
         _SPLITS[split.lower()] if split else None,
@@ -123,14 +125,21 @@ def _row(where: str, values: Mapping[str, str]) -> Row:
     )
 
 
-def _mpp(where: str, text: str) -> float | None:
-    try:
-        mpp = float(text.replace(",", ".")) if text else None
-    except ValueError:
-        mpp = 0.0
-    if mpp is not None and not 0 < mpp < float("inf"):
-        raise SlideTableError(f"{where}: mpp must be a number above 0, got {text!r}")
-    return mpp
+def _mpp(where: str, values: Mapping[str, str]) -> float | None:
+    sizes = {}
+    for key in ("mpp", "metres"):
+        text = values.get(key, "")
+        try:
+            size = float(text.replace(",", ".")) if text else None
+        except ValueError:
+            size = 0.0
+        if size is not None and not 0 < size < float("inf"):
+            raise SlideTableError(f"{where}: {key} must be a number above 0, got {text!r}")
+        if size is not None:
+            sizes[key] = pixel_units.microns(size) if key == "metres" else size
+    if len(sizes) > 1:
+        raise SlideTableError(f"{where}: must have mpp or metres, got both")
+    return next(iter(sizes.values()), None)
 
 
 def _reading(where: str, text: str) -> tuple[tuple[str, Any], ...]:

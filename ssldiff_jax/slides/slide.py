@@ -122,7 +122,8 @@ def _native_mpp(
 @functools.cache
 def _say_other_scale(path: pathlib.Path, mpp: float, stated: float) -> None:
     """Once for each process: a slide is opened several times."""
-    _LOG.warning("%s has %g microns per pixel as asked for; its file says %g", path, mpp, stated)
+    asked, said = map(pixel_units.per_pixel, (mpp, stated))
+    _LOG.warning("%s has %s as asked for; its file says %s", path, asked, said)
 
 
 def native_pixels(native_mpp: float, mpp: float) -> float:

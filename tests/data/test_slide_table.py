@@ -55,6 +55,11 @@ def test_tridents_list_is_read_as_it_is(write):
     assert [(row.slide, row.mpp) for row in rows] == [("a.svs", 0.25), ("b.svs", 0.5)]
 
 
+def test_a_scenes_scale_is_in_metres(write):
+    rows = slide_table.read(write("slide,mpp,metres\nd.tif,,0.6\na.svs,0.25,\n"), "").values()
+    assert [row.mpp for row in rows] == [0.25, pytest.approx(6e5)]
+
+
 def test_clams_files_are_read_as_they_are(write, slides, tmp_path):
     data_set = tmp_path / "dataset_csv"
     data_set.mkdir()
@@ -113,6 +118,8 @@ def test_two_rows_of_one_slide_are_joined_where_they_agree(write, slides):
         ("slide,mpp\na.svs,wide\n", "row 2: mpp must be a number above 0, got 'wide'"),
         ("slide,mpp\na.svs,-1\n", "row 2: mpp must be a number above 0, got '-1'"),
         ("slide,mpp\na.svs,nan\n", "row 2: mpp must be a number above 0, got 'nan'"),
+        ("slide,metres\na.svs,0\n", "row 2: metres must be a number above 0, got '0'"),
+        ("slide,mpp,metres\na.svs,1,2\n", "row 2: must have mpp or metres, got both"),
         ("slide,split\na.svs,hold\n",
          "row 2: split must be train, validation or test, got 'hold'"),
         ("slide,mpp\n,1\n", "row 2 must name a slide"),

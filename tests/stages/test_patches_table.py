@@ -81,11 +81,9 @@ def test_three_scales_by_one_table(tmp_path, slides, caplog):
     # The same ground, whatever the pixels that were stored for it.
     assert rows["half.tiff"]["train"] == rows["same.tiff"]["test"] == "24"
     assert rows["quarter.png"]["validation"] == "24"
-    told = [
-        r.getMessage() for r in caplog.records if "microns per pixel as asked" in r.getMessage()
-    ]
+    told = [r.getMessage() for r in caplog.records if "as asked for" in r.getMessage()]
     assert len(told) == 1
-    assert "half.tiff has 0.25 microns per pixel as asked for; its file says 1" in told[0]
+    assert "half.tiff has 0.25 µm/px as asked for; its file says 1 µm/px" in told[0]
     assert any("3 cases, 1 of them held out by the table" in r.getMessage() for r in caplog.records)
 
 

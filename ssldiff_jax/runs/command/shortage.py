@@ -44,6 +44,9 @@ def reported(
     """
     try:
         yield
+    except stage_lib.FoundError:
+        # What a tool says of devices that are not here, in words of their compilers.
+        raise
     except Exception as error:
         shortage = exhausted.shortage(error)
         if shortage is None:

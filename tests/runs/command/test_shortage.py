@@ -13,7 +13,7 @@ import pytest
 from configs import tiny
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import tiling
-from ssldiff_jax.runs import launch
+from ssldiff_jax.runs import launch, stage
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.stages import table
@@ -188,3 +188,13 @@ def test_a_full_disk_is_no_fault_of_the_slide(tmp_path):
     harmed = Task(OSError("not a slide"), [])
     tiling.tile(harmed)
     assert harmed.reasons == ["not a slide"]
+
+
+def test_what_does_not_fit_on_devices_that_are_not_here_is_no_shortage(tmp_path):
+    said = "denoiser on v5e:16x16: RESOURCE_EXHAUSTED: Ran out of memory on HBM"
+    config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+    with (
+        pytest.raises(stage.FoundError, match=said),
+        shortage.reported("compile", table.STAGES["compile"], config, tmp_path),
+    ):
+        raise stage.FoundError(said, {"rows": 1})
