@@ -16,6 +16,7 @@ from ssldiff_jax.core import platform
 STACKED = "stacked"
 
 _WRITTEN_OUT: list[None] = []
+_KEPT: list[Callable[..., bool]] = []
 
 
 @contextlib.contextmanager
@@ -29,6 +30,25 @@ def written_out() -> Iterator[None]:
         _WRITTEN_OUT.pop()
 
 
+@contextlib.contextmanager
+def keeping(policy: Callable[..., bool]) -> Iterator[None]:
+    """Let loops keep of each block, for the gradient, what it is given and what `policy` says, and
+    compute the rest again, block by block.
+
+    `jax.checkpoint` of a function with a loop in it would compute all blocks again before the first
+    gradient, and hold what all of them need at once.
+    """
+    _KEPT.append(policy)
+    try:
+        yield
+    finally:
+        _KEPT.pop()
+
+
+def _is_loop() -> bool:
+    return platform.target() != "cpu" and not _WRITTEN_OUT
+
+
 def fold(
     step: Callable[[jax.Array, Any], tuple[jax.Array, Any]], x: jax.Array, stacked: Any, depth: int
 ) -> tuple[jax.Array, Any]:
@@ -37,8 +57,10 @@ def fold(
 
     On accelerators a loop, which is compiled once for all blocks; on CPU blocks are written out.
     """
-    if platform.target() != "cpu" and not _WRITTEN_OUT:
-        return jax.lax.scan(step, x, stacked)
+    if _is_loop():
+        # A loop's iterations are not merged anyway.
+        again = lambda step: jax.checkpoint(step, policy=_KEPT[-1], prevent_cse=False)
+        return jax.lax.scan(again(step) if _KEPT else step, x, stacked)
     leaves, treedef = jax.tree.flatten(stacked)
     # One operation, whose gradient is one too: that of a slice is as long as the whole.
     parts = [jax.lax.split(leaf, (1,) * depth, axis=0) for leaf in leaves]
@@ -58,3 +80,8 @@ def are_in(params: Any) -> bool:
     """Whether a tree has stacked blocks."""
     named = jax.tree_util.tree_leaves_with_path(params)
     return any(rank(path, 1) == 0 for path, _ in named)
+
+
+def are_looped(params: Any) -> bool:
+    """Whether what is traced now goes through blocks of a tree in a loop."""
+    return _is_loop() and are_in(params)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssldiff_jax.core import arrays, changes, collectives, layers, tasks
+from ssldiff_jax.core import arrays, blocks, changes, collectives, layers, tasks
 from ssldiff_jax.train import flat
 
 
@@ -178,7 +178,10 @@ def _gradient(
     compute, stored = update.compute, params
     gather = lambda tree: flat.leaves(placement.gather(layers.cast(tree, compute.dtype)))
     params, ema_params = gather(params), gather(ema_params)
-    grad_fn = jax.grad(_remat(loss_with_rest(update.task), compute.remat), has_aux=True)
+    loss_fn = _remat(
+        loss_with_rest(update.task), compute.remat, in_a_loop=blocks.are_looped(params)
+    )
+    grad_fn = jax.grad(loss_fn, has_aux=True)
 
     def of_part(extra: Any, part: Mapping[str, jax.Array]):
         grads, output = grad_fn(params, ema_params, extra, part, key)
@@ -218,20 +221,27 @@ def _accumulate(of_part: Callable, extra: Any, batch: Mapping, count: int, unrol
     return grads, metrics, jax.tree.map(jnp.add, extra, changes)
 
 
-def _remat(loss_fn: Callable, name: str) -> Callable:
-    """The loss, keeping for its gradient only what `name` says."""
+def _remat(loss_fn: Callable, name: str, *, in_a_loop: bool) -> Callable:
+    """The loss, keeping for its gradient only what `name` says; where blocks are gone through in a
+    loop, of these alone."""
     policies = jax.checkpoint_policies
-    blocks = policies.save_only_these_names(layers.BLOCK)
+    outputs = policies.save_only_these_names(layers.BLOCK)
+    products = policies.dots_with_no_batch_dims_saveable
     match name:
         case "none":
             return loss_fn
         case "products":
-            keep = policies.save_from_both_policies(
-                blocks, policies.dots_with_no_batch_dims_saveable
-            )
-            return jax.checkpoint(loss_fn, policy=keep)
+            policy = policies.save_from_both_policies(outputs, products)
         case "blocks":
-            return jax.checkpoint(loss_fn, policy=blocks)
+            policy = outputs
+    if not in_a_loop:
+        return jax.checkpoint(loss_fn, policy=policy)
+
+    def looped(*args: Any) -> Any:
+        with blocks.keeping(policy):
+            return loss_fn(*args)
+
+    return looped
 
 
 StepFn = Callable[[TrainState, Mapping[str, Any], arrays.Key], tuple[TrainState, dict[str, Any]]]

@@ -70,27 +70,55 @@ def test_a_loops_work_is_counted_as_often_as_it_goes_round(config):
     assert elsewhere == pytest.approx(here, rel=0.02)
 
 
-@pytest.mark.parametrize("remat", ["products", "blocks"])
-def test_what_is_computed_twice_is_the_same_in_a_loop(config, remat):
-    task = training_tasks.training_task("denoiser", config)
-    normal = np.random.default_rng(0).normal
-    params = jax.tree.map(
-        lambda x: 0.2 * normal(size=x.shape).astype(np.float32),
-        programs.state("denoiser", config).params,
-    )
-    batch = {
-        name: normal(size=one.shape).astype(one.dtype)
-        for name, one in tasks.batch_of(task.batch_spec(), 4).items()
-    } | {"index": np.arange(4, dtype=np.int32)}
+@pytest.fixture(scope="module")
+def lowered(config):
+    """Lowers the gradient of a denoiser as for accelerators, by what is kept and the depth."""
 
-    def gradient(remat):
+    def lower(remat, depth=None):
+        dit = config.denoiser.dit
+        shape = dataclasses.replace(dit.shape, depth=depth or dit.shape.depth)
+        denoiser = dataclasses.replace(config.denoiser, dit=dataclasses.replace(dit, shape=shape))
+        deeper = dataclasses.replace(config, denoiser=denoiser)
+        task = training_tasks.training_task("denoiser", deeper)
+        normal = np.random.default_rng(0).normal
+        params = jax.tree.map(
+            lambda x: 0.2 * normal(size=x.shape).astype(np.float32),
+            programs.state("denoiser", deeper).params,
+        )
+        batch = {
+            name: normal(size=one.shape).astype(one.dtype)
+            for name, one in tasks.batch_of(task.batch_spec(), 4).items()
+        } | {"index": np.arange(4, dtype=np.int32)}
         compute = step_lib.ComputeConfig("float32", remat, 1)
-        update = step_lib.Update(task, None, 0.0, compute)
+        args = (params, params, {}, batch, jax.random.key(1))
         with platform.compile_for("tpu"):
-            lowered = jax.jit(step_lib.gradient_alone(update)).lower(
-                params, params, {}, batch, jax.random.key(1)
-            )
-        return lowered.compile()(params, params, {}, batch, jax.random.key(1))[0]
+            update = step_lib.Update(task, None, 0.0, compute)
+            return jax.jit(step_lib.gradient_alone(update)).lower(*args), args
+
+    return lower
+
+
+@pytest.mark.parametrize("remat", ["products", "blocks"])
+def test_what_is_computed_twice_is_the_same_in_a_loop(lowered, remat):
+    def gradient(remat):
+        program, args = lowered(remat)
+        return program.compile()(*args)[0]
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
                  gradient(remat), gradient("none"))  # fmt: skip
+
+
+def test_a_loop_holds_what_one_block_computes_and_what_each_gives(lowered, config):
+    """A block more costs its output where blocks are kept, and all that it computes where nothing
+    is computed twice; its parameters' gradients and copies are in both."""
+
+    def memory(remat, depth):
+        return lowered(remat, depth)[0].compile().memory_analysis().temp_size_in_bytes
+
+    each = {name: (memory(name, 12) - memory(name, 4)) / 8 for name in ("none", "blocks")}
+    shape = config.denoiser.dit.shape
+    side = lowered("none")[1][3]["moments"].shape[1] // config.denoiser.dit.patch
+    output = 4 * side**2 * shape.width * 4  # examples, patches, numbers, bytes
+    params = 4 * 14 * shape.width**2
+    assert each["blocks"] <= 3 * output + 3 * params
+    assert each["none"] >= 3 * each["blocks"]
