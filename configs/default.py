@@ -32,8 +32,8 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Comma-separated, or all: patches, encoder, embeddings, autoencoder, latents, denoiser,
     # distill, sample, judge, evaluate, grids, prior, tokens, imagine, report. The tool plan runs
-    # before all; generate, sweep, variations, watch, compare, study, export, verify, bench and
-    # compile when named.
+    # before all; generate, sweep, variations, watch, compare, study, export, features,
+    # patch_images, verify, bench and compile when named.
     config.stages = "all"
     # Stages to run again although they are done; the old output stays until the new one is whole.
     config.force = ""
@@ -60,6 +60,8 @@ def get_config() -> ConfigDict:
     config.variations = tools.variations()
     config.study = study.get_config()
     config.export = tools.export()
+    config.features = tools.features()
+    config.patch_images = tools.patch_images()
     # An encoder that only the evaluation sees: same recipe, other sizes.
     config.judge = encoder.get_config()
     config.evaluate = evaluate.get_config()

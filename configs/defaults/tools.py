@@ -106,3 +106,27 @@ def export() -> ConfigDict:
     # Licence of the models, as written into every file that the tool export makes.
     c.licence = ""
     return c
+
+
+def features() -> ConfigDict:
+    c = ConfigDict()
+    # Slides whose embeddings the tool writes as HDF5, as TRIDENT and CLAM have them: globs, files
+    # or folders, drawn ones too; "": those of config.data.slides.
+    c.slides = ""
+    # Microns per pixel of the slides that are named here; 0 takes what their files say, or else
+    # that of patches.
+    c.mpp = 0.0
+    # Least tissue of a patch, 0…1; 0 takes every patch of a slide.
+    c.min_tissue = 0.5
+    # Folder of the files, h5_files/SLIDE.h5; those that are there stay. "": bags in the work
+    # directory.
+    c.folder = ""
+    return c
+
+
+def patch_images() -> ConfigDict:
+    c = ConfigDict()
+    # Folder that every record is written into, as train/SLIDE_x_y.png and test/…; images that are
+    # there stay.
+    c.folder = ""
+    return c

@@ -106,6 +106,15 @@ def encoded_image(record: bytes) -> bytes:
     return fields.feature["image"].bytes_list.value[0]
 
 
+def about(record: bytes) -> dict[str, str | float]:
+    """What a record says of its slide: `slide`, `case`, `label` and `mpp`."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    feature = tf_example_pb2.Example.FromString(record).features.feature
+    texts = {key: feature[key].bytes_list.value[0].decode() for key in ("slide", "case", "label")}
+    return texts | {"mpp": feature["mpp"].float_list.value[0]}
+
+
 class RecordSource:
     """Random access to the records of one split, as decoded pixels.
 

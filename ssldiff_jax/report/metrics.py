@@ -23,7 +23,7 @@ _VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked", "num_
 """Of encoders too, None of those that were trained before they were measured."""
 # Named one by one: this sub-package comes before the table of steps.
 _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "study", "export",
-             "verify", "compile", "bench", "plan")  # fmt: skip
+             "features", "patch_images", "verify", "compile", "bench", "plan")  # fmt: skip
 """An earlier report, and tools."""
 _LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
 _JUDGED = ("patches", "large_image_frechet", "structure", "confusion", "denoising_loss",

@@ -136,7 +136,8 @@ STAGES: stage.Table = {
         leaves=inputs.without_student,
         spares=("patches",),
         made_up_by_weights=("denoiser", "autoencoder"),
-        after=("denoiser", "autoencoder"),
+        # The judge sees what was made, whatever made it: an image does not depend on it.
+        after=("denoiser", "autoencoder", "judge"),
         inputs=later.Later("tools.generate", "fingerprint"),
         slug=later.Later("tools.generate", "slug"),
         ending=later.Later("tools.generate", "ending"),
@@ -210,6 +211,22 @@ STAGES: stage.Table = {
         tool=True,
         always=True,
         ending=final_message.paths("*.safetensors"),
+    ),
+    "features": stage.Stage(
+        later.Later("tools.features", "run"),
+        ("features", *_CROPS),
+        ("encoder",),
+        tool=True,
+        always=True,
+        ending=later.Later("tools.features", "ending"),
+    ),
+    "patch_images": stage.Stage(
+        later.Later("tools.patch_images", "run"),
+        ("patch_images",),
+        ("patches",),
+        tool=True,
+        always=True,
+        ending=later.Later("tools.patch_images", "ending"),
     ),
     # Whatever the config says, all that is stored is read.
     "verify": stage.Stage(

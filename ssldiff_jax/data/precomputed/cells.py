@@ -99,7 +99,9 @@ def _check_corners(values: files.Features, slide: slide_lib.Slide, native_px: fl
             f"{values.path}: coords must lie inside {slide.path.name} ({width} × {height} px, x "
             f"first), got {values.corners[row].tolist()} in row {row}"
         )
-    if values.patch_px and abs(values.patch_px / native_px - 1) > slide_lib.MPP_TOLERANCE:
+    # A file has the side in whole pixels.
+    slack = max(slide_lib.MPP_TOLERANCE * native_px, 0.5)
+    if values.patch_px and abs(values.patch_px - native_px) > slack:
         raise files.WeightsError(
             f"{values.path}: patches must have {native_px:g} px of {slide.path.name}'s full "
             f"resolution (config.data.crops.patch_px at {pixel_units.patch_key(slide.mpp)}), got "

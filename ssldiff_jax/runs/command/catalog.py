@@ -54,6 +54,10 @@ ROWS = {
     "compare": Row("evaluate one folder of images against another", reads=False, tool=True),
     "study": Row("test whether generated patches improve classifiers", tool=True),
     "export": Row("write the models as safetensors under their published names", tool=True),
+    "features": Row(
+        "embed whole slides, drawn ones too: HDF5 files as TRIDENT and CLAM have them", tool=True
+    ),
+    "patch_images": Row("write the records as PNG files in a folder for each split", tool=True),
     "verify": Row("read all stored data again, name damaged files", tool=True),
     "compile": Row(
         "compile for TPUs or GPUs elsewhere: memory, collectives, roofline", reads=False, tool=True

@@ -50,6 +50,8 @@ class RunConfig:
     compare: tools_config.CompareSection
     report: evaluate_config.ReportSection
     export: tools_config.ExportSection
+    features: tools_config.FeaturesSection
+    patch_images: tools_config.PatchImagesSection
 
     def __post_init__(self):
         patch_px, factor = self.data.crops.patch_px, self.downsample_factor

@@ -228,6 +228,32 @@ class ExportSection:
     licence: str
 
 
+@dataclasses.dataclass(frozen=True)
+class FeaturesSection:
+    """Slides whose embeddings the tool `features` writes ("": the run's own), their microns per
+    pixel (0: what their files say), the least tissue of a patch, and the folder ("": `bags` in the
+    work directory)."""
+
+    slides: str
+    mpp: float
+    min_tissue: float
+    folder: str
+
+    def __post_init__(self):
+        if self.mpp < 0 or not 0 <= self.min_tissue <= 1:
+            raise schema.ConfigError(
+                "config.features must have mpp ≥ 0 and 0 ≤ min_tissue ≤ 1, got "
+                f"{self.mpp:g} and {self.min_tissue:g}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchImagesSection:
+    """The folder that the tool `patch_images` writes records into."""
+
+    folder: str
+
+
 def _require_known(key: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
     for name in names:
         if name not in known:
