@@ -47,6 +47,7 @@ ELSEWHERE = {
     "sbatch": "tests/test_launch.py: it needs SLURM",
     "launch/readme.sh": "tests/report/test_figures.py: it writes into the pages",
     "launch.pages.pipeline": "tests/test_pages.py: it writes into .assets",
+    "launch.pages.tutorial": "tests/generation/test_tutorial.py: it writes into .assets",
     "python -m pytest": "this suite",
     "tests/walk_archive.py": "itself: a million crops take ten minutes",
     "tests/resume_often.py": "tests/train/test_resume.py, once",
