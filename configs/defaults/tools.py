@@ -25,6 +25,14 @@ def generate() -> ConfigDict:
     c.size = ()
     # 1 starts from noise; below 1, from the reference with the noise of that part of the timesteps.
     c.strength = 1.0
+    # Where an image lies that no georeferenced reference places, in cog.tif and tif: a coordinate
+    # system (EPSG:32633, WKT or a PROJ string), and …
+    c.crs = ""
+    # … (west, south, east, north) in its units, x before y; pixels must be those of the models
+    # within 1 %. Or …
+    c.bounds = ()
+    # … (west, north) of the top left corner: pixels are as large as the models have them.
+    c.origin = ()
     # Mask of what stays of the reference: white stays, black is generated.
     c.mask = ""
     # Map that a ControlNet (config.denoiser.control) is shown, as large as the image: of cells,

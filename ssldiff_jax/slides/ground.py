@@ -2,7 +2,9 @@
 
 import dataclasses
 import math
+import pathlib
 import re
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,6 +56,17 @@ def georeference(file: "rasterio.DatasetReader") -> Georeference | None:
     return Georeference(file.crs.to_wkt(), tuple(file.transform)[:6])
 
 
+def add_tags(path: pathlib.Path, place: Georeference) -> None:
+    """Write the tags of a GeoTIFF into the first image of a TIFF; all pixels and the other images
+    stay as they are."""
+    import rasterio
+
+    # It has no place yet.
+    warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
+    with rasterio.open(path, "r+", driver="GTiff") as file:
+        file.crs, file.transform = place.crs, rasterio.Affine(*place.transform)
+
+
 def pixel_size(file: "rasterio.DatasetReader") -> protocol.PixelSize:
     """Microns per pixel on the ground, at the centre of a raster.
 
@@ -67,17 +80,36 @@ def pixel_size(file: "rasterio.DatasetReader") -> protocol.PixelSize:
     if not (crs.is_projected or crs.is_geographic):
         return protocol.PixelSize(absent=protocol.NO_METRES, is_ground=True)
     places = _on_the_ground(file)
-    centre = places[_CENTRE]
-    nominal = _sides(file) * crs.linear_units_factor[1] if crs.is_projected else centre
+    centre, nominal = places[_CENTRE], _nominal(file, places)
     if not np.isfinite(places).all():
         problem = f"expected a raster on the ground, got one beyond the bounds of {_name(crs)}"
     else:
         problem = _not_square(nominal, centre) or _not_even(places)
     if problem:
         return protocol.PixelSize(wrong=problem, is_ground=True)
-    is_true = abs(_side(centre) / _side(nominal) - 1) <= _SQUARE
-    width, height = np.linalg.norm(nominal if is_true else centre, axis=0)
+    width, height = _believed(nominal, centre)
     return protocol.PixelSize(float(width + height) / 2 * 1e6, is_ground=True)
+
+
+def pixel_sides(file: "rasterio.DatasetReader") -> Float[np.ndarray, "2"]:
+    """Width and height of a pixel at the centre of a raster, in metres as `pixel_size` has them;
+    not finite where a part of the raster lies nowhere."""
+    places = _on_the_ground(file)
+    if not np.isfinite(places).all():
+        return np.full(2, np.nan)
+    return _believed(_nominal(file, places), places[_CENTRE])
+
+
+def _nominal(file: "rasterio.DatasetReader", places: Float[np.ndarray, "9 D 2"]) -> np.ndarray:
+    """A pixel's sides by the unit of a map; of degrees there is none but the ground."""
+    crs = file.crs
+    return _sides(file) * crs.linear_units_factor[1] if crs.is_projected else places[_CENTRE]
+
+
+def _believed(nominal: np.ndarray, centre: np.ndarray) -> Float[np.ndarray, "2"]:
+    """Width and height by the map's unit where that is true, else on the ground."""
+    is_true = abs(_side(centre) / _side(nominal) - 1) <= _SQUARE
+    return np.linalg.norm(nominal if is_true else centre, axis=0)
 
 
 # Corners, middles of the borders and centre of a raster, in parts of its width and height.

@@ -57,8 +57,9 @@ class Scale:
 
 def write_pyramid(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     """Write a tiled pyramidal BigTIFF (JPEG) that OpenSlide reads back with its mpp
-    (`open_slide` believes 0.05…10 of a TIFF, other values must be passed to it again) and, where
-    one has such pixels, the power of the objective.
+    (`open_slide` believes 0.05…10 of a TIFF, other values must be passed to it again), the power
+    of the objective where one has such pixels, and the tags of a GeoTIFF where the image lies
+    somewhere.
 
     Raises ValueError for an array that is no RGB image and OSError, naming the path, where the
     file cannot be written; then nothing is left behind.
@@ -214,6 +215,8 @@ def _write_tiff(path: pathlib.Path, source: "pyvips.Image", scale: Scale, **more
         )
         if scale.mpp > _COARSEST_VIPS:
             _overwrite_resolution(temporary, scale.mpp)
+        if scale.georeference and not more:  # OME-TIFF has no such tags
+            ground.add_tags(temporary, scale.georeference)
 
 
 def _overwrite_resolution(path: pathlib.Path, mpp: float) -> None:

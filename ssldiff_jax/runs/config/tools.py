@@ -6,6 +6,7 @@ from typing import Literal
 
 from ssldiff_jax.core import names, pixel_units, schema
 from ssldiff_jax.runs.config import prior as prior_config
+from ssldiff_jax.slides import placing
 from ssldiff_jax.train import chips
 
 BENCH_PARTS = (
@@ -49,6 +50,9 @@ class GenerateSection:
     coarse: CoarseConfig
     name: str = dataclasses.field(metadata={"digest": False})
     metres: float = dataclasses.field(metadata={"digest": False})
+    crs: str
+    bounds: tuple[float, ...]
+    origin: tuple[float, ...]
 
     def __post_init__(self):
         pixel_units.settle(self, "generate")
@@ -69,6 +73,18 @@ class GenerateSection:
             )
         if self.coarse.is_asked:
             self._check_coarse()
+        try:
+            # For its error: what is no place is refused with the config.
+            _ = self.place
+        except ValueError as error:
+            raise schema.ConfigError(f"config.generate.{error}") from None
+
+    @property
+    def place(self) -> placing.Place | None:
+        """Where the image shall lie, if that was said."""
+        if not (self.crs or self.bounds or self.origin):
+            return None
+        return placing.Place(self.crs, self.bounds, self.origin)
 
     def _check_region(self) -> None:
         """A rectangle of an image: grids are cut before they are given."""

@@ -12,6 +12,7 @@ from ssldiff_jax.core import arrays, names
 from ssldiff_jax.generation import (
     generator,
     grid_edits,
+    placed,
     plan,
     prior_sampler,
     render,
@@ -24,7 +25,7 @@ from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import tools as tools_config
 from ssldiff_jax.sampler import grid as grid_lib
-from ssldiff_jax.slides import ground, pyramid
+from ssldiff_jax.slides import pyramid
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     model = _at_strength(
         generator.Generator.of_run(context.artifacts, context.mesh), section.strength
     )
+    placed.require_bounds(section, model)
     if section.prior.is_grid:
         source = sources.Source.of_prior(model, section, config.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,6 +52,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         source = sources.Source.open(model, section)
     else:
         source = sources.Source.of_run(context.artifacts.with_references, model)
+    placed.require_alone(section, source)
+    origin = placed.Origin.of(config, context.workdir)
     coarse = None
     if section.held_to:
         coarse = user_images.read_pixels(config.data, section.held_to)
@@ -58,7 +62,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         # Of what is read, which may be of a finer level than the image.
         whole = two_scales.whole(source.size, scale.factor * model.planner.finest.ratio)
         source = dataclasses.replace(source, size=whole)
-        coarse = _generated_first(scale, config, source, folder)
+        coarse = _generated_first(scale, config, source, folder, origin)
     image_plan = _plan(section, model, source, seed=config.seed)
     if section.control:
         control = user_images.read_mask(section.control)
@@ -66,7 +70,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if coarse is not None:
         name = section.held_to or f"what {section.coarse.models or 'the coarse scale'} generated"
         image_plan = model.planner.held_to(image_plan, coarse, name)
-    georeference = _place(model, source, image_plan.size, grow=section.outpaint_px)
+    georeference = placed.georeference(
+        section, model, source, image_plan.size, grow=section.outpaint_px
+    )
     scale = pyramid.Scale(model.mpp, output.quality, georeference)
     large = render.LargeImageRender(
         model.renderer, image_plan, folder, "image", output.formats, scale
@@ -74,7 +80,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return None
-    return large.run()
+    facts = large.run()
+    placed.write_item(folder, large.name, image_plan.size, scale, origin)
+    return facts
 
 
 def _generated_first(
@@ -82,6 +90,7 @@ def _generated_first(
     config: run_config.RunConfig,
     source: sources.Source,
     folder: pathlib.Path,
+    origin: placed.Origin,
 ) -> arrays.ImageUint8:
     """The coarse image of what is generated from a source; a blank one of its size where nothing
     shall be generated."""
@@ -102,12 +111,13 @@ def _generated_first(
     else:
         own = source.shrunk(scale.reads)
     image_plan = _plan(asked, model, own, seed=seed)
-    place = _place(model, own, image_plan.size, grow=0)
+    place = placed.georeference(asked, model, own, image_plan.size, grow=0)
     large = scale.render(image_plan, folder, config.sample.output, place)
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return np.zeros((*image_plan.size, 3), np.uint8)
     large.run()
+    placed.write_item(folder, large.name, image_plan.size, large.scale, origin)
     return pyramid.read_image(folder / f"{large.name}.png")
 
 
@@ -155,28 +165,6 @@ def ending(folder: pathlib.Path, facts: Mapping[str, Any]) -> list[str]:
     size = f"{facts['height']} × {facts['width']} px"
     files = (folder / f"image.{name}" for name in pyramid.FORMATS)
     return [f"{size} in {file}" for file in files if file.exists()]
-
-
-def _place(
-    model: generator.Generator, source: sources.Source, size: tuple[int, int], *, grow: int
-) -> ground.Georeference | None:
-    """The ground of an image: that of its reference, which it may outgrow, or be spread over."""
-    if source.place is None:
-        return None
-    if grow:
-        # Beyond every side alike: the corner moves up and left.
-        return source.place.moved(-grow, -grow)
-    finest = model.planner.finest
-    own = finest.size_of(source.size)
-    # Not the size that was read over the image's: its last pixel may show less than the others.
-    rows, cols = (finest.ratio * old / new for old, new in zip(own, size, strict=True))
-    if own != size:
-        _LOG.info(
-            "a reference of %d × %d px is generated as %d × %d px over the same ground: objects "
-            "keep their size in pixels, so that the georeference stretches or shrinks them",
-            *own, *size,
-        )  # fmt: skip
-    return source.place.scaled(rows, cols)
 
 
 def _plan(
