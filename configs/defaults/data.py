@@ -9,12 +9,15 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     # Slides: globs, files or folders, comma-separated, here or behind an address
     # (gs://bucket/*.svs; pip install gcsfs); "demo" is a CC0 slide, "blue_marble" the Earth.
-    # TABLE.csv lists slides, and what is known of them (ssldiff_jax/data/README.md).
+    # TABLE.csv lists slides, and what is known of them (ssldiff_jax/data/INPUTS.md).
     # Patches already cut: folder:PATH of images; a .npy file of pixels or of names of image files;
-    # tfds:NAME. "" asks for them.
+    # tfds:NAME. Scenes by STAC: an item, a static collection or catalog, a list of items (.json,
+    # .geojson). "" asks for them.
     c.slides = ""
     # Folder or address of the slides that a table names; "" is the table's own.
     c.folder = ""
+    # Which asset of STAC items is read; "": visual, image or data, else the only GeoTIFF.
+    c.asset = ""
     # Where what became of every slide is kept; many runs can share it. "" is workdir/archive.
     c.archive = ""
     c.engine = _engine()

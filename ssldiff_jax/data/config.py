@@ -29,6 +29,8 @@ class DataConfig:
     loader: loader.LoaderConfig
     archive: str = dataclasses.field(metadata={"digest": False})
     engine: engine_lib.EngineConfig = dataclasses.field(metadata={"digest": False})
+    # Slides are known by what they hold, whichever list they come from.
+    asset: str = dataclasses.field(metadata={"digest": False})
     metres: float = dataclasses.field(metadata={"digest": False})
     patch_metres: float = dataclasses.field(metadata={"digest": False})
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import glob
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.data import cases, demo_slide, plan, slide_table
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.slides import reading as reading_lib
-from ssldiff_jax.slides import remote
+from ssldiff_jax.slides import remote, stac_files
 from ssldiff_jax.slides import slide as slide_lib
 
 
@@ -74,20 +76,36 @@ def sources(data: data_config.DataConfig) -> list[str]:
         return list(slide_table.read(data.slides, data.folder))
     if data.slides in demo_slide.PACKAGED:
         return [str(demo_slide.packaged(data.slides))]
-    if not remote.is_remote(data.slides):
+    is_one_path = os.path.exists(os.path.expanduser(data.slides))  # it may have commas in its name
+    parts = [data.slides] if is_one_path else [part.strip() for part in data.slides.split(",")]
+    if not remote.is_remote(data.slides) and not any(map(stac_files.is_stac, parts)):
         return [str(path) for path in slide_lib.find_slides(data.slides)]
-    parts = [part.strip() for part in data.slides.split(",")]
+    of_items = [
+        slide for part in _stac_files(parts) for slide in stac_files.slides_of(part, data.asset)
+    ]
+    parts = [part for part in parts if not stac_files.is_stac(part)]
     # Together, so that a path that two parts name is one slide, as it is without addresses.
     near = ",".join(part for part in parts if not remote.is_remote(part))
     local = slide_lib.find_slides(near) if near else []
     far = [address for part in parts if remote.is_remote(part) for address in remote.find(part)]
-    return [*map(str, local), *dict.fromkeys(far)]
+    return list(dict.fromkeys([*map(str, local), *far, *of_items]))
+
+
+def _stac_files(parts: Sequence[str]) -> list[str]:
+    """The STAC files among parts of `config.data.slides`, of which local ones may be globs."""
+    files = []
+    for part in filter(stac_files.is_stac, parts):
+        path = part if remote.is_remote(part) else os.path.expanduser(part)
+        is_one = remote.is_remote(part) or os.path.exists(path)
+        files += [path] if is_one else sorted(glob.glob(path, recursive=True)) or [path]
+    return files
 
 
 def listed(named: Sequence[NamedSlide], holdout: plan.HoldoutConfig) -> dict[str, cases.Listed]:
     """What a table says of slides, by path or address; empty without a table.
 
-    Raises SlideTableError where its splits part a case."""
+    Raises SlideTableError where its splits part a case.
+    """
     rows = {slide.source: slide.row for slide in named if slide.row is not None}
     by_source = {}
     for source, row in rows.items():

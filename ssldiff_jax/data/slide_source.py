@@ -39,6 +39,7 @@ def _answer(source: str) -> tuple[Any, ...]:
 def query_again() -> None:
     """Query remote slides again: a command begins."""
     _answer.cache_clear()
+    stac_files.query_again()
 
 
 def fingerprints(slides: Sequence[str]) -> list[list[Any]]:

@@ -23,7 +23,7 @@ from ssldiff_jax.runs import (
 from ssldiff_jax.runs.command import scales, shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
-from ssldiff_jax.slides import remote
+from ssldiff_jax.slides import remote, stac_files
 from ssldiff_jax.train import gone, heartbeat, hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -115,7 +115,7 @@ def launch(
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
     # Each host reads what others wrote.
     hosts.require_shared(workdir)
-    if remote.is_remote(config.data.slides):
+    if remote.is_remote(config.data.slides) or stac_files.is_named(config.data.slides):
         # Not at the top: a machine that only computes can open no slides.
         from ssldiff_jax.data import slide_source
 

@@ -30,8 +30,16 @@ def is_remote(source: str) -> bool:
 
 
 def name_of(source: str) -> str:
-    """The file name at the end of a path or address."""
+    """The file name at the end of a path or address, without what signs a request."""
+    if source.startswith(("http://", "https://")):
+        source = source.partition("?")[0]
     return source.rstrip("/").rpartition("/")[2]
+
+
+def read_bytes(source: str) -> bytes:
+    """All of a small file behind an address."""
+    system, path = _system(source)
+    return system.cat_file(path)
 
 
 def printable(name: str) -> str:

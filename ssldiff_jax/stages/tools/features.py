@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import digests, exhausted, names, schema
-from ssldiff_jax.data import ahead, patch_list, slide_source
+from ssldiff_jax.data import ahead, named_slides, patch_list, slide_source, slide_table
 from ssldiff_jax.data.precomputed import bags, slide_grid
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.formats import atomic
@@ -184,15 +184,18 @@ def _of_run(config: run_config.RunConfig, workdir: pathlib.Path) -> list[_Slide]
 def _named(config: run_config.RunConfig) -> list[_Slide]:
     """Those that `config.features.slides` names: their microns per pixel are their own."""
     section = config.features
+    folder = config.data.folder if slide_table.is_table(section.slides) else ""
     # What overrides the scale of the run's slides is not said of others, least of drawn ones.
-    data = dataclasses.replace(config.data, slides=section.slides, mpp=section.mpp)
-    sources = slide_source.sources(data)
-    fingerprints = slide_source.fingerprints(sources)
-    distinct = names.distinct([_called(source) for source in sources])
-    return [
-        _Slide(name, source, facts, functools.partial(user_images.open_slide, data, source))
-        for name, source, facts in zip(distinct, sources, fingerprints, strict=True)
-    ]
+    data = dataclasses.replace(config.data, slides=section.slides, folder=folder, mpp=section.mpp)
+    named = named_slides.slides(data)
+    fingerprints = slide_source.fingerprints([slide.source for slide in named])
+    distinct = names.distinct([_called(slide.source) for slide in named])
+    of_slides = []
+    for name, slide, facts in zip(distinct, named, fingerprints, strict=True):
+        how = dataclasses.replace(data, mpp=slide.mpp, reading=slide.reading)
+        opener = functools.partial(user_images.open_slide, how, slide.source)
+        of_slides.append(_Slide(name, slide.source, [facts, slide.mpp], opener))
+    return of_slides
 
 
 def _called(source: str) -> str:
