@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Int
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
-from ssldiff_jax.slides import tissue
 
 Side: TypeAlias = Literal["train", "validation", "test"]
 """What a slide is for; nothing is trained on `validation`, and no figure is of it but those of
@@ -230,7 +230,8 @@ def parts(
     if holdout.by == "columns":
         line = width - count_held_out(width, holdout.fraction)
         return {"train": Part(rows, (0, line)), "test": Part(rows, (line, width))}
-    held_out = is_held_out(case_of(slide.path.name, holdout.case_regex), holdout.fraction)
+    case = case_of(remote.name_of(str(slide.path)), holdout.case_regex)
+    held_out = is_held_out(case, holdout.fraction)
     return {side or ("test" if held_out else "train"): Part(rows, cols)}
 
 

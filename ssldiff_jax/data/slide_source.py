@@ -12,7 +12,7 @@ from ssldiff_jax.core import pixel_units
 from ssldiff_jax.data import cases, named_slides, patch_list, plan, tiling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
-from ssldiff_jax.slides import content, remote
+from ssldiff_jax.slides import content, remote, stac_files
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -25,7 +25,7 @@ def fingerprint(source: str) -> list[Any]:
         if remote.is_remote(source):
             return list(_answer(source))
         path = pathlib.Path(source)
-        return [path.name, path.stat().st_size, content.digest(path)]
+        return [remote.name_of(source), content.size(path), content.digest(path)]
     except (OSError, slide_lib.SlideError):
         return [remote.name_of(source), -1]
 

@@ -13,7 +13,7 @@ from ssldiff_jax.core import arrays, pixel_units
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.sampler import conditions
-from ssldiff_jax.slides import content, ground, pyramid, remote, tiff
+from ssldiff_jax.slides import content, ground, ngff, pyramid, remote, tiff
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -134,6 +134,8 @@ def read_mask(path: str) -> arrays.ImageUint8:
 
 def _fill_missing(image_uint8: arrays.ImageUint8, file: pathlib.Path, path: str) -> None:
     """What is missing in a slide is white: in a mask, it has the value that stands for no data."""
+    if not file.is_file():
+        return  # nor has OME-Zarr
     try:
         raster = rasterio.open(file)
     except rasterio.errors.RasterioIOError:
@@ -169,5 +171,7 @@ def fingerprint(path: str, key: str = "") -> Any:
     if remote.is_remote(path):
         return remote.fingerprint(path)
     own = fingerprints.of_path(path, key)
+    if own and ngff.is_folder(folder := pathlib.Path(path).expanduser()):
+        return {"content": content.digest(folder)}
     beside = content.files_of(pathlib.Path(path).expanduser())[1:] if own else ()
     return own | {"beside": [fingerprints.of_path(str(p)) for p in beside]} if beside else own

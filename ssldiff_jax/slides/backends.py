@@ -22,6 +22,7 @@ from ssldiff_jax.slides import (
     scale,
     tiff,
     turned,
+    zarr_image,
 )
 from ssldiff_jax.slides.protocol import Backend, SlideError
 
@@ -129,11 +130,14 @@ class PillowBackend(PixelBackend):
 
 
 def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
-    """Open a GeoTIFF with GDAL, else with OpenSlide what it recognises, else with Pillow.
+    """Open a folder as OME-Zarr, a GeoTIFF with GDAL, else with OpenSlide what it recognises, else
+    with Pillow.
 
     A GeoTIFF is not OpenSlide's, which takes a fourth band for transparency. Other TIFFs of no
     scanner are GDAL's where they are not plain (`tiff.Layout`). Raises SlideError.
     """
+    if path.is_dir():
+        return zarr_image.ZarrBackend(path, config)
     if raster.is_geotiff(path):
         tags = _upright_tags(path)
         backend = raster.RasterBackend(path, config)

@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
-from ssldiff_jax.slides import dicom
+from ssldiff_jax.slides import dicom, ngff
 
 _MIB = 2**20
 _WHOLE = 16 * _MIB  # larger files are known by samples: a scanner's has a GB
@@ -32,6 +32,8 @@ def files_of(path: pathlib.Path) -> list[pathlib.Path]:
 
 def _more(path: pathlib.Path) -> list[pathlib.Path]:
     suffix = path.suffix.lower()
+    if ngff.is_folder(path):
+        return []  # a slide of its own, whose chunks may be a million
     if suffix == ".mrxs":
         return sorted(p for p in path.with_suffix("").rglob("*") if os.path.isfile(p))
     if suffix == ".dcm":
@@ -63,13 +65,24 @@ def without_parts(paths: Iterable[pathlib.Path]) -> list[pathlib.Path]:
     return [path for path in slides if path not in parts]
 
 
+def size(path: pathlib.Path) -> int:
+    """Bytes of the file of a slide, or of all files in the folder that is one."""
+    if not ngff.is_folder(path):
+        return path.stat().st_size
+    return sum(stat.st_size for _, stat in _inside(path))
+
+
 def digest(path: pathlib.Path) -> str:
     """A hash of a slide's files: of the whole of those up to 16 MiB, and of the size, both ends and
-    1024 places between them of others.
+    1024 places between them of others. Of a folder of OME-Zarr: of what describes it, of names and
+    sizes of all chunks, and of the begin of 1024 of them.
 
     Writing a slide again changes it nearly everywhere; a change of less than a thousandth of a
     large file in place may be missed. Raises OSError for files that cannot be read.
     """
+    if ngff.is_folder(path):
+        inside = [(str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in _inside(path)]
+        return _digest_of_folder(path, hashlib.sha256(repr(inside).encode()).hexdigest())
     stats = [(str(p), p.stat()) for p in files_of(path)]
     # Times are the key of the cache alone: mtime can be set back, ctime can't.
     return _digest(tuple((name, s.st_size, (s.st_mtime_ns, s.st_ctime_ns)) for name, s in stats))
@@ -85,6 +98,26 @@ def _digest(stats: tuple[tuple[str, int, tuple[int, int]], ...]) -> str:
             for start, length in _places(size):
                 file.seek(start)
                 hasher.update(file.read(length))
+    return hasher.hexdigest()[:32]
+
+
+def _inside(folder: pathlib.Path) -> list[tuple[pathlib.Path, os.stat_result]]:
+    """All files below a folder, in the order of their names."""
+    paths = (pathlib.Path(top) / name for top, _, names in os.walk(folder) for name in names)
+    return [(path, path.stat()) for path in sorted(paths)]
+
+
+@functools.lru_cache(2**12)
+def _digest_of_folder(folder: pathlib.Path, _stats: str) -> str:
+    hasher, inside = hashlib.sha256(), _inside(folder)
+    step = max(len(inside) // _SAMPLES, 1)
+    for number, (path, stat) in enumerate(inside):
+        # Within the folder the names of chunks are their places: they are content.
+        hasher.update(f"{path.relative_to(folder).as_posix()} {stat.st_size}\n".encode())
+        is_document = path.name in ngff.DOCUMENTS
+        if is_document or number % step == 0:
+            with open(path, "rb", buffering=0) as file:
+                hasher.update(file.read(-1 if is_document else _SAMPLE))
     return hasher.hexdigest()[:32]
 
 

@@ -187,7 +187,7 @@ def georeference(
 
     from ssldiff_jax.slides import raster
 
-    if not (raster.is_geotiff(path) or raster.is_jpeg2000(path)):
+    if not path.is_file() or not (raster.is_geotiff(path) or raster.is_jpeg2000(path)):
         return None
     with rasterio.open(path) as file:
         native, where = native_mpp or ground.pixel_size(file).mpp, ground.georeference(file)

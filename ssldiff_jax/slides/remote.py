@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ssldiff_jax.core import exhausted
-from ssldiff_jax.slides import attempts, content, dicom
+from ssldiff_jax.slides import attempts, content, dicom, ngff
+from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -30,9 +31,12 @@ def is_remote(source: str) -> bool:
 
 
 def name_of(source: str) -> str:
-    """The file name at the end of a path or address, without what signs a request."""
+    """The file name at the end of a path or address, without what signs a request; of an image in a
+    Zarr store that of both."""
     if source.startswith(("http://", "https://")):
         source = source.partition("?")[0]
+    if ngff.is_named(name := source.rstrip("/")) and not name.lower().endswith(ngff.SUFFIX):
+        return ngff.name_of(source)
     return source.rstrip("/").rpartition("/")[2]
 
 
@@ -85,10 +89,13 @@ def _named(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
 
 
 def _slides(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
+    if ngff.is_named(path) and not _GLOB & set(path):
+        # Whether it is there says who reads it: no server lists it for all.
+        return [path.rstrip("/")]
     if _GLOB & set(path):
         paths = system.glob(path)
     elif system.isdir(path):
-        inside = system.ls(path, detail=False)
+        inside = [p.rstrip("/") for p in system.ls(path, detail=False)]
         paths = [p for p in inside if pathlib.PurePath(p).suffix.lower() in slide_lib.SUFFIXES]
     else:
         paths = [path] if _exists(system, path) else []
@@ -109,6 +116,8 @@ def _exists(system: "fsspec.AbstractFileSystem", path: str) -> bool:
 def fingerprint(source: str) -> list[Any]:
     """Name and size of a slide and a fingerprint of its content: a check sum or time where the file
     system knows one, else a hash of its first MiB; of a series or an MRXS, of all files."""
+    if ngff.is_named(source):
+        return [name_of(source), _content_hash(source)]
     try:
         system, path = _system(source)
         look = lambda: [_facts(system, part) for part in (path, *_parts(system, path))]
@@ -117,6 +126,14 @@ def fingerprint(source: str) -> list[Any]:
         raise SlideError.because(source, "an address that opens", error) from error
     (size, *content_facts), *others = parts
     return [name_of(source), size, *content_facts, *others]
+
+
+def _content_hash(source: str) -> str:
+    slide = open_remote(source, mpp=1.0)
+    try:
+        return slide_lib.identity(slide)
+    finally:
+        slide.close()
 
 
 def _facts(system: "fsspec.AbstractFileSystem", path: str) -> list[Any]:
@@ -179,13 +196,15 @@ def open_remote(
     **options: Any,
 ) -> slide_lib.Slide:
     """Copy a slide to this machine and open it; closing it deletes the copy. `options` are those
-    of `open_copy`.
+    of `open_copy`. OME-Zarr is read where it lies, chunk by chunk.
 
     Of formats of several files, MRXS with its folder, DICOM series, and rasters with what GDAL
     reads beside them are understood.
     Raises SlideError where it cannot be copied or opened, DiskFullError where this machine has no
     room for it.
     """
+    if ngff.is_named(source):
+        return _open_in_place(source, **options)
     folder = tempfile.TemporaryDirectory(prefix="slide-")
     try:
         copy = pathlib.Path(folder.name) / name_of(source)
@@ -207,6 +226,20 @@ def open_remote(
     except BaseException:
         folder.cleanup()
         raise
+
+
+def _open_in_place(
+    source: str,
+    *,
+    mpp: float | None = None,
+    otherwise_mpp: float | None = None,
+    reading: reading_lib.ReadingConfig = reading_lib.AS_STORED,
+) -> slide_lib.Slide:
+    # Not at the top: a machine that only computes can open no slides.
+    from ssldiff_jax.slides import zarr_image
+
+    slide_lib.require_mpp(source, mpp)
+    return slide_lib.of_backend(source, zarr_image.ZarrBackend(source, reading), mpp, otherwise_mpp)
 
 
 def _copy(

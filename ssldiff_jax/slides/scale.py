@@ -79,7 +79,7 @@ def agreed(records: Mapping[str, _Record | None]) -> PixelSize:
     believed = {name: size for name, size in sizes.items() if low <= size <= high}
     for name in believed:
         x, y = given[name]
-        if abs(x - y) > _TOLERANCE * max(x, y):
+        if not is_square(x, y):
             return PixelSize(wrong=f"expected square pixels, got {y:g} × {x:g} µm by {name}")
     if not believed:
         absurd = [size for name, size in sizes.items() if name != _TAGS]
@@ -89,6 +89,11 @@ def agreed(records: Mapping[str, _Record | None]) -> PixelSize:
         message = " and ".join(f"{size:g} by {name}" for name, size in believed.items())
         return PixelSize(wrong=f"expected one number of microns per pixel, got {message}")
     return PixelSize(next(iter(believed.values())))
+
+
+def is_square(x: float, y: float) -> bool:
+    """Whether a pixel of such sides is taken for a square."""
+    return abs(x - y) <= _TOLERANCE * max(x, y)
 
 
 def _record(x: object, y: object, *, per: float = 0.0) -> _Record | None:

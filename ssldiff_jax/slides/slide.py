@@ -1,7 +1,6 @@
 """One slide at any mpp, whatever the file: the `Slide` protocol and how to open one."""
 
 import functools
-import glob
 import hashlib
 import logging
 import math
@@ -13,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ssldiff_jax.core import arrays, pixel_units
-from ssldiff_jax.slides import content, downsamples, pixels, resample
+from ssldiff_jax.slides import content, downsamples, listing, ngff, pixels, resample
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
 
@@ -24,17 +23,7 @@ _LOG = logging.getLogger(__name__)
 MPP_TOLERANCE = 0.01
 """0.499 and 0.5 µm/px are the same magnification: no resampling for that."""
 
-_SCANNER_SUFFIXES = {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm",
-                     ".czi", ".btf", ".tf2", ".tf8", ".qptiff"}  # fmt: skip
-_IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp",
-                   ".jp2", ".j2k"}  # fmt: skip
-# Nothing here reads them: they are found so that they are named among what could not be used.
-_FOREIGN_SUFFIXES = {
-    ".vsi", ".isyntax", ".i2syntax", ".lif", ".nd2", ".zvi", ".oib", ".oif", ".kfb", ".sdpc",
-    ".tmap", ".mds", ".mdsx", ".ims", ".gif", ".avif", ".heic", ".heif", ".jxl", ".ppm", ".pgm",
-    ".pnm", ".tga", ".psd",
-}  # fmt: skip
-SUFFIXES = frozenset(_SCANNER_SUFFIXES | _IMAGE_SUFFIXES | _FOREIGN_SUFFIXES)
+SUFFIXES = listing.SUFFIXES
 """What counts as a slide when a directory is searched."""
 
 _LEAST_MORE = 1.1  # pixels of an overview that make one, where they do not fit exactly
@@ -75,7 +64,7 @@ def open_slide(
     otherwise_mpp: float | None = None,
     reading: reading_lib.ReadingConfig = reading_lib.AS_STORED,
 ) -> Slide:
-    """Open a whole-slide image, a GeoTIFF or a plain image (png, jpg, tif, webp …).
+    """Open a whole-slide image, a GeoTIFF, a folder of OME-Zarr, or a plain image (png, jpg …).
 
     `mpp` is microns per pixel of level 0 and overrides the file's; `otherwise_mpp` is taken, with a
     warning, where the file has none, or an impossible one (a scanner's of 5000 µm/px), and never
@@ -88,9 +77,22 @@ def open_slide(
 
     path = pathlib.Path(path)
     check_file(path)
+    require_mpp(path, mpp)
+    return of_backend(path, backends.open_backend(path, reading), mpp, otherwise_mpp)
+
+
+def require_mpp(path: pathlib.Path | str, mpp: float | None) -> None:
+    """Raise SlideError for what is no scale."""
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SlideError(f"expected mpp above 0 for {path}, got mpp={mpp}")
-    backend = backends.open_backend(path, reading)
+
+
+def of_backend(
+    path: pathlib.Path | str, backend: Backend, mpp: float | None, otherwise_mpp: float | None
+) -> "LeveledSlide":
+    """The slide of a backend, which is closed where no scale is known (SlideError)."""
+    from ssldiff_jax.slides import backends
+
     try:
         is_scan = isinstance(backend, backends.OpenSlideBackend)
         native_mpp = mpp or _native_mpp(path, backend.pixel_size, otherwise_mpp, is_scan=is_scan)
@@ -100,11 +102,11 @@ def open_slide(
     stated = backend.pixel_size.mpp
     if stated is not None and abs(native_mpp / stated - 1) > MPP_TOLERANCE:
         _say_other_scale(path, native_mpp, stated)
-    return LeveledSlide(path, native_mpp, backend)
+    return LeveledSlide(pathlib.Path(path), native_mpp, backend)
 
 
 def _native_mpp(
-    path: pathlib.Path, size: PixelSize, otherwise_mpp: float | None, *, is_scan: bool
+    path: pathlib.Path | str, size: PixelSize, otherwise_mpp: float | None, *, is_scan: bool
 ) -> float:
     if size.mpp is not None:
         return size.mpp
@@ -120,7 +122,7 @@ def _native_mpp(
 
 
 @functools.cache
-def _say_other_scale(path: pathlib.Path, mpp: float, stated: float) -> None:
+def _say_other_scale(path: pathlib.Path | str, mpp: float, stated: float) -> None:
     """Once for each process: a slide is opened several times."""
     asked, said = map(pixel_units.per_pixel, (mpp, stated))
     _LOG.warning("%s has %s as asked for; its file says %s", path, asked, said)
@@ -143,14 +145,15 @@ def slide_of(name: str, image_uint8: arrays.ImageUint8, *, mpp: float) -> Slide:
 def find_slides(pattern: str) -> list[pathlib.Path]:
     """List the files of comma-separated paths, globs (`**` recurses) and directories, sorted.
 
-    A directory means the files directly in it that have a known suffix (`SUFFIXES`). A file named
-    twice is listed once, and so is a slide of several files (DICOM series, VMS). Raises SlideError
+    A directory means what is directly in it and has a known suffix (`SUFFIXES`), unless it is an
+    OME-Zarr itself. A file named twice is listed once, and so is a slide of several files (DICOM
+    series, VMS). Raises SlideError
     where a part of the pattern matches nothing.
     """
     is_one_path = os.path.exists(os.path.expanduser(pattern))  # it may have commas in its name
     by_path = {}
     for part in [pattern] if is_one_path else pattern.split(","):
-        matches = _find(part.strip())
+        matches = listing.find(part.strip())
         if not matches:
             raise SlideError(
                 f"no slide matches '{part.strip()}': expected a file, a glob such as "
@@ -162,9 +165,12 @@ def find_slides(pattern: str) -> list[pathlib.Path]:
 
 
 def identity(slide: Slide) -> str:
-    """A hash that copies of a slide share: of all its files, or of its pixels where it has none."""
+    """A hash that copies of a slide share: of all its files, or of its pixels where it has none;
+    of some of them where they are in many files, or far away."""
     if slide.path.is_file():
         return content.whole_digest(slide.path)
+    if isinstance(slide, LeveledSlide) and (own := slide.content_hash()):
+        return own
     height, width = slide.shape
     hasher = hashlib.sha256(repr(slide.shape).encode())
     for row in range(height):
@@ -230,6 +236,11 @@ class LeveledSlide:
             read(strip, top + row, left, level=level, scales=scales)
         return out
 
+    def content_hash(self) -> str | None:
+        """A hash of some of the pixels, where the reader has one."""
+        hashed = getattr(self._backend, "content_hash", None)
+        return hashed() if hashed else None
+
     def close(self) -> None:
         """Release the file; reading afterwards is an error."""
         self._backend.close()
@@ -273,8 +284,10 @@ class LeveledSlide:
 
 
 def check_file(path: pathlib.Path) -> None:
-    """Raise SlideError for what is no file with something in it that may be read."""
+    """Raise SlideError for what is no file with something in it that may be read, nor OME-Zarr."""
     problem = ""
+    if ngff.is_folder(path):
+        return
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: a pipe would wait
             problem = "a directory" if path.is_dir() else "no regular file"
@@ -291,18 +304,3 @@ def check_file(path: pathlib.Path) -> None:
 
 def _is_one(scales: downsamples.Axes) -> bool:
     return all(math.isclose(scale, 1, rel_tol=1e-9) for scale in scales)
-
-
-def _find(part: str) -> list[pathlib.Path]:
-    if not part:
-        return []
-    part = os.path.expanduser(part)
-    if os.path.isdir(part):
-        inside = pathlib.Path(part).iterdir()
-        named = (p for p in inside if p.suffix.lower() in SUFFIXES)
-        # A link that leads nowhere is a slide that cannot be read, not one that is not there.
-        return [p for p in named if p.is_file() or p.is_symlink()]
-    if os.path.isfile(part):  # before the glob: a name may have brackets in it
-        return [pathlib.Path(part)]
-    matches = map(pathlib.Path, glob.glob(part, recursive=True))
-    return [match for match in matches if match.is_file() or match.is_symlink()]

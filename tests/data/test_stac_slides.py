@@ -11,7 +11,7 @@ import rasterio
 from configs import tiny
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data import named_slides
+from ssldiff_jax.data import named_slides, slide_source
 from ssldiff_jax.slides import SlideError, attempts
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"

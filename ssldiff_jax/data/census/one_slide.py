@@ -45,8 +45,8 @@ def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int) -> counts_lib
         counts[split] = counts.get(split, 0) + 1
     regions = tiling.candidates(slide, parts, examined.mask, cells, config)
     marks = [tiling.look(slide, examined)] if every else []
-    if slide.path.is_file():
-        marks.append(content.digest(slide.path) + str(slide.path.stat().st_size))
+    if slide.path.exists():
+        marks.append(content.digest(slide.path) + str(content.size(slide.path)))
     return counts_lib.Counted(
         task.name,
         counts,

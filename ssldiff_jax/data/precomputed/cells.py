@@ -30,7 +30,7 @@ class ImportedCells:
 
         Raises SlideError for a slide without embeddings, WeightsError for those that do not fit.
         """
-        values = self.section.of_slide(remote.printable(slide.path.name))
+        values = self.section.of_slide(remote.printable(remote.name_of(str(slide.path))))
         if values is None:
             raise slide_lib.SlideError(
                 "expected files of embeddings named as the slides are, got none for "
