@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pathlib
 
 import pytest
 
@@ -13,7 +14,7 @@ from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import provenance, stored_config
 from ssldiff_jax.stages import table
 
-ROOT = listing.CONFIGS.parent
+ROOT = pathlib.Path(__file__).parents[3]
 NAIP = "--config=configs/naip_demo.py"
 
 
