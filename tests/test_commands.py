@@ -9,6 +9,7 @@ reader's words do what the page says.
 """
 
 import importlib.util
+import json
 import os
 import pathlib
 import re
@@ -210,6 +211,16 @@ def _write_scenes(folder):
             dtype="uint8", **where,
         ) as file:  # fmt: skip
             file.write(scaled)
+    items = [
+        {
+            "type": "Feature", "stac_version": "1.1.0", "id": path.stem, "geometry": None,
+            "properties": {"datetime": "2020-01-01T00:00:00Z"}, "links": [],
+            "assets": {"image": {"href": path.name, "type": "image/tiff"}},
+        }
+        for path in sorted(folder.glob("*.tif"))
+    ]  # fmt: skip
+    found = {"type": "FeatureCollection", "features": items}
+    (folder / "found.json").write_text(json.dumps(found))
 
 
 def _write_images(folder):
