@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,8 +46,9 @@ class LargeImageRender:
     formats: tuple[str, ...]
     scale: pyramid.Scale
 
-    def run(self) -> dict[str, Any]:
-        """Render, or resume what a killed run left; returns what it took.
+    def run(self, inspect: Callable[[pyramid.RawImage], None] | None = None) -> dict[str, Any]:
+        """Render, or resume what a killed run left; returns what it took. `inspect` sees the pixels
+        before they go, on the first host.
 
         Raises ValueError where disk or memory cannot hold it, before anything is rendered.
         """
@@ -63,6 +65,8 @@ class LargeImageRender:
             self._write_pixels(self._last_state())
             if is_first:
                 self._write_files()
+                if inspect:
+                    inspect(self._pixels)
         if is_first:
             facts = {
                 "height": cost.height, "width": cost.width,

@@ -1,5 +1,6 @@
 """What images are generated from and compared with, as the stage `patches` cut it."""
 
+import csv
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import slide as slide_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,38 @@ class Reference:
     image: arrays.ImageUint8
     kind: Literal["region", "page"]
     grid: arrays.EmbeddingGrid | None
+
+
+@dataclasses.dataclass(frozen=True)
+class SlidePlace:
+    """Where a region lies in its slide: its corner in px of the region, and how many px of the
+    slide's level 0 are one of these."""
+
+    top: float
+    left: float
+    factor: float
+
+
+def slide_places(
+    config: run_config.RunConfig, folders: folders_lib.Folders
+) -> list[SlidePlace | None]:
+    """That of each reference, at the level of what is generated; None of a page, and of an image of
+    a list."""
+    folder = folders.of_stage("patches")
+    regions, table = atomic.read_json(folder / "regions.json"), folder / "slides.csv"
+    if not table.exists():
+        return [None] * len(regions)
+    with table.open(newline="", encoding="utf-8") as file:
+        native_mpp = {int(row["number"]): float(row["mpp"]) for row in csv.DictReader(file)}
+    places: list[SlidePlace | None] = []
+    for region in regions:
+        # Cut at whole px of the level, as the region was.
+        top, left = (int(region[side] / config.level) for side in ("top", "left"))
+        mpp = native_mpp.get(region["slide"])
+        is_known = region["kind"] == "region" and mpp is not None
+        factor = slide_lib.native_pixels(mpp, config.level_data.patch_mpp) if is_known else 0
+        places.append(SlidePlace(top, left, factor) if is_known else None)
+    return places
 
 
 def read(

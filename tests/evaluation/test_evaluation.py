@@ -194,6 +194,23 @@ def test_similarity_is_synthetic_by_reference():
     assert cosines[2, 1] == pytest.approx(1, abs=1e-5)
 
 
+def test_each_cell_has_its_cosine_and_the_rank_of_it():
+    """More cells than are compared at a time; by sorting, one cell after the other."""
+    rng = np.random.default_rng(3)
+    real = rng.normal(size=(1500, 6))
+    generated = real + 0.5 * rng.normal(size=real.shape)
+    unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+    features = large_image.CellFeatures(unit(generated), unit(real))
+    found = features.matches()
+    assert len(found.similarity) == len(found.rank) == 1500
+    for i in (0, 7, 1023, 1024, 1499):
+        cosines = [float(np.dot(features.generated[i], other)) for other in features.real]
+        assert found.similarity[i] == pytest.approx(cosines[i], abs=1e-6)
+        assert found.rank[i] == sorted(cosines, reverse=True).index(cosines[i]) + 1
+    top1 = large_image.cell_figures([features])["cell_retrieval_top1"]
+    assert np.mean(found.rank == 1) == top1
+
+
 def test_pairs_of_one_cell_have_no_other_cells():
     cell = np.random.default_rng(0).integers(1, 256, (4, 4, 3)).astype(np.uint8)
     pair = large_image.Pair(cell, cell)

@@ -1,13 +1,15 @@
 """Figures of a large image against its reference, in the features of an encoder."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from ssldiff_jax.core import arrays, patch_grid, vectors
 from ssldiff_jax.evaluation.metrics import frechet
+
+_ROWS = 1024  # of a matrix of cosines that are in memory
 
 EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
 
@@ -20,19 +22,63 @@ class Pair:
     reference: arrays.ImageUint8
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellFeatures:
+    """Unit features of the cells of a synthetic image and of its reference, in reading order."""
+
+    generated: Float[np.ndarray, "N D"]
+    real: Float[np.ndarray, "N D"]
+
+    @classmethod
+    def of(cls, pair: Pair, embed: EmbedFn, side: int) -> "CellFeatures":
+        """Those of a pair by one network."""
+        return cls(
+            *(
+                _unit_features([patch_grid.cut_cells(image, side)], embed)
+                for image in (pair.image, pair.reference)
+            )
+        )
+
+    @property
+    def cosines(self) -> Float[np.ndarray, "N N"]:
+        """Of every synthetic cell (rows) with every reference cell (columns)."""
+        return self.generated @ self.real.T
+
+    def matches(self) -> "CellMatches":
+        """How each synthetic cell agrees with its own reference cell; rows of cosines at a time."""
+        similarity = np.empty(len(self.real), np.float32)
+        rank = np.empty(len(self.real), int)
+        for start in range(0, len(self.real), _ROWS):
+            cosines = self.generated[start : start + _ROWS] @ self.real.T
+            own = np.diagonal(cosines, start)
+            similarity[start : start + _ROWS] = own
+            rank[start : start + _ROWS] = 1 + (cosines > own[:, None]).sum(axis=1)
+        return CellMatches(similarity, rank)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellMatches:
+    """The cosine of each synthetic cell with its reference cell, and the place of that cosine
+    among those with all reference cells, 1 the highest."""
+
+    similarity: Float[np.ndarray, "N"]
+    rank: Int[np.ndarray, "N"]
+
+
 def cell_similarity(pair: Pair, embed: EmbedFn, side: int) -> Float[np.ndarray, "N N"]:
     """Cosines of every synthetic cell (rows) with every reference cell (columns)."""
-    generated, real = (
-        _unit_features([patch_grid.cut_cells(image, side)], embed)
-        for image in (pair.image, pair.reference)
-    )
-    return generated @ real.T
+    return CellFeatures.of(pair, embed, side).cosines
 
 
 def cells(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
+    """The figures of cells, by one network."""
+    return cell_figures([CellFeatures.of(pair, embed, side) for pair in pairs])
+
+
+def cell_figures(features: Sequence[CellFeatures]) -> dict:
     """embedding_similarity (mean of matching cells, and of all others: None where each pair is
     one cell) and cell_retrieval_top1 (within each pair)."""
-    cosines = [cell_similarity(pair, embed, side) for pair in pairs]
+    cosines = [pair.cosines for pair in features]
     matching = np.concatenate([np.diagonal(c) for c in cosines])
     # What cells of one region have in common: similarity means something above it alone.
     others = np.concatenate([c[~np.eye(len(c), dtype=bool)] for c in cosines])

@@ -68,6 +68,16 @@ class SampleSection:
             self, solver=solver, windows=dataclasses.replace(self.windows, last=last)
         )
 
+    def at_strength(self, strength: float) -> "SampleSection":
+        """From that part of the noise level on, in as many steps of the same length as are left."""
+        solver = dataclasses.replace(
+            self.solver,
+            t_start=max(round(strength * self.solver.t_start), 1),
+            # In proportion, so that a step is as long as it was.
+            num_solver_steps=max(round(strength * self.solver.num_solver_steps), 1),
+        )
+        return dataclasses.replace(self, solver=solver)
+
     @property
     def network_dtype(self) -> str:
         """What the networks compute in, on the devices at hand."""

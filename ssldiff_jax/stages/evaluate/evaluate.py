@@ -11,9 +11,9 @@ from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels, s
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.runs import patch_samples, results_csv, stage, structure_measures
+from ssldiff_jax.runs import held_out, patch_samples, results_csv, stage, structure_measures
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.stages.evaluate import large_images, levels, protocol, seam_figures
+from ssldiff_jax.stages.evaluate import cell_files, large_images, levels, protocol, seam_figures
 from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
@@ -30,7 +30,8 @@ _PIXELS = ("layout_correlation", "variance_ratio", "spectrum_ratio", "seams")
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
-    """Write `results.json`, and the similarity of every cell as `similarity_N.npy`.
+    """Write `results.json`, and figures of every cell as `similarity_N.npy` and, of regions,
+    `cells_N.geojson`.
 
     Hosts share the generation and the features of patches; the first one does the rest. Figures
     that a run cannot have are None: of large images, where held-out patches lie side by side and
@@ -38,19 +39,26 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     """
     artifacts, folder = context.artifacts, context.folder("evaluate")
     networks, of_patches, of_levels = protocol.networks(artifacts), None, None
+    training = None
     if context.config.evaluate.num_patches and "encoder" in networks:
         patch_protocol = protocol.Protocol.of_run(artifacts, networks, folder)
         model = generator.Generator.of_run(artifacts, context.here.mesh)
         of_patches = patch_protocol.run(model, folder)
         of_levels = levels.run(artifacts, networks, model, folder, of_patches)
-    write = lambda: _write(artifacts, networks, (of_patches or {}) | (of_levels or {}))
+        training = patch_protocol.of_training()
+    figures = (of_patches or {}) | (of_levels or {})
+    write = lambda: _write(artifacts, networks, figures, training)
     return hosts.on_first_host("figures of large images", write)
 
 
 def _write(
-    artifacts: artifacts_lib.Artifacts, networks: protocol.Networks, of_patches: dict[str, Any]
+    artifacts: artifacts_lib.Artifacts,
+    networks: protocol.Networks,
+    of_patches: dict[str, Any],
+    training: protocol.Features | None,
 ) -> dict[str, Any]:
-    """Measure the large images and write all figures."""
+    """Measure the large images and write all figures; `training` are the judge's features of
+    training patches, where patches were compared."""
     config, of_stage = artifacts.config, artifacts.folders.of_stage
     side, factor = config.data.crops.patch_px, config.downsample_factor
     folder, sampled = of_stage("evaluate"), of_stage("sample")
@@ -63,16 +71,19 @@ def _write(
     ]
     patches = [_png(sampled, f"patches_{i}") for i in range(len(pairs))]
     cases = None if regions else _cases_of_cells(of_stage("patches"), artifacts.patches("test"))
-    judge, encoder = networks["judge"], networks.get("encoder")
-    of = lambda embed: _features(pairs, patches, embed, side, cases=cases)
-    results = of(encoder) if encoder else dict.fromkeys(_FEATURES)
+    of_cells = {
+        name: [large_image.CellFeatures.of(pair, network, side) for pair in pairs]
+        for name, network in networks.items()
+    }
+    of = lambda name: _features(pairs, patches, networks[name], side, of_cells[name], cases=cases)
+    results = of("encoder") if "encoder" in networks else dict.fromkeys(_FEATURES)
     results |= _pixels(sampled, pairs, side, factor) if regions else dict.fromkeys(_PIXELS)
     results["patch_borders"] = seam_figures.of_patches(
         [p.reference for p in pairs], patches, side, factor
     )
-    results |= {"judge": of(judge), "structure": None}
+    results |= {"judge": of("judge"), "structure": None}
     others = [name for name in networks if name not in protocol.OWN]
-    results["outside"] = {name: of(networks[name]) for name in others}
+    results["outside"] = {name: of(name) for name in others}
     if regions:
         files = protocol.PatchFiles.of(config.evaluate, side)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)
@@ -81,10 +92,15 @@ def _write(
             name: structure.compare(measure, pairs, side) for name, measure in measures.items()
         }
     results |= of_patches
-    for i, pair in enumerate(pairs):
-        cosines = np.diagonal(large_image.cell_similarity(pair, encoder or judge, side))
-        height = pair.reference.shape[0] // side
-        np.save(folder / f"similarity_{i}.npy", cosines.reshape(height, -1))
+    cell_files.CellFiles(
+        pairs,
+        {name: of_cells[name] for name in protocol.OWN if name in networks},
+        side,
+        # Features of files with losses are not those of the images' own pixels.
+        None if config.evaluate.jpeg_quality else training,
+        cell_files.measure_of(config.evaluate.classes, config.level_data),
+        held_out.slide_places(config, artifacts.folders),
+    ).write(folder)
     atomic.write_json(folder / "results.json", results)
     digest = atomic.read_json(sampled / "done.json")["digest"]
     # With the sample's digest, by which the report finds the row of its images.
@@ -101,12 +117,13 @@ def _features(
     patches: list[np.ndarray],
     embed: large_image.EmbedFn,
     side: int,
+    of_cells: list[large_image.CellFeatures],
     *,
     cases: list[str] | None,
 ) -> dict[str, Any]:
     """`cases` of cells of pages; None of regions, whose cells are held against moved ones."""
     real = [pair.reference for pair in pairs]
-    figures = large_image.cells(pairs, embed, side)
+    figures = large_image.cell_figures(of_cells)
     figures["patch_fd_uncorrected"] = large_image.patch_distance(real, patches, embed, side)
     if cases is None:
         return figures | large_image.crops(pairs, embed, side)

@@ -165,10 +165,9 @@ class Protocol:
         )
         pair.make(model, self.seed)
         by_network = {name: pair.features(network) for name, network in self.by.items()}
-        of_training = self._features(self.by["judge"], self.training, pair.real.format, "training")
-        file_format = pair.real.format
-        condition = variation_spread.condition_network(model, self.by["encoder"])
-        of_examples = self._of_examples(file_format, of_training, condition)
+        file_format, of_training = pair.real.format, self.of_training()
+        of_condition = variation_spread.condition_network(model, self.by["encoder"])
+        of_examples = self._of_examples(file_format, of_training, of_condition)
 
         def measure() -> dict[str, Any]:
             results: dict[str, Any] = {"patches": self._compare(by_network, folder)}
@@ -204,6 +203,10 @@ class Protocol:
             )
             for name, network in self.by.items()
         }  # fmt: skip
+
+    def of_training(self) -> Features | None:
+        """The judge's features of training patches, mapped; None but on the first host."""
+        return self._features(self.by["judge"], self.training, self.files.format, "training")
 
     def _of_examples(
         self,

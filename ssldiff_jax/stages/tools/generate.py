@@ -10,6 +10,7 @@ import numpy as np
 
 from ssldiff_jax.core import arrays, names
 from ssldiff_jax.generation import (
+    cell_files,
     generator,
     grid_edits,
     placed,
@@ -31,7 +32,8 @@ _LOG = logging.getLogger(__name__)
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
-    """Write `image.tif` and the other formats, and `grid.npy` where the prior samples the grid.
+    """Write `image.tif` and the other formats, `cells.geojson` where there is a reference cell by
+    cell, and `grid.npy` where the prior samples the grid.
 
     Raises SlideError for a reference that is no image, ValueError for what does not fit it.
     """
@@ -80,7 +82,10 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return None
-    facts = large.run()
+    beside = cell_files.CellFiles.of_request(
+        context.artifacts, model, source, image_plan.size, folder
+    )
+    facts = large.run(beside and beside.write)
     placed.write_item(folder, large.name, image_plan.size, scale, origin)
     return facts
 
@@ -274,17 +279,3 @@ def _init_image(
         asked = tuple(length - 2 * grow for length in size)
         raise ValueError(f"generate.size must be that of the reference, {source.size}, got {asked}")
     return plan.InitImage(image, keep, blank=section.strength == 1)
-
-
-def _at_strength(model: generator.Generator, strength: float) -> generator.Generator:
-    """Begin at a lower noise level, in as many steps of the same length as are left."""
-    if strength == 1:
-        return model
-    sample = model.config.sample
-    solver = dataclasses.replace(
-        sample.solver,
-        t_start=max(round(strength * sample.solver.t_start), 1),
-        # In proportion, so that a step is as long as it was.
-        num_solver_steps=max(round(strength * sample.solver.num_solver_steps), 1),
-    )
-    return model.with_sample(dataclasses.replace(sample, solver=solver))
