@@ -23,10 +23,11 @@ import patience
 import pytest
 import rasterio
 import scipy.ndimage
+import shapely
 import tifffile
 
 from ssldiff_jax.data import demo_slide
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import geojson, pyramid
 from ssldiff_jax.slides import slide as slide_lib
 
 pytestmark = pytest.mark.slow
@@ -170,6 +171,10 @@ def given(root, text_folder, golden):
     pyramid.write_png(root / "mine.png", _slide_pixels(800, 800, 256, 256))
     kept = np.full((256, 256, 3), 255, np.uint8) * (np.arange(256) < 128)[:, None]
     pyramid.write_png(root / "mask.png", kept)
+    for name in ("regions", "corrected"):
+        _write_regions(folder / "data" / name)
+    _write_region(root / "slide.geojson", Gland=(0, 0, 192, 192))
+    _write_region(root / "keep.geojson", Kept=(0, 0, 256, 128))
     for shape in (CORNER, PART):
         pyramid.write_png(folder / f"cells-{shape[0]}.png", np.full(shape, 255, np.uint8))
     return folder
@@ -221,6 +226,24 @@ def _write_scenes(folder):
     ]  # fmt: skip
     found = {"type": "FeatureCollection", "features": items}
     (folder / "found.json").write_text(json.dumps(found))
+
+
+def _write_regions(folder):
+    """Classes in the slides, as QuPath exports them."""
+    folder.mkdir()
+    height, width = QUARTER
+    for i in range(len(CORNERS)):
+        whole, corner = (0, 0, width, height), (0, 0, 100, 100)
+        path = folder / f"TCGA-AA-000{i}-01Z.geojson"
+        _write_region(path, Tumor=whole, Tissue=whole, Fold=corner)
+
+
+def _write_region(path, **boxes):
+    features = [
+        geojson.Feature(number, shapely.box(*box), name, name)
+        for number, (name, box) in enumerate(boxes.items(), 1)
+    ]
+    geojson.write(path, features)
 
 
 def _write_images(folder):

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.defaults import tissue
+from configs.defaults import annotations, tissue
 
 
 def get_config() -> ConfigDict:
@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     c.levels = (1.0,)
     c.reading = _reading()
     c.tissue = tissue.get_config()
+    c.annotations = annotations.get_config()
     c.holdout = _holdout()
     c.records = _records()
     c.regions = _regions()

@@ -19,7 +19,8 @@ def get_config() -> ConfigDict:
     c.grids.count_test = 2048
     c.conditions = ConfigDict()
     # Labels from pixels: none, stain (nuclei, stroma, empty), or landcover (water, vegetation,
-    # bare, by the fourth band of a GeoTIFF at its own resolution).
+    # bare, by the fourth band of a GeoTIFF at its own resolution); or annotations, the classes of
+    # polygons that data.annotations.classes names.
     c.conditions.measure = "none"
     # CSV files with a column `case`: `label` (several rows a case); numbers, one column each;
     # `caption`. Captions may be `measured`: worded from what is measured; or `images`: regions as a

@@ -20,6 +20,9 @@ def generate() -> ConfigDict:
     # patches (of sample.level; of the first level where denoiser.conditioner.of is finest); () is
     # all of it.
     c.region = ()
+    # The same as a viewer gives it, in px of level 0: "x,y,width,height", or "file.geojson#name",
+    # the bounding box of a feature of that name, or of that class; "" is all.
+    c.area = ""
     # (height, width) in px that the reference's cells are spread over, on its ground; () is its own
     # size.
     c.size = ()
@@ -33,7 +36,8 @@ def generate() -> ConfigDict:
     c.bounds = ()
     # … (west, north) of the top left corner: pixels are as large as the models have them.
     c.origin = ()
-    # Mask of what stays of the reference: white stays, black is generated.
+    # Mask of what stays of the reference: white stays, black is generated; or polygons that stay,
+    # "file.geojson" or "file.geojson#name", in px of level 0.
     c.mask = ""
     # Map that a ControlNet (config.denoiser.control) is shown, as large as the image: of cells,
     # white on black.

@@ -5,6 +5,7 @@ import dataclasses
 from ssldiff_jax.core import pixel_units, schema
 from ssldiff_jax.data import crops, loader, plan
 from ssldiff_jax.data import engine as engine_lib
+from ssldiff_jax.data.annotations import places
 from ssldiff_jax.slides import reading, tissue
 
 
@@ -22,6 +23,7 @@ class DataConfig:
     levels: tuple[float, ...] = dataclasses.field(metadata={"digest": False})
     reading: reading.ReadingConfig
     tissue: tissue.TissueConfig
+    annotations: places.AnnotationsConfig
     holdout: plan.HoldoutConfig
     records: plan.RecordConfig
     regions: plan.RegionConfig
@@ -37,6 +39,8 @@ class DataConfig:
     def __post_init__(self):
         pixel_units.settle(self, "data")
         self._check_levels()
+        if not self.slides.lower().endswith(".csv"):
+            self.annotations.require_regions()
         if self.records.record_px < self.crops.context_patch_px:
             raise schema.ConfigError(
                 "config.data.records.record_px must hold a patch with its context, got "

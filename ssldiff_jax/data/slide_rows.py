@@ -24,6 +24,8 @@ _COLUMNS = {
     "label": ("label",),
     "split": ("split",),
     "reading": ("reading",),
+    "annotations": ("annotations",),
+    "mask": ("mask",),
     "process": ("process",),
 }
 """What columns of a table are called; CLAM's `process` of 0 leaves a slide out."""
@@ -50,6 +52,8 @@ class Row:
         label: its class.
         split: what it is for.
         reading: keys of `config.data.reading` that are others for this slide.
+        annotations: a GeoJSON file of its regions.
+        mask: an image of what is tissue.
     """
 
     where: str
@@ -59,6 +63,8 @@ class Row:
     label: str = ""
     split: plan.Side | None = None
     reading: tuple[tuple[str, Any], ...] = ()
+    annotations: str = ""
+    mask: str = ""
 
     def reading_on(self, default: reading_lib.ReadingConfig) -> reading_lib.ReadingConfig:
         """How the slide is read. Raises SlideTableError for values that no reading has."""
@@ -102,13 +108,13 @@ def read(path: pathlib.Path) -> list[Row]:
         if values.get("process") in ("0", "0.0"):
             left_out += 1
             continue
-        rows.append(_row(f"{path}: row {number}", values))
+        rows.append(_row(f"{path}: row {number}", values, path.parent))
     if not rows:
         raise SlideTableError(f"{path} must name slides, got none ({left_out} with process 0)")
     return rows
 
 
-def _row(where: str, values: Mapping[str, str]) -> Row:
+def _row(where: str, values: Mapping[str, str], folder: pathlib.Path) -> Row:
     if not values["slide"]:
         raise SlideTableError(f"{where} must name a slide, got ''")
     split = values.get("split", "")
@@ -122,7 +128,18 @@ def _row(where: str, values: Mapping[str, str]) -> Row:
         values.get("label", ""),
         _SPLITS[split.lower()] if split else None,
         _reading(where, values.get("reading", "")),
+        *(_beside(where, key, values.get(key, ""), folder) for key in ("annotations", "mask")),
     )
+
+
+def _beside(where: str, key: str, name: str, folder: pathlib.Path) -> str:
+    """A file that is named from the table's folder, or by its whole path; "" for none."""
+    if not name:
+        return ""
+    path = folder / pathlib.Path(name).expanduser()
+    if not path.is_file():
+        raise SlideTableError(f"{where}: {key} must be a file, got {path}: no such file")
+    return str(path)
 
 
 def _mpp(where: str, values: Mapping[str, str]) -> float | None:

@@ -12,7 +12,7 @@ from ssldiff_jax.core import pixel_units
 from ssldiff_jax.data import cases, named_slides, patch_list, plan, tiling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
-from ssldiff_jax.slides import content, remote, stac_files
+from ssldiff_jax.slides import content, marked, remote, stac_files
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -74,6 +74,45 @@ def cases_of(
     return cases.Cases.of(names, data.holdout, listed)
 
 
+def marks_of(
+    data: data_config.DataConfig, images: patch_list.PatchList | None = None
+) -> dict[str, marked.Marks]:
+    """What a user says of the tissue of slides, or of a list's images, by their sources.
+
+    Raises ConfigError where files are named, and none is of a slide.
+    """
+    section = data.annotations
+    if images is not None:
+        named = [
+            named_slides.NamedSlide(images.name(i), 0.0, data.reading) for i in range(len(images))
+        ]
+    else:
+        named = named_slides.slides(data)
+    # Where classes are tissue, a slide of which none is marked has none.
+    found = [section.marks("", "")] * len(named)
+    if section.is_given:
+        found = section.of_slides([remote.name_of(slide.source) for slide in named])
+    by_source = {}
+    for slide, marks in zip(named, found, strict=True):
+        row = slide.row
+        if row is not None and (row.annotations or row.mask):
+            marks = section.marks(row.annotations, row.mask)
+        if marks is not None:
+            by_source[slide.source] = marks
+    return by_source
+
+
+def marked_by(
+    data: data_config.DataConfig, images: patch_list.PatchList | None = None
+) -> dict[str, Any]:
+    """What decides the tissue that a user marks, by the slides' names; nothing without."""
+    facts = [
+        [remote.name_of(source), *marks.fingerprint()]
+        for source, marks in marks_of(data, images).items()
+    ]
+    return {"annotations": facts} if facts else {}
+
+
 def tasks(
     data: data_config.DataConfig,
     folder: pathlib.Path,
@@ -89,7 +128,7 @@ def tasks(
     cases to hold out.
     """
     how = tiling_config(data)
-    split = cases_of(data, images)
+    split, marks = cases_of(data, images), marks_of(data, images)
     known_by = known and known.section.fingerprint()
     if images is not None:
         if not data.mpp:
@@ -106,7 +145,9 @@ def tasks(
             about = tiling.About(case=_other_case(name, split), side=split and split.moved(name))
             facts = [[images.source, i], data.mpp, dataclasses.astuple(data.reading)]
             tasks_of_images.append(
-                tiling.Task(name, opener, facts, how, folder, known, known_by, about)
+                tiling.Task(
+                    name, opener, facts, how, folder, known, known_by, about, marks.get(name)
+                )
             )
         return tasks_of_images
     named = named_slides.slides(data)
@@ -123,7 +164,9 @@ def tasks(
         about = _about(slide, listed, split, data.holdout)
         facts = [answer, slide.mpp, dataclasses.astuple(slide.reading)]
         tasks_of_slides.append(
-            tiling.Task(source, opener, facts, how, folder, known, known_by, about)
+            tiling.Task(
+                source, opener, facts, how, folder, known, known_by, about, marks.get(source)
+            )
         )
     return tasks_of_slides
 

@@ -1,10 +1,14 @@
 """What became of the slides that were tiled: entries, what could not be used, references."""
 
+import collections
 import contextlib
 import csv
 import dataclasses
+import functools
 import io
 import os
+import pathlib
+import shutil
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -12,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import archive, plan, tiling
+from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import pyramid, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -144,6 +149,20 @@ class Tiled:
             except (slide_lib.SlideError, OSError) as error:
                 raise UnreadableSlide(number, " ".join(str(error).split())) from error
             yield cells
+
+    def write_tissue(self, folder: pathlib.Path) -> None:
+        """Write the tissue of every slide, NAME.geojson; entries of earlier code have none."""
+        shutil.rmtree(folder, ignore_errors=True)
+        stems = collections.Counter(
+            pathlib.PurePath(entry.name).stem for entry in self.entries.values()
+        )
+        for number, entry in self.entries.items():
+            stem = pathlib.PurePath(entry.name).stem
+            # Slides of one name in several folders.
+            name = f"{stem}.geojson" if stems[stem] == 1 else f"{stem}_{number}.geojson"
+            if (entry.folder / tiling.TISSUE).exists():
+                write = functools.partial(shutil.copyfile, entry.folder / tiling.TISSUE)
+                atomic.write_atomic(folder / name, write)
 
     def overviews(
         self, references: list[plan.Reference], config: tiling.TilingConfig

@@ -16,13 +16,16 @@ from PIL import Image
 from ssldiff_jax.core import digests, exhausted
 from ssldiff_jax.data import archive, plan, regions
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.slides import pyramid, quality, remote, tissue
+from ssldiff_jax.slides import geojson, marked, pyramid, quality, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
 
 _LOG = logging.getLogger(__name__)
 
 _OVERVIEW_MPP, _OVERVIEW_PX = 4.0, 1024
 _NAME_CHARS = 40  # of a slide's name in that of its folder: 160 bytes in any script
+
+TISSUE = "tissue.geojson"
+"""The tissue of a slide, in its entry."""
 
 Cells = dict[str, list[plan.Square]]
 FindCells = Callable[[slide_lib.Slide, Mapping[str, tuple[int, int]]], Cells]
@@ -88,6 +91,7 @@ class Task:
         find_cells: the patches that are known already, if any.
         known: changes when those do.
         about: what its name does not say.
+        marks: what a user says of its tissue, if anything.
     """
 
     source: str
@@ -98,6 +102,7 @@ class Task:
     find_cells: FindCells | None = None
     known: Any = None
     about: About = About()
+    marks: marked.Marks | None = None
 
     @property
     def case(self) -> str:
@@ -114,6 +119,7 @@ class Task:
         """Where its entry will lie."""
         stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
         facts = [self.name, self.fingerprint, self.config, self.known]
+        facts += [self.marks.fingerprint()] if self.marks else []
         # Left out where nothing is known: the entry then has one name whatever other slides there
         # are, in a table or not.
         about = {key: value for key, value in dataclasses.asdict(self.about).items() if value}
@@ -166,7 +172,8 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
     parts = plan.parts(slide, config.holdout, config.patch_mpp, task.about.side)
     # Before the tissue: a slide without embeddings is refused without looking for it.
     cells = task.find_cells(slide, parts) if task.find_cells else None
-    examined = tissue.examine(slide, config.tissue)
+    examined = marked.examine(slide, config.tissue, task.marks)
+    cells = of_marks(cells, examined.mask, config)
     about = {
         "slide": task.name,
         "case": task.case,
@@ -180,6 +187,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
                 pixels = slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
                 writer.add(split, s, pixels, config.records.jpeg_quality, mpp=mpp)
         pyramid.write_png(folder / "overview.png", _overview(slide, examined))
+        geojson.write(folder / TISSUE, marked.outline(slide, examined.mask), about=task.name)
         writer.close(
             case=about["case"],
             label=about["label"],
@@ -209,6 +217,20 @@ def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:
     # Nearest: a kind is a number, and between two of them lies a third.
     kinds = Image.fromarray(examined.kinds).resize((width, height), Image.Resampling.NEAREST)
     return quality.tinted(pixels, np.asarray(kinds))
+
+
+def of_marks(known: Cells | None, mask: tissue.TissueMask, config: TilingConfig) -> Cells | None:
+    """Patches that are known already, those alone that a user's marks leave: without marks all,
+    whatever tissue is found."""
+    if known is None or mask.shares is None:
+        return known
+    least, mpp = config.records.min_tissue, config.patch_mpp
+    return {
+        split: [
+            s for s in cells if mask.fraction(s.top, s.left, s.height, s.width, mpp=mpp) >= least
+        ]
+        for split, cells in known.items()
+    }
 
 
 def squares(

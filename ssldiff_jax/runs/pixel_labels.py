@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, schema
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import crops, mosaic, plan
 from ssldiff_jax.data.annotations import measures
@@ -16,15 +17,27 @@ from ssldiff_jax.data.annotations import measures
 
 @dataclasses.dataclass(frozen=True)
 class PixelLabels:
-    """A measure of pixels, on the slides that `data` names."""
+    """A measure of pixels, on the slides that `data` names; or the classes that a user marked.
 
-    name: measures.Name
+    Raises ConfigError where these are asked for, and none are named.
+    """
+
+    name: measures.Name | Literal["annotations"]
     data: data_config.DataConfig
+
+    def __post_init__(self):
+        marks = self.data.annotations
+        if self.name == measures.ANNOTATIONS and not (marks.files and marks.classes):
+            raise schema.ConfigError(
+                "config.prior.conditions.measure=annotations must come with "
+                "config.data.annotations.files and classes, got "
+                f"files={marks.files!r}, classes={marks.classes}"
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the classes."""
-        return measures.CLASSES[self.name]
+        return measures.class_names(self.name, self.data.annotations.classes)
 
     @property
     def see_pixels(self) -> bool:
@@ -33,6 +46,8 @@ class PixelLabels:
 
     def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> measures.ClassMap:
         """The class of every pixel of a region; `pixels` may be None where `see_pixels` is not."""
+        if self.name == measures.ANNOTATIONS:
+            return self._marked(region)
         values = pixels if self.see_pixels else self._bands(region)
         return measures.MEASURES[self.name](values)
 
@@ -48,6 +63,45 @@ class PixelLabels:
     def most(self, square: plan.Square, pixels: arrays.ImageUint8) -> str:
         """The class that most pixels of a square have."""
         return self.names[self.shown(square, pixels).argmax()]
+
+    def _marked(self, region: mosaic.Region) -> measures.ClassMap:
+        """The class of the last polygon that holds a pixel's centre; else the number after all."""
+        # Not at the top: a machine that only computes need not have it.
+        from ssldiff_jax.slides import rasterised
+
+        square = region.square
+        factor, shapes = self._factor(square.slide), self._shapes(square.slide)
+        place = (square.top * factor, square.left * factor)
+        shape = (square.height, square.width)
+        count = len(self.data.annotations.classes)
+        window = rasterised.window(shapes, place, shape, factor)
+        classes = rasterised.burnt(window, place, shape, factor, below=count)
+        return crops.orient(classes.astype(int), region.orientation)
+
+    def _shapes(self, number: int) -> list[tuple[Any, int]]:
+        """Polygons of a slide, px of level 0, and numbers of their classes, in that order."""
+        if number not in self._shapes_of:
+            slide, regions = self._slides[number], None
+            marks = self._marks.get(slide.source)
+            if marks and marks.regions:
+                with contextlib.closing(slide.opener()) as opened:
+                    regions = marks.regions_of(opened)
+            self._shapes_of[number] = [
+                (feature.geometry, place)
+                for place, name in enumerate(self.data.annotations.classes)
+                for feature in (regions.of_classes((name,)) if regions else ())
+            ]
+        return self._shapes_of[number]
+
+    @functools.cached_property
+    def _shapes_of(self) -> dict[int, list[tuple[Any, int]]]:
+        return {}
+
+    @functools.cached_property
+    def _marks(self):
+        from ssldiff_jax.data import slide_source
+
+        return slide_source.marks_of(self.data)
 
     def _bands(self, region: mosaic.Region) -> np.ndarray:
         """All bands of a region, turned as it is: records have three only."""

@@ -104,8 +104,9 @@ class RegionLabels:
         """The parts of a condition."""
         labels, areas = self.tables.labels.names if self.tables.labels else (), ()
         if self.measure:
-            labels = measures.label_names(self.measure.name)
-            areas = measures.label_areas(self.measure.name)
+            name, marked = self.measure.name, self.measure.data.annotations.classes
+            labels = measures.label_names(name, marked)
+            areas = measures.label_areas(name, marked)
         return conditions.ConditionSpec(
             labels,
             self.tables.numbers.names if self.tables.numbers else (),

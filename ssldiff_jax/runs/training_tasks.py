@@ -150,13 +150,13 @@ def _prior(config: run_config.RunConfig, artifacts: Artifacts) -> prior_loss.Pri
         side, dim = facts["side"], facts["dim"]
         return section.task(artifacts_lib.condition_spec(facts["spec"]), (side, side, dim))
     sources, side = section.conditions, section.grids.side
-    is_measured = sources.measure != "none"
+    is_measured, marked = sources.measure != "none", config.data.annotations.classes
     spec = conditions.ConditionSpec(
-        measures.label_names(sources.measure) if is_measured else (),
+        measures.label_names(sources.measure, marked) if is_measured else (),
         text_phrases=sources.text_phrases,
         text_dim=_TEXT_DIM,
         reads_labels=sources.captions == "measured",
-        areas=measures.label_areas(sources.measure) if is_measured else (),
+        areas=measures.label_areas(sources.measure, marked) if is_measured else (),
     )
     return section.task(spec, (side, side, embedding_dim(config)))
 

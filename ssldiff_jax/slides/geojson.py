@@ -16,6 +16,8 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import geojson_parts as parts
 from ssldiff_jax.slides.protocol import SlideError
@@ -25,10 +27,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
-"""What the name of such a file ends in."""
-
 _PLACES = 3  # decimals of what is written, px
+_NAMED = re.compile(r"(?P<path>.+?\.(?:geo)?json(?:\.gz)?)(?:#(?P<name>.*))?", re.I | re.S)
 _CODE = re.compile(r"(?:urn:ogc:def:crs:)?(?P<who>EPSG|OGC|CRS)(?::[\d.]*)?:(?P<code>\w+)", re.I)
 
 
@@ -95,9 +95,10 @@ class Regions:
         return by_class
 
 
-def is_geojson(path: str) -> bool:
-    """Whether a file is called as GeoJSON is, before `#name` and so on."""
-    return path.lower().endswith(SUFFIXES)
+def split_name(text: str) -> tuple[str, str] | None:
+    """Path and name of `file.geojson#name`, the name "" without one; None for another file."""
+    match = _NAMED.fullmatch(text)
+    return (match["path"], match["name"] or "") if match else None
 
 
 def read(path: pathlib.Path, *, class_property: str = "") -> Regions:
@@ -147,19 +148,16 @@ def write(path: pathlib.Path, features: Iterable[Feature], *, about: str = "") -
 
     Ids are made of the content, and of `about`, so that equal features are equal bytes.
     """
-    lines = [json.dumps(_as_json(f, about), ensure_ascii=False) for f in features]
-    body = ",\n".join(lines)
-    atomic.write_text(
-        pathlib.Path(path), '{"type": "FeatureCollection", "features": [\n' + body + "\n]}\n"
-    )
+    body = ",\n".join(_as_text(feature, about) for feature in features)
+    text = '{"type": "FeatureCollection", "features": [\n' + body + "\n]}\n"
+    atomic.write_text(pathlib.Path(path), text)
 
 
-def _as_json(feature: Feature, about: str) -> dict[str, Any]:
+def _as_text(feature: Feature, about: str) -> str:
     # Not at the top: a machine that only computes need not have it.
     import shapely
 
-    geometry = json.loads(shapely.to_geojson(feature.geometry))
-    geometry["coordinates"] = _rounded(geometry["coordinates"])
+    rounded = shapely.transform(feature.geometry, lambda corners: np.round(corners, _PLACES))
     properties: dict[str, Any] = {"objectType": "annotation"}
     if feature.name:
         properties["name"] = feature.name
@@ -167,20 +165,10 @@ def _as_json(feature: Feature, about: str) -> dict[str, Any]:
         properties["classification"] = {"name": feature.class_name}
         if feature.colour:
             properties["classification"]["color"] = list(feature.colour)
-    text = json.dumps([about, geometry, properties], sort_keys=True)
-    return {
-        "type": "Feature",
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, text)),
-        "geometry": geometry,
-        "properties": properties,
-    }
-
-
-def _rounded(values: Any) -> Any:
-    if isinstance(values, list):
-        return [_rounded(v) for v in values]
-    value = round(values, _PLACES)
-    return int(value) if value == int(value) else value
+    geometry, facts = shapely.to_geojson(rounded), json.dumps(properties, ensure_ascii=False)
+    number = uuid.uuid5(uuid.NAMESPACE_OID, f"{about}\n{facts}\n{geometry}")
+    # The geometry is text already, and may have a million corners.
+    return f'{{"type": "Feature", "id": "{number}", "geometry": {geometry}, "properties": {facts}}}'
 
 
 def _facts(

@@ -3,11 +3,13 @@
 import collections
 import gzip
 import json
-import math
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
 
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -118,7 +120,7 @@ def polygons_of(
 
 def _rings(
     path: pathlib.Path, called: str, geometry: Any, skipped: collections.Counter
-) -> Iterator[list[list[tuple[float, float]]]]:
+) -> Iterator[list[Float[np.ndarray, "_ 2"]]]:
     """Shell and holes of every polygon."""
     if geometry is None:
         skipped["nothing"] += 1
@@ -145,14 +147,15 @@ def _listed(path: pathlib.Path, called: str, values: Any) -> list[Any]:
     return values
 
 
-def _ring(path: pathlib.Path, called: str, ring: Any) -> list[tuple[float, float]]:
+def _ring(path: pathlib.Path, called: str, ring: Any) -> Float[np.ndarray, "N 2"]:
     """Its corners; heights are left out."""
     try:
-        corners = [(float(x), float(y)) for x, y, *_ in ring]
-    except (TypeError, ValueError, OverflowError):
+        # Some corners may have a height, and others none.
+        corners = np.array([corner[:2] for corner in ring], np.float64).reshape(-1, 2)
+    except (TypeError, ValueError, OverflowError, KeyError):
         raise SlideError(f"expected corners [x, y] of {called} of {path}, got "
                          f"{kind_of(ring)}") from None  # fmt: skip
-    if not all(math.isfinite(x) and math.isfinite(y) for x, y in corners):
+    if not np.isfinite(corners).all():
         raise SlideError(f"expected finite corners of {called} of {path}, got NaN or infinity")
     if len(corners) < 3:
         raise SlideError(

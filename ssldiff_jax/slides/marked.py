@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from rasterio import windows
 from rasterio.enums import ColorInterp
 
-from ssldiff_jax.slides import content, geojson, outlined, tissue
+from ssldiff_jax.slides import content, geojson, outlined, rasterised, tissue
 from ssldiff_jax.slides import slide as slides
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -73,8 +73,13 @@ def examine(
     the classes that are tissue.
     """
     examined = tissue.examine(slide, config)
-    if marks is None or not (marks.regions or marks.mask):
+    if marks is None:
         return examined
+    if marks.use and not marks.regions:
+        raise SlideError(
+            f"expected GeoJSON with polygons of class {' or '.join(map(repr, marks.use))} named as "
+            f"the slide is, got none for {slide.path.name}"
+        )
     found = examined.mask
     # Of thumbnail pixels, which is how they are numbered.
     factor = slide.downsample(found.mpp)
@@ -106,7 +111,7 @@ def _of_regions(
         )
     away = regions.of_classes(marks.leave_out)
     layers = [([f.geometry for f in used], 1), ([f.geometry for f in away], 0)]
-    return outlined.covered(layers, shape, factor, ground_value=0 if marks.use else 1)
+    return rasterised.covered(layers, shape, factor, ground_value=0 if marks.use else 1)
 
 
 def _with_shares(examined: tissue.Examined, shares: Float[np.ndarray, "H W"]) -> tissue.Examined:
@@ -190,7 +195,7 @@ def _means(
 def outline(slide: slides.Slide, mask: tissue.TissueMask) -> list[geojson.Feature]:
     """The tissue as polygons in px of level 0, along the borders of its pixels, each piece a
     feature."""
-    shapes = outlined.outlines(mask.mask, slide.downsample(mask.mpp))
+    shapes = rasterised.outlines(mask.mask, slide.downsample(mask.mpp))
     return [
         geojson.Feature(number, shape, f"{CLASS} {number}", CLASS, COLOUR)
         for number, shape in enumerate(shapes, 1)

@@ -1,15 +1,15 @@
-"""Polygons of a GeoJSON file in pixels of a slide, and pixels that polygons cover."""
+"""Polygons of a GeoJSON file in pixels of a slide."""
 
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 
-from ssldiff_jax.slides import geojson, ground, raster
+from ssldiff_jax.slides import geojson, ground, raster, rasterised
 from ssldiff_jax.slides.protocol import SlideError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 _DEGREES = "EPSG:4326"
 _BEYOND_PX, _BEYOND = 64, 0.01  # px, and part of a side, that a polygon may leave its slide by
 _EDGES = 64  # of a straight line over a scene: it is bent where coordinates are changed
-_FINER = 8  # parts of a pixel's side that are looked at
-_STRIP = 2**24  # of these, at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,19 +165,9 @@ def _replaced(
     regions: geojson.Regions, shapes: Iterable[tuple[geojson.Feature, "shapely.Geometry"]]
 ) -> geojson.Regions:
     """With other shapes, without features of which nothing is left."""
-    pairs = ((feature, _areas(shape)) for feature, shape in shapes)
+    pairs = ((feature, rasterised.areas(shape)) for feature, shape in shapes)
     kept = (dataclasses.replace(f, geometry=shape) for f, shape in pairs if shape.area)
     return dataclasses.replace(regions, features=tuple(kept), crs="", in_pixels=True)
-
-
-def _areas(shape: "shapely.Geometry") -> "shapely.Polygon | shapely.MultiPolygon":
-    """What of a shape has an area: a cut may leave lines and points beside it."""
-    import shapely
-
-    if shape.geom_type in ("Polygon", "MultiPolygon"):
-        return shape
-    parts = [g for g in getattr(shape, "geoms", ()) if g.area]
-    return shapely.union_all(parts) if parts else shapely.Polygon()
 
 
 def _swapped(shape: "shapely.Geometry") -> "shapely.Geometry":
@@ -197,93 +185,3 @@ def _lie_inside(regions: geojson.Regions, frame: Frame) -> bool:
     height, width = frame.shape
     bounds = np.array([f.geometry.bounds for f in regions.features])
     return bool((bounds[:, :2] >= 0).all() and (bounds[:, 2:] <= [width, height]).all())
-
-
-def covered(
-    layers: Sequence[tuple[Sequence["shapely.Geometry"], int]],
-    shape: tuple[int, int],
-    scale: float,
-    *,
-    ground_value: int = 0,
-) -> Float[np.ndarray, "H W"]:
-    """The part of every pixel that shapes cover, 0…1: of layers, (shapes, 1) add to what lies below
-    them and (shapes, 0) take from it.
-
-    `scale` is px of the shapes for one; each is looked at in 8 × 8 places. `ground_value` is what
-    lies below all.
-    """
-    import rasterio.features
-
-    out = np.full(shape, ground_value, np.float32)
-    shapes = [(s, value) for group, value in layers for s in group if not s.is_empty]
-    if not shapes:
-        return out
-    for rows, cols in _strips(shapes, shape, scale):
-        size = (rows.stop - rows.start, cols.stop - cols.start)
-        corner = (rows.start * scale, cols.start * scale)
-        fine = rasterio.features.rasterize(
-            shapes,
-            out_shape=(size[0] * _FINER, size[1] * _FINER),
-            transform=_grid(*corner, scale / _FINER),
-            fill=ground_value,
-            dtype=np.uint8,
-        )
-        parts = fine.reshape(size[0], _FINER, size[1], _FINER)
-        out[rows, cols] = parts.mean(axis=(1, 3), dtype=np.float32)
-    return out
-
-
-def _strips(
-    shapes: Sequence[tuple["shapely.Geometry", int]], shape: tuple[int, int], scale: float
-) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of pixels that shapes may touch, a few rows at a time."""
-    bounds = np.array([s.bounds for s, _ in shapes]) / scale
-    left, top = np.floor(bounds[:, :2].min(axis=0)).astype(int)
-    right, bottom = np.ceil(bounds[:, 2:].max(axis=0)).astype(int)
-    height, width = shape
-    left, right = max(left, 0), min(right, width)
-    top, bottom = max(top, 0), min(bottom, height)
-    if right <= left:
-        return
-    rows = max(1, _STRIP // ((right - left) * _FINER**2))
-    for first in range(top, bottom, rows):
-        yield slice(first, min(first + rows, bottom)), slice(left, right)
-
-
-def burnt(
-    shapes: Sequence[tuple["shapely.Geometry", int]],
-    place: tuple[float, float],
-    shape: tuple[int, int],
-    scale: float,
-    *,
-    below: int = 0,
-) -> UInt8[np.ndarray, "H W"]:
-    """The number of the last shape that holds a pixel's centre; `place` is the (top, left) of the
-    first pixel in px of the shapes, `scale` px of them for one."""
-    import rasterio.features
-
-    shapes = [(s, value) for s, value in shapes if not s.is_empty]
-    if not shapes:
-        return np.full(shape, below, np.uint8)
-    return rasterio.features.rasterize(
-        shapes, out_shape=shape, transform=_grid(*place, scale), fill=below, dtype=np.uint8
-    )
-
-
-def _grid(top: float, left: float, scale: float) -> "rasterio.Affine":
-    """From (column, row) of pixels to (x, y) of shapes."""
-    import rasterio
-
-    return rasterio.Affine(scale, 0, left, 0, scale, top)
-
-
-def outlines(mask: Bool[np.ndarray, "H W"], scale: float) -> list["shapely.Polygon"]:
-    """The polygons around the pixels of a mask, along their borders and with their holes, `scale`
-    px for each; pixels that touch at a corner are apart. In reading order."""
-    import rasterio.features
-    import shapely
-
-    found = rasterio.features.shapes(
-        mask.astype(np.uint8), mask=mask, connectivity=4, transform=_grid(0, 0, scale)
-    )
-    return [shapely.Polygon(c[0], c[1:]) for c in (shape["coordinates"] for shape, _ in found)]

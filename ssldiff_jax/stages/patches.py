@@ -41,6 +41,7 @@ _LOG = logging.getLogger(__name__)
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     """What every slide or list is known by, and embeddings computed elsewhere."""
     spec = config.data.slides
+    patches = None
     if patch_list.is_list(spec):
         patches = patch_list.open_list(spec, config.data.reading)
         # A data set of TFDS has a version.
@@ -51,7 +52,8 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
         named = named_slides.slides(config.data)
         slides = slide_source.fingerprints([slide.source for slide in named])
         table = named_slides.table_facts(named)
-    return {"slides": slides, "embeddings": config.embeddings.fingerprint()} | table
+    known_by = {"slides": slides, "embeddings": config.embeddings.fingerprint()} | table
+    return known_by | slide_source.marked_by(config.data, patches)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +73,8 @@ class _Request:
 
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `records/` (TFDS), `region_N.png` with `regions.json`, `quarantine.jsonl`, and what
-    slides are made of: `slides.csv`, `overview_N.png`; and `table.csv`, which names the slides, and
-    the split of each, as a table that `config.data.slides` takes."""
+    slides are made of: `slides.csv`, `overview_N.png`, `tissue/NAME.geojson`; and `table.csv`,
+    which names the slides, and the split of each, as a table that `config.data.slides` takes."""
     config, data = context.config, context.config.data
     archive_ = artifacts.archive_folder(data, context.workdir)
     request = _Request(data, config.embeddings, context.folder("patches"), archive_)
@@ -141,6 +143,7 @@ def _assemble(
     facts = _publish(request, tiled.entries, references, tiled.names, tiled.quarantine)
     atomic.write_text(folder / "slides.csv", tiled.as_csv())
     atomic.write_text(folder / "table.csv", tiled.as_table())
+    tiled.write_tissue(folder / "tissue")
     for number, overview in tiled.overviews(references, config):
         pyramid.write_png(folder / f"overview_{number}.png", overview)
     empty = [entry.name for entry in tiled.entries.values() if not entry.count]
@@ -171,6 +174,7 @@ def _of_list(
 ) -> dict[str, Any]:
     """`made_of` is the fingerprint of the list."""
     section, data, folder = request.embeddings, request.data, request.folder
+    data.annotations.require_none(patches.source)
     if data.levels != (1.0,):
         raise schema.ConfigError(
             "config.data.levels must be (1.0,) of patches already cut, which have one "

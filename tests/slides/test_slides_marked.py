@@ -12,7 +12,7 @@ import tifffile
 import tissue_like
 from PIL import Image
 
-from ssldiff_jax.slides import geojson, marked, outlined, tissue
+from ssldiff_jax.slides import geojson, marked, rasterised, tissue
 from ssldiff_jax.slides import slide as slides
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -103,7 +103,7 @@ def test_found_tissue_without_what_is_left_out(slide, marks):
     after = marked.examine(slide, TISSUE, marks({"Fold": [away]}, leave_out=("Fold",)))
     assert after.mask.fraction(410, 310, 700, 450, mpp=0.5) == 0
     lost = (before.mask.mask.sum() - after.mask.shares.sum()) * 16**2
-    found = shapely.union_all(outlined.outlines(before.mask.mask, 16))
+    found = shapely.union_all(rasterised.outlines(before.mask.mask, 16))
     assert lost == pytest.approx(found.intersection(away).area, rel=0.01)
     assert after.parts["tissue"] < before.parts["tissue"]
     assert sum(after.parts.values()) == pytest.approx(1)
@@ -166,7 +166,7 @@ def test_a_mask_is_read_by_strips(tmp_path, slide, monkeypatch):
     given = marked.Marks(mask=str(tmp_path / "mask.png"))
     whole = marked.examine(slide, TISSUE, given).mask.shares
     monkeypatch.setattr(marked, "_STRIP", 3000)
-    monkeypatch.setattr(outlined, "_STRIP", 3000)
+    monkeypatch.setattr(rasterised, "_STRIP", 3000)
     np.testing.assert_allclose(marked.examine(slide, TISSUE, given).mask.shares, whole, atol=1e-6)
 
 
@@ -174,7 +174,7 @@ def test_polygons_are_covered_by_strips_as_at_once(slide, marks, monkeypatch):
     rng = np.random.default_rng(3)
     given = marks({"Tumor": [blob(rng, 900, 900, 500, 4)]}, use=("Tumor",))
     whole = marked.examine(slide, TISSUE, given).mask.shares
-    monkeypatch.setattr(outlined, "_STRIP", 3000)
+    monkeypatch.setattr(rasterised, "_STRIP", 3000)
     np.testing.assert_array_equal(marked.examine(slide, TISSUE, given).mask.shares, whole)
 
 
@@ -211,7 +211,7 @@ def test_tissue_that_is_written_reads_back(tmp_path, slide, mpp, caplog):
     assert 0.2 < found.mask.mean() < 0.6
     # Holes, islands in them, and pixels that touch at a corner.
     rng = np.random.default_rng(4)
-    noise = rng.random(found.mask.shape) < 0.3
+    noise = rng.random(found.mask.shape) < 0.03
     found = tissue.TissueMask(found.mask ^ noise, found.mpp)
     path = tmp_path / "slide.geojson"
     geojson.write(path, marked.outline(slide, found), about="slide")

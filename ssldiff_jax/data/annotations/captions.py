@@ -180,7 +180,9 @@ def _clause(
     def pick(choices: Words) -> str:
         return choices[phrasing][generator.integers(len(choices[phrasing]))]
 
-    noun, whole = pick(_NOUNS[name]), float(part.mean())
+    # What a user calls a class has one word: its name, into which nothing is filled.
+    own: Words = {"train": (name,), "held_out": (name,)}
+    noun, whole = pick(_NOUNS.get(name, own)), float(part.mean())
     halves = {"north": part[0], "south": part[1], "west": part[:, 0], "east": part[:, 1]}
     means = {side: float(values.mean()) for side, values in halves.items()}
     slopes = {

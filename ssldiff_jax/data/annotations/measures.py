@@ -4,7 +4,7 @@ Labels that need no one to give them: land cover by a scene's infrared band, or 
 stain or of the Earth from space.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,9 @@ Bands = UInt8[np.ndarray, "H W C"]
 ClassMap = Int[np.ndarray, "H W"]
 Name = Literal["landcover", "stain", "earth"]
 
+ANNOTATIONS, UNMARKED = "annotations", "unmarked"
+"""Classes that a user marks by polygons, which are no measure of pixels; and what lies in none."""
+
 # Row by row, as quadrant_parts has them.
 QUADRANTS = ("north-west", "north-east", "south-west", "south-east")
 CLASSES: Mapping[str, tuple[str, ...]] = {
@@ -22,7 +25,9 @@ CLASSES: Mapping[str, tuple[str, ...]] = {
     "earth": ("ocean", "shallows", "ice", "desert", "forest"),
 }
 """By what is measured."""
-LOPSIDED: Mapping[str, float] = {"landcover": 0.2, "stain": 0.08, "earth": 0.2}
+LOPSIDED: Mapping[str, float] = {
+    "landcover": 0.2, "stain": 0.08, "earth": 0.2, ANNOTATIONS: 0.2,
+}  # fmt: skip
 """From this difference between two halves on, a caption names the side. Parts of quadrants vary
 less within a slide (the demo's: a standard deviation of .15 to .19) than over the Earth (.17 to
 .42)."""
@@ -113,16 +118,25 @@ def quadrant_parts(classes: ClassMap, count: int) -> Float[np.ndarray, "2 2 K"]:
     return np.array([[part(classes[r, c]) for c in halves[1]] for r in halves[0]], np.float32)
 
 
-def label_names(name: str) -> tuple[str, ...]:
-    """The labels that a measure gives: "water", then "water north-west" …"""
-    return tuple(f"{kind} {where}".strip() for kind in CLASSES[name] for where in ("", *QUADRANTS))
+def label_names(name: str, marked: Sequence[str] = ()) -> tuple[str, ...]:
+    """The labels that a measure gives: "water", then "water north-west" …; `marked` are the classes
+    of polygons."""
+    classes = class_names(name, marked)
+    return tuple(f"{kind} {where}".strip() for kind in classes for where in ("", *QUADRANTS))
 
 
-def label_areas(name: str) -> tuple[tuple[int, int, int, int, int], ...]:
+def label_areas(
+    name: str, marked: Sequence[str] = ()
+) -> tuple[tuple[int, int, int, int, int], ...]:
     """For every class the numbers of its labels: of the whole, and of quadrants row by row."""
     count = 1 + len(QUADRANTS)
-    starts = range(0, len(label_names(name)), count)
+    starts = range(0, len(label_names(name, marked)), count)
     return tuple(tuple(range(start, start + count)) for start in starts)
+
+
+def class_names(name: str, marked: Sequence[str] = ()) -> tuple[str, ...]:
+    """The classes of a measure; of polygons those that are `marked`, and what lies in none."""
+    return (*marked, UNMARKED) if name == ANNOTATIONS else CLASSES[name]
 
 
 def label_values(parts: Float[np.ndarray, "2 2 K"]) -> Float[np.ndarray, "L"]:

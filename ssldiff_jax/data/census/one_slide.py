@@ -5,7 +5,7 @@ from typing import Any
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import archive, plan, records, tiling
 from ssldiff_jax.data.census import counts as counts_lib
-from ssldiff_jax.slides import content, tissue
+from ssldiff_jax.slides import content, marked
 from ssldiff_jax.slides import slide as slide_lib
 
 _PICTURE_PX = 2048  # the most that is read of a region
@@ -34,7 +34,8 @@ def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int) -> counts_lib
     config = task.config
     parts = plan.parts(slide, config.holdout, config.patch_mpp, task.about.side)
     cells = task.find_cells(slide, parts) if task.find_cells else None
-    examined = tissue.examine(slide, config.tissue)
+    examined = marked.examine(slide, config.tissue, task.marks)
+    cells = tiling.of_marks(cells, examined.mask, config)
     every = [
         (split, mpp, square)
         for split, mpp, squares in tiling.squares(slide, parts, examined.mask, cells, config)

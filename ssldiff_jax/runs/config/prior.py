@@ -44,7 +44,7 @@ class ConditionSourcesConfig:
     """Where conditions come from: what is measured in pixels, tables by case, and texts, which a
     folder's encoder reads."""
 
-    measure: Literal["none", "landcover", "stain", "earth"]
+    measure: Literal["none", "landcover", "stain", "earth", "annotations"]
     labels: str
     numbers: str
     captions: str

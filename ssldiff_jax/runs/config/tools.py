@@ -2,17 +2,31 @@
 tool. That of `study` has a file of its own."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from ssldiff_jax.core import names, pixel_units, schema
 from ssldiff_jax.runs.config import prior as prior_config
-from ssldiff_jax.slides import placing
+from ssldiff_jax.slides import geojson, placing
 from ssldiff_jax.train import chips
 
 BENCH_PARTS = (
     "network", "decode", "weights", "archive", "input", "images", "training", "evaluation",
 )  # fmt: skip
 TRAINED = ("denoiser", "distill", "autoencoder", "encoder", "prior", "tokens")
+
+
+GRIDS = (".npy", ".h5", ".hdf5")
+"""What files of embeddings end in."""
+
+
+def rectangle(area: str) -> tuple[float, ...]:
+    """x, y, width and height of "x,y,width,height". Raises ValueError for another text."""
+    left, top, width, height = (float(part) for part in area.split(","))
+    # Not a comparison of what is wrong: NaN would pass it.
+    if not (0 <= left < math.inf and 0 <= top < math.inf and 0 < width < math.inf > height > 0):
+        raise ValueError(area)
+    return left, top, width, height
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +51,7 @@ class GenerateSection:
     reference: str
     mpp: float
     region: tuple[int, ...]
+    area: str
     size: tuple[int, ...]
     strength: float
     mask: str
@@ -63,7 +78,7 @@ class GenerateSection:
                 f"config.generate.size must be (height, width) of at least 1 px, or (), got "
                 f"{self.size}"
             )
-        if self.region:
+        if self.region or self.area:
             self._check_region()
         if not 0 < self.strength <= 1 or not 0 <= self.blend_amount <= 1 or self.outpaint_px < 0:
             raise schema.ConfigError(
@@ -88,16 +103,34 @@ class GenerateSection:
 
     def _check_region(self) -> None:
         """A rectangle of an image: grids are cut before they are given."""
-        if len(self.region) != 4 or min(self.region) < 0 or min(self.region[2:]) < 1:
+        if self.region and self.area:
+            raise schema.ConfigError(
+                "config.generate must have region or area, not both, got "
+                f"{self.region} and {self.area!r}"
+            )
+        if self.area:
+            self._check_area()
+        elif len(self.region) != 4 or min(self.region) < 0 or min(self.region[2:]) < 1:
             raise schema.ConfigError(
                 "config.generate.region must be (top, left, height, width) in px, or (), got "
                 f"{self.region}"
             )
-        if not self.reference or self.reference.lower().endswith((".npy", ".h5", ".hdf5")):
+        if not self.reference or self.reference.lower().endswith(GRIDS):
             raise schema.ConfigError(
-                "config.generate.region must come with an image as generate.reference, got "
-                f"{self.reference!r}"
+                f"config.generate.{'area' if self.area else 'region'} must come with an image as "
+                f"generate.reference, got {self.reference!r}"
             )
+
+    def _check_area(self) -> None:
+        if geojson.split_name(self.area):
+            return
+        try:
+            rectangle(self.area)
+        except ValueError:
+            raise schema.ConfigError(
+                "config.generate.area must be x,y,width,height in px of level 0, or "
+                f"file.geojson#name, got {self.area!r}"
+            ) from None
 
     def _check_coarse(self) -> None:
         """What is generated first is the whole image, from what can be had at another scale."""

@@ -10,9 +10,11 @@ import numpy as np
 
 from ssldiff_jax.core import arrays, names
 from ssldiff_jax.generation import (
+    areas,
     cell_files,
     generator,
     grid_edits,
+    init_images,
     placed,
     plan,
     prior_sampler,
@@ -41,10 +43,12 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     section, output = config.generate, config.sample.output
     if not section.reference and not section.prior.is_grid:
         context.artifacts.require_references("generate.reference")
-    model = _at_strength(
-        generator.Generator.of_run(context.artifacts, context.mesh), section.strength
-    )
+    model = generator.Generator.of_run(context.artifacts, context.mesh)
+    if section.strength < 1:
+        model = model.with_sample(model.config.sample.at_strength(section.strength))
     placed.require_bounds(section, model)
+    section = areas.with_region(section, model.reading_data)
+    config = dataclasses.replace(config, generate=section)
     if section.prior.is_grid:
         source = sources.Source.of_prior(model, section, config.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -136,6 +140,7 @@ def slug(config: run_config.RunConfig) -> str:
     if section.control:
         words = f"{words} {pathlib.Path(section.control).stem}"
     region, size = "-".join(map(str, section.region)), "x".join(map(str, section.size))
+    region = areas.words_of(section.area) if section.area else region
     grown = f"outpaint{section.outpaint_px}" if section.outpaint_px else ""
     level = "" if config.level == config.data.levels[0] else f"level{config.level:g}"
     held = f"held-to-{pathlib.Path(section.held_to).stem}" if section.held_to else ""
@@ -149,8 +154,9 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     Raises WeightsError for one that is not there.
     """
     section = config.generate
-    keys = ("reference", "mask", "control", "blend_with", "held_to")
-    paths = {key: getattr(section, key) for key in keys}
+    keys = ("reference", "mask", "control", "blend_with", "held_to", "area")
+    # Without the name of a feature in it.
+    paths = {key: areas.file_of(getattr(section, key)) for key in keys}
     named = {key: f"generate.{key}" for key in paths}
     for edit in section.edits:
         if file := grid_edits.source_file(edit):
@@ -197,7 +203,8 @@ def _plan(
         image_plan = model.planner.from_reference(source.read, source.size, seed=seed)
     if section.strength == 1 and not section.mask and not section.outpaint_px:
         return image_plan
-    return model.planner.with_init_image(image_plan, _init_image(section, source, size))
+    image = init_images.of(section, source, size, model.reading_data)
+    return model.planner.with_init_image(image_plan, image)
 
 
 def _of_grid(section, model: generator.Generator, source: sources.Source, size, *, seed: int):
@@ -254,28 +261,3 @@ def _completed(
     )
     finer = model.finer(sampled, seed=seed, known=grid, keep_mask=keep)
     return np.where(keep[..., None], grid, finer)
-
-
-def _init_image(
-    section: tools_config.GenerateSection, source: sources.Source, size
-) -> plan.InitImage:
-    why = "mask" if section.mask else "outpaint_px" if section.outpaint_px else "strength"
-    image, grow = source.pixels(why), section.outpaint_px
-    keep = None
-    if section.mask:
-        keep = user_images.read_mask(section.mask)[..., 0] / np.float32(255)
-        if keep.shape != tuple(source.size):
-            raise ValueError(
-                f"generate.mask must be {source.size} px like the reference, got {keep.shape}"
-            )
-    if grow:
-        keep = np.ones(source.size, np.float32) if keep is None else keep
-        # 0 beyond: nothing of the mirrored pixels stays.
-        keep = np.pad(keep, grow)
-        # Mirrored: at its edge the encoder of latents sees what goes on, not a border of one
-        # colour.
-        image = np.pad(image, ((grow, grow), (grow, grow), (0, 0)), "reflect")
-    if image.shape[:2] != tuple(size):
-        asked = tuple(length - 2 * grow for length in size)
-        raise ValueError(f"generate.size must be that of the reference, {source.size}, got {asked}")
-    return plan.InitImage(image, keep, blank=section.strength == 1)

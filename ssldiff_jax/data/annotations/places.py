@@ -1,0 +1,164 @@
+"""Files in which a user marked regions of slides, and which of them is of which slide."""
+
+import collections
+import dataclasses
+import glob
+import logging
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ssldiff_jax.core import schema
+
+if TYPE_CHECKING:
+    from ssldiff_jax.slides import marked
+
+_LOG = logging.getLogger(__name__)
+
+_REGIONS = (".geojson.gz", ".json.gz", ".geojson", ".json")
+_MASKS = (".png", ".tif", ".tiff")
+_SHOWN = 3  # names in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotationsConfig:
+    """Regions that a user marked in slides, and what they stand for."""
+
+    # Where the files lie is no part of what they say: their content is recorded beside the slides'.
+    files: str = dataclasses.field(metadata={"digest": False})
+    masks: str = dataclasses.field(metadata={"digest": False})
+    use: tuple[str, ...]
+    leave_out: tuple[str, ...]
+    classes: tuple[str, ...]
+    class_property: str
+
+    def __post_init__(self):
+        if len(set(self.classes)) < len(self.classes) or "unmarked" in self.classes:
+            raise schema.ConfigError(
+                "config.data.annotations.classes must be names that differ, and none of them "
+                f"'unmarked', got {self.classes}"
+            )
+        both = sorted(set(self.use) & set(self.leave_out))
+        if both:
+            raise schema.ConfigError(
+                "config.data.annotations.use and leave_out must have no class in common, got "
+                f"{both[0]!r} in both"
+            )
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there are any files."""
+        return bool(self.files or self.masks)
+
+    def require_regions(self) -> None:
+        """Raise ConfigError where classes are named and no file has any."""
+        if (self.use or self.leave_out) and not self.files:
+            raise schema.ConfigError(
+                "config.data.annotations.use and leave_out are classes of polygons and must come "
+                "with config.data.annotations.files or a table of slides that names some, got "
+                f"use={self.use} and leave_out={self.leave_out} without"
+            )
+
+    def require_none(self, source: str) -> None:
+        """Raise ConfigError where there are files, of patches already cut."""
+        if self.is_given:
+            raise schema.ConfigError(
+                "config.data.annotations must come with slides, of which regions are used, got "
+                f"{self.files or self.masks!r} with patches already cut, {source}"
+            )
+
+    def of_slides(self, names: Sequence[str]) -> "list[marked.Marks | None]":
+        """The files of slides, by the slides' names; None for a slide that has none.
+
+        Raises ConfigError where no slide has one, or what is meant is not clear.
+        """
+        regions, masks = (
+            _matched(key, getattr(self, key), suffixes, names)
+            for key, suffixes in (("files", _REGIONS), ("masks", _MASKS))
+        )
+        missing = sum(not (region or mask) for region, mask in zip(regions, masks, strict=True))
+        if missing:
+            _LOG.info("%d of %d slides have no annotations of their own", missing, len(names))
+        is_shared = len(names) > 1 and len(set(regions)) == 1
+        return [
+            self.marks(region, mask, is_shared=is_shared)
+            for region, mask in zip(regions, masks, strict=True)
+        ]
+
+    def marks(self, regions: str, mask: str, *, is_shared: bool = False) -> "marked.Marks | None":
+        """What a GeoJSON file and a mask image, either of them "", say of a slide.
+
+        A file that `is_shared` is of the ground under several slides.
+        """
+        # Not at the top: a machine that only computes can open no slides.
+        from ssldiff_jax.slides import marked
+
+        # A slide without its file has nothing that is left out, and nothing that is tissue.
+        if not (regions or mask or self.use):
+            return None
+        return marked.Marks(regions, is_shared, mask, self.use, self.leave_out, self.class_property)
+
+
+def _matched(key: str, spec: str, suffixes: tuple[str, ...], names: Sequence[str]) -> list[str]:
+    """A file for each slide, "" for none."""
+    if not spec:
+        return [""] * len(names)
+    key = f"config.data.annotations.{key}"
+    paths = _paths(key, spec, suffixes)
+    by_slide = collections.defaultdict(list)
+    for path in paths:
+        by_slide[_stem(path.name, suffixes)].append(str(path))
+    stems = [next((s for s in _stems(name) if s in by_slide), "") for name in names]
+    if not any(stems):
+        # Polygons on the ground may be of many scenes, a mask is of one.
+        may_share = suffixes == _REGIONS or len(names) == 1
+        if may_share and os.path.isfile(os.path.expanduser(spec)):
+            return [str(paths[0])] * len(names)
+        raise schema.ConfigError(
+            f"{key} must have files named as the slides are, got none for {len(names)} slides, "
+            f"such as {_listed(names)}; it has {_listed([path.name for path in paths])}"
+        )
+    for stem, count in collections.Counter(stems).items():
+        if stem and (count > 1 or len(by_slide[stem]) > 1):
+            raise schema.ConfigError(
+                f"{key} must have one file for each slide, got {_listed(by_slide[stem])} for "
+                f"{count} slides called {stem!r}"
+            )
+    return [by_slide[stem][0] if stem else "" for stem in stems]
+
+
+def _paths(key: str, spec: str, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+    path = os.path.expanduser(spec)
+    if os.path.isdir(path):
+        found = [
+            p for p in sorted(pathlib.Path(path).iterdir()) if p.name.lower().endswith(suffixes)
+        ]
+    elif os.path.isfile(path):
+        found = [pathlib.Path(path)]
+    else:
+        found = [pathlib.Path(p) for p in sorted(glob.glob(path, recursive=True))]
+    found = [p for p in found if p.is_file()]
+    if not found:
+        raise schema.ConfigError(
+            f"{key} must name a file, a glob or a folder with files that end in "
+            f"{', '.join(suffixes)}, got {spec!r}, where there are none"
+        )
+    return found
+
+
+def _stem(name: str, suffixes: tuple[str, ...]) -> str:
+    end = next((s for s in suffixes if name.lower().endswith(s)), "")
+    return name[: len(name) - len(end)] if end else pathlib.PurePath(name).stem
+
+
+def _stems(name: str) -> list[str]:
+    """What the file of a slide may be called: slide.svs, slide; of slide.ome.tif slide too."""
+    stem = pathlib.PurePath(name).stem
+    shorter = [stem[: -len(".ome")]] if stem.lower().endswith(".ome") else []
+    return [name, stem, *shorter]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = ", …" if len(names) > _SHOWN else ""
+    return ", ".join(repr(str(name)) for name in names[:_SHOWN]) + more

@@ -1,0 +1,92 @@
+"""Which file of a user's is of which slide."""
+
+import re
+
+import pytest
+import small_configs
+
+from ssldiff_jax.core import schema
+
+NAMES = ["a.svs", "b.ome.tif", "c.tif"]
+
+
+def section(**changes):
+    return small_configs.section("data.annotations", **changes)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def folder(*names):
+        for name in names:
+            (tmp_path / name).write_text("{}")
+        return tmp_path
+
+    return folder
+
+
+def found(config, names=NAMES):
+    marks = config.of_slides(names)
+    return [m and (m.regions.rpartition("/")[2], m.mask.rpartition("/")[2]) for m in marks]
+
+
+@pytest.mark.parametrize("glob", ["", "/*", "/*.geojson*"])
+def test_files_are_found_by_the_slides_names(folder, glob):
+    path = folder("a.geojson", "b.geojson.gz", "c.tif.geojson", "other.geojson", "notes.txt")
+    assert found(section(files=f"{path}{glob}", leave_out=("Fold",))) == [
+        ("a.geojson", ""), ("b.geojson.gz", ""), ("c.tif.geojson", ""),
+    ]  # fmt: skip
+
+
+def test_masks_too_and_a_slide_without_any(folder):
+    path = folder("a.geojson", "b.png")
+    config = section(files=str(path), masks=str(path), leave_out=("Fold",))
+    assert found(config) == [("a.geojson", ""), ("", "b.png"), None]
+    # With classes that are tissue it has none.
+    marks = section(files=str(path), use=("Tumor",)).of_slides(NAMES)
+    assert [m.regions == "" for m in marks] == [False, True, True]
+
+
+def test_a_file_of_the_ground_is_of_all_scenes(folder):
+    path = folder("layer.geojson") / "layer.geojson"
+    marks = section(files=str(path), use=("*",)).of_slides(NAMES)
+    assert {m.regions for m in marks} == {str(path)}
+    assert all(m.is_shared for m in marks)
+    (one,) = section(files=str(path), use=("*",)).of_slides(NAMES[:1])
+    assert not one.is_shared
+
+
+@pytest.mark.parametrize(
+    ("names", "changes", "message"),
+    [
+        (["z.geojson", "y.geojson"], {"files": "."},
+         r"files must have files named as the slides are, got none for 3 slides, such as 'a.svs', "
+         r"'b.ome.tif', 'c.tif'; it has 'y.geojson', 'z.geojson'"),
+        (["a.geojson", "a.json"], {"files": "."},
+         "one file for each slide, got .*a.geojson.*a.json.* for 1 slides called 'a'"),
+        ([], {"files": "."}, r"must name a file, a glob or a folder with files that end in .*geoj"),
+        (["z.png"], {"masks": "z.png"}, "masks must have files named as the slides are"),
+    ],
+)  # fmt: skip
+def test_files_that_cannot_be_matched(folder, names, changes, message):
+    path = folder(*names)
+    changes = {key: str(path / value) for key, value in changes.items()}
+    with pytest.raises(schema.ConfigError, match=message):
+        section(**changes).of_slides(NAMES)
+
+
+def test_two_slides_of_one_name(folder):
+    config = section(files=str(folder("a.geojson", "b.geojson")))
+    with pytest.raises(schema.ConfigError, match="for 2 slides called 'a'"):
+        config.of_slides(["a.svs", "a.tif", "b.svs"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use": ("Tumor",)}, "must come with config.data.annotations.files"),
+        ({"files": "x", "use": ("A", "B"), "leave_out": ("B",)}, "no class in common, got 'B'"),
+    ],
+)
+def test_keys_that_contradict_each_other(changes, message):
+    with pytest.raises(schema.ConfigError, match=re.escape(message)):
+        section(**changes)
