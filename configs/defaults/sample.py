@@ -56,8 +56,10 @@ def get_config() -> ConfigDict:
     # ramp: linear over the overlap; paper: the published radial weights, uint8 by truncation.
     c.decode.blend = "ramp"
     c.output = ConfigDict()
-    # Files of a large image: png, tif (pyramidal BigTIFF), ome.tif, cog.tif, dzi.
+    # Files of a large image: png, tif (pyramidal BigTIFF), ome.tif, cog.tif, dzi, ome.zarr.
     c.output.formats = ("png", "tif")
+    # Version of OME-Zarr (NGFF): 0.5, in shards of 4096 × 512 px, or 0.4, which older readers know.
+    c.output.ngff = "0.5"
     # JPEG quality inside them; from 90 on colour keeps its full resolution.
     c.output.quality = 90
     # The canvas of an image in progress is saved this often.

@@ -15,7 +15,9 @@ from ssldiff_jax.generation import canvas, plan, window_networks
 from ssldiff_jax.sampler import memory_estimate, windows
 
 # Compressed files beside the raw pixels, bytes per pixel at the most.
-_FILE_BYTES = {"png": 3.2, "tif": 1.6, "ome.tif": 1.6, "cog.tif": 5.6, "dzi": 1.6}
+_FILE_BYTES = {
+    "png": 3.2, "tif": 1.6, "ome.tif": 1.6, "cog.tif": 5.6, "dzi": 1.6, "ome.zarr": 4.2,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

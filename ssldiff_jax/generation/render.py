@@ -156,6 +156,7 @@ class LargeImageRender:
         progress.close()
 
     def _require_room(self, cost: cost_lib.Cost) -> None:
+        pyramid.require_libraries(self.formats)
         self._between.mkdir(parents=True, exist_ok=True)
         # Hours of rendering would otherwise end in a full disk.
         free = shutil.disk_usage(self.folder).free

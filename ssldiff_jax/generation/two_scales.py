@@ -86,7 +86,7 @@ class CoarseScale:
         """The coarse image on its way into `folder/coarse.png` and the other formats."""
         # PNG, because the finer image is held to its very pixels.
         formats = tuple(dict.fromkeys(("png", *output.formats)))
-        scale = pyramid.Scale(self.model.mpp, output.quality, place)
+        scale = pyramid.Scale(self.model.mpp, output.quality, place, output.ngff)
         return render.LargeImageRender(
             self.model.renderer, image_plan, folder, NAME, formats, scale
         )

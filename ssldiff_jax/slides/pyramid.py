@@ -2,18 +2,20 @@
 
 import dataclasses
 import fractions
+import importlib.util
 import math
 import pathlib
 import shutil
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import ground, objective, slide, whole_file
 from ssldiff_jax.slides.ground import Georeference
+from ssldiff_jax.slides.raw_image import RawImage
 
 if TYPE_CHECKING:
     import pyvips
@@ -24,31 +26,18 @@ _COARSEST_VIPS = 1e6  # µm per px
 _STRIP = 1024  # rows that are copied at a time
 
 
-@dataclasses.dataclass(frozen=True)
-class RawImage:
-    """RGB pixels in a file, row after row, which is read as it is needed."""
-
-    path: pathlib.Path
-    height: int
-    width: int
-
-    def rows(self, top: int, count: int) -> arrays.ImageUint8:
-        """Some rows of it."""
-        count, line = min(count, self.height - top), 3 * self.width
-        pixels = np.fromfile(self.path, np.uint8, count * line, offset=top * line)
-        return pixels.reshape(count, self.width, 3)
-
-
 Pixels: TypeAlias = arrays.ImageUint8 | RawImage
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Microns per pixel, JPEG quality, and where the image lies, if anywhere."""
+    """Microns per pixel, JPEG quality, where the image lies, if anywhere, and the version of NGFF
+    that OME-Zarr is written in."""
 
     mpp: float
     quality: int = 90
     georeference: Georeference | None = None
+    ngff: Literal["0.4", "0.5"] = "0.5"
 
     def __post_init__(self):
         if not (np.isfinite(self.mpp) and self.mpp > 0):
@@ -150,6 +139,13 @@ def write_deepzoom(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
             written[0].unlink(missing_ok=True)
 
 
+def write_ome_zarr(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
+    """Write OME-Zarr with all levels, without loss, row by row."""
+    from ssldiff_jax.slides import zarr_writer
+
+    zarr_writer.write(path, _array_rows(pixels), _shape(pixels), mpp=scale.mpp, version=scale.ngff)
+
+
 def write_png(path: str | pathlib.Path, pixels: Pixels, scale: Scale | None = None) -> None:
     """Write a PNG, whose pixels `read_image` gives back exactly."""
     source = _vips(pixels)
@@ -173,8 +169,19 @@ FORMATS: dict[str, WriteFn] = {
     "ome.tif": write_ome_tiff,
     "cog.tif": write_cog,
     "dzi": write_deepzoom,
+    "ome.zarr": write_ome_zarr,
 }
 """By what a file's name ends with."""
+OPTIONAL = {"ome.zarr": ("zarr", 'pip install "zarr>=3.1"')}
+"""Formats whose library need not be there: its name, and how it is installed."""
+
+
+def require_libraries(formats: Iterable[str]) -> None:
+    """Raise ValueError for a format whose library is not installed."""
+    for name in formats:
+        package, install = OPTIONAL.get(name, ("numpy", ""))
+        if importlib.util.find_spec(package) is None:
+            raise ValueError(f"to write {name} expects {package}, got none: {install}")
 
 
 def georeference(

@@ -80,6 +80,6 @@ def _render(
     formats = ("png", *(name for name in section.formats if name != "png"))
     seed = rng.seed_of(config.seed, "sample/image", number)
     image_plan = references_lib.plan_of(model, reference, seed=seed)
-    scale = pyramid.Scale(model.mpp, section.quality)
+    scale = pyramid.Scale(model.mpp, section.quality, ngff=section.ngff)
     name = f"image_{number}"
     return render.LargeImageRender(model.renderer, image_plan, folder, name, formats, scale)

@@ -14,9 +14,11 @@ _ASIDE = {"digest": False}
 
 @dataclasses.dataclass(frozen=True)
 class OutputConfig:
-    """The files that a large image is written as, and the JPEG quality inside them, 1…100."""
+    """The files that a large image is written as, the version of OME-Zarr, and the JPEG quality
+    inside of others, 1…100."""
 
     formats: tuple[str, ...]
+    ngff: Literal["0.4", "0.5"]
     quality: int
 
     def __post_init__(self):

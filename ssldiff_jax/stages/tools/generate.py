@@ -79,7 +79,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     georeference = placed.georeference(
         section, model, source, image_plan.size, grow=section.outpaint_px
     )
-    scale = pyramid.Scale(model.mpp, output.quality, georeference)
+    scale = pyramid.Scale(model.mpp, output.quality, georeference, output.ngff)
     large = render.LargeImageRender(
         model.renderer, image_plan, folder, "image", output.formats, scale
     )
@@ -151,8 +151,10 @@ def slug(config: run_config.RunConfig) -> str:
 def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     """Size and time of every file that is generated from.
 
-    Raises WeightsError for one that is not there.
+    Raises WeightsError for one that is not there, ValueError where a library is not that what is
+    generated is written with.
     """
+    pyramid.require_libraries(config.sample.output.formats)
     section = config.generate
     keys = ("reference", "mask", "control", "blend_with", "held_to", "area")
     # Without the name of a feature in it.

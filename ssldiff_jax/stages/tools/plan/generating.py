@@ -25,7 +25,8 @@ Facts = facts_lib.Facts
 Estimate = estimates.Estimate
 
 _RAW = 3  # bytes of a pixel
-FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25}
+FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25,
+         "ome.zarr": 0.9}  # fmt: skip
 """Parts of the raw pixels, where no real region was there to write."""
 
 
