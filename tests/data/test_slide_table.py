@@ -1,6 +1,7 @@
 """Tables of slides, as TRIDENT, CLAM, spreadsheets and people write them."""
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -149,6 +150,49 @@ def test_a_stem_of_two_files_is_refused(write, slides):
 def test_a_file_that_is_not_there_is_left_to_who_reads_it(write, slides):
     rows = slide_table.read(write("slide\na.svs\nnone.svs\n"), "")
     assert str(slides / "none.svs") in rows
+
+
+def square(left, top, side, name):
+    ring = [[left, top], [left + side, top], [left + side, top + side], [left, top + side]]
+    return {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+        "properties": {"classification": {"name": name}},
+    }
+
+
+def test_regions_and_masks_of_a_row_are_that_slides(write, slides, tmp_path):
+    (slides / "marks").mkdir()
+    features = {"type": "FeatureCollection", "features": [square(0, 0, 4, "Tumor")]}
+    (slides / "marks" / "of_a.geojson").write_text(json.dumps(features))
+    Image.fromarray(np.full((3, 3), 255, np.uint8)).save(tmp_path / "of_b.png")
+    table = write(
+        f"slide,annotations,mask\na.svs,marks/of_a.geojson,\nb.svs,,{tmp_path}/of_b.png\nc.svs,,\n"
+    )
+    data = data_of(table)
+    marks = slide_source.marks_of(data)
+    by_name = {pathlib.Path(source).name: one for source, one in marks.items()}
+    assert by_name.keys() == {"a.svs", "b.svs"}
+    assert by_name["a.svs"].regions == str(slides / "marks" / "of_a.geojson")
+    assert by_name["b.svs"].mask == str(tmp_path / "of_b.png")
+    # Where a class is tissue, a slide that has no regions has none.
+    tumour = dataclasses.replace(data.annotations, use=("Tumor",))
+    all_marks = slide_source.marks_of(dataclasses.replace(data, annotations=tumour))
+    assert len(all_marks) == 3
+    # What the file says decides, not only its name.
+    before = slide_source.marked_by(data)
+    features["features"][0] = square(0, 0, 3, "Tumor")
+    (slides / "marks" / "of_a.geojson").write_text(json.dumps(features))
+    assert slide_source.marked_by(data) != before
+    with pytest.raises(slide_table.SlideTableError, match=r"row 2: annotations must be a file"):
+        slide_table.read(write("slide,annotations\na.svs,none.geojson\n"), "")
+
+
+def test_classes_of_regions_need_a_file_or_a_table(slides):
+    values = demo.get_config().to_dict()["data"] | {"slides": f"{slides}/*.svs"}
+    values["annotations"] = values["annotations"] | {"use": ("Tumor",)}
+    with pytest.raises(schema.ConfigError, match="or a table of slides that names some"):
+        schema.build(data_config.DataConfig, values)
 
 
 def test_a_stem_in_an_empty_folder_is_no_slide(tmp_path):
