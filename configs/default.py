@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
     # own ones: for data that they never saw, evaluated by the same metrics.
     config.models = ""
     config.runtime = machine.runtime()
+    config.logging = machine.logging()
     config.mesh = machine.mesh()
     config.data = data.get_config()
     config.encoder = encoder.get_config()

@@ -140,7 +140,8 @@ def test_python_examples_call_what_exists():
     blocks = [block for text in TEXTS.values() for block in pages.blocks(text)]
     trees = [ast.parse(code) for language, code in blocks if language == "python"]
     calls = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    named = [call for call in calls if isinstance(call.func.value, ast.Name)]
+    methods = [call for call in calls if isinstance(call.func, ast.Attribute)]
+    named = [call for call in methods if isinstance(call.func.value, ast.Name)]
     ours = [call for call in named if call.func.value.id.lower() == "generator"]
     assert len(ours) >= 7
     for call in ours:

@@ -1,4 +1,5 @@
-"""The sections `runtime` and `mesh`: what a run may use of the machine."""
+"""The sections `runtime`, `logging` and `mesh`: what a run may use of the machine, and where it
+shows itself."""
 
 from ml_collections import ConfigDict
 
@@ -23,6 +24,24 @@ def runtime() -> ConfigDict:
     # several hosts run one stage at a time, as never does anywhere: it takes less memory. Results
     # are the same bits.
     c.side_by_side = "auto"
+    return c
+
+
+def logging() -> ConfigDict:
+    c = ConfigDict()
+    # How often, over a training of autoencoder, denoiser or prior, its averaged weights are looked
+    # at: their loss on held-out examples, and pictures for TensorBoard; 0 is never.
+    c.looks = 4
+    # Where figures and pictures also go: wandb (pip install wandb), mlflow (pip install mlflow), or
+    # both, separated by a comma; "" is nowhere else.
+    c.to = ""
+    # Project of wandb, experiment of MLflow.
+    c.project = "ssldiff_jax"
+    # offline writes into the folder wandb/ of the work directory, which `wandb sync` sends later;
+    # online sends at once.
+    c.wandb_mode = "offline"
+    # Address of an MLflow server or store; "" is the file mlflow.db of the work directory.
+    c.mlflow_uri = ""
     return c
 
 

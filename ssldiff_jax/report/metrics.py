@@ -25,7 +25,7 @@ _VARIETY = ("retrieval_of_views", "effective_rank_of_noise", "num_ranked", "num_
 _NO_STEPS = ("report", "generate", "variations", "sweep", "watch", "compare", "study", "export",
              "features", "patch_images", "verify", "compile", "bench", "plan")  # fmt: skip
 """An earlier report, and tools."""
-_LAUNCH_ONLY = ("stages", "force", "report")  # what to run, not what it gives
+_LAUNCH_ONLY = ("stages", "force", "report", "logging")  # what to run, not what it gives
 _JUDGED = ("patches", "large_image_frechet", "structure", "confusion", "denoising_loss",
            "diversity", "levels", "outside")  # fmt: skip
 

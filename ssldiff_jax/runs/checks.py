@@ -173,8 +173,9 @@ def _method(plan: Plan) -> Iterator[str]:
 
 
 def _files(plan: Plan) -> Iterator[str]:
-    """Files that are named and are not there."""
+    """Files that are named and are not there, and packages."""
     config = plan.config
+    yield from config.logging.missing() if plan.trainings else ()
     # The runner has looked for slides, of which there may be very many.
     names = (name for name in plan.stages if name != "patches")
     yield from _reasons(lambda n=name: plan.table[n].inputs(config) for name in names)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ssldiff_jax.autoencoder import autoencoder, lpips
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
-from ssldiff_jax.core import tasks
+from ssldiff_jax.core import schema, tasks
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.diffusion import conditioning, distillation
 from ssldiff_jax.diffusion import loss as diffusion_loss
@@ -19,8 +19,9 @@ from ssldiff_jax.prior import tokens as tokens_lib
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import stage
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.runs.workdir import provenance
-from ssldiff_jax.train import loop
+from ssldiff_jax.train import boards, loop
 from ssldiff_jax.weights import published
 
 _TEXT_DIM = _IMPORTED_DIM = 384
@@ -62,7 +63,16 @@ def training_run(context: stage.Context, name: str) -> loop.Run:
         config.mesh.rules,
         config.seed,
         provenance.past(folders, name),
+        config.logging.looks,
+        functools.partial(boards.opened, config.logging, about(config, folders, name)),
     )
+
+
+def about(config: run_config.RunConfig, folders: folders_lib.Folders, name: str) -> boards.About:
+    """What trackers are told of a stage: its own settings, and the seed."""
+    section = provenance.plain(getattr(config, name, {}))
+    values = schema.flatten({name: section}) | {"seed": config.seed}
+    return boards.About(name, folders.workdir, folders.of_stage(name), values)
 
 
 def embedding_dim(config: run_config.RunConfig) -> int:

@@ -1,5 +1,6 @@
 """Stage `autoencoder`: train the first stage, measure it on held-out records."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +11,17 @@ import skimage.metrics
 from jaxtyping import UInt8
 
 from ssldiff_jax.autoencoder import autoencoder
+from ssldiff_jax.autoencoder import loss as autoencoder_loss
 from ssldiff_jax.core import layers, rng
-from ssldiff_jax.data import loader
+from ssldiff_jax.data import loader, records
 from ssldiff_jax.formats import hub
 from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
 from ssldiff_jax.slides import pyramid
-from ssldiff_jax.train import loop
+from ssldiff_jax.train import looks, loop
 from ssldiff_jax.weights import published
 
 _NUM_TESTED = 64
+_NUM_SHOWN = 6
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -38,7 +41,8 @@ def run(context: stage.Context) -> dict[str, Any]:
         config=config.data.loader,
     )
     run_ = training_tasks.training_run(context, "autoencoder")
-    params = loop.fit(task, batches, section.train, run_, start=start)
+    look = _look(context.artifacts.records("test"), task, section.train.compute.dtype)
+    params = loop.fit(task, batches, section.train, run_, start=start, look=look)
     side = config.data.records.record_px
     # The decoder gives whole latents back.
     side -= side % config.downsample_factor
@@ -59,18 +63,38 @@ def run(context: stage.Context) -> dict[str, Any]:
     }
 
 
+def _look(
+    held_out: records.RecordSource, task: autoencoder_loss.AutoencoderTask, dtype: str
+) -> looks.Look | None:
+    """Held-out patches: their loss, and real above reconstructed; None where there are none."""
+    real = artifacts.patches_at(held_out, looks.MOST_EXAMPLES, task.image_px)
+    if not len(real):
+        return None
+    batch = {"image_uint8": real, "index": np.arange(len(real), dtype=np.int32)}
+    loss = looks.held_out_loss(task, batch, dtype)
+    shown = real[:_NUM_SHOWN]
+    reconstruct = jax.jit(functools.partial(_reconstruct, autoencoder.Autoencoder(task.config)))
+
+    def look(params: Any, extra: Any) -> looks.Seen:
+        made = np.asarray(reconstruct(params["autoencoder"], shown))
+        rows = np.concatenate([np.concatenate(list(images), axis=1) for images in (shown, made)])
+        return looks.Seen({"held_out_loss": loss(params, extra)}, {"reconstructions": rows})
+
+    return look
+
+
+def _reconstruct(model: autoencoder.Autoencoder, params: Any, image_uint8: Any) -> Any:
+    moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
+    # The mean, and no sample: a figure without noise.
+    mean, _ = jnp.split(moments, 2, axis=-1)
+    return layers.to_uint8(model.apply({"params": params}, mean, method=model.decode))
+
+
 def _reconstructed(
     config: autoencoder.AutoencoderConfig, params: Any, real: UInt8[np.ndarray, "N s s 3"]
 ) -> UInt8[np.ndarray, "N s s 3"]:
     """Images through the autoencoder, by the means of their latents."""
-    model = autoencoder.Autoencoder(config)
-
-    def reconstruct(params, image_uint8):
-        moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
-        # The mean, and no sample: a figure without noise.
-        mean, _ = jnp.split(moments, 2, axis=-1)
-        return layers.to_uint8(model.apply({"params": params}, mean, method=model.decode))
-
+    reconstruct = jax.jit(functools.partial(_reconstruct, autoencoder.Autoencoder(config)))
     # A figure of the weights, not of the device that measured it.
     with jax.default_matmul_precision("highest"):
-        return np.concatenate([np.asarray(jax.jit(reconstruct)(params, x[None])) for x in real])
+        return np.concatenate([np.asarray(reconstruct(params, x[None])) for x in real])

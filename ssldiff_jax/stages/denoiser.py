@@ -6,6 +6,7 @@ from ssldiff_jax.core import digests, rng
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.formats import hub
 from ssldiff_jax.runs import stage, training_tasks
+from ssldiff_jax.stages.evaluate import denoiser_look
 from ssldiff_jax.train import loop
 from ssldiff_jax.weights import published, transformers
 
@@ -31,7 +32,8 @@ def run(context: stage.Context) -> dict[str, Any]:
         adapters = transformers.Adapters(section.lora)
         start = published.load_denoiser(file, task.denoiser.config, adapters)
     run_ = training_tasks.training_run(context, "denoiser")
-    params = loop.fit(task, batches, section.train, run_, start=start)
+    look = denoiser_look.look(context.artifacts, task.denoiser, context.here.mesh)
+    params = loop.fit(task, batches, section.train, run_, start=start, look=look)
     dim = task.denoiser.config.embedding_dim
     facts = {"embedding_dim": dim, "denoiser": digests.of_params(params)}
     return facts | hub.noted(weights=section.weights)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssldiff_jax.core import digests, rng, vectors
+from ssldiff_jax.core import digests, rng, tasks, vectors
 from ssldiff_jax.data import loader, store
 from ssldiff_jax.evaluation.metrics import grids as grid_metrics
 from ssldiff_jax.formats import atomic
@@ -18,7 +18,7 @@ from ssldiff_jax.generation import grid_network, prior_sampler
 from ssldiff_jax.prior import conditions
 from ssldiff_jax.runs import amounts, host_arrays, stage, training_tasks
 from ssldiff_jax.stages.evaluate import grid_rows
-from ssldiff_jax.train import hosts, loop
+from ssldiff_jax.train import hosts, looks, loop
 
 # Training grids that the prior's are compared with.
 _COMPARED = 4096
@@ -39,8 +39,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         config=config.data.loader,
     )
     run_ = training_tasks.training_run(context, "prior")
-    params = loop.fit(task, batches, section.train, run_)
     held_out = store.Store(context.folder("grids") / "test")
+    look = _look(held_out, task, section.train.compute.dtype)
+    params = loop.fit(task, batches, section.train, run_, look=look)
     model = prior_sampler.PriorSampler.of_run(context.artifacts)
     digest, seed = digests.of_params(params), rng.seed_of(config.seed, "prior/evaluation")
     generator = np.random.default_rng(seed)
@@ -56,6 +57,16 @@ def run(context: stage.Context) -> dict[str, Any] | None:
         return {"prior": digest, "results": results}
 
     return hosts.on_first_host("figures of the prior", write)
+
+
+def _look(held_out: store.Store, task: tasks.Task, dtype: str) -> looks.Look | None:
+    """The loss of held-out grids; None where there are none."""
+    count = min(len(held_out), looks.MOST_EXAMPLES)
+    if not count:
+        return None
+    batch = held_out.batch(range(count)) | {"index": np.arange(count, dtype=np.int32)}
+    loss = looks.held_out_loss(task, batch, dtype)
+    return lambda params, extra: looks.Seen({"held_out_loss": loss(params, extra)})
 
 
 def _sample(

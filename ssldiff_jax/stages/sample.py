@@ -9,7 +9,7 @@ from typing import Any
 from ssldiff_jax.core import arrays, patch_grid, rng
 from ssldiff_jax.generation import generator, render
 from ssldiff_jax.generation import references as references_lib
-from ssldiff_jax.runs import amounts, artifacts, stage
+from ssldiff_jax.runs import amounts, artifacts, shown, stage
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import hosts
 
@@ -44,7 +44,11 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     # They are there: what each took is read back, by a host that waits for no other if it sees one
     # late.
     facts = lambda: {"large_images": [large.run() for large in jobs]}
-    return hosts.on_first_host("what large images took", facts)
+    made = hosts.on_first_host("what large images took", facts)
+    images = {large.name: folder / f"{large.name}.png" for large in jobs}
+    shown_ = lambda: shown.show(config, context.folders, "sample", images)
+    hosts.on_first_host("pictures of large images", shown_)
+    return made
 
 
 def _say_costs(jobs: Sequence[render.LargeImageRender]) -> None:

@@ -7,49 +7,58 @@ import logging
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
+import numpy as np
+from jaxtyping import UInt8
 
 from ssldiff_jax.core import durations
+from ssldiff_jax.train import boards as boards_lib
 
 _LOG = logging.getLogger(__name__)
 
-_MOST_QUEUED = 1000
 _WINDOW = 600.0  # seconds that a rate is taken over
 
 
 class MetricsWriter:
-    """Scalars to `metrics.jsonl` and to TensorBoard event files, from the first host alone."""
+    """Scalars to `metrics.jsonl`, to TensorBoard event files and to what `open_others` opens, and
+    pictures to the last two, from the first host alone."""
 
-    def __init__(self, folder: pathlib.Path):
-        # Not at the top: a machine that only computes need not have it.
-        import tensorboardX
-
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        open_others: Callable[[], Sequence[boards_lib.Board]] = tuple,
+    ):
         self._first = jax.process_index() == 0
         if self._first:
             folder.mkdir(parents=True, exist_ok=True)
             self._lines = _whole_lines(folder / "metrics.jsonl").open("a")
-            # A thread writes them, and what fills its queue once a full disk has ended it, waits.
-            self._board = tensorboardX.SummaryWriter(
-                str(folder / "tensorboard"), max_queue=_MOST_QUEUED
-            )
+            self._boards = [boards_lib.TensorBoard(folder / "tensorboard"), *open_others()]
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One line, one point a scalar."""
+    def write(
+        self,
+        step: int,
+        scalars: Mapping[str, float],
+        pictures: Mapping[str, UInt8[np.ndarray, "H W 3"]] = types.MappingProxyType({}),
+    ) -> None:
+        """One line, one point a scalar, and pictures."""
         if not self._first:
             return
         self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
         self._lines.flush()
-        self._board.flush()
-        for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+        for board in self._boards:
+            board.write(step, scalars)
+            for name, picture in pictures.items():
+                board.show(step, name, picture)
 
     def close(self) -> None:
-        """Flush both."""
+        """Flush all."""
         if self._first:
-            with contextlib.closing(self._board):
-                self._lines.close()
+            with contextlib.ExitStack() as stack:
+                for part in (*self._boards, self._lines):
+                    stack.callback(part.close)
 
 
 def _whole_lines(path: pathlib.Path) -> pathlib.Path:

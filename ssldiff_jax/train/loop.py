@@ -3,17 +3,20 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from jax.sharding import Mesh
 
 from ssldiff_jax.core import changes, exhausted, rng, tasks
 from ssldiff_jax.train import (
+    boards,
     feed,
     flat,
     hosts,
     logs,
+    looks,
     named,
     parallel,
     stopwatch,
@@ -65,7 +68,8 @@ class TrainConfig:
 @dataclasses.dataclass(frozen=True)
 class Run:
     """Where a training runs: its folder, where its checkpoints lie (in a bucket, if they must),
-    mesh, sharding rules and seed; and what it was configured as before, if that changed."""
+    mesh, sharding rules and seed; what it was configured as before, if that changed; how often it
+    is looked at, and what opens the trackers that follow it."""
 
     name: str
     folder: pathlib.Path
@@ -74,6 +78,8 @@ class Run:
     rules: tuple[str, ...]
     seed: int
     past: tuple[stretches.Stretch, ...] = ()
+    looks: int = 0
+    open_boards: Callable[[], Sequence[boards.Board]] = tuple
 
 
 class NonFiniteError(RuntimeError):
@@ -87,12 +93,14 @@ def fit(
     run: Run,
     *,
     start: Any = None,
+    look: looks.Look | None = None,
 ) -> Any:
     """Train, from the last checkpoint if there is one; returns the averaged parameters.
 
     `start` are parameters to begin with, of the whole model or of parts at the top of its tree;
-    with no steps to train they are the result. A killed run that is started again ends with the
-    same bits as one that was not. Raises ValueError where more steps were done than `num_steps`.
+    with no steps to train they are the result. What `look` sees is written down. A killed run that
+    is started again ends with the same bits as one that was not. Raises ValueError where more steps
+    were done than `num_steps`.
     """
     # Not at the top: a machine that only computes need not have Orbax.
     from ssldiff_jax.train import checkpoint
@@ -120,7 +128,7 @@ def fit(
     step_fn = parallel.compile_step(update, config.method, shardings, run.mesh)
 
     with (
-        _Record(state, config, run) as record,
+        _Record(state, config, run, look) as record,
         hosts.StopSignal() as stop,
         _measured(step_fn, config, run),
     ):
@@ -179,7 +187,13 @@ def _require_not_past(done: int, config: TrainConfig, run: Run) -> None:
 class _Record:
     """What is written down about a training while it runs."""
 
-    def __init__(self, state: step_lib.TrainState, config: TrainConfig, run: Run):
+    def __init__(
+        self,
+        state: step_lib.TrainState,
+        config: TrainConfig,
+        run: Run,
+        look: looks.Look | None,
+    ):
         import clu.parameter_overview
 
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -190,7 +204,11 @@ class _Record:
             (run.folder / "parameters.txt").write_text(table + "\n")
         done = int(state.step)
         self._config = config
-        self._writer = logs.MetricsWriter(run.folder)
+        self._rate = config.optimizer.rate(config.num_steps, run.past)
+        self._looks = looks.Looks(
+            look, run.looks, num_steps=config.num_steps, log_every=config.log_every
+        )
+        self._writer = logs.MetricsWriter(run.folder, run.open_boards)
         self._progress = logs.Progress(run.name, config.num_steps, start=done)
         # The first steps compile as well: those that are traced come after them.
         self._profile = logs.Profile(run.folder / "profile", done + 10, config.profile_steps)
@@ -219,10 +237,23 @@ class _Record:
         if step % config.log_every == 0 or step == config.num_steps:
             scalars = {name: float(value) for name, value in metrics.items()}
             scalars |= {"skipped": int(state.skipped), "seconds": self._watch.seconds}
-            self._writer.write(step, scalars | self._throughput.read(flops, waited))
+            # Of this update: refused ones are not counted by the schedule.
+            scalars["learning_rate"] = float(self._rate(max(step - 1 - scalars["skipped"], 0)))
+            scalars |= self._throughput.read(flops, waited)
+            self._write(step, state, scalars)
             _check_finite(scalars, config, step)
             self._progress.update(0, f"loss {scalars['loss']:.4g}")
         self._progress.update()
+
+    def _write(self, step: int, state: step_lib.TrainState, scalars: dict[str, float]) -> None:
+        """Write figures, and what is seen of the model where it is looked at."""
+        if not self._looks.are_due(step):
+            self._writer.write(step, scalars)
+            return
+        began = time.monotonic()
+        seen = self._looks.at(state.ema_params, state.extra) or looks.Seen({})
+        self._writer.write(step, scalars | seen.scalars, seen.pictures)
+        self._throughput.pause(time.monotonic() - began)
 
 
 def _check_finite(scalars: dict[str, float], config: TrainConfig, step: int) -> None:

@@ -24,6 +24,11 @@ class Throughput:
         else:
             self._steps += 1
 
+    def pause(self, seconds: float) -> None:
+        """Leave out time that no step took."""
+        if self._began is not None:
+            self._began += seconds
+
     def read(self, flops: float | None, waited: float) -> dict[str, float]:
         """Means since the last look: seconds and examples, the part of the time that waited for
         data (`waited` seconds since the start), model FLOPs and their part of the peak, memory.

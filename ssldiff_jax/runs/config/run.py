@@ -15,7 +15,7 @@ from ssldiff_jax.runs.config import runtime as runtime_config
 from ssldiff_jax.runs.config import sample as sample_config
 from ssldiff_jax.runs.config import study as study_config
 from ssldiff_jax.runs.config import tools as tools_config
-from ssldiff_jax.train import mesh
+from ssldiff_jax.train import boards, mesh
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,7 @@ class RunConfig:
     force: str
     models: str
     runtime: runtime_config.RuntimeConfig
+    logging: boards.LoggingConfig
     mesh: mesh.MeshConfig
     data: data_config.DataConfig
     encoder: models_config.EncoderSection

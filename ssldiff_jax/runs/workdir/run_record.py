@@ -24,7 +24,7 @@ from ssldiff_jax.runs.command import catalog
 from ssldiff_jax.runs.workdir import stored_config
 
 COMMANDS = "commands.jsonl"
-_HOW = ("seed", "stages", "force", "models", "runtime", "mesh", "data.loader")
+_HOW = ("seed", "stages", "force", "models", "runtime", "logging", "mesh", "data.loader")
 """What every command of a run says again."""
 
 
