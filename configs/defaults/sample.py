@@ -56,7 +56,8 @@ def get_config() -> ConfigDict:
     # ramp: linear over the overlap; paper: the published radial weights, uint8 by truncation.
     c.decode.blend = "ramp"
     c.output = ConfigDict()
-    # Files of a large image: png, tif (pyramidal BigTIFF), ome.tif, cog.tif, dzi, ome.zarr.
+    # Files of a large image: png, tif (pyramidal BigTIFF), ome.tif, cog.tif, dzi, ome.zarr and
+    # dcm, which is a folder with a DICOM series.
     c.output.formats = ("png", "tif")
     # Version of OME-Zarr (NGFF): 0.5, in shards of 4096 × 512 px, or 0.4, which older readers know.
     c.output.ngff = "0.5"

@@ -17,6 +17,8 @@ from ssldiff_jax.sampler import memory_estimate, windows
 # Compressed files beside the raw pixels, bytes per pixel at the most.
 _FILE_BYTES = {
     "png": 3.2, "tif": 1.6, "ome.tif": 1.6, "cog.tif": 5.6, "dzi": 1.6, "ome.zarr": 4.2,
+    # Twice: of all levels frames are collected first.
+    "dcm": 3.2,
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import canvas, plan
 from ssldiff_jax.generation import cost as cost_lib
 from ssldiff_jax.sampler import memory_estimate, programs, sampler, shrunk
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import optional, pyramid
 from ssldiff_jax.train import hosts, logs, stopwatch
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class LargeImageRender:
         progress.close()
 
     def _require_room(self, cost: cost_lib.Cost) -> None:
-        pyramid.require_libraries(self.formats)
+        optional.require(self.formats)
         self._between.mkdir(parents=True, exist_ok=True)
         # Hours of rendering would otherwise end in a full disk.
         free = shutil.disk_usage(self.folder).free

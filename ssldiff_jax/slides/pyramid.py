@@ -2,12 +2,11 @@
 
 import dataclasses
 import fractions
-import importlib.util
 import math
 import pathlib
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -146,6 +145,14 @@ def write_ome_zarr(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
     zarr_writer.write(path, _array_rows(pixels), _shape(pixels), mpp=scale.mpp, version=scale.ngff)
 
 
+def write_dicom(path: pathlib.Path, pixels: Pixels, scale: Scale) -> None:
+    """Write a folder with a DICOM series: one instance (JPEG) for each level."""
+    from ssldiff_jax.slides import dicom_writer
+
+    rows, shape = _array_rows(pixels), _shape(pixels)
+    dicom_writer.write(path, rows, shape, mpp=scale.mpp, quality=scale.quality)
+
+
 def write_png(path: str | pathlib.Path, pixels: Pixels, scale: Scale | None = None) -> None:
     """Write a PNG, whose pixels `read_image` gives back exactly."""
     source = _vips(pixels)
@@ -170,18 +177,9 @@ FORMATS: dict[str, WriteFn] = {
     "cog.tif": write_cog,
     "dzi": write_deepzoom,
     "ome.zarr": write_ome_zarr,
+    "dcm": write_dicom,
 }
 """By what a file's name ends with."""
-OPTIONAL = {"ome.zarr": ("zarr", 'pip install "zarr>=3.1"')}
-"""Formats whose library need not be there: its name, and how it is installed."""
-
-
-def require_libraries(formats: Iterable[str]) -> None:
-    """Raise ValueError for a format whose library is not installed."""
-    for name in formats:
-        package, install = OPTIONAL.get(name, ("numpy", ""))
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"to write {name} expects {package}, got none: {install}")
 
 
 def georeference(

@@ -28,7 +28,7 @@ from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import tools as tools_config
 from ssldiff_jax.sampler import grid as grid_lib
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import optional, pyramid
 
 _LOG = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     Raises WeightsError for one that is not there, ValueError where a library is not that what is
     generated is written with.
     """
-    pyramid.require_libraries(config.sample.output.formats)
+    optional.require(config.sample.output.formats)
     section = config.generate
     keys = ("reference", "mask", "control", "blend_with", "held_to", "area")
     # Without the name of a feature in it.

@@ -26,7 +26,7 @@ Estimate = estimates.Estimate
 
 _RAW = 3  # bytes of a pixel
 FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25,
-         "ome.zarr": 0.9}  # fmt: skip
+         "ome.zarr": 0.9, "dcm": 0.25}  # fmt: skip
 """Parts of the raw pixels, where no real region was there to write."""
 
 
