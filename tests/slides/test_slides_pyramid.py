@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssldiff_jax import slides
 from ssldiff_jax.data import demo_slide
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import optional, pyramid
 
 REAL = demo_slide.demo_slide()
 
