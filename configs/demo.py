@@ -22,6 +22,8 @@ def get_config(mode: str = ""):
         raise ValueError(f"configs/demo.py takes no mode or words, got {mode!r}")
     config = default.get_config()
     config.runtime.keep_freed_memory = True
+    # The first look at a denoiser compiles for 50 s of CPU; the report has pictures of all.
+    config.logging.looks = 0
     _data(config.data)
     # One vector says what a cell of 64 px holds, 4 × 4 say where in it.
     config.embeddings.tokens_per_side = 4

@@ -16,7 +16,7 @@ from ssldiff_jax.train import checkpoint
 TIMES = frozenset((
     "seconds", "peak_rss_mb", "finished", "date", "time", "versions", "machine", "command",
     "workdir", "step_seconds", "examples_per_second", "input_wait", "flops_per_second", "mfu",
-    "peak_memory_gb", "device_memory_gb", "created", "datetime",
+    "peak_memory_gb", "device_memory_gb", "created", "datetime", "look_seconds",
 ))  # fmt: skip
 """Keys of JSON files and columns of tables that say when, where and how fast."""
 

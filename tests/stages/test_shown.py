@@ -1,5 +1,6 @@
 """What TensorBoard shows of a run: pictures of what its models make, held-out losses, rates."""
 
+import importlib.util
 import json
 
 import event_files
@@ -9,7 +10,7 @@ from PIL import Image
 
 from configs import tiny
 from ssldiff_jax.core import schema
-from ssldiff_jax.runs import artifacts
+from ssldiff_jax.runs import artifacts, training_tasks
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders
 
@@ -66,3 +67,20 @@ def test_large_images_are_shown(workdir):
     assert sorted(pictures) == [path.stem for path in files] != []
     for path in files:
         np.testing.assert_array_equal(pictures[path.stem][0], np.asarray(Image.open(path)))
+
+
+def test_trackers_are_told_the_settings_of_the_step(tmp_path):
+    config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+    about = training_tasks.about(config, folders.Folders(tmp_path / "mine"), "denoiser")
+    assert (about.title, about.folder) == ("mine/denoiser", tmp_path / "mine" / "denoiser")
+    assert about.values["denoiser.train.batch_size"] == 8
+    assert about.values["denoiser.train.optimizer.learning_rate"] == 2e-3
+    assert about.values["seed"] == 0
+    assert not any(name.startswith("prior.") for name in about.values)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_tracker_that_is_missing_is_told_before_anything_begins(refusal, tmp_path):
+    line = refusal(tmp_path / "run", "--config.logging.to=wandb", "--config.stages=patches,encoder")
+    assert line.endswith("expects the package wandb, got none: pip install wandb")
+    assert not (tmp_path / "run").exists()

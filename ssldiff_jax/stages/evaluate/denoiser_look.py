@@ -39,10 +39,7 @@ class _DenoiserLook:
         self, artifacts: artifacts_lib.Artifacts, denoiser: conditioning.Denoiser, mesh: Mesh
     ):
         self._artifacts, self._denoiser, self._mesh = artifacts, denoiser, mesh
-        self._samples = {
-            split: patch_samples.Sample.at_most(artifacts.patches(split), _NUM_PATCHES)
-            for split in ("test", "train")
-        }
+        self._samples: dict[str, patch_samples.Sample] = {}
         self._model: generator.Generator | None = None
 
     def __call__(self, params: Any, extra: Any) -> looks.Seen:
@@ -59,6 +56,10 @@ class _DenoiserLook:
         if self._model is not None:
             return self._model.with_params(params)
         made, config = self._artifacts, self._artifacts.config
+        self._samples = {
+            split: patch_samples.Sample.at_most(made.patches(split), _NUM_PATCHES)
+            for split in ("test", "train")
+        }
         # Its student is made later.
         config = dataclasses.replace(
             config, sample=dataclasses.replace(config.sample, student="off")
