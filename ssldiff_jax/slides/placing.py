@@ -4,6 +4,7 @@ a corner in it."""
 import dataclasses
 import functools
 import math
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ TOLERANCE = 0.01
 
 _ROUNDS = 20  # a few are enough: each leaves a part of the error as small as the image is
 _PRECISION = 1e-13
+_COUNTS_WEST = re.compile(r'AXIS\["[^"]*",WEST\]', re.IGNORECASE)
 _DEGREE = 1.1e5  # m, a first guess
 
 
@@ -155,4 +157,7 @@ def coordinate_system(text: str) -> "rasterio.crs.CRS":
         ) from None
     if not (crs.is_projected or crs.is_geographic):
         raise ValueError(f"crs must be projected or geographic, got {text!r}")
+    if crs.is_projected and _COUNTS_WEST.search(crs.to_wkt()):
+        # North would be down, and east left.
+        raise ValueError(f"crs must count eastwards and northwards, got {text!r}")
     return crs

@@ -24,6 +24,7 @@ ASSETS = ("visual", "image", "data")
 _GEOTIFF = ("image/tiff", "image/vnd.stac.geotiff")
 _RASTER = (*_GEOTIFF, "image/jp2", "image/png", "image/jpeg")
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_SHOWN = 12  # assets that an error names
 _MOST_FILES = 100_000  # of one catalog: links that run in a circle are followed once
 
 
@@ -96,7 +97,9 @@ class _Item:
             key = tiffs[0] if len(tiffs) == 1 else None
         if key is None:
             wanted = asked or f"{', '.join(ASSETS)} or one GeoTIFF"
-            held = ", ".join(f"{key} ({_type(asset)})" for key, asset in assets.items())
+            shown = [f"{key} ({_type(asset)})" for key, asset in [*assets.items()][:_SHOWN]]
+            shown += [f"{len(assets) - _SHOWN} more"] if len(assets) > _SHOWN else []
+            held = " ".join(", ".join(shown).split())  # on one line, whatever the keys hold
             raise SlideError(
                 f"expected an asset that is a raster ({wanted}), got {held or 'no assets'} in "
                 f"{self.name}: --config.data.asset names one"
@@ -133,12 +136,7 @@ def _items(source: str) -> Iterator[_Item]:
         elif kind == "FeatureCollection":
             yield from _listed(values, file)
         elif kind in ("Collection", "Catalog") and "stac_version" in values:
-            links = [link for link in values.get("links", ()) if isinstance(link, Mapping)]
-            left += [
-                _joined(file, str(link["href"]))
-                for link in links
-                if link.get("rel") in ("item", "child") and "href" in link
-            ]
+            left += [_joined(file, href) for href in _links(values, ("item", "child"))]
         else:
             version = "" if "stac_version" in values else " without stac_version"
             raise SlideError(
@@ -148,18 +146,24 @@ def _items(source: str) -> Iterator[_Item]:
 
 
 def _listed(values: Mapping[str, Any], file: str) -> Iterator[_Item]:
-    for number, feature in enumerate(values.get("features", ())):
+    features = values.get("features")
+    for number, feature in enumerate(features if isinstance(features, list) else ()):
         if not isinstance(feature, Mapping) or "stac_version" not in feature:
             raise SlideError(
                 f"expected a list of STAC items, got {file}: feature {number} has no stac_version"
             )
-        own = [
-            link["href"]
-            for link in feature.get("links", ())
-            if isinstance(link, Mapping) and link.get("rel") == "self" and "href" in link
-        ]
+        own = _links(feature, ("self",))
         # What a server answered to a search is no file beside its items' rasters.
         yield _Item(feature, _joined(file, own[0]) if own else file)
+
+
+def _links(values: Mapping[str, Any], kinds: tuple[str, ...]) -> list[str]:
+    links = values.get("links")
+    return [
+        str(link["href"])
+        for link in (links if isinstance(links, list) else ())
+        if isinstance(link, Mapping) and link.get("rel") in kinds and "href" in link
+    ]
 
 
 def _values(file: str) -> Mapping[str, Any]:

@@ -83,6 +83,8 @@ def test_an_asset_is_a_slide(write, tmp_path, assets, asked, taken):
         ({"B04": asset("r.tif"), "B03": asset("g.tif")}, "", "got B04 (image/tiff; application"),
         ({}, "", "got no assets in item 'one' of"),
         ({"visual": asset("v.tif")}, "B04", "(B04), got visual (image/tiff"),
+        ({"a\nb": asset("c\nd.xml", "e\nf")}, "", "got a b (e f) in item 'one'"),
+        ({f"B{n}": asset(f"{n}.tif") for n in range(20)}, "", ", 8 more in item 'one'"),
         ({"B04": METADATA}, "B04", "(B04), got B04 (application/xml)"),
     ],
 )  # fmt: skip
@@ -104,6 +106,9 @@ def test_an_item_without_a_raster_is_refused(write, assets, asked, message):
         ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "feature 0 has no stac"),
         ({"type": "FeatureCollection", "features": []}, "with items, got none"),
         ({"type": "Catalog", "stac_version": "1.0.0", "links": []}, "with items, got none"),
+        ({"type": "Catalog", "stac_version": "1.0.0", "links": 5}, "with items, got none"),
+        ({"type": "FeatureCollection", "features": None}, "with items, got none"),
+        (item() | {"links": None, "assets": 7}, "got no assets in item 'one'"),
         ({"stages": "patches"}, "expected a STAC item, collection, catalog or list of items"),
     ],
 )

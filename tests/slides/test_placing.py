@@ -131,6 +131,7 @@ def test_bounds_that_give_other_pixels_are_refused_with_both_numbers(name, stret
         ("EPSG:999999", (), (0, 0), "crs must be EPSG:<number>, WKT or a PROJ string, got 'EPSG:9"),
         ("the moon", (), (0, 0), "crs must be EPSG:<number>, WKT or a PROJ string, got 'the moon'"),
         ("EPSG:4978", (), (0, 0), "crs must be projected or geographic, got 'EPSG:4978'"),
+        ("EPSG:2053", (), (0, 0), "crs must count eastwards and northwards, got 'EPSG:2053'"),
     ],
 )
 def test_what_is_no_place_is_refused_in_one_line(crs, bounds, origin, message):
