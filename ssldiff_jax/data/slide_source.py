@@ -128,7 +128,9 @@ def tasks(
     cases to hold out.
     """
     how = tiling_config(data)
-    split, marks = cases_of(data, images), marks_of(data, images)
+    split = cases_of(data, images)
+    # Polygons that are labels alone change no records.
+    marks = {s: m for s, m in marks_of(data, images).items() if m.decides_tissue}
     known_by = known and known.section.fingerprint()
     if images is not None:
         if not data.mpp:

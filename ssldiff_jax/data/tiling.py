@@ -173,7 +173,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
     # Before the tissue: a slide without embeddings is refused without looking for it.
     cells = task.find_cells(slide, parts) if task.find_cells else None
     examined = marked.examine(slide, config.tissue, task.marks)
-    cells = of_marks(cells, examined.mask, config)
+    cells = of_marks(cells, examined.allowed, config)
     about = {
         "slide": task.name,
         "case": task.case,
@@ -219,15 +219,17 @@ def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:
     return quality.tinted(pixels, np.asarray(kinds))
 
 
-def of_marks(known: Cells | None, mask: tissue.TissueMask, config: TilingConfig) -> Cells | None:
-    """Patches that are known already, those alone that a user's marks leave: without marks all,
-    whatever tissue is found."""
-    if known is None or mask.shares is None:
+def of_marks(
+    known: Cells | None, allowed: tissue.TissueMask | None, config: TilingConfig
+) -> Cells | None:
+    """Patches that are known already, those alone that a user's marks leave, whatever tissue is
+    found."""
+    if known is None or allowed is None:
         return known
     least, mpp = config.records.min_tissue, config.patch_mpp
     return {
         split: [
-            s for s in cells if mask.fraction(s.top, s.left, s.height, s.width, mpp=mpp) >= least
+            s for s in cells if allowed.fraction(s.top, s.left, s.height, s.width, mpp=mpp) >= least
         ]
         for split, cells in known.items()
     }

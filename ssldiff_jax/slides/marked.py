@@ -44,6 +44,11 @@ class Marks:
     leave_out: tuple[str, ...] = ()
     class_property: str = ""
 
+    @property
+    def decides_tissue(self) -> bool:
+        """Whether tissue follows it: polygons may be labels alone."""
+        return bool(self.mask or self.use or self.leave_out)
+
     def fingerprint(self) -> list[object]:
         """What decides the tissue: what the files hold, whatever they are called."""
         files = [content.digest(pathlib.Path(f)) if f else "" for f in (self.regions, self.mask)]
@@ -73,7 +78,7 @@ def examine(
     the classes that are tissue.
     """
     examined = tissue.examine(slide, config)
-    if marks is None:
+    if marks is None or not marks.decides_tissue:
         return examined
     if marks.use and not marks.regions:
         raise SlideError(
@@ -83,15 +88,13 @@ def examine(
     found = examined.mask
     # Of thumbnail pixels, which is how they are numbered.
     factor = slide.downsample(found.mpp)
-    shares = np.ones(found.mask.shape, np.float32)
+    allowed = np.ones(found.mask.shape, np.float32)
     if marks.mask:
-        shares = _of_image(pathlib.Path(marks.mask), slide.shape, found.mask.shape, factor)
-    elif not marks.use:
-        shares = found.mask.astype(np.float32)
+        allowed = _of_image(pathlib.Path(marks.mask), slide.shape, found.mask.shape, factor)
     regions = marks.regions_of(slide)
     if regions is not None:
-        shares = shares * _of_regions(regions, marks, slide, found.mask.shape, factor)
-    return _with_shares(examined, shares)
+        allowed = allowed * _of_regions(regions, marks, slide, found.mask.shape, factor)
+    return _with_allowed(examined, allowed, is_all=bool(marks.mask or marks.use))
 
 
 def _of_regions(
@@ -114,14 +117,22 @@ def _of_regions(
     return rasterised.covered(layers, shape, factor, ground_value=0 if marks.use else 1)
 
 
-def _with_shares(examined: tissue.Examined, shares: Float[np.ndarray, "H W"]) -> tissue.Examined:
-    mask = shares >= _HALF
-    kinds = examined.kinds.copy()
+def _with_allowed(
+    examined: tissue.Examined, allowed: Float[np.ndarray, "H W"], *, is_all: bool
+) -> tissue.Examined:
+    """With what is allowed as the tissue where that `is_all` of it, else as the most of it."""
+    mpp = examined.mask.mpp
+    shares = allowed if is_all else allowed * examined.mask.mask
+    mask, kinds = shares >= _HALF, examined.kinds.copy()
     background, is_tissue = (tissue.KINDS.index(name) for name in ("background", "tissue"))
     kinds[kinds == is_tissue] = background
     kinds[mask] = is_tissue
-    found = tissue.TissueMask(mask, examined.mask.mpp, shares)
-    return dataclasses.replace(examined, mask=found, kinds=kinds)
+    return dataclasses.replace(
+        examined,
+        mask=tissue.TissueMask(mask, mpp, shares),
+        kinds=kinds,
+        allowed=tissue.TissueMask(allowed >= _HALF, mpp, allowed),
+    )
 
 
 def _of_image(

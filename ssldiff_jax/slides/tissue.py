@@ -103,11 +103,13 @@ class Examined:
     """What a slide is made of: the tissue, and every thumbnail pixel's kind, a number in `KINDS`.
 
     `thumbnail` is smaller than `kinds` by a whole step where that has more than 1024 px a side.
+    `allowed` is what a user's marks leave, whatever tissue is found; None without any.
     """
 
     mask: TissueMask
     kinds: UInt8[np.ndarray, "H W"]
     thumbnail: UInt8[np.ndarray, "h w 3"]
+    allowed: TissueMask | None = None
 
     @property
     def parts(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import json
 import logging
 import pathlib
+import types
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tifffile
 import tissue_like
 from PIL import Image
 
+from ssldiff_jax.data import plan, tiling
 from ssldiff_jax.slides import geojson, marked, rasterised, tissue
 from ssldiff_jax.slides import slide as slides
 from ssldiff_jax.slides.protocol import SlideError
@@ -113,6 +115,23 @@ def test_without_marks_all_is_as_it_was(slide):
     before, after = tissue.examine(slide, TISSUE), marked.examine(slide, TISSUE, marked.Marks())
     np.testing.assert_array_equal(before.mask.mask, after.mask.mask)
     assert after.mask.shares is None
+
+
+def test_polygons_that_are_labels_alone_change_nothing(slide, marks):
+    given = marks({"Tumor": [shapely.box(300, 400, 811, 1203)]})
+    assert marked.examine(slide, TISSUE, given).mask.shares is None
+
+
+def test_patches_that_are_known_are_kept_where_marks_allow(slide, marks):
+    """The right half is glass: that no tissue is found there is no matter."""
+    given = marks({"Fold": [shapely.box(0, 0, 2048, 1024)]}, leave_out=("Fold",))
+    examined = marked.examine(slide, TISSUE, given)
+    cells = [plan.Square(0, top, 1500, 256, 256, row) for row, top in enumerate((0, 1000, 1400))]
+    config = types.SimpleNamespace(records=types.SimpleNamespace(min_tissue=0.5), patch_mpp=0.5)
+    kept = tiling.of_marks({"train": cells}, examined.allowed, config)
+    assert [cell.row for cell in kept["train"]] == [1, 2]
+    assert examined.mask.fraction(1400, 1500, 256, 256, mpp=0.5) == 0
+    assert tiling.of_marks({"train": cells}, None, config)["train"] == cells
 
 
 def test_a_class_that_is_not_there_is_named_beside_those_that_are(slide, marks):

@@ -123,6 +123,14 @@ def test_without_annotations_an_entry_is_called_as_before(tmp_path, slides):
     for task in slide_source.tasks(data, tmp_path):
         assert task.marks is None
         assert "annotations" not in slide_source.marked_by(data)
+    before = [task.folder for task in slide_source.tasks(data, tmp_path)]
+    for name in "ab":
+        regions(tmp_path / f"marks/{name}.geojson", Tumor=shapely.box(0, 0, 9, 9))
+    # Labels alone: their files are recorded, and no record is cut anew.
+    c.data.annotations.files, c.data.annotations.classes = str(tmp_path / "marks"), ("Tumor",)
+    data = schema.build(run_config.RunConfig, c.to_dict()).data
+    assert [task.folder for task in slide_source.tasks(data, tmp_path)] == before
+    assert len(slide_source.marked_by(data)["annotations"]) == 2
 
 
 def test_one_bad_file_costs_its_slide_and_is_named(tmp_path, slides):

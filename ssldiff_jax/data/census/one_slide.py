@@ -35,7 +35,7 @@ def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int) -> counts_lib
     parts = plan.parts(slide, config.holdout, config.patch_mpp, task.about.side)
     cells = task.find_cells(slide, parts) if task.find_cells else None
     examined = marked.examine(slide, config.tissue, task.marks)
-    cells = tiling.of_marks(cells, examined.mask, config)
+    cells = tiling.of_marks(cells, examined.allowed, config)
     every = [
         (split, mpp, square)
         for split, mpp, squares in tiling.squares(slide, parts, examined.mask, cells, config)

@@ -47,8 +47,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if section.strength < 1:
         model = model.with_sample(model.config.sample.at_strength(section.strength))
     placed.require_bounds(section, model)
-    section = areas.with_region(section, model.reading_data)
-    config = dataclasses.replace(config, generate=section)
+    if section.area:
+        section = areas.with_region(section, model.reading_data)
+        config = dataclasses.replace(config, generate=section)
     if section.prior.is_grid:
         source = sources.Source.of_prior(model, section, config.seed)
         folder.mkdir(parents=True, exist_ok=True)
