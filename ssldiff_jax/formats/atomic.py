@@ -6,14 +6,18 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
 
 # Of `write_atomic` and of images; of shards.
 _UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.[^.]+)?|\.[0-9a-f]{12}")
+
+# Of images that are folders.
+_UNFINISHED_FOLDER = re.compile(r"\..+\.(zarr|dcm)\.[0-9a-f]{8}")
 
 
 def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> None:
@@ -43,10 +47,22 @@ def write_atomic(path: pathlib.Path, write: Callable[[pathlib.Path], None]) -> N
 
 def unfinished(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Files below a folder that were on their way when a process was killed, where no other is at
-    work there: each has a name that is never used again."""
+    work there, and images that are folders: each has a name that is never used again."""
     for path in folder.rglob(".*"):
-        if _UNFINISHED.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+        is_file = _UNFINISHED.fullmatch(path.name) and path.is_file()
+        is_folder = _UNFINISHED_FOLDER.fullmatch(path.name) and path.is_dir()
+        if (is_file or is_folder) and not path.is_symlink():
             yield path
+
+
+def remove(paths: Iterable[pathlib.Path]) -> int:
+    """Remove files and folders; returns the bytes that were in them."""
+    size = 0
+    for path in paths:
+        inside = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+        size += sum(p.stat().st_size for p in inside)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return size
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

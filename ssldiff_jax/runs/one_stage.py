@@ -210,9 +210,7 @@ def _begin(
 def _remove_unfinished(folder: pathlib.Path) -> None:
     """Make room where a killed process left files half written; its lock is held."""
     paths = list(atomic.unfinished(folder))
-    size = sum(path.stat().st_size for path in paths)
-    for path in paths:
-        path.unlink()
+    size = atomic.remove(paths)
     if paths:
         _LOG.info("%d unfinished files of %.1f MB are removed", len(paths), size / 1e6)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import dicom_attributes, halving, whole_file
+from ssldiff_jax.slides import dicom_attributes, halving, optional, whole_file
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -52,7 +52,9 @@ def write(
     (TILED_FULL). The same image becomes the same files.
 
     Raises OSError, naming the path, where it cannot be written; then nothing is left behind.
+    Raises ValueError without the library.
     """
+    optional.require(["dcm"])
     levels = halving.shapes(*shape, _TILE)
     with whole_file.replacing_folder(path) as temporary:
         temporary.mkdir()

@@ -10,9 +10,15 @@ WRITERS = {
 """By format: the library, and how it is installed."""
 
 
+def is_there(name: str) -> bool:
+    """Whether a format can be written here."""
+    package, _ = WRITERS.get(name, ("numpy", ""))
+    return importlib.util.find_spec(package) is not None
+
+
 def require(formats: Iterable[str]) -> None:
     """Raise ValueError for a format whose library is not installed."""
     for name in formats:
-        package, install = WRITERS.get(name, ("numpy", ""))
-        if importlib.util.find_spec(package) is None:
+        if not is_there(name):
+            package, install = WRITERS[name]
             raise ValueError(f"to write {name} needs {package}, got none: {install}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from ssldiff_jax.slides import halving, whole_file
+from ssldiff_jax.slides import halving, optional, whole_file
 
 if TYPE_CHECKING:
     import zarr
@@ -30,7 +30,9 @@ def write(
     """Write an image of a height and width whose rows a function gives; without loss.
 
     Raises OSError, naming the path, where it cannot be written; then nothing is left behind.
+    Raises ValueError without the library.
     """
+    optional.require(["ome.zarr"])
     levels = halving.shapes(*shape, _CHUNK)
     with whole_file.replacing_folder(path) as temporary:
         every = _create(temporary, levels, path.name.partition(".")[0], mpp, version)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ssldiff_jax.generation import cost, render
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import open_slide, optional, pyramid
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,22 @@ def test_files_hold_what_is_rendered_in_memory(random_generator, planned, tmp_pa
     # What is done is read, not done again; nothing that was saved on the way is left.
     assert large.run() == facts
     assert sorted(p.name for p in tmp_path.iterdir()) == ["image.json", "image.png"]
+
+
+@pytest.mark.parametrize(("name", "inside"), [("ome.zarr", ""), ("dcm", "level_0.dcm")])
+def test_a_folder_holds_what_is_rendered(random_generator, planned, tmp_path, name, inside):
+    pytest.importorskip(optional.WRITERS[name][0])
+    large = render_of(random_generator, planned, tmp_path)
+    dataclasses.replace(large, formats=("png", name)).run()
+    image = pyramid.read_image(tmp_path / "image.png").astype(int)
+    slide = open_slide(tmp_path / f"image.{name}" / inside)
+    assert slide.mpp == pytest.approx(random_generator.mpp)
+    read = slide.read_region(0, 0, 100, 150, mpp=slide.mpp)
+    # OME-Zarr loses nothing; JPEG of noise a little.
+    assert np.abs(read - image).mean() <= (0 if name == "ome.zarr" else 8)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [f"image.{name}", "image.json", "image.png"]
+    )
 
 
 def test_the_cost_is_known_before(random_generator, planned, tmp_path):

@@ -131,3 +131,11 @@ def test_a_missing_folder_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="absent"), whole_file.replacing_folder(tmp_path / "absent/a"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_models_of_the_specification_take_it(store):
+    models = pytest.importorskip("ome_zarr_models")
+    version, path = store
+    image = models.open_ome_zarr(zarr.open_group(path, mode="r"))
+    assert image.ome_zarr_version == version
+    assert type(image).__name__ == "Image"

@@ -1,7 +1,6 @@
 """Large images as jobs: their cost, their files, and what they begin from."""
 
 import dataclasses
-import importlib.util
 import json
 import logging
 import os
@@ -74,8 +73,7 @@ def image_of(found):
 def test_a_slide_is_drawn_into_every_format(drawn, tmp_path, region):
     reference = tmp_path / "mine.tif"
     pyramid.write_pyramid(reference, np.tile(region, (1, 2, 1)), pyramid.Scale(0.5))
-    needs = lambda name: optional.WRITERS.get(name, ("numpy",))[0]
-    written = tuple(name for name in pyramid.FORMATS if importlib.util.find_spec(needs(name)))
+    written = tuple(filter(optional.is_there, pyramid.FORMATS))
     formats = {"output.formats": written}
     folder, told = drawn(formats, reference=str(reference))
     assert (told["height"], told["width"]) == (128, 256)

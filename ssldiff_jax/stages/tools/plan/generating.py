@@ -9,7 +9,7 @@ import numpy as np
 from ssldiff_jax.core import estimates
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.runs import amounts
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import optional, pyramid
 from ssldiff_jax.stages.evaluate import (
     denoising_loss,
     heard_conditions,
@@ -26,7 +26,7 @@ Estimate = estimates.Estimate
 
 _RAW = 3  # bytes of a pixel
 FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25,
-         "ome.zarr": 0.9, "dcm": 0.25}  # fmt: skip
+         "ome.zarr": 0.53, "dcm": 0.25}  # fmt: skip
 """Parts of the raw pixels, where no real region was there to write."""
 
 
@@ -164,7 +164,7 @@ def _embedded(facts: Facts, counts: dict[str, Estimate]) -> dict[str, Estimate]:
 def _part_of_raw(facts: Facts, name: str) -> Estimate:
     """Bytes of a file of a format, of those of its raw pixels."""
     picture = facts.known.picture
-    if picture is None:
+    if picture is None or not optional.is_there(name):
         return guess(FILES[name], "H&E of the demo in this format", 0.5)
     with tempfile.TemporaryDirectory() as folder:
         scale = pyramid.Scale(facts.config.level_data.patch_mpp, facts.config.sample.output.quality)
