@@ -39,8 +39,8 @@ class DataConfig:
     def __post_init__(self):
         pixel_units.settle(self, "data")
         self._check_levels()
-        if not self.slides.lower().endswith(".csv"):
-            self.annotations.require_regions()
+        if not self.annotations.files:
+            self.annotations.require_files(in_table=self.is_table)
         if self.records.record_px < self.crops.context_patch_px:
             raise schema.ConfigError(
                 "config.data.records.record_px must hold a patch with its context, got "
@@ -72,6 +72,11 @@ class DataConfig:
                 f"config.data.crops.num_crops must be 0, or one or more of each of {len(levels)} "
                 f"levels, got {self.crops.num_crops}"
             )
+
+    @property
+    def is_table(self) -> bool:
+        """Whether a table names the slides, and may name files beside each."""
+        return self.slides.lower().endswith(".csv")
 
     def at(self, level: float) -> "DataConfig":
         """The same where patches are of a level's scale."""

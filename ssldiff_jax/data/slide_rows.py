@@ -24,15 +24,16 @@ _COLUMNS = {
     "label": ("label",),
     "split": ("split",),
     "reading": ("reading",),
+    "process": ("process",),
     "annotations": ("annotations",),
     "mask": ("mask",),
-    "process": ("process",),
 }
 """What columns of a table are called; CLAM's `process` of 0 leaves a slide out."""
 _SPLITS: Mapping[str, plan.Side] = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
 }  # fmt: skip
+_FILES = {"annotations", "mask"}
 _DELIMITERS = ",;\t"  # Excel writes semicolons where a comma is part of a number
 
 
@@ -52,8 +53,8 @@ class Row:
         label: its class.
         split: what it is for.
         reading: keys of `config.data.reading` that are others for this slide.
-        annotations: a GeoJSON file of its regions.
-        mask: an image of what is tissue.
+        annotations: path of a GeoJSON file of it.
+        mask: path of an image of its tissue.
     """
 
     where: str
@@ -108,13 +109,16 @@ def read(path: pathlib.Path) -> list[Row]:
         if values.get("process") in ("0", "0.0"):
             left_out += 1
             continue
-        rows.append(_row(f"{path}: row {number}", values, path.parent))
+        for key in _FILES & values.keys():
+            # Below the table's folder, as whoever wrote it sees them.
+            values[key] = values[key] and str(path.parent / pathlib.Path(values[key]).expanduser())
+        rows.append(_row(f"{path}: row {number}", values))
     if not rows:
         raise SlideTableError(f"{path} must name slides, got none ({left_out} with process 0)")
     return rows
 
 
-def _row(where: str, values: Mapping[str, str], folder: pathlib.Path) -> Row:
+def _row(where: str, values: Mapping[str, str]) -> Row:
     if not values["slide"]:
         raise SlideTableError(f"{where} must name a slide, got ''")
     split = values.get("split", "")
@@ -128,18 +132,9 @@ def _row(where: str, values: Mapping[str, str], folder: pathlib.Path) -> Row:
         values.get("label", ""),
         _SPLITS[split.lower()] if split else None,
         _reading(where, values.get("reading", "")),
-        *(_beside(where, key, values.get(key, ""), folder) for key in ("annotations", "mask")),
+        values.get("annotations", ""),
+        values.get("mask", ""),
     )
-
-
-def _beside(where: str, key: str, name: str, folder: pathlib.Path) -> str:
-    """A file that is named from the table's folder, or by its whole path; "" for none."""
-    if not name:
-        return ""
-    path = folder / pathlib.Path(name).expanduser()
-    if not path.is_file():
-        raise SlideTableError(f"{where}: {key} must be a file, got {path}: no such file")
-    return str(path)
 
 
 def _mpp(where: str, values: Mapping[str, str]) -> float | None:

@@ -81,36 +81,26 @@ def marks_of(
 
     Raises ConfigError where files are named, and none is of a slide.
     """
-    section = data.annotations
+    own: list[tuple[str, str]] = []
     if images is not None:
-        named = [
-            named_slides.NamedSlide(images.name(i), 0.0, data.reading) for i in range(len(images))
-        ]
-    else:
-        named = named_slides.slides(data)
-    # Where classes are tissue, a slide of which none is marked has none.
-    found = [section.marks("", "")] * len(named)
-    if section.is_given:
-        found = section.of_slides([remote.name_of(slide.source) for slide in named])
-    by_source = {}
-    for slide, marks in zip(named, found, strict=True):
-        row = slide.row
-        if row is not None and (row.annotations or row.mask):
-            marks = section.marks(row.annotations, row.mask)
-        if marks is not None:
-            by_source[slide.source] = marks
-    return by_source
+        named = [images.name(i) for i in range(len(images))]
+    elif data.annotations.is_given or data.is_table:
+        slides = named_slides.slides(data)
+        named = [slide.source for slide in slides]
+        own = [(s.row.annotations, s.row.mask) if s.row else ("", "") for s in slides]
+    if not (data.annotations.is_given or any(map(any, own))):
+        data.annotations.require_files(in_table=False)
+        return {}
+    found = data.annotations.of_slides(list(map(remote.name_of, named)), own)
+    return {source: marks for source, marks in zip(named, found, strict=True) if marks}
 
 
 def marked_by(
     data: data_config.DataConfig, images: patch_list.PatchList | None = None
 ) -> dict[str, Any]:
     """What decides the tissue that a user marks, by the slides' names; nothing without."""
-    facts = [
-        [remote.name_of(source), *marks.fingerprint()]
-        for source, marks in marks_of(data, images).items()
-    ]
-    return {"annotations": facts} if facts else {}
+    found = [[remote.name_of(s), *m.fingerprint()] for s, m in marks_of(data, images).items()]
+    return {"annotations": found} if found else {}
 
 
 def tasks(

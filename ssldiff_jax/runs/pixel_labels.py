@@ -27,7 +27,8 @@ class PixelLabels:
 
     def __post_init__(self):
         marks = self.data.annotations
-        if self.name == measures.ANNOTATIONS and not (marks.files and marks.classes):
+        has_files = marks.files or self.data.is_table
+        if self.name == measures.ANNOTATIONS and not (has_files and marks.classes):
             raise schema.ConfigError(
                 "config.prior.conditions.measure=annotations must come with "
                 "config.data.annotations.files and classes, got "

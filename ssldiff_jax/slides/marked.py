@@ -51,7 +51,7 @@ class Marks:
 
     def fingerprint(self) -> list[object]:
         """What decides the tissue: what the files hold, whatever they are called."""
-        files = [content.digest(pathlib.Path(f)) if f else "" for f in (self.regions, self.mask)]
+        files = [_digest(path) for path in (self.regions, self.mask)]
         # As lists, as JSON gives them back.
         return [*files, list(self.use), list(self.leave_out), self.class_property]
 
@@ -66,6 +66,14 @@ class Marks:
         if not placed.features and not self.is_shared:
             raise SlideError(f"expected polygons on {frame} in {path}, got them elsewhere")
         return placed
+
+
+def _digest(path: str) -> str:
+    """Of what a file holds; one that is not there costs its slide, when that is read."""
+    try:
+        return content.digest(pathlib.Path(path)) if path else ""
+    except OSError:
+        return "missing"
 
 
 def examine(

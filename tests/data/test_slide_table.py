@@ -179,19 +179,23 @@ def test_regions_and_masks_of_a_row_are_that_slides(write, slides, tmp_path):
     tumour = dataclasses.replace(data.annotations, use=("Tumor",))
     all_marks = slide_source.marks_of(dataclasses.replace(data, annotations=tumour))
     assert len(all_marks) == 3
+    none_marked = dataclasses.replace(data_of(write("slide\na.svs\n")), annotations=tumour)
+    with pytest.raises(schema.ConfigError, match="or with a table of slides that names some"):
+        slide_source.marks_of(none_marked)
     # What the file says decides, not only its name.
     before = slide_source.marked_by(data)
     features["features"][0] = square(0, 0, 3, "Tumor")
     (slides / "marks" / "of_a.geojson").write_text(json.dumps(features))
     assert slide_source.marked_by(data) != before
-    with pytest.raises(slide_table.SlideTableError, match=r"row 2: annotations must be a file"):
-        slide_table.read(write("slide,annotations\na.svs,none.geojson\n"), "")
+    # One that is not there costs its slide alone.
+    missing = data_of(write("slide,annotations\na.svs,none.geojson\n"))
+    assert "none.geojson" in str(slide_source.marked_by(missing))
 
 
 def test_classes_of_regions_need_a_file_or_a_table(slides):
     values = demo.get_config().to_dict()["data"] | {"slides": f"{slides}/*.svs"}
     values["annotations"] = values["annotations"] | {"use": ("Tumor",)}
-    with pytest.raises(schema.ConfigError, match="or a table of slides that names some"):
+    with pytest.raises(schema.ConfigError, match="or with a table of slides that names some"):
         schema.build(data_config.DataConfig, values)
 
 

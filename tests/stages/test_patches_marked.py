@@ -204,3 +204,25 @@ def test_slides_none_of_which_has_a_file(tmp_path, slides):
     regions(tmp_path / "marks/c.geojson", Tumor=shapely.box(0, 0, 9, 9))
     with pytest.raises(ValueError, match="named as the slides are, got none for 2 slides"):
         patches(tmp_path / "run", slides, ("data.annotations.files", str(tmp_path / "marks")))
+
+
+def test_a_table_names_the_files_of_each_slide(tmp_path, slides):
+    regions(tmp_path / "marks/first.geojson", Tumor=shapely.box(0, 0, 384, 768))
+    mask = np.zeros((96, 96), np.uint8)
+    mask[:, 48:] = 1
+    Image.fromarray(mask).save(tmp_path / "marks/second.png")
+    Image.fromarray(tissue_like.pixels(2)).save(slides / "c.png")
+    table_ = tmp_path / "table.csv"
+    lines = ["slide,annotations,mask", "a.png,marks/first.geojson,", "b.png,,marks/second.png",
+             "c.png,marks/none.geojson,"]  # fmt: skip
+    table_.write_text("\n".join(lines))
+    changes = {"data.folder": str(slides), "data.holdout.by": "area",
+               "data.annotations.leave_out": ("Tumor",)}.items()  # fmt: skip
+    patches(tmp_path / "run", table_, *changes)
+    found, px = places(tmp_path / "run"), lattice(tmp_path / "run")
+    centres = found[:, 2] + px / 2
+    assert set(found[:, 0].tolist()) == {0, 1}
+    assert (centres >= 384).all()
+    (reason,) = quarantine(tmp_path / "run").values()
+    assert "none.geojson: no such file" in reason
+    assert "row 4" in reason

@@ -51,15 +51,6 @@ class AnnotationsConfig:
         """Whether there are any files."""
         return bool(self.files or self.masks)
 
-    def require_regions(self) -> None:
-        """Raise ConfigError where classes are named and no file has any."""
-        if (self.use or self.leave_out) and not self.files:
-            raise schema.ConfigError(
-                "config.data.annotations.use and leave_out are classes of polygons and must come "
-                "with config.data.annotations.files or a table of slides that names some, got "
-                f"use={self.use} and leave_out={self.leave_out} without"
-            )
-
     def require_none(self, source: str) -> None:
         """Raise ConfigError where there are files, of patches already cut."""
         if self.is_given:
@@ -68,22 +59,37 @@ class AnnotationsConfig:
                 f"{self.files or self.masks!r} with patches already cut, {source}"
             )
 
-    def of_slides(self, names: Sequence[str]) -> "list[marked.Marks | None]":
+    def require_files(self, *, in_table: bool) -> None:
+        """Raise ConfigError for classes of polygons without files, which may stand `in_table`, that
+        of the slides."""
+        if (self.use or self.leave_out) and not (self.files or in_table):
+            raise schema.ConfigError(
+                "config.data.annotations.use and leave_out are classes of polygons and must come "
+                "with config.data.annotations.files, or with a table of slides that names some, "
+                f"got use={self.use} and leave_out={self.leave_out} without"
+            )
+
+    def of_slides(
+        self, names: Sequence[str], own: Sequence[tuple[str, str]] = ()
+    ) -> "list[marked.Marks | None]":
         """The files of slides, by the slides' names; None for a slide that has none.
 
-        Raises ConfigError where no slide has one, or what is meant is not clear.
+        `own` are (GeoJSON, mask) of each as a table says, "" for what it leaves open. Raises
+        ConfigError where no slide has one, or what is meant is not clear.
         """
+        own = own or [("", "")] * len(names)
         regions, masks = (
             _matched(key, getattr(self, key), suffixes, names)
             for key, suffixes in (("files", _REGIONS), ("masks", _MASKS))
         )
-        missing = sum(not (region or mask) for region, mask in zip(regions, masks, strict=True))
+        is_shared = len(names) > 1 and len(set(regions)) == 1
+        found = list(zip(own, regions, masks, strict=True))
+        missing = sum(not any((*said, region, mask)) for said, region, mask in found)
         if missing:
             _LOG.info("%d of %d slides have no annotations of their own", missing, len(names))
-        is_shared = len(names) > 1 and len(set(regions)) == 1
         return [
-            self.marks(region, mask, is_shared=is_shared)
-            for region, mask in zip(regions, masks, strict=True)
+            self.marks(said[0] or region, said[1] or mask, is_shared=is_shared and not said[0])
+            for said, region, mask in found
         ]
 
     def marks(self, regions: str, mask: str, *, is_shared: bool = False) -> "marked.Marks | None":

@@ -83,10 +83,27 @@ def test_two_slides_of_one_name(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"use": ("Tumor",)}, "must come with config.data.annotations.files"),
+        ({"classes": ("A", "unmarked")}, "names that differ, and none of them 'unmarked'"),
         ({"files": "x", "use": ("A", "B"), "leave_out": ("B",)}, "no class in common, got 'B'"),
     ],
 )
 def test_keys_that_contradict_each_other(changes, message):
     with pytest.raises(schema.ConfigError, match=re.escape(message)):
         section(**changes)
+
+
+def test_classes_need_files_or_a_table_that_may_name_them():
+    annotations = {**section().__dict__, "use": ("Tumor",)}
+    with pytest.raises(schema.ConfigError, match=r"must come with config.data.annotations.files"):
+        small_configs.section("data", slides="a.svs", annotations=annotations)
+    assert small_configs.section("data", slides="a.csv", annotations=annotations).is_table
+
+
+def test_what_a_table_says_wins_over_names(folder):
+    path = folder("a.geojson", "c.geojson", "own.geojson", "own.png")
+    own = [("", ""), ("own.geojson", "own.png"), ("own.geojson", "")]
+    marks = section(files=str(path), leave_out=("Fold",)).of_slides(NAMES, own)
+    names = [(m.regions.rpartition("/")[2], m.mask) for m in marks]
+    assert names == [("a.geojson", ""), ("own.geojson", "own.png"), ("own.geojson", "")]
+    alone = section(leave_out=("Fold",)).of_slides(NAMES, own)
+    assert [bool(m) for m in alone] == [False, True, True]
