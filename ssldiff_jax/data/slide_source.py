@@ -5,7 +5,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import pixel_units
@@ -117,50 +117,72 @@ def tasks(
     the config lacks the microns per pixel of images, ConfigError for names that have no
     cases to hold out.
     """
-    how = tiling_config(data)
+    if images is not None and not data.mpp:
+        of_scenes = pixel_units.is_scene(data.patch_mpp)
+        unit, key = ("metres", "metres") if of_scenes else ("microns", "mpp")
+        raise slide_lib.SlideError(
+            f"expected {unit} per pixel of {images.source}: pass --config.data.{key}=<number>"
+        )
     split = cases_of(data, images)
     # Polygons that are labels alone change no records.
     marks = {s: m for s, m in marks_of(data, images).items() if m.decides_tissue}
     known_by = known and known.section.fingerprint()
-    if images is not None:
-        if not data.mpp:
-            of_scenes = pixel_units.is_scene(data.patch_mpp)
-            unit, key = ("metres", "metres") if of_scenes else ("microns", "mpp")
-            raise slide_lib.SlideError(
-                f"expected {unit} per pixel of {images.source}: pass --config.data.{key}=<number>"
-            )
-        tasks_of_images = []
-        for i in range(len(images)):
-            name = images.name(i)
-            # A partial of a function of a module, since a task is pickled for another process.
-            opener = functools.partial(_open_image, data.slides, data.reading, i, data.mpp)
-            about = tiling.About(case=_other_case(name, split), side=split and split.moved(name))
-            facts = [[images.source, i], data.mpp, dataclasses.astuple(data.reading)]
-            tasks_of_images.append(
-                tiling.Task(
-                    name, opener, facts, how, folder, known, known_by, about, marks.get(name)
-                )
-            )
-        return tasks_of_images
+    alike = functools.partial(
+        tiling.Task, config=tiling_config(data), archive=folder, find_cells=known, known=known_by
+    )
+    if images is None:
+        shared = known is not None
+        return list(_of_slides(data, alike, split, marks, only, has_cells=shared))
+    return list(_of_images(data, alike, split, marks, images))
+
+
+def _of_images(
+    data: data_config.DataConfig,
+    alike: Callable[..., tiling.Task],
+    split: cases.Cases | None,
+    marks: Mapping[str, marked.Marks],
+    images: patch_list.PatchList,
+) -> Iterator[tiling.Task]:
+    for number in range(len(images)):
+        name = images.name(number)
+        # A partial of a function of a module, since a task is pickled for another process.
+        opener = functools.partial(_open_image, data.slides, data.reading, number, data.mpp)
+        yield alike(
+            name,
+            opener,
+            [[images.source, number], data.mpp, dataclasses.astuple(data.reading)],
+            about=tiling.About(case=_other_case(name, split), side=split and split.moved(name)),
+            marks=marks.get(name),
+        )
+
+
+def _of_slides(
+    data: data_config.DataConfig,
+    alike: Callable[..., tiling.Task],
+    split: cases.Cases | None,
+    marks: Mapping[str, marked.Marks],
+    only: Sequence[str] | None,
+    *,
+    has_cells: bool,
+) -> Iterator[tiling.Task]:
     named = named_slides.slides(data)
-    shared = _shared_names([slide.source for slide in named]) if known else set()
+    shared = _shared_names([slide.source for slide in named]) if has_cells else set()
     listed = named_slides.listed(named, data.holdout)
-    chosen = named if only is None else [slide for slide in named if slide.source in set(only)]
+    wanted = {slide.source for slide in named} if only is None else set(only)
+    chosen = [slide for slide in named if slide.source in wanted]
     answers = fingerprints([slide.source for slide in chosen])
-    tasks_of_slides = []
     for slide, answer in zip(chosen, answers, strict=True):
         opener, source = slide.opener, slide.source
         if plan.stem_of(source) in shared:
             opener = functools.partial(_refuse_shared_name, source)
             answer = [*answer, "shared name"]
-        about = _about(slide, listed, split, data.holdout)
-        facts = [answer, slide.mpp, dataclasses.astuple(slide.reading)]
-        tasks_of_slides.append(
-            tiling.Task(
-                source, opener, facts, how, folder, known, known_by, about, marks.get(source)
-            )
+        yield alike(
+            source,
+            opener,
+            [answer, slide.mpp, dataclasses.astuple(slide.reading)],
+            about=_about(slide, listed, split, data.holdout),
+            marks=marks.get(source),
         )
-    return tasks_of_slides
 
 
 def _about(

@@ -126,7 +126,10 @@ def test_dark_slide_stays_dark_up_to_its_last_pixel(save):
 
 def test_upsampling_stops_at_half_the_native_mpp(real):
     assert real.shape_at(0.25) == (2 * 2967, 2 * 2220)
-    with pytest.raises(slides.SlideError, match=r"cmu_small_region.svs, got mpp=0.2$"):
+    with pytest.raises(
+        slides.SlideError,
+        match=r"native 0.499 µm/px of .*cmu_small_region.svs, got 0.2 µm/px: config",
+    ):
         real.read_region(0, 0, 8, 8, mpp=0.2)
 
 
