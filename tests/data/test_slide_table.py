@@ -179,7 +179,9 @@ def test_regions_and_masks_of_a_row_are_that_slides(write, slides, tmp_path):
     tumour = dataclasses.replace(data.annotations, use=("Tumor",))
     all_marks = slide_source.marks_of(dataclasses.replace(data, annotations=tumour))
     assert len(all_marks) == 3
-    none_marked = dataclasses.replace(data_of(write("slide\na.svs\n")), annotations=tumour)
+    none_marked = dataclasses.replace(
+        data_of(write("slide\na.svs\n", "bare.csv")), annotations=tumour
+    )
     with pytest.raises(schema.ConfigError, match="or with a table of slides that names some"):
         slide_source.marks_of(none_marked)
     # What the file says decides, not only its name.
