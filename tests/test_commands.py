@@ -73,7 +73,7 @@ PREPARED = {
     ),
     "runs/naip": (
         "python -m ssldiff_jax.main --config=configs/naip_demo.py --workdir=runs/naip "
-        "--config.data.slides='/data/naip/*.tif' --config.data.patch_mpp=5e6 "
+        "--config.data.slides='/data/naip/*.tif' --config.data.patch_metres=5 "
         "--config.prior.conditions.captions=measured "
         "--config.prior.conditions.text_encoder=/models/all-MiniLM-L6-v2"
     ),
