@@ -76,7 +76,7 @@ class DataConfig:
     @property
     def is_table(self) -> bool:
         """Whether a table names the slides, and may name files beside each."""
-        return self.slides.lower().endswith(".csv")
+        return self.slides.lower().endswith((".csv", ".tsv"))
 
     def at(self, level: float) -> "DataConfig":
         """The same where patches are of a level's scale."""

@@ -48,11 +48,6 @@ def slides(data: data_config.DataConfig) -> list[NamedSlide]:
     """
     if slide_table.is_table(data.slides):
         rows = slide_table.read(data.slides, data.folder)
-        if data.holdout.by != "case" and any(row.split for row in rows.values()):
-            raise schema.ConfigError(
-                "config.data.holdout.by must be case, as a table of slides says their splits, got "
-                f"{data.holdout.by}"
-            )
         return [
             NamedSlide(source, row.mpp or data.mpp, row.reading_on(data.reading), row)
             for source, row in rows.items()
@@ -104,14 +99,19 @@ def _stac_files(parts: Sequence[str]) -> list[str]:
 def listed(named: Sequence[NamedSlide], holdout: plan.HoldoutConfig) -> dict[str, cases.Listed]:
     """What a table says of slides, by path or address; empty without a table.
 
-    Raises SlideTableError where its splits part a case.
+    Raises SlideTableError where its splits part a case, ConfigError where these are not by case.
     """
     rows = {slide.source: slide.row for slide in named if slide.row is not None}
     by_source = {}
     for source, row in rows.items():
         case = row.case or plan.case_of(remote.name_of(source), holdout.case_regex)
         by_source[source] = cases.Listed(case, row.split, bool(row.case))
-    slide_table.require_sides(rows.values(), {r.where: by_source[s].case for s, r in rows.items()})
+    if holdout.by != "case" and any(row.split for row in rows.values()):
+        raise schema.ConfigError(
+            "config.data.holdout.by must be case, as a table of slides says their splits, got "
+            f"{holdout.by}"
+        )
+    slide_table.require_sides(rows, {source: one.case for source, one in by_source.items()})
     return by_source
 
 

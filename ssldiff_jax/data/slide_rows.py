@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ _SPLITS: Mapping[str, plan.Side] = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
 }  # fmt: skip
 _FILES = {"annotations", "mask"}
+_MASKS = (".png", ".tif", ".tiff")  # what is no tissue is 0 in them, as in no JPEG
 _DELIMITERS = ",;\t"  # Excel writes semicolons where a comma is part of a number
 
 
@@ -53,6 +55,7 @@ class Row:
         label: its class.
         split: what it is for.
         reading: keys of `config.data.reading` that are others for this slide.
+        is_left_out: whether it is not to be used.
         annotations: path of a GeoJSON file of it.
         mask: path of an image of its tissue.
     """
@@ -64,8 +67,15 @@ class Row:
     label: str = ""
     split: plan.Side | None = None
     reading: tuple[tuple[str, Any], ...] = ()
+    is_left_out: bool = False
     annotations: str = ""
     mask: str = ""
+
+    @property
+    def reading_text(self) -> str:
+        """Keys of its reading, as a table has them."""
+        shown = {k: " ".join(map(str, v)) if k == "bands" else v for k, v in self.reading}
+        return "; ".join(f"{key}={value}" for key, value in shown.items())
 
     def reading_on(self, default: reading_lib.ReadingConfig) -> reading_lib.ReadingConfig:
         """How the slide is read. Raises SlideTableError for values that no reading has."""
@@ -97,24 +107,38 @@ def read(path: pathlib.Path) -> list[Row]:
     names, lines = _cells(path)
     columns = _columns(path, names)
     if columns is None:
-        return [
-            Row(f"{path}: row {number}", line[name].strip(), split=_SPLITS[name.lower()])
-            for number, line in lines
-            for name in names
-            if name.lower() in _SPLITS and line[name].strip()
-        ]
-    rows, left_out = [], 0
+        return _of_splits(path, names, lines)
+    rows = []
     for number, line in lines:
         values = {key: line[name].strip() for key, name in columns.items()}
-        if values.get("process") in ("0", "0.0"):
-            left_out += 1
-            continue
         for key in _FILES & values.keys():
             # Below the table's folder, as whoever wrote it sees them.
             values[key] = values[key] and str(path.parent / pathlib.Path(values[key]).expanduser())
         rows.append(_row(f"{path}: row {number}", values))
-    if not rows:
-        raise SlideTableError(f"{path} must name slides, got none ({left_out} with process 0)")
+    return rows
+
+
+def _of_splits(
+    path: pathlib.Path, names: Sequence[str], lines: Sequence[tuple[int, dict[str, str]]]
+) -> list[Row]:
+    """Rows of CLAM's table of splits: slides below the name of their split, or, beside their names
+    in the first column, True below one of them."""
+    splits = [name for name in names if name.lower() in _SPLITS]
+    cells = {line[name].strip().lower() for _, line in lines for name in splits}
+    of_slides = cells <= {"true", "false", ""}
+    if not of_slides and all(re.fullmatch(r"[\d.]*", cell) for cell in cells):
+        raise SlideTableError(
+            f"{path} must have names of slides below {', '.join(splits)}, got numbers: is it a "
+            "summary of the splits?"
+        )
+    rows = []
+    for number, line in lines:
+        for name in splits:
+            cell, where = line[name].strip(), f"{path}: row {number}, column {name}"
+            if of_slides and cell.lower() == "true":
+                rows.append(Row(where, line[names[0]].strip(), split=_SPLITS[name.lower()]))
+            elif cell and not of_slides:
+                rows.append(Row(where, cell, split=_SPLITS[name.lower()]))
     return rows
 
 
@@ -124,6 +148,9 @@ def _row(where: str, values: Mapping[str, str]) -> Row:
     split = values.get("split", "")
     if split and split.lower() not in _SPLITS:
         raise SlideTableError(f"{where}: split must be train, validation or test, got {split!r}")
+    mask = values.get("mask", "")
+    if mask and not mask.lower().endswith(_MASKS):
+        raise SlideTableError(f"{where}: mask must be a PNG or TIFF, got {mask!r}")
     return Row(
         where,
         values["slide"],
@@ -132,6 +159,7 @@ def _row(where: str, values: Mapping[str, str]) -> Row:
         values.get("label", ""),
         _SPLITS[split.lower()] if split else None,
         _reading(where, values.get("reading", "")),
+        values.get("process", "") in ("0", "0.0"),
         values.get("annotations", ""),
         values.get("mask", ""),
     )
@@ -173,7 +201,8 @@ def _reading(where: str, text: str) -> tuple[tuple[str, Any], ...]:
                 f"{where}: reading must be such as 'bands=4 3 2; low=0; high=3000; colour=srgb', "
                 f"got {part!r}"
             ) from None
-    return tuple(values.items())
+    # In one order: rows that say the same are the same.
+    return tuple(sorted(values.items()))
 
 
 def _cells(path: pathlib.Path) -> tuple[Sequence[str], list[tuple[int, dict[str, str]]]]:
@@ -183,9 +212,11 @@ def _cells(path: pathlib.Path) -> tuple[Sequence[str], list[tuple[int, dict[str,
     try:
         # Excel begins UTF-8 with a byte order mark, which would be part of the first column's name.
         text = path.read_text(encoding="utf-8-sig")
+        # What Excel may write before the header.
+        text = re.sub(r"\Asep=.\r?\n", "", text)
         delimiter = _delimiter(text.partition("\n")[0])
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        lines = [(number, line) for number, line in enumerate(reader, start=1) if any(line)]
+        lines = [(reader.line_num, line) for line in reader if any(line)]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise SlideTableError(f"{path} must be a CSV file in UTF-8, got: {error}") from error
     if len(lines) < 2:

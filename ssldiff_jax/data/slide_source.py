@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import pixel_units
-from ssldiff_jax.data import cases, named_slides, patch_list, plan, tiling
+from ssldiff_jax.data import about_slide, cases, named_slides, patch_list, plan, tiling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data.precomputed import cells as imported_cells
 from ssldiff_jax.slides import content, marked, remote, stac_files
@@ -151,7 +151,9 @@ def _of_images(
             name,
             opener,
             [[images.source, number], data.mpp, dataclasses.astuple(data.reading)],
-            about=tiling.About(case=_other_case(name, split), side=split and split.moved(name)),
+            about=about_slide.About(
+                case=_other_case(name, split), side=split and split.moved(name)
+            ),
             marks=marks.get(name),
         )
 
@@ -190,17 +192,18 @@ def _about(
     listed: Mapping[str, cases.Listed],
     split: cases.Cases | None,
     holdout: plan.HoldoutConfig,
-) -> tiling.About:
+) -> about_slide.About:
     """What is known of a slide that its file's name alone does not say."""
     name = remote.name_of(slide.source)
     if slide.row is None:
-        return tiling.About(side=split and split.moved(name))
+        return about_slide.About(side=split and split.moved(name))
     case = listed[slide.source].case
-    return tiling.About(
+    return about_slide.About(
         case="" if case == plan.case_of(name, holdout.case_regex) else case,
         label=slide.row.label,
         side=split and split.moved(slide.source),
         where=slide.row.where,
+        reading=slide.row.reading_text,
     )
 
 

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import functools
 import io
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -81,13 +80,17 @@ class Tiled:
         """File names by the number of a slide."""
         return {number: entry.name for number, entry in self.entries.items()}
 
+    @property
+    def validation(self) -> tuple[str, ...]:
+        """The split of that name, where slides are in it."""
+        has_any = any("validation" in entry.facts["parts"] for entry in self.entries.values())
+        return ("validation",) if has_any else ()
+
     def as_csv(self) -> str:
         """A line for every slide: what it is, how many records it gave, what it is made of."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        kinds, splits = tissue.KINDS, ("train", "test")
-        listed = {"validation"} & {split for e in self.entries.values() for split in e.shards}
-        splits = (*splits, *sorted(listed))
+        kinds, splits = tissue.KINDS, ("train", "test", *self.validation)
         rows.writerow(["number", "slide", "case", "mpp", "height", "width", *splits, *kinds])
         for number, entry in self.entries.items():
             facts = entry.facts
@@ -98,21 +101,18 @@ class Tiled:
         return text.getvalue()
 
     def as_table(self) -> str:
-        """A table of the slides that were used, which `data.slide_table` reads: the split of each,
-        where it lies in one alone."""
+        """A table of the slides that were used, which `data.slide_table` reads: what was asked for
+        each, and its split where it lies in one alone."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         splits = {number: list(e.facts["parts"]) for number, e in self.entries.items()}
         has_splits = all(len(names) == 1 for names in splits.values())
-        rows.writerow(["slide", "mpp", "case", "label", *(["split"] if has_splits else [])])
+        columns = ["slide", "mpp", "case", "label", "reading", "annotations", "mask"]
+        rows.writerow([*columns, *(["split"] if has_splits else [])])
         for number, entry in self.entries.items():
-            facts = entry.facts
-            # By its digits: a table's number is taken as it stands.
-            about = [repr(facts["native_mpp"]), facts["case"], facts.get("label", "")]
-            split = splits[number] if has_splits else []
-            source = self.tasks[number].source
-            path = source if remote.is_remote(source) else os.path.abspath(source)
-            rows.writerow([remote.printable(path), *about, *split])
+            facts, split = entry.facts, splits[number] if has_splits else []
+            about = [facts["case"], facts.get("label", "")]
+            rows.writerow([*self.tasks[number].asked(*about), *split])
         return text.getvalue()
 
     def references(self, config: tiling.TilingConfig) -> list[plan.Reference]:

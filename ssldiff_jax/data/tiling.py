@@ -6,6 +6,7 @@ Runs in a process of its own, or in a worker of Beam: nothing here knows the oth
 import dataclasses
 import hashlib
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ssldiff_jax.core import digests, exhausted
-from ssldiff_jax.data import archive, plan, regions
+from ssldiff_jax.data import about_slide, archive, plan, regions
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import geojson, marked, pyramid, quality, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
@@ -62,23 +63,6 @@ class TilingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class About:
-    """What is known of a slide that its file's name alone does not say.
-
-    Attributes:
-        case: whose slide it is; "" leaves it to the name.
-        label: its class; "" where it is unknown.
-        side: the split of its case; None: that of the name alone.
-        where: the row of a table that says so, for messages.
-    """
-
-    case: str = ""
-    label: str = ""
-    side: plan.Side | None = None
-    where: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
 class Task:
     """A slide to be tiled; it can be sent to another process.
 
@@ -101,7 +85,7 @@ class Task:
     archive: pathlib.Path
     find_cells: FindCells | None = None
     known: Any = None
-    about: About = About()
+    about: about_slide.About = about_slide.NOTHING
     marks: marked.Marks | None = None
 
     @property
@@ -114,6 +98,21 @@ class Task:
         """File name of the slide."""
         return remote.printable(remote.name_of(self.source))
 
+    def asked(self, case: str, label: str) -> list[str]:
+        """Path or address, and what a table would have to say for the same entry: mpp (where one
+        was given), case, label, reading, annotations and mask."""
+        is_far, marks = remote.is_remote(self.source), self.marks
+        source = self.source if is_far else os.path.abspath(self.source)
+        _, mpp, *_ = self.fingerprint
+        # By its digits: a table's number is taken as it stands.
+        files = (
+            [os.path.abspath(f) if f else "" for f in (marks.regions, marks.mask)]
+            if marks
+            else ["", ""]
+        )
+        about = [repr(mpp) if mpp else "", case, label, self.about.reading]
+        return [remote.printable(source), *about, *files]
+
     @property
     def folder(self) -> pathlib.Path:
         """Where its entry will lie."""
@@ -123,7 +122,8 @@ class Task:
         # Left out where nothing is known: the entry then has one name whatever other slides there
         # are, in a table or not.
         about = {key: value for key, value in dataclasses.asdict(self.about).items() if value}
-        side, _ = about.pop("side", None), about.pop("where", "")
+        # Reading is among the facts of the file.
+        side, *_ = (about.pop(key, None) for key in ("side", "where", "reading"))
         digest = digests.of_values(*facts, *([side] if side else []), *([about] if about else []))
         return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
 

@@ -94,7 +94,7 @@ class Artifacts:
     def has_split(self, split: plan.Side) -> bool:
         """Whether records were cut for a split."""
         manifest = self.folders.of_stage("patches") / "records" / "manifest.json"
-        return split in atomic.read_json(manifest)["splits"]
+        return atomic.read_json(manifest)["splits"].get(split, {"count": 0})["count"] > 0
 
     def at_level(self, level: float) -> "Artifacts":
         """The same, where what is generated and evaluated is of another level."""
@@ -133,8 +133,9 @@ class Artifacts:
         # Numbers are standardised by what training saw: a held-out case must not move them.
         training = self.records("train").slides[:, 0].tolist()
         return region_labels_lib.RegionLabels.read(
-            self.config.prior.conditions, self.config.data, self.slide_cases, training
-        )
+            self.config.prior.conditions, self.config.data, self.slide_cases, training,
+            lambda: self.slide_names,
+        )  # fmt: skip
 
     def references(
         self, embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None

@@ -12,7 +12,15 @@ from jax.sharding import AbstractMesh, Mesh
 from ssldiff_jax.core import memory, schema
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.formats import atomic, hub
-from ssldiff_jax.runs import artifacts, batches, level_crops, programs, runner, stage
+from ssldiff_jax.runs import (
+    artifacts,
+    batches,
+    level_crops,
+    programs,
+    runner,
+    stage,
+    table_changes,
+)
 from ssldiff_jax.runs.command import shortage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
@@ -121,9 +129,10 @@ def _reasons(checks: Iterator[Callable[[], object]]) -> Iterator[str]:
 
 
 def _cases(plan: Plan) -> Iterator[str]:
-    """Names of slides that have no cases to hold out."""
+    """Names of slides that have no cases to hold out; a table of them that changed since."""
     data = plan.config.data
     if "patches" not in plan.stages or not data.slides:
+        yield from table_changes.found(plan.config, plan.folders) if plan.stages else ()
         return
     # Not at the top: a machine that only computes can open no slides.
     from ssldiff_jax.data import patch_list, slide_source

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,8 @@ from ssldiff_jax.core import arrays, schema
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import crops, mosaic, plan
 from ssldiff_jax.data.annotations import measures
+from ssldiff_jax.slides import remote
+from ssldiff_jax.slides.protocol import SlideError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,9 @@ class PixelLabels:
 
     name: measures.Name | Literal["annotations"]
     data: data_config.DataConfig
+    # Gives file names of slides by their numbers, as they were when records were cut; None: as now.
+    # Asked for when a slide is read, which a list of patches has none of.
+    slide_names: Callable[[], Mapping[int, str]] | None = None
 
     def __post_init__(self):
         marks = self.data.annotations
@@ -82,7 +88,7 @@ class PixelLabels:
     def _shapes(self, number: int) -> list[tuple[Any, int]]:
         """Polygons of a slide, px of level 0, and numbers of their classes, in that order."""
         if number not in self._shapes_of:
-            slide, regions = self._slides[number], None
+            slide, regions = self._slide(number), None
             marks = self._marks.get(slide.source)
             if marks and marks.regions:
                 with contextlib.closing(slide.opener()) as opened:
@@ -110,7 +116,7 @@ class PixelLabels:
         from ssldiff_jax.slides import bands as bands_lib
 
         square = region.square
-        slide = self._slides[square.slide]
+        slide = self._slide(square.slide)
         path = pathlib.Path(slide.source)
         place = (square.top, square.left, square.height, square.width)
         bands = bands_lib.read(
@@ -122,13 +128,32 @@ class PixelLabels:
     def _factor(self, number: int) -> float:
         """Native pixels of a slide for one of a record."""
         if number not in self._factors:
-            with contextlib.closing(self._slides[number].opener()) as raster:
+            with contextlib.closing(self._slide(number).opener()) as raster:
                 self._factors[number] = raster.downsample(self.data.patch_mpp)
         return self._factors[number]
 
     @functools.cached_property
     def _factors(self) -> dict[int, float]:
         return {}
+
+    def _slide(self, number: int):
+        """The slide of a number, found by its name: numbers move as slides come and go."""
+        if self.slide_names is None:
+            return self._slides[number]
+        name = self._names[number]
+        same = [s for s in self._slides if remote.printable(remote.name_of(s.source)) == name]
+        if len(same) > 1 and number < len(self._slides):
+            same = [s for s in same if s is self._slides[number]]
+        if len(same) != 1:
+            raise SlideError(
+                f"config.data.slides must name {name} once, as when records were cut, got "
+                f"{len(same)} slides of that name"
+            )
+        return same[0]
+
+    @functools.cached_property
+    def _names(self) -> Mapping[int, str]:
+        return self.slide_names()
 
     @functools.cached_property
     def _slides(self):

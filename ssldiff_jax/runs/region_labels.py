@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -89,13 +89,15 @@ class RegionLabels:
         data: data_config.DataConfig,
         case_of: Mapping[int, str],
         training_slides: Iterable[int],
+        slide_names: Callable[[], Mapping[int, str]] | None = None,
     ) -> "RegionLabels":
         """Those that `sources` name, on the slides of `data`, whose cases are given by number;
-        `training_slides` have a record to learn from."""
+        `training_slides` have a record to learn from, and `slide_names` are those of the files as
+        records were cut."""
         training = {case_of[slide] for slide in training_slides}
         measure = None
         if sources.measure != "none":
-            measure = pixel_labels.PixelLabels(sources.measure, data)
+            measure = pixel_labels.PixelLabels(sources.measure, data, slide_names)
         tables = CaseTables.read(sources, case_of.values(), training)
         return cls(sources, measure, tables, text_encoder(sources), case_of)
 

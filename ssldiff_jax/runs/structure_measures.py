@@ -28,7 +28,7 @@ def of_run(
         least, shown = structure.SSIM_LEAST_PX, min(min(size) for size in sizes)
         _LOG.warning("MS-SSIM is left out: regions of %d px needed, got %d", least, shown)
     if classes in annotations.CLASSES:
-        labels = pixel_labels.PixelLabels(classes, data)
+        labels = pixel_labels.PixelLabels(classes, data, lambda: artifacts.slide_names)
         classifier = pixel_classifiers.of_records(labels, artifacts.patches("train"))
         measures["class_iou"] = structure.class_maps(classifier, labels.names)
     if classes == "stain" and 0 < data.patch_mpp <= nuclei.MOST_MPP:

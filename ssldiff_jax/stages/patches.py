@@ -137,7 +137,7 @@ def _assemble(
     config = slide_source.tiling_config(data)
     counts = {
         split: sum(s.count for e in tiled.entries.values() for s in e.shards.get(split, ()))
-        for split in ("train", "test")
+        for split in ("train", "test", *tiled.validation)
     }
     _check_splits(counts, references, data)
     facts = _publish(request, tiled.entries, references, tiled.names, tiled.quarantine)

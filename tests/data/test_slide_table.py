@@ -78,7 +78,9 @@ def test_clams_files_are_read_as_they_are(write, slides, tmp_path):
     splits = write(",train,val,test\n0,a,b,c\n1,d,,\n", "splits_0.csv")
     sides = {row.slide: row.split for row in slide_table.read(splits, "").values()}
     assert sides == {"a": "train", "d": "train", "b": "validation", "c": "test"}
-    both = f"{data_set}/tumor_vs_normal.csv,{splits}"
+    of_splits = data_of(splits)
+    assert slide_source.cases_of(of_splits).held_out == {"c"}
+    both = f"{splits},{data_set}/tumor_vs_normal.csv"
     joined = {
         row.slide: (row.label, row.split) for row in slide_table.read(both, str(slides)).values()
     }
@@ -86,6 +88,41 @@ def test_clams_files_are_read_as_they_are(write, slides, tmp_path):
     assert joined["d"] == ("", "train")
     process = write("slide_id,process,status\na.svs,1,tbp\nb.svs,0,processed\n", "process_list.csv")
     assert [row.slide for row in slide_table.read(process, "").values()] == ["a.svs"]
+    left = slide_table.read(f"{data_set}/tumor_vs_normal.csv,{process}", str(slides))
+    assert [row.slide for row in left.values()] == ["a", "c"]
+    as_bool = write(",train,val,test\na,True,False,False\nb,False,True,False\nc,False,False,True\n")
+    sides = {row.slide: row.split for row in slide_table.read(as_bool, "").values()}
+    assert sides == {"a": "train", "b": "validation", "c": "test"}
+    summary = write(",train,val,test\nnormal,3,1,1\ntumor,3,1,1\n")
+    with pytest.raises(slide_table.SlideTableError, match="got numbers: is it a summary"):
+        slide_table.read(summary, "")
+
+
+def test_a_name_is_looked_for_in_its_own_folder(write, slides):
+    for name in ("x/a.svs", "x/deep/e.svs", "y/a.svs"):
+        (slides / name).parent.mkdir(parents=True, exist_ok=True)
+        (slides / name).write_bytes(name.encode())
+    (slides / "c1").mkdir()
+    (slides / "c1.mrxs").write_bytes(b"beside its folder")
+    rows = slide_table.read(write("slide_id\nx/a\ny/a\nx/deep/e\nc1\na\n"), "")
+    found = {str(pathlib.Path(source).relative_to(slides)) for source in rows}
+    assert found == {"x/a.svs", "y/a.svs", "x/deep/e.svs", "c1.mrxs", "a.svs"}
+
+
+def test_tables_and_folders_by_other_names(write, slides, monkeypatch):
+    monkeypatch.setenv("HOME", str(slides.parent))
+    table = write("slide\tmpp\na\t0.5\n", "list, of slides.tsv")
+    assert slide_table.is_table(table)
+    (row,) = slide_table.read(table, "~/slides").values()
+    assert row.mpp == 0.5
+    with pytest.raises(slide_table.SlideTableError, match=r"config\.data\.folder must be a folder"):
+        slide_table.read(table, str(slides / "nowhere"))
+    with pytest.raises(slide_table.SlideTableError, match="tables or slides, got both"):
+        slide_table.is_table("t.csv,slides/*.svs")
+    with pytest.raises(slide_table.SlideTableError, match="must lie on this machine, got gs://"):
+        slide_table.read("gs://bucket/t.csv", "")
+    with pytest.raises(slide_table.SlideTableError, match="without null characters"):
+        slide_table.read(write("slide\na\0\n"), "")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +130,7 @@ def test_clams_files_are_read_as_they_are(write, slides, tmp_path):
     [
         ("slide;mpp;label\r\na.svs;0,25;Schläfe\r\n", "utf-8-sig"),
         ("slide\tmpp\tlabel\na.svs\t0.25\tSchläfe\n", "utf-8"),
+        ("sep=;\r\nslide;mpp;label\r\na.svs;0,25;Schläfe\r\n", "utf-8"),
         ('"Slide","MPP","Label"\n" a.svs "," 0.25 ","Schläfe"\n\n', "utf-8"),
     ],
 )
@@ -131,6 +169,7 @@ def test_two_rows_of_one_slide_are_joined_where_they_agree(write, slides):
         ("slide\nx.svs\ny.svs\n",
          "got none of 2, such as x.svs in .*row 2: say --config.data.folder"),
         ("slide,reading\na.svs,bands=red\n", "row 2: reading must be such as 'bands=4 3 2;"),
+        ("slide,mask\na.svs,m.jpg\n", "row 2: mask must be a PNG or TIFF, got '.*m.jpg'"),
         ("slide,process\na.svs,0\n", r"must name slides, got none \(1 with process 0\)"),
     ],
 )  # fmt: skip
@@ -226,7 +265,7 @@ def test_splits_are_the_tables(write):
     assert str(split) == "3 cases, 1 of them held out by the table"
     by_area = dataclasses.replace(data_of(table).holdout, by="area")
     with pytest.raises(schema.ConfigError, match=r"holdout\.by must be case, .* got area"):
-        named_slides.slides(data_of(table, holdout=by_area))
+        named_slides.listed(named_slides.slides(data_of(table)), by_area)
 
 
 @pytest.mark.parametrize(
@@ -237,9 +276,11 @@ def test_splits_are_the_tables(write):
         ("slide,split\na.svs,train\nb.svs,test\nc.svs,\n",
          "row 4 must have a split, as others have, got none for 1 of 3"),
         ("slide,split\na.svs,train\nb.svs,val\n",
-         r"table.csv: column split must have train and test, got no slide for test"),
+         r"table.csv: splits must have train and test, got no slide for test"),
         ("slide,split\nTCGA-A1-0001-01.svs,train\nTCGA-A1-0001-02.svs,test\na.svs,test\n",
          "as they are of case TCGA-A1-0001"),
+        ("slide,case,split\na.svs,p,train\nb.svs,,test\nc.svs,q,test\n",
+         "row 3 must have a case, as others have, got none for 1 of 3"),
     ],
 )  # fmt: skip
 def test_a_split_never_parts_a_case(write, text, message):
@@ -279,9 +320,8 @@ def test_what_a_table_adds_makes_another_entry_and_what_it_does_not_the_same(
     assert same == without
     seen = {without["a.svs"]}
     for more in ("mpp\na.svs,0.4", "case\na.svs,x", "label\na.svs,x", "reading\na.svs,high=9"):
-        rest = "".join(
-            f"\n{name},{'0.5' if more[:3] == 'mpp' else ''}" for name in ("b.svs", "c.svs")
-        )
+        value = {"mpp": "0.5", "case": "as its name"}.get(more.partition("\n")[0], "")
+        rest = f"\nb.svs,{value}\nc.svs,{value}"
         folder = folders(data_of(write(f"slide,{more}{rest}\n")))["a.svs"]
         assert folder not in seen
         seen.add(folder)

@@ -13,6 +13,7 @@ from ssldiff_jax.core import schema
 from ssldiff_jax.data import crops, mosaic, plan
 from ssldiff_jax.data.annotations import captions
 from ssldiff_jax.runs import pixel_labels, region_labels
+from ssldiff_jax.slides import SlideError
 
 TUMOR = shapely.Point(400, 300).buffer(220) - shapely.Point(380, 320).buffer(60)
 STROMA = shapely.box(500, 100, 760, 700)
@@ -72,6 +73,17 @@ def test_classes_are_turned_as_pixels_are(data, orientation):
     upright = measure.classes(mosaic.Region(square, 0, 0, 0, 1), None)
     turned = measure.classes(mosaic.Region(square, orientation, 0, 0, 1), None)
     np.testing.assert_array_equal(turned, crops.orient(upright, orientation))
+
+
+def test_a_slide_is_found_by_the_name_that_it_had(data):
+    """Records were cut when others stood before it: a.png had number 7."""
+    config, square = data("Tumor", "Stroma"), plan.Square(7, 60, 130, 128, 128)
+    moved = pixel_labels.PixelLabels("annotations", config, lambda: {7: "a.png", 8: "gone.png"})
+    first = plan.Square(0, 60, 130, 128, 128)
+    now = pixel_labels.PixelLabels("annotations", config)
+    np.testing.assert_array_equal(moved.shown(square, BLANK), now.shown(first, BLANK))
+    with pytest.raises(SlideError, match=r"must name gone\.png once, .* got 0 slides"):
+        moved.shown(plan.Square(8, 0, 0, 128, 128), BLANK)
 
 
 def test_labels_and_captions_of_a_region(data):

@@ -13,7 +13,7 @@ from PIL import Image
 from configs import demo
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import demo_slide
-from ssldiff_jax.runs import artifacts, launch, stage
+from ssldiff_jax.runs import artifacts, launch, stage, table_changes
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.slides import pyramid
@@ -134,3 +134,45 @@ def test_what_a_table_says_anew_is_cut_anew(tmp_path, slides):
     after = shas(workdir)
     assert after["test"] == before["test"]
     assert after["train"] != before["train"]
+
+
+def test_a_changed_table_is_seen_by_later_commands(tmp_path, slides):
+    """What was trained on must not be called held out afterwards."""
+    workdir = tmp_path / "run"
+    launch.launch(config(slides), workdir, table.STAGES)
+    text = slides.read_text()
+    swapped = text.replace(",train", ",?").replace(",test", ",train").replace(",?", ",test")
+    slides.write_text(swapped)
+    later = config(slides, ("stages", "encoder"))
+    with pytest.raises(ValueError, match="must say what it said when stage 'patches' was done"):
+        launch.launch(later, workdir, table.STAGES)
+    slides.write_text(text)
+    made = schema.build(run_config.RunConfig, later)
+    assert not list(table_changes.found(made, folders_lib.Folders.of(made, workdir)))
+    # A job that only reads what was made may run where the table is not.
+    slides.unlink()
+    assert not list(table_changes.found(made, folders_lib.Folders.of(made, workdir)))
+
+
+def test_validation_without_records_is_refused(tmp_path, slides):
+    Image.new("RGB", (512, 512), "white").save(slides.parent / "slides" / "quarter.png")
+    values = config(slides, ("data.records.min_tissue", 0.5))
+    with pytest.raises(slide_lib.SlideError, match="for the validation split"):
+        launch.launch(values, tmp_path / "run", table.STAGES)
+
+
+def test_marks_are_written_back_too(tmp_path, slides):
+    keep = np.zeros((64, 96), np.uint8)
+    keep[:32] = 255
+    Image.fromarray(keep).save(tmp_path / "keep.png")
+    lines = slides.read_text().splitlines()
+    marked = [f"{lines[0]},mask", *(f"{line},keep.png" for line in lines[1:])]
+    slides.write_text("\n".join(marked))
+    tissue = ("data.records.min_tissue", 0.9)
+    launch.launch(config(slides, tissue), tmp_path / "first", table.STAGES)
+    written = tmp_path / "first/patches/table.csv"
+    launch.launch(config(written, tissue), tmp_path / "again", table.STAGES)
+    assert shas(tmp_path / "again") == shas(tmp_path / "first")
+    assert json.loads((tmp_path / "first/patches/done.json").read_text())["facts"]["records"] == {
+        "train": 12, "validation": 12, "test": 12,
+    }  # fmt: skip

@@ -3,7 +3,7 @@ them."""
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class ClassConfusion:
         data: data_config.DataConfig,
         held_out: patch_samples.Sample,
         training: patch_samples.Sample,
+        slide_names: Callable[[], Mapping[int, str]] | None = None,
     ) -> "ClassConfusion | None":
         """As the section says, on the slides of `data`; None where it names no classes, and (with a
         warning) where training patches are of fewer than two classes.
@@ -53,7 +54,7 @@ class ClassConfusion:
             return None
         measure = None
         if section.classes != "recorded":
-            measure = pixel_labels.PixelLabels(section.classes, data)
+            measure = pixel_labels.PixelLabels(section.classes, data, slide_names)
         truth = tuple(held_out.classes(measure))
         class_names = measures.CLASSES.get(section.classes, tuple(sorted(set(truth))))
         if networks.CLIP in section.networks and section.prompts:

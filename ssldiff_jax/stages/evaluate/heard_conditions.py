@@ -83,7 +83,8 @@ def _in_images(
     images: Mapping[str, Images],
 ) -> dict[str, heard.Heard]:
     config = artifacts.config
-    labels = pixel_labels.PixelLabels(config.prior.conditions.measure, config.data)
+    measure, names_of = config.prior.conditions.measure, lambda: artifacts.slide_names
+    labels = pixel_labels.PixelLabels(measure, config.data, names_of)
     names, splits = labels.names, [artifacts.regions(split) for split in ("train", "test")]
     classifier, real = _pixel_classifier(labels, *splits)
     requested = _quadrants(spec.unpack(condition)["labels"])

@@ -145,7 +145,7 @@ class Protocol:
         for network in by.values():
             files.published(network)
         classes = confusion_lib.ClassConfusion.of_run(
-            section, config.level_data, held_out, examples
+            section, config.level_data, held_out, examples, lambda: artifacts.slide_names
         )
         seed = rng.seed_of(config.seed, "evaluate/patches")
         return cls(by, files, held_out, training, examples, classes, shared, seed)

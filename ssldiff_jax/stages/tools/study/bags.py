@@ -46,7 +46,8 @@ def task(
         )
     is_regions, seed = section.of == "regions", config.seed
     if is_regions:
-        measure = pixel_labels.PixelLabels(section.measure, config.level_data)
+        names = lambda: artifacts.slide_names
+        measure = pixel_labels.PixelLabels(section.measure, config.level_data, names)
         of_source = functools.partial(_regions, section=section, measure=measure, seed=seed)
     else:
         of_source = functools.partial(_slides, section=section, seed=seed)

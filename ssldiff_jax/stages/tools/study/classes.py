@@ -74,7 +74,8 @@ class Classes:
             return cls(
                 (), lambda patches: patch_samples.recorded(patches.source, patches.numbers), None
             )
-        measure = pixel_labels.PixelLabels(labels, artifacts.config.level_data)
+        slides = lambda: artifacts.slide_names
+        measure = pixel_labels.PixelLabels(labels, artifacts.config.level_data, slides)
         names = measure.names
 
         def of(patches: Patches) -> list[str]:
