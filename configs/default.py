@@ -16,6 +16,7 @@ from configs.defaults import (
     denoiser,
     encoder,
     evaluate,
+    generate,
     machine,
     prior,
     sample,
@@ -53,7 +54,7 @@ def get_config() -> ConfigDict:
     config.tokens = prior.tokens()
     config.sample = sample.get_config()
     config.imagine = prior.imagine()
-    config.generate = tools.generate()
+    config.generate = generate.get_config()
     config.sweep = sweep.get_config()
     config.plan = tools.plan()
     config.bench = bench.bench()

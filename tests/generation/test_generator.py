@@ -125,8 +125,8 @@ def test_a_prior_that_is_trained_on_is_taken_when_it_is_done(workdir, tmp_path, 
     train["optimizer"]["learning_rate"] /= 2  # warms up to it again
     fit = loop.fit
 
-    def is_killed(*args):
-        fit(*args)  # its checkpoints are those of the new steps
+    def is_killed(*args, **more):
+        fit(*args, **more)  # its checkpoints are those of the new steps
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "fit", is_killed)

@@ -252,6 +252,7 @@ OPENERS = {"open_slide", "open_remote", "open_backend", "open_list"}
 OWN = {
     "stages/tools/bench/archive.py",  # slides that it makes
     "generation/user_images.py",  # masks
+    "generation/areas.py",  # places in an image, no pixels
     "slides/slide.py",
     "slides/remote.py",
     "data/patch_list.py",

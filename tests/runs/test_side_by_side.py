@@ -174,7 +174,7 @@ def test_they_resume_and_end_with_the_process_that_started_them(stopped):
 
 
 MEASURED = ("seconds", "finished", "peak_rss_mb", "step_seconds", "examples_per_second",
-            "input_wait", "flops_per_second")  # fmt: skip
+            "input_wait", "flops_per_second", "look_seconds")  # fmt: skip
 """Keys of times and of what is had of them."""
 TRAINED = ("encoder", "judge", "autoencoder", "denoiser", "prior")
 

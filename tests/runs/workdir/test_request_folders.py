@@ -136,7 +136,7 @@ def test_a_name_that_is_no_folder_is_refused(name):
 def drawing(seed=0, **settings):
     asked = {"text": "", "labels": (), "numbers": (), "is_grid": False}
     asked |= settings.pop("asked", {})
-    plain = {"reference": "", "size": (), "region": (), "outpaint_px": 0}
+    plain = {"reference": "", "size": (), "region": (), "area": "", "outpaint_px": 0}
     plain |= {"control": "", "held_to": "", "coarse": types.SimpleNamespace(is_asked=False)}
     section = types.SimpleNamespace(**(plain | settings), prior=types.SimpleNamespace(**asked))
     data = types.SimpleNamespace(levels=(1.0,))

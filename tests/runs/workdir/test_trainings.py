@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import small_configs
 
 from ssldiff_jax.core import tasks
 from ssldiff_jax.data import loader, store
@@ -93,6 +94,7 @@ class Work:
             runtime=runtime,
             mesh=mesh,
             data=data,
+            logging=small_configs.section("logging"),
             model=Section(train, **section),
         )  # fmt: skip
         return stage.Context(config, self.workdir, mesh_lib.make_mesh(MESH))

@@ -80,13 +80,13 @@ class Render:
         self.name = name
         self.plan, self.scale, self.path = plan, scale, folder / f"{name}.cog.tif"
 
-    def run(self):
+    def run(self, inspect=None):
         pyramid.write_cog(self.path, np.zeros((*self.plan.size, 3), np.uint8), self.scale)
         return {"path": self.path, "spans": self.plan.spans}
 
 
 class PngRender(Render):
-    def run(self):
+    def run(self, inspect=None):
         pyramid.write_png(
             self.path.with_suffix("").with_suffix(".png"), np.zeros((*self.plan.size, 3), np.uint8)
         )
