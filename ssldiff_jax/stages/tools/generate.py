@@ -50,6 +50,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if section.area:
         section = areas.with_region(section, model.reading_data)
         config = dataclasses.replace(config, generate=section)
+    artifacts = dataclasses.replace(context.artifacts, config=config)
     if section.prior.is_grid:
         source = sources.Source.of_prior(model, section, config.seed)
         folder.mkdir(parents=True, exist_ok=True)
@@ -87,9 +88,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
         return None
-    beside = cell_files.CellFiles.of_request(
-        context.artifacts, model, source, image_plan.size, folder
-    )
+    beside = cell_files.CellFiles.of_request(artifacts, model, source, image_plan.size, folder)
     facts = large.run(beside and beside.write)
     placed.write_item(folder, large.name, image_plan.size, scale, origin)
     return facts

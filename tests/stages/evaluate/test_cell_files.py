@@ -116,15 +116,20 @@ def drawn(config, workdir, tmp_path, **settings):
     return folder
 
 
-def test_an_image_of_a_part_of_a_slide_has_its_cells_in_both(config, workdir, tmp_path, encoders):
+@pytest.mark.parametrize(
+    "part",
+    [{"region": (100, 40, 128, 2 * PX + 20)}, {"area": f"80,200,{2 * (2 * PX + 20)},256"}],
+    ids=["region", "area"],
+)
+def test_an_image_of_a_part_of_a_slide_has_its_cells_in_both(
+    config, workdir, tmp_path, encoders, part
+):
     """From (100, 40) px on, of a slide of 0.25 µm/px that is read at 0.5; the last column is cut
     off within a cell."""
     pixels = slides.open_slide(demo_slide.demo_slide()).read_region(900, 400, 600, 700, mpp=0.5)
     reference = tmp_path / "mine.tif"
     pyramid.write_pyramid(reference, pixels, pyramid.Scale(0.25))
-    folder = drawn(
-        config, workdir, tmp_path, reference=str(reference), region=(100, 40, 128, 2 * PX + 20)
-    )
+    folder = drawn(config, workdir, tmp_path, reference=str(reference), **part)
     generated = pyramid.read_image(folder / "image.png")
     slide = slides.open_slide(reference)
     real = slide.read_region(100, 40, 128, 2 * PX + 20, mpp=0.5)
