@@ -10,6 +10,8 @@ def get_config() -> ConfigDict:
     c.model = ConfigDict()
     # kl or vq: the blocks of latent diffusion; light: a pixel-unshuffle stem, trains on two cores.
     c.model.kind = "vq"
+    # Bands of images: 3, or as many as data.reading.multiband names.
+    c.model.bands = 3
     # Of kl and vq.
     c.model.conv = ConfigDict()
     c.model.conv.latent_channels = 3

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs.defaults import annotations, crops, tissue
+from configs.defaults import annotations, crops, reading, tissue
 
 
 def get_config() -> ConfigDict:
@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
     # 20×, 10× and 5×; all but the first must be of records.scales. Each is seen as often as the
     # others, however many records it has.
     c.levels = (1.0,)
-    c.reading = _reading()
+    c.reading = reading.get_config()
     c.tissue = tissue.get_config()
     c.annotations = annotations.get_config()
     c.holdout = _holdout()
@@ -52,19 +52,6 @@ def _engine() -> ConfigDict:
     c.processes = 0
     # Beam's own options: ("--runner=DataflowRunner", "--project=…", "--temp_location=gs://…").
     c.beam = ()
-    return c
-
-
-def _reading() -> ConfigDict:
-    c = ConfigDict()
-    # Bands of a raster that are red, green and blue, or the one that is all; () is those called so,
-    # else the first three.
-    c.bands = ()
-    # Values of a raster that become black and white; both 0 takes 8 bits as they are.
-    c.low = 0.0
-    c.high = 0.0
-    # stored, or srgb: by the file's ICC profile.
-    c.colour = "stored"
     return c
 
 

@@ -21,9 +21,10 @@ _LOGVAR_RANGE = (-30.0, 20.0)
 @dataclasses.dataclass(frozen=True)
 class AutoencoderConfig:
     """`kl` and `vq` are built of the blocks of published weights, sized by `conv`; `light` is
-    what two cores can train."""
+    what two cores can train. Images have `bands`, 3 of RGB."""
 
     kind: Literal["kl", "vq", "light"]
+    bands: int
     conv: conv.ConvConfig
     vq: vq.VQConfig
     light: light.LightConfig
@@ -46,7 +47,7 @@ class Reconstruction(flax.struct.PyTreeNode):
     Fields are arrays, or shapes of arrays where only shapes are needed.
 
     Attributes:
-        image: `(B, H, W, 3)`.
+        image: `(B, H, W, bands)`.
         z: `(B, h, w, C)`, before quantisation.
         terms: `kl`, or `codebook`.
         index: `(B, h, w)` codes.
@@ -70,14 +71,18 @@ class Autoencoder(nn.Module):
     def setup(self):
         sizes = self.config.chosen
         if self.config.kind == "light":
-            self.encoder, self.decoder = light.Encoder(sizes), light.Decoder(sizes)
+            self.encoder = light.Encoder(sizes)
+            self.decoder = light.Decoder(sizes, self.config.bands)
         else:
             outputs = sizes.latent_channels * (1 if self.config.kind == "vq" else 2)
-            self.encoder, self.decoder = conv.Encoder(sizes, outputs), conv.Decoder(sizes)
+            self.encoder, self.decoder = (
+                conv.Encoder(sizes, outputs),
+                conv.Decoder(sizes, self.config.bands),
+            )
         if self.config.kind == "vq":
             self.quantiser = vq.Quantiser(self.config.vq, sizes.latent_channels)
 
-    def encode(self, image: arrays.Image) -> Moments:
+    def encode(self, image: arrays.BandImage) -> Moments:
         """Moments of the latents; image sides must be multiples of the downsample factor."""
         moments = self.encoder(image)
         if self.config.kind == "vq":
@@ -85,7 +90,7 @@ class Autoencoder(nn.Module):
             return jnp.concatenate([moments, jnp.full_like(moments, _LOGVAR_RANGE[0])], axis=-1)
         return moments
 
-    def decode(self, z: arrays.Latents, dtype: Any = None) -> arrays.Image:
+    def decode(self, z: arrays.Latents, dtype: Any = None) -> arrays.BandImage:
         """Images, not clipped. The decoder computes in `dtype`, by default that of z; codes are
         chosen before anything is rounded to it."""
         dtype = z.dtype if dtype is None else dtype
@@ -93,7 +98,7 @@ class Autoencoder(nn.Module):
             z = self.quantiser(z).z
         return self.decoder(z.astype(dtype))
 
-    def __call__(self, image: arrays.Image, noise: arrays.Latents) -> Reconstruction:
+    def __call__(self, image: arrays.BandImage, noise: arrays.Latents) -> Reconstruction:
         """Through a latent sampled with `noise`, or through the nearest codes."""
         if self.config.kind == "vq":
             z = self.encoder(image)
@@ -156,7 +161,7 @@ class TrainedAutoencoder:
         """Pixels per latent."""
         return self.config.chosen.downsample_factor
 
-    def decode(self, params: Any, latents: arrays.Latents) -> arrays.Image:
+    def decode(self, params: Any, latents: arrays.Latents) -> arrays.BandImage:
         """Scaled latents → images, float32; params are passed so that a jit does not fold them. The
         decoder computes in their dtype."""
         model, z = Autoencoder(self.config), self.scaling.invert(latents)
@@ -164,7 +169,7 @@ class TrainedAutoencoder:
         image = model.apply({"params": params}, z, dtype, method=model.decode)
         return image.astype(jnp.float32)
 
-    def encode(self, params: Any, image: arrays.Image) -> arrays.Latents:
+    def encode(self, params: Any, image: arrays.BandImage) -> arrays.Latents:
         """Images → scaled latents, the mean of the posterior."""
         model = Autoencoder(self.config)
         moments = model.apply({"params": params}, image, method=model.encode)

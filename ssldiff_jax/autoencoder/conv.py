@@ -78,7 +78,7 @@ class Encoder(nn.Module):
     num_outputs: int
 
     @nn.compact
-    def __call__(self, image: arrays.Image) -> Float[jax.Array, "B h w _"]:
+    def __call__(self, image: arrays.BandImage) -> Float[jax.Array, "B h w _"]:
         c = self.config
         h = layers.conv(c.channels, name="conv_in")(image)
         for level, mult in enumerate(c.channel_mult):
@@ -97,12 +97,13 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents → images."""
+    """Latents → images of `num_bands`."""
 
     config: ConvConfig
+    num_bands: int = 3
 
     @nn.compact
-    def __call__(self, z: arrays.Latents) -> arrays.Image:
+    def __call__(self, z: arrays.Latents) -> arrays.BandImage:
         c, h = self.config, z
         if c.latent_conv == "1x1":
             h = layers.conv(c.latent_channels, kernel=1, name="post_quant")(h)
@@ -116,4 +117,4 @@ class Decoder(nn.Module):
                 h = layers.upsample_nearest(h)
                 h = layers.conv(h.shape[-1], name=f"upsample_{level}")(h)
         h = nn.silu(layers.group_norm(h.shape[-1], epsilon=1e-6, name="norm_out")(h))
-        return layers.conv(3, name="conv_out")(h)
+        return layers.conv(self.num_bands, name="conv_out")(h)

@@ -32,7 +32,7 @@ class Discriminator(nn.Module):
     config: AdversarialConfig
 
     @nn.compact
-    def __call__(self, image: arrays.Image) -> layers.FeatureMap:
+    def __call__(self, image: arrays.BandImage) -> layers.FeatureMap:
         leaky = functools.partial(nn.leaky_relu, negative_slope=0.2)
 
         def conv(features: int, stride: int, name: str) -> nn.Module:
@@ -55,15 +55,15 @@ def hinge_loss(real: layers.FeatureMap, fake: layers.FeatureMap) -> Float[jax.Ar
 
 
 def adaptive_weight(
-    reconstruction_loss: Callable[[arrays.Image], jax.Array],
-    adversarial_loss: Callable[[arrays.Image], jax.Array],
-    image: arrays.Image,
-    to_last_layer: Callable[[arrays.Image], tuple[jax.Array]],
+    reconstruction_loss: Callable[[arrays.BandImage], jax.Array],
+    adversarial_loss: Callable[[arrays.BandImage], jax.Array],
+    image: arrays.BandImage,
+    to_last_layer: Callable[[arrays.BandImage], tuple[jax.Array]],
 ) -> Float[jax.Array, ""]:
     """|∇ reconstruction| / |∇ adversarial| at the decoder's last layer (Esser et al. 2021, eq. 7),
     so that neither drowns the other; `to_last_layer` pulls a gradient back from the image."""
 
-    def size(loss: Callable[[arrays.Image], jax.Array]) -> jax.Array:
+    def size(loss: Callable[[arrays.BandImage], jax.Array]) -> jax.Array:
         (gradient,) = to_last_layer(jax.grad(loss)(image))
         return jnp.linalg.norm(collectives.pmean(gradient))
 

@@ -37,7 +37,7 @@ class Encoder(nn.Module):
     config: LightConfig
 
     @nn.compact
-    def __call__(self, image: arrays.Image) -> Float[jax.Array, "B h w _"]:
+    def __call__(self, image: arrays.BandImage) -> Float[jax.Array, "B h w _"]:
         c = self.config
         h = layers.pixel_unshuffle(image, c.downsample_factor)
         h = layers.conv(c.channels, name="conv_in")(h)
@@ -47,15 +47,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents → images."""
+    """Latents → images of `num_bands`."""
 
     config: LightConfig
+    num_bands: int = 3
 
     @nn.compact
-    def __call__(self, z: arrays.Latents) -> arrays.Image:
+    def __call__(self, z: arrays.Latents) -> arrays.BandImage:
         c = self.config
         h = layers.conv(c.channels, name="conv_in")(z)
         for i in range(c.num_blocks):
             h = Block(c.channels, name=f"block_{i}")(h)
-        h = layers.conv(3 * c.downsample_factor**2, name="conv_out")(nn.silu(h))
+        h = layers.conv(self.num_bands * c.downsample_factor**2, name="conv_out")(nn.silu(h))
         return layers.pixel_shuffle(h, c.downsample_factor)

@@ -43,7 +43,7 @@ class LossConfig:
     adversarial: discriminator.AdversarialConfig
 
 
-def gradient_loss(x: arrays.Image, y: arrays.Image) -> Float[jax.Array, ""]:
+def gradient_loss(x: arrays.BandImage, y: arrays.BandImage) -> Float[jax.Array, ""]:
     """Mean absolute difference of horizontal and vertical gradients, over three scales, each half
     the one before."""
     total = 0.0
@@ -55,19 +55,19 @@ def gradient_loss(x: arrays.Image, y: arrays.Image) -> Float[jax.Array, ""]:
     return total / _SCALES
 
 
-def _halve(x: arrays.Image) -> jax.Array:
+def _halve(x: arrays.BandImage) -> jax.Array:
     b, h, w, c = x.shape
     return layers.pixel_unshuffle(x, 2).reshape(b, h // 2, w // 2, 4, c).mean(axis=3)
 
 
-def spectrum_loss(x: arrays.Image, y: arrays.Image) -> Float[jax.Array, ""]:
+def spectrum_loss(x: arrays.BandImage, y: arrays.BandImage) -> Float[jax.Array, ""]:
     """Mean absolute difference of the logarithms of amplitudes, over all frequencies of the
     luminance in squares of 16 px: 0.1 is 10 % too strong or too faint. What does not fill a square
     at the right and below is not compared."""
     return jnp.mean(jnp.abs(_log_amplitudes(x) - _log_amplitudes(y)))
 
 
-def _log_amplitudes(image: arrays.Image) -> Float[jax.Array, "B r c u v"]:
+def _log_amplitudes(image: arrays.BandImage) -> Float[jax.Array, "B r c u v"]:
     rows, cols = (size // _WINDOW for size in image.shape[1:3])
     luminance = image[:, : rows * _WINDOW, : cols * _WINDOW].mean(axis=-1)
     squares = luminance.reshape(-1, rows, _WINDOW, cols, _WINDOW).swapaxes(2, 3)
@@ -83,7 +83,7 @@ def _log_amplitudes(image: arrays.Image) -> Float[jax.Array, "B r c u v"]:
 def feature_distance(features: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Array]:
     """(x, y) → mean squared distance of L2-normalised feature tokens (B, L, D)."""
 
-    def distance(x: arrays.Image, y: arrays.Image) -> jax.Array:
+    def distance(x: arrays.BandImage, y: arrays.BandImage) -> jax.Array:
         between = vectors.unit(features(x)) - vectors.unit(features(y))
         return jnp.mean(jnp.sum(between**2, axis=-1))
 
@@ -92,18 +92,18 @@ def feature_distance(features: Callable[[jax.Array], jax.Array]) -> Callable[...
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderTask(tasks.Task):
-    """Reconstruct batches of `image_uint8` of `image_px`; `perceptual` (params, x, y) → distance,
-    with `perceptual_params` held fixed."""
+    """Reconstruct the `pixels` of batches as `examples` has them; `perceptual` (params, x, y) →
+    distance, with `perceptual_params` held fixed."""
 
     config: autoencoder.AutoencoderConfig
     weights: LossConfig
     perceptual: Callable[[Any, jax.Array, jax.Array], jax.Array]
     perceptual_params: Any
-    image_px: int
+    examples: tasks.BatchSpec
 
     def batch_spec(self) -> tasks.BatchSpec:
         """Images."""
-        return tasks.images(self.image_px)
+        return self.examples
 
     @property
     def adversary(self) -> discriminator.Discriminator | None:
@@ -114,7 +114,7 @@ class AutoencoderTask(tasks.Task):
     def init(self, key: arrays.Key, batch: Mapping[str, Any]) -> tuple[Any, Any]:
         """Parameters under `autoencoder` and `discriminator`; the frozen features, the step and
         the use of codes travel as further state."""
-        model, shape = autoencoder.Autoencoder(self.config), batch["image_uint8"].shape
+        model, shape = autoencoder.Autoencoder(self.config), batch["pixels"].shape
         key_model, key_adversary = jax.random.split(key)
         image = jnp.zeros((1, *shape[1:]))
         noise = jnp.zeros(self._latent_shape(image.shape))
@@ -137,7 +137,7 @@ class AutoencoderTask(tasks.Task):
         self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
     ) -> tasks.LossOutput:
         """L1 + gradients + spectrum + features + what the latents cost + adversary."""
-        image = layers.to_image(batch["image_uint8"])
+        image = layers.to_image(batch["pixels"])
         key_noise, key_codes = jax.random.split(key)
         shape = self._latent_shape(image.shape)[1:]
         noise = rng.per_example(key_noise, batch["index"], jax.random.normal, shape)
@@ -148,7 +148,7 @@ class AutoencoderTask(tasks.Task):
         )
         w = self.weights
 
-        def pixels(x: arrays.Image) -> dict[str, jax.Array]:
+        def pixels(x: arrays.BandImage) -> dict[str, jax.Array]:
             return {
                 "l1": jnp.mean(jnp.abs(x - image)),
                 "gradient": gradient_loss(x, image),
@@ -207,12 +207,12 @@ class AutoencoderTask(tasks.Task):
         """The generator's term, adaptively weighted, and the discriminator's own."""
         stop = jax.lax.stop_gradient
 
-        def logits(params: Any, x: arrays.Image) -> layers.FeatureMap:
+        def logits(params: Any, x: arrays.BandImage) -> layers.FeatureMap:
             return self.adversary.apply({"params": params}, layers.like(params, x)).astype(
                 jnp.float32
             )
 
-        def fooled(x: arrays.Image) -> jax.Array:
+        def fooled(x: arrays.BandImage) -> jax.Array:
             return -jnp.mean(logits(stop(params), x))
 
         balance = discriminator.adaptive_weight(

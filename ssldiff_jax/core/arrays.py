@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt, UInt8
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
 
@@ -16,6 +16,10 @@ Image: TypeAlias = Float[AnyArray, "B H W 3"]
 """RGB in [−1, 1]."""
 ImageUint8: TypeAlias = UInt8[np.ndarray, "H W 3"]
 """RGB in 0…255, as stored."""
+BandImage: TypeAlias = Float[AnyArray, "B H W bands"]
+"""All bands in [−1, 1]: RGB, or what `config.data.reading.multiband` names."""
+Pixels: TypeAlias = UInt[np.ndarray, "H W bands"]
+"""All bands, 0…255 or 0…65535, as stored; RGB of 8 bits unless a config names other bands."""
 Latents: TypeAlias = Float[AnyArray, "B h w C"]
 """Scaled autoencoder latents, unit variance."""
 Canvas: TypeAlias = Float[AnyArray, "h w C"]

@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Float, Num, Shaped, UInt8
 
@@ -148,11 +149,23 @@ def timestep_embedding(t: Num[arrays.AnyArray, "B"], dim: int) -> Float[arrays.A
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
-def to_image(image_uint8: Shaped[arrays.AnyArray, "*S"]) -> Float[jax.Array, "*S"]:
-    """uint8 0…255 → float32 −1…1."""
-    return jnp.asarray(image_uint8, jnp.float32) / 127.5 - 1.0
+def to_image(pixels: Shaped[arrays.AnyArray, "*S"]) -> Float[jax.Array, "*S"]:
+    """0…255 of 8 bits, or 0…65535 of 16 → float32 −1…1."""
+    return jnp.asarray(pixels, jnp.float32) / (_top(pixels.dtype) / 2) - 1.0
 
 
 def to_uint8(image: Float[arrays.AnyArray, "*S"]) -> UInt8[jax.Array, "*S"]:
     """float −1…1 → uint8 0…255, rounded and clipped."""
-    return jnp.clip(jnp.round((image + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+    return to_pixels(image, "uint8")
+
+
+def to_pixels(image: Float[arrays.AnyArray, "*S"], dtype: Any) -> Shaped[jax.Array, "*S"]:
+    """float −1…1 → all values of uint8 or uint16, rounded and clipped."""
+    top = _top(dtype)
+    return jnp.clip(jnp.round((image + 1.0) * (top / 2)), 0, top).astype(dtype)
+
+
+def _top(dtype: Any) -> int:
+    """The largest value, of uint8 and uint16; of other numbers, which stand for bytes, 255."""
+    dtype = np.dtype(dtype)
+    return 65535 if dtype == np.uint16 else 255

@@ -64,10 +64,10 @@ def batch_of(spec: BatchSpec, count: int) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def images(px: int) -> BatchSpec:
-    """Square images of `px` with their places in the stream."""
+def images(px: int, num_bands: int = 3, dtype: Any = jnp.uint8) -> BatchSpec:
+    """Square images of `px`, by default RGB, with their places in the stream."""
     return {
-        "image_uint8": jax.ShapeDtypeStruct((1, px, px, 3), jnp.uint8),
+        "pixels": jax.ShapeDtypeStruct((1, px, px, num_bands), dtype),
         "index": jax.ShapeDtypeStruct((1,), jnp.int32),
     }
 

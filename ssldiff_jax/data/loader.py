@@ -148,7 +148,7 @@ class _Patches:
         images = np.empty((len(numbers), self.side, self.side, 3), np.uint8)
         for image, place, n in zip(images, places, numbers, strict=True):
             self._crop(place, n, image)
-        return {"image_uint8": images, "index": _index(places)}
+        return {"pixels": images, "index": _index(places)}
 
     @functools.cached_property
     def _ends(self) -> list[int]:
@@ -173,7 +173,7 @@ def patch_batches(
     seed: int,
     config: LoaderConfig,
 ) -> Batches:
-    """Random crops of `side` px: batches {image_uint8 (B, side, side, 3), index (B,)}; as many of
+    """Random crops of `side` px: batches {pixels (B, side, side, C), index (B,)}; as many of
     each level's records as of the others'."""
     stream = _Stream(tuple(map(len, records)), batch_size, seed)
     return stream.batches(_Patches(records, stream, side, dihedral), config)

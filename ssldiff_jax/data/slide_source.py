@@ -2,7 +2,6 @@
 
 import collections
 import concurrent.futures
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -150,7 +149,7 @@ def _of_images(
         yield alike(
             name,
             opener,
-            [[images.source, number], data.mpp, dataclasses.astuple(data.reading)],
+            [[images.source, number], data.mpp, data.reading.facts],
             about=about_slide.About(
                 case=_other_case(name, split), side=split and split.moved(name)
             ),
@@ -181,7 +180,7 @@ def _of_slides(
         yield alike(
             source,
             opener,
-            [answer, slide.mpp, dataclasses.astuple(slide.reading)],
+            [answer, slide.mpp, slide.reading.facts],
             about=_about(slide, listed, split, data.holdout),
             marks=marks.get(source),
         )

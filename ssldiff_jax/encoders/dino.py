@@ -66,7 +66,7 @@ def dino_loss(
 
 @dataclasses.dataclass(frozen=True)
 class DINOTask(tasks.Task):
-    """Train on batches of `image_uint8` of `crop_px`; the teacher is the loop's average of the
+    """Train on batches of `pixels` of `crop_px`; the teacher is the loop's average of the
     student."""
 
     encoder: vit.ViT
@@ -94,7 +94,7 @@ class DINOTask(tasks.Task):
     ) -> tasks.LossOutput:
         """Loss of the student, and the centre moved towards this batch."""
         config, index = self.config, batch["index"]
-        image = layers.to_image(batch["image_uint8"])
+        image = layers.to_image(batch["pixels"])
         keys = jax.random.split(key, 2 + config.num_local)
 
         def view(k: arrays.Key, px: int, area: tuple[float, float]) -> arrays.Image:

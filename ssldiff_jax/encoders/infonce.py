@@ -62,7 +62,7 @@ def infonce_loss(
 
 @dataclasses.dataclass(frozen=True)
 class InfoNCETask(tasks.Task):
-    """Train on batches of `image_uint8` of `crop_px`, larger than the encoder's input, so that two
+    """Train on batches of `pixels` of `crop_px`, larger than the encoder's input, so that two
     views of one patch differ in position and colour."""
 
     encoder: vit.ViT
@@ -88,7 +88,7 @@ class InfoNCETask(tasks.Task):
         self, params: Any, batch: Mapping[str, Any], key: arrays.Key, *, ema_params: Any, extra: Any
     ) -> tasks.LossOutput:
         """InfoNCE between two views of every patch."""
-        image = layers.to_image(batch["image_uint8"])
+        image = layers.to_image(batch["pixels"])
         px, index = self.encoder.config.image_px, batch["index"]
         views = [
             augment.shifted_views(k, image, index, px, self.jitter) for k in jax.random.split(key)

@@ -85,13 +85,14 @@ def embedding_dim(config: run_config.RunConfig) -> int:
 def _autoencoder(
     config: run_config.RunConfig, artifacts: Artifacts
 ) -> autoencoder_loss.AutoencoderTask:
-    section, px = config.autoencoder, config.data.crops.patch_px
+    section, bands = config.autoencoder, config.data.reading.multiband
     distance, params = _no_distance, {}
     # Weights that are used untrained compare no images.
     if (artifacts is None or section.train.num_steps) and section.loss.perceptual_weight:
         features = _lpips if section.loss.perceptual == "lpips" else _encoder_features
         distance, params = features(config, artifacts)
-    return autoencoder_loss.AutoencoderTask(section.model, section.loss, distance, params, px)
+    examples = tasks.images(config.data.crops.patch_px, bands.count, bands.dtype)
+    return autoencoder_loss.AutoencoderTask(section.model, section.loss, distance, params, examples)
 
 
 Distance = Callable[[Any, jax.Array, jax.Array], jax.Array]
@@ -103,10 +104,10 @@ def _no_distance(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _lpips(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance, Any]:
-    model = lpips.LPIPS()
+    model, see = lpips.LPIPS(), config.data.reading.multiband.shown_view.of_floats
 
     def distance(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-        return model.apply({"params": params}, x, y).mean()
+        return model.apply({"params": params}, see(x), see(y)).mean()
 
     if artifacts is not None:
         return distance, published.load_lpips(config.autoencoder.loss.lpips_weights)
@@ -117,10 +118,11 @@ def _lpips(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance
 def _encoder_features(config: run_config.RunConfig, artifacts: Artifacts) -> tuple[Distance, Any]:
     """By patch tokens of the run's encoder."""
     architecture = config.encoder.architecture
+    see = config.data.reading.multiband.encoded_view.of_floats
 
     def distance(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
         tokens = functools.partial(architecture.tokens, params)
-        return autoencoder_loss.feature_distance(tokens)(x, y)
+        return autoencoder_loss.feature_distance(tokens)(see(x), see(y))
 
     if artifacts is not None:
         return distance, artifacts.encoder().params

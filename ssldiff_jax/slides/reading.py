@@ -3,10 +3,12 @@
 import dataclasses
 import math
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
+
+from ssldiff_jax.slides import multiband as multiband_lib
 
 _PNG, _JPEG, _BMP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM"
 _PNG_DEPTH = 24  # where a PNG has its bits
@@ -18,6 +20,7 @@ class ReadingConfig:
 
     # Bands of a raster (any TIFF, JPEG 2000) for red, green, blue, counted from 1; one is
     # repeated. None: those called so, else the first three, or the first where there are fewer.
+    # Where `multiband` names bands: one for each of these.
     bands: tuple[int, ...]
     # Values of a raster that become 0 and 255; what lies beyond is cut off. Both 0:
     # bands of 8 bits as they are stored.
@@ -25,9 +28,13 @@ class ReadingConfig:
     high: float
     # srgb: convert by the ICC profile of the file, where it has one.
     colour: Literal["stored", "srgb"]
+    # Other bands than red, green and blue.
+    multiband: multiband_lib.MultibandConfig
 
     def __post_init__(self):
-        if len(self.bands) not in (0, 1, 3) or any(band < 1 for band in self.bands):
+        if self.multiband.is_used:
+            self._require_bands()
+        elif len(self.bands) not in (0, 1, 3) or any(band < 1 for band in self.bands):
             raise ValueError(
                 f"bands must be none, one or three numbers from 1 up, got bands={self.bands}"
             )
@@ -37,6 +44,26 @@ class ReadingConfig:
             raise ValueError(f"low must lie below high, got low={self.low}, high={self.high}")
         if self.colour not in ("stored", "srgb"):
             raise ValueError(f"colour must be stored or srgb, got colour={self.colour!r}")
+
+    def _require_bands(self) -> None:
+        names = self.multiband.names
+        if len(self.bands) not in (0, len(names)) or any(band < 1 for band in self.bands):
+            raise ValueError(
+                f"bands must be none or a number from 1 up for each of {', '.join(names)}, got "
+                f"bands={self.bands}"
+            )
+        if self.is_scaled or self.colour != "stored":
+            raise ValueError(
+                "low, high and colour must be left as they are where multiband names bands, which "
+                f"has a range for each, got low={self.low}, high={self.high}, colour={self.colour}"
+            )
+
+    @property
+    def facts(self) -> tuple[Any, ...]:
+        """All that it says, for digests; without `multiband` where that says nothing, so that what
+        was made before it was there keeps its name."""
+        *facts, multiband = dataclasses.astuple(self)
+        return (*facts, multiband) if self.multiband.is_used else tuple(facts)
 
     @property
     def is_scaled(self) -> bool:
@@ -75,4 +102,4 @@ def _is_picture(path: pathlib.Path) -> bool:
     return head.startswith((_JPEG, _BMP)) or (head[:4], head[8:12]) == (b"RIFF", b"WEBP")
 
 
-AS_STORED = ReadingConfig(bands=(), low=0.0, high=0.0, colour="stored")
+AS_STORED = ReadingConfig((), 0.0, 0.0, "stored", multiband_lib.NO_BANDS)

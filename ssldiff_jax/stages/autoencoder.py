@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import skimage.metrics
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
-from ssldiff_jax.core import layers, rng
+from ssldiff_jax.core import bands, layers, rng
 from ssldiff_jax.data import loader, records
 from ssldiff_jax.formats import hub
 from ssldiff_jax.runs import artifacts, level_crops, stage, training_tasks
@@ -41,14 +41,15 @@ def run(context: stage.Context) -> dict[str, Any]:
         config=config.data.loader,
     )
     run_ = training_tasks.training_run(context, "autoencoder")
-    look = _look(context.artifacts.records("test"), task, section.train.compute.dtype)
+    see = config.data.reading.multiband.shown_view
+    look = _look(context.artifacts.records("test"), task, section.train.compute.dtype, see)
     params = loop.fit(task, batches, section.train, run_, start=start, look=look)
     side = config.data.records.record_px
     # The decoder gives whole latents back.
     side -= side % config.downsample_factor
     real = artifacts.patches_at(context.artifacts.records("test"), _NUM_TESTED, side)
     reconstructed = _reconstructed(section.model, params["autoencoder"], real)
-    rows = [np.concatenate(list(images[:6]), axis=1) for images in (real, reconstructed)]
+    rows = [np.concatenate(list(see(x[:_NUM_SHOWN])), axis=1) for x in (real, reconstructed)]
     pyramid.write_png(context.folder("autoencoder") / "reconstructions.png", np.concatenate(rows))
 
     def measure(metric: Callable[..., float], **options: Any) -> float:
@@ -64,35 +65,41 @@ def run(context: stage.Context) -> dict[str, Any]:
 
 
 def _look(
-    held_out: records.RecordSource, task: autoencoder_loss.AutoencoderTask, dtype: str
+    held_out: records.RecordSource,
+    task: autoencoder_loss.AutoencoderTask,
+    dtype: str,
+    see: bands.View,
 ) -> looks.Look | None:
-    """Held-out patches: their loss, and real above reconstructed; None where there are none."""
-    real = artifacts.patches_at(held_out, looks.MOST_EXAMPLES, task.image_px)
+    """Held-out patches: their loss, and real above reconstructed as `see` shows them; None where
+    there are none."""
+    side = task.examples["pixels"].shape[1]
+    real = artifacts.patches_at(held_out, looks.MOST_EXAMPLES, side)
     if not len(real):
         return None
-    batch = {"image_uint8": real, "index": np.arange(len(real), dtype=np.int32)}
+    batch = {"pixels": real, "index": np.arange(len(real), dtype=np.int32)}
     loss = looks.held_out_loss(task, batch, dtype)
     shown = real[:_NUM_SHOWN]
     reconstruct = jax.jit(functools.partial(_reconstruct, autoencoder.Autoencoder(task.config)))
 
     def look(params: Any, extra: Any) -> looks.Seen:
         made = np.asarray(reconstruct(params["autoencoder"], shown))
-        rows = np.concatenate([np.concatenate(list(images), axis=1) for images in (shown, made)])
+        rows = np.concatenate([np.concatenate(list(see(x)), axis=1) for x in (shown, made)])
         return looks.Seen({"held_out_loss": loss(params, extra)}, {"reconstructions": rows})
 
     return look
 
 
-def _reconstruct(model: autoencoder.Autoencoder, params: Any, image_uint8: Any) -> Any:
-    moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
+def _reconstruct(model: autoencoder.Autoencoder, params: Any, pixels: Any) -> Any:
+    moments = model.apply({"params": params}, layers.to_image(pixels), method=model.encode)
     # The mean, and no sample: a figure without noise.
     mean, _ = jnp.split(moments, 2, axis=-1)
-    return layers.to_uint8(model.apply({"params": params}, mean, method=model.decode))
+    image = model.apply({"params": params}, mean, method=model.decode)
+    return layers.to_pixels(image, pixels.dtype)
 
 
 def _reconstructed(
-    config: autoencoder.AutoencoderConfig, params: Any, real: UInt8[np.ndarray, "N s s 3"]
-) -> UInt8[np.ndarray, "N s s 3"]:
+    config: autoencoder.AutoencoderConfig, params: Any, real: UInt[np.ndarray, "N s s bands"]
+) -> UInt[np.ndarray, "N s s bands"]:
     """Images through the autoencoder, by the means of their latents."""
     reconstruct = jax.jit(functools.partial(_reconstruct, autoencoder.Autoencoder(config)))
     # A figure of the weights, not of the device that measured it.

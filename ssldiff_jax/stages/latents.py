@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
 from ssldiff_jax.autoencoder import autoencoder
 from ssldiff_jax.core import data_parallel, digests, layers
@@ -53,14 +53,14 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 def _encoder(
     config: run_config.RunConfig, params: Any
-) -> Callable[[UInt8[np.ndarray, "N S S 3"]], Callable[[], store.Batch]]:
+) -> Callable[[UInt[np.ndarray, "N S S bands"]], Callable[[], store.Batch]]:
     """What begins to encode patches, and returns what waits for their moments; this host's devices
     share a batch."""
     model = autoencoder.Autoencoder(config.autoencoder.model)
     margin, side = config.context, config.window
 
-    def program(params, image_uint8):
-        moments = model.apply({"params": params}, layers.to_image(image_uint8), method=model.encode)
+    def program(params, pixels):
+        moments = model.apply({"params": params}, layers.to_image(pixels), method=model.encode)
         # Of a VQ autoencoder the means: its log-variances are one number, −30.
         stored = moments[..., : config.autoencoder.model.num_stored]
         # Encoded with its context, so that no latent knows a border.
@@ -69,7 +69,7 @@ def _encoder(
     encode = data_parallel.DataParallel(program, data_parallel.local_mesh())
     run = functools.partial(encode.start, params)
 
-    def start(patches: UInt8[np.ndarray, "N S S 3"]) -> Callable[[], store.Batch]:
+    def start(patches: UInt[np.ndarray, "N S S bands"]) -> Callable[[], store.Batch]:
         wait = data_parallel.start_batches(run, (patches,), _BATCH)
         return lambda: {"moments": np.concatenate(wait()).astype(np.float16)}
 

@@ -194,7 +194,7 @@ def _of_list(
         )
     how = slide_source.tiling_config(data)
     # All that decides what is in it: another list or setting is another entry.
-    digest = digests.of_values(made_of, how, dataclasses.astuple(data.reading))
+    digest = digests.of_values(made_of, how, data.reading.facts)
     entry = _list_entry(request.archive / f"list-{digest}", source, patches, data)
     facts = _publish(request, {0: entry}, source.references, source.names, source.skipped)
     cells = ([source.read(cell) for cell in r.cells] for r in source.references)

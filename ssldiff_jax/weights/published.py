@@ -161,7 +161,7 @@ def abstract_autoencoder(config: autoencoder.AutoencoderConfig) -> Any:
     """Shapes of an autoencoder's parameters."""
     f, c = config.chosen.downsample_factor, config.chosen.latent_channels
     # Parameters do not depend on the size of an image.
-    image, noise = jnp.zeros((1, 8 * f, 8 * f, 3)), jnp.zeros((1, 8, 8, c))
+    image, noise = jnp.zeros((1, 8 * f, 8 * f, config.bands)), jnp.zeros((1, 8, 8, c))
     return names.abstract(autoencoder.Autoencoder(config), image, noise)
 
 

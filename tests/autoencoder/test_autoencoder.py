@@ -5,7 +5,7 @@ import pytest
 import small_configs
 
 from ssldiff_jax.autoencoder import autoencoder, conv, discriminator, light, loss, vq
-from ssldiff_jax.core import layers
+from ssldiff_jax.core import layers, tasks
 
 LIGHT = light.LightConfig(latent_channels=3, channels=8, num_blocks=1, downsample_factor=4)
 CONV = conv.ConvConfig(
@@ -19,7 +19,7 @@ def normal(seed, *shape):
 
 def config_of(kind):
     return autoencoder.AutoencoderConfig(
-        kind, CONV, small_configs.section("autoencoder.model.vq", num_codes=16), LIGHT
+        kind, 3, CONV, small_configs.section("autoencoder.model.vq", num_codes=16), LIGHT
     )
 
 
@@ -237,19 +237,21 @@ def unit_distance(params, x, y):
 
 def batch_of(seed=0):
     image_uint8 = np.random.default_rng(seed).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    return {"image_uint8": image_uint8, "index": np.arange(2)}
+    return {"pixels": image_uint8, "index": np.arange(2)}
 
 
 def test_the_loss_is_its_terms():
     batch = batch_of()
-    task = loss.AutoencoderTask(config_of("light"), weights_of(), unit_distance, 1.0, 16)
+    task = loss.AutoencoderTask(
+        config_of("light"), weights_of(), unit_distance, 1.0, tasks.images(16)
+    )
     start = {"perceptual": 1.0, "step": jnp.zeros(())}
     run = jax.jit(lambda params, key: task.loss(params, batch, key, ema_params=None, extra=start))
     params = {"autoencoder": jax.tree.map(jnp.zeros_like, light_params())}
     value, terms, extra = run(params, jax.random.key(0))
 
     # With no weights the image is grey and the posterior N(0, 1).
-    image = np.asarray(layers.to_image(batch["image_uint8"]))
+    image = np.asarray(layers.to_image(batch["pixels"]))
     assert float(terms["l1"]) == pytest.approx(np.abs(image).mean(), rel=1e-4)
     assert float(terms["psnr"]) == pytest.approx(-10 * np.log10(np.mean(image**2) / 4), rel=1e-4)
     assert float(terms["kl"]) == 0
@@ -308,7 +310,7 @@ def test_only_dead_codes_start_again():
 def adversarial():
     """A VQ autoencoder with a discriminator that enters at step 2, its state and its loss."""
     weights = weights_of(adversarial=0.5, start_step=2)
-    task = loss.AutoencoderTask(config_of("vq"), weights, unit_distance, 1.0, 16)
+    task = loss.AutoencoderTask(config_of("vq"), weights, unit_distance, 1.0, tasks.images(16))
     params, extra = jax.jit(task.init)(jax.random.key(0), batch_of())
 
     def loss_of(params, extra):
@@ -339,7 +341,7 @@ def test_the_discriminator_waits_for_its_step(adversarial):
 def test_the_adaptive_weight_balances_gradients_at_the_last_layer(adversarial):
     task, params, at = adversarial
     (_, (terms, _)), _ = at(2)
-    image, noise = layers.to_image(batch_of()["image_uint8"]), jnp.zeros((2, 4, 4, 2))
+    image, noise = layers.to_image(batch_of()["pixels"]), jnp.zeros((2, 4, 4, 2))
     model = autoencoder.Autoencoder(task.config)
 
     def size(of):

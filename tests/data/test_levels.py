@@ -58,7 +58,7 @@ def batches(sources, *, batch_size=6, seed=0):
 
 
 def test_levels_are_seen_equally_often_however_many_records_they_have(sources):
-    images = np.concatenate([b["image_uint8"] for b in first(batches(sources), 14)])
+    images = np.concatenate([b["pixels"] for b in first(batches(sources), 14)])
     level, number = of_grey(images)
     assert len(level) == 84
     # Any three in a row are of three levels.
@@ -75,21 +75,21 @@ def test_levels_are_seen_equally_often_however_many_records_they_have(sources):
 
 @pytest.mark.parametrize("hosts", [2, 3])
 def test_hosts_share_the_levels_of_every_batch(sources, monkeypatch, hosts):
-    whole = np.concatenate([b["image_uint8"] for b in first(batches(sources), 4)])
+    whole = np.concatenate([b["pixels"] for b in first(batches(sources), 4)])
     shares = []
     for host in range(hosts):
         monkeypatch.setattr(loader.jax, "process_index", lambda host=host: host)
         monkeypatch.setattr(loader.jax, "process_count", lambda: hosts)
         shares.append(first(batches(sources), 4))
     together = np.concatenate(
-        [np.stack([s[i]["image_uint8"] for s in shares], 1).reshape(6, 16, 16, 3) for i in range(4)]
+        [np.stack([s[i]["pixels"] for s in shares], 1).reshape(6, 16, 16, 3) for i in range(4)]
     )
     np.testing.assert_array_equal(together, whole)
 
 
 def test_one_level_is_seen_as_it_was_without_levels(sources):
     """The stream of one level is that of its seed alone: older trainings go on as they were."""
-    images = np.concatenate([b["image_uint8"] for b in first(batches(sources[:1], seed=5), 3)])
+    images = np.concatenate([b["pixels"] for b in first(batches(sources[:1], seed=5), 3)])
     expected = shuffle.examples_at(np.arange(18), COUNTS[0], 5)
     np.testing.assert_array_equal(of_grey(images)[1], expected)
 

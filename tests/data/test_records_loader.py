@@ -92,12 +92,12 @@ def test_same_seed_same_batches(source):
 
 def test_another_seed_gives_others(source):
     a, b = (first(batches(source, seed=seed), 1)[0] for seed in (0, 1))
-    assert not np.array_equal(a["image_uint8"], b["image_uint8"])
+    assert not np.array_equal(a["pixels"], b["pixels"])
 
 
 def test_index_is_the_place_in_the_stream(source):
     found = first(batches(source), 6)
-    assert [b["image_uint8"].shape for b in found] == [(4, 32, 32, 3)] * 6
+    assert [b["pixels"].shape for b in found] == [(4, 32, 32, 3)] * 6
     np.testing.assert_array_equal(np.concatenate([b["index"] for b in found]), np.arange(24))
 
 
@@ -105,7 +105,7 @@ def test_every_epoch_sees_every_record_in_another_order(source):
     records = np.stack([source[i] for i in range(len(source))])
     # Crops as large as the record tell which one they were, whatever their orientation.
     images = np.concatenate(
-        [b["image_uint8"] for b in first(batches(source, batch_size=9, side=SIDE), 3)]
+        [b["pixels"] for b in first(batches(source, batch_size=9, side=SIDE), 3)]
     )
     key = lambda image: tuple(np.sort(image.astype(int).sum(axis=-1).ravel()))
     which = {key(record): i for i, record in enumerate(records)}

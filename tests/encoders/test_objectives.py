@@ -103,7 +103,7 @@ class MeanColour(vit.ViT):
 def dino_step():
     """centre → ((gradients of student and teacher), the centre after one batch)."""
     batch = {
-        "image_uint8": np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8),
+        "pixels": np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8),
         "index": np.arange(3),
     }
     task = dino.DINOTask(MeanColour(VIT.config), CONFIG, augment.ColorJitter(0.1, 0.1, 0.05), 16)

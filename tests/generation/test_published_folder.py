@@ -201,7 +201,7 @@ def test_the_four_lines_of_the_card_run(folder, model, there, tmp_path, monkeypa
     assert len(code.splitlines()) == 4
     image = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
     # A small image: 1024² takes minutes.
-    exec(code.replace("(1024, 1024)", "(64, 96)"), {"image_uint8": image})
+    exec(code.replace("(1024, 1024)", "(64, 96)"), {"pixels": image})
     assert (tmp_path / "image.tif").stat().st_size > 1000
 
 

@@ -136,7 +136,7 @@ def encoder_bytes():
     """Of parameters, their average and two moments, by making them."""
     config = schema.build(run_config.RunConfig, values_for())
     px = config.data.crops.patch_px + config.encoder.model.shift_px
-    batch = {"image_uint8": jnp.zeros((1, px, px, 3), jnp.uint8), "index": jnp.zeros(1, int)}
+    batch = {"pixels": jnp.zeros((1, px, px, 3), jnp.uint8), "index": jnp.zeros(1, int)}
     params, _ = jax.jit(config.encoder.model.task().init)(jax.random.key(0), batch)
     return 4 * sum(leaf.nbytes for leaf in jax.tree.leaves(params))
 

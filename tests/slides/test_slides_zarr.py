@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssldiff_jax.data import slide_source
-from ssldiff_jax.slides import content, find_slides, open_slide, remote
+from ssldiff_jax.slides import content, find_slides, multiband, open_slide, remote
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
@@ -169,14 +169,18 @@ def test_channels_that_are_no_colours_are_chosen(tmp_path):
     path = write(tmp_path / "a.zarr", omero={"channels": colours})
     with pytest.raises(SlideError, match=r"got 3 channels of colours 0000FF, 00FF00, FF0000"):
         open_slide(path)
-    chosen = reading_lib.ReadingConfig(bands=(3, 2, 1), low=0, high=0, colour="stored")
+    chosen = reading_lib.ReadingConfig(
+        bands=(3, 2, 1), low=0, high=0, colour="stored", multiband=multiband.NO_BANDS
+    )
     pixels = open_slide(path, reading=chosen).read_region(0, 0, 300, 401, mpp=0.5)
     np.testing.assert_array_equal(pixels, PIXELS[..., ::-1])
     many = np.concatenate([PIXELS, PIXELS[..., :2]], axis=2)
     path = write(tmp_path / "b.zarr", levels=[many])
     with pytest.raises(SlideError, match="got 5 channels"):
         open_slide(path)
-    one = reading_lib.ReadingConfig(bands=(5,), low=0, high=0, colour="stored")
+    one = reading_lib.ReadingConfig(
+        bands=(5,), low=0, high=0, colour="stored", multiband=multiband.NO_BANDS
+    )
     pixels = open_slide(path, reading=one).read_region(3, 5, 100, 90, mpp=0.5)
     np.testing.assert_array_equal(pixels, PIXELS[3:103, 5:95, 1:2].repeat(3, axis=2))
 
@@ -186,7 +190,9 @@ def test_sixteen_bits_need_a_range(tmp_path):
     path = write(tmp_path / "a.zarr", levels=[deep])
     with pytest.raises(SlideError, match=r"--config\.data\.reading\.low"):
         open_slide(path)
-    scaled = reading_lib.ReadingConfig(bands=(), low=0, high=4080, colour="stored")
+    scaled = reading_lib.ReadingConfig(
+        bands=(), low=0, high=4080, colour="stored", multiband=multiband.NO_BANDS
+    )
     pixels = open_slide(path, reading=scaled).read_region(0, 0, 300, 401, mpp=0.5)
     np.testing.assert_array_equal(pixels, PIXELS)
 

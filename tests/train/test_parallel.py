@@ -21,7 +21,7 @@ from etils import epath
 
 from ssldiff_jax.autoencoder import autoencoder, conv, discriminator
 from ssldiff_jax.autoencoder import loss as autoencoder_loss
-from ssldiff_jax.core import rng
+from ssldiff_jax.core import rng, tasks
 from ssldiff_jax.diffusion import loss as loss_lib
 from ssldiff_jax.diffusion import process, schedule
 from ssldiff_jax.encoders import augment, dino, infonce, vit
@@ -79,7 +79,7 @@ def denoising():
 def make_images(step):
     source = np.random.default_rng(step)
     image_uint8 = source.integers(0, 256, (BATCH, 16, 16, 3), np.uint8)
-    return {"image_uint8": image_uint8, "index": make_batch(step)["index"]}
+    return {"pixels": image_uint8, "index": make_batch(step)["index"]}
 
 
 def far_tasks():
@@ -101,6 +101,7 @@ def far_tasks():
     )
     first_stage = autoencoder.AutoencoderConfig(
         "vq",
+        3,
         conv.ConvConfig(3, 8, (1, 2), 1, latent_conv="1x1"),
         small_configs.section("autoencoder.model.vq", num_codes=16, dead_below=0.5),
         small_configs.section("autoencoder.model.light"),
@@ -112,7 +113,7 @@ def far_tasks():
         "infonce": infonce.InfoNCETask(model, infonce.InfoNCEConfig(0.1, 8, 4), jitter, 16),
         "dino": dino.DINOTask(model, sizes, jitter, 16),
         "autoencoder": autoencoder_loss.AutoencoderTask(
-            first_stage, weights, lambda params, x, y: 0.0 * jnp.mean(x), {}, 16
+            first_stage, weights, lambda params, x, y: 0.0 * jnp.mean(x), {}, tasks.images(16)
         ),
     }
 

@@ -100,6 +100,7 @@ def test_vision_transformers(golden, name, family, other_size):
 def autoencoder_config(kind, sizes, codes=8192):
     return autoencoder.AutoencoderConfig(
         kind,
+        3,
         sizes,
         small_configs.section("autoencoder.model.vq", num_codes=codes),
         small_configs.section("autoencoder.model.light"),

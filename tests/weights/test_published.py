@@ -30,6 +30,7 @@ SMALL_UNET = small_configs.section(
 SMALL = conditioning.DenoiserConfig(SMALL_UNET, embedding_dim=12, region_dim=5)
 FIRST_STAGE = autoencoder.AutoencoderConfig(
     "vq",
+    3,
     conv.ConvConfig(3, 32, (1, 2, 2), 1, latent_conv="1x1"),
     small_configs.section("autoencoder.model.vq", num_codes=7),
     small_configs.section("autoencoder.model.light"),

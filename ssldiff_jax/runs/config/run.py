@@ -109,6 +109,7 @@ class RunConfig:
             self._check_imported()
         self._check_tokens()
         self._check_levels()
+        self._check_bands()
         if self.distill.visits * self.distill.steps > self.sample.solver.t_start + 1:
             raise schema.ConfigError(
                 "config.distill must have visits · steps ≤ sample.solver.t_start + 1, got "
@@ -116,6 +117,20 @@ class RunConfig:
                 f"t_start={self.sample.solver.t_start}"
             )
         self.require_student(self.sample)
+
+    def _check_bands(self) -> None:
+        bands, count = self.data.reading.multiband, self.autoencoder.model.bands
+        if count != bands.count:
+            raise schema.ConfigError(
+                f"config.autoencoder.model.bands must be {bands.count}, as records have "
+                f"({', '.join(bands.names) or 'red, green and blue'}), got {count}"
+            )
+        if bands.is_used and self.autoencoder.weights:
+            raise schema.ConfigError(
+                "config.autoencoder.weights must be empty where "
+                "config.data.reading.multiband.names names bands: published ones are of RGB, got "
+                f"{self.autoencoder.weights}"
+            )
 
     @property
     def curriculum(self) -> distillation.Curriculum:

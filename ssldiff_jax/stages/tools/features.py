@@ -78,7 +78,7 @@ class _Bags:
         made_of = digests.of_values(
             slide.fingerprint, self._encoder, data.crops.patch_px, data.patch_mpp,
             data.mpp, section.mpp, section.min_tissue,
-            dataclasses.astuple(data.reading), data.tissue if section.min_tissue else None,
+            data.reading.facts, data.tissue if section.min_tissue else None,
         )  # fmt: skip
         path = self.folder / bags.FOLDER / f"{slide.name}.h5"
         source = slide.source

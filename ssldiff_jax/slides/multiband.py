@@ -1,0 +1,153 @@
+"""Records of one to eight bands: what they are called, their range, and which of them are seen."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped, UInt
+
+from ssldiff_jax.core import bands as bands_lib
+
+MOST_BANDS = 8
+MISSING = 0
+"""Of all bands where there is no data: what rasters are marked with. The least value of data that
+are generated is 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MultibandConfig:
+    """Bands that records hold beside, or instead of, red, green and blue.
+
+    Attributes:
+        names: of one to eight bands in the order of records; none: records are RGB.
+        low: values of a file that become 0, one for each band; none: 0.
+        high: those that become the largest value of `bits`; none: that value.
+        bits: 8 or 16, of records.
+        shown: one or three names that pictures, tissue and judges see as red, green and blue; none:
+            the bands called so, else the first.
+        encoded: those that the encoder sees; none: `shown`.
+    """
+
+    names: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    bits: int
+    shown: tuple[str, ...]
+    encoded: tuple[str, ...]
+
+    def __post_init__(self):
+        if self.bits not in (8, 16):
+            raise ValueError(f"multiband.bits must be 8 or 16, got {self.bits}")
+        if not self.names:
+            self._require_nothing_else()
+            return
+        if len(self.names) > MOST_BANDS or len(set(self.names)) < len(self.names):
+            raise ValueError(
+                f"multiband.names must be one to {MOST_BANDS} names that differ, got {self.names}"
+            )
+        if not all(name and name.isprintable() and name == name.strip() for name in self.names):
+            raise ValueError(f"multiband.names must be words, got {self.names}")
+        for key in ("low", "high"):
+            if len(getattr(self, key)) not in (0, len(self.names)):
+                raise ValueError(
+                    f"multiband.{key} must be none or a number for each of {len(self.names)} "
+                    f"bands, got {getattr(self, key)}"
+                )
+        for name, low, high in zip(self.names, *self.ranges, strict=True):
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(
+                    "multiband.low must lie below high in each band, got "
+                    f"low={low:g}, high={high:g} of {name}"
+                )
+        for key in ("shown", "encoded"):
+            chosen = getattr(self, key)
+            if len(chosen) not in (0, 1, 3) or not set(chosen) <= set(self.names):
+                raise ValueError(
+                    f"multiband.{key} must be none, one or three of {self.names}, got {chosen}"
+                )
+
+    def _require_nothing_else(self) -> None:
+        said = [key for key in ("low", "high", "shown", "encoded") if getattr(self, key)]
+        if said or self.bits != 8:
+            raise ValueError(
+                "multiband.names must name bands where other keys of multiband are set, got none "
+                f"beside {', '.join(said) or f'bits={self.bits}'}"
+            )
+
+    @property
+    def is_used(self) -> bool:
+        """Whether records hold other bands than red, green and blue of 8 bits."""
+        return bool(self.names)
+
+    @property
+    def count(self) -> int:
+        """Bands of records."""
+        return len(self.names) or 3
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of records."""
+        return np.dtype(f"uint{self.bits}")
+
+    @property
+    def top(self) -> int:
+        """The largest value of records."""
+        return 2**self.bits - 1
+
+    @property
+    def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(low, high) of every band, values of a file that become 0 and `top`."""
+        count = len(self.names)
+        return self.low or (0.0,) * count, self.high or (float(self.top),) * count
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an archive says of its records: names, range and bits."""
+        low, high = self.ranges
+        return {"names": list(self.names), "low": list(low), "high": list(high), "bits": self.bits}
+
+    @property
+    def shown_view(self) -> bands_lib.View:
+        """What pictures, tissue and judges see."""
+        return self._view(self.shown)
+
+    @property
+    def encoded_view(self) -> bands_lib.View:
+        """What the encoder sees."""
+        return self._view(self.encoded or self.shown)
+
+    def _view(self, chosen: Sequence[str]) -> bands_lib.View:
+        if not self.is_used:
+            return bands_lib.RGB
+        if not chosen:
+            colours = ("red", "green", "blue")
+            first = self.names[:3] if len(self.names) >= 3 else self.names[:1]
+            chosen = colours if set(colours) <= set(self.names) else first
+        places = [self.names.index(name) for name in chosen]
+        red, green, blue = places if len(places) == 3 else places * 3
+        return bands_lib.View((red, green, blue))
+
+    def to_records(self, values: Shaped[np.ndarray, "bands H W"]) -> UInt[np.ndarray, "H W bands"]:
+        """Values of a file as records hold them: `low` is 0, `high` the largest value, rounded, and
+        what lies beyond is cut off. What is no number becomes 0."""
+        low, high = (np.array(ends)[:, None, None] for ends in self.ranges)
+        out = np.empty((*values.shape[1:], len(values)), self.dtype)
+        if values.dtype == self.dtype and not (self.low or self.high):
+            out[:] = np.moveaxis(values, 0, -1)
+            return out
+        scaled = (values.astype(np.float64) - low) * self.top / (high - low)
+        with np.errstate(invalid="ignore"):
+            whole = np.nan_to_num(np.floor(scaled + 0.5).clip(0, self.top))
+        out[:] = np.moveaxis(whole, 0, -1)
+        return out
+
+    def to_values(self, records: UInt[np.ndarray, "*S bands"]) -> Shaped[np.ndarray, "*S bands"]:
+        """The values of a file that records stand for, float32: what `to_records` undoes."""
+        low, high = (np.array(ends) for ends in self.ranges)
+        return (records * ((high - low) / self.top) + low).astype(np.float32)
+
+
+NO_BANDS = MultibandConfig(names=(), low=(), high=(), bits=8, shown=(), encoded=())
+"""Records are RGB."""
