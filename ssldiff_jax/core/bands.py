@@ -1,9 +1,10 @@
 """Images of more than three bands, and the three of them that pictures and networks of RGB see."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt, UInt8
 
 from ssldiff_jax.core import arrays
 
@@ -19,9 +20,16 @@ class View:
     bands: tuple[int, int, int]
 
     def __call__(self, pixels: Shaped[np.ndarray, "*S bands"]) -> UInt8[np.ndarray, "*S 3"]:
-        """Of pixels of 8 or 16 bits, whose largest value is white; RGB as it is."""
+        """Of pixels of 8 or 16 bits, whose largest value is white; RGB as it is.
+
+        Raises ValueError for pixels of fewer bands.
+        """
         if self.bands == (0, 1, 2) and pixels.shape[-1] == 3 and pixels.dtype == np.uint8:
             return pixels
+        if max(self.bands) >= pixels.shape[-1]:
+            raise ValueError(
+                f"an image must have {max(self.bands) + 1} bands or more, got {pixels.shape[-1]}"
+            )
         chosen = pixels[..., list(self.bands)]
         if chosen.dtype == np.uint16:
             # 65535 = 257 × 255: the division rounds to the nearest.
@@ -37,5 +45,51 @@ class View:
         return image[..., np.array(self.bands)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """How pixels are stored.
+
+    Attributes:
+        count: bands.
+        dtype: uint8 or uint16.
+        least: of what is generated: below it lies what stands for no data.
+    """
+
+    count: int
+    dtype: np.dtype
+    least: int = 0
+
+    @property
+    def top(self) -> int:
+        """The largest value."""
+        return int(np.iinfo(self.dtype).max)
+
+    def rounded(self, values: Float[np.ndarray, "*S bands"]) -> UInt[np.ndarray, "*S bands"]:
+        """Values near 0 … `top` as they are stored."""
+        return np.clip(np.round(values), self.least, self.top).astype(self.dtype)
+
+    def require(self, image: Any, name: str, size: tuple[int, int] | None = None) -> arrays.Pixels:
+        """The pixels of `image`, an array or whatever NumPy makes one of.
+
+        Raises ValueError, which calls it `name`, for another dtype, for another shape than
+        (H, W, `count`), or, where it is given, for another `size` (height, width).
+        """
+        if (self.count, self.dtype) == (3, np.uint8):
+            return arrays.require_rgb(image, name, size)
+        pixels = np.asarray(image)
+        height, width = size or ("H", "W")
+        fits = pixels.ndim == 3 and pixels.shape[2] == self.count
+        fits = fits and size in (None, pixels.shape[:2]) and 0 not in pixels.shape
+        if pixels.dtype == self.dtype and fits:
+            return pixels
+        raise ValueError(
+            f"{name} must be {self.dtype} of shape ({height}, {width}, {self.count}), got "
+            f"{pixels.dtype} of shape {pixels.shape}"
+        )
+
+
 RGB = View((0, 1, 2))
 """Of images that are red, green and blue."""
+
+RGB_8 = Kind(3, np.dtype(np.uint8))
+"""Of images that are red, green and blue of 8 bits."""

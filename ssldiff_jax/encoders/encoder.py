@@ -9,9 +9,9 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt, UInt8
 
-from ssldiff_jax.core import arrays, data_parallel, layers, vectors
+from ssldiff_jax.core import arrays, bands, data_parallel, layers, vectors
 from ssldiff_jax.encoders import attention_pool, known, pixels, vit
 
 OWN = "own"
@@ -131,7 +131,7 @@ class Encoder:
     Embeddings are measured from `origin` `(D,)`, and multiplied by `whitening` `(D, D)` where there
     is one. `with_tokens` gives several tokens of each patch instead, each measured from
     `token_origin`: that of embeddings which are the mean of patch tokens; those of a class token
-    have another, which None leaves unknown.
+    have another, which None leaves unknown. Of patches of more bands it sees `view`.
     """
 
     def __init__(
@@ -143,8 +143,10 @@ class Encoder:
         *,
         token_origin: Any = None,
         whitening: Any = None,
+        view: bands.View = bands.RGB,
     ):
         self.architecture = architecture
+        self.view = view
         self.params = params
         self.origin = np.asarray(origin, np.float32)
         self.whitening = None if whitening is None else np.asarray(whitening, np.float32)
@@ -236,39 +238,40 @@ class Encoder:
         other._embed = other._program()
         return other
 
-    def __call__(self, patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N D"]:
+    def __call__(self, patches: UInt[np.ndarray, "N H W bands"]) -> Float[np.ndarray, "N D"]:
         """Embeddings, not normalised, float32.
 
         Raises ValueError for patches of another size than the encoder takes.
         """
-        self._require_size(patches)
+        patches = self._seen(patches)
         run = functools.partial(self._embed, self.params)
         return self._measured(data_parallel.map_batches(run, (patches,), self._batch_size))
 
     def start(
-        self, patches: UInt8[np.ndarray, "N H W 3"]
+        self, patches: UInt[np.ndarray, "N H W bands"]
     ) -> Callable[[], Float[np.ndarray, "N D"]]:
         """The same begun, of a few batches, as all of them go to the devices; what it returns waits
         for the embeddings."""
-        self._require_size(patches)
+        patches = self._seen(patches)
         run = functools.partial(self._embed.start, self.params)
         wait = data_parallel.start_batches(run, (patches,), self._batch_size)
         return lambda: self._measured(wait())
 
     def start_with_whole(
-        self, patches: UInt8[np.ndarray, "N H W 3"]
+        self, patches: UInt[np.ndarray, "N H W bands"]
     ) -> Callable[[], tuple[Float[np.ndarray, "N D"], Float[np.ndarray, "N E"]]]:
         """Likewise of an encoder that gives tokens: the embeddings, which `with_tokens(1)` gives,
         and the tokens."""
-        self._require_size(patches)
+        patches = self._seen(patches)
         run = functools.partial(self._embed.start, self.params)
         wait = data_parallel.start_batches(run, (patches,), self._batch_size)
         return lambda: tuple(np.split(self._from_origin(wait()), [self.dim], axis=1))
 
-    def _require_size(self, patches: UInt8[np.ndarray, "N H W 3"]) -> None:
-        px = self.architecture.input_px
+    def _seen(self, patches: UInt[np.ndarray, "N H W bands"]) -> UInt8[np.ndarray, "N H W 3"]:
+        px, patches = self.architecture.input_px, self.view(patches)
         if self.architecture.takes == "input_px" and patches.shape[1:] != (px, px, 3):
             raise ValueError(f"patches must be {px}×{px}×3, got {patches.shape[1:]}")
+        return patches
 
     def _measured(self, batches: Iterable[np.ndarray]) -> Float[np.ndarray, "N D"]:
         """Batches of embeddings, from the origin; or of tokens."""

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 
 from ssldiff_jax.encoders import encoder as encoder_lib
 
@@ -12,8 +12,8 @@ _MOST = 128  # squares that are embedded together
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SquaresEncoder:
-    """Patches (N, H, W, 3) → the embeddings of their `per_side`² equal squares, packed row by row:
-    (N, per_side²·D). A large patch is described so by an encoder of small ones."""
+    """Patches (N, H, W, bands) → the embeddings of their `per_side`² equal squares, packed row by
+    row: (N, per_side²·D). A large patch is described so by an encoder of small ones."""
 
     encoder: encoder_lib.Encoder
     per_side: int
@@ -27,15 +27,15 @@ class SquaresEncoder:
         """The same, its network in float32 or bfloat16."""
         return dataclasses.replace(self, encoder=self.encoder.computing_in(dtype))
 
-    def __call__(self, patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N E"]:
+    def __call__(self, patches: UInt[np.ndarray, "N H W bands"]) -> Float[np.ndarray, "N E"]:
         """Embeddings, not normalised, float32.
 
         Raises ValueError for patches that are no whole squares, or of another size than the encoder
         takes.
         """
-        (count, height, width, _), k = patches.shape, self.per_side
+        (count, height, width, bands), k = patches.shape, self.per_side
         if height % k or width % k:
             raise ValueError(f"patches must be {k} × {k} squares, got {height} × {width} px")
-        squares = patches.reshape(count, k, height // k, k, width // k, 3).swapaxes(2, 3)
-        embedding = self.encoder(squares.reshape(-1, height // k, width // k, 3))
+        squares = patches.reshape(count, k, height // k, k, width // k, bands).swapaxes(2, 3)
+        embedding = self.encoder(squares.reshape(-1, height // k, width // k, bands))
         return embedding.reshape(count, -1)

@@ -37,7 +37,7 @@ class CanvasRenderer:
 
     def decode_strips(
         self, image_plan: plan.ImagePlan, state: programs.State
-    ) -> Iterator[arrays.ImageUint8]:
+    ) -> Iterator[arrays.Pixels]:
         """The image of a canvas from top to bottom, of exactly the size of the plan, and of the
         colours that it is held to."""
         strips = self._decoded_strips(image_plan, state)
@@ -45,7 +45,7 @@ class CanvasRenderer:
 
     def _decoded_strips(
         self, image_plan: plan.ImagePlan, state: programs.State
-    ) -> Iterator[arrays.ImageUint8]:
+    ) -> Iterator[arrays.Pixels]:
         networks, window_plan = self.networks, image_plan.windows
         beyond, done = self._beyond(window_plan), 0
         height, width = image_plan.size

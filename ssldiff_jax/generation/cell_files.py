@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 
 from ssldiff_jax.core import arrays, patch_grid, vectors
 from ssldiff_jax.evaluation.metrics import large_image
@@ -117,11 +117,11 @@ class CellFiles:
             on_slide = lattice.seen(place.factor, place.left, place.top)
             cells.write(self.folder / "cells_slide.geojson", on_slide, figures)
 
-    def _features(self, strips: Iterator[arrays.ImageUint8]) -> Float[np.ndarray, "N D"]:
+    def _features(self, strips: Iterator[arrays.Pixels]) -> Float[np.ndarray, "N D"]:
         """Unit features of the cells of strips, each a row of cells."""
 
-        def of(strip: arrays.ImageUint8) -> Float[np.ndarray, "M D"]:
-            patches: UInt8[np.ndarray, "M s s 3"] = patch_grid.cut_cells(strip, self.side)
+        def of(strip: arrays.Pixels) -> Float[np.ndarray, "M D"]:
+            patches: UInt[np.ndarray, "M s s bands"] = patch_grid.cut_cells(strip, self.side)
             return vectors.unit(self.network.embed(patches))
 
         return np.concatenate([of(strip) for strip in strips])

@@ -229,7 +229,7 @@ def _encoder(
     path = exported_priors.beside(folder, ENCODER if section.train.num_steps else section.weights)
     if path is None:
         return None
-    embeds = models.encoder_of(str(path), section)
+    embeds = models.encoder_of(str(path), config)
     # Another encoder's vectors have the right length and mean something else.
     digest = _digest(embeds, config)
     if digest != card.encoder["digest"]:

@@ -8,7 +8,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, UInt
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import config as data_config
@@ -171,7 +171,7 @@ class Generator:
         return self.trained.prior
 
     @no_type_check
-    def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
+    def embed(self, image: arrays.Pixels) -> arrays.EmbeddingGrid:
         """The grid of embeddings, or packed tokens, of an image's whole cells.
 
         Raises ValueError for what is not uint8 RGB, or smaller than a cell.
@@ -185,7 +185,7 @@ class Generator:
         *,
         size: tuple[int, int] | None = None,
         seed: int = 0,
-        control: arrays.ImageUint8 | None = None,
+        control: arrays.Pixels | None = None,
     ) -> large_image.LargeImage:
         """An image of `size` (height, width) px that the grid spans; by default a cell is a
         patch. With a ControlNet it is led by a map as large, `control`."""
@@ -193,18 +193,18 @@ class Generator:
         return self.render(self._controlled(image_plan, control))
 
     def _controlled(
-        self, image_plan: plan.ImagePlan, control: arrays.ImageUint8 | None
+        self, image_plan: plan.ImagePlan, control: arrays.Pixels | None
     ) -> plan.ImagePlan:
         return image_plan if control is None else self.planner.with_control(image_plan, control)
 
     @no_type_check
     def regenerate(
         self,
-        reference: arrays.ImageUint8,
+        reference: arrays.Pixels,
         *,
         seed: int = 0,
         init: plan.InitImage | None = None,
-        control: arrays.ImageUint8 | None = None,
+        control: arrays.Pixels | None = None,
     ) -> large_image.LargeImage:
         """An image of the size of `reference`, conditioned on its embeddings as the config says;
         from noise alone, or from what `init` keeps of an image. With a ControlNet it is led by a
@@ -289,7 +289,7 @@ class Generator:
     @no_type_check
     def sample_patches(
         self, embedding: arrays.Embedding, *, seed: int = 0
-    ) -> UInt8[np.ndarray, "N H W 3"]:
+    ) -> UInt[np.ndarray, "N H W bands"]:
         """One patch for each embedding, each alone; devices share them. Patch i is the same however
         many are sampled.
 
@@ -300,14 +300,14 @@ class Generator:
 
     @no_type_check
     def variations(
-        self, patch: arrays.ImageUint8, count: int = 4, *, seed: int = 0
-    ) -> UInt8[np.ndarray, "N H W 3"]:
+        self, patch: arrays.Pixels, count: int = 4, *, seed: int = 0
+    ) -> UInt[np.ndarray, "N H W bands"]:
         """`count` patches of the embedding of one real patch, each with other noise.
 
         Raises ValueError for what is not a patch of uint8 RGB.
         """
         side = self.networks.patch_px
-        patch = arrays.require_rgb(patch, "patch", (side, side))
+        patch = self.networks.kind.require(patch, "patch", (side, side))
         # One embedding, many indices: noise is by index.
         embedding = np.repeat(self.condition_encoder(patch[None]), count, axis=0)
         return self.sample_patches(embedding, seed=seed)

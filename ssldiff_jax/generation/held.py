@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, bands
 from ssldiff_jax.generation import window_networks
 from ssldiff_jax.sampler import hold, shrunk, twins, windows
 
@@ -26,30 +26,32 @@ class Held:
         coarse: an image `factor` times smaller.
         hold: the same for its canvas.
         decoder_calls: that the twins took; the encoder's are as many at the most.
+        kind: of both images.
     """
 
-    coarse: arrays.ImageUint8
+    coarse: arrays.Pixels
     factor: int
     hold: hold.Hold
     decoder_calls: int
+    kind: bands.Kind
 
     @classmethod
     def of(
         cls,
         networks: window_networks.WindowNetworks,
         plan: windows.WindowPlan,
-        coarse: arrays.ImageUint8,
+        coarse: arrays.Pixels,
         factor: int,
     ) -> "Held":
         """With twins of the networks' autoencoder, fitted to the coarse image."""
         fitted = _Fit(networks, coarse, factor)
         px = networks.config.downsample_factor
         own = hold.Hold.of(coarse, fitted.twins, plan.canvas, factor=factor, px=px)
-        return cls(coarse, factor, own, fitted.decoder_calls)
+        return cls(coarse, factor, own, fitted.decoder_calls, networks.kind)
 
-    def exchanged(self, strips: Iterator[arrays.ImageUint8]) -> Iterator[arrays.ImageUint8]:
+    def exchanged(self, strips: Iterator[arrays.Pixels]) -> Iterator[arrays.Pixels]:
         """An image from top to bottom, with what it still lacks of the coarse one."""
-        return shrunk.exchanged(strips, self.coarse, self.factor)
+        return shrunk.exchanged(strips, self.coarse, self.factor, self.kind)
 
 
 def require_factor(factor: int, window: int, px: int, name: str) -> None:
@@ -75,7 +77,7 @@ class _Fit:
     """Twins of an autoencoder, by what it makes of a coarse image."""
 
     networks: window_networks.WindowNetworks
-    coarse: arrays.ImageUint8
+    coarse: arrays.Pixels
     factor: int
 
     @functools.cached_property
@@ -84,12 +86,12 @@ class _Fit:
         side, px = self._side, self.networks.config.downsample_factor
         latents = self.networks.encode_image(self._enlarged(side * px), (side, side))
         deviation, source = latents.std(axis=(0, 1)), np.random.default_rng(0)
-        parts, pairs = max(px // self.factor, 1), []
+        parts, pairs, kind = max(px // self.factor, 1), [], self.networks.kind
         for _ in range(self.decoder_calls):
             noise = source.standard_normal(latents.shape, np.float32)
             seen = latents + _NOISE * deviation * noise
             image, _ = self.networks.decoder(self.networks.decoder_params, seen)
-            colours = shrunk.shrink(image / np.float32(127.5) - 1, px // parts)
+            colours = shrunk.shrink(image / np.float32(kind.top / 2) - 1, px // parts)
             # A decoder takes what lies beyond its tile for zeros.
             inner = np.s_[_BORDER:-_BORDER, _BORDER:-_BORDER]
             pairs.append((seen[inner], twins.packed(colours, parts)[inner]))
@@ -105,7 +107,7 @@ class _Fit:
         """Of a tile, latents: as large as those of images, so that nothing else is compiled."""
         return max(self.networks.config.sample.decode.tile, 4 * _BORDER)
 
-    def _enlarged(self, px: int) -> arrays.ImageUint8:
+    def _enlarged(self, px: int) -> arrays.Pixels:
         """A square of `px` pixels where the coarse image varies most; mirrored where it is
         smaller."""
         count = -(-px // self.factor)
@@ -114,7 +116,7 @@ class _Fit:
             for first, size in zip(self._place(count), self.coarse.shape[:2], strict=True)
         )
         image = shrunk.spread(self.coarse[rows][:, cols].astype(np.float32), self.factor)
-        return np.clip(np.round(image[:px, :px]), 0, 255).astype(np.uint8)
+        return self.networks.kind.rounded(image[:px, :px])
 
     def _place(self, count: int) -> tuple[int, int]:
         """Where the square of `count` pixels begins that varies most, of those side by side."""

@@ -27,7 +27,7 @@ class LargeImage:
         seconds: from noise to pixels.
     """
 
-    image: arrays.ImageUint8
+    image: arrays.Pixels
     mpp: float
     unet_forwards: int
     decoder_calls: int

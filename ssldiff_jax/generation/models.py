@@ -96,7 +96,7 @@ class Models:
         models = cls.of_file(file, config, first_stage, _adapters(config.denoiser))
         if not config.encoder.weights:
             return models
-        embeds = encoder_of(config.encoder.weights, config.encoder)
+        embeds = encoder_of(config.encoder.weights, config)
         dim = models.denoiser.config.embedding_dim
         if embeds.dim != dim:
             raise reader.WeightsError(
@@ -143,9 +143,9 @@ def _adapters(section: models_config.DenoiserSection) -> transformers.Adapters:
     return transformers.Adapters(section.lora, net)
 
 
-def encoder_of(path: str, section: models_config.EncoderSection) -> encoder.Encoder:
+def encoder_of(path: str, config: run_config.RunConfig) -> encoder.Encoder:
     """The encoder of a file of weights, with the architecture that a config names."""
-    file = published.ModelFile.read(path)
+    file, section = published.ModelFile.read(path), config.encoder
     params = published.load_encoder(file, section.name, section.architecture)
     names = ("origin", "token_origin", "whitening")
     origin, of_tokens, whitening = (file.tensors.get(name) for name in names)
@@ -155,4 +155,5 @@ def encoder_of(path: str, section: models_config.EncoderSection) -> encoder.Enco
         0.0 if origin is None else origin,
         token_origin=of_tokens,
         whitening=whitening,
+        view=config.data.reading.multiband.encoded_view,
     )

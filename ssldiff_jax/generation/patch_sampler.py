@@ -7,7 +7,7 @@ from typing import Any, no_type_check
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
 from ssldiff_jax.core import arrays, data_parallel, layers, rng
 from ssldiff_jax.diffusion import solvers
@@ -29,7 +29,7 @@ class PatchSampler:
         *,
         seed: int = 0,
         level: int = 0,
-    ) -> UInt8[np.ndarray, "N H W 3"]:
+    ) -> UInt[np.ndarray, "N H W bands"]:
         """One patch of a level, from 0, for each embedding. Patch i is the same however many are
         sampled.
 
@@ -45,7 +45,7 @@ class PatchSampler:
 
     def _sample(
         self, weights: window_networks.Weights, condition: arrays.Embedding, key, first: int
-    ) -> UInt8[jax.Array, "B H W 3"]:
+    ) -> UInt[jax.Array, "B H W bands"]:
         """A batch whose first patch is number `first`."""
         sampler, (params, decoder_params) = self.networks.sampler, weights.on_devices
         programs = self._programs
@@ -69,6 +69,7 @@ class _Programs:
         side, canvas = networks.config.window, networks.sampler.canvas
         self._shape = (networks.sampler.chunk, side, side, networks.latent_channels)
         self._table, self._decode_patches = networks.table, networks.decode_patches
+        self._kind = networks.kind
         split = canvas.in_parts
         # Pixels that this process sees all of need no exchange.
         seen = split if split.is_fully_addressable else canvas.whole
@@ -91,5 +92,6 @@ class _Programs:
         key = jax.random.wrap_key_data(key_data)
         return solvers.patch_noise(key, self._shape, first, step)
 
-    def _decode(self, params: Any, latents) -> UInt8[jax.Array, "B H W 3"]:
-        return layers.to_uint8(self._decode_patches(params, latents))
+    def _decode(self, params: Any, latents) -> UInt[jax.Array, "B H W bands"]:
+        pixels = layers.to_pixels(self._decode_patches(params, latents), self._kind.dtype)
+        return jnp.maximum(pixels, self._kind.least)

@@ -36,7 +36,7 @@ class InitImage:
         blank: whether what does not stay begins from noise alone.
     """
 
-    image: arrays.ImageUint8
+    image: arrays.Pixels
     keep_mask: Float[np.ndarray, "rows columns"] | None = None
     blank: bool = True
 
@@ -143,13 +143,13 @@ class Planner:
 
     @no_type_check
     def from_image(
-        self, reference: arrays.ImageUint8, *, seed: int = 0, init: InitImage | None = None
+        self, reference: arrays.Pixels, *, seed: int = 0, init: InitImage | None = None
     ) -> ImagePlan:
         """The image of a reference in memory; begun from noise alone, or from an image.
 
         Raises ValueError for what is not uint8 RGB.
         """
-        reference = arrays.require_rgb(reference, "reference")
+        reference = self.networks.kind.require(reference, "reference")
         read = conditions.array_reader(reference)
         image_plan = self.from_reference(read, reference.shape[:2], seed=seed)
         return image_plan if init is None else self.with_init_image(image_plan, init)
@@ -159,7 +159,7 @@ class Planner:
 
         Raises ValueError for an image or a mask of another size.
         """
-        image = arrays.require_rgb(init.image, "init.image", tuple(plan.size))
+        image = self.networks.kind.require(init.image, "init.image", tuple(plan.size))
         if init.keep_mask is not None and init.keep_mask.shape != tuple(plan.size):
             raise ValueError(
                 f"init.keep_mask must be {plan.size} px like the image, got {init.keep_mask.shape}"
@@ -173,7 +173,7 @@ class Planner:
             latents = latents * (keep[..., None] > 0) if init.blank else latents
         return dataclasses.replace(plan, init=sampler.InitLatents(latents, keep))
 
-    def with_control(self, plan: ImagePlan, image: arrays.ImageUint8) -> ImagePlan:
+    def with_control(self, plan: ImagePlan, image: arrays.Pixels) -> ImagePlan:
         """The plan, led by a map of what should lie where, such as white nuclei on black.
 
         Raises ValueError for a map of another size, and for models without a ControlNet.
@@ -184,23 +184,21 @@ class Planner:
                 "a map (control) must come with a ControlNet, config.denoiser.control.weights, got "
                 "none"
             )
-        image = arrays.require_rgb(image, "control", tuple(plan.size))
+        image = self.networks.kind.require(image, "control", tuple(plan.size))
         latents = networks.encode_image(image, plan.windows.canvas)
         border = networks.config.sample.windows.border
         condition = conditions.MappedCondition(plan.condition, latents, plan.windows.window, border)
         return dataclasses.replace(plan, condition=condition)
 
     @no_type_check
-    def held_to(
-        self, plan: ImagePlan, coarse: arrays.ImageUint8, name: str = "held_to"
-    ) -> ImagePlan:
+    def held_to(self, plan: ImagePlan, coarse: arrays.Pixels, name: str = "held_to") -> ImagePlan:
         """The plan, held to an image that shows the same in fewer pixels; unchanged by one of as
         many.
 
         Raises ValueError, which calls it `name`, for what is not uint8 RGB, and for sizes that are
         no whole number of times smaller, or more than a window.
         """
-        coarse = arrays.require_rgb(coarse, name)
+        coarse = self.networks.kind.require(coarse, name)
         factor = shrunk.factor_between(plan.size, coarse.shape[:2], name)
         if factor == 1:
             return plan
@@ -245,12 +243,12 @@ class Planner:
         )
 
     @no_type_check
-    def embed(self, image: arrays.ImageUint8) -> arrays.EmbeddingGrid:
+    def embed(self, image: arrays.Pixels) -> arrays.EmbeddingGrid:
         """The grid of embeddings, or packed tokens, of an image's whole cells.
 
         Raises ValueError for what is not uint8 RGB, or smaller than a cell.
         """
-        image, px = arrays.require_rgb(image, "image"), self.networks.cell_px
+        image, px = self.networks.kind.require(image, "image"), self.networks.cell_px
         rows, cols = image.shape[0] // px, image.shape[1] // px
         if not rows or not cols:
             raise ValueError(f"the image must hold a cell of {px} px, got {image.shape[:2]}")

@@ -36,4 +36,5 @@ def page(
     generated = model.sample_patches(embedding, seed=seed)
     generated = generated.reshape(len(chosen), num_generated, *cells.shape[1:])
     rows = np.concatenate([cells[chosen][:, None], generated], axis=1)
-    return patch_grid.mosaic(rows.reshape(-1, *cells.shape[1:]), 1 + num_generated)
+    rows = model.config.data.reading.multiband.shown_view(rows)
+    return patch_grid.mosaic(rows.reshape(-1, *rows.shape[2:]), 1 + num_generated)

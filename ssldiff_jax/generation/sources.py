@@ -80,7 +80,7 @@ class Source:
         place = self.place and self.place.scaled(factor, factor)
         return Source(small.shape[:2], conditions.array_reader(small), None, place)
 
-    def pixels(self, why: str) -> arrays.ImageUint8:
+    def pixels(self, why: str) -> arrays.Pixels:
         """All of them, in memory."""
         if self.read is None:
             raise ValueError(f"generate.{why} needs the pixels of a reference, got a grid")

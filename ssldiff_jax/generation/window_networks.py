@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from ssldiff_jax.autoencoder import autoencoder
-from ssldiff_jax.core import arrays, data_parallel, layers
+from ssldiff_jax.core import arrays, bands, data_parallel, layers
 from ssldiff_jax.diffusion import cells, conditioning, distillation, guidance, solvers
 from ssldiff_jax.generation import shown_maps
 from ssldiff_jax.runs.config import run as run_config
@@ -96,6 +96,11 @@ class WindowNetworks:
         return self.autoencoder.config.chosen.latent_channels
 
     @property
+    def kind(self) -> bands.Kind:
+        """Of images."""
+        return self.config.data.reading.multiband.kind
+
+    @property
     def shared_mesh(self) -> Mesh | None:
         """The devices where there are several, else None."""
         return self.mesh if self.mesh.size > 1 else None
@@ -171,9 +176,11 @@ class WindowNetworks:
     def decoder(self) -> decode.TiledDecoder:
         """Canvases to pixels."""
         factor, tiles = self.autoencoder.downsample_factor, self.config.sample.decode
-        return decode.TiledDecoder(self.autoencoder.decode, factor, tiles, self.shared_mesh)
+        return decode.TiledDecoder(
+            self.autoencoder.decode, factor, tiles, self.shared_mesh, self.kind
+        )
 
-    def decode_patches(self, params: Any, latents: arrays.Latents) -> arrays.Image:
+    def decode_patches(self, params: Any, latents: arrays.Latents) -> arrays.BandImage:
         """Patches, each decoded alone.
 
         Latents that were encoded with what lies around them know no border, and a decoder that saw
@@ -186,7 +193,7 @@ class WindowNetworks:
         px, side = beyond * factor, self.patch_px
         return image[:, px : px + side, px : px + side]
 
-    def encode_image(self, image: arrays.ImageUint8, canvas: tuple[int, int]) -> arrays.Canvas:
+    def encode_image(self, image: arrays.Pixels, canvas: tuple[int, int]) -> arrays.Canvas:
         """The canvas of an image, tile by tile, mirrored beyond its border."""
         return self._encoder(self.autoencoder.params, image, canvas)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
-from ssldiff_jax.core import arrays, digests, pixel_units, rng
+from ssldiff_jax.core import arrays, bands, digests, pixel_units, rng
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import crops, mosaic, plan, shuffle, store
 from ssldiff_jax.data import records as records_lib
@@ -225,6 +225,7 @@ class Artifacts:
             token_origin=facts.get("token_origin"),
             # A pickle could run code; work directories are handed on.
             whitening=np.load(white, allow_pickle=False) if is_white else None,
+            view=self.config.data.reading.multiband.view_of(name),
         )
 
     def autoencoder_params(self) -> Any:
@@ -301,6 +302,8 @@ def encoder_digest(model: encoder_lib.Encoder) -> str:
         measured["whitening"] = model.whitening
     if model.tokens_per_side > 1:
         measured["token_origin"] = model.token_origin
+    if model.view != bands.RGB:
+        measured["view"] = np.array(model.view.bands)
     return digests.of_params(measured)
 
 

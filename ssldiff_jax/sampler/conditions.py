@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.diffusion import cells
@@ -22,8 +22,8 @@ Corners = Int[np.ndarray, "N 2"]
 Conditions = Float[np.ndarray, "N E"]
 ConditionFn = Callable[[Corners], Conditions]
 
-EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N E"]]
-ReadFn = Callable[[int, int, int, int], arrays.ImageUint8]
+EmbedFn = Callable[[UInt[np.ndarray, "N s s bands"]], Float[np.ndarray, "N E"]]
+ReadFn = Callable[[int, int, int, int], arrays.Pixels]
 """(top, left, height, width) inside an image → its pixels."""
 
 CACHE_BYTES = 256 << 20
@@ -165,7 +165,7 @@ class DenseCondition:
     def _cache(self) -> dict[tuple[int, int], Float[np.ndarray, "E"]]:
         return {}
 
-    def _patch(self, top: int, left: int) -> arrays.ImageUint8:
+    def _patch(self, top: int, left: int) -> arrays.Pixels:
         rows, cols = (
             beyond_border(first, self.patch_px, size, self.border)
             for first, size in zip((top, left), self.size, strict=True)
@@ -212,6 +212,6 @@ def beyond_border(
     return at % size if border == "wrap" else windows.mirrored(at, size)
 
 
-def array_reader(image_uint8: arrays.ImageUint8) -> ReadFn:
+def array_reader(pixels: arrays.Pixels) -> ReadFn:
     """`read` of an image in memory."""
-    return lambda top, left, height, width: image_uint8[top : top + height, left : left + width]
+    return lambda top, left, height, width: pixels[top : top + height, left : left + width]

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from ssldiff_jax.core import arrays, data_parallel, platform
+from ssldiff_jax.core import bands as bands_lib
 from ssldiff_jax.sampler import chunks, windows
 
 RowsFn = Callable[[int, int], Float[np.ndarray, "h W C"]]
@@ -24,7 +25,7 @@ class DecodeConfig:
     """Tiles of `tile` latent pixels that overlap by `overlap`, `chunk` of them at a time; 0 is what
     suits the platform.
 
-    `ramp` blends linearly over the overlap and rounds to uint8; `paper` weighs every tile by
+    `ramp` blends linearly over the overlap and rounds; `paper` weighs every tile by
     exp(−(r/0.8)²), r from its centre with half its side as unit, and truncates.
     """
 
@@ -50,20 +51,22 @@ class DecodeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TiledDecoder:
-    """Canvas → uint8 image.
+    """Canvas → image as it is stored.
 
     Attributes:
         decode: (params, latents) → images in [−1, 1].
         factor: pixels per latent.
         mesh: devices that share the tiles; None for one.
+        kind: of the image.
     """
 
-    decode: Callable[[Any, arrays.Latents], arrays.Image]
+    decode: Callable[[Any, arrays.Latents], arrays.BandImage]
     factor: int
     config: DecodeConfig
     mesh: Mesh | None = None
+    kind: bands_lib.Kind = bands_lib.RGB_8
 
-    def __call__(self, params: Any, canvas: arrays.Canvas) -> tuple[arrays.ImageUint8, int]:
+    def __call__(self, params: Any, canvas: arrays.Canvas) -> tuple[arrays.Pixels, int]:
         """The image, and how many tiles were decoded for it."""
         canvas, size = np.asarray(canvas), tuple(canvas.shape[:2])
         rows = lambda top, count: canvas[top : top + count]
@@ -74,14 +77,12 @@ class TiledDecoder:
         tops, lefts = self._starts(size)
         return len(tops) * len(lefts)
 
-    def strips(
-        self, params: Any, rows: RowsFn, size: tuple[int, int]
-    ) -> Iterator[arrays.ImageUint8]:
+    def strips(self, params: Any, rows: RowsFn, size: tuple[int, int]) -> Iterator[arrays.Pixels]:
         """The image from top to bottom, a part for each row of tiles. What is held at a time is one
         row of tiles, and one batch of them that is decoded while the last is blended."""
         (tops, lefts), tile, factor = self._starts(size), self._tile(size), self.factor
         weights, height = self._weights(tile), tile * factor
-        total = np.zeros((height, size[1] * factor, 3), np.float32)
+        total = np.zeros((height, size[1] * factor, self.kind.count), np.float32)
         weight = np.zeros((height, size[1] * factor, 1), np.float32)
         images = self._images(params, rows, size)
         for top, following in itertools.pairwise([*tops.tolist(), size[0]]):
@@ -97,12 +98,12 @@ class TiledDecoder:
 
     def _images(
         self, params: Any, rows: RowsFn, size: tuple[int, int]
-    ) -> Iterator[Float[np.ndarray, "h w 3"]]:
+    ) -> Iterator[Float[np.ndarray, "h w bands"]]:
         """Tiles row by row, decoded. Batches go over the ends of rows: only the last is filled
         up."""
         (tops, lefts), tile = self._starts(size), self._tile(size)
-        bands = (rows(top, tile) for top in tops.tolist())
-        latents = (band[:, x : x + tile] for band in bands for x in lefts)
+        strips = (rows(top, tile) for top in tops.tolist())
+        latents = (strip[:, x : x + tile] for strip in strips for x in lefts)
         at_once = chunks.fitting(self.config.together, self.num_tiles(size))
         at_once = self._spread.multiple_of(at_once)
         begun: collections.deque[tuple[int, jax.Array]] = collections.deque()
@@ -115,10 +116,12 @@ class TiledDecoder:
         for batch in begun:
             yield from _read(*batch)
 
-    def _pixels(self, image: np.ndarray) -> arrays.ImageUint8:
+    def _pixels(self, image: np.ndarray) -> arrays.Pixels:
+        kind = self.kind
         if self.config.blend == "paper":
-            return (np.clip((image + 1) / 2, 0, 1) * 255).astype(np.uint8)
-        return np.clip(np.round((image + 1) * 127.5), 0, 255).astype(np.uint8)
+            values = np.clip((image + 1) / 2, 0, 1) * kind.top
+            return np.maximum(values, kind.least).astype(kind.dtype)
+        return kind.rounded((image + 1) * (kind.top / 2))
 
     def _tile(self, size: tuple[int, int]) -> int:
         return min(self.config.tile, *size)
@@ -144,5 +147,5 @@ class TiledDecoder:
         return np.outer(ramp, ramp)[..., None]
 
 
-def _read(count: int, images: jax.Array) -> Float[np.ndarray, "N h w 3"]:
+def _read(count: int, images: jax.Array) -> Float[np.ndarray, "N h w bands"]:
     return np.asarray(images)[:count]

@@ -15,7 +15,7 @@ from ssldiff_jax.sampler import conditions
 
 @dataclasses.dataclass(frozen=True)
 class TiledEncoder:
-    """uint8 image → canvas.
+    """Image as it is stored → canvas.
 
     Attributes:
         encode: (params, images in [−1, 1]) → latents.
@@ -24,14 +24,12 @@ class TiledEncoder:
         context: latent pixels around it that are seen and cut off.
     """
 
-    encode: Callable[[Any, arrays.Image], arrays.Latents]
+    encode: Callable[[Any, arrays.BandImage], arrays.Latents]
     factor: int
     tile: int
     context: int
 
-    def __call__(
-        self, params: Any, image: arrays.ImageUint8, canvas: tuple[int, int]
-    ) -> arrays.Canvas:
+    def __call__(self, params: Any, image: arrays.Pixels, canvas: tuple[int, int]) -> arrays.Canvas:
         """The canvas of an image, mirrored beyond its border."""
         tile, side = self.tile, self.tile + 2 * self.context
         params = self._placed(params, None)

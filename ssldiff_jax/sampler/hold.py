@@ -16,9 +16,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, layers
 from ssldiff_jax.sampler import field, shrunk, twins, windows
 
 
@@ -33,13 +33,13 @@ class Hold:
     """
 
     twins: twins.LinearTwins
-    colours: UInt8[np.ndarray, "h w Q"]
+    colours: UInt[np.ndarray, "h w Q"]
     side: int
 
     @classmethod
     def of(
         cls,
-        coarse: arrays.ImageUint8,
+        coarse: arrays.Pixels,
         twins_: twins.LinearTwins,
         canvas: tuple[int, int],
         *,
@@ -55,7 +55,7 @@ class Hold:
         colours = twins.packed(coarse[rows][:, cols], max(px // factor, 1))
         return cls(twins_, colours, max(factor // px, 1))
 
-    def target(self, plan: windows.WindowPlan) -> UInt8[np.ndarray, "H W Q"]:
+    def target(self, plan: windows.WindowPlan) -> UInt[np.ndarray, "H W Q"]:
         """Colours of every square of the field; beyond the canvas its mirror image."""
         rows, cols = (self._shown(plan, axis) for axis in (0, 1))
         return self.colours[rows][:, cols]
@@ -94,7 +94,7 @@ class HeldField:
         def band(number, changed, given):
             around = layout.rows_around(x0_hat, before, number)[:, self._columns(twins.REACH, 1)]
             colours = twins.apply(around.astype(jnp.float32), row["decode"]) + row["offset"]
-            lack = given[0] / 127.5 - 1 - shrunk.shrink(colours, self.side)
+            lack = layers.to_image(given[0]) - shrunk.shrink(colours, self.side)
             at = (number * len(lack),)
             inside = jax.lax.dynamic_slice(row["rows_inside"], at, (len(lack),))
             return (lack * inside[:, None, None] * row["cols_inside"][:, None],)

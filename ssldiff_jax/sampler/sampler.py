@@ -119,7 +119,9 @@ class GridSampler:
             return state
         coarse = layout.coarser(held.side)
         return state._replace(
-            target=data_parallel.put(coarse.store(held.target(plan), "uint8"), coarse.sharding)
+            target=data_parallel.put(
+                coarse.store(held.target(plan), str(held.colours.dtype)), coarse.sharding
+            )
         )
 
     def iterate(

@@ -9,11 +9,12 @@ import functools
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from jaxtyping import Float, Int, Num, UInt8
+from jaxtyping import Float, Int, Num, UInt
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.core import bands as bands_lib
 
-Strip = UInt8[np.ndarray, "_ _ 3"]
+Strip = UInt[np.ndarray, "_ _ bands"]
 """Some rows of an image."""
 
 REACH = 6
@@ -42,7 +43,7 @@ def shrink(image: Num[arrays.AnyArray, "H W C"], factor: int) -> Float[arrays.An
     return squares.mean(axis=(1, 3))
 
 
-def coarse_of(image: arrays.ImageUint8, factor: int) -> UInt8[np.ndarray, "h w 3"]:
+def coarse_of(image: arrays.Pixels, factor: int) -> UInt[np.ndarray, "h w bands"]:
     """The image, shrunk. Raises ValueError where its sides are no multiples of the factor."""
     height, width = image.shape[:2]
     if height % factor or width % factor:
@@ -50,7 +51,7 @@ def coarse_of(image: arrays.ImageUint8, factor: int) -> UInt8[np.ndarray, "h w 3
             f"an image that is shrunk {factor} times must have multiples of it as sides, got "
             f"{height} × {width} px"
         )
-    return np.round(shrink(image, factor)).astype(np.uint8)
+    return np.round(shrink(image, factor)).astype(image.dtype)
 
 
 @functools.cache
@@ -98,13 +99,16 @@ def mirrored(at: Int[np.ndarray, "*S"], size: int) -> Int[np.ndarray, "*S"]:
 
 
 def exchanged(
-    strips: Iterable[Strip], coarse: UInt8[np.ndarray, "h w 3"], factor: int
+    strips: Iterable[Strip],
+    coarse: UInt[np.ndarray, "h w bands"],
+    factor: int,
+    kind: bands_lib.Kind = bands_lib.RGB_8,
 ) -> Iterator[Strip]:
-    """An image from top to bottom, the means of its squares made those of the coarse image, but for
-    rounding and what lies beyond black and white. What is held at a time is one strip and REACH
-    rows of squares."""
-    waiting = np.zeros((0, coarse.shape[1] * factor, 3), np.uint8)
-    missing: dict[int, Float[np.ndarray, "w 3"]] = {}
+    """An image of a `kind` from top to bottom, the means of its squares made those of the coarse
+    image, but for rounding and what lies beyond black and white. What is held at a time is one
+    strip and REACH rows of squares."""
+    waiting = np.zeros((0, coarse.shape[1] * factor, kind.count), kind.dtype)
+    missing: dict[int, Float[np.ndarray, "w bands"]] = {}
     done = begun = 0  # rows of squares
     for strip in strips:
         waiting = np.concatenate([waiting, strip])
@@ -121,23 +125,21 @@ def exchanged(
         cols = mirrored(np.arange(-REACH, coarse.shape[1] + REACH), coarse.shape[1])
         around = np.stack([missing[row] for row in rows.tolist()])[:, cols]
         count = (ready - done) * factor
-        yield _added(waiting[:count], spread(around, factor))
+        yield kind.rounded(waiting[:count] + spread(around, factor))
         waiting, done = waiting[count:], ready
         missing = {row: lack for row, lack in missing.items() if row >= done - REACH}
 
 
-def _added(image_uint8: arrays.ImageUint8, change: Float[np.ndarray, "H W 3"]) -> arrays.ImageUint8:
-    return np.clip(np.round(image_uint8 + change), 0, 255).astype(np.uint8)
-
-
-def correlation(strips: Iterable[Strip], coarse: UInt8[np.ndarray, "h w 3"], factor: int) -> float:
+def correlation(
+    strips: Iterable[Strip], coarse: UInt[np.ndarray, "h w bands"], factor: int
+) -> float:
     """Pearson's, of an image, shrunk, with a coarse image: over all its pixels and colours. Strips
     are whole rows of squares. 0 where either has one colour."""
-    top, sums = 0, np.zeros(5)
+    top, sums, grey = 0, np.zeros(5), np.iinfo(coarse.dtype).max / 2
     for strip in strips:
         means = shrink(strip, factor)
         # Around middle grey, so that squares do not lose digits.
-        a, b = means.ravel() - 127.5, coarse[top : top + len(means)].ravel() - 127.5
+        a, b = means.ravel() - grey, coarse[top : top + len(means)].ravel() - grey
         sums += np.array([a.sum(), b.sum(), a @ a, b @ b, a @ b])
         top += len(means)
     of_a, of_b, a_a, b_b, a_b = sums / coarse.size

@@ -71,11 +71,12 @@ def apply(
     )[0]
 
 
-def packed(image: Num[np.ndarray, "H W 3"], parts: int) -> Num[np.ndarray, "h w Q"]:
+def packed(image: Num[np.ndarray, "H W bands"], parts: int) -> Num[np.ndarray, "h w Q"]:
     """Colours of an image that has `parts` pixels a latent along each side."""
     height, width = (size // parts for size in image.shape[:2])
-    cells = image.reshape(height, parts, width, parts, 3).swapaxes(1, 2)
-    return cells.reshape(height, width, 3 * parts**2)
+    bands = image.shape[2]
+    cells = image.reshape(height, parts, width, parts, bands).swapaxes(1, 2)
+    return cells.reshape(height, width, bands * parts**2)
 
 
 class _Sums:

@@ -97,6 +97,11 @@ class MultibandConfig:
         return 2**self.bits - 1
 
     @property
+    def kind(self) -> bands_lib.Kind:
+        """How pixels of records, and of what is generated, are stored."""
+        return bands_lib.Kind(self.count, self.dtype, MISSING + 1 if self.is_used else 0)
+
+    @property
     def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(low, high) of every band, values of a file that become 0 and `top`."""
         count = len(self.names)
@@ -117,6 +122,10 @@ class MultibandConfig:
     def encoded_view(self) -> bands_lib.View:
         """What the encoder sees."""
         return self._view(self.encoded or self.shown)
+
+    def view_of(self, network: str) -> bands_lib.View:
+        """What the `encoder` or the `judge` of a run sees."""
+        return self.encoded_view if network == "encoder" else self.shown_view
 
     def _view(self, chosen: Sequence[str]) -> bands_lib.View:
         if not self.is_used:

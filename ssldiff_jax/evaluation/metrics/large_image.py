@@ -4,22 +4,26 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 
-from ssldiff_jax.core import arrays, patch_grid, vectors
+from ssldiff_jax.core import arrays, bands, patch_grid, vectors
 from ssldiff_jax.evaluation.metrics import frechet
 
 _ROWS = 1024  # of a matrix of cosines that are in memory
 
-EmbedFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Float[np.ndarray, "N D"]]
+EmbedFn = Callable[[UInt[np.ndarray, "N s s bands"]], Float[np.ndarray, "N D"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
     """A synthetic large image and the region whose embeddings it was generated from."""
 
-    image: arrays.ImageUint8
-    reference: arrays.ImageUint8
+    image: arrays.Pixels
+    reference: arrays.Pixels
+
+    def seen(self, view: bands.View) -> "Pair":
+        """Three of their bands as RGB."""
+        return Pair(view(self.image), view(self.reference))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -115,7 +119,7 @@ def crops(pairs: list[Pair], embed: EmbedFn, side: int) -> dict:
 
 
 def patch_distance(
-    real: list[arrays.ImageUint8], generated: list[arrays.ImageUint8], embed: EmbedFn, side: int
+    real: list[arrays.Pixels], generated: list[arrays.Pixels], embed: EmbedFn, side: int
 ) -> float:
     """Fréchet distance between the pooled cells of two lists of images, uncorrected."""
     of_real, of_generated = (
@@ -126,7 +130,7 @@ def patch_distance(
 
 
 def cell_distance(
-    a: UInt8[np.ndarray, "N s s 3"], b: UInt8[np.ndarray, "M s s 3"], embed: EmbedFn
+    a: UInt[np.ndarray, "N s s bands"], b: UInt[np.ndarray, "M s s bands"], embed: EmbedFn
 ) -> float:
     """Fréchet distance between unit features of two sets of cells, uncorrected."""
     of_a, of_b = (_unit_features([cells], embed) for cells in (a, b))
@@ -134,7 +138,7 @@ def cell_distance(
 
 
 def _unit_features(
-    squares: list[UInt8[np.ndarray, "_ s s 3"]], embed: EmbedFn
+    squares: list[UInt[np.ndarray, "_ s s bands"]], embed: EmbedFn
 ) -> Float[np.ndarray, "N D"]:
     """Of all squares together, each of length 1: distances are then of directions."""
     return vectors.unit(embed(np.concatenate(squares)))
