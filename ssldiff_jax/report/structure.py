@@ -20,6 +20,8 @@ _TITLES = {
     "ms_ssim": "MS-SSIM of grey squares",
     "edges": "edges, correlation",
     "nuclei": "nuclei in cells, correlation",
+    "vegetation": "vegetation index, correlation",
+    "bands": "band, correlation in squares of 8 px",
     "power": "power over that of the real image",
 }
 _RATIOS = {"count_ratio": "nuclei over those of the real image"}

@@ -18,9 +18,10 @@ def of_records(
     count = min(-(-_PIXELS // px**2), len(records))
     # Not the run's seed: runs that differ in it are measured by the same classifier.
     numbers = shuffle.first(count, len(records), seed=0).tolist()
-    images = [np.asarray(records[number]) for number in numbers]
-    classes = []
-    for number, image in zip(numbers, images, strict=True):
+    see, images, classes = measure.data.reading.multiband.shown_view, [], []
+    for number in numbers:
+        image = np.asarray(records[number])
+        images.append(see(image))
         slide, top, left, _ = records.places[number].tolist()
         square = plan.Square(slide, top, left, px, px)
         classes.append(measure.classes(mosaic.Region(square, 0, 0, 0, 1), image))

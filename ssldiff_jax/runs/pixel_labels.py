@@ -32,6 +32,12 @@ class PixelLabels:
     slide_names: Callable[[], Mapping[int, str]] | None = None
 
     def __post_init__(self):
+        bands = self.data.reading.multiband
+        if self.name == "landcover" and bands.is_used and not bands.has_infrared:
+            raise schema.ConfigError(
+                "config.data.reading.multiband.names must have red, green, blue and infrared where "
+                f"land cover is measured, got {bands.names}"
+            )
         marks = self.data.annotations
         has_files = marks.files or self.data.is_table
         if self.name == measures.ANNOTATIONS and not (has_files and marks.classes):
@@ -48,26 +54,36 @@ class PixelLabels:
 
     @property
     def see_pixels(self) -> bool:
-        """Whether the pixels of records suffice, which have three bands."""
-        return self.name in measures.OF_COLOURS
+        """Whether the pixels of records suffice: for colours always, for land cover where records
+        have infrared."""
+        return self.name in measures.OF_COLOURS or (
+            self.name == "landcover" and self.data.reading.multiband.has_infrared
+        )
 
-    def classes(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> measures.ClassMap:
+    def classes(self, region: mosaic.Region, pixels: arrays.Pixels | None) -> measures.ClassMap:
         """The class of every pixel of a region; `pixels` may be None where `see_pixels` is not."""
         if self.name == measures.ANNOTATIONS:
             return self._marked(region)
-        values = pixels if self.see_pixels else self._bands(region)
+        values = self._seen(pixels) if self.see_pixels else self._bands(region)
         return measures.MEASURES[self.name](values)
 
-    def quadrants(self, region: mosaic.Region, pixels: arrays.ImageUint8 | None) -> np.ndarray:
+    def _seen(self, pixels: arrays.Pixels) -> measures.Bands:
+        """What is measured of pixels of records, or of what is generated."""
+        multiband = self.data.reading.multiband
+        if self.name == "landcover":
+            return multiband.of_land(pixels)
+        return multiband.shown_view(pixels)
+
+    def quadrants(self, region: mosaic.Region, pixels: arrays.Pixels | None) -> np.ndarray:
         """The part of every class in the quadrants of a region."""
         return measures.quadrant_parts(self.classes(region, pixels), len(self.names))
 
-    def shown(self, square: plan.Square, pixels: arrays.ImageUint8) -> Float[np.ndarray, "K"]:
+    def shown(self, square: plan.Square, pixels: arrays.Pixels) -> Float[np.ndarray, "K"]:
         """The part of every class of pixels in a square."""
         classes = self.classes(mosaic.Region(square, 0, 0, 0, 1), pixels)
         return np.bincount(classes.ravel(), minlength=len(self.names)) / classes.size
 
-    def most(self, square: plan.Square, pixels: arrays.ImageUint8) -> str:
+    def most(self, square: plan.Square, pixels: arrays.Pixels) -> str:
         """The class that most pixels of a square have."""
         return self.names[self.shown(square, pixels).argmax()]
 

@@ -5,11 +5,25 @@ from collections.abc import Sequence
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data.annotations import measures as annotations
-from ssldiff_jax.evaluation.metrics import nuclei, structure
+from ssldiff_jax.evaluation.metrics import nuclei, spectral, structure
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import pixel_classifiers, pixel_labels
+from ssldiff_jax.runs.config import run as run_config
 
 _LOG = logging.getLogger(__name__)
+
+
+def of_bands(config: run_config.RunConfig) -> dict[str, structure.Measure]:
+    """Of images of other bands than red, green and blue: `bands`, and `vegetation` where there is
+    infrared."""
+    multiband = config.data.reading.multiband
+    if not multiband.is_used:
+        return {}
+    measures = {"bands": spectral.bands(multiband.names)}
+    if multiband.has_infrared:
+        side = config.data.crops.patch_px
+        measures["vegetation"] = spectral.vegetation(multiband.of_land, side)
+    return measures
 
 
 def of_run(

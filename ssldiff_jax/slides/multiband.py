@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt
+from jaxtyping import Float, Shaped, UInt
 
 from ssldiff_jax.core import bands as bands_lib
 
 MOST_BANDS = 8
+INFRARED = {"nir": "infrared", "near infrared": "infrared", "near_infrared": "infrared"}
+"""Other names of the band that a vegetation index needs."""
 MISSING = 0
 """Of all bands where there is no data: what rasters are marked with. The least value of data that
 are generated is 1."""
@@ -95,6 +97,30 @@ class MultibandConfig:
     def top(self) -> int:
         """The largest value of records."""
         return 2**self.bits - 1
+
+    @property
+    def has_infrared(self) -> bool:
+        """Whether a vegetation index can be told: there are red, green, blue and infrared."""
+        return self._colours_and_infrared is not None
+
+    def of_land(self, pixels: UInt[np.ndarray, "*S bands"]) -> Float[np.ndarray, "*S 4"]:
+        """Red, green, blue and infrared as the file has them: what land cover is measured in.
+
+        Raises ValueError where there is no such band.
+        """
+        places = self._colours_and_infrared
+        if places is None:
+            raise ValueError(
+                "multiband.names must have red, green, blue and infrared (or nir), got "
+                f"{self.names}"
+            )
+        return self.to_values(pixels)[..., places]
+
+    @property
+    def _colours_and_infrared(self) -> list[int] | None:
+        names = [INFRARED.get(name.lower(), name.lower()) for name in self.names]
+        wanted = ("red", "green", "blue", "infrared")
+        return [names.index(name) for name in wanted] if set(wanted) <= set(names) else None
 
     @property
     def kind(self) -> bands_lib.Kind:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Real
 
-Bands = UInt8[np.ndarray, "H W C"]
+Bands = Real[np.ndarray, "H W C"]
 ClassMap = Int[np.ndarray, "H W"]
 Name = Literal["landcover", "stain", "earth"]
 
@@ -68,8 +68,8 @@ def land_cover(bands: Bands) -> ClassMap:
 def _normalised_difference(
     a: Float[np.ndarray, "H W"], b: Float[np.ndarray, "H W"]
 ) -> Float[np.ndarray, "H W"]:
-    # Bands are whole numbers: where both are 0 it is 0, not 0/0, and elsewhere as it is.
-    return (a - b) / np.maximum(a + b, 1)
+    # Where both are 0 it is 0, not 0/0.
+    return np.divide(a - b, a + b, out=np.zeros_like(a), where=a + b > 0)
 
 
 def stain(image_uint8: Bands) -> ClassMap:

@@ -8,34 +8,49 @@ from concurrent import futures
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 from PIL import Image
 
 from ssldiff_jax.core import arrays, machine
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, stacked_png
 
 T = TypeVar("T")
-Patches = UInt8[np.ndarray, "N s s 3"]
+Patches = UInt[np.ndarray, "N s s bands"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """PNG where `jpeg_quality` is 0, else JPEG of this quality, 1…100."""
+    """PNG where `jpeg_quality` is 0, else JPEG of this quality, 1…100; PNG of stacked bands where
+    images have other ones than red, green and blue."""
 
     jpeg_quality: int = 0
+    is_stacked: bool = False
+
+    def __post_init__(self):
+        if self.jpeg_quality and self.is_stacked:
+            raise ValueError(
+                "config.evaluate.jpeg_quality must be 0 of images of other bands than red, green "
+                f"and blue, got {self.jpeg_quality}"
+            )
 
     def __str__(self) -> str:
+        if self.is_stacked:
+            return "PNG of stacked bands"
         return f"JPEG {self.jpeg_quality}" if self.jpeg_quality else "PNG"
 
     @property
     def suffix(self) -> str:
         """Of a file's name."""
+        if self.is_stacked:
+            return ".bands.png"
         return ".jpg" if self.jpeg_quality else ".png"
 
-    def encode(self, image_uint8: arrays.ImageUint8) -> bytes:
+    def encode(self, pixels: arrays.Pixels) -> bytes:
         """The content of a file."""
+        if self.is_stacked:
+            return stacked_png.encode(pixels)
         buffer = io.BytesIO()
-        image = Image.fromarray(image_uint8)
+        image = Image.fromarray(pixels)
         if self.jpeg_quality:
             image.save(buffer, "JPEG", quality=self.jpeg_quality)
         else:
@@ -74,9 +89,10 @@ class Files:
         """The images from `start` up to `stop`."""
         return np.stack(_in_threads(self.one, range(start, stop)))
 
-    def one(self, number: int) -> arrays.ImageUint8:
+    def one(self, number: int) -> arrays.Pixels:
         """The image of a number."""
-        return _decode(self._path(number))
+        path = self._path(number)
+        return stacked_png.read(path.read_bytes()) if self.format.is_stacked else _decode(path)
 
     def _path(self, number: int) -> pathlib.Path:
         return self.folder / f"{number:06d}{self.format.suffix}"

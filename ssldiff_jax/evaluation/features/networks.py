@@ -8,9 +8,9 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt, UInt8
 
-from ssldiff_jax.core import arrays, data_parallel, digests
+from ssldiff_jax.core import arrays, bands, data_parallel, digests
 from ssldiff_jax.encoders import efficientnet_lite, inception, known
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.weights import published
@@ -26,7 +26,7 @@ ANY_SIZE = (FID_INCEPTION, CLIP, EFFICIENTNET)
 PACKAGED = (EFFICIENTNET,)
 """Networks whose weights come in a package, which `installed` looks for."""
 
-Images: TypeAlias = UInt8[np.ndarray, "N H W 3"] | Sequence[arrays.ImageUint8]
+Images: TypeAlias = UInt[np.ndarray, "N H W bands"] | Sequence[arrays.Pixels]
 
 
 @runtime_checkable
@@ -44,7 +44,8 @@ class Extractor(Protocol):
     dim: int
 
     def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
-        """Raises ValueError for images that are not uint8 RGB of one size."""
+        """Raises ValueError for images that are not of one size, or not of the bands it takes:
+        uint8 RGB, but of a run that has others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +101,8 @@ class OfEncoder:
         """Embeddings measured from the encoder's origin, float32."""
         # The precision is part of jit's key: other callers of this encoder keep their own program.
         with jax.default_matmul_precision("highest"):
-            return self.encoder(one_size(images))
+            # Of other bands the encoder itself has its view.
+            return self.encoder(one_size(self.encoder.view(_stacked(images))))
 
     @property
     def dim(self) -> int:
@@ -109,12 +111,40 @@ class OfEncoder:
 
     @functools.cached_property
     def digest(self) -> str:
-        """A 12-digit hash of weights, origin, whitening and architecture."""
+        """A 12-digit hash of weights, origin, whitening, architecture and what it sees."""
         measured = {"params": self.encoder.params, "origin": self.encoder.origin}
         if self.encoder.whitening is not None:
             measured["whitening"] = self.encoder.whitening
-        weights = digests.of_params(measured)
-        return digests.of_values(weights, self.encoder.architecture.settings)
+        weights, view = digests.of_params(measured), self.encoder.view
+        seen = [] if view == bands.RGB else [view]
+        return digests.of_values(weights, self.encoder.architecture.settings, *seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A network of RGB on images of more bands, of which it sees three."""
+
+    network: Extractor
+    view: bands.View
+
+    @property
+    def name(self) -> str:
+        """Of the network."""
+        return self.network.name
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature."""
+        return self.network.dim
+
+    @property
+    def digest(self) -> str:
+        """A 12-digit hash of the network and of what it sees."""
+        return digests.of_values(self.network.digest, self.view)
+
+    def __call__(self, images: Images) -> Float[np.ndarray, "N D"]:
+        """Features, float32."""
+        return self.network(self.view(_stacked(images)))
 
 
 def names() -> tuple[str, ...]:
@@ -215,13 +245,19 @@ def one_size(images: Any) -> UInt8[np.ndarray, "N H W 3"]:
 
     Raises ValueError for a list of several sizes, and for anything but uint8 RGB.
     """
-    if not isinstance(images, np.ndarray):
-        pixels = [np.asarray(image) for image in images]
-        shapes = sorted({image.shape for image in pixels})
-        if len(shapes) > 1:
-            sizes = ", ".join(map(str, shapes[:4]))
-            raise ValueError(f"images must be of one size, got {len(shapes)}: {sizes}")
-        images = np.stack(pixels) if pixels else np.zeros((0, 1, 1, 3), np.uint8)
+    images = _stacked(images)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"images must be uint8 (N, H, W, 3), got {images.dtype} {images.shape}")
     return images
+
+
+def _stacked(images: Any) -> np.ndarray:
+    """Raises ValueError for a list of several sizes."""
+    if isinstance(images, np.ndarray):
+        return images
+    pixels = [np.asarray(image) for image in images]
+    shapes = sorted({image.shape for image in pixels})
+    if len(shapes) > 1:
+        sizes = ", ".join(map(str, shapes[:4]))
+        raise ValueError(f"images must be of one size, got {len(shapes)}: {sizes}")
+    return np.stack(pixels) if pixels else np.zeros((0, 1, 1, 3), np.uint8)

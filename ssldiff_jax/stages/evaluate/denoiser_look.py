@@ -78,4 +78,5 @@ class _DenoiserLook:
         made = model.sample_patches(embedding, seed=seed)
         made = made.reshape(len(chosen), _NUM_VARIATIONS, *real.shape[1:])
         rows = np.concatenate([real[:, None], made], axis=1)
-        return patch_grid.mosaic(rows.reshape(-1, *real.shape[1:]), 1 + _NUM_VARIATIONS)
+        rows = model.config.data.reading.multiband.shown_view(rows)
+        return patch_grid.mosaic(rows.reshape(-1, *rows.shape[2:]), 1 + _NUM_VARIATIONS)

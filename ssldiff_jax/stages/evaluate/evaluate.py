@@ -85,7 +85,7 @@ def _write(
     others = [name for name in networks if name not in protocol.OWN]
     results["outside"] = {name: of(name) for name in others}
     if regions:
-        files = protocol.PatchFiles.of(config.evaluate, side)
+        files = protocol.PatchFiles.of(config)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)
         measures = structure_measures.of_run(artifacts, [pair.reference for pair in pairs])
         results["structure"] = {

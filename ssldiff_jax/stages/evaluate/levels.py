@@ -54,7 +54,7 @@ def _of_level(
             config.level, summary.LEAST, len(held_out),
         )  # fmt: skip
         return None
-    files = protocol.PatchFiles.of(section, config.data.crops.patch_px)
+    files = protocol.PatchFiles.of(config)
     pair = regenerated.RegeneratedPatches(
         held_out,
         image_files.Files(folder / "real", files.format),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.core import moments, patch_grid, rng
+from ssldiff_jax.core import bands, moments, patch_grid, rng
 from ssldiff_jax.data import plan
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.evaluation.features import networks as extractors
@@ -17,7 +17,7 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import patch_samples
-from ssldiff_jax.runs.config import evaluate as evaluate_config
+from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.stages.evaluate import confusion as confusion_lib
@@ -46,9 +46,11 @@ class PatchFiles:
     reference: str
 
     @classmethod
-    def of(cls, section: evaluate_config.EvaluateSection, px: int) -> "PatchFiles":
+    def of(cls, config: run_config.RunConfig) -> "PatchFiles":
         """As a config says."""
-        return cls(image_files.Format(section.jpeg_quality), px, section.reference)
+        section, is_stacked = config.evaluate, config.data.reading.multiband.is_used
+        file_format = image_files.Format(section.jpeg_quality, is_stacked)
+        return cls(file_format, config.data.crops.patch_px, section.reference)
 
     def extraction(self, network: extractors.Extractor) -> statistics.Extraction:
         """What is written beside features of a network."""
@@ -76,8 +78,12 @@ def networks(
     by_name: dict[str, extractors.Extractor] = {
         name: extractors.OfEncoder(name, artifacts.encoder(name)) for name in own
     }
+    multiband = artifacts.config.data.reading.multiband
     for name, path in artifacts.config.evaluate.networks.items():
-        by_name[name] = extractors.load(name, path)
+        network = extractors.load(name, path)
+        by_name[name] = (
+            extractors.Seen(network, multiband.shown_view) if multiband.is_used else network
+        )
     named = artifacts.config.evaluate.reference
     if named and not any(_reference_path(named, name).exists() for name in by_name):
         raise folders.WorkdirError(
@@ -140,7 +146,7 @@ class Protocol:
         # Classes are measured in pixels, one patch after the other.
         is_much = len(training) > EXAMPLES
         examples = patch_samples.Sample.choose(of_models, EXAMPLES) if is_much else training
-        files = PatchFiles.of(section, config.data.crops.patch_px)
+        files = PatchFiles.of(config)
         # Opened for their errors: published statistics of another extraction are refused now.
         for network in by.values():
             files.published(network)
@@ -171,7 +177,8 @@ class Protocol:
 
         def measure() -> dict[str, Any]:
             results: dict[str, Any] = {"patches": self._compare(by_network, folder)}
-            _write_page(pair.generated, len(self.held_out), folder / "generated.png")
+            see = model.config.data.reading.multiband.shown_view
+            _write_page(pair.generated, len(self.held_out), folder / "generated.png", see)
             results["denoising_loss"] = denoising_loss.compare(
                 model, self.held_out, self.training, self.seed
             )
@@ -180,7 +187,7 @@ class Protocol:
                 model, self.held_out, judge, by_network["judge"][0], of_examples, self.seed
             )
             results["memorisation"] = _copies(
-                by_network["judge"], of_training, pair, self.training, folder
+                by_network["judge"], of_training, pair, self.training, folder, see
             )
             confusion = self.classes and self.classes.confusion(by_network, of_examples["judge"])
             if confusion:
@@ -233,14 +240,15 @@ class Protocol:
         return regenerated.extract(network, read, len(sample), self.shared / name)
 
 
-def _write_page(generated: image_files.Files, count: int, path: pathlib.Path) -> None:
+def _write_page(
+    generated: image_files.Files, count: int, path: pathlib.Path, see: bands.View
+) -> None:
     """A page of some of the generated patches."""
     # The largest square that they fill.
     side = int(min(count, _SHOWN) ** 0.5)
     shown = np.linspace(0, count - 1, side * side).astype(int)
-    pyramid.write_png(
-        path, patch_grid.mosaic(np.stack([generated.one(int(i)) for i in shown]), side)
-    )
+    page = patch_grid.mosaic(np.stack([generated.one(int(i)) for i in shown]), side)
+    pyramid.write_png(path, see(page))
 
 
 def compare(
@@ -291,6 +299,7 @@ def _copies(
     pair: regenerated.RegeneratedPatches,
     training: patch_samples.Sample,
     folder: pathlib.Path,
+    see: bands.View,
 ) -> dict[str, Any]:
     """Whether generated patches are nearer to training than held-out ones are, by the judge."""
     real, generated = features
@@ -300,7 +309,7 @@ def _copies(
         return pair.generated.one(copy.generated), training.patch(copy.training)[1]
 
     rows = [np.concatenate(beside(copy), axis=1) for copy in copies.worst]
-    pyramid.write_png(folder / "nearest.png", np.concatenate(rows))
+    pyramid.write_png(folder / "nearest.png", see(np.concatenate(rows)))
     result = dataclasses.asdict(copies)
     del result["worst"]
     # Pages speak of similarity, 1 − the cosine distance.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 
 from ssldiff_jax.core import rng, vectors
 from ssldiff_jax.evaluation.features import networks as extractors
@@ -18,7 +18,7 @@ VARIATIONS = 4
 _EMBEDDINGS = 256  # at most: the interval is then some 5 % wide
 
 Features = Float[np.ndarray, "N D"]
-JudgeFn = Callable[[UInt8[np.ndarray, "N s s 3"]], Features]
+JudgeFn = Callable[[UInt[np.ndarray, "N s s bands"]], Features]
 
 
 def condition_network(

@@ -19,7 +19,7 @@ def made(workdir, generator):
 
 @pytest.fixture(scope="module")
 def files(made):
-    return protocol.PatchFiles.of(made.config.evaluate, made.config.data.crops.patch_px)
+    return protocol.PatchFiles.of(made.config)
 
 
 @pytest.fixture(scope="module")

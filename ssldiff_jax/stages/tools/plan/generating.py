@@ -197,7 +197,10 @@ def evaluate(facts: Facts) -> Row:
     examples, more = _examples(facts, training)
     cell_dim = config.denoiser_sizes(networks.embedding_dim).cell_dim
     features += examples * (_FLOAT * (own["judge"] * more + cell_dim))
-    px, of_file = config.data.crops.patch_px, image_files.Format(section.jpeg_quality)
+    px, of_file = (
+        config.data.crops.patch_px,
+        image_files.Format(section.jpeg_quality, config.data.reading.multiband.is_used),
+    )
     part = _part_of_patch(facts, of_file)
     judged = every * 2 + training + examples * more + exact(varied.value)
     looked_at = judged * networks.embed("judge").flops
