@@ -33,7 +33,8 @@ class CanvasRenderer:
         seconds = time.monotonic() - began
         forwards = networks.sampler.unet_forwards(image_plan.windows)
         decodes = self.decodes(image_plan)
-        return large_image.LargeImage(pixels, self.mpp, forwards, decodes, seconds)
+        bands = networks.config.data.reading.multiband
+        return large_image.LargeImage(pixels, self.mpp, forwards, decodes, seconds, bands)
 
     def decode_strips(
         self, image_plan: plan.ImagePlan, state: programs.State

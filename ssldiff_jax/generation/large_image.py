@@ -9,7 +9,7 @@ import numpy as np
 
 from ssldiff_jax.core import arrays, pixel_units
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import multiband, pyramid
 
 # A notebook keeps what it shows in its own file.
 _SHOWN_PX = 2048
@@ -25,6 +25,7 @@ class LargeImage:
         unet_forwards: windows that the network saw.
         decoder_calls: tiles that were decoded.
         seconds: from noise to pixels.
+        bands: what its bands are, and which three of them are shown.
     """
 
     image: arrays.Pixels
@@ -32,6 +33,7 @@ class LargeImage:
     unet_forwards: int
     decoder_calls: int
     seconds: float
+    bands: multiband.MultibandConfig = multiband.NO_BANDS
 
     def save(self, path: str | pathlib.Path) -> pathlib.Path:
         """Write it as the end of the name says: one of `pyramid.FORMATS` (.png, .tif and .ome.tif
@@ -47,9 +49,9 @@ class LargeImage:
         if endings:
             # The longest: .ome.tif ends with .tif, too.
             write = pyramid.FORMATS[max(endings, key=len)]
-            write(path, self.image, pyramid.Scale(self.mpp))
+            write(path, self.image, pyramid.Scale(self.mpp, bands=self.bands))
         elif path.suffix.lower() in (".jpg", ".jpeg"):
-            image = PIL.Image.fromarray(self.image)
+            image = PIL.Image.fromarray(self.bands.shown_view(self.image))
             # 4:4:4: JPEG's usual 4:2:0 would halve the resolution of colour.
             atomic.write_atomic(path, lambda p: image.save(p, "jpeg", quality=95, subsampling=0))
         else:
@@ -65,7 +67,8 @@ class LargeImage:
         """What a notebook shows: of more than 2048 px, a smaller copy."""
         import PIL.Image
 
-        shown, file = PIL.Image.fromarray(self.image), io.BytesIO()
+        image, file = self.bands.shown_view(self.image), io.BytesIO()
+        shown = PIL.Image.fromarray(image)
         shown.thumbnail((_SHOWN_PX, _SHOWN_PX))
         shown.save(file, "png")
         return file.getvalue()

@@ -184,7 +184,8 @@ class LargeImageRender:
 
     @property
     def _pixels(self) -> pyramid.RawImage:
-        return pyramid.RawImage(self._raw, *self.plan.size)
+        kind = self.renderer.networks.kind
+        return pyramid.RawImage(self._raw, *self.plan.size, kind.count, str(kind.dtype))
 
     @property
     def _raw(self) -> pathlib.Path:

@@ -84,9 +84,10 @@ class CoarseScale:
         place: ground.Georeference | None,
     ) -> render.LargeImageRender:
         """The coarse image on its way into `folder/coarse.png` and the other formats."""
-        # PNG, because the finer image is held to its very pixels.
-        formats = tuple(dict.fromkeys(("png", *output.formats)))
-        scale = pyramid.Scale(self.model.mpp, output.quality, place, output.ngff)
+        # The finer image is held to its very pixels.
+        bands = self.model.config.data.reading.multiband
+        formats = tuple(dict.fromkeys((*pictures.formats(bands), *output.formats)))
+        scale = pyramid.Scale(self.model.mpp, output.quality, place, output.ngff, bands)
         return render.LargeImageRender(
             self.model.renderer, image_plan, folder, NAME, formats, scale
         )

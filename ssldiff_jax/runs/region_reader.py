@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Generator, Iterable
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 
 from ssldiff_jax.core import patch_grid
 from ssldiff_jax.data import ahead, mosaic
@@ -25,7 +25,7 @@ class LabelledRegion:
         annotation: the condition of the whole.
     """
 
-    cells: UInt8[np.ndarray, "N s s 3"]
+    cells: UInt[np.ndarray, "N s s bands"]
     place: Float[np.ndarray, "1 4"]
     annotation: region_labels.RegionAnnotation
 

@@ -9,7 +9,7 @@ from typing import Any
 from ssldiff_jax.core import arrays, patch_grid, rng
 from ssldiff_jax.generation import generator, render
 from ssldiff_jax.generation import references as references_lib
-from ssldiff_jax.runs import amounts, artifacts, shown, stage
+from ssldiff_jax.runs import amounts, artifacts, pictures, shown, stage
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import hosts
 
@@ -64,7 +64,8 @@ def _write_page(
         return
     seed = rng.seed_of(model.config.seed, "sample/patches", number)
     patches = model.sample_patches(grid.reshape(-1, grid.shape[-1]), seed=seed)
-    pyramid.write_png(path, patch_grid.mosaic(patches, grid.shape[1]))
+    page = patch_grid.mosaic(patches, grid.shape[1])
+    pictures.write(path.parent, path.stem, page, model.config.data.reading.multiband)
 
 
 def _write_variations(
@@ -79,11 +80,13 @@ def _write_variations(
 def _render(
     model: generator.Generator, folder: pathlib.Path, reference: artifacts.Reference, number: int
 ) -> render.LargeImageRender:
-    # PNG is what the evaluation reads.
     config, section = model.config, model.config.sample.output
-    formats = ("png", *(name for name in section.formats if name != "png"))
+    # What the evaluation reads.
+    own = pictures.formats(config.data.reading.multiband)
+    formats = (*own, *(name for name in section.formats if name not in own))
     seed = rng.seed_of(config.seed, "sample/image", number)
     image_plan = references_lib.plan_of(model, reference, seed=seed)
-    scale = pyramid.Scale(model.mpp, section.quality, ngff=section.ngff)
+    bands = config.data.reading.multiband
+    scale = pyramid.Scale(model.mpp, section.quality, ngff=section.ngff, bands=bands)
     name = f"image_{number}"
     return render.LargeImageRender(model.renderer, image_plan, folder, name, formats, scale)

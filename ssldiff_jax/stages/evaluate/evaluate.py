@@ -11,8 +11,14 @@ from ssldiff_jax.evaluation.metrics import halves, large_image, means, pixels, s
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import generator
 from ssldiff_jax.runs import artifacts as artifacts_lib
-from ssldiff_jax.runs import held_out, patch_samples, results_csv, stage, structure_measures
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.runs import (
+    held_out,
+    patch_samples,
+    pictures,
+    results_csv,
+    stage,
+    structure_measures,
+)
 from ssldiff_jax.stages.evaluate import cell_files, large_images, levels, protocol, seam_figures
 from ssldiff_jax.train import hosts
 
@@ -65,11 +71,15 @@ def _write(
     references = artifacts.references()
     regions = all(reference.kind == "region" for reference in references)
     kind = "image" if regions else "patches"
+    multiband = config.data.reading.multiband
+    read = lambda name: pictures.read(sampled, name, multiband)
     pairs = [
-        large_image.Pair(_png(sampled, f"{kind}_{i}"), reference.image)
+        large_image.Pair(read(f"{kind}_{i}"), reference.image)
         for i, reference in enumerate(references)
     ]
-    patches = [_png(sampled, f"patches_{i}") for i in range(len(pairs))]
+    # As people see them; the networks of features see the bands that they were trained on.
+    seen = [pair.seen(multiband.shown_view) for pair in pairs]
+    patches = [read(f"patches_{i}") for i in range(len(pairs))]
     cases = None if regions else _cases_of_cells(of_stage("patches"), artifacts.patches("test"))
     of_cells = {
         name: [large_image.CellFeatures.of(pair, network, side) for pair in pairs]
@@ -77,9 +87,12 @@ def _write(
     }
     of = lambda name: _features(pairs, patches, networks[name], side, of_cells[name], cases=cases)
     results = of("encoder") if "encoder" in networks else dict.fromkeys(_FEATURES)
-    results |= _pixels(sampled, pairs, side, factor) if regions else dict.fromkeys(_PIXELS)
+    results |= _pixels(sampled, seen, side, factor) if regions else dict.fromkeys(_PIXELS)
     results["patch_borders"] = seam_figures.of_patches(
-        [p.reference for p in pairs], patches, side, factor
+        [pair.reference for pair in seen],
+        [multiband.shown_view(page) for page in patches],
+        side,
+        factor,
     )
     results |= {"judge": of("judge"), "structure": None}
     others = [name for name in networks if name not in protocol.OWN]
@@ -87,10 +100,11 @@ def _write(
     if regions:
         files = protocol.PatchFiles.of(config)
         results["large_image_frechet"] = large_images.run(files, pairs, networks)
-        measures = structure_measures.of_run(artifacts, [pair.reference for pair in pairs])
+        measures = structure_measures.of_run(artifacts, [pair.reference for pair in seen])
+        of_bands = structure_measures.of_bands(config)
         results["structure"] = {
-            name: structure.compare(measure, pairs, side) for name, measure in measures.items()
-        }
+            name: structure.compare(measure, seen, side) for name, measure in measures.items()
+        } | {name: structure.compare(measure, pairs, side) for name, measure in of_bands.items()}
     results |= of_patches
     cell_files.CellFiles(
         pairs,
@@ -106,10 +120,6 @@ def _write(
     # With the sample's digest, by which the report finds the row of its images.
     results_csv.add(artifacts.folders.workdir, {"tool": "evaluate", "sample": digest}, results)
     return results
-
-
-def _png(folder: pathlib.Path, name: str) -> np.ndarray:
-    return pyramid.read_image(folder / f"{name}.png")
 
 
 def _features(

@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 _LEARNT = 64  # regions that the classifier of pixels learns from
 _PROBED = 4096  # training grids from which conditions are told
 
-Images = Iterable[arrays.ImageUint8]
+Images = Iterable[arrays.Pixels]
 
 
 def in_pixels(sources: prior_config.ConditionSourcesConfig) -> tuple[str, ...]:
@@ -87,9 +87,10 @@ def _in_images(
     labels = pixel_labels.PixelLabels(measure, config.data, names_of)
     names, splits = labels.names, [artifacts.regions(split) for split in ("train", "test")]
     classifier, real = _pixel_classifier(labels, *splits)
+    see = config.data.reading.multiband.shown_view
     requested = _quadrants(spec.unpack(condition)["labels"])
     shown = {
-        kind: np.stack([_parts(classifier(image), len(names)) for image in generated])
+        kind: np.stack([_parts(classifier(see(image)), len(names)) for image in generated])
         for kind, generated in images.items()
     }
     # Chance: what a prior reaches that ignores its condition.
@@ -179,11 +180,12 @@ def _pixel_classifier(
     """A classifier of real training pixels; and (true, predicted) parts of real held-out
     regions."""
     by_split, count = [], len(measure.names)
+    see = measure.data.reading.multiband.shown_view
     for table in (train, test):
         regions = [region for _, region in table.among(range(min(_LEARNT, len(table))))]
         images = [table.read(region) for region in regions]
         maps = [measure.classes(r, image) for r, image in zip(regions, images, strict=True)]
-        by_split.append((images, maps))
+        by_split.append(([see(image) for image in images], maps))
     classifier = pixel_classes.PixelClassifier.fit(*by_split[0], count)
     images, maps = by_split[1]
     # The ceiling: how well the classifier sees what is measured in real images.

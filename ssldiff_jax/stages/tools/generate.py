@@ -23,7 +23,7 @@ from ssldiff_jax.generation import (
     two_scales,
     user_images,
 )
-from ssldiff_jax.runs import published_models, stage
+from ssldiff_jax.runs import pictures, published_models, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import tools as tools_config
@@ -81,7 +81,8 @@ def run(context: stage.Context) -> dict[str, Any] | None:
     georeference = placed.georeference(
         section, model, source, image_plan.size, grow=section.outpaint_px
     )
-    scale = pyramid.Scale(model.mpp, output.quality, georeference, output.ngff)
+    bands = config.data.reading.multiband
+    scale = pyramid.Scale(model.mpp, output.quality, georeference, output.ngff, bands)
     large = render.LargeImageRender(
         model.renderer, image_plan, folder, "image", output.formats, scale
     )
@@ -100,7 +101,7 @@ def _generated_first(
     source: sources.Source,
     folder: pathlib.Path,
     origin: placed.Origin,
-) -> arrays.ImageUint8:
+) -> arrays.Pixels:
     """The coarse image of what is generated from a source; a blank one of its size where nothing
     shall be generated."""
     section, model, seed = config.generate, scale.model, two_scales.seed_of(config.seed)
@@ -124,10 +125,11 @@ def _generated_first(
     large = scale.render(image_plan, folder, config.sample.output, place)
     if config.sample.dry_run:
         _LOG.info("dry run: %s would be %s", large.name, large.cost(timed=True))
-        return np.zeros((*image_plan.size, 3), np.uint8)
+        kind = model.networks.kind
+        return np.zeros((*image_plan.size, kind.count), kind.dtype)
     large.run()
     placed.write_item(folder, large.name, image_plan.size, large.scale, origin)
-    return pyramid.read_image(folder / f"{large.name}.png")
+    return pictures.read(folder, large.name, config.data.reading.multiband)
 
 
 def slug(config: run_config.RunConfig) -> str:

@@ -52,7 +52,8 @@ def run(context: stage.Context) -> dict[str, Any]:
         )
     names = ("judge",) if config.embeddings.source else ("judge", "encoder")
     encoders = {n: networks.OfEncoder(n, context.artifacts.encoder(n)) for n in names}
-    references = [region.image for region in regions]
+    see = config.data.reading.multiband.shown_view
+    references = [see(region.image) for region in regions]
     measures = structure_measures.of_run(context.artifacts, references)
     rows, alone = [_row_of_real(model, regions)], {}
     pyramid.write_png(folder / "reference.png", references[0])
@@ -113,7 +114,7 @@ class _Alone:
         variation: of several patches of one condition, over that of the regions' real cells.
     """
 
-    pages: list[arrays.ImageUint8]
+    pages: list[arrays.Pixels]
     variation: float | None
 
     @classmethod
@@ -153,18 +154,19 @@ def _row(model: generator.Generator, regions, alone: _Alone, encoders, measures,
             plans.append(planned)
             generated.append(model.render(plans[-1]))
             pairs.append(large_image.Pair(generated[-1].image, region.image))
-    layout = [pixels.layout_correlation(p.image, p.reference, side)["identity"] for p in pairs]
-    variance = [pixels.variance_ratio(p.image, p.reference) for p in pairs]
+    seen = [pair.seen(config.data.reading.multiband.shown_view) for pair in pairs]
+    layout = [pixels.layout_correlation(p.image, p.reference, side)["identity"] for p in seen]
+    variance = [pixels.variance_ratio(p.image, p.reference) for p in seen]
     of_layout = means.Mean.of(layout)
     row = {
         "unet_forwards": generated[0].unet_forwards,
         # The first image also compiles.
         "seconds": float(np.median([d.seconds for d in generated[1:] or generated])),
-        **_seams(model, plans, [each.image for each in generated]),
+        **_seams(model, plans, [pair.image for pair in seen]),
         "layout_correlation": of_layout and of_layout.value,
         "variance_ratio": float(np.mean(variance)),
         "variation": alone.variation,
-    } | of_structure(pairs, measures)
+    } | of_structure(seen, measures)
     factors = [factor for factor in (held, *config.sweep.held) if factor]
     if factors:
         row["coarse_correlation"] = _coarse_correlation(pairs, factors[0])
@@ -179,7 +181,7 @@ def _row(model: generator.Generator, regions, alone: _Alone, encoders, measures,
         row[f"{name}/patch_fd_uncorrected"] = large_image.patch_distance(
             real, alone.pages, embed, side
         )
-    return row, generated[0].image
+    return row, seen[0].image
 
 
 def _coarse_correlation(pairs: Sequence[large_image.Pair], factor: int) -> float:
@@ -197,7 +199,8 @@ def _coarse_correlation(pairs: Sequence[large_image.Pair], factor: int) -> float
 def _row_of_real(model: generator.Generator, regions: Sequence[artifacts.Reference]):
     """The seams of real images: what a line or the worst of many phases has without windows."""
     plans = [references.plan_of(model, region, seed=i) for i, region in enumerate(regions)]
-    return {"variant": REAL} | _seams(model, plans, [region.image for region in regions])
+    see = model.config.data.reading.multiband.shown_view
+    return {"variant": REAL} | _seams(model, plans, [see(region.image) for region in regions])
 
 
 def of_structure(

@@ -21,19 +21,20 @@ def run(context: stage.Context) -> dict[str, Any]:
         reference = _of_image(model, section)
     else:
         reference = context.artifacts.with_references.references(model.embed)[0]
-    pyramid.write_png(folder / "real.png", reference.image)
+    multiband = config.data.reading.multiband
+    pyramid.write_png(folder / "real.png", multiband.shown_view(reference.image))
     page = references.page(model, reference, section.num_patches, section.num_generated)
     pyramid.write_png(folder / "patches.png", page)
     height, width = reference.image.shape[:2]
     # A page of patches has no neighbours to be rendered with, and one cell is a patch.
     is_region = reference.kind == "region" and max(height, width) > model.patch_px
     regions = section.num_regions if is_region else 0
-    scale = pyramid.Scale(model.mpp, config.sample.output.quality)
+    scale = pyramid.Scale(model.mpp, config.sample.output.quality, bands=multiband)
     for i in range(regions):
         seed = rng.seed_of(config.seed, "variations/region", i)
         planned = references.plan_of(model, reference, seed=seed)
         generated = model.render(planned).image
-        pyramid.write_png(folder / f"region_{i}.png", generated)
+        pyramid.write_png(folder / f"region_{i}.png", multiband.shown_view(generated))
         pyramid.write_pyramid(folder / f"region_{i}.tif", generated, scale)
     return {"image": section.image, "height": height, "width": width, "regions": regions}
 

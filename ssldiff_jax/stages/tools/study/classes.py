@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt
 
 from ssldiff_jax.core import rng
 from ssldiff_jax.data import shuffle
@@ -15,7 +15,7 @@ from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import patch_samples, pixel_labels
 from ssldiff_jax.runs.workdir import folders
 
-Pixels = UInt8[np.ndarray, "N s s 3"]
+Pixels = UInt[np.ndarray, "N s s bands"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

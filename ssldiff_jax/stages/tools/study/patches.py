@@ -48,8 +48,11 @@ def task(
         scaling = classifiers.Scaling.of(embedding)
         scaled = lambda pixels: scaling(regenerator.embed(pixels))
         generated = [np.concatenate(list(blocks)) for blocks in made]
+        see = config.data.reading.multiband.shown_view
         inputs = {
-            "pixels": study_task.Inputs(train.pixels[used], generated, test.pixels),
+            "pixels": study_task.Inputs(
+                see(train.pixels[used]), [see(pixels) for pixels in generated], see(test.pixels)
+            ),
             "embedding": study_task.Inputs(
                 scaling(embedding[used]),
                 [scaled(pixels) for pixels in generated],
