@@ -97,6 +97,16 @@ class MultibandConfig:
         return 2**self.bits - 1
 
     @property
+    def fill(self) -> int:
+        """Of all bands where there is no data, and beyond the border: white of RGB."""
+        return MISSING if self.is_used else 255
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a range was said, or values of files are taken as stored."""
+        return bool(self.low or self.high)
+
+    @property
     def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(low, high) of every band, values of a file that become 0 and `top`."""
         count = len(self.names)
@@ -134,7 +144,7 @@ class MultibandConfig:
         what lies beyond is cut off. What is no number becomes 0."""
         low, high = (np.array(ends)[:, None, None] for ends in self.ranges)
         out = np.empty((*values.shape[1:], len(values)), self.dtype)
-        if values.dtype == self.dtype and not (self.low or self.high):
+        if values.dtype == self.dtype and not self.is_scaled:
             out[:] = np.moveaxis(values, 0, -1)
             return out
         scaled = (values.astype(np.float64) - low) * self.top / (high - low)
