@@ -18,9 +18,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int
 
+from ssldiff_jax.core import arrays
 from ssldiff_jax.data import plan, records
 from ssldiff_jax.formats import atomic, rows
 from ssldiff_jax.formats import shards as shards_lib
+from ssldiff_jax.slides import multiband as multiband_lib
 
 SHARD_RECORDS = 4096
 """Records of a shard at most: 100 MB of 256 px ones."""
@@ -89,9 +91,14 @@ class EntryWriter:
         self._shards.setdefault(split, [])
 
     def add(
-        self, split: str, square: plan.Square, pixels: np.ndarray, quality: int, **about: Any
+        self,
+        split: str,
+        square: plan.Square,
+        pixels: arrays.Pixels,
+        quality: int | None,
+        **about: Any,
     ) -> None:
-        """One more record, after all that lie above it."""
+        """One more record, after all that lie above it; `quality` as `records.encode` has it."""
         encoded = records.encode(pixels, quality)
         self.add_record(
             split, square, records.serialize(encoded, square, **{**self._about, **about})
@@ -160,11 +167,18 @@ def new_entry(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) -> dict[str, int]:
-    """Make one data set, for us and for TFDS, of entries by the number of their slide.
+def publish(
+    folder: pathlib.Path,
+    entries: Mapping[int, Entry],
+    bands: multiband_lib.MultibandConfig = multiband_lib.NO_BANDS,
+    **facts: Any,
+) -> dict[str, int]:
+    """Make one data set, for us and for TFDS, of entries by the number of their slide, whose
+    records have these bands.
 
     Shards are linked, not copied. Returns the number of records of every split.
     """
+    facts |= records.facts_of(bands)
     folder.mkdir(parents=True, exist_ok=True)
     splits = list(dict.fromkeys(s for entry in entries.values() for s in entry.shards))
     splits_by_name, infos = {}, []
@@ -185,7 +199,7 @@ def publish(folder: pathlib.Path, entries: Mapping[int, Entry], **facts: Any) ->
         infos.append(_split_info(folder, split, [shard for _, shard in shards]))
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
-        features=records.features(),
+        features=records.features(bands),
         split_infos=[info for info in infos if info.num_examples],
         filename_template=_template(folder, None),
         version="2.0.0",

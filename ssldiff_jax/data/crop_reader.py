@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped, UInt
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import crops, records
@@ -18,15 +18,15 @@ class CropReader:
     source: records.RecordSource
     table: crops.CropTable
 
-    def with_context(self, numbers: Sequence[int]) -> UInt8[np.ndarray, "N S S 3"]:
+    def with_context(self, numbers: Sequence[int]) -> UInt[np.ndarray, "N S S bands"]:
         """Patches with what lies around them, for the autoencoder."""
         side = self.table.config.context_patch_px
-        out = np.empty((len(numbers), side, side, 3), np.uint8)
+        out = np.empty((len(numbers), side, side, self.source.num_bands), self.source.dtype)
         for i, (crop, record) in enumerate(self._each(numbers)):
             crop.cut(record, side, out[i])
         return out
 
-    def patches(self, numbers: Sequence[int]) -> UInt8[np.ndarray, "N s s 3"]:
+    def patches(self, numbers: Sequence[int]) -> UInt[np.ndarray, "N s s bands"]:
         """Patches alone, for the encoder."""
         margin, side = self.table.config.context_px, self.table.config.patch_px
         inner = np.s_[margin : margin + side]
@@ -34,13 +34,13 @@ class CropReader:
 
     def cells(
         self, numbers: Sequence[int]
-    ) -> tuple[UInt8[np.ndarray, "N 4 s s 3"], Float[np.ndarray, "N 2"]]:
+    ) -> tuple[UInt[np.ndarray, "N 4 s s bands"], Float[np.ndarray, "N 2"]]:
         """The 2×2 cells that patches touch, and the corner of the first, as `Crop.cells` has it."""
         each = [crop.cells(record, self.table.config) for crop, record in self._each(numbers)]
         cells, corners = zip(*each, strict=True)
         return np.stack(cells), np.stack(corners)
 
-    def _each(self, numbers: Sequence[int]) -> Iterator[tuple[crops.Crop, arrays.ImageUint8]]:
+    def _each(self, numbers: Sequence[int]) -> Iterator[tuple[crops.Crop, arrays.Pixels]]:
         found = [self.table[number] for number in numbers]
         # Read together, decoded one by one: pixels of a batch of records are large.
         encoded = self.source.encoded([crop.record for crop in found])
@@ -67,17 +67,17 @@ class LevelReader:
         """The level of each crop, from 0."""
         return np.searchsorted(np.cumsum(self.counts), np.asarray(numbers, int), side="right")
 
-    def with_context(self, numbers: Sequence[int]) -> UInt8[np.ndarray, "N S S 3"]:
+    def with_context(self, numbers: Sequence[int]) -> UInt[np.ndarray, "N S S bands"]:
         """See CropReader."""
         return self._of_levels(numbers, lambda reader, own: (reader.with_context(own),))[0]
 
-    def patches(self, numbers: Sequence[int]) -> UInt8[np.ndarray, "N s s 3"]:
+    def patches(self, numbers: Sequence[int]) -> UInt[np.ndarray, "N s s bands"]:
         """See CropReader."""
         return self._of_levels(numbers, lambda reader, own: (reader.patches(own),))[0]
 
     def cells(
         self, numbers: Sequence[int]
-    ) -> tuple[UInt8[np.ndarray, "N 4 s s 3"], Float[np.ndarray, "N 2"]]:
+    ) -> tuple[UInt[np.ndarray, "N 4 s s bands"], Float[np.ndarray, "N 2"]]:
         """See CropReader."""
         return self._of_levels(numbers, lambda reader, own: reader.cells(own))
 

@@ -1,10 +1,11 @@
 """Patches cut from records at any pixel and orientation, each a function of its index."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import shuffle
@@ -50,20 +51,24 @@ class Crop:
     """Top left px of the 2×2 cells in the record, before they are turned."""
 
     def cut(
-        self, record: arrays.ImageUint8, side: int, out: UInt8[np.ndarray, "s s 3"] | None = None
-    ) -> UInt8[np.ndarray, "s s 3"]:
-        """The pixels, in `out` where there is one."""
+        self,
+        record: arrays.Pixels,
+        side: int,
+        out: UInt[np.ndarray, "s s *C"] | None = None,
+        see: Callable[[arrays.Pixels], arrays.Pixels] | None = None,
+    ) -> UInt[np.ndarray, "s s *C"]:
+        """The pixels, seen through `see` where that is given, in `out` where there is one."""
         square = record[self.top : self.top + side, self.left : self.left + side]
-        return orient(square, self.orientation, out)
+        return orient(see(square) if see else square, self.orientation, out)
 
     def cells(
-        self, record: arrays.ImageUint8, config: CropConfig
-    ) -> tuple[UInt8[np.ndarray, "4 s s 3"], Float[np.ndarray, "2"]]:
+        self, record: arrays.Pixels, config: CropConfig
+    ) -> tuple[UInt[np.ndarray, "4 s s bands"], Float[np.ndarray, "2"]]:
         """The 2×2 cells in reading order, turned as the patch is, and the top left corner of the
         first from that of the patch, in sides of a patch."""
         side, (top, left) = config.patch_px, self.lattice
         block = orient(record[top : top + 2 * side, left : left + 2 * side], self.orientation)
-        patches = block.reshape(2, side, 2, side, 3).swapaxes(1, 2).reshape(4, side, side, 3)
+        patches = block.reshape(2, side, 2, side, -1).swapaxes(1, 2).reshape(4, side, side, -1)
         # The patch's centre from that of the cells, about which both are turned. From corner to
         # corner it is −middle − side / 2.
         middle = np.array([self.top - top, self.left - left]) + config.context_px - side / 2

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from ssldiff_jax.core import arrays, changes, rng
+from ssldiff_jax.core import bands as bands_lib
 from ssldiff_jax.data import crops, shuffle, store
 from ssldiff_jax.data import records as records_lib
 
@@ -131,12 +132,13 @@ def _index(places: range) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Patches:
-    """Random crops of `side` px, by the number of their batch."""
+    """Random crops of `side` px, by the number of their batch; `see` makes RGB of them."""
 
     records: tuple[records_lib.RecordSource, ...]
     stream: _Stream
     side: int
     dihedral: bool
+    see: bands_lib.View | None = None
 
     def __len__(self) -> int:
         return len(self.stream)
@@ -145,24 +147,31 @@ class _Patches:
         places = self.stream.places(number)
         numbers = self.stream.numbers(places)
         # Into one array: the system gives no page to a crop that a batch is then copied from.
-        images = np.empty((len(numbers), self.side, self.side, 3), np.uint8)
+        num_bands, dtype = self._kind
+        images = np.empty((len(numbers), self.side, self.side, num_bands), dtype)
         for image, place, n in zip(images, places, numbers, strict=True):
             self._crop(place, n, image)
         return {"pixels": images, "index": _index(places)}
+
+    @property
+    def _kind(self) -> tuple[int, np.dtype]:
+        """Bands of a batch, and their type: levels of one run have the same."""
+        first = self.records[0]
+        return (first.num_bands, first.dtype) if self.see is None else (3, np.dtype(np.uint8))
 
     @functools.cached_property
     def _ends(self) -> list[int]:
         """Up to which number the records of each level go."""
         return list(itertools.accumulate(self.stream.counts))
 
-    def _crop(self, position: int, number: int, out: arrays.ImageUint8) -> None:
+    def _crop(self, position: int, number: int, out: arrays.Pixels) -> None:
         level = bisect.bisect_right(self._ends, number)
         record = self.records[level][number - (self._ends[level - 1] if level else 0)]
         side = self.side
         # By the place in the stream, so that each epoch cuts other squares of a record.
         generator = np.random.Generator(np.random.Philox(key=[self.stream.seed, position]))
         crop = crops.sample_crop(generator, number, min(record.shape[:2]), side, self.dihedral)
-        crop.cut(record, side, out)
+        crop.cut(record, side, out, self.see)
 
 
 def patch_batches(
@@ -172,11 +181,13 @@ def patch_batches(
     batch_size: int,
     seed: int,
     config: LoaderConfig,
+    see: bands_lib.View | None = None,
 ) -> Batches:
-    """Random crops of `side` px: batches {pixels (B, side, side, C), index (B,)}; as many of
-    each level's records as of the others'."""
+    """Random crops of `side` px: batches {pixels (B, side, side, bands), index (B,)}; as many of
+    each level's records as of the others'. Where `see` is given, crops are seen through it: RGB of
+    8 bits."""
     stream = _Stream(tuple(map(len, records)), batch_size, seed)
-    return stream.batches(_Patches(records, stream, side, dihedral), config)
+    return stream.batches(_Patches(records, stream, side, dihedral, see), config)
 
 
 @dataclasses.dataclass(frozen=True)

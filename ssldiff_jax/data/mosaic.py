@@ -76,7 +76,7 @@ class Mosaic:
         """Whether records cover all of a square."""
         return self._cover(square) is not None
 
-    def read(self, square: plan.Square) -> arrays.ImageUint8:
+    def read(self, square: plan.Square) -> arrays.Pixels:
         """The pixels of a square.
 
         Raises MosaicError where records do not cover it.
@@ -84,7 +84,8 @@ class Mosaic:
         parts = self._cover(square)
         if parts is None:
             raise MosaicError(f"no records cover all of {square}")
-        out = np.zeros((square.height, square.width, 3), np.uint8)
+        size = square.height, square.width
+        out = np.zeros((*size, self.records.num_bands), self.records.dtype)
         for rows, cols, (top, left, number) in parts:
             record = self.records[number]
             out[rows, cols] = record[
@@ -204,11 +205,11 @@ class RegionTable:
                 "(config.data.records.stride_px) or with less tissue (min_tissue), may help"
             )
 
-    def read(self, region: Region) -> arrays.ImageUint8:
+    def read(self, region: Region) -> arrays.Pixels:
         """The pixels of the whole, turned."""
         return crops.orient(self.mosaic.read(region.square), region.orientation)
 
-    def read_grid(self, region: Region) -> arrays.ImageUint8:
+    def read_grid(self, region: Region) -> arrays.Pixels:
         """The pixels of the cells that are looked at, turned; no others are decoded."""
         # Where they lie before the whole is turned: turn the numbers of its cells.
         turned = crops.orient(

@@ -1,4 +1,4 @@
-"""Records, squares of slides as JPEG: how one is stored, and all of a split by their number.
+"""Records, squares of slides: how one is stored, and all of a split by their number.
 
 A folder of records is a TFDS data set as well: `tfds.builder_from_directory(folder)` reads it.
 """
@@ -8,15 +8,16 @@ import functools
 import io
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import plan
-from ssldiff_jax.formats import atomic
+from ssldiff_jax.formats import atomic, stacked_png
 from ssldiff_jax.formats import shards as shards_lib
+from ssldiff_jax.slides import multiband as multiband_lib
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -26,15 +27,21 @@ _DECODED = 1024  # records kept as pixels: 200 MB of 256 px ones
 
 
 @functools.cache
-def features() -> "tfds.features.FeaturesDict":
+def features(
+    bands: multiband_lib.MultibandConfig = multiband_lib.NO_BANDS,
+) -> "tfds.features.FeaturesDict":
     """What a record has: `top`, `left` are pixels at `mpp` from the corner of the slide; `row` is
-    the place among the embeddings of the slide that were computed elsewhere, −1: none."""
+    the place among the embeddings of the slide that were computed elsewhere, −1: none. An image of
+    other bands than RGB is (bands · H, W, 1), the first one on top."""
     # Not at the top: a machine that only computes need not have it.
     import tensorflow_datasets as tfds
 
+    image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+    if bands.is_used:
+        image = tfds.features.Image(shape=(None, None, 1), dtype=bands.dtype, encoding_format="png")
     return tfds.features.FeaturesDict(
         {
-            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "image": image,
             "slide": tfds.features.Text(),
             "case": tfds.features.Text(),
             "label": tfds.features.Text(),
@@ -50,13 +57,27 @@ def features() -> "tfds.features.FeaturesDict":
 def _serializer() -> "example_serializer.ExampleSerializer":
     from tensorflow_datasets.core import example_serializer
 
+    # Of any bands: bytes are stored, whatever image they are of.
     return example_serializer.ExampleSerializer(features().get_serialized_info())
 
 
-def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
-    """A square as it is stored."""
+def quality_of(jpeg_quality: int, bands: multiband_lib.MultibandConfig) -> int | None:
+    """How squares of a config are stored: see `encode`."""
+    return None if bands.is_used else jpeg_quality
+
+
+def facts_of(bands: multiband_lib.MultibandConfig) -> dict[str, Any]:
+    """What an entry and a data set say of their bands; nothing of RGB."""
+    return {"bands": bands.facts} if bands.is_used else {}
+
+
+def encode(pixels: arrays.Pixels, quality: int | None) -> io.BytesIO:
+    """A square as it is stored: RGB as JPEG of `quality`, 1…100; any bands without loss where that
+    is None (`formats.stacked_png`)."""
     from PIL import Image
 
+    if quality is None:
+        return io.BytesIO(stacked_png.encode(pixels))
     buffer = io.BytesIO()
     # 4:4:4 keeps the chroma that 4:2:0 would halve: in stained tissue colour is signal.
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
@@ -69,8 +90,8 @@ def encode(pixels: arrays.ImageUint8, quality: int) -> io.BytesIO:
 _SAME = ("YCbCr", "RGB", "Gray")
 
 
-def decode(encoded: bytes) -> arrays.ImageUint8:
-    """The pixels of a stored square."""
+def decode(encoded: bytes) -> arrays.Pixels:
+    """The pixels of a stored square: all its bands, or RGB; nobody can write into them."""
     import simplejpeg
     from PIL import Image
 
@@ -81,13 +102,15 @@ def decode(encoded: bytes) -> arrays.ImageUint8:
             pixels.flags.writeable = False
             return pixels
     with Image.open(io.BytesIO(encoded)) as image:
+        if stacked_png.KEY in image.info:
+            return stacked_png.unstack(np.asarray(image), image.info[stacked_png.KEY])
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def serialize(
     encoded: io.BytesIO, square: plan.Square, *, slide: str, case: str, label: str, mpp: float
 ) -> bytes:
-    """A record: a JPEG and where it was taken, as a tf.train.Example."""
+    """A record: an encoded square and where it was taken, as a tf.train.Example."""
     example = {
         "image": encoded, "slide": slide, "case": case, "label": label, "mpp": mpp,
         "top": square.top, "left": square.left, "row": square.row,
@@ -98,7 +121,7 @@ def serialize(
 
 
 def encoded_image(record: bytes) -> bytes:
-    """The JPEG of a record."""
+    """The square of a record as it is stored: a JPEG, or a PNG of other bands than RGB."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     # Without TFDS's decoder, which would decode the picture and all other fields.
@@ -129,10 +152,15 @@ class RecordSource:
         path = pathlib.Path(folder) / "manifest.json"
         if not path.exists():
             raise ValueError(f"no records at {folder}: expected a manifest.json")
-        splits = atomic.read_json(path)["splits"]
+        manifest = atomic.read_json(path)
+        splits = manifest["splits"]
         if split not in splits:
             raise ValueError(f"{path} must have one of the splits {', '.join(splits)}, got {split}")
         folder, self._name = path.parent, f"{path.parent.name}/{split}"
+        bands = manifest.get("facts", {}).get("bands")
+        self.num_bands: int = len(bands["names"]) if bands else 3
+        self.dtype = np.dtype(f"uint{bands['bits']}" if bands else np.uint8)
+        """Of pixels."""
         shards = splits[split]["shards"]
         self._reader = shards_lib.ShardReader(
             [folder / shard["file"] for shard in shards], [shard["count"] for shard in shards]
@@ -148,7 +176,7 @@ class RecordSource:
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, number: int) -> arrays.ImageUint8:
+    def __getitem__(self, number: int) -> arrays.Pixels:
         return self._pixels(int(number))
 
     def encoded(self, numbers: Sequence[int]) -> list[bytes]:
@@ -164,7 +192,7 @@ class RecordSource:
         slide, _, _, row = self.places[int(number)].tolist()
         return slide, row
 
-    def _decode(self, number: int) -> arrays.ImageUint8:
+    def _decode(self, number: int) -> arrays.Pixels:
         return decode(encoded_image(self.record(number)))
 
     def __repr__(self) -> str:

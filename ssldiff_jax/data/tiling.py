@@ -17,7 +17,7 @@ from PIL import Image
 from ssldiff_jax.core import digests, exhausted
 from ssldiff_jax.data import about_slide, archive, plan, regions
 from ssldiff_jax.formats import atomic
-from ssldiff_jax.slides import geojson, marked, pyramid, quality, remote, tissue
+from ssldiff_jax.slides import geojson, marked, pyramid, quality, remote, shown, tissue
 from ssldiff_jax.slides import slide as slide_lib
 
 _LOG = logging.getLogger(__name__)
@@ -213,7 +213,7 @@ def _overview(slide: slide_lib.Slide, examined: tissue.Examined) -> np.ndarray:
     longest = max(slide.shape) * slide.mpp
     mpp = max(_OVERVIEW_MPP, slide.mpp, longest / _OVERVIEW_PX)
     height, width = slide.shape_at(mpp)
-    pixels = slide.read_region(0, 0, height, width, mpp=mpp)
+    pixels = shown.read(slide, 0, 0, height, width, mpp=mpp)
     # Nearest: a kind is a number, and between two of them lies a third.
     kinds = Image.fromarray(examined.kinds).resize((width, height), Image.Resampling.NEAREST)
     return quality.tinted(pixels, np.asarray(kinds))

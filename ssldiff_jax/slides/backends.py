@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import openslide
 from PIL import Image
 
@@ -15,6 +14,7 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import (
     colour,
     levels,
+    picked,
     pixels,
     protocol,
     raster,
@@ -24,6 +24,7 @@ from ssldiff_jax.slides import (
     turned,
     zarr_image,
 )
+from ssldiff_jax.slides import multiband as multiband_lib
 from ssldiff_jax.slides.protocol import Backend, SlideError
 
 __all__ = [
@@ -49,6 +50,7 @@ class OpenSlideBackend:
     """A whole-slide image that OpenSlide recognises; transparent parts read as white."""
 
     levels_cover_all = False
+    multiband = multiband_lib.NO_BANDS
 
     def __init__(self, path: pathlib.Path, config: reading.ReadingConfig):
         self._path = path
@@ -96,16 +98,21 @@ class PixelBackend:
 
     levels_cover_all = False
 
-    def __init__(self, image_uint8: arrays.ImageUint8, pixel_size: protocol.PixelSize):
-        self._image_uint8, self.pixel_size = image_uint8, pixel_size
-        self.level_shapes = (image_uint8.shape[:2],)
+    def __init__(
+        self,
+        image: arrays.Pixels,
+        pixel_size: protocol.PixelSize,
+        multiband: multiband_lib.MultibandConfig = multiband_lib.NO_BANDS,
+    ):
+        self._image, self.pixel_size, self.multiband = image, pixel_size, multiband
+        self.level_shapes = (image.shape[:2],)
 
-    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
-        """Return (height, width, 3) pixels; there is one level only."""
-        return self._image_uint8[top : top + height, left : left + width]
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.Pixels:
+        """Return (height, width, bands) pixels; there is one level only."""
+        return self._image[top : top + height, left : left + width]
 
     def close(self) -> None:
-        self._image_uint8 = np.empty((0, 0, 3), np.uint8)
+        self._image = self._image[:0, :0].copy()
 
 
 class PillowBackend(PixelBackend):
@@ -150,20 +157,24 @@ def open_backend(path: pathlib.Path, config: reading.ReadingConfig) -> Backend:
     if vendor in (None, _GENERIC):
         if tiff.is_tiff(path):
             return _open_tiff(path, config, vendor)
-        if raster.is_jpeg2000(path) or (config.is_of_rasters and raster.is_deep_png(path)):
+        is_of_raster = config.is_of_rasters or config.multiband.is_used
+        if raster.is_jpeg2000(path) or (is_of_raster and raster.is_deep_png(path)):
             return raster.open_image(path, config)
     if config.bands or config.is_scaled:
         raise SlideError(
             "expected a georeferenced raster for config.data.reading.bands, low and high, or "
             f"another TIFF or JPEG 2000, got {path}"
         )
-    return OpenSlideBackend(path, config) if vendor else PillowBackend(path, config)
+    colours = picked.places(path, config.multiband)
+    backend = OpenSlideBackend(path, config) if vendor else PillowBackend(path, config)
+    return picked.PickedBackend(backend, config.multiband, colours) if colours else backend
 
 
 def _open_tiff(path: pathlib.Path, config: reading.ReadingConfig, vendor: str | None) -> Backend:
     """A TIFF of no scanner: by the reader that takes its pixels for what they are."""
     layout = tiff.layout(path)
-    if layout.is_plain and not config.bands and not config.is_scaled:
+    is_of_raster = config.is_of_rasters or config.multiband.is_used
+    if layout.is_plain and not is_of_raster:
         return OpenSlideBackend(path, config) if vendor else PillowBackend(path, config)
     backend = raster.RasterBackend(path, config, layout)
     backend.pixel_size = scale.of_tiff(layout.tags)

@@ -48,12 +48,12 @@ def _is_alike(backend: Backend, fine: int, coarse: int) -> bool:
         ).mean()
         for window in itertools.product(tops, lefts, (height,), (width,))
     ]
-    return float(np.mean(differences)) < _ALIKE
+    return float(np.mean(differences)) < _ALIKE * backend.multiband.top / 255
 
 
 def _mean(
     backend: Backend, level: int, of: int, top: int, left: int, height: int, width: int
-) -> Float[np.ndarray, "3"]:
+) -> Float[np.ndarray, "bands"]:
     """The mean colour, at one level, of a window of another."""
     y, x = (
         a / b for a, b in zip(backend.level_shapes[level], backend.level_shapes[of], strict=True)

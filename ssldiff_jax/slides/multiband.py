@@ -11,8 +11,9 @@ from jaxtyping import Float, Shaped, UInt
 from ssldiff_jax.core import bands as bands_lib
 
 MOST_BANDS = 8
-INFRARED = {"nir": "infrared", "near infrared": "infrared", "near_infrared": "infrared"}
-"""Other names of the band that a vegetation index needs."""
+INFRARED = ("infrared", "nir", "near infrared", "near-infrared", "near_infrared", "nearinfrared")
+"""Names of the band that a vegetation index needs: infrared alone is the near one wherever it
+stands beside colours."""
 MISSING = 0
 """Of all bands where there is no data: what rasters are marked with. The least value of data that
 are generated is 1."""
@@ -118,7 +119,8 @@ class MultibandConfig:
 
     @property
     def _colours_and_infrared(self) -> list[int] | None:
-        names = [INFRARED.get(name.lower(), name.lower()) for name in self.names]
+        lower = (name.lower() for name in self.names)
+        names = ["infrared" if name in INFRARED else name for name in lower]
         wanted = ("red", "green", "blue", "infrared")
         return [names.index(name) for name in wanted] if set(wanted) <= set(names) else None
 
@@ -126,6 +128,16 @@ class MultibandConfig:
     def kind(self) -> bands_lib.Kind:
         """How pixels of records, and of what is generated, are stored."""
         return bands_lib.Kind(self.count, self.dtype, MISSING + 1 if self.is_used else 0)
+
+    @property
+    def fill(self) -> int:
+        """Of all bands where there is no data, and beyond the border: white of RGB."""
+        return MISSING if self.is_used else 255
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a range was said, or values of files are taken as stored."""
+        return bool(self.low or self.high)
 
     @property
     def ranges(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -169,7 +181,7 @@ class MultibandConfig:
         what lies beyond is cut off. What is no number becomes 0."""
         low, high = (np.array(ends)[:, None, None] for ends in self.ranges)
         out = np.empty((*values.shape[1:], len(values)), self.dtype)
-        if values.dtype == self.dtype and not (self.low or self.high):
+        if values.dtype == self.dtype and not self.is_scaled:
             out[:] = np.moveaxis(values, 0, -1)
             return out
         scaled = (values.astype(np.float64) - low) * self.top / (high - low)

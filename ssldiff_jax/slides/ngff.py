@@ -46,12 +46,14 @@ class Multiscale:
         paths: of the levels' arrays within the group, finest first.
         pixel_size: of the finest.
         colours: of the channels as six hexadecimal digits; empty where nothing says them.
+        labels: what they are called; as many, "" where nothing says it.
     """
 
     axes: tuple[str, ...]
     paths: tuple[str, ...]
     pixel_size: PixelSize
     colours: tuple[str, ...]
+    labels: tuple[str, ...]
 
     @property
     def is_rgb(self) -> bool:
@@ -160,7 +162,8 @@ def _multiscale(image: Mapping[str, Any], omero: Mapping[str, Any] | None) -> Mu
     ]
     channels = (omero or {}).get("channels") or ()
     colours = tuple(str(c.get("color", "")).lstrip("#").upper()[:6] for c in channels)
-    return Multiscale(axes, paths, _pixel_size(every, axes, units), colours)
+    labels = tuple(str(c.get("label") or "") for c in channels)
+    return Multiscale(axes, paths, _pixel_size(every, axes, units), colours, labels)
 
 
 def _pixel_size(

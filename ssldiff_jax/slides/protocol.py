@@ -5,6 +5,7 @@ import pathlib
 from typing import Protocol, runtime_checkable
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import multiband as multiband_lib
 
 NO_MPP = "expected microns per pixel, got none"
 NO_METRES = "expected metres per pixel, got no coordinate system on the ground"
@@ -55,15 +56,15 @@ class Backend(Protocol):
         levels_cover_all: every level covers exactly what level 0 does, as GDAL makes overviews, so
             that 501 px stand for 1001; else a level has whole pixels of level 0, and its size is
             rounded.
+        multiband: what its bands are; RGB of 8 bits where it names none.
     """
 
     pixel_size: PixelSize
     level_shapes: tuple[tuple[int, int], ...]
     levels_cover_all: bool
+    multiband: multiband_lib.MultibandConfig
 
-    def read(
-        self, level: int, top: int, left: int, height: int, width: int
-    ) -> arrays.ImageUint8: ...
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.Pixels: ...
 
     def close(self) -> None: ...
 

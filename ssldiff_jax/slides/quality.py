@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import shown
 from ssldiff_jax.slides import slide as slides
 
 TINTS = {
@@ -98,7 +99,8 @@ def is_blurred(
         if columns.size:
             here = (slice(top, min(top + rows, len(mask))), slice(columns[0], columns[-1] + 1))
             size = [(part.stop - part.start) * block for part in here]
-            strip = slide.read_region(top * block, columns[0] * block, *size, mpp=mpp / block)
+            place = (top * block, columns[0] * block, *size)
+            strip = shown.read(slide, *place, mpp=mpp / block)
             gradients[here], laplacians[here] = _detail(luminance(strip), block)
     window = max(1, round(_FOCUS_UM / mpp))
     gradient, laplacian = (

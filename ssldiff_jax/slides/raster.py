@@ -19,6 +19,7 @@ from rasterio.enums import MaskFlags
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import (
+    choosing,
     colour,
     ground,
     levels,
@@ -33,7 +34,7 @@ from ssldiff_jax.slides import (
 warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
 
 _GEO_KEYS = 34735  # GeoKeyDirectoryTag
-_STRIP_PIXELS = 2**22  # read at once: 100 MB of three bands as float64
+_STRIP_VALUES = 3 * 2**22  # read at once: 100 MB as float64
 # Signature of a JP2 file, and the first marker of a bare codestream.
 _JPEG_2000 = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -42,8 +43,8 @@ _LOOK, _LOOK_SIDE = 512, 4096  # values looked at a side, and the px they are ta
 
 
 class RasterBackend:
-    """A GeoTIFF, or an image that GDAL reads: one or three bands as RGB, white where it says that
-    it has no data.
+    """A GeoTIFF, or an image that GDAL reads: one or three bands as RGB, or those that the config
+    names; white, or 0 of those, where it says that it has no data.
 
     That is: nodata in all chosen bands, NaN in one, zero in a mask of the whole dataset or in a
     band that is called alpha and looks like a mask. Any other fourth band of a GeoTIFF is what a
@@ -58,6 +59,7 @@ class RasterBackend:
         layout: tiff.Layout | None = None,
     ):
         self._path, self._config, self._lock = path, config, threading.Lock()
+        self.multiband = config.multiband
         self._is_image = layout is not None
         with _as_slide_error(path), contextlib.ExitStack() as on_error:
             # Name and number of the overview by level; None is the image itself.
@@ -85,15 +87,15 @@ class RasterBackend:
             protocol.probe(self)
             on_error.pop_all()
 
-    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
-        """Return (height, width, 3) level pixels. Raises SlideError where the file is damaged."""
-        out = np.empty((height, width, 3), np.uint8)
-        rows = max(1, _STRIP_PIXELS // width)
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.Pixels:
+        """Return (height, width, bands) level pixels. Raises SlideError for a damaged file."""
+        out = np.empty((height, width, self.multiband.count), self.multiband.dtype)
+        rows = max(1, _STRIP_VALUES // (width * self.multiband.count))
         with self._lock, _as_slide_error(self._path):  # GDAL reads a file in one thread only
             file = self._file(level)
             for row in range(0, height, rows):
                 strip = out[row : row + rows]
-                strip[:] = self._rgb(file, windows.Window(left, top + row, width, len(strip)))
+                strip[:] = self._pixels(file, windows.Window(left, top + row, width, len(strip)))
         return out
 
     def close(self) -> None:
@@ -106,22 +108,22 @@ class RasterBackend:
             self._files[level] = _open(*self._levels[level])
         return self._files.get(level, self._files[0])  # a closed one says so when it is read
 
-    def _rgb(self, file: rasterio.DatasetReader, window: windows.Window) -> arrays.ImageUint8:
+    def _pixels(self, file: rasterio.DatasetReader, window: windows.Window) -> arrays.Pixels:
         values = file.read(self._bands, window=window)
         missing = self._missing(values)
         if self._has_mask:
             missing |= file.read_masks(self._bands[0], window=window) == 0
-        rgb = self._samples.rgb(values, missing, self._config)
+        out = self._samples.decoded(values, missing, self._config)
         if self._to_srgb:
-            rgb = np.array(self._to_srgb(Image.fromarray(rgb)))
+            out = np.array(self._to_srgb(Image.fromarray(out)))
         if self._samples.alpha:
             alpha = file.read(self._samples.alpha, window=window)
             if self._samples.alpha_kind == "mask":
                 missing |= alpha == 0
             else:
-                rgb = self._samples.on_white(rgb, alpha, self._config)
-        rgb[missing] = pixels.WHITE
-        return rgb
+                out = self._samples.on_white(out, alpha, self._config)
+        out[missing] = self.multiband.fill
+        return out
 
     def _missing(self, values: Shaped[np.ndarray, "C H W"]) -> Bool[np.ndarray, "H W"]:
         missing = np.zeros(values.shape[1:], bool)
@@ -142,6 +144,9 @@ class RasterBackend:
             raise protocol.SlideError(
                 f"expected bands of real numbers, got {dtype} in {self._path}"
             )
+        if self.multiband.is_used:
+            choosing.require_fits(self._path, dtype, self.multiband, self._value_range)
+            return
         if dtype == "uint8" or self._config.is_scaled or self._samples.table is not None:
             return
         if self._is_image and dtype == "uint16":

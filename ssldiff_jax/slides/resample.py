@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
 from ssldiff_jax.slides import pixels
 
@@ -22,7 +22,7 @@ class AxisPlan:
     """How `count` output pixels of one axis arise from source pixels `start … stop − 1`.
 
     `matrix` is (count, stop − start); `coverage` (count,) is the part of each output pixel that
-    lies on the slide, in 0…1. The rest of it is white.
+    lies on the slide, in 0…1. The rest of it is filled.
     """
 
     start: int
@@ -60,21 +60,26 @@ def plan_axis(first: int, count: int, *, factor: float, size: int, extent: float
 
 
 def apply(
-    source: UInt8[np.ndarray, "rows columns C"], rows: AxisPlan, columns: AxisPlan
-) -> UInt8[np.ndarray, "H W C"]:
-    """Resample the source pixels both plans ask for; parts beyond the slide become white."""
+    source: UInt[np.ndarray, "rows columns bands"],
+    rows: AxisPlan,
+    columns: AxisPlan,
+    *,
+    fill: int = pixels.WHITE,
+) -> UInt[np.ndarray, "H W bands"]:
+    """Resample the source pixels both plans ask for; parts beyond the slide become `fill`."""
     height, width = rows.stop - rows.start, columns.stop - columns.start
     channels = source.shape[-1]
     shape = (len(rows.coverage), len(columns.coverage), channels)
     if height < 1 or width < 1:
-        return np.full(shape, pixels.WHITE, np.uint8)
+        return np.full(shape, fill, source.dtype)
     values = rows.matrix @ source.reshape(height, width * channels).astype(np.float32)
     values = values.reshape(shape[0], width, channels).transpose(1, 0, 2).reshape(width, -1)
     values = columns.matrix @ values
     values = values.reshape(shape[1], shape[0], channels).transpose(1, 0, 2)
     beyond = 1 - rows.coverage[:, None] * columns.coverage[None, :]
-    values = values + (pixels.WHITE * beyond[..., None]).astype(np.float32)
-    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+    values = values + (fill * beyond[..., None]).astype(np.float32)
+    top = np.iinfo(source.dtype).max
+    return np.clip(np.floor(values + 0.5), 0, top).astype(source.dtype)
 
 
 def _box(index: np.ndarray, factor: float, extent: float) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,8 @@ from jaxtyping import Bool, Shaped, UInt8
 from rasterio import windows
 from rasterio.enums import ColorInterp
 
-from ssldiff_jax.slides import pixels, reading, tiff, warn
+from ssldiff_jax.core import arrays
+from ssldiff_jax.slides import choosing, pixels, reading, tiff, warn
 from ssldiff_jax.slides.protocol import SlideError
 
 _COLOURS = ("red", "green", "blue")
@@ -22,10 +23,10 @@ Alpha = Literal["mask", "straight", "premultiplied"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """How values of a file become RGB.
+    """How values of a file become RGB, or bands of a record.
 
     Attributes:
-        bands: the one or three that are read.
+        bands: those that are read: one or three, or as many as a config names.
         table: RGBA by value, for a band of indices.
         is_inverted: whether 0 is white.
         top: the value that is white.
@@ -40,13 +41,15 @@ class Samples:
     alpha: int = 0
     alpha_kind: Alpha = "mask"
 
-    def rgb(
+    def decoded(
         self,
         values: Shaped[np.ndarray, "C H W"],
         missing: Bool[np.ndarray, "H W"],
         config: reading.ReadingConfig,
-    ) -> UInt8[np.ndarray, "H W 3"]:
-        """Colours of values; what is `missing` has any."""
+    ) -> arrays.Pixels:
+        """Colours of values, or the bands that the config names; what is `missing` has any."""
+        if config.multiband.is_used:
+            return config.multiband.to_records(values)
         if self.table is not None:
             return self.table[np.minimum(values[0], len(self.table) - 1)][..., :3]
         if config.is_scaled:
@@ -90,6 +93,8 @@ def of(
 
     Raises SlideError where that cannot be decided, or the config names what is not there.
     """
+    if config.multiband.is_used:
+        return _of_many(path, file, config)
     bands = _bands(path, file, config, layout)
     structure = file.tags(ns="IMAGE_STRUCTURE")
     is_inverted = structure.get("MINISWHITE") == "YES"
@@ -99,6 +104,31 @@ def of(
     top = 2**bits - 1 if bits < 8 else 255.0
     alpha, kind = _alpha(path, file, bands, layout)
     return Samples(bands, colours, is_inverted, top, alpha, kind)
+
+
+def _of_many(
+    path: pathlib.Path, file: rasterio.DatasetReader, config: reading.ReadingConfig
+) -> Samples:
+    """The bands that a config names; alpha is a mask, where it looks like one."""
+    described = [text or "" for text in file.descriptions]
+    marked = [c.name for c in file.colorinterp]
+    bands = choosing.bands(path, config.multiband.names, config.bands, [described, marked])
+    is_inverted = file.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+    if is_inverted or table(file, bands[0]) is not None:
+        kind = "greys of which 0 is white" if is_inverted else "indices of a table of colours"
+        raise SlideError(f"expected bands of measured values, got {kind} in {path}")
+    alpha = marked.index("alpha") + 1 if "alpha" in marked else 0
+    # GDAL marks the fourth of any four bands of bytes so.
+    is_data = alpha and described[alpha - 1].strip().lower() not in ("", "alpha")
+    if is_data or (alpha in bands and config.bands):
+        return Samples(bands)
+    mask, _ = _alpha(path, file, [band for band in bands if band != alpha], None)
+    if mask in bands:
+        raise SlideError(
+            f"expected {len(bands)} bands ({', '.join(config.multiband.names)}), got "
+            f"{file.count - 1} and a mask, band {mask}, in {path}"
+        )
+    return Samples(bands, alpha=mask)
 
 
 def _bands(

@@ -12,7 +12,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ssldiff_jax.core import arrays, pixel_units
-from ssldiff_jax.slides import content, downsamples, listing, ngff, pixels, resample
+from ssldiff_jax.slides import content, downsamples, listing, ngff, resample
+from ssldiff_jax.slides import multiband as multiband_lib
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
 
@@ -27,16 +28,18 @@ SUFFIXES = listing.SUFFIXES
 """What counts as a slide when a directory is searched."""
 
 _LEAST_MORE = 1.1  # pixels of an overview that make one, where they do not fit exactly
-_MAX_SOURCE_PIXELS = 2**24  # held at once while a region is read: 200 MB as float32 RGB
+_MAX_SOURCE_VALUES = 3 * 2**24  # held at once while a region is read: 200 MB as float32
 
 
 @runtime_checkable
 class Slide(Protocol):
-    """A slide: `mpp` native microns per pixel, `shape` (height, width) of level 0 in pixels."""
+    """A slide: `mpp` native microns per pixel, `shape` (height, width) of level 0 in pixels,
+    `multiband` its bands, none of RGB."""
 
     path: pathlib.Path
     mpp: float
     shape: tuple[int, int]
+    multiband: multiband_lib.MultibandConfig
 
     def shape_at(self, mpp: float) -> tuple[int, int]:
         """Return (height, width) in whole pixels at that mpp, at least 1 × 1."""
@@ -48,8 +51,9 @@ class Slide(Protocol):
 
     def read_region(
         self, top: int, left: int, height: int, width: int, *, mpp: float
-    ) -> arrays.ImageUint8:
-        """Return (height, width, 3); all numbers are pixels at `mpp`, white beyond the border."""
+    ) -> arrays.Pixels:
+        """Return (height, width, bands); all numbers are pixels at `mpp`. Beyond the border RGB is
+        white, and other bands are 0."""
         ...
 
     def close(self) -> None:
@@ -134,11 +138,17 @@ def native_pixels(native_mpp: float, mpp: float) -> float:
     return power if abs(mpp / native_mpp / power - 1) <= MPP_TOLERANCE else mpp / native_mpp
 
 
-def slide_of(name: str, image_uint8: arrays.ImageUint8, *, mpp: float) -> Slide:
+def slide_of(
+    name: str,
+    pixels: arrays.Pixels,
+    *,
+    mpp: float,
+    multiband: multiband_lib.MultibandConfig = multiband_lib.NO_BANDS,
+) -> Slide:
     """A slide of pixels that no file of ours holds; `name` stands for its path."""
     from ssldiff_jax.slides import backends
 
-    backend = backends.PixelBackend(image_uint8, PixelSize(mpp))
+    backend = backends.PixelBackend(pixels, PixelSize(mpp), multiband)
     return LeveledSlide(pathlib.Path(name), mpp, backend)
 
 
@@ -190,6 +200,7 @@ class LeveledSlide:
         self.path = path
         self.mpp = float(mpp)
         self.shape: tuple[int, int] = backend.level_shapes[0]
+        self.multiband = backend.multiband
         self._backend = backend
         self._downsamples = downsamples.of_levels(backend)
 
@@ -212,12 +223,12 @@ class LeveledSlide:
 
     def read_region(
         self, top: int, left: int, height: int, width: int, *, mpp: float
-    ) -> arrays.ImageUint8:
-        """Return (height, width, 3) at `mpp`, by area from the nearest finer level.
+    ) -> arrays.Pixels:
+        """Return (height, width, bands) at `mpp`, by area from the nearest finer level.
 
-        `top`, `left` may be negative; what lies beyond the border is white. Memory beyond the
-        result is bounded. Raises SlideError for damaged pixels, an empty region, or an mpp finer
-        than half the native one (up to there it is bicubic).
+        `top`, `left` may be negative; what lies beyond the border is `multiband.fill`. Memory
+        beyond the result is bounded. Raises SlideError for damaged pixels, an empty region, or an
+        mpp finer than half the native one (up to there it is bicubic).
         """
         if height < 1 or width < 1:
             raise SlideError(
@@ -229,8 +240,9 @@ class LeveledSlide:
         level = max((i for i, s in enumerate(all_scales) if self._makes_whole(s)), default=0)
         scales = all_scales[level]
         read = self._stored if _is_one(scales) else self._resampled
-        out = np.empty((height, width, 3), np.uint8)
-        rows = max(1, int(_MAX_SOURCE_PIXELS / (width * math.prod(max(s, 1) for s in scales))))
+        out = np.empty((height, width, self.multiband.count), self.multiband.dtype)
+        per_row = width * math.prod(max(s, 1) for s in scales) * self.multiband.count
+        rows = max(1, int(_MAX_SOURCE_VALUES / per_row))
         for row in range(0, height, rows):
             strip = out[row : row + rows]
             read(strip, top + row, left, level=level, scales=scales)
@@ -260,7 +272,7 @@ class LeveledSlide:
             (min(max(first, 0), n), min(max(first + count, 0), n))
             for first, count, n in zip((top, left), out.shape, size, strict=False)
         )
-        out[:] = pixels.WHITE
+        out[:] = self.multiband.fill
         if y1 > y0 and x1 > x0:
             region = self._backend.read(level, y0, x0, y1 - y0, x1 - x0)
             out[y0 - top : y1 - top, x0 - left : x1 - left] = region
@@ -277,10 +289,10 @@ class LeveledSlide:
             )
         )
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        source = np.empty((0, 0, 3), np.uint8)
+        source = out[:0, :0]
         if height > 0 and width > 0:
             source = self._backend.read(level, rows.start, columns.start, height, width)
-        out[:] = resample.apply(source, rows, columns)
+        out[:] = resample.apply(source, rows, columns, fill=self.multiband.fill)
 
 
 def check_file(path: pathlib.Path) -> None:

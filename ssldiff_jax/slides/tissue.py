@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real, UInt8
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.slides import quality
+from ssldiff_jax.slides import quality, shown
 from ssldiff_jax.slides import slide as slides
 
 KINDS = tuple(quality.TINTS)
@@ -126,7 +126,7 @@ def examine(slide: slides.Slide, config: TissueConfig) -> Examined:
     is_coarse = config.mpp < slide.mpp * (1 - slides.MPP_TOLERANCE)
     mpp = slide.mpp if is_coarse else config.mpp
     height, width = slide.shape_at(mpp)
-    thumbnail = slide.read_region(0, 0, height, width, mpp=mpp)
+    thumbnail = shown.read(slide, 0, 0, height, width, mpp=mpp)
     radius = round(config.smooth_radius_um / mpp)
     saturation, kinds = _pixel_rules(thumbnail, config)
     is_pen, is_black = (kinds == KINDS.index(name) for name in ("pen", "black"))

@@ -32,8 +32,8 @@ class TurnedBackend:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
-        """Return (height, width, 3) level pixels. Raises SlideError where the file is damaged."""
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.Pixels:
+        """Return (height, width, bands) level pixels. Raises SlideError for a damaged file."""
         full_height, full_width = self.level_shapes[level]
         top = full_height - top - height if self._up_down else top
         left = full_width - left - width if self._left_right else left

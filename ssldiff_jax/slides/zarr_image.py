@@ -14,6 +14,7 @@ from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import (
     attempts,
     blocks,
+    choosing,
     ngff,
     pixels,
     protocol,
@@ -37,13 +38,15 @@ _NAMED = 6  # images of a store that a refusal names
 
 class ZarrBackend:
     """An image of OME-Zarr: one channel, or three that are red, green and blue, or those that
-    `config.bands` chooses. Chunks that no one wrote have the array's fill value."""
+    `config.bands` or `config.multiband` choose. Chunks that no one wrote have the array's fill
+    value."""
 
     levels_cover_all = False
 
     def __init__(self, source: str | pathlib.Path, config: reading.ReadingConfig):
         self._source, self._config, self._lock = str(source), config, threading.Lock()
         self._is_far = "://" in self._source
+        self.multiband = config.multiband
         with self._as_slide_error():
             self._store, group = self._answered(self._opened)
             group = _image_group(group, self._source)
@@ -57,16 +60,16 @@ class ZarrBackend:
             self._check_depth()
             protocol.probe(self)
 
-    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.ImageUint8:
-        """Return (height, width, 3) level pixels. Raises SlideError where a chunk is damaged, or
-        does not come."""
+    def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.Pixels:
+        """Return (height, width, bands) level pixels. Raises SlideError where a chunk is damaged,
+        or does not come."""
         values = self._values(level, top, left, height, width)
         missing = np.zeros((height, width), bool)
         if values.dtype.kind == "f":
             missing |= np.isnan(values).any(axis=0)
-        rgb = self._samples.rgb(values, missing, self._config)
-        rgb[missing] = pixels.WHITE
-        return rgb
+        out = self._samples.decoded(values, missing, self._config)
+        out[missing] = self.multiband.fill
+        return out
 
     def content_hash(self) -> str:
         """A hash of stored values: all of the coarsest level, up to 1024² px of its middle, and
@@ -148,6 +151,11 @@ class ZarrBackend:
     def _chosen_bands(self) -> list[int]:
         axes = self._image.axes
         count = self._arrays[0].shape[axes.index("c")] if "c" in axes else 1
+        if self.multiband.is_used:
+            labels = self._image.labels
+            labels = list(labels) if len(labels) == count else [""] * count
+            names = self.multiband.names
+            return choosing.bands(self._source, names, self._config.bands, [labels])
         if self._config.bands:
             if max(self._config.bands) > count:
                 raise SlideError(
@@ -198,6 +206,10 @@ class ZarrBackend:
     def _check_depth(self) -> None:
         """Raise SlideError for values that the config does not bring to 8 bits."""
         dtype = self._arrays[0].dtype
+        if self.multiband.is_used:
+            look = lambda: choosing.span(self._middle())
+            choosing.require_fits(self._source, dtype, self.multiband, look)
+            return
         if dtype == np.uint8 or self._config.is_scaled:
             return
         values = self._middle()
@@ -205,9 +217,9 @@ class ZarrBackend:
         if dtype == np.uint16 and pixels.uses_sixteen_bits(values):
             self._samples = samples.Samples(self._bands, top=pixels.SIXTEEN_BITS)
             return
-        seen = f"{values.min():.10g}…{values.max():.10g}" if values.size else "none"
+        seen = choosing.span(values)
         raise SlideError(
-            f"expected channels of 8 bits, got {dtype} with values {seen} in {self._source}: pass "
+            f"expected channels of 8 bits, got {dtype} with {seen} in {self._source}: pass "
             "--config.data.reading.low and --config.data.reading.high, the values that become 0 "
             "and 255"
         )

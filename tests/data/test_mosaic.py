@@ -9,6 +9,8 @@ SIDE = 16
 class Records:
     """Squares of two slides whose pixels tell their place; the second has a gap."""
 
+    num_bands, dtype = 3, np.dtype(np.uint8)
+
     def __init__(self):
         lattice = [(t, left) for t in (0, 8, 16) for left in (0, 12, 20)]
         self._squares = [(3, t, left) for t, left in lattice]

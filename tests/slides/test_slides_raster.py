@@ -68,7 +68,7 @@ def test_windows_are_slices(scene):
 
 def test_bounded_strips_equal_one_read(scene, monkeypatch):
     values = noise(70, 90)
-    monkeypatch.setattr(raster, "_STRIP_PIXELS", 1000)
+    monkeypatch.setattr(raster, "_STRIP_VALUES", 3000)
     np.testing.assert_array_equal(image_of(scene(values)), values)
 
 

@@ -324,3 +324,46 @@ def test_a_store_in_a_bucket_is_read_where_it_lies(tmp_path, version):
     changed = write(tmp_path / "b.zarr", version, levels=[PIXELS[::-1]])
     memory.put(str(changed), f"{bucket}/a.ome.zarr", recursive=True)
     assert remote.fingerprint(address) != before
+
+
+def named(*names, bits=16, bands=(), low=(), high=()):
+    many = multiband.MultibandConfig(names, low, high, bits, (), ())
+    return reading_lib.ReadingConfig(bands, 0.0, 0.0, "stored", many)
+
+
+def labelled(*labels):
+    return {"channels": [{"label": label, "color": "FFFFFF"} for label in labels]}
+
+
+@pytest.mark.parametrize("version", ZARR_OF)
+def test_many_channels_are_found_by_their_labels(tmp_path, version):
+    deep = np.random.default_rng(1).integers(0, 2**16, (90, 70, 5), np.uint16)
+    omero = labelled("DAPI", "NIR", "Red", "green", "blue")
+    path = write(tmp_path / "a.zarr", version, levels=[deep], omero=omero)
+    slide = open_slide(path, reading=named("red", "green", "blue", "infrared"))
+    assert (slide.multiband.count, slide.multiband.dtype) == (4, np.uint16)
+    found = slide.read_region(-1, 5, 60, 70, mpp=0.5)
+    assert (found[0] == 0).all()
+    assert (found[:, 65:] == 0).all()
+    np.testing.assert_array_equal(found[1:, :65], deep[:59, 5:, [2, 3, 4, 1]])
+    by_number = open_slide(
+        path, reading=named("a", "b", bits=8, bands=(5, 1), high=(257 * 255,) * 2)
+    )
+    found = by_number.read_region(0, 0, 90, 70, mpp=0.5)
+    np.testing.assert_array_equal(found, np.floor(deep[..., [4, 0]] / 257 + 0.5))
+
+
+def test_channels_of_fractions_need_a_range(tmp_path, caplog):
+    values = np.random.default_rng(1).random((90, 70, 2), np.float32)
+    values[4, 5, 1] = np.nan
+    path = write(tmp_path / "a.zarr", levels=[values])
+    with pytest.raises(SlideError, match="expected bands of 16 bits, got float32 with values 9"):
+        open_slide(path, reading=named("a", "b"))
+    with pytest.raises(SlideError, match=r"expected 3 bands \(a, b, c\) or more, got 2 bands in"):
+        open_slide(path, reading=named("a", "b", "c"))
+    slide = open_slide(path, reading=named("a", "b", high=(1, 1)))
+    found = slide.read_region(0, 0, 90, 70, mpp=0.5)
+    expected = np.floor(values.astype(np.float64) * 65535 + 0.5)
+    expected[4, 5] = 0
+    np.testing.assert_array_equal(found, expected)
+    assert "the first 2 of 2 bands are used as a, b" in caplog.text

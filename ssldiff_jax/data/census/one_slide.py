@@ -5,7 +5,7 @@ from typing import Any
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import archive, plan, records, tiling
 from ssldiff_jax.data.census import counts as counts_lib
-from ssldiff_jax.slides import content, marked
+from ssldiff_jax.slides import content, marked, shown
 from ssldiff_jax.slides import slide as slide_lib
 
 _PICTURE_PX = 2048  # the most that is read of a region
@@ -76,7 +76,7 @@ def _picture(
         return None
     top, left, _ = regions[0]["cells"][0]
     height, width = (min(size, _PICTURE_PX) for size in config.region_px)
-    return slide.read_region(top, left, height, width, mpp=config.patch_mpp)
+    return shown.read(slide, top, left, height, width, mpp=config.patch_mpp)
 
 
 def _of_entry(task: tiling.Task, entry: archive.Entry) -> counts_lib.Counted:

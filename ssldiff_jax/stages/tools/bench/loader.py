@@ -40,11 +40,13 @@ class _Squares:
     """Blurred noise as stored squares, decoded every time."""
 
     encoded: tuple[bytes, ...]
+    num_bands = 3
+    dtype = np.dtype(np.uint8)
 
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, number: int) -> arrays.ImageUint8:
+    def __getitem__(self, number: int) -> arrays.Pixels:
         return records.decode(self.encoded[number])
 
 
