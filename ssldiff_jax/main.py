@@ -7,6 +7,7 @@ import pickle
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 
 from absl import logging as absl_logging
@@ -89,7 +90,14 @@ def serve_stages() -> None:
 
     lines = worker.StageOfLines()
     _set_up_logs().addFilter(lines)
-    worker.serve(table.STAGES, order, sys.stdin.buffer, reports, lines.begin)
+    try:
+        worker.serve(table.STAGES, order, sys.stdin.buffer, reports, lines.begin)
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        # Whoever listens for stages may be inside of the reader: at its end the interpreter would
+        # wait for that, and abort.
+        os._exit(1)
 
 
 def _set_up_logs() -> logging.Handler:

@@ -96,8 +96,8 @@ def test_digest_is_stable_and_tells_settings_apart():
 
 SHIPPED = [
     "bach_study", "blue_marble", "card", "colorectal", "crc_study", "default", "demo", "earth",
-    "eurosat", "naip", "naip_demo", "naip_study", "one_gpu", "pixcell", "tcga", "tcga_brca_5x",
-    "tcga_crc", "tcga_study", "tiny", "zoom_brca", "zoom_naip",
+    "eurosat", "naip", "naip_4band", "naip_demo", "naip_study", "one_gpu", "pixcell", "tcga",
+    "tcga_brca_5x", "tcga_crc", "tcga_study", "tiny", "zoom_brca", "zoom_naip",
 ]  # fmt: skip
 
 
