@@ -16,8 +16,9 @@ def get_config() -> ConfigDict:
     c.use = ()
     # Classes of polygons that are never used.
     c.leave_out = ()
-    # Classes of polygons that are labels, where config.prior.conditions.measure is annotations; of
-    # those that overlap the last one counts.
+    # Classes of polygons that are labels, where prior.conditions.measure, evaluate.classes,
+    # study.patches.labels or study.bags.measure is annotations; of those that overlap the last one
+    # counts.
     c.classes = ()
     # Property of the features that holds their class; "" is QuPath's classification.
     c.class_property = ""

@@ -69,6 +69,15 @@ class AnnotationsConfig:
                 f"got use={self.use} and leave_out={self.leave_out} without"
             )
 
+    def require_classes(self, asker: str, *, in_table: bool) -> None:
+        """Raise ConfigError where `asker` takes classes of polygons as labels, and no classes or no
+        files are named; these may stand `in_table`, that of the slides."""
+        if not (self.classes and (self.files or in_table)):
+            raise schema.ConfigError(
+                f"{asker} must come with config.data.annotations.files and classes, got "
+                f"files={self.files!r}, classes={self.classes}"
+            )
+
     def of_slides(
         self, names: Sequence[str], own: Sequence[tuple[str, str]] = ()
     ) -> "list[marked.Marks | None]":
