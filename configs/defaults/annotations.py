@@ -6,7 +6,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     c = ConfigDict()
     # GeoJSON of QuPath, QGIS or TRIDENT: a folder or a glob of files named as the slides are, or
-    # one file; in px of level 0 or, of rasters, coordinates on the ground. "" is none.
+    # one file, here or behind an address; in px of level 0 or, of rasters, coordinates on the
+    # ground. "" is none.
     c.files = ""
     # Mask images (PNG, TIFF) named likewise, over the whole slide at any size: tissue is what is
     # not zero. "" is none.

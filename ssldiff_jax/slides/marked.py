@@ -1,6 +1,7 @@
 """Tissue as a user marks it, by polygons or a mask image, instead of what is found."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 from rasterio import windows
 from rasterio.enums import ColorInterp
 
-from ssldiff_jax.slides import content, geojson, outlined, rasterised, tissue
+from ssldiff_jax.slides import content, far_files, geojson, outlined, rasterised, remote, tissue
 from ssldiff_jax.slides import slide as slides
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -29,7 +30,7 @@ class Marks:
     """What a user says of the tissue of one slide.
 
     Attributes:
-        regions: a GeoJSON file, or "".
+        regions: a GeoJSON file, here or behind an address, or "".
         is_shared: whether it is of several slides, so that it may have nothing of this one.
         mask: an image, non-zero where there is tissue, as large as the slide at any scale; or "".
         use: classes that are tissue, "*" being all; () for what is found.
@@ -59,7 +60,7 @@ class Marks:
         """The polygons in px of level 0; None without a file. Raises SlideError."""
         if not self.regions:
             return None
-        path = pathlib.Path(self.regions)
+        path = self.regions
         regions = geojson.read(path, class_property=self.class_property)
         frame = outlined.Frame.of(slide.path, slide.shape)
         placed = outlined.in_pixels(regions, frame)
@@ -68,11 +69,28 @@ class Marks:
         return placed
 
 
+def query_again() -> None:
+    """Ask for what lies behind addresses again: a command begins."""
+    _far_digest.cache_clear()
+
+
 def _digest(path: str) -> str:
     """Of what a file holds; one that is not there costs its slide, when that is read."""
+    if remote.is_remote(path):
+        return _far_digest(path)
     try:
         return content.digest(pathlib.Path(path)) if path else ""
     except OSError:
+        return "missing"
+
+
+@functools.cache
+def _far_digest(address: str) -> str:
+    """As of a file here: one that is moved to a bucket is the same."""
+    try:
+        with far_files.nearby(address) as copy:
+            return content.digest(copy)
+    except (OSError, SlideError):
         return "missing"
 
 
@@ -99,7 +117,8 @@ def examine(
     borders = rasterised.edges(slide.shape, factor)
     allowed = np.ones([len(b) - 1 for b in borders], np.float32)
     if marks.mask:
-        allowed = _of_image(pathlib.Path(marks.mask), slide.shape, borders)
+        with far_files.nearby(marks.mask) as path:
+            allowed = _of_image(path, slide.shape, borders)
     regions = marks.regions_of(slide)
     if regions is not None:
         allowed = allowed * _of_regions(regions, marks, slide, factor)
