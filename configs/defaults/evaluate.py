@@ -19,8 +19,9 @@ def get_config() -> ConfigDict:
     c.extractors = ()
     # Folder of statistics to compare with; "" is this run's held-out patches.
     c.reference = ""
-    # What a confusion matrix is of: stain or landcover, measured in pixels; recorded, of lists of
-    # patches with classes; "" makes none.
+    # What a confusion matrix is of: stain or landcover, measured in pixels; annotations, those of
+    # polygons that data.annotations.classes names; recorded, of lists of patches with classes; ""
+    # makes none.
     c.classes = ""
     # class=words of a CLIP among the extractors; () takes means of real patches of each class.
     c.prompts = ()

@@ -21,8 +21,9 @@ def get_config() -> ConfigDict:
 
 def _patches() -> ConfigDict:
     c = ConfigDict()
-    # What most of a patch's pixels are (stain, landcover); the class recorded of a list; or
-    # clusters of what the judge sees in training patches.
+    # What most of a patch's pixels are (stain, landcover), or the polygons over most of it
+    # (annotations); the class recorded of a list; or clusters of what the judge sees in training
+    # patches.
     c.labels = "stain"
     c.clusters = 5
     # Real patches, at most one of each record; 0 is all.
@@ -48,7 +49,8 @@ def _bags() -> ConfigDict:
     c = ConfigDict()
     # regions, which show more of `shows` than the median one does; or slides, with labels.
     c.of = "regions"
-    # stain (nuclei, stroma, empty) or landcover (water, vegetation, bare).
+    # stain (nuclei, stroma, empty), landcover (water, vegetation, bare), or annotations (one of
+    # data.annotations.classes, or unmarked).
     c.measure = "stain"
     c.shows = "nuclei"
     # CSV file with columns case and label, of slides.

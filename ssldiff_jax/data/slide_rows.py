@@ -15,6 +15,7 @@ from typing import Any
 from ssldiff_jax.core import pixel_units
 from ssldiff_jax.data import plan
 from ssldiff_jax.slides import reading as reading_lib
+from ssldiff_jax.slides import remote
 from ssldiff_jax.slides import slide as slide_lib
 
 _COLUMNS = {
@@ -56,8 +57,8 @@ class Row:
         split: what it is for.
         reading: keys of `config.data.reading` that are others for this slide.
         is_left_out: whether it is not to be used.
-        annotations: path of a GeoJSON file of it.
-        mask: path of an image of its tissue.
+        annotations: path or address of a GeoJSON file of it.
+        mask: path or address of an image of its tissue.
     """
 
     where: str
@@ -113,7 +114,8 @@ def read(path: pathlib.Path) -> list[Row]:
         values = {key: line[name].strip() for key, name in columns.items()}
         for key in _FILES & values.keys():
             # Below the table's folder, as whoever wrote it sees them.
-            values[key] = values[key] and str(path.parent / pathlib.Path(values[key]).expanduser())
+            if values[key] and not remote.is_remote(values[key]):
+                values[key] = str(path.parent / pathlib.Path(values[key]).expanduser())
         rows.append(_row(f"{path}: row {number}", values))
     return rows
 
@@ -149,7 +151,7 @@ def _row(where: str, values: Mapping[str, str]) -> Row:
     if split and split.lower() not in _SPLITS:
         raise SlideTableError(f"{where}: split must be train, validation or test, got {split!r}")
     mask = values.get("mask", "")
-    if mask and not mask.lower().endswith(_MASKS):
+    if mask and not remote.name_of(mask).lower().endswith(_MASKS):
         raise SlideTableError(f"{where}: mask must be a PNG or TIFF, got {mask!r}")
     return Row(
         where,

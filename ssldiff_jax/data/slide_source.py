@@ -10,6 +10,7 @@ from typing import Any
 from ssldiff_jax.core import pixel_units
 from ssldiff_jax.data import about_slide, cases, named_slides, patch_list, plan, tiling
 from ssldiff_jax.data import config as data_config
+from ssldiff_jax.data.annotations import places
 from ssldiff_jax.data.precomputed import cells as imported_cells
 from ssldiff_jax.slides import content, marked, remote, stac_files
 from ssldiff_jax.slides import reading as reading_lib
@@ -38,6 +39,8 @@ def _answer(source: str) -> tuple[Any, ...]:
 def query_again() -> None:
     """Query remote slides again: a command begins."""
     _answer.cache_clear()
+    marked.query_again()
+    places.query_again()
     stac_files.query_again()
 
 
@@ -98,7 +101,11 @@ def marked_by(
     data: data_config.DataConfig, images: patch_list.PatchList | None = None
 ) -> dict[str, Any]:
     """What decides the tissue that a user marks, by the slides' names; nothing without."""
-    found = [[remote.name_of(s), *m.fingerprint()] for s, m in marks_of(data, images).items()]
+    marks = marks_of(data, images)
+    # Together, as those of slides: some may lie behind addresses.
+    with concurrent.futures.ThreadPoolExecutor(_QUERIED_TOGETHER) as pool:
+        facts = pool.map(marked.Marks.fingerprint, marks.values())
+        found = [[remote.name_of(s), *of] for s, of in zip(marks, facts, strict=True)]
     return {"annotations": found} if found else {}
 
 

@@ -106,7 +106,10 @@ class Task:
         _, mpp, *_ = self.fingerprint
         # By its digits: a table's number is taken as it stands.
         files = (
-            [os.path.abspath(f) if f else "" for f in (marks.regions, marks.mask)]
+            [
+                os.path.abspath(f) if f and not remote.is_remote(f) else f
+                for f in (marks.regions, marks.mask)
+            ]
             if marks
             else ["", ""]
         )

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.generation import user_images
 from ssldiff_jax.runs.config import tools as tools_config
-from ssldiff_jax.slides import geojson, outlined, rasterised
+from ssldiff_jax.slides import geojson, outlined, rasterised, remote
 from ssldiff_jax.slides import slide as slide_lib
 
 
@@ -25,7 +25,7 @@ def file_of(value: str) -> str:
 def words_of(area: str) -> str:
     """A few words of an area, for the name of an image."""
     named = geojson.split_name(area)
-    return f"{pathlib.Path(named[0]).name.partition('.')[0]} {named[1]}" if named else area
+    return f"{remote.name_of(named[0]).partition('.')[0]} {named[1]}" if named else area
 
 
 def with_region(
@@ -87,7 +87,8 @@ def keep_mask(
 
 def _features(path: str, name: str, slide: slide_lib.Slide) -> tuple[geojson.Feature, ...]:
     """Features of a name, or all, in px of level 0."""
-    regions = geojson.read(pathlib.Path(path).expanduser())
+    is_far = remote.is_remote(path)
+    regions = geojson.read(path if is_far else pathlib.Path(path).expanduser())
     frame = outlined.Frame.of(slide.path, slide.shape)
     named = dataclasses.replace(regions, features=regions.named(name)) if name else regions
     placed = outlined.in_pixels(named, frame)

@@ -16,6 +16,7 @@ from ssldiff_jax.runs import (
     artifacts,
     batches,
     level_crops,
+    marked_classes,
     programs,
     runner,
     stage,
@@ -57,7 +58,8 @@ def errors_of(plan: "Plan", context: stage.Context, force: set[str]) -> list[Exc
     errors: list[Exception] = []
     _note(errors, lambda: runner.check(plan.table, context, list(plan.chosen), force))
     for find in (
-        _cases, _levels, _batches, _compiled, _method, _files, _tables, _requests, _memory, _disk
+        _cases, _levels, _marked, _batches, _compiled, _method, _files, _tables, _requests, _memory,
+        _disk,
     ):  # fmt: skip
         # A check that cannot be made is a reason itself, and does not hide those of others.
         _note(errors, lambda f=find: errors.extend(map(RefusedError, f(plan))))
@@ -149,6 +151,10 @@ def _cases(plan: Plan) -> Iterator[str]:
 
 def _levels(plan: Plan) -> Iterator[str]:
     return level_crops.untrainable(plan.config, plan.stages)
+
+
+def _marked(plan: Plan) -> Iterator[str]:
+    return marked_classes.missing(plan.config, plan.stages)
 
 
 def _batches(plan: Plan) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -16,6 +17,8 @@ from ssldiff_jax.data import crops, mosaic, plan
 from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.slides import remote
 from ssldiff_jax.slides.protocol import SlideError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +41,9 @@ class PixelLabels:
                 "config.data.reading.multiband.names must have red, green, blue and infrared where "
                 f"land cover is measured, got {bands.names}"
             )
-        marks = self.data.annotations
-        has_files = marks.files or self.data.is_table
-        if self.name == measures.ANNOTATIONS and not (has_files and marks.classes):
-            raise schema.ConfigError(
-                "config.prior.conditions.measure=annotations must come with "
-                "config.data.annotations.files and classes, got "
-                f"files={marks.files!r}, classes={marks.classes}"
+        if self.name == measures.ANNOTATIONS:
+            self.data.annotations.require_classes(
+                "labels by annotations", in_table=self.data.is_table
             )
 
     @property
@@ -109,11 +108,17 @@ class PixelLabels:
             if marks and marks.regions:
                 with contextlib.closing(slide.opener()) as opened:
                     regions = marks.regions_of(opened)
-            self._shapes_of[number] = [
+            self._shapes_of[number] = found = [
                 (feature.geometry, place)
                 for place, name in enumerate(self.data.annotations.classes)
                 for feature in (regions.of_classes((name,)) if regions else ())
             ]
+            if regions and regions.features and not found:
+                _LOG.warning(
+                    "%s: no polygon is of config.data.annotations.classes=%s, got %s: all of %s is "
+                    "%s", regions.path, self.data.annotations.classes, list(regions.counts)[:8],
+                    remote.name_of(slide.source), measures.UNMARKED,
+                )  # fmt: skip
         return self._shapes_of[number]
 
     @functools.cached_property

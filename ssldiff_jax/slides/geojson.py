@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _PLACES = 3  # decimals of what is written, px
-_NAMED = re.compile(r"(?P<path>.+?\.(?:geo)?json(?:\.gz)?)(?:#(?P<name>.*))?", re.I | re.S)
+_NAMED = re.compile(
+    r"(?P<path>.+?\.(?:geo)?json(?:\.gz)?(?:\?[^#]*)?)(?:#(?P<name>.*))?", re.I | re.S
+)
 _CODE = re.compile(r"(?:urn:ogc:def:crs:)?(?P<who>EPSG|OGC|CRS)(?::[\d.]*)?:(?P<code>\w+)", re.I)
 
 
@@ -59,13 +61,13 @@ class Regions:
     """What a file holds.
 
     Attributes:
-        path: the file.
+        path: the file, or its address.
         features: its polygons; points and lines are left out.
         crs: "EPSG:4326" …, where the file says one; "" for none.
         in_pixels: whether a program wrote it that knows pixels alone.
     """
 
-    path: pathlib.Path
+    path: parts.Place
     features: tuple[Feature, ...]
     crs: str = ""
     in_pixels: bool = False
@@ -96,14 +98,15 @@ class Regions:
 
 
 def split_name(text: str) -> tuple[str, str] | None:
-    """Path and name of `file.geojson#name`, the name "" without one; None for another file."""
+    """Path, or address with what signs it, and name of `file.geojson#name`, the name "" without
+    one; None for another file."""
     match = _NAMED.fullmatch(text)
     return (match["path"], match["name"] or "") if match else None
 
 
-def read(path: pathlib.Path, *, class_property: str = "") -> Regions:
-    """The polygons of a GeoJSON file, gzip'd or not: a FeatureCollection, a list of features, a
-    Feature, or a geometry.
+def read(path: parts.Place, *, class_property: str = "") -> Regions:
+    """The polygons of a GeoJSON file, gzip'd or not, here or behind an address: a
+    FeatureCollection, a list of features, a Feature, or a geometry.
 
     Classes are those of QuPath (`classification`), or a property of the features. Polygons that
     cross themselves are mended, with a warning. Raises SlideError for a file that is no GeoJSON, is
@@ -202,7 +205,7 @@ def _colour(value: Any) -> tuple[int, int, int] | None:
     return None
 
 
-def _crs(path: pathlib.Path, values: Any) -> str:
+def _crs(path: parts.Place, values: Any) -> str:
     """The coordinate system that a file says; "" for none. Codes alone are taken: a text may name a
     file or an address, which nothing here shall open."""
     if not isinstance(values, Mapping) or values.get("crs") is None:

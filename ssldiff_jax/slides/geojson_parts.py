@@ -2,11 +2,12 @@
 
 import collections
 import gzip
+import io
 import json
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float
@@ -24,10 +25,14 @@ _LARGEST = 2**30  # bytes of text: a small gzip file may hold a terabyte of zero
 _SHOWN = 60  # characters of a name in a message
 
 
-def load(path: pathlib.Path) -> Any:
+Place = pathlib.Path | str
+"""A file of this machine, or an address."""
+
+
+def load(path: Place) -> Any:
     """The JSON of a file, gzip'd or not. Raises SlideError."""
     try:
-        with path.open("rb") as raw:
+        with _opened(path) as raw:
             is_gzip = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             data = (gzip.GzipFile(fileobj=raw) if is_gzip else raw).read(_LARGEST + 1)
@@ -45,7 +50,16 @@ def load(path: pathlib.Path) -> Any:
         raise SlideError.because(path, "GeoJSON", error) from error
 
 
-def features(path: pathlib.Path, values: Any) -> Iterator[Mapping[str, Any]]:
+def _opened(path: Place) -> BinaryIO:
+    # Not at the top: it knows slides, which polygons need not.
+    from ssldiff_jax.slides import far_files, remote
+
+    if remote.is_remote(str(path)):
+        return io.BytesIO(far_files.read(str(path), _LARGEST + 1))
+    return pathlib.Path(path).open("rb")
+
+
+def features(path: Place, values: Any) -> Iterator[Mapping[str, Any]]:
     """All features in their order; QuPath may put some inside of others."""
     if isinstance(values, Mapping) and isinstance(values.get("features"), list):
         values = values["features"]
@@ -90,7 +104,7 @@ def short(name: str) -> str:
 
 
 def polygons_of(
-    path: pathlib.Path, called: str, geometry: Any, skipped: collections.Counter
+    path: Place, called: str, geometry: Any, skipped: collections.Counter
 ) -> tuple["shapely.Polygon | shapely.MultiPolygon | None", bool]:
     """The area of a geometry, and whether it had to be mended; None for one without, which is
     counted."""
@@ -119,7 +133,7 @@ def polygons_of(
 
 
 def _rings(
-    path: pathlib.Path, called: str, geometry: Any, skipped: collections.Counter
+    path: Place, called: str, geometry: Any, skipped: collections.Counter
 ) -> Iterator[list[Float[np.ndarray, "_ 2"]]]:
     """Shell and holes of every polygon."""
     if geometry is None:
@@ -141,13 +155,13 @@ def _rings(
         skipped[kind] += 1
 
 
-def _listed(path: pathlib.Path, called: str, values: Any) -> list[Any]:
+def _listed(path: Place, called: str, values: Any) -> list[Any]:
     if not isinstance(values, list):
         raise SlideError(f"expected coordinates of {called} of {path}, got {kind_of(values)}")
     return values
 
 
-def _ring(path: pathlib.Path, called: str, ring: Any) -> Float[np.ndarray, "N 2"]:
+def _ring(path: Place, called: str, ring: Any) -> Float[np.ndarray, "N 2"]:
     """Its corners; heights are left out."""
     try:
         # Some corners may have a height, and others none.

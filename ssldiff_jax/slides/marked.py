@@ -1,6 +1,7 @@
 """Tissue as a user marks it, by polygons or a mask image, instead of what is found."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 from rasterio import windows
 from rasterio.enums import ColorInterp
 
-from ssldiff_jax.slides import content, geojson, outlined, rasterised, tissue
+from ssldiff_jax.slides import content, far_files, geojson, outlined, rasterised, remote, tissue
 from ssldiff_jax.slides import slide as slides
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -29,7 +30,7 @@ class Marks:
     """What a user says of the tissue of one slide.
 
     Attributes:
-        regions: a GeoJSON file, or "".
+        regions: a GeoJSON file, here or behind an address, or "".
         is_shared: whether it is of several slides, so that it may have nothing of this one.
         mask: an image, non-zero where there is tissue, as large as the slide at any scale; or "".
         use: classes that are tissue, "*" being all; () for what is found.
@@ -59,7 +60,7 @@ class Marks:
         """The polygons in px of level 0; None without a file. Raises SlideError."""
         if not self.regions:
             return None
-        path = pathlib.Path(self.regions)
+        path = self.regions
         regions = geojson.read(path, class_property=self.class_property)
         frame = outlined.Frame.of(slide.path, slide.shape)
         placed = outlined.in_pixels(regions, frame)
@@ -68,11 +69,28 @@ class Marks:
         return placed
 
 
+def query_again() -> None:
+    """Ask for what lies behind addresses again: a command begins."""
+    _far_digest.cache_clear()
+
+
 def _digest(path: str) -> str:
     """Of what a file holds; one that is not there costs its slide, when that is read."""
+    if remote.is_remote(path):
+        return _far_digest(path)
     try:
         return content.digest(pathlib.Path(path)) if path else ""
     except OSError:
+        return "missing"
+
+
+@functools.cache
+def _far_digest(address: str) -> str:
+    """As of a file here: one that is moved to a bucket is the same."""
+    try:
+        with far_files.nearby(address) as copy:
+            return content.digest(copy)
+    except (OSError, SlideError):
         return "missing"
 
 
@@ -93,23 +111,25 @@ def examine(
             f"expected GeoJSON with polygons of class {' or '.join(map(repr, marks.use))} named as "
             f"the slide is, got none for {slide.path.name}"
         )
-    found = examined.mask
-    # Of thumbnail pixels, which is how they are numbered.
-    factor = slide.downsample(found.mpp)
-    allowed = np.ones(found.mask.shape, np.float32)
+    # Of thumbnail pixels, which is how they are numbered. The thumbnail has whole ones alone: here
+    # the last ones may be parts, so that all of the slide is looked at.
+    factor = slide.downsample(examined.mask.mpp)
+    borders = rasterised.edges(slide.shape, factor)
+    allowed = np.ones([len(b) - 1 for b in borders], np.float32)
     if marks.mask:
-        allowed = _of_image(pathlib.Path(marks.mask), slide.shape, found.mask.shape, factor)
+        with far_files.nearby(marks.mask) as path:
+            allowed = _of_image(path, slide.shape, borders)
     regions = marks.regions_of(slide)
     if regions is not None:
-        allowed = allowed * _of_regions(regions, marks, slide, found.mask.shape, factor)
-    return _with_allowed(examined, allowed, is_all=bool(marks.mask or marks.use))
+        allowed = allowed * _of_regions(regions, marks, slide, factor)
+    extent = tuple(size / factor for size in slide.shape)
+    return _with_allowed(examined, allowed, extent, is_all=bool(marks.mask or marks.use))
 
 
 def _of_regions(
     regions: geojson.Regions,
     marks: Marks,
     slide: slides.Slide,
-    shape: tuple[int, int],
     factor: float,
 ) -> Float[np.ndarray, "H W"]:
     """The part of every pixel that may be used: of what is tissue, without what is left out."""
@@ -122,46 +142,59 @@ def _of_regions(
         )
     away = regions.of_classes(marks.leave_out)
     layers = [([f.geometry for f in used], 1), ([f.geometry for f in away], 0)]
-    return rasterised.covered(layers, shape, factor, ground_value=0 if marks.use else 1)
+    return rasterised.covered(layers, slide.shape, factor, ground_value=0 if marks.use else 1)
 
 
 def _with_allowed(
-    examined: tissue.Examined, allowed: Float[np.ndarray, "H W"], *, is_all: bool
+    examined: tissue.Examined,
+    allowed: Float[np.ndarray, "H W"],
+    extent: tuple[float, float],
+    *,
+    is_all: bool,
 ) -> tissue.Examined:
     """With what is allowed as the tissue where that `is_all` of it, else as the most of it."""
-    mpp = examined.mask.mpp
-    shares = allowed if is_all else allowed * examined.mask.mask
+    found, mpp = examined.mask.mask, examined.mask.mpp
+    shares = allowed
+    if not is_all:
+        # In the part of a pixel at the border that the thumbnail lacks no tissue was found.
+        lacking = [
+            (0, whole - part) for whole, part in zip(allowed.shape, found.shape, strict=True)
+        ]
+        shares = allowed * np.pad(found, lacking)
     mask, kinds = shares >= _HALF, examined.kinds.copy()
     background, is_tissue = (tissue.KINDS.index(name) for name in ("background", "tissue"))
     kinds[kinds == is_tissue] = background
-    kinds[mask] = is_tissue
+    kinds[mask[: len(kinds), : kinds.shape[1]]] = is_tissue
     return dataclasses.replace(
         examined,
-        mask=tissue.TissueMask(mask, mpp, shares),
+        mask=tissue.TissueMask(mask, mpp, shares, extent),
         kinds=kinds,
-        allowed=tissue.TissueMask(allowed >= _HALF, mpp, allowed),
+        allowed=tissue.TissueMask(allowed >= _HALF, mpp, allowed, extent),
     )
 
 
 def _of_image(
-    path: pathlib.Path, slide_shape: tuple[int, int], shape: tuple[int, int], factor: float
+    path: pathlib.Path,
+    slide_shape: tuple[int, int],
+    borders: tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]],
 ) -> Float[np.ndarray, "H W"]:
-    """The part of every thumbnail pixel that a mask image over the whole slide says is tissue.
+    """The part of every pixel between `borders`, px of level 0, that a mask image over the whole
+    slide says is tissue.
 
     Raises SlideError for a file that is no image, or of another form than the slide's.
     """
     try:
         with rasterio.open(path) as file:
             _require_form(path, file.shape, slide_shape)
-            # Borders of thumbnail pixels, in px of the mask.
+            # In px of the mask.
             rows, cols = (
-                np.minimum(np.arange(n + 1) * factor * size / whole, size)
-                for n, size, whole in zip(shape, file.shape, slide_shape, strict=True)
+                at * size / whole
+                for at, size, whole in zip(borders, file.shape, slide_shape, strict=True)
             )
-            out = np.empty(shape, np.float32)
-            per_row = file.width * file.height / shape[0]
+            out = np.empty((len(rows) - 1, len(cols) - 1), np.float32)
+            per_row = file.width * file.height / len(out)
             step = max(1, int(_STRIP / per_row))
-            for top in range(0, shape[0], step):
+            for top in range(0, len(out), step):
                 edges = rows[top : top + step + 1]
                 first, last = int(edges[0]), int(np.ceil(edges[-1]))
                 window = windows.Window(0, first, file.width, max(last, first + 1) - first)
@@ -212,9 +245,11 @@ def _means(
 
 
 def outline(slide: slides.Slide, mask: tissue.TissueMask) -> list[geojson.Feature]:
-    """The tissue as polygons in px of level 0, along the borders of its pixels, each piece a
-    feature."""
+    """The tissue as polygons in px of level 0, along the borders of its pixels and of the slide,
+    each piece a feature."""
     shapes = rasterised.outlines(mask.mask, slide.downsample(mask.mpp))
+    if mask.extent is not None:
+        shapes = rasterised.inside(shapes, slide.shape)
     return [
         geojson.Feature(number, shape, f"{CLASS} {number}", CLASS, COLOUR)
         for number, shape in enumerate(shapes, 1)

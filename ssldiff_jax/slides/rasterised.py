@@ -1,5 +1,6 @@
 """Pixels that polygons cover, and polygons around pixels."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,39 +16,54 @@ _FINER = 8  # parts of a pixel's side that are looked at
 _STRIP = 2**24  # of these, at once
 
 
+def edges(
+    whole: tuple[int, int], scale: float
+) -> tuple[Float[np.ndarray, "_"], Float[np.ndarray, "_"]]:
+    """Borders of the rows and columns of pixels over a slide of `whole` (height, width), `scale` px
+    of it each; the last ones are cut at its border."""
+    # Rounding must not add a pixel where the scale divides the size.
+    counts = (max(1, math.ceil(size / scale - 1e-6)) for size in whole)
+    return tuple(
+        np.append(np.arange(count) * scale, size) for count, size in zip(counts, whole, strict=True)
+    )
+
+
 def covered(
     layers: Sequence[tuple[Sequence["shapely.Geometry"], int]],
-    shape: tuple[int, int],
+    whole: tuple[int, int],
     scale: float,
     *,
     ground_value: int = 0,
 ) -> Float[np.ndarray, "H W"]:
-    """The part of every pixel that shapes cover, 0…1: of layers, (shapes, 1) add to what lies below
-    them and (shapes, 0) take from it.
+    """The part of every pixel over a slide of `whole` (height, width) that shapes cover, 0…1: of
+    layers, (shapes, 1) add to what lies below them and (shapes, 0) take from it.
 
-    `scale` is px of the shapes for one; each is looked at in 8 × 8 places. `ground_value` is what
-    lies below all.
+    Pixels are those between `edges`: of a last one that the border cuts it is the part of what lies
+    inside. Each is looked at in 8 × 8 places. `ground_value` is what lies below all.
     """
     import rasterio.features
     import shapely
 
-    out = np.full(shape, ground_value, np.float32)
-    whole = [(s, value) for group, value in layers for s in group if not s.is_empty]
-    if not whole:
-        return out
-    for rows, cols in _strips(whole, shape, scale):
+    ys, xs = edges(whole, scale)
+    out = np.full((len(ys) - 1, len(xs) - 1), ground_value, np.float32)
+    given = [(s, value) for group, value in layers for s in group if not s.is_empty]
+    for rows, cols in _strips(given, ys, xs):
         # GDAL looks at every corner for every row: only those of these rows, then.
-        strip = shapely.box(*np.array([cols.start, rows.start, cols.stop, rows.stop]) * scale)
-        shapes = [(areas(s.intersection(strip)), v) for s, v in whole if s.intersects(strip)]
+        strip = shapely.box(xs[cols.start], ys[rows.start], xs[cols.stop], ys[rows.stop])
+        shapes = [(areas(s.intersection(strip)), v) for s, v in given if s.intersects(strip)]
         shapes = [(s, value) for s, value in shapes if not s.is_empty]
         if not shapes:
             continue
         size = (rows.stop - rows.start, cols.stop - cols.start)
-        corner = (rows.start * scale, cols.start * scale)
+        # Not differences of borders, but for the last one's: places must not hang on the strip.
+        steps = (
+            scale if run.start < len(at) - 2 else at[-1] - at[-2]
+            for run, at in ((rows, ys), (cols, xs))
+        )
         fine = rasterio.features.rasterize(
             shapes,
             out_shape=(size[0] * _FINER, size[1] * _FINER),
-            transform=_grid(*corner, scale / _FINER),
+            transform=_grid(ys[rows.start], xs[cols.start], *(step / _FINER for step in steps)),
             fill=ground_value,
             dtype=np.uint8,
         )
@@ -57,20 +73,32 @@ def covered(
 
 
 def _strips(
-    shapes: Sequence[tuple["shapely.Geometry", int]], shape: tuple[int, int], scale: float
+    shapes: Sequence[tuple["shapely.Geometry", int]],
+    ys: Float[np.ndarray, "_"],
+    xs: Float[np.ndarray, "_"],
 ) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of pixels that shapes may touch, a few rows at a time."""
-    bounds = np.array([s.bounds for s, _ in shapes]) / scale
-    left, top = np.floor(bounds[:, :2].min(axis=0)).astype(int)
-    right, bottom = np.ceil(bounds[:, 2:].max(axis=0)).astype(int)
-    height, width = shape
-    left, right = max(left, 0), min(right, width)
-    top, bottom = max(top, 0), min(bottom, height)
-    if right <= left:
+    """Rows and columns of pixels that shapes may touch, a few rows at a time; the last row and the
+    last column, whose pixels may be smaller, are by themselves."""
+    if not shapes:
         return
-    rows = max(1, _STRIP // ((right - left) * _FINER**2))
-    for first in range(top, bottom, rows):
-        yield slice(first, min(first + rows, bottom)), slice(left, right)
+    bounds = np.array([s.bounds for s, _ in shapes])
+    left, top = bounds[:, :2].min(axis=0)
+    right, bottom = bounds[:, 2:].max(axis=0)
+    for cols in _runs(xs, left, right, len(xs)):
+        most = max(1, _STRIP // ((cols.stop - cols.start) * _FINER**2))
+        for rows in _runs(ys, top, bottom, most):
+            yield rows, cols
+
+
+def _runs(borders: Float[np.ndarray, "_"], first: float, last: float, most: int) -> Iterator[slice]:
+    """Pixels between two places, at most some at a time; the last one of all is by itself."""
+    alone = len(borders) - 2
+    start = max(int(np.searchsorted(borders, first, "right")) - 1, 0)
+    stop = min(int(np.searchsorted(borders, last, "left")), alone + 1)
+    for begin in range(start, min(stop, alone), most):
+        yield slice(begin, min(begin + most, stop, alone))
+    if start <= alone < stop:
+        yield slice(alone, alone + 1)
 
 
 def window(
@@ -103,15 +131,15 @@ def burnt(
     if not shapes:
         return np.full(shape, below, np.uint8)
     return rasterio.features.rasterize(
-        shapes, out_shape=shape, transform=_grid(*place, scale), fill=below, dtype=np.uint8
+        shapes, out_shape=shape, transform=_grid(*place, scale, scale), fill=below, dtype=np.uint8
     )
 
 
-def _grid(top: float, left: float, scale: float) -> "rasterio.Affine":
-    """From (column, row) of pixels to (x, y) of shapes."""
+def _grid(top: float, left: float, height: float, width: float) -> "rasterio.Affine":
+    """From (column, row) of pixels, of this size, to (x, y) of shapes."""
     import rasterio
 
-    return rasterio.Affine(scale, 0, left, 0, scale, top)
+    return rasterio.Affine(width, 0, left, 0, height, top)
 
 
 def outlines(mask: Bool[np.ndarray, "H W"], scale: float) -> list["shapely.Polygon"]:
@@ -121,9 +149,20 @@ def outlines(mask: Bool[np.ndarray, "H W"], scale: float) -> list["shapely.Polyg
     import shapely
 
     found = rasterio.features.shapes(
-        mask.astype(np.uint8), mask=mask, connectivity=4, transform=_grid(0, 0, scale)
+        mask.astype(np.uint8), mask=mask, connectivity=4, transform=_grid(0, 0, scale, scale)
     )
     return [shapely.Polygon(c[0], c[1:]) for c in (shape["coordinates"] for shape, _ in found)]
+
+
+def inside(
+    shapes: Sequence["shapely.Polygon"], whole: tuple[int, int]
+) -> list["shapely.Polygon | shapely.MultiPolygon"]:
+    """What of shapes lies on a slide of this (height, width)."""
+    import shapely
+
+    box = shapely.box(0, 0, whole[1], whole[0])
+    # Others stay as they are, corner by corner.
+    return [s if box.covers(s) else areas(s.intersection(box)) for s in shapes]
 
 
 def areas(shape: "shapely.Geometry") -> "shapely.Polygon | shapely.MultiPolygon":

@@ -42,7 +42,7 @@ def name_of(source: str) -> str:
 
 def read_bytes(source: str) -> bytes:
     """All of a small file behind an address."""
-    system, path = _system(source)
+    system, path = system_of(source)
     return system.cat_file(path)
 
 
@@ -57,7 +57,7 @@ def find(pattern: str) -> list[str]:
     Raises SlideError where nothing is there, or a glob or folder does not answer.
     """
     try:
-        system, path = _system(pattern)
+        system, path = system_of(pattern)
         if not _GLOB & set(path) and pathlib.PurePath(path).suffix.lower() in slide_lib.SUFFIXES:
             paths = _named(system, path)
         else:
@@ -69,7 +69,7 @@ def find(pattern: str) -> list[str]:
     return sorted(system.unstrip_protocol(p) for p in paths)
 
 
-def _system(source: str) -> tuple["fsspec.AbstractFileSystem", str]:
+def system_of(source: str) -> tuple["fsspec.AbstractFileSystem", str]:
     """The file system of an address, and the path in it."""
     # Not at the top: a machine that only computes need not have it.
     import fsspec
@@ -119,7 +119,7 @@ def fingerprint(source: str) -> list[Any]:
     if ngff.is_named(source):
         return [name_of(source), _content_hash(source)]
     try:
-        system, path = _system(source)
+        system, path = system_of(source)
         look = lambda: [_facts(system, part) for part in (path, *_parts(system, path))]
         parts = attempts.until_answered(source, look)
     except Exception as error:
@@ -207,25 +207,34 @@ def open_remote(
         return _open_in_place(source, **options)
     folder = tempfile.TemporaryDirectory(prefix="slide-")
     try:
-        copy = pathlib.Path(folder.name) / name_of(source)
-        try:
-            system, path = _system(source)
-            _copy(source, system, path, copy)
-            for part in attempts.until_answered(source, lambda: _parts(system, path)):
-                inside = part.removeprefix(path.rpartition("/")[0]).lstrip("/")
-                target = copy.parent / inside
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _copy(source, system, part, target)
-        except Exception as error:
-            shortage = exhausted.shortage(error)
-            if shortage is not None and shortage.of == "disk":
-                what, parent = f"a copy of {source}", tempfile.gettempdir()
-                raise exhausted.DiskFullError(what, shortage.needed, folder=parent) from error
-            raise SlideError.because(source, "a file to copy", error) from error
+        copy = copied(source, pathlib.Path(folder.name))
         return _Copied(_opened(source, copy, open_copy, options), folder)
     except BaseException:
         folder.cleanup()
         raise
+
+
+def copied(source: str, folder: pathlib.Path) -> pathlib.Path:
+    """Copy a file, and what belongs to it, into a folder.
+
+    Raises SlideError where it cannot be copied, DiskFullError where there is no room for it.
+    """
+    copy = folder / name_of(source)
+    try:
+        system, path = system_of(source)
+        _copy(source, system, path, copy)
+        for part in attempts.until_answered(source, lambda: _parts(system, path)):
+            inside = part.removeprefix(path.rpartition("/")[0]).lstrip("/")
+            target = copy.parent / inside
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _copy(source, system, part, target)
+    except Exception as error:
+        shortage = exhausted.shortage(error)
+        if shortage is not None and shortage.of == "disk":
+            what, parent = f"a copy of {source}", tempfile.gettempdir()
+            raise exhausted.DiskFullError(what, shortage.needed, folder=parent) from error
+        raise SlideError.because(source, "a file to copy", error) from error
+    return copy
 
 
 def _open_in_place(

@@ -48,11 +48,15 @@ class TissueConfig:
 @dataclasses.dataclass(frozen=True, eq=False)
 class TissueMask:
     """Tissue (True) or not, one value a thumbnail pixel, from the slide's top left corner; with
-    `shares` fractions of tissue follow these, the part of every pixel that is tissue."""
+    `shares` fractions of tissue follow these, the part of every pixel that is tissue.
+
+    Where the last pixels reach beyond the slide, `extent` is its height and width in pixels: what
+    they say holds up to there, and beyond is no tissue."""
 
     mask: Bool[np.ndarray, "H W"]
     mpp: float
     shares: Float[np.ndarray, "H W"] | None = None
+    extent: tuple[float, float] | None = None
     _integral: Real[np.ndarray, "H+1 W+1"] = dataclasses.field(init=False, repr=False)
 
     def __post_init__(self):
@@ -89,8 +93,9 @@ class TissueMask:
 
     def _area(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
         """Tissue between the corner and (y, x); linear inside a pixel, which is then exact."""
+        ends = self.extent or self.mask.shape
         (y0, dy), (x0, dx) = (
-            _split(v, size) for v, size in zip((y, x), self.mask.shape, strict=True)
+            _split(v, size, end) for v, size, end in zip((y, x), self.mask.shape, ends, strict=True)
         )
         sums = self._integral
         upper = sums[y0, x0] * (1 - dx) + sums[y0, x0 + 1] * dx
@@ -167,9 +172,9 @@ def _pixel_rules(
     return saturation, kinds
 
 
-def _split(value: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whole and fractional part of a position, kept on the mask."""
-    value = np.clip(value, 0, size)
+def _split(value: np.ndarray, size: int, end: float) -> tuple[np.ndarray, np.ndarray]:
+    """Whole and fractional part of a position, kept before `end`, on a mask of this size."""
+    value = np.clip(value, 0, min(end, size))
     whole = np.minimum(np.floor(value).astype(np.int64), size - 1)
     return whole, value - whole
 

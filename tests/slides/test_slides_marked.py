@@ -78,7 +78,6 @@ def test_the_area_that_is_used_is_that_of_the_polygons(slide, marks, mpp, seed):
                   use=("Tumor",), leave_out=("Fold",))  # fmt: skip
     mask = marked.examine(slide, config, given).mask
     whole = mask.fraction(0, 0, SIZE, SIZE, mpp=0.5) * SIZE**2
-    # Thumbnail pixels at the right and lower border may be cut: no polygon reaches there.
     assert whole == pytest.approx(exact.intersection(shapely.box(0, 0, SIZE, SIZE)).area, rel=0.01)
     # Squares of 128 px at level 0 too, of which hardly a thumbnail pixel of 8 µm is a part.
     tops, lefts = (a.ravel() for a in np.mgrid[0:SIZE:128, 0:SIZE:128])
@@ -88,6 +87,112 @@ def test_the_area_that_is_used_is_that_of_the_polygons(slide, marks, mpp, seed):
     # A border's pixel is known by its share alone, wherever in it the border runs.
     assert np.abs(fractions - expected).max() < 0.5 * mpp / 0.5 / 128 + 0.01
     assert np.abs(fractions - expected).mean() < 0.01
+
+
+BORDERS = [(2048, 2048), (2041, 1998), (1000, 1031), (777, 515), (300, 17), (40, 41), (9, 5)]
+
+
+def glass(height, width):
+    return slides.slide_of("slide.png", np.full((height, width, 3), 245, np.uint8), mpp=0.5)
+
+
+@pytest.mark.parametrize("mpp", [1.3, 2.0, 3.7, 8.0, 8.5])
+@pytest.mark.parametrize("shape", BORDERS)
+def test_the_whole_slide_is_covered_up_to_its_border(marks, shape, mpp):
+    """Also where thumbnail pixels do not divide the slide, or are larger than it."""
+    height, width = shape
+    given = marks({"Tumor": [shapely.box(0, 0, width, height)]}, use=("Tumor",))
+    config = small_configs.section("data.tissue", mpp=mpp)
+    mask = marked.examine(glass(height, width), config, given).mask
+    assert mask.fraction(0, 0, height, width, mpp=0.5) == pytest.approx(1, abs=1e-6)
+    side = min(height, width, 64)
+    for top, left in ((0, width - side), (height - side, 0), (height - side, width - side)):
+        part = mask.fraction(top, left, side, side, mpp=0.5)
+        assert part == pytest.approx(1, abs=1e-6), (top, left)
+    # Beyond the slide there is none: half of a square over its corner and border.
+    assert mask.fraction(0, width - side, side, 2 * side, mpp=0.5) == pytest.approx(0.5, abs=1e-6)
+    assert mask.fraction(0, width, side, side, mpp=0.5) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("mpp", [2.0, 3.7, 8.0])
+@pytest.mark.parametrize("shape", BORDERS[1:5])
+@pytest.mark.parametrize("seed", range(2))
+def test_polygons_over_the_border_keep_their_area(marks, shape, mpp, seed):
+    """Against shapely: the whole slide, and all squares that lie at the right and lower border."""
+    rng, (height, width) = np.random.default_rng(seed), shape
+    places = [(width, height * rng.random()), (width * rng.random(), height), (width, height)]
+    used = [blob(rng, x, y, rng.uniform(0.4, 0.6) * max(shape), 2) for x, y in places]
+    away = [blob(rng, width, height / 2, 0.15 * max(shape), 0)]
+    whole = shapely.box(0, 0, width, height)
+    exact = (shapely.union_all(used) - shapely.union_all(away)).intersection(whole)
+    config = small_configs.section("data.tissue", mpp=mpp)
+    # As a viewer gives them, which cuts no polygon at the border by more than 64 px.
+    near = whole.buffer(60)
+    given = marks({"Tumor": [s.intersection(near) for s in used],
+                   "Fold": [s.intersection(near) for s in away]},
+                  use=("Tumor",), leave_out=("Fold",))  # fmt: skip
+    mask = marked.examine(glass(height, width), config, given).mask
+    found = mask.fraction(0, 0, height, width, mpp=0.5)
+    assert found == pytest.approx(exact.area / whole.area, abs=0.01)
+    assert found * whole.area == pytest.approx(exact.area, rel=0.01)
+    side = min(height, width, 128)
+    corners = [(top, width - side) for top in range(0, height - side + 1, 16)]
+    corners += [(height - side, left) for left in range(0, width - side + 1, 16)]
+    tops, lefts = np.array(corners).T
+    fractions = mask.fractions(tops, lefts, (side, side), 0.5)
+    squares = shapely.box(lefts, tops, lefts + side, tops + side)
+    expected = shapely.area(shapely.intersection(squares, exact)) / side**2
+    assert np.abs(fractions - expected).mean() < 0.01
+    # A pixel that a polygon's border crosses is known by its share alone.
+    assert np.abs(fractions - expected).max() < 0.25 * mpp / 0.5 / side + 0.01
+
+
+def test_a_strip_of_tissue_along_the_border_alone(marks):
+    """Narrower than a thumbnail pixel, of 16 px: it has its area, and no more."""
+    height, width = 519, 521
+    strip = shapely.box(width - 9, 0, width, height)
+    mask = marked.examine(glass(height, width), TISSUE, marks({"T": [strip]}, use=("*",))).mask
+    whole = mask.fraction(0, 0, height, width, mpp=0.5)
+    assert whole * height * width == pytest.approx(strip.area, rel=1e-6)
+    half = shapely.box(width - 4, 0, width, height)
+    mask = marked.examine(glass(height, width), TISSUE, marks({"T": [half]}, use=("*",))).mask
+    whole = mask.fraction(0, 0, height, width, mpp=0.5)
+    # A pixel of 9 px is looked at in eight columns.
+    assert whole * height * width == pytest.approx(half.area, abs=height * 9 / 16)
+
+
+def test_what_is_left_out_at_the_border(marks, tmp_path):
+    """The thumbnail lacks its strip: nothing is found there, and nothing is in its pictures."""
+    height, width = 2041, 1998
+    tiles = (3, 3, 1)
+    pixels = np.tile(tissue_like.pixels(0), tiles)[:height, :width]
+    slide = slides.slide_of("slide.png", pixels, mpp=0.5)
+    before = tissue.examine(slide, TISSUE)
+    given = marks({"Fold": [shapely.box(0, 0, 100, 100)]}, leave_out=("Fold",))
+    after = marked.examine(slide, TISSUE, given)
+    assert after.kinds.shape == before.kinds.shape
+    corner = (height - 512, width - 512, 512, 512)
+    assert after.mask.fraction(*corner, mpp=0.5) == pytest.approx(
+        before.mask.fraction(*corner, mpp=0.5)
+    )
+    # Patches computed elsewhere ask what is allowed alone, which is all of it.
+    assert after.allowed.fraction(*corner, mpp=0.5) == pytest.approx(1)
+    all_of_it = marks({"T": [shapely.box(0, 0, width, height)]}, use=("T",))
+    (piece,) = marked.outline(slide, marked.examine(slide, TISSUE, all_of_it).mask)
+    assert piece.geometry.equals(shapely.box(0, 0, width, height))
+
+
+@pytest.mark.parametrize("size", [(2041, 1998), (500, 489), (33, 32)])
+def test_masks_reach_the_border_too(tmp_path, size):
+    height, width = 2041, 1998
+    values = np.zeros(size, np.uint8)
+    values[:, size[1] // 2 :] = 1
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    given = marked.Marks(mask=str(tmp_path / "mask.png"))
+    mask = marked.examine(glass(height, width), TISSUE, given).mask
+    found = mask.fraction(0, 0, height, width, mpp=0.5)
+    assert found == pytest.approx(values.mean(), rel=1e-5)
+    assert mask.fraction(height - 64, width - 64, 64, 64, mpp=0.5) == pytest.approx(1, abs=1e-6)
 
 
 def test_small_polygons_keep_their_area(slide, marks):
@@ -239,7 +344,11 @@ def test_tissue_that_is_written_reads_back(tmp_path, slide, mpp, caplog):
     assert not caplog.messages  # valid as they are
     assert set(regions.counts) == {"Tissue"}
     again = marked.examine(slide, config, marked.Marks(str(path), use=("Tissue",))).mask
-    both, either = again.mask & found.mask, again.mask | found.mask
+    # The thumbnail lacks a part of a pixel at the border, where nothing was found.
+    height, width = found.mask.shape
+    same = again.mask[:height, :width]
+    assert same.sum() == again.mask.sum()
+    both, either = same & found.mask, same | found.mask
     assert both.sum() / either.sum() >= 0.99
     area = sum(f.geometry.area for f in regions.features)
     assert area == pytest.approx(found.mask.sum() * slide.downsample(mpp) ** 2, rel=1e-4)

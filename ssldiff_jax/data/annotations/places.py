@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import glob
 import logging
 import os
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ssldiff_jax.core import schema
+from ssldiff_jax.slides import far_files, remote
+from ssldiff_jax.slides.protocol import SlideError
 
 if TYPE_CHECKING:
     from ssldiff_jax.slides import marked
@@ -69,6 +72,15 @@ class AnnotationsConfig:
                 f"got use={self.use} and leave_out={self.leave_out} without"
             )
 
+    def require_classes(self, asker: str, *, in_table: bool) -> None:
+        """Raise ConfigError where `asker` takes classes of polygons as labels, and no classes or no
+        files are named; these may stand `in_table`, that of the slides."""
+        if not (self.classes and (self.files or in_table)):
+            raise schema.ConfigError(
+                f"{asker} must come with config.data.annotations.files and classes, got "
+                f"files={self.files!r}, classes={self.classes}"
+            )
+
     def of_slides(
         self, names: Sequence[str], own: Sequence[tuple[str, str]] = ()
     ) -> "list[marked.Marks | None]":
@@ -114,16 +126,16 @@ def _matched(key: str, spec: str, suffixes: tuple[str, ...], names: Sequence[str
     paths = _paths(key, spec, suffixes)
     by_slide = collections.defaultdict(list)
     for path in paths:
-        by_slide[_stem(path.name, suffixes)].append(str(path))
+        by_slide[_stem(remote.name_of(path), suffixes)].append(path)
     stems = [next((s for s in _stems(name) if s in by_slide), "") for name in names]
     if not any(stems):
         # Polygons on the ground may be of many scenes, a mask is of one.
         may_share = suffixes == _REGIONS or len(names) == 1
-        if may_share and os.path.isfile(os.path.expanduser(spec)):
-            return [str(paths[0])] * len(names)
+        if may_share and _is_one(spec, suffixes):
+            return [paths[0]] * len(names)
         raise schema.ConfigError(
             f"{key} must have files named as the slides are, got none for {len(names)} slides, "
-            f"such as {_listed(names)}; it has {_listed([path.name for path in paths])}"
+            f"such as {_listed(names)}; it has {_listed(list(map(remote.name_of, paths)))}"
         )
     for stem, count in collections.Counter(stems).items():
         if stem and (count > 1 or len(by_slide[stem]) > 1):
@@ -134,23 +146,45 @@ def _matched(key: str, spec: str, suffixes: tuple[str, ...], names: Sequence[str
     return [by_slide[stem][0] if stem else "" for stem in stems]
 
 
-def _paths(key: str, spec: str, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+def query_again() -> None:
+    """Ask for what lies behind addresses again: a command begins."""
+    _far_files.cache_clear()
+
+
+def _is_one(spec: str, suffixes: tuple[str, ...]) -> bool:
+    """Whether it is one file, and no folder or glob."""
+    if remote.is_remote(spec):
+        return far_files.is_one(spec, suffixes)
+    return os.path.isfile(os.path.expanduser(spec))
+
+
+def _paths(key: str, spec: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Paths or addresses of files."""
     path = os.path.expanduser(spec)
-    if os.path.isdir(path):
-        found = [
-            p for p in sorted(pathlib.Path(path).iterdir()) if p.name.lower().endswith(suffixes)
-        ]
+    if remote.is_remote(spec):
+        found = _far_files(key, spec, suffixes)
+    elif os.path.isdir(path):
+        inside = sorted(pathlib.Path(path).iterdir())
+        found = [str(p) for p in inside if p.is_file() and p.name.lower().endswith(suffixes)]
     elif os.path.isfile(path):
-        found = [pathlib.Path(path)]
+        found = [str(pathlib.Path(path))]
     else:
-        found = [pathlib.Path(p) for p in sorted(glob.glob(path, recursive=True))]
-    found = [p for p in found if p.is_file()]
+        paths = map(pathlib.Path, sorted(glob.glob(path, recursive=True)))
+        found = [str(p) for p in paths if p.is_file()]
     if not found:
         raise schema.ConfigError(
             f"{key} must name a file, a glob or a folder with files that end in "
             f"{', '.join(suffixes)}, got {spec!r}, where there are none"
         )
     return found
+
+
+@functools.cache  # several checks of a command ask
+def _far_files(key: str, spec: str, suffixes: tuple[str, ...]) -> list[str]:
+    try:
+        return far_files.listed(spec, suffixes)
+    except SlideError as error:
+        raise schema.ConfigError(f"{key}: {error}") from error
 
 
 def _stem(name: str, suffixes: tuple[str, ...]) -> str:

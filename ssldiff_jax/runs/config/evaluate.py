@@ -23,8 +23,8 @@ class EvaluateSection:
             run's encoder and judge always are.
         reference: folder of statistics that were written by another run or published, one file for
             each extractor; "" compares with the held-out patches of this run.
-        classes: what a confusion matrix is of: classes measured in pixels, or recorded with patches
-            of a list; "" makes none.
+        classes: what a confusion matrix is of: classes measured in pixels, of polygons
+            (annotations), or recorded with patches of a list; "" makes none.
         prompts: "class=words" for a CLIP among the extractors; () classifies by the mean of real
             patches of each measured class.
         templates: sentences with a place {} for the words.
@@ -36,7 +36,7 @@ class EvaluateSection:
     jpeg_quality: int
     extractors: tuple[str, ...]
     reference: str
-    classes: Literal["", "stain", "landcover", "earth", "recorded"]
+    classes: Literal["", "stain", "landcover", "earth", "annotations", "recorded"]
     prompts: tuple[str, ...]
     templates: tuple[str, ...]
     patience: float = dataclasses.field(metadata={"digest": False})

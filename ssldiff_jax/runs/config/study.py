@@ -1,6 +1,7 @@
 """The section `study` of a config: what classifiers are taught, from how much that is real."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from ssldiff_jax.core import schema
@@ -13,8 +14,8 @@ PATCH_MODELS = ("linear", "resnet", "vit")
 
 @dataclasses.dataclass(frozen=True)
 class PatchStudy:
-    """Patches and their classes: what most of their pixels show, the class recorded with them, or
-    the cluster of the judge's embeddings.
+    """Patches and their classes: what most of their pixels show, or the polygons (annotations) over
+    most of them, the class recorded with them, or the cluster of the judge's embeddings.
 
     Attributes:
         labels: of what.
@@ -27,7 +28,7 @@ class PatchStudy:
         network: of the others.
     """
 
-    labels: Literal["stain", "landcover", "earth", "recorded", "clusters"]
+    labels: Literal["stain", "landcover", "earth", "annotations", "recorded", "clusters"]
     clusters: int
     count: int
     count_test: int
@@ -50,8 +51,8 @@ class PatchStudy:
 
 @dataclasses.dataclass(frozen=True)
 class BagStudy:
-    """Bags of embeddings and their classes: regions that show more of a class of pixels than the
-    median region does, or slides with the labels of their cases.
+    """Bags of embeddings and their classes: regions that show more of a class of pixels, or of
+    polygons (annotations), than the median region does, or slides with the labels of their cases.
 
     Attributes:
         of: regions or slides.
@@ -68,7 +69,7 @@ class BagStudy:
     """
 
     of: Literal["regions", "slides"]
-    measure: measures.Name
+    measure: Literal["stain", "landcover", "earth", "annotations"]
     shows: str
     labels: str
     side: int
@@ -86,16 +87,21 @@ class BagStudy:
             raise schema.ConfigError(
                 f"config.study.bags must have side and cells ≥ 1, got {self.side} and {self.cells}"
             )
-        if self.of == "regions" and self.shows not in measures.CLASSES[self.measure]:
-            raise schema.ConfigError(
-                "config.study.bags.shows must be of "
-                f"{', '.join(measures.CLASSES[self.measure])}, got {self.shows!r}"
-            )
+        if self.of == "regions" and self.measure != measures.ANNOTATIONS:
+            self.require_shown(measures.CLASSES[self.measure])
         # Split at their median, two are needed for two classes.
         if self.of == "regions" and min(self.count, self.count_test) < 2:
             raise schema.ConfigError(
                 "config.study.bags must have count and count_test ≥ 2 of regions, got "
                 f"{self.count} and {self.count_test}"
+            )
+
+    def require_shown(self, names: Sequence[str]) -> None:
+        """Raise ConfigError where regions are not parted by one of these classes; those of polygons
+        stand in another section."""
+        if self.shows not in names:
+            raise schema.ConfigError(
+                f"config.study.bags.shows must be of {', '.join(names)}, got {self.shows!r}"
             )
 
 

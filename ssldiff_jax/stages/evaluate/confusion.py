@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data.annotations import measures
 from ssldiff_jax.evaluation.features import networks, zero_shot
 from ssldiff_jax.runs import patch_samples, pixel_labels
 from ssldiff_jax.runs.config import evaluate as evaluate_config
@@ -56,7 +55,7 @@ class ClassConfusion:
         if section.classes != "recorded":
             measure = pixel_labels.PixelLabels(section.classes, data, slide_names)
         truth = tuple(held_out.classes(measure))
-        class_names = measures.CLASSES.get(section.classes, tuple(sorted(set(truth))))
+        class_names = measure.names if measure else tuple(sorted(set(truth)))
         if networks.CLIP in section.networks and section.prompts:
             prompts = zero_shot.fill(section.templates, section.words)
             if set(prompts) != set(class_names):

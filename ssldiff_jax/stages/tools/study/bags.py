@@ -48,6 +48,7 @@ def task(
     if is_regions:
         names = lambda: artifacts.slide_names
         measure = pixel_labels.PixelLabels(section.measure, config.level_data, names)
+        section.require_shown(measure.names)
         of_source = functools.partial(_regions, section=section, measure=measure, seed=seed)
     else:
         of_source = functools.partial(_slides, section=section, seed=seed)

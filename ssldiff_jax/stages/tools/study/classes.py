@@ -1,4 +1,5 @@
-"""The classes of a study's patches: measured in their pixels, recorded, or the judge's clusters."""
+"""The classes of a study's patches: measured in their pixels, of polygons, recorded, or the judge's
+clusters."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ class Classes:
             counts = (np.bincount(measures.stain(patch).ravel()) for patch in pixels)
             return [names[count.argmax()] for count in counts]
 
-        # Land cover is read in a band that generated patches lack.
+        # Land cover is read in a band that generated patches lack, and no polygon lies on them.
         return cls(names, of, of_pixels if labels == "stain" else None)
 
     def numbered(self, *named: Sequence[str]) -> tuple[tuple[str, ...], list[np.ndarray]]:
