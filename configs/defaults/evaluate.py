@@ -26,6 +26,9 @@ def get_config() -> ConfigDict:
     # class=words of a CLIP among the extractors; () takes means of real patches of each class.
     c.prompts = ()
     c.templates = ("a histopathology image of {}.", "a microscopic photo showing {}.")
+    # Files of figures of each cell of a large image: geojson, for QuPath, and h5ad (AnnData), with
+    # its embeddings.
+    c.cells = ("geojson",)
     # Minutes that the tool watch waits for a checkpoint.
     c.patience = 60.0
     return c

@@ -35,6 +35,9 @@ def get_config() -> ConfigDict:
     c.bounds = ()
     # … (west, north) of the top left corner: pixels are as large as the models have them.
     c.origin = ()
+    # Files of figures of each cell, of an image that has a reference cell by cell: geojson, for
+    # QuPath, and h5ad (AnnData), with its embeddings.
+    c.cells = ("geojson",)
     # Mask of what stays of the reference: white stays, black is generated; or polygons that stay,
     # "file.geojson" or "file.geojson#name", in px of level 0.
     c.mask = ""

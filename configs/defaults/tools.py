@@ -63,6 +63,8 @@ def features() -> ConfigDict:
     # Folder of the files, h5_files/SLIDE.h5; those that are there stay. "": bags in the work
     # directory.
     c.folder = ""
+    # h5, and h5ad (AnnData, in h5ad_files/SLIDE.h5ad), which is made of it.
+    c.formats = ("h5",)
     return c
 
 

@@ -22,6 +22,7 @@ from ssldiff_jax.slides import multiband as multiband_lib
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core import example_serializer
+    from tensorflow_datasets.proto import tf_example_pb2
 
 _DECODED = 1024  # records kept as pixels: 200 MB of 256 px ones
 
@@ -122,20 +123,24 @@ def serialize(
 
 def encoded_image(record: bytes) -> bytes:
     """The square of a record as it is stored: a JPEG, or a PNG of other bands than RGB."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
     # Without TFDS's decoder, which would decode the picture and all other fields.
-    fields = tf_example_pb2.Example.FromString(record).features
+    fields = _message().FromString(record).features
     return fields.feature["image"].bytes_list.value[0]
 
 
 def about(record: bytes) -> dict[str, str | float]:
     """What a record says of its slide: `slide`, `case`, `label` and `mpp`."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    feature = tf_example_pb2.Example.FromString(record).features.feature
+    feature = _message().FromString(record).features.feature
     texts = {key: feature[key].bytes_list.value[0].decode() for key in ("slide", "case", "label")}
     return texts | {"mpp": feature["mpp"].float_list.value[0]}
+
+
+@functools.cache
+def _message() -> "type[tf_example_pb2.Example]":
+    """That of a record."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example
 
 
 class RecordSource:
@@ -172,6 +177,9 @@ class RecordSource:
         self.places: Int[np.ndarray, "N 4"] = np.asarray(mapped)
         """(slide, top, left, row) of every record."""
         self._pixels = functools.lru_cache(_DECODED)(self._decode)
+        # Here, and not by the threads that decode: two that import TFDS at once, which imports its
+        # parts when they are first named, may wait for each other for ever.
+        _message()
 
     def __len__(self) -> int:
         return len(self.places)

@@ -1,4 +1,4 @@
-"""Cells of a large image against those of its reference, as GeoJSON beside the image."""
+"""Cells of a large image against those of its reference, as files beside the image."""
 
 import dataclasses
 import logging
@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt
 from ssldiff_jax.core import arrays, patch_grid, vectors
 from ssldiff_jax.evaluation.metrics import large_image
 from ssldiff_jax.generation import generator, sources
-from ssldiff_jax.report import cells
+from ssldiff_jax.report import cells, placed_cells
 from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import held_out
 from ssldiff_jax.sampler import conditions
@@ -44,15 +44,24 @@ class Network:
 
 
 @dataclasses.dataclass(frozen=True)
+class CellOutput:
+    """Files of cells that are asked for, by what they end in, and microns per pixel of images."""
+
+    formats: tuple[str, ...]
+    mpp: float
+
+
+@dataclasses.dataclass(frozen=True)
 class CellFiles:
     """What writes `cells.geojson`, px of the image, and, of a slide, `cells_slide.geojson`, px of
-    its level 0.
+    its level 0; and `cells.h5ad`.
 
     Attributes:
         network: by which cells are compared.
         read: pixels of the reference, whose size the image has.
         side: of a cell, px.
         place: of the reference in its slide.
+        output: which files, and the image's microns per pixel.
     """
 
     folder: pathlib.Path
@@ -60,6 +69,7 @@ class CellFiles:
     read: conditions.ReadFn
     side: int
     place: held_out.SlidePlace | None
+    output: "CellOutput"
 
     @classmethod
     def of_request(
@@ -75,7 +85,7 @@ class CellFiles:
         section = artifacts.config.generate
         is_other = section.outpaint_px or section.blend_with or section.edits
         is_alike = source.read is not None and tuple(source.size) == tuple(size) and not is_other
-        if not is_alike or model.planner.finest.ratio > 1:
+        if not section.cells or not is_alike or model.planner.finest.ratio > 1:
             return None
         network = Network.of_run(artifacts)
         if network is None:
@@ -88,17 +98,18 @@ class CellFiles:
             of_run = artifacts.with_references
             place = held_out.slide_places(of_run.config, of_run.folders)[0]
         side = artifacts.config.data.crops.patch_px
-        return cls(folder, network, source.read, side, place)
+        output = CellOutput(section.cells, model.mpp)
+        return cls(folder, network, source.read, side, place, output)
 
     def write(self, image: pyramid.RawImage) -> None:
-        """Write both files; a row of cells at a time is in memory. An image without a whole cell
+        """Write the files; a row of cells at a time is in memory. An image without a whole cell
         has none, nor has one whose reference can no longer be read."""
         try:
             self._write(image)
         except (ValueError, OSError, MemoryError) as error:
             # The image was asked for, and is there.
             reason = " ".join(str(error).split()) or type(error).__name__
-            _LOG.warning("cells.geojson is left out: %s", reason)
+            _LOG.warning("files of cells are left out: %s", reason)
 
     def _write(self, image: pyramid.RawImage) -> None:
         side = self.side
@@ -110,12 +121,14 @@ class CellFiles:
         generated = (image.rows(row * side, side)[:, :width] for row in range(rows))
         found = large_image.CellFeatures(self._features(generated), self._features(real))
         measurements = cells.of_matches({self.network.name: found.matches()})
-        figures, lattice = cells.CellFigures(measurements), cells.Lattice(rows, cols, side)
-        cells.write(self.folder / "cells.geojson", lattice, figures)
-        if self.place is not None:
-            place = self.place
-            on_slide = lattice.seen(place.factor, place.left, place.top)
-            cells.write(self.folder / "cells_slide.geojson", on_slide, figures)
+        lattice, place = cells.Lattice(rows, cols, side), self.place
+        placed_cells.PlacedCells(
+            lattice,
+            place and lattice.seen(place.factor, place.left, place.top),
+            cells.CellFigures(measurements),
+            {self.network.name: found.generated},
+            self.output.mpp,
+        ).write(self.folder, "cells", self.output.formats)
 
     def _features(self, strips: Iterator[arrays.Pixels]) -> Float[np.ndarray, "N D"]:
         """Unit features of the cells of strips, each a row of cells."""

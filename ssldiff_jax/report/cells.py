@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from ssldiff_jax.evaluation.metrics import large_image
 from ssldiff_jax.formats import atomic
@@ -52,6 +52,18 @@ class Lattice:
         north, south = (_plain(self.top + n * self.side) for n in (row, row + 1))
         return [[west, north], [east, north], [east, south], [west, south], [west, north]]
 
+    def name(self, number: int) -> str:
+        """What a cell is called."""
+        return "row {}, column {}".format(*divmod(number, self.cols))
+
+    @property
+    def centres(self) -> Float[np.ndarray, "N 2"]:
+        """(x, y) of each cell, in reading order."""
+        row, col = np.divmod(np.arange(self.rows * self.cols), self.cols)
+        return np.stack(
+            [self.left + (col + 0.5) * self.side, self.top + (row + 0.5) * self.side], 1
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CellFigures:
@@ -67,6 +79,14 @@ class CellFigures:
     classes: Sequence[str] | None = None
     class_names: Sequence[str] = ()
 
+    def require(self, count: int) -> None:
+        """Raises ValueError for figures of another number of cells."""
+        sizes = {name: len(values) for name, values in self.measurements.items()}
+        sizes |= {"classes": len(self.classes)} if self.classes is not None else {}
+        for name, size in sizes.items():
+            if size != count:
+                raise ValueError(f"{name} must have a value for each of {count} cells, got {size}")
+
 
 def of_matches(matches: Mapping[str, large_image.CellMatches]) -> dict[str, np.ndarray]:
     """Measurements of what each of several networks, by name, finds of the cells."""
@@ -81,11 +101,7 @@ def write(path: pathlib.Path, lattice: Lattice, figures: CellFigures) -> None:
     """Write a FeatureCollection with a feature for each cell, a line each; it appears whole or not
     at all. Raises ValueError for figures of another number of cells."""
     count = lattice.rows * lattice.cols
-    sizes = {name: len(values) for name, values in figures.measurements.items()}
-    sizes |= {"classes": len(figures.classes)} if figures.classes is not None else {}
-    for name, size in sizes.items():
-        if size != count:
-            raise ValueError(f"{name} must have a value for each of {count} cells, got {size}")
+    figures.require(count)
 
     def fill(at: pathlib.Path) -> None:
         with at.open("w", encoding="utf-8") as file:
@@ -103,7 +119,7 @@ def write(path: pathlib.Path, lattice: Lattice, figures: CellFigures) -> None:
 def _feature(lattice: Lattice, figures: CellFigures, number: int) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "objectType": "tile",
-        "name": "row {}, column {}".format(*divmod(number, lattice.cols)),
+        "name": lattice.name(number),
     }
     name = figures.classes[number] if figures.classes is not None else ""
     if name:

@@ -173,6 +173,12 @@ def _pixel_size(
     scales = [t["scale"] for t in transformations if t.get("type") == "scale"]
     if not scales:
         return PixelSize(absent=f"{protocol.NO_MPP} (no scale transformation)")
+    for values in scales:
+        # Of more numbers, another axis' would be taken for that of pixels.
+        if len(values) != len(axes):
+            raise SlideError(
+                f"expected a scale of {len(axes)} numbers, for {', '.join(axes)}, got {values}"
+            )
     across, down = (
         math.prod(float(values[axes.index(name)]) for values in scales) for name in ("x", "y")
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 WRITERS = {
     "ome.zarr": ("zarr", 'pip install "zarr>=3.1"'),
     "dcm": ("pydicom", 'pip install "pydicom>=3.0"'),
+    "h5ad": ("anndata", 'pip install "anndata>=0.12"'),
 }
 """By format: the library, and how it is installed."""
 

@@ -52,13 +52,14 @@ def printable(name: str) -> str:
 
 
 def find(pattern: str) -> list[str]:
-    """Addresses of slides: those that a glob matches, those in a folder, or one alone.
+    """Addresses of slides: those that a glob matches, those in a folder, or one alone, which need
+    not be there.
 
-    Raises SlideError where nothing is there, or a glob or folder does not answer.
+    Raises SlideError where a glob or folder has none, or does not answer.
     """
     try:
         system, path = system_of(pattern)
-        if not _GLOB & set(path) and pathlib.PurePath(path).suffix.lower() in slide_lib.SUFFIXES:
+        if _is_one(pattern):
             paths = _named(system, path)
         else:
             paths = attempts.until_answered(pattern, lambda: _slides(system, path))
@@ -77,14 +78,19 @@ def system_of(source: str) -> tuple["fsspec.AbstractFileSystem", str]:
     return fsspec.core.url_to_fs(source, **attempts.http_options(source))
 
 
+def _is_one(pattern: str) -> bool:
+    """Whether it names one slide: what signs an address of the web may hold a question mark."""
+    is_web = pattern.startswith(("http://", "https://"))
+    is_glob = (_GLOB - {"?"} if is_web else _GLOB) & set(pattern)
+    return not is_glob and pathlib.PurePath(name_of(pattern)).suffix.lower() in slide_lib.SUFFIXES
+
+
 def _named(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
-    """A slide that was named, also where it does not answer now: who reads it asks again, and can
-    do without it."""
+    """A slide that was named, also where it does not answer, is not there or is forbidden: who
+    reads it asks again, says so, and can do without it."""
     try:
-        return _slides(system, path)
-    except Exception as error:
-        if attempts.reason_to_try_again(error) is None:
-            raise
+        return _slides(system, path) or [path]
+    except Exception:  # every file system has its own
         return [path]
 
 
@@ -233,6 +239,8 @@ def copied(source: str, folder: pathlib.Path) -> pathlib.Path:
         if shortage is not None and shortage.of == "disk":
             what, parent = f"a copy of {source}", tempfile.gettempdir()
             raise exhausted.DiskFullError(what, shortage.needed, folder=parent) from error
+        if isinstance(error, FileNotFoundError):  # says the address alone
+            raise SlideError(f"expected a file to copy, got {source}: nothing is there") from error
         raise SlideError.because(source, "a file to copy", error) from error
     return copy
 

@@ -42,14 +42,12 @@ def is_named(spec: str) -> bool:
 def slides_of(source: str, asset: str = "") -> list[str]:
     """Paths and addresses of the rasters that a STAC file lists, in its order.
 
-    An address that does not answer is returned itself, so that who reads it says so and goes on
-    with the others. Raises SlideError for a file that is no STAC, and where no item of it has a
-    raster; one that has none among others is named in the log.
+    An address that does not answer, and a file that a catalog links to and that is not there, is
+    returned itself, so that who reads it says so and goes on with the others. Raises SlideError for
+    a file that is no STAC, and where no item of it has a raster; one that has none among others is
+    named in the log.
     """
-    try:
-        items = list(_items(source))
-    except _SilentError:
-        return [source]
+    items = list(_items(source))
     if not items:
         raise SlideError(f"expected a STAC file with items, got none in {source}")
     rasters, reasons = [], []
@@ -107,21 +105,33 @@ class _Item:
         return _joined(self.base, usable[key]["href"])
 
 
+@dataclasses.dataclass(frozen=True)
+class _Unread:
+    """A STAC file that cannot be had."""
+
+    file: str
+
+    def raster(self, _asked: str) -> str:
+        """Itself, in the place of what it would have listed."""
+        return self.file
+
+
 def _type(asset: Any) -> str:
     return str(asset.get("type") or "no type") if isinstance(asset, Mapping) else "no asset"
 
 
 def _is_of(asset: Any, types: tuple[str, ...]) -> bool:
     """Whether an asset is of some media types; of one that does not say, its name tells."""
-    if not isinstance(asset, Mapping) or not isinstance(asset.get("href"), str):
+    href = asset.get("href") if isinstance(asset, Mapping) else None
+    if not isinstance(href, str) or not href or "\0" in href:
         return False
     if asset.get("type"):
         return str(asset["type"]).partition(";")[0].strip().lower() in types
-    suffix = pathlib.PurePosixPath(urllib.parse.urlsplit(asset["href"]).path).suffix.lower()
+    suffix = pathlib.PurePosixPath(urllib.parse.urlsplit(href).path).suffix.lower()
     return suffix in (_TIFF_SUFFIXES if types == _GEOTIFF else slide_lib.SUFFIXES)
 
 
-def _items(source: str) -> Iterator[_Item]:
+def _items(source: str) -> Iterator[_Item | _Unread]:
     """Those of a file, and of all that it links to."""
     left, seen = [source], set()
     while left:
@@ -129,7 +139,14 @@ def _items(source: str) -> Iterator[_Item]:
         if file in seen or len(seen) >= _MOST_FILES:
             continue
         seen.add(file)
-        values = _values(file)
+        is_linked = file != source and not remote.is_remote(file)
+        try:
+            values = None if is_linked and not os.path.exists(file) else _values(file)
+        except _SilentError:
+            values = None
+        if values is None:
+            yield _Unread(file)
+            continue
         kind = values.get("type")
         if kind == "Feature" and "stac_version" in values:
             yield _Item(values, file)
@@ -170,7 +187,7 @@ def _values(file: str) -> Mapping[str, Any]:
     text = _far(file) if remote.is_remote(file) else _near(file)
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of lists in lists
         raise SlideError.because(file, "a STAC file", error) from None
     if not isinstance(values, Mapping):
         raise SlideError(f"expected a STAC file, got {file}: a {type(values).__name__}")

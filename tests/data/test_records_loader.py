@@ -1,5 +1,8 @@
 import io
 import itertools
+import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -246,3 +249,22 @@ def test_cells_are_read_with_the_patch_between_them(source, context_px):
         # The corner is in sides of a patch, from the patch to the cells.
         top, left = np.round(-corner * side).astype(int)
         np.testing.assert_array_equal(block[top : top + side, left : left + side], patch)
+
+
+_OPENED = """
+import sys, threading
+from ssldiff_jax.data import records
+source = records.RecordSource({folder!r}, "train")
+before = set(sys.modules)
+thread = threading.Thread(target=lambda: source[0])
+thread.start(); thread.join()
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_threads_that_decode_import_nothing_of_tfds(written):
+    """It imports its parts when they are first named: two threads at once waited for ever."""
+    words = [sys.executable, "-c", _OPENED.format(folder=str(written[3]))]
+    root = pathlib.Path(__file__).parents[2]
+    result = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
+    assert not [name for name in result.stdout.split() if "tensorflow" in name or "etils" in name]

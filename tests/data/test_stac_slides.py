@@ -86,6 +86,9 @@ def test_an_asset_is_a_slide(write, tmp_path, assets, asked, taken):
         ({"a\nb": asset("c\nd.xml", "e\nf")}, "", "got a b (e f) in item 'one'"),
         ({f"B{n}": asset(f"{n}.tif") for n in range(20)}, "", ", 8 more in item 'one'"),
         ({"B04": METADATA}, "B04", "(B04), got B04 (application/xml)"),
+        # The folder itself, and what no path holds.
+        ({"visual": asset("")}, "", "got visual (image/tiff"),
+        ({"visual": asset("a\0b.tif")}, "", "got visual (image/tiff"),
     ],
 )  # fmt: skip
 def test_an_item_without_a_raster_is_refused(write, assets, asked, message):
@@ -102,6 +105,7 @@ def test_an_item_without_a_raster_is_refused(write, assets, asked, message):
     [
         ("{", "expected a STAC file, got"),
         ("[1]", "a list"),
+        ("[" * 100_000, "expected a STAC file, got"),
         ({"type": "Feature", "properties": {}}, "type 'Feature' without stac_version"),
         ({"type": "FeatureCollection", "features": [{"type": "Feature"}]}, "feature 0 has no stac"),
         ({"type": "FeatureCollection", "features": []}, "with items, got none"),
@@ -230,3 +234,31 @@ def test_what_answers_403_is_told_and_the_others_are_read(bucket, write, tmp_pat
         line = refused(task.open)
         assert "403" in line
         assert bucket.address("") in line
+
+
+def test_an_item_of_a_catalog_that_cannot_be_had_costs_itself(bucket, write, tmp_path):
+    """One that is forbidden and one that is not there stand for themselves among the others."""
+    names = ("one.json", "two.json", "three.json")
+    links = [{"rel": "item", "href": f"./{name}"} for name in names]
+    catalog = {"type": "Catalog", "stac_version": "1.0.0", "id": "a", "links": links}
+    bucket.files["catalog.json"] = json.dumps(catalog).encode()
+    for name in names[::2]:
+        bucket.files[name] = json.dumps(item(name, visual=asset("../scenes/good.tif?" + name)))
+        bucket.files[name] = bucket.files[name].encode()
+    scenes = [f"{bucket.address('scenes/good.tif')}?{name}" for name in names[::2]]
+    for status in (403, 404):
+        bucket.faults["two.json"] = [status] * 100 if status == 403 else []
+        slide_source.query_again()
+        found = named_slides.sources(data(bucket.address("catalog.json")))
+        assert found == [scenes[0], bucket.address("two.json"), scenes[1]]
+    bucket.faults["two.json"] = [403] * 100
+    task = slide_source.tasks(data(bucket.address("catalog.json")), tmp_path / "archive")[1]
+    assert bucket.address("two.json") in refused(task.open)
+    # Of files of this machine too.
+    path = write("catalog.json", catalog)
+    write("one.json", item(visual=asset("one.tif")))
+    write("three.json", item(visual=asset("three.tif")))
+    wanted = [str(tmp_path / name) for name in ("one.tif", "two.json", "three.tif")]
+    assert named_slides.sources(data(path)) == wanted
+    (task,) = [t for t in slide_source.tasks(data(path), tmp_path / "archive") if "two" in t.name]
+    assert "two.json" in refused(task.open)

@@ -59,8 +59,13 @@ def test_a_slide_that_was_named_is_left_to_who_reads_it(bucket, waits):
     bucket.faults["a.tif"] = [503] * 1000
     assert remote.find(bucket.address("a.tif")) == [bucket.address("a.tif")]
     assert waits == []
-    with pytest.raises(SlideError, match="no slide matches"):
-        remote.find(bucket.address("b.tif"))
+    for name, status in {"b.tif": None, "c.tif": 403, "d.svs": 401, "e.tif?key=a/b.c": 403}.items():
+        bucket.faults[name] = [status] * 1000 if status else []
+        assert remote.find(bucket.address(name)) == [bucket.address(name)]
+    assert waits == []
+    for pattern in ("*.svs", "none/"):
+        with pytest.raises(SlideError, match=r"no slide matches|expected an address that opens"):
+            remote.find(bucket.address(pattern))
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,14 @@ REFUSED = {
         image() | {"coordinateTransformations": [{"type": "scale", "scale": [1, 1, 2]}]},
         "expected square pixels",
     ),
+    "a scale of fewer axes": (
+        image() | {"coordinateTransformations": [{"type": "scale", "scale": [2, 2]}]},
+        "expected a scale of 3 numbers, for c, y, x, got [2, 2]",
+    ),
+    "a scale of more axes": (
+        image() | {"coordinateTransformations": [{"type": "scale", "scale": [1, 1, 1, 2, 2]}]},
+        "expected a scale of 3 numbers, for c, y, x, got [1, 1, 1, 2, 2]",
+    ),
     "no axes": (image() | {"axes": ["c", "y", "x"]}, "multiscales metadata of NGFF"),
     "no level": (image() | {"datasets": []}, "expected at least one level"),
     "other axes": (image(names="cyw"), "expected axes y and x"),

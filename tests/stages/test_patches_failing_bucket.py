@@ -75,6 +75,31 @@ def test_a_slide_that_is_never_answered_costs_that_slide(bucket, tmp_path):
     assert sorted(done["facts"]["slides"].values()) == ["a.tif", "c.tif"]
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_a_slide_that_may_not_be_had_costs_that_slide(bucket, tmp_path, status):
+    bucket.faults["b.tif"] = [status] * 1000
+    line = patches(bucket, tmp_path / "run")
+    assert line.startswith("1 of the files could not be used")
+    (left_out,) = (tmp_path / "run/patches/quarantine.jsonl").read_text().splitlines()
+    left_out = json.loads(left_out)
+    assert left_out["slide"] == bucket.address("b.tif")
+    assert bucket.address("b.tif") in left_out["reason"]
+    assert ("nothing is there" if status == 404 else str(status)) in left_out["reason"]
+    assert len(left_out["reason"].splitlines()) == 1
+    done = json.loads((tmp_path / "run/patches/done.json").read_text())
+    assert sorted(done["facts"]["slides"].values()) == ["a.tif", "c.tif"]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_slides_of_which_none_may_be_had_are_one_line(bucket, tmp_path, status):
+    for name in NAMES:
+        bucket.faults[name] = [status] * 1000
+    with pytest.raises(ValueError, match="no slide could be used; the first: ") as told:
+        patches(bucket, tmp_path / "run")
+    assert bucket.address("a.tif") in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+
+
 def test_a_bucket_that_never_answers_is_one_line(bucket, tmp_path):
     for name in NAMES:
         bucket.faults[name] = [503] * 1000

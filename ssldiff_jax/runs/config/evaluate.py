@@ -28,6 +28,7 @@ class EvaluateSection:
         prompts: "class=words" for a CLIP among the extractors; () classifies by the mean of real
             patches of each measured class.
         templates: sentences with a place {} for the words.
+        cells: files of the cells of large images.
         patience: minutes that the tool `watch` waits for a checkpoint.
     """
 
@@ -39,6 +40,7 @@ class EvaluateSection:
     classes: Literal["", "stain", "landcover", "earth", "annotations", "recorded"]
     prompts: tuple[str, ...]
     templates: tuple[str, ...]
+    cells: tuple[Literal["geojson", "h5ad"], ...]
     patience: float = dataclasses.field(metadata={"digest": False})
 
     def __post_init__(self):

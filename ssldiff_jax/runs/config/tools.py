@@ -68,6 +68,7 @@ class GenerateSection:
     crs: str
     bounds: tuple[float, ...]
     origin: tuple[float, ...]
+    cells: tuple[Literal["geojson", "h5ad"], ...]
 
     def __post_init__(self):
         pixel_units.settle(self, "generate")
@@ -280,15 +281,21 @@ class ExportSection:
 @dataclasses.dataclass(frozen=True)
 class FeaturesSection:
     """Slides whose embeddings the tool `features` writes ("": the run's own), their microns per
-    pixel (0: what their files say), the least tissue of a patch, and the folder ("": `bags` in the
-    work directory)."""
+    pixel (0: what their files say), the least tissue of a patch, the folder ("": `bags` in the work
+    directory), and the formats."""
 
     slides: str
     mpp: float
     min_tissue: float
     folder: str
+    formats: tuple[Literal["h5", "h5ad"], ...]
 
     def __post_init__(self):
+        if "h5" not in self.formats:
+            raise schema.ConfigError(
+                "config.features.formats must have h5, of which the others are made, got "
+                f"{self.formats}"
+            )
         if self.mpp < 0 or not 0 <= self.min_tissue <= 1:
             raise schema.ConfigError(
                 "config.features must have mpp ≥ 0 and 0 ≤ min_tissue ≤ 1, got "

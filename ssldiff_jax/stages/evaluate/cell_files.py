@@ -11,7 +11,7 @@ from ssldiff_jax.core import patch_grid
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import plan
 from ssldiff_jax.evaluation.metrics import large_image, memorisation
-from ssldiff_jax.report import cells
+from ssldiff_jax.report import cells, placed_cells
 from ssldiff_jax.runs import held_out, pixel_labels
 
 ByNetwork = Mapping[str, Sequence[large_image.CellFeatures]]
@@ -38,9 +38,11 @@ class CellFiles:
     measure: pixel_labels.PixelLabels | None
     places: Sequence[held_out.SlidePlace | None]
 
-    def write(self, folder: pathlib.Path) -> None:
+    def write(self, folder: pathlib.Path, formats: Sequence[str], *, mpp: float) -> None:
         """Write `similarity_N.npy`; and of regions `cells_N.geojson`, px of the image, and
-        `cells_N_slide.geojson`, px of the slide's level 0."""
+        `cells_N_slide.geojson`, px of the slide's level 0, and `cells_N.h5ad`, where asked for.
+
+        Raises ValueError where a library for them is not installed."""
         nearest = self._nearest()
         by = {name: [pair.matches() for pair in of] for name, of in self.features.items()}
         shown = by.get("encoder", by["judge"])
@@ -49,11 +51,15 @@ class CellFiles:
             np.save(folder / f"similarity_{i}.npy", shown[i].similarity.reshape(rows, cols))
             if place is None:
                 continue
-            figures = self._figures(pair, {name: of[i] for name, of in by.items()}, nearest[i])
             lattice = cells.Lattice(rows, cols, self.side)
-            cells.write(folder / f"cells_{i}.geojson", lattice, figures)
-            on_slide = lattice.seen(place.factor, place.left, place.top)
-            cells.write(folder / f"cells_{i}_slide.geojson", on_slide, figures)
+            placed_cells.PlacedCells(
+                lattice,
+                lattice.seen(place.factor, place.left, place.top),
+                self._figures(pair, {name: of[i] for name, of in by.items()}, nearest[i]),
+                # The encoder's first, by which images are made.
+                {n: self.features[n][i].generated for n in sorted(self.features)},
+                mpp,
+            ).write(folder, f"cells_{i}", formats)
 
     def _figures(
         self,

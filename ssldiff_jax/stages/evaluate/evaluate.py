@@ -19,6 +19,7 @@ from ssldiff_jax.runs import (
     stage,
     structure_measures,
 )
+from ssldiff_jax.slides import optional
 from ssldiff_jax.stages.evaluate import cell_files, large_images, levels, protocol, seam_figures
 from ssldiff_jax.train import hosts
 
@@ -37,12 +38,14 @@ _PIXELS = ("layout_correlation", "variance_ratio", "spectrum_ratio", "seams")
 
 def run(context: stage.Context) -> dict[str, Any] | None:
     """Write `results.json`, and figures of every cell as `similarity_N.npy` and, of regions,
-    `cells_N.geojson`.
+    `cells_N.geojson` or `cells_N.h5ad`.
 
     Hosts share the generation and the features of patches; the first one does the rest. Figures
     that a run cannot have are None: of large images, where held-out patches lie side by side and
     not in a region; by the encoder, where embeddings were computed elsewhere.
     """
+    # Before what takes hours.
+    optional.require(context.config.evaluate.cells)
     artifacts, folder = context.artifacts, context.folder("evaluate")
     networks, of_patches, of_levels = protocol.networks(artifacts), None, None
     training = None
@@ -114,7 +117,7 @@ def _write(
         None if config.evaluate.jpeg_quality else training,
         cell_files.measure_of(config.evaluate.classes, config.level_data),
         held_out.slide_places(config, artifacts.folders),
-    ).write(folder)
+    ).write(folder, config.evaluate.cells, mpp=config.level_data.patch_mpp)
     atomic.write_json(folder / "results.json", results)
     digest = atomic.read_json(sampled / "done.json")["digest"]
     # With the sample's digest, by which the report finds the row of its images.

@@ -13,14 +13,21 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from ssldiff_jax.core import digests, exhausted, names, schema
-from ssldiff_jax.data import ahead, named_slides, patch_list, slide_source, slide_table
-from ssldiff_jax.data.precomputed import bags, slide_grid
+from ssldiff_jax.data import (
+    ahead,
+    embedding_table,
+    named_slides,
+    patch_list,
+    slide_source,
+    slide_table,
+)
+from ssldiff_jax.data.precomputed import bag_table, bags, slide_grid
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.generation import user_images
 from ssldiff_jax.runs import amounts, artifacts, shard_writing, stage
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.slides import pyramid, remote
+from ssldiff_jax.slides import optional, pyramid, remote
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.train import logs
 
@@ -58,8 +65,15 @@ class _Bags:
         """
         bag = self._bag(slide)
         count = bag.count()
-        if count is not None:
-            return count, True
+        was_there = count is not None
+        if not was_there:
+            count = self._write(slide, bag)
+        if embedding_table.FORMAT in self.config.features.formats:
+            bag_table.write(bag, self.config.data.patch_mpp)
+        return count, was_there
+
+    def _write(self, slide: _Slide, bag: bags.Bag) -> int:
+        """How many embeddings were written."""
         with contextlib.closing(slide.open()) as opened:
             data, section = self.config.data, self.config.features
             grid = slide_grid.SlideGrid.of(
@@ -70,7 +84,7 @@ class _Bags:
                 bag.write(
                     opened, grid, batches, dim=self.model.dim, encoder=self.config.encoder.name
                 )
-        return len(grid), False
+        return len(grid)
 
     def _bag(self, slide: _Slide) -> bags.Bag:
         data, section = self.config.data, self.config.features
@@ -105,13 +119,14 @@ class _Bags:
 
 
 def run(context: stage.Context) -> dict[str, Any]:
-    """Write `h5_files/NAME.h5` into the folder of bags, and `results.json`. Bags that are there are
-    left as they are.
+    """Write `h5_files/NAME.h5` into the folder of bags, `h5ad_files/NAME.h5ad` where asked for, and
+    `results.json`. Files that are there are left as they are.
 
     Raises ConfigError for a run without an encoder or slides, SlideError where no slide could be
-    used.
+    used, ValueError where a library that files are written with is not installed.
     """
     config = context.config
+    optional.require(config.features.formats)
     if config.embeddings.source:
         raise schema.ConfigError(
             "config.embeddings.source must be '' for the tool features, which embeds by the run's "

@@ -156,8 +156,8 @@ def fingerprint(config: run_config.RunConfig) -> dict[str, Any]:
     Raises WeightsError for one that is not there, ValueError where a library is not that what is
     generated is written with.
     """
-    optional.require(config.sample.output.formats)
     section = config.generate
+    optional.require((*config.sample.output.formats, *section.cells))
     keys = ("reference", "mask", "control", "blend_with", "held_to", "area")
     # Without the name of a feature in it.
     paths = {key: areas.file_of(getattr(section, key)) for key in keys}

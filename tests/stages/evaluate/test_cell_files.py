@@ -10,11 +10,13 @@ from PIL import Image
 from ssldiff_jax import slides
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import demo_slide
+from ssldiff_jax.evaluation.metrics import large_image
 from ssldiff_jax.generation import cell_files
 from ssldiff_jax.runs import artifacts, held_out, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders, stored_config
 from ssldiff_jax.slides import pyramid
+from ssldiff_jax.stages.evaluate import cell_files as evaluate_cells
 from ssldiff_jax.stages.tools import generate
 
 pytestmark = pytest.mark.e2e
@@ -155,9 +157,10 @@ def test_a_reference_that_is_gone_costs_the_cells_alone(tmp_path, encoders, capl
         raise slides.SlideError("expected a readable slide, got gone.svs")
 
     network = cell_files.Network("judge", encoders["judge"])
-    files = cell_files.CellFiles(tmp_path, network, read, PX, None)
+    output = cell_files.CellOutput(("geojson",), 0.5)
+    files = cell_files.CellFiles(tmp_path, network, read, PX, None, output)
     files.write(pyramid.RawImage(tmp_path / "pixels.raw", PX, 2 * PX))
-    assert "cells.geojson is left out: expected a readable slide, got gone.svs" in caplog.text
+    assert "files of cells are left out: expected a readable slide, got gone.svs" in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["pixels.raw"]
 
 
@@ -171,3 +174,44 @@ def test_places_are_those_of_the_level(config, workdir):
     for a, b in zip(held_out.slide_places(config, of), coarse, strict=True):
         assert a.factor == 1
         assert (b.factor, b.top, b.left) == (2, a.top // 2, a.left // 2)
+
+
+def test_a_generated_image_has_its_cells_as_anndata(config, workdir, tmp_path, encoders):
+    anndata = pytest.importorskip("anndata")
+    pixels = slides.open_slide(demo_slide.demo_slide()).read_region(900, 400, 600, 700, mpp=0.5)
+    reference = tmp_path / "mine.tif"
+    pyramid.write_pyramid(reference, pixels, pyramid.Scale(0.25))
+    settings = {"region": (100, 40, 128, 2 * PX), "cells": ("geojson", "h5ad")}
+    folder = drawn(config, workdir, tmp_path, reference=str(reference), **settings)
+    table = anndata.read_h5ad(folder / "cells.h5ad")
+    generated = pyramid.read_image(folder / "image.png")
+    np.testing.assert_allclose(table.X, unit(encoders["judge"](cut(generated))), atol=1e-5)
+    for name, column in (
+        ("judge: similarity", "judge_similarity"),
+        ("judge: retrieval rank", "judge_retrieval_rank"),
+    ):
+        kept = measured(folder / "cells.geojson", name)
+        np.testing.assert_allclose(table.obs[column], kept, atol=1e-6)
+    for key, name in (("spatial", "cells"), ("spatial_slide", "cells_slide")):
+        side = PX if key == "spatial" else 2 * PX
+        kept = np.array(corners(folder / f"{name}.geojson")) + side / 2
+        np.testing.assert_array_equal(table.obsm[key], kept)
+    assert (table.uns["encoder"], table.uns["mpp"]) == ("judge", 0.5)
+
+
+def test_a_table_of_evaluate_has_the_embeddings_of_both_networks(workdir, tmp_path, encoders):
+    anndata = pytest.importorskip("anndata")
+    generated = pyramid.read_image(workdir / "sample" / "image_0.png")
+    real = pyramid.read_image(workdir / "patches" / "region_0.png")
+    pair = large_image.Pair(generated, real)
+    of = {name: [large_image.CellFeatures.of(pair, e, PX)] for name, e in encoders.items()}
+    place = held_out.SlidePlace(10, 20, 2.0)
+    files = evaluate_cells.CellFiles([pair], of, PX, None, None, [place])
+    files.write(tmp_path, ("h5ad",), mpp=0.5)
+    assert {path.name for path in tmp_path.iterdir()} == {"similarity_0.npy", "cells_0.h5ad"}
+    table = anndata.read_h5ad(tmp_path / "cells_0.h5ad")
+    for found, name in ((table.X, "encoder"), (table.obsm["judge"], "judge")):
+        np.testing.assert_allclose(found, unit(encoders[name](cut(generated))), atol=1e-5)
+        own = (found * unit(encoders[name](cut(real)))).sum(axis=1)
+        np.testing.assert_allclose(table.obs[f"{name}_similarity"], own, atol=1e-5)
+    assert table.obsm["spatial_slide"][0].tolist() == [2 * (20 + PX / 2), 2 * (10 + PX / 2)]

@@ -14,7 +14,8 @@ from ssldiff_jax.runs.config import evaluate as evaluate_config
 COUNT = 12
 SECTION = {
     "num_patches": 12, "num_training": 12, "jpeg_quality": 0, "extractors": (), "reference": "",
-    "prompts": (), "templates": (), "classes": "stain", "patience": 1.0,
+    "prompts": (), "templates": (), "classes": "stain", "cells": ("geojson",),
+    "patience": 1.0,
 }  # fmt: skip
 
 

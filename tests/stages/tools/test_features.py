@@ -255,3 +255,56 @@ def test_runs_without_an_encoder_or_slides_are_refused_in_a_line(workdir, tmp_pa
     listed = stage.Context(dataclasses.replace(config, data=data), workdir, None)
     with pytest.raises(schema.ConfigError, match=r"features\.slides must name slides"):
         features.run(listed.at("features", tmp_path / "features"))
+
+
+def test_a_bag_is_a_table_of_anndata_where_asked_for(bags, tmp_path):
+    anndata = pytest.importorskip("anndata")
+    one, two = drawn(tmp_path / "generate/one", 1), drawn(tmp_path / "generate/two", 2)
+    asked = {"slides": str(tmp_path / "generate/*/image.tif"), "min_tissue": 0.0}
+    folder, _ = bags(**asked)
+    tables = folder.parent / "h5ad_files"
+    assert not tables.exists()
+    # Of bags that were there already.
+    _, results = bags(**asked, formats=["h5", "h5ad"])
+    assert [entry["was_there"] for entry in results["slides"]] == [True, True]
+    table, bag = anndata.read_h5ad(tables / "one.h5ad"), Clam.read(folder / "one.h5")
+    np.testing.assert_array_equal(table.X, bag.features)
+    assert table.X.dtype == np.float32
+    np.testing.assert_array_equal(table.obsm["spatial"], bag.coords + PX / 2)
+    assert table.obs_names[:2].tolist() == ["0_0", f"{PX}_0"]
+    about = {key: table.uns[key] for key in ("mpp", "patch_size", "patch_size_level0", "slide")}
+    assert about == {"mpp": 0.5, "patch_size": PX, "patch_size_level0": PX, "slide": str(one)}
+    with h5py.File(folder / "one.h5") as file:
+        assert table.uns["encoder"] == file["features"].attrs["encoder"]
+    # What is there stays, until its slide changes.
+    before = {path.name: path.stat().st_mtime_ns for path in tables.iterdir()}
+    shutil.copy(one, two)
+    bags(**asked, formats=["h5", "h5ad"])
+    assert (tables / "one.h5ad").stat().st_mtime_ns == before["one.h5ad"]
+    again = anndata.read_h5ad(tables / "two.h5ad")
+    np.testing.assert_array_equal(again.X, table.X)
+
+
+def test_a_table_of_another_origin_is_not_replaced(bags, tmp_path):
+    pytest.importorskip("anndata")
+    (tmp_path / "bags/h5ad_files").mkdir(parents=True)
+    mine = tmp_path / "bags/h5ad_files/one.h5ad"
+    with h5py.File(mine, "w") as file:
+        file["X"] = np.zeros(3)
+    before = mine.read_bytes()
+    drawn(tmp_path / "generate/one", 1), drawn(tmp_path / "generate/two", 2)
+    asked = {"slides": str(tmp_path / "generate/*/image.tif"), "min_tissue": 0.0}
+    _, results = bags(**asked, formats=["h5", "h5ad"])
+    (refused,) = results["not_used"]
+    assert "one.h5ad must be free or a table of" in refused["reason"]
+    assert mine.read_bytes() == before
+    assert [entry["name"] for entry in results["slides"]] == ["two"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "message"),
+    [(["h5ad"], "must have h5, of which"), (["h5", "csv"], r"formats\[1\] must be one of")],
+)
+def test_formats_that_cannot_be_are_refused(bags, formats, message):
+    with pytest.raises(schema.ConfigError, match=message):
+        bags(formats=formats)
