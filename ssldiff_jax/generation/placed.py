@@ -115,6 +115,13 @@ def write_item(
     if origin.licence:
         properties["license"] = stac.licence(origin.licence)
     path = folder / f"{name}.stac.json"
-    item = stac.item(f"{folder.name}{suffix}", cog.name, size, scale.georeference, properties)
+    item = stac.item(
+        f"{folder.name}{suffix}",
+        cog.name,
+        size,
+        scale.georeference,
+        properties,
+        bands=scale.bands,
+    )
     atomic.write_json(path, item)
     return path

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt, UInt8
 
 from ssldiff_jax.core import arrays
 
 _AT_ONCE = 32  # rows that are made: Pillow holds a copy, in 4 bytes a pixel
 
-RowsFn = Callable[[int, int], arrays.ImageUint8]
+RowsFn = Callable[[int, int], arrays.Pixels]
 """Some rows of an image, from one on; fewer at its end."""
 
 
@@ -23,14 +23,15 @@ def shapes(height: int, width: int, smallest: int) -> list[tuple[int, int]]:
 
 
 class Strips:
-    """Strips of all levels: `rows` of each, an even number, the last of a level shorter."""
+    """Strips of all levels: `rows` of each, an even number, the last of a level shorter; `halve`
+    makes one of the next level."""
 
-    def __init__(self, levels: list[tuple[int, int]], rows: int):
-        self._levels, self._rows = levels, rows
+    def __init__(self, levels: list[tuple[int, int]], rows: int, halve: "HalveFn | None" = None):
+        self._levels, self._rows, self._halve = levels, rows, halve or rgb_halved
         self._parts: list[list[np.ndarray]] = [[] for _ in levels]
         self._tops = [0] * len(levels)
 
-    def of(self, source: RowsFn) -> Iterator[tuple[int, int, arrays.ImageUint8]]:
+    def of(self, source: RowsFn) -> Iterator[tuple[int, int, arrays.Pixels]]:
         """Level, first row and pixels of each strip, in the order in which they are known."""
         for top in range(0, self._levels[0][0], self._rows):
             yield from self._push(0, source(top, self._rows))
@@ -38,24 +39,24 @@ class Strips:
             if self._parts[level]:
                 yield from self._emit(level)
 
-    def _push(self, level: int, part: np.ndarray) -> Iterator[tuple[int, int, arrays.ImageUint8]]:
+    def _push(self, level: int, part: np.ndarray) -> Iterator[tuple[int, int, arrays.Pixels]]:
         self._parts[level].append(part)
         if sum(map(len, self._parts[level])) >= self._rows:
             yield from self._emit(level)
 
-    def _emit(self, level: int) -> Iterator[tuple[int, int, arrays.ImageUint8]]:
+    def _emit(self, level: int) -> Iterator[tuple[int, int, arrays.Pixels]]:
         parts, self._parts[level] = self._parts[level], []
         strip = parts[0] if len(parts) == 1 else np.concatenate(parts)
         top = self._tops[level]
         yield level, top, strip
         self._tops[level] = top + len(strip)
         if level + 1 < len(self._levels):
-            half = _halved(strip, self._levels[level])
+            half = self._halve(strip, self._levels[level])
             if len(half):
                 yield from self._push(level + 1, half)
 
 
-def _halved(
+def rgb_halved(
     strip: UInt8[np.ndarray, "H W 3"], shape: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Means of 2 × 2 px, rounded; a side of one pixel stays. `shape` is of the whole level."""
@@ -70,3 +71,25 @@ def _halved(
         image = Image.fromarray(np.ascontiguousarray(part))
         half[top : top + _AT_ONCE] = image.reduce((columns, rows))
     return half
+
+
+def bands_halved(
+    strip: UInt[np.ndarray, "H W bands"], shape: tuple[int, int]
+) -> UInt[np.ndarray, "h w bands"]:
+    """The same of any bands, of pixels that have data alone: not 0 in all bands."""
+    rows, columns = (1 if side == 1 else 2 for side in shape)
+    height, width, count = strip.shape[0] // rows, strip.shape[1] // columns, strip.shape[2]
+    half = np.empty((height, width, count), strip.dtype)
+    for top in range(0, height, _AT_ONCE):
+        bottom = min(top + _AT_ONCE, height)
+        part = strip[top * rows : bottom * rows, : width * columns]
+        part = part.reshape(bottom - top, rows, width, columns, count)
+        # Four of 16 bits, twice, are 19 bits.
+        sums = part.sum(axis=(1, 3), dtype=np.uint32)
+        present = part.any(axis=-1).sum(axis=(1, 3), dtype=np.uint32)[..., None]
+        half[top:bottom] = (2 * sums + present) // np.maximum(2 * present, 1)
+    return half
+
+
+HalveFn = Callable[[arrays.Pixels, tuple[int, int]], arrays.Pixels]
+"""A strip, and the height and width of its whole level, to half of it."""

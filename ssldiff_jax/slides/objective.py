@@ -2,6 +2,8 @@
 
 from xml.sax import saxutils
 
+from ssldiff_jax.slides import multiband
+
 _POWERS = (1.25, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0)
 # Scanners of one power differ in the size of their pixels: 40× has 0.22 … 0.275 µm.
 _TOLERANCE = 0.15
@@ -28,8 +30,14 @@ def description(mpp: float) -> str | None:
     return f"Aperio-style description of a generated image|AppMag = {found:g}|MPP = {mpp!r}"
 
 
-def ome_xml(name: str, size: tuple[int, int], mpp: float) -> str:
-    """The OME-XML of an RGB image of (height, width) px, with its objective where one is known."""
+def ome_xml(
+    name: str,
+    size: tuple[int, int],
+    mpp: float,
+    bands: multiband.MultibandConfig = multiband.NO_BANDS,
+) -> str:
+    """The OME-XML of an image of (height, width) px, with its objective where one is known: RGB in
+    one page, or named bands in a page each."""
     found, (height, width) = power(mpp), size
     instrument = settings = ""
     if found is not None:
@@ -43,9 +51,24 @@ def ome_xml(name: str, size: tuple[int, int], mpp: float) -> str:
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">'
         f'{instrument}<Image ID="Image:0" Name={saxutils.quoteattr(name)}>{settings}'
         '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
-        f'Type="uint8" SizeX="{width}" SizeY="{height}" SizeC="3" SizeZ="1" '
+        f'Type="{bands.dtype}" SizeX="{width}" SizeY="{height}" SizeC="{bands.count}" SizeZ="1" '
         f'SizeT="1" PhysicalSizeX="{mpp}" PhysicalSizeXUnit="µm" '
-        f'PhysicalSizeY="{mpp}" PhysicalSizeYUnit="µm" Interleaved="true">'
-        '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/>'
+        f'PhysicalSizeY="{mpp}" PhysicalSizeYUnit="µm" {_channels(bands)}'
         "</Pixels></Image></OME>"
     )
+
+
+def _channels(bands: multiband.MultibandConfig) -> str:
+    if not bands.is_used:
+        return (
+            'Interleaved="true">'
+            '<Channel ID="Channel:0:0" SamplesPerPixel="3"/><TiffData IFD="0" PlaneCount="1"/>'
+        )
+    channels = "".join(
+        f'<Channel ID="Channel:0:{n}" Name={saxutils.quoteattr(name)} SamplesPerPixel="1"/>'
+        for n, name in enumerate(bands.names)
+    )
+    pages = "".join(
+        f'<TiffData IFD="{n}" FirstC="{n}" PlaneCount="1"/>' for n in range(bands.count)
+    )
+    return f'Interleaved="false">{channels}{pages}'

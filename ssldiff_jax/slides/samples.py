@@ -252,7 +252,7 @@ def _alpha(
         return 0, "mask"
     # Masks of 16 bits are full at 255 or at 65535.
     is_mask = np.isin(nonzero, (255, full)).mean() >= _OPAQUE
-    kind = "a mask: white where it is 0" if is_mask else "no mask: data"
+    kind = "a mask: no data where it is 0" if is_mask else "no mask: data"
     warn.once(f"{path}: band {number}, called alpha, is {kind}")
     return (number if is_mask else 0), "mask"
 

@@ -1,7 +1,7 @@
 """STAC items: written for images that lie somewhere, in plain JSON.
 
-Source: the STAC specification 1.1.0, its extensions projection 2.0.0 and processing 1.2.0, and
-RFC 7946 for outlines that cross the date line or hold a pole.
+Source: the STAC specification 1.1.0, its extensions projection 2.0.0, processing 1.2.0, of bands
+eo 2.0.0 and raster 2.0.0, and RFC 7946 for outlines that cross the date line or hold a pole.
 """
 
 import datetime
@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from ssldiff_jax.slides import ground
+from ssldiff_jax.slides import ground, multiband
 
 VERSION = "1.1.0"
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-_EXTENSIONS = tuple(
-    f"https://stac-extensions.github.io/{name}/schema.json"
-    for name in ("projection/v2.0.0", "processing/v1.2.0")
-)
+_EXTENSIONS = ("projection/v2.0.0", "processing/v1.2.0")
+_OF_BANDS = {"eo": "eo/v2.0.0", "raster": "raster/v2.0.0"}
 _BANDS = ("red", "green", "blue")
+# Names of bands that the extension eo knows.
+_COMMON = frozenset((
+    *_BANDS, "pan", "coastal", "green05", "yellow", "rededge", "rededge071", "rededge075",
+    "rededge078", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12",
+))  # fmt: skip
 _LICENCE = re.compile(r"[\w\-.+]+")
 _ALONG = 32  # points on each border: curves in longitude and latitude
 _DIGITS = 9  # of degrees: .1 mm
@@ -40,6 +43,8 @@ def item(
     size: tuple[int, int],
     place: ground.Georeference,
     properties: Mapping[str, Any],
+    *,
+    bands: multiband.MultibandConfig = multiband.NO_BANDS,
 ) -> dict[str, Any]:
     """The item of a COG of (height, width) px that lies beside it, with its time of creation."""
     import rasterio.crs
@@ -60,13 +65,17 @@ def item(
     asset = {
         "href": f"./{href}",
         "type": COG,
-        "roles": ["data", "visual"],
-        "bands": [{"name": band, "data_type": "uint8"} for band in _BANDS],
+        "roles": ["data"] if bands.is_used else ["data", "visual"],
+        "bands": (listed := _bands(bands)),
     }
+    used = {key.partition(":")[0] for band in listed for key in band} & set(_OF_BANDS)
+    extensions = [*_EXTENSIONS, *(_OF_BANDS[prefix] for prefix in sorted(used))]
     return {
         "type": "Feature",
         "stac_version": VERSION,
-        "stac_extensions": list(_EXTENSIONS),
+        "stac_extensions": [
+            f"https://stac-extensions.github.io/{name}/schema.json" for name in extensions
+        ],
         "id": name,
         "geometry": geometry,
         "bbox": bbox,
@@ -75,6 +84,22 @@ def item(
         "links": [],
         "assets": {"image": asset},
     }
+
+
+def _bands(bands: multiband.MultibandConfig) -> list[dict[str, Any]]:
+    """What is said of each band of the COG."""
+    if not bands.is_used:
+        return [{"name": band, "data_type": "uint8"} for band in _BANDS]
+    listed = []
+    for name, low, high in zip(bands.names, *bands.ranges, strict=True):
+        band = {"name": name, "data_type": bands.dtype.name, "nodata": multiband.MISSING}
+        common = "nir" if name.lower() == "infrared" else name.lower()
+        if common in _COMMON:
+            band["eo:common_name"] = common
+        if bands.is_scaled:
+            band |= {"raster:scale": (high - low) / bands.top, "raster:offset": low}
+        listed.append(band)
+    return listed
 
 
 def _outline(place: ground.Georeference, size: tuple[int, int], along: int) -> Ring:

@@ -4,9 +4,9 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import UInt
 
-from ssldiff_jax.slides import halving, optional, whole_file
+from ssldiff_jax.slides import halving, multiband, optional, whole_file
 
 if TYPE_CHECKING:
     import zarr
@@ -17,6 +17,7 @@ Version = Literal["0.4", "0.5"]
 _CHUNK = 512  # px; also the rows that are held of each level
 _SHARD = 4096  # px; a row of chunks is one file of that width, in Zarr 3
 _COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+_WHITE = "FFFFFF"
 
 
 def write(
@@ -26,8 +27,10 @@ def write(
     *,
     mpp: float,
     version: Version,
+    bands: multiband.MultibandConfig = multiband.NO_BANDS,
 ) -> None:
-    """Write an image of a height and width whose rows a function gives; without loss.
+    """Write an image of a height and width whose rows a function gives; without loss. Channels are
+    red, green and blue, or `bands`.
 
     Raises OSError, naming the path, where it cannot be written; then nothing is left behind.
     Raises ValueError without the library.
@@ -35,14 +38,16 @@ def write(
     optional.require(["ome.zarr"])
     levels = halving.shapes(*shape, _CHUNK)
     with whole_file.replacing_folder(path) as temporary:
-        every = _create(temporary, levels, path.name.partition(".")[0], mpp, version)
-        for level, top, strip in halving.Strips(levels, _CHUNK).of(rows):
+        metadata = _metadata(path.name.partition(".")[0], len(levels), mpp, bands)
+        every = _create(temporary, levels, metadata, version, bands)
+        halve = halving.bands_halved if bands.is_used else halving.rgb_halved
+        for level, top, strip in halving.Strips(levels, _CHUNK, halve).of(rows):
             _fill(every[level], top, np.moveaxis(strip, -1, 0))
             # Or it would stay while the next one is made.
             del strip
 
 
-def _fill(array: "zarr.Array", top: int, planes: UInt8[np.ndarray, "3 h W"]) -> None:
+def _fill(array: "zarr.Array", top: int, planes: UInt[np.ndarray, "bands h W"]) -> None:
     """Write some rows, a shard after the other: the library would copy all that it is given."""
     bottom = top + planes.shape[1]
     for left in range(0, planes.shape[2], _SHARD):
@@ -51,13 +56,16 @@ def _fill(array: "zarr.Array", top: int, planes: UInt8[np.ndarray, "3 h W"]) -> 
 
 
 def _create(
-    folder: pathlib.Path, levels: list[tuple[int, int]], name: str, mpp: float, version: Version
+    folder: pathlib.Path,
+    levels: list[tuple[int, int]],
+    metadata: dict[str, Any],
+    version: Version,
+    bands: multiband.MultibandConfig,
 ) -> "list[zarr.Array]":
     """The arrays of all levels, empty."""
     # Not at the top: it is optional.
     import zarr
 
-    metadata = _metadata(name, len(levels), mpp)
     if version == "0.5":
         attributes: dict[str, Any] = {"ome": {"version": version} | metadata}
     else:
@@ -67,22 +75,26 @@ def _create(
     group = zarr.open_group(folder, mode="w", zarr_format=zarr_format, attributes=attributes)
     return [
         group.create_array(
-            str(level), shape=(3, *shape), dtype=np.uint8, fill_value=0, **_stored(shape, version)
+            str(level),
+            shape=(bands.count, *shape),
+            dtype=bands.dtype,
+            fill_value=0,
+            **_stored(shape, version, bands.count),
         )
         for level, shape in enumerate(levels)
     ]
 
 
-def _stored(shape: tuple[int, int], version: Version) -> dict[str, Any]:
+def _stored(shape: tuple[int, int], version: Version, count: int) -> dict[str, Any]:
     """How an array is cut and compressed."""
     import zarr.codecs
 
-    chunks = (3, _CHUNK, _CHUNK)
+    chunks = (count, _CHUNK, _CHUNK)
     if version == "0.5":
         # No wider than the image: a part of a shard beyond its border would be work for nothing.
         width = min(_SHARD, -(-shape[1] // _CHUNK) * _CHUNK)
         return {
-            "chunks": chunks, "shards": (3, _CHUNK, width), "dimension_names": ("c", "y", "x"),
+            "chunks": chunks, "shards": (count, _CHUNK, width), "dimension_names": ("c", "y", "x"),
             "compressors": zarr.codecs.ZstdCodec(level=1),
         }  # fmt: skip
     import numcodecs
@@ -94,7 +106,9 @@ def _stored(shape: tuple[int, int], version: Version) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _metadata(name: str, num_levels: int, mpp: float) -> dict[str, Any]:
+def _metadata(
+    name: str, num_levels: int, mpp: float, bands: multiband.MultibandConfig
+) -> dict[str, Any]:
     """What both versions say alike."""
     axes = [{"name": "c", "type": "channel"}]
     axes += [{"name": side, "type": "space", "unit": "micrometer"} for side in "yx"]
@@ -102,16 +116,28 @@ def _metadata(name: str, num_levels: int, mpp: float) -> dict[str, Any]:
         {"path": str(level), "coordinateTransformations": _transformations(mpp, 2**level)}
         for level in range(num_levels)
     ]
-    window = {"min": 0, "max": 255, "start": 0, "end": 255}
-    channels = [
-        {"label": label, "color": colour, "active": True, "window": window}
-        for label, colour in _COLOURS.items()
-    ]
     image = {"name": name, "axes": axes, "datasets": datasets, "type": "mean"}
     return {
         "multiscales": [image],
-        "omero": {"name": name, "channels": channels, "rdefs": {"model": "color"}},
+        "omero": {"name": name, "channels": _channels(bands), "rdefs": {"model": "color"}},
     }
+
+
+def _channels(bands: multiband.MultibandConfig) -> list[dict[str, Any]]:
+    """Names and colours; viewers begin with those that are shown."""
+    window = {"min": 0, "max": bands.top, "start": 0, "end": bands.top}
+    view, colours = bands.shown_view.bands, list(_COLOURS.values())
+    # One band alone is grey.
+    colour_of = dict(zip(view, colours, strict=True)) if len(set(view)) > 1 else {view[0]: _WHITE}
+    return [
+        {
+            "label": label,
+            "color": colour_of.get(place, _WHITE),
+            "active": place in colour_of,
+            "window": window,
+        }
+        for place, label in enumerate(bands.names or _COLOURS)
+    ]
 
 
 def _transformations(mpp: float, factor: int) -> list[dict[str, Any]]:

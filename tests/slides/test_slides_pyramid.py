@@ -12,7 +12,7 @@ from PIL import Image
 
 from ssldiff_jax import slides
 from ssldiff_jax.data import demo_slide
-from ssldiff_jax.slides import optional, pyramid
+from ssldiff_jax.slides import multiband, optional, pyramid, written
 
 REAL = demo_slide.demo_slide()
 
@@ -112,7 +112,7 @@ def test_missing_folder_is_an_os_error(tmp_path, image_uint8, name):
 def test_other_arrays_are_refused(image):
     # Asked directly: where shapes are checked at run time, the writers never get such an array.
     with pytest.raises(ValueError, match=r"shape \(H, W, 3\) and uint8, got"):
-        pyramid._check_image(image)
+        written.require(image, multiband.NO_BANDS)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_files_are_the_same_from_memory_and_from_a_file(
 ):
     if name in optional.WRITERS:
         pytest.importorskip(optional.WRITERS[name][0])
-    monkeypatch.setattr(pyramid, "_STRIP", 99)  # several, the last one shorter
+    monkeypatch.setattr(written, "STRIP", 99)  # several, the last one shorter
     found = []
     for i, pixels in enumerate((image_uint8, raw)):
         folder = tmp_path / str(i)
