@@ -55,7 +55,7 @@ def read_source(
                 f"{len(patches)} were skipped{first}"
             )
 
-    def read(s: plan.Square) -> arrays.ImageUint8:
+    def read(s: plan.Square) -> arrays.Pixels:
         return patches.read(s.slide)[s.top : s.top + s.height, s.left : s.left + s.width]
 
     return plan.Source(

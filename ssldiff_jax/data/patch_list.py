@@ -13,7 +13,8 @@ from PIL import Image
 from ssldiff_jax.core import arrays
 from ssldiff_jax.data import image_folder, tfds_images
 from ssldiff_jax.data.npy_list import PatchListError, read_array
-from ssldiff_jax.slides import backends, pixels, remote
+from ssldiff_jax.slides import backends, choosing, pixels, remote
+from ssldiff_jax.slides import multiband as multiband_lib
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import slide as slide_lib
 
@@ -55,8 +56,9 @@ class PatchList(Protocol):
         """Height and width. Raises PatchListError for a patch that cannot be read."""
         ...
 
-    def read(self, number: int) -> arrays.ImageUint8:
-        """The pixels. Raises PatchListError for a patch that cannot be read."""
+    def read(self, number: int) -> arrays.Pixels:
+        """The pixels, of the bands that a reading names. Raises PatchListError for a patch that
+        cannot be read."""
         ...
 
 
@@ -113,7 +115,7 @@ class ImageFiles:
             detail = " ".join(str(error).split())
             raise PatchListError(f"expected an image, got {path}: {detail:.200}") from error
 
-    def read(self, number: int) -> arrays.ImageUint8:
+    def read(self, number: int) -> arrays.Pixels:
         path = self._folder / self._names[number]
         return self._opened(path, lambda b: b.read(0, 0, 0, *b.level_shapes[0]))
 
@@ -133,16 +135,28 @@ class ImageFiles:
 
 
 class PixelArray:
-    """One .npy array of pixels, uint8 (N, H, W, 3), mapped and not read whole."""
+    """One .npy array of pixels, mapped and not read whole: uint8 (N, H, W, 3), or uint8 or uint16
+    (N, H, W, bands) of the bands that a config names, whose range may be another than a record's.
+    """
 
-    def __init__(self, path: pathlib.Path, values: np.ndarray):
-        if values.dtype != np.uint8 or values.ndim != 4 or values.shape[3] != 3:
+    def __init__(
+        self,
+        path: pathlib.Path,
+        values: np.ndarray,
+        multiband: multiband_lib.MultibandConfig = multiband_lib.NO_BANDS,
+    ):
+        kinds = ("uint8", "uint16") if multiband.is_used else ("uint8",)
+        shape = (values.ndim, values.shape[-1:])
+        if str(values.dtype) not in kinds or shape != (4, (multiband.count,)):
+            names = f" ({', '.join(multiband.names)})" if multiband.is_used else ""
             raise PatchListError(
-                f"{path}: expected patches as uint8 (N, H, W, 3), or their names, got "
-                f"{values.dtype} {values.shape}"
+                f"{path}: expected patches as {' or '.join(kinds)} (N, H, W, {multiband.count})"
+                f"{names}, or their names, got {values.dtype} {values.shape}"
             )
+        if multiband.is_used:
+            _require_fits(path, values, multiband)
         self.source = str(path)
-        self._values = values
+        self._values, self._multiband = values, multiband
 
     def fingerprint(self) -> str:
         """Changes when the file does."""
@@ -161,8 +175,21 @@ class PixelArray:
     def shape(self, number: int) -> tuple[int, int]:
         return self._values.shape[1], self._values.shape[2]
 
-    def read(self, number: int) -> arrays.ImageUint8:
-        return np.array(self._values[number])
+    def read(self, number: int) -> arrays.Pixels:
+        pixels = np.array(self._values[number])
+        if not self._multiband.is_used:
+            return pixels
+        return self._multiband.to_records(np.moveaxis(pixels, -1, 0))
+
+
+def _require_fits(
+    path: pathlib.Path, values: np.ndarray, multiband: multiband_lib.MultibandConfig
+) -> None:
+    seen = lambda: choosing.span(values[0])
+    try:
+        choosing.require_fits(path, values.dtype, multiband, seen)
+    except slide_lib.SlideError as error:
+        raise PatchListError(str(error)) from error
 
 
 def is_list(spec: str) -> bool:
@@ -188,6 +215,12 @@ def open_list(
         return ImageFiles(folder, image_folder.names_in(folder), reading, pictures)
     if spec.startswith(tfds_images.TFDS):
         _require_no_bands(spec, reading, pictures)
+        if reading.multiband.is_used:
+            raise PatchListError(
+                f"{spec}: expected files or a .npy array where config.data.reading.multiband names "
+                f"bands ({', '.join(reading.multiband.names)}), got a data set of TFDS, which has "
+                "red, green and blue"
+            )
         return tfds_images.TfdsImages(spec.removeprefix(tfds_images.TFDS), reading)
     path = pathlib.Path(os.path.expanduser(spec))
     if not path.is_file():
@@ -198,7 +231,7 @@ def open_list(
     if isinstance(array, list):
         return ImageFiles(path, array, reading, pictures)
     _require_no_bands(spec, reading, pictures)
-    return PixelArray(path, array)
+    return PixelArray(path, array, reading.multiband)
 
 
 def _require_no_bands(spec: str, reading: reading_lib.ReadingConfig, pictures: Pictures) -> None:

@@ -171,7 +171,7 @@ class Source:
         skipped: what could not be used, and why.
     """
 
-    read: Callable[[Square], arrays.ImageUint8]
+    read: Callable[[Square], arrays.Pixels]
     splits: dict[str, list[Square]]
     references: list[Reference]
     names: dict[int, str]

@@ -224,7 +224,8 @@ def _open_image(
     spec: str, reading: reading_lib.ReadingConfig, number: int, mpp: float
 ) -> slide_lib.Slide:
     images = _open_list(spec, reading)
-    return slide_lib.slide_of(images.name(number), images.read(number), mpp=mpp)
+    pixels = images.read(number)
+    return slide_lib.slide_of(images.name(number), pixels, mpp=mpp, multiband=reading.multiband)
 
 
 # Tasks travel to worker processes by the list's name: each opens it once for all its images.

@@ -134,9 +134,7 @@ class Tiled:
             for _, number, cells in candidates[: config.regions.count]
         ]
 
-    def pixels(
-        self, references: list[plan.Reference], mpp: float
-    ) -> Iterator[list[arrays.ImageUint8]]:
+    def pixels(self, references: list[plan.Reference], mpp: float) -> Iterator[list[arrays.Pixels]]:
         """The cells of every reference. Raises UnreadableSlide."""
         for reference in references:
             number = reference.cells[0].slide

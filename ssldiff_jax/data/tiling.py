@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ssldiff_jax.core import digests, exhausted
-from ssldiff_jax.data import about_slide, archive, plan, regions
+from ssldiff_jax.data import about_slide, archive, plan, records, regions
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import geojson, marked, pyramid, quality, remote, shown, tissue
 from ssldiff_jax.slides import slide as slide_lib
@@ -183,12 +183,13 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
         "label": task.about.label,
         "mpp": config.patch_mpp,
     }
+    quality = records.quality_of(config.records.jpeg_quality, slide.multiband)
     with archive.new_entry(task.folder, **about) as (writer, folder):
         for split, mpp, places in squares(slide, parts, examined.mask, cells, config):
             writer.declare(split)
             for s in places:
                 pixels = slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
-                writer.add(split, s, pixels, config.records.jpeg_quality, mpp=mpp)
+                writer.add(split, s, pixels, quality, mpp=mpp)
         pyramid.write_png(folder / "overview.png", _overview(slide, examined))
         geojson.write(folder / TISSUE, marked.outline(slide, examined.mask), about=task.name)
         writer.close(
@@ -201,6 +202,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
             tissue=examined.parts,
             parts={split: [*part.rows, *part.cols] for split, part in parts.items()},
             regions=candidates(slide, parts, examined.mask, cells, config),
+            **records.facts_of(slide.multiband),
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt
 
 from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
 from ssldiff_jax.core import arrays, bands, digests, pixel_units, rng
@@ -138,7 +139,7 @@ class Artifacts:
         )  # fmt: skip
 
     def references(
-        self, embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None
+        self, embed: Callable[[arrays.Pixels], arrays.EmbeddingGrid] | None = None
     ) -> list[Reference]:
         """What images are generated from and compared with, at the level of what is generated;
         `embed` makes the grids of those whose embeddings were not computed elsewhere.
@@ -285,14 +286,15 @@ def crop_table(
 
 def patches_at(
     source: records_lib.RecordSource, count: int, side: int, shift: int = 0, *, start: int = 0
-) -> np.ndarray:
+) -> UInt[np.ndarray, "N S S bands"]:
     """Squares of `side` px at (shift, shift) of the first `count` records in a fixed random order,
-    without the first `start`: `[0 S S 3]` where there are no more."""
+    without the first `start`: `[0 S S bands]` where there are no more."""
     # Not the run's seed: runs that differ in it are measured on the same patches.
     order = shuffle.first(count, len(source), seed=0)[start:]
     at = np.s_[shift : shift + side, shift : shift + side]
     squares = [source[int(i)][at] for i in order]
-    return np.stack(squares) if squares else np.zeros((0, side, side, 3), np.uint8)
+    none = np.zeros((0, side, side, source.num_bands), source.dtype)
+    return np.stack(squares) if squares else none
 
 
 def encoder_digest(model: encoder_lib.Encoder) -> str:

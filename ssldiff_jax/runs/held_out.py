@@ -9,11 +9,10 @@ from typing import Literal
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import plan
+from ssldiff_jax.data import plan, region_files
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
-from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 
 
@@ -21,10 +20,10 @@ from ssldiff_jax.slides import slide as slide_lib
 class Reference:
     """Held-out cells to generate from: a region of a slide, or a page of patches side by side.
 
-    `grid` are their embeddings, where anything gave them.
+    `image` has all bands; `grid` are their embeddings, where anything gave them.
     """
 
-    image: arrays.ImageUint8
+    image: arrays.Pixels
     kind: Literal["region", "page"]
     grid: arrays.EmbeddingGrid | None
 
@@ -64,12 +63,13 @@ def slide_places(
 def read(
     config: run_config.RunConfig,
     folders: folders_lib.Folders,
-    embed: Callable[[arrays.ImageUint8], arrays.EmbeddingGrid] | None = None,
+    embed: Callable[[arrays.Pixels], arrays.EmbeddingGrid] | None = None,
 ) -> list[Reference]:
     """Those of a run, at the level of what is generated: see Artifacts.references."""
     folder, references = folders.of_stage("patches"), []
     for i, about in enumerate(atomic.read_json(folder / "regions.json")):
-        image = pyramid.read_image(_picture(config, folder, i))
+        picture, bands = _picture(config, folder, i), config.data.reading.multiband
+        image = region_files.read(folder, picture.stem, bands)
         if config.embeddings.source:
             path = folders.of_stage("embeddings") / f"region_{i}.npy"
             # A pickle could run code; work directories are handed on.

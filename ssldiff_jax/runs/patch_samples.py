@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from concurrent import futures
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt
 
 from ssldiff_jax.core import arrays, machine, schema
 from ssldiff_jax.data import mosaic, plan, shuffle
@@ -16,7 +16,7 @@ from ssldiff_jax.runs import pixel_labels
 
 _LOG = logging.getLogger(__name__)
 
-Patch = tuple[plan.Square, arrays.ImageUint8]
+Patch = tuple[plan.Square, arrays.Pixels]
 
 
 def shifts_in(record_px: int, patch_px: int) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ class Sample:
         """One of them."""
         return self.source.patch(*self.places[index].tolist())
 
-    def pixels(self, start: int, stop: int) -> UInt8[np.ndarray, "N s s 3"]:
+    def pixels(self, start: int, stop: int) -> UInt[np.ndarray, "N s s bands"]:
         """Those from `start` up to `stop`, decoded by all cores."""
         indices = range(start, min(stop, len(self)))
         with futures.ThreadPoolExecutor(machine.cores()) as pool:

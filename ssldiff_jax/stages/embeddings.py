@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt
 
 from ssldiff_jax.data import crop_reader, loader, store
 from ssldiff_jax.data.precomputed import files as features
@@ -23,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 _PATCHES = 128  # of a batch that is read and embedded
 _ROWS = 256  # of a batch of those that were computed elsewhere
 
-_Cells = tuple[UInt8[np.ndarray, "N 4 s s 3"], Float[np.ndarray, "N 2"]]
+_Cells = tuple[UInt[np.ndarray, "N 4 s s bands"], Float[np.ndarray, "N 2"]]
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
@@ -97,10 +97,10 @@ def _variety(
 
 def _of_patches(
     reader: crop_reader.LevelReader, model: encoder.Encoder, config: loader.LoaderConfig
-) -> shard_writing.Work[UInt8[np.ndarray, "N s s 3"], store.Batch]:
+) -> shard_writing.Work[UInt[np.ndarray, "N s s bands"], store.Batch]:
     """Embeddings of crops."""
 
-    def start(patches: UInt8[np.ndarray, "N s s 3"]) -> Callable[[], store.Batch]:
+    def start(patches: UInt[np.ndarray, "N s s bands"]) -> Callable[[], store.Batch]:
         return _started(model, patches)
 
     return shard_writing.Work(reader.patches, start, _PATCHES, config)
@@ -128,7 +128,7 @@ def _of_cells(
 
 
 def _started(
-    model: encoder.Encoder, patches: UInt8[np.ndarray, "N s s 3"]
+    model: encoder.Encoder, patches: UInt[np.ndarray, "N s s bands"]
 ) -> Callable[[], dict[str, np.ndarray]]:
     """Embedding begun; what waits for it gives the embeddings, or tokens and `whole` embeddings."""
     if model.tokens_per_side == 1:

@@ -4,11 +4,12 @@ run ever reads it but the evaluation."""
 
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt, UInt8
 
 from ssldiff_jax.core import layers, moments, rng
 from ssldiff_jax.data import config as data_config
@@ -39,7 +40,8 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     if name == "encoder" and config.embeddings.source:
         # Its embeddings are all there is of it.
         return {"imported": config.embeddings.source}
-    px = config.data.crops.patch_px
+    # Both are networks of RGB, whatever bands records have.
+    px, see = config.data.crops.patch_px, config.data.reading.multiband.view_of(name)
     start = None
     if section.weights:
         file = published.ModelFile.read(section.weights)
@@ -55,6 +57,7 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
         batch_size=section.train.batch_size,
         seed=rng.seed_of(config.seed, f"{name}/data"),
         config=config.data.loader,
+        see=see,
     )
     run_ = training_tasks.training_run(context, name)
     task = training_tasks.training_task(name, config)
@@ -65,7 +68,7 @@ def run(context: stage.Context, name: str = "encoder") -> dict[str, Any]:
     if section.model.origin != "zero":
         # As many of each level, as in training.
         each = -(-_NUM_AVERAGED // len(train))
-        patches = np.concatenate([artifacts.patches_at(level, each, px) for level in train])
+        patches = np.concatenate([see(artifacts.patches_at(level, each, px)) for level in train])
         # By products exact to float32, so that the origin does not depend on the device.
         exact = networks.OfEncoder(name, model)
         sums = moments.Moments.of(exact(patches), "embeddings")
@@ -100,11 +103,12 @@ def _measure(
     """Retrieval among held-out patches: of a patch moved, where records are larger than patches,
     and of a view of it; and how many directions embeddings take."""
     px = data.crops.patch_px
+    see = data.reading.multiband.view_of(name)
     patches = functools.partial(artifacts.patches_at, held_out, _NUM_TESTED, px)
-    slack, centred = data.records.record_px - px, patches(0)
+    slack, centred = data.records.record_px - px, see(patches(0))
     exact = networks.OfEncoder("measured", model)
     centre = exact(centred)
-    embedding = _embeddings(held_out, exact, model.dim, px)
+    embedding = _embeddings(held_out, lambda seen: exact(see(seen)), model.dim, px)
     measured = variety.Variety.of_encoder(embedding, model)
     by_view = encoder.top1(exact(_views(centred, jitter)), centre)
     if measured.collapse:
@@ -118,7 +122,7 @@ def _measure(
         "origin": model.origin.tolist(),
         "num_tested": len(centre),
         "retrieval_top1": {
-            shift: encoder.top1(exact(patches(shift)), centre)
+            shift: encoder.top1(exact(see(patches(shift))), centre)
             for shift in _SHIFTS_PX
             if shift <= slack
         },
@@ -147,7 +151,10 @@ def _token_facts(model: encoder.Encoder) -> dict[str, Any]:
 
 
 def _embeddings(
-    held_out: records.RecordSource, embed: networks.Extractor, dim: int, px: int
+    held_out: records.RecordSource,
+    embed: Callable[[UInt[np.ndarray, "N s s bands"]], Float[np.ndarray, "N D"]],
+    dim: int,
+    px: int,
 ) -> Float[np.ndarray, "N D"]:
     """Of as many held-out patches as a rank should be of, or of all; some in memory at a time."""
     # Ten a dimension: of fewer even white noise seems to have collapsed (256 vectors of 384

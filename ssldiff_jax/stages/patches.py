@@ -10,9 +10,7 @@ import logging
 import pathlib
 from typing import Any
 
-import numpy as np
-
-from ssldiff_jax.core import digests, patch_grid, pixel_units, schema
+from ssldiff_jax.core import digests, pixel_units, schema
 from ssldiff_jax.data import (
     archive,
     engine,
@@ -20,6 +18,8 @@ from ssldiff_jax.data import (
     named_slides,
     patch_list,
     plan,
+    records,
+    region_files,
     slide_source,
     tiling,
 )
@@ -72,7 +72,8 @@ class _Request:
 
 
 def run(context: stage.Context) -> dict[str, Any] | None:
-    """Write `records/` (TFDS), `region_N.png` with `regions.json`, `quarantine.jsonl`, and what
+    """Write `records/` (TFDS), `region_N.png` with `regions.json` (and
+    `region_N.tif` of all bands, where a config names others than RGB), `quarantine.jsonl`, and what
     slides are made of: `slides.csv`, `overview_N.png`, `tissue/NAME.geojson`; and `table.csv`,
     which names the slides, and the split of each, as a table that `config.data.slides` takes."""
     config, data = context.config, context.config.data
@@ -156,12 +157,13 @@ def _readable(
     request: _Request, tiled: tiled_lib.Tiled
 ) -> tuple[tiled_lib.Tiled, list[plan.Reference]]:
     """Write the references; slides whose held-out part cannot be read are left out."""
-    data, folder = request.data, request.folder
+    data = request.data
     # Another slide's region may take the place of one that cannot be read.
     while True:
         references = tiled.references(slide_source.tiling_config(data))
         try:
-            _write_references(folder, tiled.pixels(references, data.patch_mpp), references)
+            pixels = tiled.pixels(references, data.patch_mpp)
+            region_files.write_all(request.folder, pixels, references, data.reading.multiband)
             _write_coarser(request, tiled, references)
         except tiled_lib.UnreadableSlide as error:
             tiled = tiled.without({error.number: str(error)})
@@ -198,7 +200,7 @@ def _of_list(
     entry = _list_entry(request.archive / f"list-{digest}", source, patches, data)
     facts = _publish(request, {0: entry}, source.references, source.names, source.skipped)
     cells = ([source.read(cell) for cell in r.cells] for r in source.references)
-    _write_references(folder, cells, source.references)
+    region_files.write_all(folder, cells, source.references, data.reading.multiband)
     return facts | {"alignment": agreement and dataclasses.asdict(agreement)}
 
 
@@ -210,6 +212,8 @@ def _list_entry(
 ) -> archive.Entry:
     if (entry := archive.Entry.read(folder)) is not None:
         return entry
+    bands = data.reading.multiband
+    quality = records.quality_of(data.records.jpeg_quality, bands)
     progress = logs.Progress("patches", sum(map(len, source.splits.values())))
     about = {"slide": "", "case": "", "label": "", "mpp": data.patch_mpp}
     with archive.new_entry(folder, **about) as (writer, _):
@@ -219,10 +223,9 @@ def _list_entry(
                 name = patches.name(number)
                 case = plan.case_of(name, data.holdout.case_regex)
                 metadata = {"slide": name, "case": case, "label": patches.label(number)}
-                pixels = source.read(square)
-                writer.add(split, square, pixels, data.records.jpeg_quality, **metadata)
+                writer.add(split, square, source.read(square), quality, **metadata)
                 progress.update(1)
-        writer.close(source=patches.source)
+        writer.close(source=patches.source, **records.facts_of(bands))
     progress.close()
     return archive.Entry.read(folder)
 
@@ -236,8 +239,9 @@ def _publish(
 ) -> dict[str, Any]:
     folder, data = request.folder, request.data
     config = dataclasses.asdict(slide_source.tiling_config(data))
-    counts = archive.publish(folder / "records", entries, config=config, slides=len(entries))
-    atomic.write_json(folder / "regions.json", [_region_entry(r, names) for r in references])
+    bands = data.reading.multiband
+    counts = archive.publish(folder / "records", entries, bands, config=config, slides=len(entries))
+    atomic.write_json(folder / "regions.json", [region_files.about(r, names) for r in references])
     return {
         "slides": names,
         "quarantined": len(quarantine),
@@ -267,31 +271,7 @@ def _write_coarser(
         # Of smaller regions no image of it has a real one beside it.
         if None not in coarser:
             pixels = tiled.pixels(coarser, data.patch_mpp * scale)
-            _write_references(request.folder, pixels, coarser, scale)
-
-
-def _write_references(
-    folder: pathlib.Path, pixels, references: list[plan.Reference], scale: float = 1
-) -> None:
-    for i, (reference, cells) in enumerate(zip(references, pixels, strict=True)):
-        picture = patch_grid.mosaic(np.stack(cells), reference.cols)
-        pyramid.write_png(folder / f"{plan.split_at(f'region_{i}', scale)}.png", picture)
-
-
-def _region_entry(reference: plan.Reference, names: dict[int, str]) -> dict[str, Any]:
-    """A reference as regions.json has it."""
-    first, kind = reference.cells[0], reference.kind
-    px = first.height
-    return {
-        "kind": kind,
-        "slide": first.slide,
-        "slide_name": names[first.slide if kind == "region" else 0],
-        "top": first.top,
-        "left": first.left,
-        "height": reference.rows * px,
-        "width": reference.cols * px,
-        "cells": [[cell.slide, cell.row] for cell in reference.cells],
-    }
+            region_files.write_all(request.folder, pixels, coarser, data.reading.multiband, scale)
 
 
 def _check_splits(

@@ -48,13 +48,11 @@ def _size_in_list(
     data: data_config.DataConfig,
     images: patch_list.PatchList,
     square: plan.Square,
-    pixels: arrays.ImageUint8,
+    pixels: arrays.Pixels,
 ) -> int:
     name, number = images.name(square.slide), square.slide
-    case, encoded = (
-        plan.case_of(name, data.holdout.case_regex),
-        records.encode(pixels, data.records.jpeg_quality),
-    )
+    quality = records.quality_of(data.records.jpeg_quality, data.reading.multiband)
+    case, encoded = plan.case_of(name, data.holdout.case_regex), records.encode(pixels, quality)
     label = images.label(number)
     record = records.serialize(
         encoded, square, slide=name, case=case, label=label, mpp=data.patch_mpp

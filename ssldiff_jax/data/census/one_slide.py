@@ -61,10 +61,11 @@ def _look(task: tiling.Task, slide: slide_lib.Slide, sampled: int) -> counts_lib
 def _sizes(task: tiling.Task, slide: slide_lib.Slide, chosen: list[Any]) -> list[int]:
     """Bytes of records as they would be written."""
     about = {"slide": task.name, "case": task.case, "label": task.about.label}
+    quality = records.quality_of(task.config.records.jpeg_quality, slide.multiband)
     sizes = []
     for _, mpp, s in chosen:
         pixels = slide.read_region(s.top, s.left, s.height, s.width, mpp=mpp)
-        encoded = records.encode(pixels, task.config.records.jpeg_quality)
+        encoded = records.encode(pixels, quality)
         sizes.append(len(records.serialize(encoded, s, **about, mpp=mpp)))
     return sizes
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 
 from ssldiff_jax.core import vectors
 
@@ -38,12 +38,12 @@ class Agreement:
         return self.own > self.shuffled and self.own >= self.moved
 
 
-def look(patches: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N 9"]:
-    """What every encoder sees of a patch: mean colour, its spread, and its spread within 8 px."""
-    n, height, width, _ = patches.shape
+def look(patches: UInt[np.ndarray, "N H W bands"]) -> Float[np.ndarray, "N K"]:
+    """What every encoder sees of a patch: mean of every band, its spread, and that within 8 px."""
+    n, height, width, bands = patches.shape
     rows, cols = height // _BLOCK, width // _BLOCK
     pixels = patches[:, : rows * _BLOCK, : cols * _BLOCK].astype(np.float32)
-    blocks = pixels.reshape(n, rows, _BLOCK, cols, _BLOCK, 3)
+    blocks = pixels.reshape(n, rows, _BLOCK, cols, _BLOCK, bands)
     fine = blocks.std(axis=(2, 4)).mean(axis=(1, 2))
     return np.concatenate([pixels.mean(axis=(1, 2)), pixels.std(axis=(1, 2)), fine], axis=1)
 

@@ -63,7 +63,7 @@ class ImportedCells:
         return squares
 
 
-def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.ImageUint8]]:
+def some_cells(task: tiling.Task, count: int) -> list[tuple[plan.Square, arrays.Pixels]]:
     """Some of the training patches of a slide that are known already, and their pixels; of a slide
     that cannot be used, none."""
     config, mpp = task.config, task.config.patch_mpp

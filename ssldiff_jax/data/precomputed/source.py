@@ -106,7 +106,7 @@ def _known_by(path: pathlib.Path) -> str:
 def check_alignment(
     count: int,
     square: Callable[[int], plan.Square],
-    pixels: Callable[[int], arrays.ImageUint8],
+    pixels: Callable[[int], arrays.Pixels],
     embeddings: Callable[[int], features.Features],
 ) -> alignment.Agreement | None:
     """Compare embeddings with the pixels of some of `count` patches; `embeddings` finds those of a

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt
 
 from ssldiff_jax.core import digests, exhausted, names, schema
 from ssldiff_jax.data import (
@@ -105,7 +105,7 @@ class _Bags:
     ) -> Generator[Float[np.ndarray, "B D"], None, None]:
         """Batch by batch; read ahead by one thread, as a slide's file takes no more."""
 
-        def read(numbers: range) -> UInt8[np.ndarray, "N s s 3"]:
+        def read(numbers: range) -> UInt[np.ndarray, "N s s bands"]:
             places, px = grid.places[numbers.start : numbers.stop].tolist(), grid.px
             try:
                 return np.stack([slide.read_region(*at, px, px, mpp=grid.mpp) for at in places])

@@ -1,5 +1,5 @@
-"""Tool `patch_images`: every record as a PNG, in a folder for each split, for programs that take
-folders of images."""
+"""Tool `patch_images`: every record as a PNG, or a TIFF of other bands than red, green and blue, in
+a folder for each split, for programs that take folders of images."""
 
 import collections
 import csv
@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ssldiff_jax.core import digests, machine, names, schema
-from ssldiff_jax.data import ahead, records
+from ssldiff_jax.core import arrays, digests, machine, names, schema
+from ssldiff_jax.data import ahead, records, region_files
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage
+from ssldiff_jax.slides import multiband as multiband_lib
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import logs
 
@@ -24,12 +25,14 @@ _COLUMNS = ("file", "slide", "case", "label", "mpp", "x", "y")
 
 @dataclasses.dataclass(frozen=True)
 class _Split:
-    """Records of a split on their way into `folder/split`; `slides` are file names by number."""
+    """Records of a split on their way into `folder/split`; `slides` are file names by number, and
+    `bands` what their pixels are."""
 
     folder: pathlib.Path
     name: str
     source: records.RecordSource
     slides: Mapping[int, str]
+    bands: multiband_lib.MultibandConfig
 
     def write(self, part: range) -> list[tuple[dict[str, Any], bool]]:
         """A row of the table for each record of a part, and whether its image was there."""
@@ -42,17 +45,25 @@ class _Split:
         about = records.about(record)
         # A folder for each class, as lists of patches have.
         label = re.sub(r"[^\w.-]+", "-", about["label"]).strip(".-")
-        path = pathlib.Path(self.name, label, f"{self.slides[slide]}_{left}_{top}.png")
+        suffix = "tif" if self.bands.is_used else "png"
+        path = pathlib.Path(self.name, label, f"{self.slides[slide]}_{left}_{top}.{suffix}")
         was_there = (self.folder / path).exists()
         if not was_there:
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            pyramid.write_png(self.folder / path, records.decode(records.encoded_image(record)))
+            self._write_image(self.folder / path, records.decode(records.encoded_image(record)))
         return {"file": path.as_posix(), **about, "x": left, "y": top}, was_there
+
+    def _write_image(self, path: pathlib.Path, pixels: arrays.Pixels) -> None:
+        if self.bands.is_used:
+            region_files.write_bands(path, pixels, self.bands)
+        else:
+            pyramid.write_png(path, pixels)
 
 
 def run(context: stage.Context) -> dict[str, Any]:
     """Write `SPLIT/SLIDE_x_y.png` into the folder that the config names, x and y px at the scale of
-    the record, and `patches.csv`, a row for each. Images that are there stay.
+    the record, and `patches.csv`, a row for each; `.tif` of all bands, with their names, where the
+    config names others than RGB. Images that are there stay.
 
     Raises ConfigError for no folder, and for one that holds something else.
     """
@@ -64,7 +75,8 @@ def run(context: stage.Context) -> dict[str, Any]:
     _claim(folder, digests.of_values(manifest))
     sources = {name: records.RecordSource(found, name) for name in manifest["splits"]}
     slides = _slide_names(patches, sources)
-    splits = [_Split(folder, name, source, slides) for name, source in sources.items()]
+    bands = context.config.data.reading.multiband
+    splits = [_Split(folder, name, source, slides, bands) for name, source in sources.items()]
     counts: collections.Counter[str] = collections.Counter()
 
     def fill(path: pathlib.Path) -> None:
