@@ -95,7 +95,7 @@ def write_item(
     folder: pathlib.Path, name: str, size: tuple[int, int], scale: pyramid.Scale, origin: Origin
 ) -> pathlib.Path | None:
     """Write the STAC item `name.stac.json` of `name.cog.tif`, if there is such a file and it lies
-    somewhere; returns where."""
+    somewhere on the earth; returns where."""
     cog = folder / f"{name}.cog.tif"
     if scale.georeference is None or not cog.exists() or not hosts.is_first():
         return None
@@ -115,13 +115,11 @@ def write_item(
     if origin.licence:
         properties["license"] = stac.licence(origin.licence)
     path = folder / f"{name}.stac.json"
-    item = stac.item(
-        f"{folder.name}{suffix}",
-        cog.name,
-        size,
-        scale.georeference,
-        properties,
-        bands=scale.bands,
-    )
+    place, identifier = scale.georeference, f"{folder.name}{suffix}"
+    try:
+        item = stac.item(identifier, cog.name, size, place, properties, bands=scale.bands)
+    except ValueError as error:  # the image was asked for, and is there
+        _LOG.warning("%s is left out: %s", path.name, error)
+        return None
     atomic.write_json(path, item)
     return path

@@ -27,6 +27,7 @@ _COMMON = frozenset((
 _LICENCE = re.compile(r"[\w\-.+]+")
 _ALONG = 32  # points on each border: curves in longitude and latitude
 _DIGITS = 9  # of degrees: .1 mm
+_SURE = 90  # of 100: the systems are the same, whatever their names
 
 Ring = Float[np.ndarray, "_ 2"]
 """Longitude and latitude of an outline, degrees; not closed."""
@@ -46,14 +47,18 @@ def item(
     *,
     bands: multiband.MultibandConfig = multiband.NO_BANDS,
 ) -> dict[str, Any]:
-    """The item of a COG of (height, width) px that lies beside it, with its time of creation."""
+    """The item of a COG of (height, width) px that lies beside it, with its time of creation.
+
+    Raises ValueError for a place that has no longitude and latitude on the earth.
+    """
     import rasterio.crs
 
     crs = rasterio.crs.CRS.from_user_input(place.crs)
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     corners = _outline(place, size, 1)
     geometry, bbox = _footprint(_degrees(crs, _outline(place, size, _ALONG)))
-    authority = crs.to_authority()
+    # None for what a register's system is only like: a PROJ string with another datum.
+    authority = crs.to_authority(confidence_threshold=_SURE)
     code = ":".join(authority) if authority else None
     projection = {
         "proj:code": code,
@@ -116,8 +121,17 @@ def _outline(place: ground.Georeference, size: tuple[int, int], along: int) -> R
 def _degrees(crs: Any, points: Ring) -> Ring:
     import rasterio.warp
 
-    longitudes, latitudes = rasterio.warp.transform(crs, "EPSG:4326", points[:, 0], points[:, 1])
-    return np.stack([longitudes, latitudes], -1)
+    try:
+        both = rasterio.warp.transform(crs, "EPSG:4326", points[:, 0], points[:, 1])
+        degrees = np.stack(both, -1)
+    except Exception:  # GDAL's classes, and rasterio's: there is no way, as from another body
+        degrees = np.full(points.shape, np.nan)
+    if not np.isfinite(degrees).all():
+        raise ValueError(
+            "expected a place with longitude and latitude on the earth, got "
+            f"{crs.to_string():.80} from {points[0].tolist()} on"
+        )
+    return degrees
 
 
 def _footprint(ring: Ring) -> tuple[dict[str, Any], list[float]]:

@@ -24,6 +24,7 @@ ASSETS = ("visual", "image", "data")
 _GEOTIFF = ("image/tiff", "image/vnd.stac.geotiff")
 _RASTER = (*_GEOTIFF, "image/jp2", "image/png", "image/jpeg")
 _TIFF_SUFFIXES = (".tif", ".tiff")
+_NEAR = ("file://", "local://")  # as fsspec calls them
 _SHOWN = 12  # assets that an error names
 _MOST_FILES = 100_000  # of one catalog: links that run in a circle are followed once
 
@@ -213,9 +214,10 @@ def _far(address: str) -> bytes:
 
 def _joined(base: str, href: str) -> str:
     """An address, or a path from the folder of a file."""
+    is_near = href.startswith(_NEAR) or "::" in href  # chains of fsspec may end at a local file
+    if remote.is_remote(base) and remote.is_remote(href) and is_near:
+        raise SlideError(f"expected an address in {base}, got one of this machine: {href}")
     if href.startswith("file://"):
-        if remote.is_remote(base):
-            raise SlideError(f"expected an address in {base}, got one of this machine: {href}")
         return urllib.parse.unquote(urllib.parse.urlsplit(href).path)
     if remote.is_remote(href):
         return href

@@ -204,11 +204,11 @@ def bucket(tmp_path, monkeypatch):
 def test_links_of_an_address_start_from_it(bucket):
     found = named_slides.sources(data(bucket.address("items/good.json")))
     assert found == [bucket.address("scenes/good.tif")]
-    bucket.files["items/local.json"] = json.dumps(
-        item(visual=asset("file:///etc/scene.tif"))
-    ).encode()
-    line = refused(lambda: named_slides.sources(data(bucket.address("items/local.json"))))
-    assert "expected an address in http://" in line
+    for href in ("file:///etc/a.tif", "local:///etc/a.tif", "simplecache::file:///etc/a.tif"):
+        bucket.files["items/local.json"] = json.dumps(item(visual=asset(href))).encode()
+        slide_source.query_again()
+        line = refused(lambda: named_slides.sources(data(bucket.address("items/local.json"))))
+        assert "expected an address in http://" in line
 
 
 def test_what_answers_403_is_told_and_the_others_are_read(bucket, write, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from ssldiff_jax.slides import ground, placing, stac
+from ssldiff_jax.generation import placed
+from ssldiff_jax.slides import ground, placing, pyramid, stac
 
 SIZE = (64, 96)
 UTM = placing.Place("EPSG:32633", (), (5e5, 5.2e6)).georeference(SIZE, 5e6)
@@ -55,6 +56,43 @@ def test_a_system_without_a_number_is_told_by_wkt():
     assert properties["proj:code"] is None
     read = rasterio.crs.CRS.from_wkt(properties["proj:wkt2"])
     assert read.to_dict()["proj"] == "laea"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("EPSG:32633", "EPSG:32633"), ("OGC:CRS84", "OGC:CRS84"), ("EPSG:4807", "EPSG:4807"),
+        # Like registered ones, but for the datum, or moved by metres.
+        ("+proj=utm +zone=33 +ellps=GRS80", None),
+        ("+proj=utm +zone=33 +datum=WGS84 +towgs84=1,2,3", None),
+        ("+proj=laea +lat_0=52 +lon_0=10 +x_0=4321000 +y_0=3210000 +ellps=GRS80", None),
+    ],
+)  # fmt: skip
+def test_a_code_is_that_of_the_very_system(text, code):
+    origin = (5e5, 5.2e6) if "utm" in text or "32633" in text else (15.0, 47.0)
+    origin = (4.3e6, 3.2e6) if "laea" in text else origin
+    place = placing.Place(text, (), origin).georeference(SIZE, 5e6)
+    properties = item(place)["properties"]
+    assert properties["proj:code"] == code
+    system = rasterio.crs.CRS.from_user_input(properties.get("proj:wkt2", code))
+    assert system == rasterio.crs.CRS.from_user_input(text)
+
+
+MOON = "+proj=eqc +a=1737400 +b=1737400 +units=m +no_defs"
+
+
+@pytest.mark.parametrize("text", [MOON, "+proj=longlat +a=1737400 +b=1737400 +no_defs"])
+def test_what_lies_on_another_body_has_no_item(tmp_path, caplog, text):
+    """Its image is there all the same."""
+    place = placing.Place(text, (), (10.0, 20.0)).georeference(SIZE, 5e6)
+    with pytest.raises(ValueError, match="longitude and latitude on the earth, got ") as refused:
+        item(place)
+    assert len(str(refused.value).splitlines()) == 1
+    (tmp_path / "image.cog.tif").write_bytes(b"image")
+    scale = pyramid.Scale(5e6, georeference=place)
+    assert placed.write_item(tmp_path, "image", SIZE, scale, placed.Origin("run", 0, "")) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["image.cog.tif"]
+    assert "image.stac.json is left out: expected a place with longitude" in caplog.text
 
 
 @pytest.mark.parametrize(
