@@ -9,6 +9,12 @@ from ssldiff_jax.data.annotations import places
 from ssldiff_jax.slides import reading, tissue
 
 
+def names_table(slides: str) -> bool:
+    """Whether `config.data.slides` names tables of slides: what these say is recorded beside it,
+    and where they stand is no part of that."""
+    return slides.lower().endswith((".csv", ".tsv"))
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Slides to records, records to patches. Scales in metres become those in microns, which alone
@@ -76,7 +82,7 @@ class DataConfig:
     @property
     def is_table(self) -> bool:
         """Whether a table names the slides, and may name files beside each."""
-        return self.slides.lower().endswith((".csv", ".tsv"))
+        return names_table(self.slides)
 
     def at(self, level: float) -> "DataConfig":
         """The same where patches are of a level's scale."""

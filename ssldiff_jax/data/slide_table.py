@@ -9,7 +9,7 @@ from ssldiff_jax.data.slide_rows import Row, SlideTableError
 from ssldiff_jax.slides import ngff, remote
 from ssldiff_jax.slides import slide as slide_lib
 
-__all__ = ["Row", "SlideTableError", "is_table", "read", "require_sides"]
+__all__ = ["Row", "SlideTableError", "is_table", "parts_of", "read", "require_sides"]
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -19,7 +19,7 @@ def is_table(spec: str) -> bool:
 
     Raises SlideTableError where others are named beside tables.
     """
-    are_tables = [part.lower().endswith(SUFFIXES) for part in _parts(spec)]
+    are_tables = [part.lower().endswith(SUFFIXES) for part in parts_of(spec)]
     if any(are_tables) and not all(are_tables):
         raise SlideTableError(
             f"config.data.slides must name tables or slides, got both in {spec!r}: a table may "
@@ -28,7 +28,7 @@ def is_table(spec: str) -> bool:
     return all(are_tables)
 
 
-def _parts(spec: str) -> list[str]:
+def parts_of(spec: str) -> list[str]:
     """Paths behind one another; one that is there may have commas in its name."""
     is_one_path = os.path.exists(os.path.expanduser(spec))
     return [spec] if is_one_path else [part.strip() for part in spec.split(",")]
@@ -42,9 +42,9 @@ def read(spec: str, folder: str) -> dict[str, Row]:
     table or several. Raises SlideTableError for a table that cannot be read, whose rows disagree,
     that names no slide which is there, or puts one case on two sides.
     """
-    for part in filter(remote.is_remote, _parts(spec)):
+    for part in filter(remote.is_remote, parts_of(spec)):
         raise SlideTableError(f"a table of slides must lie on this machine, got {part}")
-    paths = [pathlib.Path(part).expanduser() for part in _parts(spec)]
+    paths = [pathlib.Path(part).expanduser() for part in parts_of(spec)]
     base = os.path.expanduser(folder) or str(paths[0].parent)
     if not (remote.is_remote(base) or os.path.isdir(base)):
         raise SlideTableError(f"config.data.folder must be a folder, got {base}: no such folder")

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.runs.config import run as run_config
@@ -20,19 +21,36 @@ def found(config: run_config.RunConfig, folders: folders_lib.Folders) -> Iterato
         return
     # Not at the top: a machine that only computes can open no slides.
     from ssldiff_jax.data import named_slides, slide_table
+    from ssldiff_jax.slides import remote
 
-    if not all(os.path.exists(os.path.expanduser(p.strip())) for p in data.slides.split(",")):
+    stored = (provenance.stored(folders, "patches") or {"config": {}})["config"]
+    before = stored.get("data", {}).get("slides", data.slides)
+    parts = slide_table.parts_of(data.slides)
+    gone = [part for part in parts if not os.path.exists(os.path.expanduser(part))]
+    if gone and before != data.slides:
+        yield (
+            f"config.data.slides must name a table that is there, or {before} as when stage "
+            f"'patches' was done, got {data.slides}: no such file"
+        )
+    if gone:
         return
-    stored = (provenance.stored(folders, "patches") or {"config": {}})["config"].get("inputs")
     try:
-        now = named_slides.table_facts(named_slides.slides(data))
+        named = named_slides.slides(data)
     except (slide_table.SlideTableError, schema.ConfigError) as error:
         yield str(error)
         return
-    # As JSON gives it back.
-    if stored and stored.get("table") != json.loads(json.dumps(now)).get("table"):
+    names = [[remote.name_of(slide.source)] for slide in named]
+    now = {"slides": names, **named_slides.table_facts(named)}
+    noted = stored.get("inputs")
+    if noted and "table" in noted and _said(noted) != _said(now):
         yield (
-            f"{data.slides} must say what it said when stage 'patches' was done (mpp, case, label, "
-            "split and reading of each slide), got another table: --config.force=patches cuts anew "
-            "what it changes"
+            f"{data.slides} must say what it said when stage 'patches' was done (slides, and mpp, "
+            "case, label, split and reading of each), got another table: --config.force=patches "
+            "cuts anew what it changes"
         )
+
+
+def _said(inputs: Mapping[str, Any]) -> list[str]:
+    """What is said of each slide, by the name of its file, in any order."""
+    pairs = zip(inputs["slides"], inputs["table"], strict=True)
+    return sorted(json.dumps([name, facts]) for (name, *_), facts in pairs)

@@ -16,6 +16,7 @@ from ssldiff_jax.data import demo_slide
 from ssldiff_jax.runs import artifacts, launch, stage, table_changes
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
+from ssldiff_jax.runs.workdir import provenance
 from ssldiff_jax.slides import pyramid
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.stages import table
@@ -152,6 +153,55 @@ def test_a_changed_table_is_seen_by_later_commands(tmp_path, slides):
     # A job that only reads what was made may run where the table is not.
     slides.unlink()
     assert not list(table_changes.found(made, folders_lib.Folders.of(made, workdir)))
+
+
+def test_a_table_that_is_moved_goes_on(tmp_path, slides):
+    """It is known by what it says, wherever it stands and however it is written."""
+    workdir = tmp_path / "run"
+    launch.launch(config(slides), workdir, table.STAGES)
+    before, entries = shas(workdir), sorted((workdir / "archive").iterdir())
+    folder = ("data.folder", str(slides.parent))
+    moved = tmp_path / "elsewhere, once/lists.tsv"
+    moved.parent.mkdir()
+    moved.write_text(slides.read_text().replace(",", "\t"))
+    launch.launch(config(moved, folder), workdir, table.STAGES)
+    slides.unlink()
+    launch.launch(config(moved, folder), workdir, table.STAGES)
+    assert shas(workdir) == before
+    assert sorted((workdir / "archive").iterdir()) == entries
+    later = config(moved, folder, ("stages", "encoder"))
+    made = schema.build(run_config.RunConfig, later)
+    folders = folders_lib.Folders.of(made, workdir)
+    assert not list(table_changes.found(made, folders))
+    provenance.require(table.STAGES, "patches", made, folders, wanted_by="encoder")
+    # Moved and changed: by what is said of a slide, and by the slides themselves.
+    text = moved.read_text()
+    for old, new in (("slides/half.tiff\t0.25", "slides/half.tiff\t0.5"),
+                     ("slides/none.tiff", "slides/more.tiff")):  # fmt: skip
+        assert old in text
+        moved.write_text(text.replace(old, new))
+        (line,) = table_changes.found(made, folders)
+        assert line.startswith(f"{moved} must say what it said when stage 'patches' was done")
+        with pytest.raises(ValueError, match="must say what it said"):
+            launch.launch(later, workdir, table.STAGES)
+        with pytest.raises(stage.WorkdirError, match="force=patches"):
+            launch.launch(config(moved, folder), workdir, table.STAGES)
+    # One that is not there may be that of the run alone.
+    moved.unlink()
+    (line,) = table_changes.found(made, folders)
+    assert line == (
+        f"config.data.slides must name a table that is there, or {slides} as when stage 'patches' "
+        f"was done, got {moved}: no such file"
+    )
+    as_before = schema.build(run_config.RunConfig, config(slides, ("stages", "encoder")))
+    assert not list(table_changes.found(as_before, folders))
+
+
+def test_slides_that_a_table_named_are_not_those_of_a_folder(tmp_path, slides):
+    workdir = tmp_path / "run"
+    launch.launch(config(slides), workdir, table.STAGES)
+    with pytest.raises(stage.WorkdirError, match=r"data\.slides: .*table\.csv' → "):
+        launch.launch(config(slides.parent / "slides", ("data.mpp", 0.5)), workdir, table.STAGES)
 
 
 def test_validation_without_records_is_refused(tmp_path, slides):

@@ -8,6 +8,7 @@ from typing import Any
 
 from ssldiff_jax.core import changes as changes_lib
 from ssldiff_jax.core import digests, pixel_units, schema
+from ssldiff_jax.data import config as data_config
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.command import listing
@@ -190,6 +191,7 @@ def differences(
         if old.get(key) != new.get(key)
         # Slides were once known by name and size alone; such runs go on.
         and not _says_more(old.get(key), new.get(key))
+        and not _is_moved_table(key, old.get(key), new.get(key))
         and not (elsewhere and _is_of_data(key))
         and not any(key == one or key.startswith(f"{one}.") for one in free)
     }
@@ -209,6 +211,13 @@ def _says_more(old: Any, new: Any) -> bool:
     pairs = list(zip(old, new, strict=True))
     are_lists = all(isinstance(a, list) and isinstance(b, list) and a for a, b in pairs)
     return are_lists and all(b[: len(a)] == a for a, b in pairs)
+
+
+def _is_moved_table(key: str, old: Any, new: Any) -> bool:
+    """Whether slides are named by a table as before, wherever it stands: what it says of them is
+    among the inputs of the step that cuts them."""
+    named = [value for value in (old, new) if isinstance(value, str)]
+    return key == "data.slides" and len(named) == 2 and all(map(data_config.names_table, named))
 
 
 def changes(
