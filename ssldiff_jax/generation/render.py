@@ -185,7 +185,7 @@ class LargeImageRender:
     @property
     def _pixels(self) -> pyramid.RawImage:
         kind = self.renderer.networks.kind
-        return pyramid.RawImage(self._raw, *self.plan.size, kind.count, str(kind.dtype))
+        return pyramid.RawImage(self._raw, *self.plan.size, kind.count, kind.dtype)
 
     @property
     def _raw(self) -> pathlib.Path:

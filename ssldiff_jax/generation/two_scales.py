@@ -12,7 +12,7 @@ from ssldiff_jax.formats import fingerprints
 from ssldiff_jax.generation import generator, loading, plan, render
 from ssldiff_jax.runs.config import sample_changes
 from ssldiff_jax.runs.config import tools as tools_config
-from ssldiff_jax.slides import ground, pyramid
+from ssldiff_jax.slides import ground, pictures, pyramid
 
 NAME = "coarse"
 """Of the coarse image's files."""

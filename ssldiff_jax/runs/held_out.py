@@ -9,10 +9,11 @@ from typing import Literal
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import plan, region_files
+from ssldiff_jax.data import plan
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
+from ssldiff_jax.slides import pictures
 from ssldiff_jax.slides import slide as slide_lib
 
 
@@ -69,7 +70,7 @@ def read(
     folder, references = folders.of_stage("patches"), []
     for i, about in enumerate(atomic.read_json(folder / "regions.json")):
         picture, bands = _picture(config, folder, i), config.data.reading.multiband
-        image = region_files.read(folder, picture.stem, bands)
+        image = pictures.read(folder, picture.stem, bands)
         if config.embeddings.source:
             path = folders.of_stage("embeddings") / f"region_{i}.npy"
             # A pickle could run code; work directories are handed on.

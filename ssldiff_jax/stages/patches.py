@@ -31,7 +31,7 @@ from ssldiff_jax.data.precomputed import source as imported
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import amounts, artifacts, stage
 from ssldiff_jax.runs.config import run as run_config
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import pyramid, written
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.train import hosts, logs
 
@@ -163,7 +163,7 @@ def _readable(
         references = tiled.references(slide_source.tiling_config(data))
         try:
             pixels = tiled.pixels(references, data.patch_mpp)
-            region_files.write_all(request.folder, pixels, references, data.reading.multiband)
+            region_files.write_all(request.folder, pixels, references, _scale(data))
             _write_coarser(request, tiled, references)
         except tiled_lib.UnreadableSlide as error:
             tiled = tiled.without({error.number: str(error)})
@@ -200,7 +200,7 @@ def _of_list(
     entry = _list_entry(request.archive / f"list-{digest}", source, patches, data)
     facts = _publish(request, {0: entry}, source.references, source.names, source.skipped)
     cells = ([source.read(cell) for cell in r.cells] for r in source.references)
-    region_files.write_all(folder, cells, source.references, data.reading.multiband)
+    region_files.write_all(folder, cells, source.references, _scale(data))
     return facts | {"alignment": agreement and dataclasses.asdict(agreement)}
 
 
@@ -271,7 +271,13 @@ def _write_coarser(
         # Of smaller regions no image of it has a real one beside it.
         if None not in coarser:
             pixels = tiled.pixels(coarser, data.patch_mpp * scale)
-            region_files.write_all(request.folder, pixels, coarser, data.reading.multiband, scale)
+            own = _scale(data, scale)
+            region_files.write_all(request.folder, pixels, coarser, own, scale)
+
+
+def _scale(data: data_config.DataConfig, level: float = 1) -> written.Scale:
+    """That of references."""
+    return written.Scale(data.patch_mpp * level, bands=data.reading.multiband)
 
 
 def _check_splits(

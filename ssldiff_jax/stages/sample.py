@@ -9,8 +9,8 @@ from typing import Any
 from ssldiff_jax.core import arrays, patch_grid, rng
 from ssldiff_jax.generation import generator, render
 from ssldiff_jax.generation import references as references_lib
-from ssldiff_jax.runs import amounts, artifacts, pictures, shown, stage
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.runs import amounts, artifacts, shown, stage
+from ssldiff_jax.slides import pictures, pyramid
 from ssldiff_jax.train import hosts
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ def _write_page(
     seed = rng.seed_of(model.config.seed, "sample/patches", number)
     patches = model.sample_patches(grid.reshape(-1, grid.shape[-1]), seed=seed)
     page = patch_grid.mosaic(patches, grid.shape[1])
-    pictures.write(path.parent, path.stem, page, model.config.data.reading.multiband)
+    scale = pyramid.Scale(model.mpp, bands=model.config.data.reading.multiband)
+    pictures.write(path.parent, path.stem, page, scale)
 
 
 def _write_variations(

@@ -14,12 +14,11 @@ from ssldiff_jax.runs import artifacts as artifacts_lib
 from ssldiff_jax.runs import (
     held_out,
     patch_samples,
-    pictures,
     results_csv,
     stage,
     structure_measures,
 )
-from ssldiff_jax.slides import optional
+from ssldiff_jax.slides import optional, pictures
 from ssldiff_jax.stages.evaluate import cell_files, large_images, levels, protocol, seam_figures
 from ssldiff_jax.train import hosts
 

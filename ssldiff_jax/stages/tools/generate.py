@@ -23,12 +23,12 @@ from ssldiff_jax.generation import (
     two_scales,
     user_images,
 )
-from ssldiff_jax.runs import pictures, published_models, stage
+from ssldiff_jax.runs import published_models, stage
 from ssldiff_jax.runs.config import prior as prior_config
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.config import tools as tools_config
 from ssldiff_jax.sampler import grid as grid_lib
-from ssldiff_jax.slides import optional, pyramid
+from ssldiff_jax.slides import optional, pictures, pyramid
 
 _LOG = logging.getLogger(__name__)
 

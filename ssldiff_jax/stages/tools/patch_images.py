@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssldiff_jax.core import arrays, digests, machine, names, schema
-from ssldiff_jax.data import ahead, records, region_files
+from ssldiff_jax.data import ahead, records
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage
+from ssldiff_jax.slides import geotiff, pyramid, written
 from ssldiff_jax.slides import multiband as multiband_lib
-from ssldiff_jax.slides import pyramid
 from ssldiff_jax.train import logs
 
 _NOTE = "patches.json"
@@ -50,12 +50,14 @@ class _Split:
         was_there = (self.folder / path).exists()
         if not was_there:
             (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-            self._write_image(self.folder / path, records.decode(records.encoded_image(record)))
+            pixels = records.decode(records.encoded_image(record))
+            self._write_image(self.folder / path, pixels, about["mpp"])
         return {"file": path.as_posix(), **about, "x": left, "y": top}, was_there
 
-    def _write_image(self, path: pathlib.Path, pixels: arrays.Pixels) -> None:
+    def _write_image(self, path: pathlib.Path, pixels: arrays.Pixels, mpp: float) -> None:
         if self.bands.is_used:
-            region_files.write_bands(path, pixels, self.bands)
+            scale = written.Scale(mpp, bands=self.bands)
+            geotiff.write_bands(path, pixels, scale)
         else:
             pyramid.write_png(path, pixels)
 
