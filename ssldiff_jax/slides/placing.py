@@ -142,7 +142,8 @@ class Place:
 def coordinate_system(text: str) -> "rasterio.crs.CRS":
     """One in which images can lie: `EPSG:32633`, WKT or a PROJ string.
 
-    Raises ValueError for what is none, or has neither metres, feet … nor degrees on the ground.
+    Raises ValueError for what is none, has neither metres, feet … nor degrees on the ground, or is
+    lost in a GeoTIFF.
     """
     import rasterio
     import rasterio.crs
@@ -160,4 +161,24 @@ def coordinate_system(text: str) -> "rasterio.crs.CRS":
     if crs.is_projected and _COUNTS_WEST.search(crs.to_wkt()):
         # North would be down, and east left.
         raise ValueError(f"crs must count eastwards and northwards, got {text!r}")
+    if not _is_kept(crs):
+        raise ValueError(
+            f"crs must be one that a GeoTIFF can hold, got {text!r}, which is lost in its file"
+        )
     return crs
+
+
+def _is_kept(crs: "rasterio.crs.CRS") -> bool:
+    """Whether a GeoTIFF has a coordinate system of its own again; one of a moved pole, it has
+    not."""
+    import rasterio
+    import rasterio.io
+
+    pixel = {"width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+    north_up = rasterio.Affine(2, 0, 0, 0, -2, 0)
+    # Without the file beside it that GDAL would put the rest into.
+    with rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.io.MemoryFile() as memory:
+        with memory.open(driver="GTiff", crs=crs, transform=north_up, **pixel):
+            pass
+        with memory.open() as file:
+            return file.crs is not None

@@ -12,6 +12,7 @@ from ssldiff_jax import slides
 from ssldiff_jax.slides import placing, pyramid
 
 SIZE = (64, 96)
+ROTATED = "+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +o_lon_p=0 +lon_0=18 +datum=WGS84"
 FOOT = 1200 / 3937  # m, of the US survey
 # Borders that are 96 × 64 px of 5 m, by the coordinate system's own unit, or on a sphere.
 DEGREE = math.pi / 180 * 6_371_008.8
@@ -132,6 +133,7 @@ def test_bounds_that_give_other_pixels_are_refused_with_both_numbers(name, stret
         ("the moon", (), (0, 0), "crs must be EPSG:<number>, WKT or a PROJ string, got 'the moon'"),
         ("EPSG:4978", (), (0, 0), "crs must be projected or geographic, got 'EPSG:4978'"),
         ("EPSG:2053", (), (0, 0), "crs must count eastwards and northwards, got 'EPSG:2053'"),
+        (ROTATED, (), (1, 2), "crs must be one that a GeoTIFF can hold, got '+proj=ob_tran"),
     ],
 )
 def test_what_is_no_place_is_refused_in_one_line(crs, bounds, origin, message):
