@@ -64,6 +64,11 @@ class Kind:
         """The largest value."""
         return int(np.iinfo(self.dtype).max)
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Of all bands of a pixel."""
+        return self.count * self.dtype.itemsize
+
     def rounded(self, values: Float[np.ndarray, "*S bands"]) -> UInt[np.ndarray, "*S bands"]:
         """Values near 0 … `top` as they are stored."""
         return np.clip(np.round(values), self.least, self.top).astype(self.dtype)

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ssldiff_jax.core import durations
+from ssldiff_jax.core import bands, durations
 from ssldiff_jax.generation import canvas, plan, window_networks
 from ssldiff_jax.sampler import memory_estimate, windows
+from ssldiff_jax.slides import pyramid
+
+_PYRAMID = 4 / 3  # of an image with its coarser levels
 
 # Compressed files beside the raw pixels, bytes per pixel at the most.
 _FILE_BYTES = {
@@ -71,8 +74,9 @@ class Cost:
         window, tile = networks.window_call(params), networks.tile_call()
         state_bytes = sampler.state_bytes(window_plan)
         chunks, at_once = sampler.num_chunks(window_plan), sampler.windows_at_once(window_plan)
-        # 3: raw pixels, from which every format is written.
-        pixels = height * width * (3 + sum(_FILE_BYTES[name] for name in formats))
+        # Of raw pixels every format is written.
+        raw = networks.kind.pixel_bytes
+        pixels = height * width * (raw + _file_bytes(formats, networks.kind))
         seconds = None
         if timed:
             seconds = _seconds_of_chunks(renderer, window_plan) + _seconds_of(tile) * decodes
@@ -109,6 +113,16 @@ class Cost:
         if self.seconds is not None:
             parts.append(f"about {durations.clock(self.seconds)}")
         return ", ".join(parts)
+
+
+def _file_bytes(formats: tuple[str, ...], kind: bands.Kind) -> float:
+    """Of files, and what is written on the way to one, for a pixel of the image."""
+    if kind == bands.RGB_8:
+        return sum(_FILE_BYTES[name] for name in formats)
+    whole = [name for name in formats if name in pyramid.OF_ALL_BANDS]
+    # With coarser levels, and once more while one is written.
+    lossless = _PYRAMID * kind.pixel_bytes * (len(whole) + bool(whole))
+    return lossless + sum(_FILE_BYTES[name] for name in formats if name not in pyramid.OF_ALL_BANDS)
 
 
 def _flops(call: window_networks.NetworkCall) -> float:

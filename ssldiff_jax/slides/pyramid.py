@@ -135,6 +135,8 @@ FORMATS: dict[str, WriteFn] = {
     "dcm": write_dicom,
 }
 """By what a file's name ends with."""
+OF_ALL_BANDS = ("tif", "ome.tif", "cog.tif", "ome.zarr")
+"""Formats that hold other bands than red, green and blue; the others show three."""
 
 
 def georeference(

@@ -70,6 +70,32 @@ def test_a_process_of_other_code_than_its_commands_runs_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.e2e
+def test_a_process_with_a_fault_ends_with_its_traceback_and_no_abort(tmp_path, capfd):
+    """Nor does it wait for the thread that listens for further stages."""
+    fault = "StageRunner.run = lambda *args: 1 / 0"
+    code = (
+        f"from ssldiff_jax.runs import one_stage; one_stage.{fault}; "
+        "from ssldiff_jax import main; main.serve_stages()"
+    )
+    order = processes.Order(
+        environment.versions(), tiny.get_config().to_dict(), tmp_path, frozenset(),
+        forced_command.Command(None),
+    )  # fmt: skip
+    pool = processes.Pool((sys.executable, "-c", code), order)
+    with pool.closing():
+        pool.start("patches")
+        while pool.busy:
+            assert pool.wait(1.0) == {}
+    assert pool.failures == [
+        "error: stage 'patches' must end by itself, got exit status 1 of its process, whose lines "
+        "say why"
+    ]
+    lines = capfd.readouterr().err
+    assert "ZeroDivisionError: division by zero" in lines
+    assert "Fatal" not in lines
+
+
 class Command:
     """A command that was started, with what it says."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from ssldiff_jax.core import estimates
 from ssldiff_jax.evaluation.features import image_files
 from ssldiff_jax.runs import amounts
-from ssldiff_jax.slides import optional, pyramid
+from ssldiff_jax.slides import multiband, optional, pictures, pyramid
 from ssldiff_jax.stages.evaluate import (
     denoising_loss,
     heard_conditions,
@@ -28,6 +28,7 @@ _RAW = 3  # bytes of a pixel
 FILES = {"png": 0.7, "tif": 0.25, "ome.tif": 0.25, "cog.tif": 0.25, "dzi": 0.25,
          "ome.zarr": 0.53, "dcm": 0.25}  # fmt: skip
 """Parts of the raw pixels, where no real region was there to write."""
+_LOSSLESS = 0.9  # of levels a third more than of pixels, which deflate makes smaller again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,9 +83,11 @@ def sample(facts: Facts) -> Row:
         embedded["float32"] = embedded.get("float32", exact(0)) + cells
     pixels = images * (facts.region_px[0] * facts.region_px[1])
     patch_px = (cells + exact(shown)) * config.data.crops.patch_px**2
-    formats = tuple(dict.fromkeys(("png", *section.output.formats)))
+    bands = config.data.reading.multiband
+    formats = tuple(dict.fromkeys((*pictures.formats(bands), *section.output.formats)))
     parts = {name: _part_of_raw(facts, name) for name in formats}
-    writes = {f"images {name}": pixels * _RAW * part for name, part in parts.items()}
+    raw = {name: bands.kind.pixel_bytes if _has_all(bands, name) else _RAW for name in formats}
+    writes = {f"images {name}": pixels * raw[name] * part for name, part in parts.items()}
     writes["single patches"] = patch_px * _RAW * parts["png"]
     here = memory_of(networks, image)
     return Row(
@@ -161,9 +164,16 @@ def _embedded(facts: Facts, counts: dict[str, Estimate]) -> dict[str, Estimate]:
     }
 
 
+def _has_all(bands: multiband.MultibandConfig, name: str) -> bool:
+    """Whether a format holds other bands than RGB, and there are any."""
+    return bands.is_used and name in pyramid.OF_ALL_BANDS
+
+
 def _part_of_raw(facts: Facts, name: str) -> Estimate:
     """Bytes of a file of a format, of those of its raw pixels."""
     picture = facts.known.picture
+    if _has_all(facts.config.data.reading.multiband, name):
+        return guess(_LOSSLESS, "all levels of all bands, without loss", 0.4)
     if picture is None or not optional.is_there(name):
         return guess(FILES[name], "H&E of the demo in this format", 0.5)
     with tempfile.TemporaryDirectory() as folder:
@@ -205,6 +215,7 @@ def evaluate(facts: Facts) -> Row:
     judged = every * 2 + training + examples * more + exact(varied.value)
     looked_at = judged * networks.embed("judge").flops
     looked_at += (every * 3 + examples) * networks.embed("encoder").flops
+    raw = config.data.reading.multiband.kind.pixel_bytes
     return Row(
         {
             "patches regenerated": every,
@@ -216,7 +227,7 @@ def evaluate(facts: Facts) -> Row:
         },
         {"records": (every + training) * facts.known.record_bytes},
         {
-            "patches real and generated": every * (2 * _RAW * px**2) * part,
+            "patches real and generated": every * (2 * raw * px**2) * part,
             "features": features,
         },
         {"program": steps.program(), "features": features},

@@ -12,7 +12,7 @@ def generate(facts: facts_lib.Facts) -> Row:
         return Row({})
     size = tuple(config.generate.size)
     image = generating.Image.of(networks, size, of_grid=config.sample.conditioning != "dense")
-    raw = exact(3 * size[0] * size[1])
+    raw = exact(config.data.reading.multiband.kind.pixel_bytes * size[0] * size[1])
     # No image is there to write: what files take is known of others.
     parts = {name: generating.FILES[name] for name in config.sample.output.formats}
     writes = {

@@ -113,8 +113,8 @@ def _fed(facts: Facts, name: str, examples: Estimate) -> tuple[dict, dict]:
 
 def _kept_pixels(config: run_config.RunConfig) -> int:
     """Bytes of decoded records and of batches that are kept ready, at the most."""
-    data = config.data
-    return (_DECODED + data.loader.prefetch) * data.records.record_px**2 * 3
+    data, pixel = config.data, config.data.reading.multiband.kind.pixel_bytes
+    return (_DECODED + data.loader.prefetch) * data.records.record_px**2 * pixel
 
 
 def _published(facts: Facts, name: str) -> Row:
