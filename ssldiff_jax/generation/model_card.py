@@ -183,7 +183,8 @@ def _how_to_load(card: exported.Card, embeds: bool) -> Iterator[str]:
     yield 'generator = Generator.load("hf://ORG/NAME")  # or the path of this folder'
     if embeds:
         scale = f"{pixel_units.length(card.mpp)} per pixel"
-        yield f"grid = generator.embed(image_uint8)  # RGB (H, W, 3) of {scale}"
+        kind = _kind_of(card.config["data"]["reading"].get("multiband") or {})
+        yield f"grid = generator.embed(pixels)  # {kind} of {scale}"
     else:
         dim = card.encoder["dim"]
         yield f'grid = numpy.load("grid.npy")  # (rows, columns, {dim}), of the encoder below'
@@ -195,6 +196,14 @@ def _how_to_load(card: exported.Card, embeds: bool) -> Iterator[str]:
         "models. Nothing in this folder is executed."
     )
     yield ""
+
+
+def _kind_of(multiband: Mapping[str, Any]) -> str:
+    """What pixels are, in words."""
+    names = multiband.get("names")
+    if not names:
+        return "uint8 RGB (H, W, 3)"
+    return f"uint{multiband['bits']} (H, W, {len(names)}), {', '.join(names)},"
 
 
 def _made_of(card: exported.Card, data: TrainingData) -> Iterator[str]:

@@ -270,7 +270,7 @@ def test_a_published_encoder_is_found_by_its_address(model, there, tmp_path, mon
     values["encoder"] |= {"name": "dino-vits16", "weights": address}
     values["encoder"]["train"]["num_steps"] = 0
     config = schema.build(run_config.RunConfig, values)
-    embeds = models.encoder_of(address, config.encoder)
+    embeds = models.encoder_of(address, config)
     trained = dataclasses.replace(model.trained, encoder=embeds)
     card = exported.Card.of(config, trained, {})
     out = tmp_path / "out"
