@@ -11,7 +11,8 @@ from configs import demo
 from ssldiff_jax.core import schema
 from ssldiff_jax.data import patch_list
 from ssldiff_jax.data import records as records_lib
-from ssldiff_jax.runs import artifacts, launch, stage
+from ssldiff_jax.data.census import census
+from ssldiff_jax.runs import amounts, artifacts, launch, stage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
 from ssldiff_jax.slides import SlideError, multiband, pyramid
@@ -274,3 +275,23 @@ def test_records_lib_and_config_agree_on_how_squares_are_stored():
     bands = multiband.MultibandConfig(("nir",), (), (), 16, (), ())
     assert records_lib.quality_of(80, bands) is None
     assert records_lib.quality_of(80, multiband.NO_BANDS) == 80
+
+
+@pytest.mark.parametrize("kind", ["scene", "array"])
+def test_bytes_of_records_are_foretold_as_they_will_be(tmp_path, kind):
+    if kind == "scene":
+        c = config(write(tmp_path / "scene.tif", values(6)), bits=16)
+    else:
+        np.save(tmp_path / "patches.npy", squares(12))
+        c = of_list(tmp_path / "patches.npy", bits=16)
+    made = schema.build(run_config.RunConfig, c.to_dict())
+    archive = tmp_path / "run/archive"
+    told = census.of_config(made.data, made.embeddings, archive, 0, amounts.LARGEST_PATCH_PX)
+    launched(c, tmp_path / "run")
+    run, sizes = of_run(c, tmp_path / "run"), []
+    for split in ("train", "test"):
+        source = run.records(split)
+        assert told.records[split].value == len(source)
+        sizes += [len(source.record(number)) for number in range(len(source))]
+    assert told.record_bytes.value == pytest.approx(np.mean(sizes), rel=1e-9)
+    assert told.picture is None or told.picture.shape == (128, 128, 3)
