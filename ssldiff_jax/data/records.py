@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tensorflow_datasets.core import example_serializer
     from tensorflow_datasets.proto import tf_example_pb2
 
-_DECODED = 1024  # records kept as pixels: 200 MB of 256 px ones
+_DECODED = 1024  # records of RGB kept as pixels, or as many bytes of others: 200 MB of 256 px ones
 
 
 @functools.cache
@@ -176,7 +176,8 @@ class RecordSource:
         # As a plain array: each look into numpy's memmap makes an object of that class.
         self.places: Int[np.ndarray, "N 4"] = np.asarray(mapped)
         """(slide, top, left, row) of every record."""
-        self._pixels = functools.lru_cache(_DECODED)(self._decode)
+        kept = _DECODED * 3 // (self.num_bands * self.dtype.itemsize)
+        self._pixels = functools.lru_cache(kept)(self._decode)
         # Here, and not by the threads that decode: two that import TFDS at once, which imports its
         # parts when they are first named, may wait for each other for ever.
         _message()
