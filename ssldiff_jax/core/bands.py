@@ -10,42 +10,6 @@ from ssldiff_jax.core import arrays
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """Three bands of an image as red, green and blue of 8 bits.
-
-    Attributes:
-        bands: their places among those of the image, from 0; one may come several times.
-    """
-
-    bands: tuple[int, int, int]
-
-    def __call__(self, pixels: Shaped[np.ndarray, "*S bands"]) -> UInt8[np.ndarray, "*S 3"]:
-        """Of pixels of 8 or 16 bits, whose largest value is white; RGB as it is.
-
-        Raises ValueError for pixels of fewer bands.
-        """
-        if self.bands == (0, 1, 2) and pixels.shape[-1] == 3 and pixels.dtype == np.uint8:
-            return pixels
-        if max(self.bands) >= pixels.shape[-1]:
-            raise ValueError(
-                f"an image must have {max(self.bands) + 1} bands or more, got {pixels.shape[-1]}"
-            )
-        chosen = pixels[..., list(self.bands)]
-        if chosen.dtype == np.uint16:
-            # 65535 = 257 × 255: the division rounds to the nearest.
-            chosen = (chosen.astype(np.uint32) + 128) // 257
-        return chosen.astype(np.uint8)
-
-    def of_floats(
-        self, image: Float[arrays.AnyArray, "*S bands"]
-    ) -> Float[arrays.AnyArray, "*S 3"]:
-        """Of images in [−1, 1]."""
-        if self.bands == (0, 1, 2) and image.shape[-1] == 3:
-            return image
-        return image[..., np.array(self.bands)]
-
-
-@dataclasses.dataclass(frozen=True)
 class Kind:
     """How pixels are stored.
 
@@ -93,8 +57,47 @@ class Kind:
         )
 
 
-RGB = View((0, 1, 2))
-"""Of images that are red, green and blue."""
-
 RGB_8 = Kind(3, np.dtype(np.uint8))
 """Of images that are red, green and blue of 8 bits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """Three bands of an image as red, green and blue of 8 bits.
+
+    Attributes:
+        bands: their places among those of the image, from 0; one may come several times.
+        kind: of the image.
+    """
+
+    bands: tuple[int, int, int]
+    kind: Kind
+
+    def __call__(self, pixels: Shaped[np.ndarray, "*S bands"]) -> UInt8[np.ndarray, "*S 3"]:
+        """Of pixels whose largest value is white; RGB as it is.
+
+        Raises ValueError for pixels of another kind.
+        """
+        count, dtype = self.kind.count, self.kind.dtype
+        if pixels.shape[-1] != count or pixels.dtype != dtype:
+            raise ValueError(
+                f"images must be {dtype} of {count} bands, got {pixels.dtype} of shape "
+                f"{pixels.shape}"
+            )
+        if self == RGB:
+            return pixels
+        chosen = pixels[..., list(self.bands)]
+        if chosen.dtype == np.uint16:
+            # 65535 = 257 × 255: the division rounds to the nearest.
+            chosen = (chosen.astype(np.uint32) + 128) // 257
+        return chosen.astype(np.uint8)
+
+    def of_floats(
+        self, image: Float[arrays.AnyArray, "*S bands"]
+    ) -> Float[arrays.AnyArray, "*S 3"]:
+        """Of images in [−1, 1]."""
+        return image if self == RGB else image[..., np.array(self.bands)]
+
+
+RGB = View((0, 1, 2), RGB_8)
+"""Of images that are red, green and blue."""

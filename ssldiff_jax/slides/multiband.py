@@ -174,7 +174,7 @@ class MultibandConfig:
             chosen = colours if set(colours) <= set(self.names) else first
         places = [self.names.index(name) for name in chosen]
         red, green, blue = places if len(places) == 3 else places * 3
-        return bands_lib.View((red, green, blue))
+        return bands_lib.View((red, green, blue), self.kind)
 
     def to_records(self, values: Shaped[np.ndarray, "bands H W"]) -> UInt[np.ndarray, "H W bands"]:
         """Values of a file as records hold them: `low` is 0, `high` the largest value, rounded, and

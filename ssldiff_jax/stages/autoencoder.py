@@ -52,14 +52,16 @@ def run(context: stage.Context) -> dict[str, Any]:
     rows = [np.concatenate(list(see(x[:_NUM_SHOWN])), axis=1) for x in (real, reconstructed)]
     pyramid.write_png(context.folder("autoencoder") / "reconstructions.png", np.concatenate(rows))
 
+    top = config.data.reading.multiband.top
+
     def measure(metric: Callable[..., float], **options: Any) -> float:
         pairs = zip(real, reconstructed, strict=True)
         return float(np.mean([metric(a, b, **options) for a, b in pairs]))
 
     return {
         "num_tested": len(real),
-        "psnr": measure(skimage.metrics.peak_signal_noise_ratio),
-        "ssim": measure(skimage.metrics.structural_similarity, channel_axis=-1),
+        "psnr": measure(skimage.metrics.peak_signal_noise_ratio, data_range=top),
+        "ssim": measure(skimage.metrics.structural_similarity, channel_axis=-1, data_range=top),
         **hub.noted(weights=section.weights),
     }
 

@@ -44,7 +44,9 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
     def write() -> dict[str, Any]:
         captions = atomic.read_json(context.folder("grids") / "captions_test.json")
-        results = _write_shown(folder, images["all"], spec, condition, captions)
+        see = config.data.reading.multiband.shown_view
+        shown = (see(image) for image in images["all"])
+        results = _write_shown(folder, shown, spec, condition, captions)
         # What these images say is said of these weights alone.
         results |= {"prior": digests.of_params(model.prior.params)}
         if config.imagine.count:
@@ -59,7 +61,7 @@ def run(context: stage.Context) -> dict[str, Any] | None:
 
 def _write_shown(
     folder: pathlib.Path,
-    images: Iterable[arrays.Pixels],
+    images: Iterable[arrays.ImageUint8],
     spec: conditions.ConditionSpec,
     condition: conditions.Condition,
     captions: Sequence[str],

@@ -101,8 +101,9 @@ class OfEncoder:
         """Embeddings measured from the encoder's origin, float32."""
         # The precision is part of jit's key: other callers of this encoder keep their own program.
         with jax.default_matmul_precision("highest"):
-            # Of other bands the encoder itself has its view.
-            return self.encoder(one_size(self.encoder.view(_stacked(images))))
+            # Of other bands the encoder has a view of its own.
+            is_rgb = self.encoder.view == bands.RGB
+            return self.encoder(one_size(images) if is_rgb else _stacked(images))
 
     @property
     def dim(self) -> int:
