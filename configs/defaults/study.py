@@ -53,7 +53,7 @@ def _bags() -> ConfigDict:
     # data.annotations.classes, or unmarked).
     c.measure = "stain"
     c.shows = "nuclei"
-    # CSV file with columns case and label, of slides.
+    # CSV file with columns case (or slide) and label, of slides.
     c.labels = ""
     # Cells on the side of a region; most patches of a slide.
     c.side = 3

@@ -6,14 +6,13 @@ to process (`slide_id`, `process`) and its splits (`train`, `val`, `test`) are r
 
 import csv
 import dataclasses
-import io
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import pixel_units
-from ssldiff_jax.data import plan
+from ssldiff_jax.data import csv_cells, plan, spelt
 from ssldiff_jax.slides import reading as reading_lib
 from ssldiff_jax.slides import remote
 from ssldiff_jax.slides import slide as slide_lib
@@ -37,7 +36,6 @@ _SPLITS: Mapping[str, plan.Side] = {
 }  # fmt: skip
 _FILES = {"annotations", "mask"}
 _MASKS = (".png", ".tif", ".tiff")  # what is no tissue is 0 in them, as in no JPEG
-_DELIMITERS = ",;\t"  # Excel writes semicolons where a comma is part of a number
 
 
 class SlideTableError(slide_lib.SlideError):
@@ -115,7 +113,9 @@ def read(path: pathlib.Path) -> list[Row]:
         for key in _FILES & values.keys():
             # Below the table's folder, as whoever wrote it sees them.
             if values[key] and not remote.is_remote(values[key]):
-                values[key] = str(path.parent / pathlib.Path(values[key]).expanduser())
+                values[key] = spelt.on_disk(
+                    str(path.parent / pathlib.Path(values[key]).expanduser())
+                )
         rows.append(_row(f"{path}: row {number}", values))
     return rows
 
@@ -212,13 +212,7 @@ def _cells(path: pathlib.Path) -> tuple[Sequence[str], list[tuple[int, dict[str,
     if not path.is_file():
         raise SlideTableError(f"expected a table of slides, got {path}: no such file")
     try:
-        # Excel begins UTF-8 with a byte order mark, which would be part of the first column's name.
-        text = path.read_text(encoding="utf-8-sig")
-        # What Excel may write before the header.
-        text = re.sub(r"\Asep=.\r?\n", "", text)
-        delimiter = _delimiter(text.partition("\n")[0])
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        lines = [(reader.line_num, line) for line in reader if any(line)]
+        lines = csv_cells.read(path)
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise SlideTableError(f"{path} must be a CSV file in UTF-8, got: {error}") from error
     if len(lines) < 2:
@@ -231,11 +225,6 @@ def _cells(path: pathlib.Path) -> tuple[Sequence[str], list[tuple[int, dict[str,
                 f"{path}: row {number} must have {len(names)} values, got {len(line)}"
             )
     return names, [(number, dict(zip(names, line, strict=True))) for number, line in rows]
-
-
-def _delimiter(header: str) -> str:
-    """The one that parts the header most often."""
-    return max(_DELIMITERS, key=header.count)
 
 
 def _columns(path: pathlib.Path, names: Sequence[str]) -> dict[str, str] | None:

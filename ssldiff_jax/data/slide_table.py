@@ -4,7 +4,8 @@ import os
 import pathlib
 from collections.abc import Mapping
 
-from ssldiff_jax.data import plan, slide_rows
+from ssldiff_jax.core import spelling
+from ssldiff_jax.data import plan, slide_rows, spelt
 from ssldiff_jax.data.slide_rows import Row, SlideTableError
 from ssldiff_jax.slides import ngff, remote
 from ssldiff_jax.slides import slide as slide_lib
@@ -83,6 +84,14 @@ def require_sides(by_source: Mapping[str, Row], cases: Mapping[str, str]) -> Non
             f"{without[0].where} must have a case, as others have, got none for {len(without)} of "
             f"{len(rows)} slides: slides of one case must not be parted"
         )
+    spelt_first: dict[str, Row] = {}
+    for row in rows:
+        first = spelt_first.setdefault(spelling.same(row.case), row)
+        if first.case != row.case:
+            raise SlideTableError(
+                f"{first.where} and {row.where} must write one case alike, got {first.case} in two "
+                "spellings of Unicode (NFC, NFD)"
+            )
     without = [row for row in rows if row.split is None]
     if len(without) == len(rows):
         return
@@ -93,7 +102,7 @@ def require_sides(by_source: Mapping[str, Row], cases: Mapping[str, str]) -> Non
         )
     first_of: dict[str, Row] = {}
     for source, row in by_source.items():
-        case = cases[source]
+        case = spelling.same(cases[source])
         first = first_of.setdefault(case, row)
         if first.split != row.split:
             raise SlideTableError(
@@ -126,10 +135,16 @@ class _Files:
         whole = f"{self._base.rstrip('/')}/{name}" if is_far else os.path.join(self._base, name)
         # A folder of its name lies beside each MRXS.
         is_there = not is_far and (os.path.isfile(whole) or ngff.is_named(whole))
+        if not (is_far or is_there):
+            whole = spelt.on_disk(whole)
         if pathlib.PurePath(name).suffix.lower() in slide_lib.SUFFIXES or is_there:
             return whole
+        if not is_far and (os.path.isfile(whole) or ngff.is_named(whole)):
+            return whole
         folder, _, stem = whole.rpartition("/")
-        same = self._by_stem(folder).get(stem, [])
+        if not is_far:
+            folder = spelt.on_disk(folder)
+        same = self._by_stem(folder).get(spelling.same(stem), [])
         if len(same) > 1:
             raise SlideTableError(
                 f"{name} must be one slide in {folder}, got "
@@ -154,5 +169,6 @@ def _of_folder(folder: str) -> dict[str, list[str]]:
         paths = []
     by_stem: dict[str, list[str]] = {}
     for path in paths:
-        by_stem.setdefault(plan.stem_of(remote.name_of(path)), []).append(path)
+        stem = spelling.same(plan.stem_of(remote.name_of(path)))
+        by_stem.setdefault(stem, []).append(path)
     return by_stem

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ssldiff_jax.core import digests, exhausted
-from ssldiff_jax.data import about_slide, archive, plan, records, regions
+from ssldiff_jax.data import about_slide, archive, own_scale, plan, records, regions
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import geojson, marked, pyramid, quality, remote, shown, tissue
 from ssldiff_jax.slides import slide as slide_lib
@@ -69,7 +69,8 @@ class Task:
     Attributes:
         source: path or address, for messages.
         open: opens it.
-        fingerprint: changes when the file does.
+        fingerprint: changes when the file does; as a list of its content, the microns per pixel
+            that are given (0: the file's), and what else its pixels are read by.
         config: how it is tiled.
         archive: where entries lie.
         find_cells: the patches that are known already, if any.
@@ -103,7 +104,7 @@ class Task:
         was given), case, label, reading, annotations and mask."""
         is_far, marks = remote.is_remote(self.source), self.marks
         source = self.source if is_far else os.path.abspath(self.source)
-        _, mpp, *_ = self.fingerprint
+        mpp = self.given_mpp
         # By its digits: a table's number is taken as it stands.
         files = (
             [
@@ -137,10 +138,35 @@ class Task:
 
     def outcome(self) -> archive.Entry | str | None:
         """Its entry, or why there is none; None: nobody did it."""
-        entry = archive.Entry.read(self.folder)
+        entry = archive.Entry.read(self.folder) or self._by_its_own_scale()
         if entry is None and self.failure.exists():
             return atomic.read_json(self.failure)["reason"]
         return entry
+
+    @property
+    def without_mpp(self) -> "Task | None":
+        """The same where only the file says its scale; None where none is given."""
+        if not self.given_mpp:
+            return None
+        content, _, *more = self.fingerprint
+        return dataclasses.replace(self, fingerprint=[content, 0.0, *more])
+
+    @property
+    def given_mpp(self) -> float:
+        """Microns per pixel that are taken whatever the file says; 0 for none."""
+        return self.fingerprint[1] if isinstance(self.fingerprint, list) else 0.0
+
+    def _by_its_own_scale(self) -> archive.Entry | None:
+        """The entry of the slide without a given scale, where its file says that one."""
+        other = self.without_mpp
+        entry = archive.Entry.read(other.folder) if other else None
+        return entry if entry and entry.facts["native_mpp"] == self.given_mpp else None
+
+    def folder_of(self, slide: slide_lib.Slide) -> pathlib.Path:
+        """Where the entry of an open slide is written: that without a given scale where its file
+        says the same, so that it is one, whoever says it."""
+        other = self.without_mpp
+        return other.folder if other and own_scale.said(slide) == slide.mpp else self.folder
 
     def fail(self, reason: str) -> None:
         """Say why there is no entry."""
@@ -184,7 +210,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
         "mpp": config.patch_mpp,
     }
     quality = records.quality_of(config.records.jpeg_quality, slide.multiband)
-    with archive.new_entry(task.folder, **about) as (writer, folder):
+    with archive.new_entry(task.folder_of(slide), **about) as (writer, folder):
         for split, mpp, places in squares(slide, parts, examined.mask, cells, config):
             writer.declare(split)
             for s in places:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ssldiff_jax.core import arrays
+from ssldiff_jax.core import arrays, spelling
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.data import mosaic
 from ssldiff_jax.data.annotations import captions, case_tables, measures
@@ -45,15 +45,17 @@ class CaseTables:
         sources: prior_config.ConditionSourcesConfig,
         cases: Collection[str],
         training: Collection[str],
+        slides: Callable[[], Mapping[str, frozenset[str]]] | None = None,
     ) -> "CaseTables":
-        """The files that `sources` names; numbers are standardised by `training` cases.
+        """The files that `sources` names; numbers are standardised by `training` cases. `slides`
+        knows the cases of slides by their names, where labels may be by slide.
 
         Raises TableError for a file that knows none of `cases`; a warning names what it lacks.
         """
         # These two are made of pixels, and have no file.
         captions = "" if sources.captions in ("measured", "images") else sources.captions
         tables = cls(
-            case_tables.Labels.read(sources.labels) if sources.labels else None,
+            case_tables.Labels.read(sources.labels, slides) if sources.labels else None,
             case_tables.Numbers.read(sources.numbers, training) if sources.numbers else None,
             case_tables.Captions.read(captions) if captions else None,
         )
@@ -98,7 +100,13 @@ class RegionLabels:
         measure = None
         if sources.measure != "none":
             measure = pixel_labels.PixelLabels(sources.measure, data, slide_names)
-        tables = CaseTables.read(sources, case_of.values(), training)
+        by_slide = None
+        if slide_names is not None:
+            by_slide = lambda: case_tables.cases_by_slide(
+                (name, case_of[number]) for number, name in slide_names().items()
+                if number in case_of
+            )  # fmt: skip
+        tables = CaseTables.read(sources, case_of.values(), training, by_slide)
         return cls(sources, measure, tables, text_encoder(sources), case_of)
 
     @property
@@ -180,8 +188,8 @@ class RegionLabels:
 
 def _warn_of_missing(name: str, cases: Collection[str], known: Collection[str]) -> None:
     # None at all is a misspelt column or another cohort; some are usual.
-    missing = sorted(set(cases) - set(known))
-    if len(missing) == len(cases):
+    missing = sorted(case for case in set(cases) if spelling.same(case) not in known)
+    if len(missing) == len(set(cases)):
         raise case_tables.TableError(
             f"config.prior.conditions.{name} must have rows for cases of the slides, got none "
             f"of {len(cases)}, such as {missing[0]!r}; it has {next(iter(known))!r}"

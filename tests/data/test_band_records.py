@@ -167,7 +167,7 @@ def batches(source, see=None):
 
 def test_batches_have_all_bands_and_those_that_are_seen_are_views_of_the_same(written):
     source, top = records_lib.RecordSource(written.folder, "train"), written.bands.top
-    see = bands_lib.View((written.bands.count - 1, 0, 0))
+    see = bands_lib.View((written.bands.count - 1, 0, 0), written.bands.kind)
     pairs = zip(batches(source), batches(source, see), strict=False)
     for whole, seen in itertools.islice(pairs, 4):
         assert (whole["pixels"].shape, whole["pixels"].dtype) == (

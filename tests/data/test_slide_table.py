@@ -350,3 +350,45 @@ def test_case_of_an_image_is_found_in_its_folder(tmp_path):
     for task in tasks:
         alone = "test" if split.is_alone_held_out(task.name) else "train"
         assert (task.about.side or alone) == split.side(task.source)
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize("on_disk", [NFC, NFD])
+@pytest.mark.parametrize("in_table", [NFC, NFD])
+@pytest.mark.parametrize("name", ["{}.svs", "{}", "in_{0}/{0}.svs", "in_{0}/{0}"])
+def test_names_match_however_their_accents_are_kept(tmp_path, on_disk, in_table, name):
+    """A file system of macOS gives NFD, most programs write NFC."""
+    folder = tmp_path / "slides"
+    (folder / f"in_{on_disk}").mkdir(parents=True)
+    path = folder / name.format(on_disk)
+    path = path if path.suffix else path.with_suffix(".svs")
+    path.write_bytes(b"slide")
+    (folder / f"{on_disk}.geojson").write_text("[]")
+    table = folder / "table.csv"
+    written = name.format(in_table)
+    table.write_text(f"slide,annotations\n{written},{in_table}.geojson\n{written},\n")
+    ((source, row),) = slide_table.read(str(table), "").items()
+    assert source == str(path)
+    assert row.annotations == str(folder / f"{on_disk}.geojson")
+
+
+def test_of_two_names_that_look_alike_the_one_that_is_written_is_meant(tmp_path):
+    for name in (NFC, NFD):
+        (tmp_path / f"{name}.svs").write_bytes(name.encode())
+    table = tmp_path / "table.csv"
+    table.write_text(f"slide\n{NFD}.svs\n")
+    (source,) = slide_table.read(str(table), "")
+    assert source == str(tmp_path / f"{NFD}.svs")
+    table.write_text(f"slide\n{NFC}\n")
+    with pytest.raises(slide_table.SlideTableError, match=r"must be one slide in .* its suffix"):
+        slide_table.read(str(table), "")
+
+
+def test_one_case_in_two_spellings_is_refused(write):
+    """They would lie on two sides of the split."""
+    table = write(f"slide,case,split\na,{NFC},train\nb,{NFD},test\nc,x,test\n")
+    data = data_of(table)
+    with pytest.raises(slide_table.SlideTableError, match=r"row 2 and .*row 3 must write one case"):
+        named_slides.listed(named_slides.slides(data), data.holdout)

@@ -109,6 +109,14 @@ def test_bags_of_a_study_show_the_part_of_a_class(run):
     assert len({round(bag.shows, 3) for bag in found}) > 5
 
 
+def test_bags_of_slides_have_the_labels_of_a_table_of_slides(run, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("slide_id;label\nb;pale\nsub/a.png;dark\n")
+    section = dataclasses.replace(run.config.study.bags, of="slides", labels=str(path))
+    found = bags._slides(run.patches("train"), section, 0)
+    assert sorted((bag.case, bag.name) for bag in found) == [("a", "dark"), ("b", "pale")]
+
+
 def config_of(**changes):
     c = tiny.get_config()
     c.update_from_flattened_dict({"data.slides": "a.svs", **changes})

@@ -12,7 +12,7 @@ from PIL import Image
 
 from configs import demo
 from ssldiff_jax.core import schema
-from ssldiff_jax.data import demo_slide
+from ssldiff_jax.data import demo_slide, own_scale, slide_source
 from ssldiff_jax.runs import artifacts, launch, stage, table_changes
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
@@ -202,6 +202,50 @@ def test_slides_that_a_table_named_are_not_those_of_a_folder(tmp_path, slides):
     launch.launch(config(slides), workdir, table.STAGES)
     with pytest.raises(stage.WorkdirError, match=r"data\.slides: .*table\.csv' → "):
         launch.launch(config(slides.parent / "slides", ("data.mpp", 0.5)), workdir, table.STAGES)
+
+
+def entries(archive):
+    return {path.name for path in archive.iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize("first", ["table", "files"])
+def test_a_scale_that_the_file_says_too_makes_the_same_entry(tmp_path, slides, first):
+    """same.tiff says 0.5 by itself, half.tiff another scale than the table, quarter.png none."""
+    archive = tmp_path / "archive"
+    shared = ("data.archive", str(archive)), ("data.holdout.by", "area")
+    slides.write_text("slide,mpp\nslides/same.tiff,0.5\nslides/half.tiff,0.25\n")
+    by_table = config(slides, *shared)
+    by_file = config(slides.parent / "slides/*.tiff", *shared)
+    names = {"table": by_table, "files": by_file}
+    other = {"table": "files", "files": "table"}[first]
+    launch.launch(names[first], tmp_path / first, table.STAGES)
+    before = entries(archive)
+    assert len(before) == 2
+    launch.launch(names[other], tmp_path / other, table.STAGES)
+    (new,) = entries(archive) - before
+    assert new.startswith("half.tiff")
+    same = json.loads(next(archive.glob("same.tiff*/entry.json")).read_text())
+    assert same["facts"]["native_mpp"] == 0.5
+    # A scale that differs at all is another.
+    slides.write_text("slide,mpp\nslides/same.tiff,0.5000001\n")
+    launch.launch(config(slides, *shared), tmp_path / "near", table.STAGES)
+    assert len(entries(archive)) == 4
+
+
+def test_an_entry_that_has_its_own_name_already_is_used(tmp_path, slides, monkeypatch):
+    """Of archives in which each scale that was given made an entry."""
+    archive = tmp_path / "archive"
+    shared = ("data.archive", str(archive)), ("data.holdout.by", "area")
+    slides.write_text("slide,mpp\nslides/same.tiff,0.5\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(own_scale, "said", lambda slide: None)
+        launch.launch(config(slides, *shared), tmp_path / "old", table.STAGES)
+    before = entries(archive)
+    launch.launch(config(slides, *shared), tmp_path / "new", table.STAGES)
+    assert entries(archive) == before
+    made = schema.build(run_config.RunConfig, config(slides, *shared))
+    (task,) = slide_source.tasks(made.data, archive)
+    assert {task.folder.name} == before
 
 
 def test_validation_without_records_is_refused(tmp_path, slides):

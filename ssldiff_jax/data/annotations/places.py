@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import schema, spelling
 from ssldiff_jax.slides import far_files, remote
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -86,13 +86,16 @@ class AnnotationsConfig:
     ) -> "list[marked.Marks | None]":
         """The files of slides, by the slides' names; None for a slide that has none.
 
-        `own` are (GeoJSON, mask) of each as a table says, "" for what it leaves open. Raises
-        ConfigError where no slide has one, or what is meant is not clear.
+        `own` are (GeoJSON, mask) of each as a table says, "" for what it leaves open: only there
+        files are found by names. Raises ConfigError where no slide has one, or what is meant is not
+        clear.
         """
         own = own or [("", "")] * len(names)
         regions, masks = (
-            _matched(key, getattr(self, key), suffixes, names)
-            for key, suffixes in (("files", _REGIONS), ("masks", _MASKS))
+            _matched(key, getattr(self, key), suffixes, names, [bool(said) for said in column])
+            for key, suffixes, column in zip(
+                ("files", "masks"), (_REGIONS, _MASKS), zip(*own, strict=True), strict=True
+            )
         )
         is_shared = len(names) > 1 and len(set(regions)) == 1
         found = list(zip(own, regions, masks, strict=True))
@@ -118,15 +121,21 @@ class AnnotationsConfig:
         return marked.Marks(regions, is_shared, mask, self.use, self.leave_out, self.class_property)
 
 
-def _matched(key: str, spec: str, suffixes: tuple[str, ...], names: Sequence[str]) -> list[str]:
-    """A file for each slide, "" for none."""
+def _matched(
+    key: str,
+    spec: str,
+    suffixes: tuple[str, ...],
+    names: Sequence[str],
+    has_own: Sequence[bool],
+) -> list[str]:
+    """A file for each slide, "" for none; for those that have their own it is of no matter."""
     if not spec:
         return [""] * len(names)
     key = f"config.data.annotations.{key}"
     paths = _paths(key, spec, suffixes)
     by_slide = collections.defaultdict(list)
     for path in paths:
-        by_slide[_stem(remote.name_of(path), suffixes)].append(path)
+        by_slide[spelling.same(_stem(remote.name_of(path), suffixes))].append(path)
     stems = [next((s for s in _stems(name) if s in by_slide), "") for name in names]
     if not any(stems):
         # Polygons on the ground may be of many scenes, a mask is of one.
@@ -137,11 +146,13 @@ def _matched(key: str, spec: str, suffixes: tuple[str, ...], names: Sequence[str
             f"{key} must have files named as the slides are, got none for {len(names)} slides, "
             f"such as {_listed(names)}; it has {_listed(list(map(remote.name_of, paths)))}"
         )
-    for stem, count in collections.Counter(stems).items():
-        if stem and (count > 1 or len(by_slide[stem]) > 1):
+    asking = [stem for stem, is_told in zip(stems, has_own, strict=True) if stem and not is_told]
+    for stem, count in collections.Counter(asking).items():
+        if count > 1 or len(by_slide[stem]) > 1:
             raise schema.ConfigError(
                 f"{key} must have one file for each slide, got {_listed(by_slide[stem])} for "
-                f"{count} slides called {stem!r}"
+                f"{count} slides called {stem!r}: a table of slides names that of each in its "
+                f"column {'annotations' if suffixes == _REGIONS else 'mask'}, which wins"
             )
     return [by_slide[stem][0] if stem else "" for stem in stems]
 
@@ -194,6 +205,7 @@ def _stem(name: str, suffixes: tuple[str, ...]) -> str:
 
 def _stems(name: str) -> list[str]:
     """What the file of a slide may be called: slide.svs, slide; of slide.ome.tif slide too."""
+    name = spelling.same(name)
     stem = pathlib.PurePath(name).stem
     shorter = [stem[: -len(".ome")]] if stem.lower().endswith(".ome") else []
     return [name, stem, *shorter]

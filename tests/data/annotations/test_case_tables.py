@@ -89,3 +89,87 @@ def test_a_table_that_cannot_be_used_is_one_line(write, text, read, message):
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(case_tables.TableError, match="no such file"):
         case_tables.Labels.read(str(tmp_path / "none.csv"))
+
+
+SLIDES = {"a.svs": "p1", "b.svs": "p1", "c.ome.tif": "p2", "é.svs": "p3"}
+
+
+def by_slide():
+    return case_tables.cases_by_slide(SLIDES.items())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "case,label\np1,x\np1,y\np2,x\n",
+        "case_id,slide_id,label\np1,a,x\np1,b,y\np2,c.ome,x\n",  # CLAM's data set
+        "slide_id,label\na,x\nb,y\nc.ome,x\n",
+        "wsi,label,mpp\na.svs,x,0.5\nb.svs,y,0.5\nc.ome.tif,x,\n",  # TRIDENT's list
+        "slide;label\n/data/a.svs;x\nsub/b.svs;y\ngs://bucket/c.ome.tif;x\n",
+        "\ufeffsep=\t\nSlide\tLabel\na\tx\n\nb\ty\nc.ome.tif\tx\n",
+    ],
+)
+def test_labels_may_stand_in_the_table_of_the_slides(write, text):
+    found = case_tables.Labels.read(write(text), by_slide)
+    assert found.names == ("x", "y")
+    np.testing.assert_array_equal(found.values("p1"), [1, 1])
+    np.testing.assert_array_equal(found.values("p2"), [1, 0])
+    assert np.isnan(found.values("p3")).all()
+
+
+def test_slides_that_a_run_has_not_are_no_cases(write):
+    found = case_tables.Labels.read(write("slide,label\na,x\np2,y\n"), by_slide)
+    assert np.isnan(found.values("p2")).all()  # a slide of that name is not the case
+    np.testing.assert_array_equal(found.values("p1"), [1, 0])
+
+
+def test_accents_of_cases_and_slides_are_one_however_they_are_kept(write):
+    found = case_tables.Labels.read(write("slide,label\ne\u0301,x\n"), by_slide)
+    np.testing.assert_array_equal(found.values("p3"), [1])
+    found = case_tables.Labels.read(write("case,label\ncafe\u0301,x\n"))
+    np.testing.assert_array_equal(found.values("caf\u00e9"), [1])
+    numbers = case_tables.Numbers.read(write("case,v\ncafé,1\nb,3\n"), {"cafe\u0301", "b"})
+    assert numbers.values("cafe\u0301").item() == -1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide,label\nx,l\na,l\n", r"row 2 must name one slide, got x, .* the cases p1, p2"),
+        ("slide,wsi,label\na,a,l\n", r"one column for the slide, got slide and wsi"),
+        ("case,case_id,label\na,a,l\n", r"one column for the case, got case and case_id"),
+        ("slide,lable\na,l\n", r"the columns case, label, got 1 rows and slide, lable"),
+        ("slide,label\na\n", r"row 2 must have 2 values"),
+        ("slide,label\n", r"must have rows"),
+        ("slide,label\n,l\n", r"row 2 must name a case, got ''"),
+        ("case,slide,label\n,a,l\n", r"row 2 must name a case, got ''"),
+        ("", r"got 0 rows and no columns"),
+    ],
+)
+def test_tables_that_cannot_be_labels(write, text, message):
+    two = lambda: case_tables.cases_by_slide([("x.svs", "p1"), ("x.tif", "p2"), ("a.svs", "p1")])
+    with pytest.raises(case_tables.TableError, match=message) as caught:
+        case_tables.Labels.read(write(text), two)
+    assert "table.csv" in str(caught.value)
+
+
+def test_a_table_of_slides_needs_to_be_told_their_cases(write):
+    path = write("slide,label\na,x\n")
+    with pytest.raises(case_tables.TableError, match="the columns case, label"):
+        case_tables.Labels.read(path)
+    case_tables.require_columns(path, ("label",))
+
+
+def test_a_run_takes_labels_by_slide(write):
+    config = schema.build(run_config.RunConfig, tiny.get_config().to_dict())
+    labels = write("slide,label\na,x\nb.svs,y\n")
+    asked = dataclasses.replace(config.prior.conditions, measure="none", labels=labels)
+    names = lambda: {0: "a.svs", 1: "b.svs", 2: "c.svs", 7: "gone.svs"}
+    told = region_labels.RegionLabels.read(
+        asked, config.data, {0: "p1", 1: "p2", 2: "p1"}, [0], names
+    )
+    np.testing.assert_array_equal(told.tables.labels.values("p2"), [0, 1])
+    np.testing.assert_array_equal(told.tables.labels.values("p1"), [1, 0])
+    other = dataclasses.replace(asked, labels=write("slide,label\nz,x\n"))
+    with pytest.raises(case_tables.TableError, match="must have rows for cases of the slides"):
+        region_labels.RegionLabels.read(other, config.data, {0: "p1", 1: "p2"}, [0], names)

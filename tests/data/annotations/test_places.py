@@ -76,7 +76,7 @@ def test_files_that_cannot_be_matched(folder, names, changes, message):
 
 def test_two_slides_of_one_name(folder):
     config = section(files=str(folder("a.geojson", "b.geojson")))
-    with pytest.raises(schema.ConfigError, match="for 2 slides called 'a'"):
+    with pytest.raises(schema.ConfigError, match=r"for 2 slides called 'a'"):
         config.of_slides(["a.svs", "a.tif", "b.svs"])
 
 
@@ -107,3 +107,28 @@ def test_what_a_table_says_wins_over_names(folder):
     assert names == [("a.geojson", ""), ("own.geojson", "own.png"), ("own.geojson", "")]
     alone = section(leave_out=("Fold",)).of_slides(NAMES, own)
     assert [bool(m) for m in alone] == [False, True, True]
+
+
+def test_of_slides_of_one_name_those_that_a_table_tells_apart_are_no_question(folder):
+    path = folder("a.geojson", "a.png", "b.geojson")
+    config = section(files=str(path), masks=str(path), leave_out=("Fold",))
+    names = ["a.svs", "a.svs", "b.svs"]  # of two folders
+    both = [("x.geojson", "x.png"), ("y.geojson", "y.png"), ("", "")]
+    marks = config.of_slides(names, both)
+    found = [(m.regions.rpartition("/")[2], m.mask) for m in marks]
+    assert found == [("x.geojson", "x.png"), ("y.geojson", "y.png"), ("b.geojson", "")]
+    # One is told: the file of that name is the other's.
+    marks = config.of_slides(names, [("x.geojson", "x.png"), ("", ""), ("", "")])
+    assert [m.regions.rpartition("/")[2] for m in marks] == ["x.geojson", "a.geojson", "b.geojson"]
+    told = [("x.geojson", ""), ("y.geojson", ""), ("", "")]
+    with pytest.raises(schema.ConfigError, match=r"for 2 slides called 'a': .* column mask"):
+        config.of_slides(names, told)
+    with pytest.raises(schema.ConfigError, match=r"for 2 slides called 'a': .* column annotations"):
+        config.of_slides(names)
+
+
+@pytest.mark.parametrize(("slide", "file"), [("é", "e\u0301"), ("e\u0301", "é"), ("é", "é")])
+def test_accents_are_one_however_they_are_kept(folder, slide, file):
+    path = folder(f"{file}.geojson")
+    (marks,) = section(files=str(path), use=("*",)).of_slides([f"{slide}.svs"])
+    assert marks.regions == str(path / f"{file}.geojson")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ssldiff_jax.core import patch_grid, rng, schema
+from ssldiff_jax.core import patch_grid, rng, schema, spelling
 from ssldiff_jax.data import mosaic, plan
 from ssldiff_jax.data.annotations import case_tables
 from ssldiff_jax.evaluation.downstream import classifiers, mil
@@ -162,12 +162,12 @@ def _slides(
 
     Raises TableError for a case of several labels, and where no slide has one.
     """
-    labels = case_tables.Labels.read(section.labels).of_case
+    labels = case_tables.Labels.read(section.labels, lambda: _cases_by_slide(source)).of_case
     generator_ = np.random.default_rng(rng.seed_of(seed, "study/slides"))
     bags, records = [], source.records
     for slide in source.records.slides[:, 0].tolist():
         numbers = source.mosaic.places(slide)[:, 2]
-        case = source.metadata(int(numbers[0]), "case")
+        case = spelling.same(source.metadata(int(numbers[0]), "case"))
         if case not in labels:
             continue
         # A bag has one class.
@@ -187,6 +187,13 @@ def _slides(
     count = section.count if source.split == "train" else section.count_test
     order = generator_.permutation(len(bags))[: count or len(bags)]
     return [bags[number] for number in order]
+
+
+def _cases_by_slide(source: patch_samples.RecordPatches) -> dict[str, frozenset[str]]:
+    numbers = [int(source.mosaic.places(s)[0, 2]) for s in source.records.slides[:, 0].tolist()]
+    return case_tables.cases_by_slide(
+        (source.metadata(number, "slide"), source.metadata(number, "case")) for number in numbers
+    )
 
 
 def _patches(source: patch_samples.RecordPatches, numbers: Sequence[int]) -> np.ndarray:
