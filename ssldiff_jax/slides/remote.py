@@ -78,12 +78,12 @@ def _system(source: str) -> tuple["fsspec.AbstractFileSystem", str]:
 
 
 def _named(system: "fsspec.AbstractFileSystem", path: str) -> list[str]:
-    """A slide that was named, also where it does not answer now: who reads it asks again, and can
-    do without it."""
+    """A slide that was named, also where it does not answer now, or not to this user: who reads it
+    asks again, and can do without it."""
     try:
         return _slides(system, path)
     except Exception as error:
-        if attempts.reason_to_try_again(error) is None:
+        if attempts.reason_to_try_again(error) is None and not attempts.is_forbidden(error):
             raise
         return [path]
 
