@@ -100,9 +100,10 @@ def _features(path: str, name: str, slide: slide_lib.Slide) -> tuple[geojson.Fea
 def _bounds(path: str, name: str, slide: slide_lib.Slide) -> tuple[float, ...]:
     features = _features(path, name, slide)
     if len(features) > 1:
+        how = "give the one that is meant a name of its own" if name else f"name one, {path}#NAME"
         raise slide_lib.SlideError(
             f"expected one feature {f'called {name!r} ' if name else ''}in {path}, whose bounding "
-            f"box is generated, got {len(features)}: name one, {path}#NAME"
+            f"box is generated, got {len(features)}: {how}"
         )
     return features[0].geometry.bounds
 

@@ -64,8 +64,8 @@ class UserImage:
         inside, or holds no cell."""
         if min(height, width) < self.least:
             raise ValueError(
-                f"generate.region must hold a cell of {self.least} px at every scale that is "
-                f"generated, got {height} × {width} px"
+                f"generate.region, or generate.area, must hold a cell of {self.least} px at every "
+                f"scale that is generated, got {height} × {width} px"
             )
         if top + height > self.size[0] or left + width > self.size[1]:
             raise ValueError(

@@ -142,7 +142,8 @@ def _make(
 ) -> None:
     """Begin or resume a stage, and let it take its place when it is done.
 
-    Raises what the stage raises; a FoundError when the stage is in its place.
+    Raises what the stage raises; a FoundError when the stage is in its place. One that fails
+    before it wrote anything leaves nothing: its command may be corrected.
     """
     _begin(table, name, working.config, working.folders)
     watch = _stopwatch(working.folder(name))
@@ -153,6 +154,10 @@ def _make(
     except stage_lib.FoundError as error:
         # The work is done, and is not done again; only its verdict is bad.
         finish(error.facts)
+        raise
+    except Exception:
+        if hosts.is_first():
+            record.forget_unless_written(name, working.folders)
         raise
     # A folder moves only when no host writes into it.
     hosts.barrier(f"all hosts finished the work of {name}")

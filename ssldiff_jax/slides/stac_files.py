@@ -11,7 +11,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ssldiff_jax.slides import attempts, remote
+from ssldiff_jax.slides import attempts, remote, warn
 from ssldiff_jax.slides import slide as slide_lib
 from ssldiff_jax.slides.protocol import SlideError
 
@@ -60,7 +60,7 @@ def slides_of(source: str, asset: str = "") -> list[str]:
     if not rasters:
         raise SlideError(reasons[0])
     for reason in reasons:
-        _LOG.warning("left out: %s", reason)
+        warn.once(f"left out: {reason}")
     return list(dict.fromkeys(rasters))
 
 

@@ -104,7 +104,7 @@ def test_areas_that_a_slide_has_not(slide, marks):
     far = marks(("a", "", shapely.box(0, 0, 9000, 9)), name="far")
     for area, message in (
         ("700,0,300,300", r"must lie inside of .*slide.tif \(768 × 768 px at level 0\), got x 700"),
-        (f"{two}#Tumor", "one feature called 'Tumor' in .*got 2: name one"),
+        (f"{two}#Tumor", "one feature called 'Tumor' in .*got 2: give the one .* a name"),
         (f"{two}#c", "a feature called 'c' in .*marks.geojson, got 'a', 'Tumor', 'b'"),
         (far, "far.geojson, got feature 1 .*'a'.*is it of another slide"),
         ("none.geojson#a", "none.geojson: no such file"),

@@ -106,6 +106,27 @@ def test_other_config_is_refused_and_the_key_named(work, broken):
     assert work.ran == []
 
 
+@pytest.mark.parametrize("wrote", [False, True])
+def test_what_failed_before_it_wrote_anything_may_be_asked_for_otherwise(work, wrote):
+    first = work.table["first"]
+
+    def fail(context):
+        if wrote:
+            (context.folder("first") / "part").write_text("+")
+        raise ValueError("expected another size")
+
+    work.table["first"] = dataclasses.replace(first, run=fail)
+    with pytest.raises(ValueError, match="another size"):
+        work.run()
+    work.table["first"] = first
+    assert (work.workdir / "first").exists() == wrote
+    if wrote:
+        with pytest.raises(stage.WorkdirError, match=r"first\.size: 3 → 4"):
+            work.run(first=Section(size=4))
+    else:
+        assert work.run(first=Section(size=4)) == ["first", "second", "third"]
+
+
 def test_only_the_sections_of_a_stage_count(work):
     work.run()
     assert work.run(second=Section(rate=0.9)) == []  # the table names second.size alone

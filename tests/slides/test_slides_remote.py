@@ -55,8 +55,10 @@ ACTIONS = {
 NAMES = {"open": "a.tif", "fingerprint": "a.tif", "find": "folder/"}
 
 
-def test_a_slide_that_was_named_is_left_to_who_reads_it(bucket, waits):
-    bucket.faults["a.tif"] = [503] * 1000
+@pytest.mark.parametrize("status", [503, 403, 401])
+def test_a_slide_that_was_named_is_left_to_who_reads_it(bucket, waits, status):
+    """So that one costs itself alone."""
+    bucket.faults["a.tif"] = [status] * 1000
     assert remote.find(bucket.address("a.tif")) == [bucket.address("a.tif")]
     assert waits == []
     for name, status in {"b.tif": None, "c.tif": 403, "d.svs": 401, "e.tif?key=a/b.c": 403}.items():

@@ -40,6 +40,21 @@ def begin(
     )
 
 
+def forget_unless_written(name: str, folders: folders_lib.Folders) -> None:
+    """Take back the record of a stage that failed before it wrote anything: another config, or
+    another request of the name, need not make way for it. The first host alone may call it."""
+    folder, saved = folders.of_stage(name), folders.checkpoints(name)
+    own = [folder / "stage.json", folder / STOPWATCH]
+    # Work beside a stage is replaced anyway, and checkpoints may lie elsewhere.
+    if force.is_beside(folder) or (saved.exists() and any(saved.iterdir())):
+        return
+    if not folder.is_dir() or set(folder.iterdir()) - set(own):
+        return
+    for path in own:
+        path.unlink(missing_ok=True)
+    folder.rmdir()
+
+
 def changes(
     table: stage_lib.Table, name: str, config: run_config.RunConfig, folders: folders_lib.Folders
 ) -> list[trainings.Change]:

@@ -93,6 +93,20 @@ def test_one_that_was_cut_off_goes_on(work):
     assert work.part("size7") == "++"
 
 
+def test_a_refused_request_keeps_no_name(work):
+    third = work.table["third"]
+
+    def refuse(context):
+        raise ValueError("expected other bounds")
+
+    work.table["third"] = dataclasses.replace(third, run=refuse)
+    with pytest.raises(ValueError, match="other bounds"):
+        work.draw(name="mine", size=4)
+    work.table["third"] = third
+    assert work.names() == []
+    assert work.draw(name="mine", size=5) == ("mine", True)
+
+
 def test_models_made_anew_draw_another_image(work):
     work.draw(size=3)
     work.run(["first", "second"], force=["first", "second"], first=test_runner.Section(size=8))
