@@ -23,7 +23,6 @@ SILENT_S = 60.0
 request: a large slide takes as long as it takes."""
 
 _TRY_AGAIN = frozenset((408, 425, 429, 500, 502, 503, 504))  # what passes, as servers use them
-_FORBIDDEN = frozenset((401, 403))
 _ABSENT = frozenset((403, 404, 410))  # buckets that may not be listed forbid what is not there
 
 
@@ -73,12 +72,6 @@ def is_absent(error: FileNotFoundError) -> bool:
     """Whether it means that nothing is there, and not that a server failed to say so."""
     status = _status(error)
     return status is None or status in _ABSENT
-
-
-def is_forbidden(error: BaseException) -> bool:
-    """Whether a server says who may read, not that nothing is there or that it failed."""
-    is_denied = any(isinstance(cause, PermissionError) for cause in _causes(error))
-    return is_denied or _status(error) in _FORBIDDEN
 
 
 def http_options(source: str) -> dict[str, Any]:
