@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import schema, spelling
 from ssldiff_jax.data import cases, demo_slide, plan, slide_table
 from ssldiff_jax.data import config as data_config
 from ssldiff_jax.slides import reading as reading_lib
@@ -141,7 +141,7 @@ def contradiction(data: data_config.DataConfig) -> str:
         if slide.row is not None
         and slide.row.case
         and (found := plan.match_of(remote.name_of(slide.source), data.holdout.case_regex))
-        and found != slide.row.case
+        and spelling.same(found) != spelling.same(slide.row.case)
     ]
     if not others:
         return ""
