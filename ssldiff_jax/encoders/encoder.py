@@ -222,6 +222,12 @@ class Encoder:
         changed.whitening = np.asarray(whitening, np.float32)
         return changed
 
+    def seeing(self, view: bands.View) -> "Encoder":
+        """The same encoder for patches of more bands, of which it sees three."""
+        seeing = copy.copy(self)
+        seeing.view = view
+        return seeing
+
     def in_batches(self, size: int) -> "Encoder":
         """The same encoder for callers that bring `size` patches at a time."""
         batched = copy.copy(self)

@@ -118,7 +118,7 @@ def _measure(
                      "the embeddings are uninformative", name, by_view, len(centre))  # fmt: skip
     return {
         "dim": int(centre.shape[1]),
-        "hash": artifacts.encoder_digest(model),
+        "hash": artifacts.encoder_digest(model.seeing(see)),
         "origin": model.origin.tolist(),
         "num_tested": len(centre),
         "retrieval_top1": {
