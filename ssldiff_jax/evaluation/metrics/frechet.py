@@ -1,5 +1,6 @@
 """The Fréchet distance of sets of features; `frechet_interval` says how sure it is."""
 
+import functools
 import logging
 
 import numpy as np
@@ -70,8 +71,14 @@ def _warn_if_degenerate(side: moments_lib.Moments) -> None:
         )
     # N vectors spread along N − 1 directions at most.
     elif side.count <= side.dim:
-        log.warning(
-            "%d features of dimension %d: the covariance is singular, the distance biased upward",
-            side.count,
-            side.dim,
-        )
+        _say_singular(side.count, side.dim)
+
+
+@functools.cache
+def _say_singular(count: int, dim: int) -> None:
+    """Once for each size: an evaluation has a dozen distances of as many features."""
+    logging.getLogger(__name__).warning(
+        "%d features of dimension %d: the covariance is singular, their distances biased upward",
+        count,
+        dim,
+    )
