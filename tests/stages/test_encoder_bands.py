@@ -62,7 +62,8 @@ def trained(tmp_path_factory):
 
 def test_each_is_trained_on_what_it_sees(trained):
     _, seen = trained
-    assert seen == [(bands_lib.View(v), 3, np.dtype(np.uint8)) for v in SEES.values()]
+    kind = bands_lib.Kind(4, np.dtype(np.uint8), 1)
+    assert seen == [(bands_lib.View(v, kind), 3, np.dtype(np.uint8)) for v in SEES.values()]
 
 
 @pytest.mark.parametrize("name", ["encoder", "judge"])
