@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt
+from jaxtyping import Bool, Float, Shaped, UInt
 
 from ssldiff_jax.core import bands as bands_lib
 
@@ -176,9 +176,24 @@ class MultibandConfig:
         red, green, blue = places if len(places) == 3 else places * 3
         return bands_lib.View((red, green, blue), self.kind)
 
-    def to_records(self, values: Shaped[np.ndarray, "bands H W"]) -> UInt[np.ndarray, "H W bands"]:
+    def to_records(
+        self,
+        values: Shaped[np.ndarray, "bands H W"],
+        missing: Bool[np.ndarray, "H W"] | None = None,
+    ) -> UInt[np.ndarray, "H W bands"]:
         """Values of a file as records hold them: `low` is 0, `high` the largest value, rounded, and
-        what lies beyond is cut off. What is no number becomes 0."""
+        what lies beyond is cut off. What is no number becomes 0.
+
+        Where it is known what is `missing`, that is 0, and all else is data: 1 in all bands where
+        it would be 0 in all, which stands for no data.
+        """
+        out = self._scaled(values)
+        if missing is not None:
+            out[~out.any(axis=-1)] = MISSING + 1
+            out[missing] = MISSING
+        return out
+
+    def _scaled(self, values: Shaped[np.ndarray, "bands H W"]) -> UInt[np.ndarray, "H W bands"]:
         low, high = (np.array(ends)[:, None, None] for ends in self.ranges)
         out = np.empty((*values.shape[1:], len(values)), self.dtype)
         if values.dtype == self.dtype and not self.is_scaled:
