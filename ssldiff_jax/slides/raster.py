@@ -149,7 +149,7 @@ class RasterBackend:
                 f"expected bands of real numbers, got {dtype} in {self._path}"
             )
         if self.multiband.is_used:
-            choosing.require_fits(self._path, dtype, self.multiband, self._value_range)
+            choosing.require_fits(self._path, dtype, self.multiband, self._look)
             return
         if dtype == "uint8" or self._config.is_scaled or self._samples.table is not None:
             return

@@ -209,8 +209,7 @@ class ZarrBackend:
         """Raise SlideError for values that the config does not bring to 8 bits."""
         dtype = self._arrays[0].dtype
         if self.multiband.is_used:
-            look = lambda: choosing.span(self._middle())
-            choosing.require_fits(self._source, dtype, self.multiband, look)
+            choosing.require_fits(self._source, dtype, self.multiband, self._middle)
             return
         if dtype == np.uint8 or self._config.is_scaled:
             return
