@@ -50,6 +50,7 @@ class OpenSlideBackend:
     """A whole-slide image that OpenSlide recognises; transparent parts read as white."""
 
     levels_cover_all = False
+    says_missing = False
     multiband = multiband_lib.NO_BANDS
 
     def __init__(self, path: pathlib.Path, config: reading.ReadingConfig):
@@ -97,6 +98,7 @@ class PixelBackend:
     """Pixels that are in memory already: one level."""
 
     levels_cover_all = False
+    says_missing = False
 
     def __init__(
         self,

@@ -6,10 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Shaped
 
-from ssldiff_jax.slides import multiband, warn
+from ssldiff_jax.slides import multiband, pixels, warn
 from ssldiff_jax.slides.protocol import SlideError
-
-_COLOURS = ("red", "green", "blue", "nir")
 
 
 def bands(
@@ -55,11 +53,12 @@ def require_fits(
     source: pathlib.Path | str,
     dtype: np.dtype | str,
     config: multiband.MultibandConfig,
-    seen: Callable[[], str],
+    look: Callable[[], Shaped[np.ndarray, "*S"]],
 ) -> None:
-    """Raise SlideError for values that need a range to be records, and have none.
+    """Raise SlideError for values that need a range to be records, and have none; a warning says so
+    of 16 bits that hold 12 or 14, or 8.
 
-    `seen` says which values there are.
+    `look` gives some of the values.
     """
     if np.dtype(dtype).kind == "c":
         raise SlideError(f"expected bands of real numbers, got {dtype} in {source}")
@@ -67,9 +66,18 @@ def require_fits(
         keys = [f"--config.data.reading.multiband.{key}" for key in ("low", "high", "bits")]
         more = f", or {keys[2]}=16" if config.bits == 8 and np.dtype(dtype) == np.uint16 else ""
         raise SlideError(
-            f"expected bands of {config.bits} bits, got {dtype} with {seen()} in {source}: pass "
-            f"{keys[0]} and {keys[1]}, the values of each band that become 0 and {config.top}{more}"
+            f"expected bands of {config.bits} bits, got {dtype} with {span(look())} in {source}: "
+            f"pass {keys[0]} and {keys[1]}, the values of each band that become 0 and "
+            f"{config.top}{more}"
         )
+    if config.bits == 16 and not config.is_scaled:
+        values = look()
+        if values.any() and not pixels.uses_sixteen_bits(values):
+            warn.once(
+                f"{source}: {span(values)} of 0…{config.top} are used as they are, of which an "
+                "encoder and pictures see the upper 8 bits: --config.data.reading.multiband.low "
+                "and high say a range for each band"
+            )
 
 
 def span(values: Shaped[np.ndarray, "*S"]) -> str:
@@ -79,21 +87,22 @@ def span(values: Shaped[np.ndarray, "*S"]) -> str:
 
 
 def _canonical(label: str) -> str:
-    name = label.strip().lower()
-    return "nir" if name in multiband.INFRARED else "" if name in ("undefined", "gray") else name
+    name = multiband.canonical(label)
+    return "" if name in ("undefined", "gray") else name
 
 
 def _require_order(
     source: pathlib.Path | str, wanted: Sequence[str], kinds: Sequence[Sequence[str]]
 ) -> None:
-    """Raise SlideError where some are called by the names, and one of the first is called as
-    another, or as a colour. That alone says nothing: GDAL marks any three bands of bytes so."""
+    """Raise SlideError where some are called by the names, and one of the first is called
+    otherwise: B05 where B8 is wanted. A colour alone says nothing: GDAL marks any three bands of
+    bytes so, and any fourth as alpha."""
     for called in kinds:
-        others = {*wanted, *_COLOURS} if set(wanted) & set(called) else set()
+        is_told = bool(set(wanted) & set(called))
         wrong = [
             f"{number} is {label}"
             for number, (label, name) in enumerate(zip(called, wanted, strict=False), 1)
-            if label != name and label in others
+            if is_told and label not in ("", "alpha", name)
         ]
         if wrong:
             raise SlideError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt
+from jaxtyping import Bool, Float, Shaped, UInt
 
 from ssldiff_jax.core import bands as bands_lib
 
@@ -17,6 +17,12 @@ stands beside colours."""
 MISSING = 0
 """Of all bands where there is no data: what rasters are marked with. The least value of data that
 are generated is 1."""
+
+
+def canonical(name: str) -> str:
+    """One spelling of all that name the same band."""
+    name = name.strip().lower()
+    return "nir" if name in INFRARED else name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +52,7 @@ class MultibandConfig:
         if not self.names:
             self._require_nothing_else()
             return
-        if len(self.names) > MOST_BANDS or len(set(self.names)) < len(self.names):
+        if len(self.names) > MOST_BANDS or len(set(map(canonical, self.names))) < len(self.names):
             raise ValueError(
                 f"multiband.names must be one to {MOST_BANDS} names that differ, got {self.names}"
             )
@@ -119,9 +125,8 @@ class MultibandConfig:
 
     @property
     def _colours_and_infrared(self) -> list[int] | None:
-        lower = (name.lower() for name in self.names)
-        names = ["infrared" if name in INFRARED else name for name in lower]
-        wanted = ("red", "green", "blue", "infrared")
+        names = list(map(canonical, self.names))
+        wanted = ("red", "green", "blue", "nir")
         return [names.index(name) for name in wanted] if set(wanted) <= set(names) else None
 
     @property
@@ -176,9 +181,24 @@ class MultibandConfig:
         red, green, blue = places if len(places) == 3 else places * 3
         return bands_lib.View((red, green, blue), self.kind)
 
-    def to_records(self, values: Shaped[np.ndarray, "bands H W"]) -> UInt[np.ndarray, "H W bands"]:
+    def to_records(
+        self,
+        values: Shaped[np.ndarray, "bands H W"],
+        missing: Bool[np.ndarray, "H W"] | None = None,
+    ) -> UInt[np.ndarray, "H W bands"]:
         """Values of a file as records hold them: `low` is 0, `high` the largest value, rounded, and
-        what lies beyond is cut off. What is no number becomes 0."""
+        what lies beyond is cut off. What is no number becomes 0.
+
+        Where it is known what is `missing`, that is 0, and all else is data: 1 in all bands where
+        it would be 0 in all, which stands for no data.
+        """
+        out = self._scaled(values)
+        if missing is not None:
+            out[~out.any(axis=-1)] = MISSING + 1
+            out[missing] = MISSING
+        return out
+
+    def _scaled(self, values: Shaped[np.ndarray, "bands H W"]) -> UInt[np.ndarray, "H W bands"]:
         low, high = (np.array(ends)[:, None, None] for ends in self.ranges)
         out = np.empty((*values.shape[1:], len(values)), self.dtype)
         if values.dtype == self.dtype and not self.is_scaled:

@@ -57,12 +57,15 @@ class Backend(Protocol):
             that 501 px stand for 1001; else a level has whole pixels of level 0, and its size is
             rounded.
         multiband: what its bands are; RGB of 8 bits where it names none.
+        says_missing: of bands that a config names, those that are all 0 are known to have no data;
+            else they may be data that is 0.
     """
 
     pixel_size: PixelSize
     level_shapes: tuple[tuple[int, int], ...]
     levels_cover_all: bool
     multiband: multiband_lib.MultibandConfig
+    says_missing: bool
 
     def read(self, level: int, top: int, left: int, height: int, width: int) -> arrays.Pixels: ...
 

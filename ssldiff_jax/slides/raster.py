@@ -80,6 +80,10 @@ class RasterBackend:
             # Not masks that GDAL makes of nodata (no flag of a dataset) or of alpha: these are
             # looked at here.
             self._has_mask = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+            says = self._has_mask or self._samples.alpha > 0 or None not in self._nodata
+            says = says or file.dtypes[self._bands[0] - 1].startswith("float")
+            self.says_missing = self.multiband.is_used and says
+            self._samples = dataclasses.replace(self._samples, says_missing=self.says_missing)
             self.pixel_size = ground.pixel_size(file)
             self._to_srgb = _to_srgb(file) if config.colour == "srgb" else None
             self._check_depth(file)
@@ -145,7 +149,7 @@ class RasterBackend:
                 f"expected bands of real numbers, got {dtype} in {self._path}"
             )
         if self.multiband.is_used:
-            choosing.require_fits(self._path, dtype, self.multiband, self._value_range)
+            choosing.require_fits(self._path, dtype, self.multiband, self._look)
             return
         if dtype == "uint8" or self._config.is_scaled or self._samples.table is not None:
             return
@@ -174,8 +178,7 @@ class RasterBackend:
         return kinds[0] == kinds[1]
 
     def _value_range(self) -> str:
-        values = self._look()
-        return f"values {values.min():.10g}…{values.max():.10g}" if values.size else "no data"
+        return choosing.span(self._look())
 
     def _look(self) -> Shaped[np.ndarray, "C N"]:
         """Some of the coarsest level's values, around its centre."""

@@ -16,6 +16,8 @@ from ssldiff_jax.slides import pixels
 if TYPE_CHECKING:
     from scipy import sparse
 
+_NONE, _WHOLE = 1e-5, 1e-5  # a sum of weights that is 0, and how near to 1 one is 1
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AxisPlan:
@@ -80,6 +82,38 @@ def apply(
     values = values + (fill * beyond[..., None]).astype(np.float32)
     top = np.iinfo(source.dtype).max
     return np.clip(np.floor(values + 0.5), 0, top).astype(source.dtype)
+
+
+def of_present(
+    source: UInt[np.ndarray, "rows columns bands"],
+    rows: AxisPlan,
+    columns: AxisPlan,
+    *,
+    says_missing: bool,
+) -> UInt[np.ndarray, "H W bands"]:
+    """The same of those pixels alone that have data: their mean, or 0 in all bands where there are
+    none; between pixels where they are less than half. What lies beyond the slide has none, nor,
+    if the source `says_missing`, has what is 0 in all bands; a mean of data is then not 0 in all.
+    """
+    count = source.shape[-1]
+    if rows.stop <= rows.start or columns.stop <= columns.start:
+        return np.zeros((len(rows.coverage), len(columns.coverage), count), source.dtype)
+    present = source.any(axis=-1) if says_missing else np.ones(source.shape[:2], bool)
+    values = np.concatenate([source, present[..., None]], -1, dtype=np.float32)
+    weighted = np.stack(
+        [rows.matrix @ values[..., band] @ columns.matrix.T for band in range(count + 1)], -1
+    )
+    weight = weighted[..., -1:]
+    # What is whole is not divided: its weights are 1 but for their last digits.
+    weight = np.where(np.abs(weight - 1) < _WHOLE, np.float32(1), weight)
+    # Bicubic weights, which alone may be negative, say little where half of them is not there.
+    is_cubic = any(plan.matrix.data.min(initial=0) < 0 for plan in (rows, columns))
+    has_data = weight > (0.5 if is_cubic else _NONE)
+    means = weighted[..., :-1] / np.where(has_data, weight, np.inf)
+    out = np.clip(np.floor(means + 0.5), 0, np.iinfo(source.dtype).max).astype(source.dtype)
+    if says_missing:
+        out[has_data[..., 0] & ~out.any(axis=-1)] = 1
+    return out
 
 
 def _box(index: np.ndarray, factor: float, extent: float) -> tuple[np.ndarray, np.ndarray]:

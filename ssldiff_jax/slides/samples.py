@@ -32,6 +32,7 @@ class Samples:
         top: the value that is white.
         alpha: number of a band that marks what is transparent; 0: none.
         alpha_kind: a mask (0 is no data), or transparency that colours are multiplied with or not.
+        says_missing: whether the file says what no data is, so that all else is data.
     """
 
     bands: list[int]
@@ -40,6 +41,7 @@ class Samples:
     top: float = 255
     alpha: int = 0
     alpha_kind: Alpha = "mask"
+    says_missing: bool = False
 
     def decoded(
         self,
@@ -49,7 +51,7 @@ class Samples:
     ) -> arrays.Pixels:
         """Colours of values, or the bands that the config names; what is `missing` has any."""
         if config.multiband.is_used:
-            return config.multiband.to_records(values)
+            return config.multiband.to_records(values, missing if self.says_missing else None)
         if self.table is not None:
             return self.table[np.minimum(values[0], len(self.table) - 1)][..., :3]
         if config.is_scaled:

@@ -292,7 +292,11 @@ class LeveledSlide:
         source = out[:0, :0]
         if height > 0 and width > 0:
             source = self._backend.read(level, rows.start, columns.start, height, width)
-        out[:] = resample.apply(source, rows, columns, fill=self.multiband.fill)
+        if self.multiband.is_used:
+            says_missing = self._backend.says_missing
+            out[:] = resample.of_present(source, rows, columns, says_missing=says_missing)
+        else:
+            out[:] = resample.apply(source, rows, columns)
 
 
 def check_file(path: pathlib.Path) -> None:

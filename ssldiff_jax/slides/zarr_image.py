@@ -56,7 +56,9 @@ class ZarrBackend:
             self.level_shapes = tuple(map(self._shape, self._arrays))
             self._bands = self._chosen_bands()
             self._blocks = [blocks.Blocks(self._shape(a), self._chunk(a)) for a in self._arrays]
-            self._samples = samples.Samples(self._bands)
+            # An array of whole numbers has no value of no data.
+            self.says_missing = self.multiband.is_used and self._arrays[0].dtype.kind == "f"
+            self._samples = samples.Samples(self._bands, says_missing=self.says_missing)
             self._check_depth()
             protocol.probe(self)
 
@@ -207,8 +209,7 @@ class ZarrBackend:
         """Raise SlideError for values that the config does not bring to 8 bits."""
         dtype = self._arrays[0].dtype
         if self.multiband.is_used:
-            look = lambda: choosing.span(self._middle())
-            choosing.require_fits(self._source, dtype, self.multiband, look)
+            choosing.require_fits(self._source, dtype, self.multiband, self._middle)
             return
         if dtype == np.uint8 or self._config.is_scaled:
             return

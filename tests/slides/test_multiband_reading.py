@@ -75,6 +75,9 @@ def as_records(values, low, high, bits):
     for place, value in np.ndenumerate(values):
         part = (float(value) - low[place[-1]]) / (high[place[-1]] - low[place[-1]])
         out[place] = min(max(math.floor(part * top + 0.5), 0), top)
+    if values.dtype.kind == "f":
+        # Of floats NaN alone has no data.
+        out[(out == 0).all(axis=-1)] = 1
     return out
 
 
@@ -118,6 +121,18 @@ def test_values_that_do_not_fit_ask_for_a_range(scene, dtype, bits, message):
         slides.open_slide(path, reading=config_of(*NAIP, bits=bits))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_sixteen_bits_that_hold_twelve_are_told(scene, caplog):
+    """An encoder would see 16 of 256 grey levels."""
+    values = noise(40, 40, 2, "uint16")
+    for number, (part, low, is_told) in enumerate([(1, (), 0), (16, (), 1), (16, (5.0, 5.0), 0)]):
+        caplog.clear()
+        path = scene(values // part, f"{number}.tif", said=("a", "b"))
+        image_of(path, config_of("a", "b", low=low, bits=16))
+        told = [text for text in caplog.messages if "of 0…65535 are used as they are" in text]
+        assert len(told) == is_told
+        assert all(text.startswith(f"{path}: values ") for text in told)
 
 
 def test_bounded_strips_equal_one_read(scene, monkeypatch):
@@ -176,6 +191,13 @@ def test_an_order_that_labels_contradict_is_refused(scene, names):
     path = scene(noise(9, 9, 4), marked=marked)
     with pytest.raises(SlideError, match=r"got 1 is blue.*pass --config\.data\.reading\.bands"):
         slides.open_slide(path, reading=config_of(*names))
+
+
+def test_a_label_that_is_nearly_a_name_is_refused(scene):
+    """The fourth band would be taken for B8, as the first three are called by the names."""
+    path = scene(noise(9, 9, 5), said=("B02", "B03", "B04", "B05", "B08"))
+    with pytest.raises(SlideError, match=r"b8 in .*got 4 is b05: pass --config\.data\.reading\.b"):
+        slides.open_slide(path, reading=config_of("B02", "B03", "B04", "B8"))
 
 
 def test_fewer_bands_than_names_are_refused(scene):
@@ -254,6 +276,9 @@ def test_other_scales_are_means_and_0_beyond_the_border(scene, dtype, factor):
     found = slide.read_region(top, left, height, width, mpp=slide.mpp * factor)
     rows, cols = weights(top, height, factor, 41), weights(left, width, factor, 53)
     exact = np.einsum("ay,bx,yxc->abc", rows, cols, values.astype(float))
+    # Of what lies inside alone.
+    inside = np.outer(rows.sum(axis=1), cols.sum(axis=1))[..., None]
+    exact = np.divide(exact, inside, out=np.zeros_like(exact), where=inside > 1e-9)
     off = np.abs(found - exact)
     # Half a value, and what single precision costs: 2⁻²⁴ of the largest value, some times over.
     assert off.max() < 0.5 + 0.02 * (bits == 16)
