@@ -114,6 +114,8 @@ def test_the_split_is_written_back_as_it_was_used(tmp_path, slides):
     rows = {r["slide"].rpartition("/")[2]: r for r in csv.DictReader(written.open())}
     wanted = {"half.tiff": "train", "quarter.png": "validation", "same.tiff": "test"}
     assert {name: row["split"] for name, row in rows.items()} == wanted
+    # A spreadsheet computes nothing, and the labels are the same when it is read again.
+    assert {name: row["label"] for name, row in rows.items()} == {n: f"'={n[0]}()" for n in wanted}
     assert launch.launch(config(written), tmp_path / "again", table.STAGES) is None
     assert shas(tmp_path / "again") == shas(tmp_path / "first")
     # It says so of slides without a table, too.
