@@ -15,6 +15,7 @@ class About:
         side: the split of its case; None: that of the name alone.
         where: the row of a table that says so, for messages.
         reading: what the row says of its reading, as it is written.
+        annotations: path or address of its polygons, whatever they are for.
     """
 
     case: str = ""
@@ -22,6 +23,7 @@ class About:
     side: plan.Side | None = None
     where: str = ""
     reading: str = ""
+    annotations: str = ""
 
 
 NOTHING = About()

@@ -6,6 +6,7 @@ to process (`slide_id`, `process`) and its splits (`train`, `val`, `test`) are r
 
 import csv
 import dataclasses
+import difflib
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from ssldiff_jax.core import pixel_units
 from ssldiff_jax.data import csv_cells, plan, spelt
 from ssldiff_jax.slides import reading as reading_lib
-from ssldiff_jax.slides import remote
+from ssldiff_jax.slides import remote, warn
 from ssldiff_jax.slides import slide as slide_lib
 
 _COLUMNS = {
@@ -34,6 +35,7 @@ _SPLITS: Mapping[str, plan.Side] = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
 }  # fmt: skip
+_NEAR = 0.8  # of 1 for the same word: lable is label, and site is not slide
 _FILES = {"annotations", "mask"}
 _MASKS = (".png", ".tif", ".tiff")  # what is no tissue is 0 in them, as in no JPEG
 
@@ -241,6 +243,7 @@ def _columns(path: pathlib.Path, names: Sequence[str]) -> dict[str, str] | None:
             )
         columns |= dict.fromkeys([key] if named else [], *named)
     if "slide" in columns:
+        _say_mistyped(path, names, columns)
         return columns
     if {"train", "test"} <= set(by_lower):
         return None
@@ -248,3 +251,14 @@ def _columns(path: pathlib.Path, names: Sequence[str]) -> dict[str, str] | None:
         f"{path} must have a column slide, wsi or slide_id, or train and test, got "
         f"{', '.join(filter(None, names)) or 'no names'}"
     )
+
+
+def _say_mistyped(path: pathlib.Path, names: Sequence[str], columns: Mapping[str, str]) -> None:
+    """Warn of a column that is none of ours, and is written nearly as one that is not there:
+    tables of other programs have columns of their own, which are no mistakes."""
+    left = [word for key, words in _COLUMNS.items() if key not in columns for word in words]
+    for name in names:
+        known = name in columns.values() or not name
+        near = [] if known else difflib.get_close_matches(name.lower(), left, n=1, cutoff=_NEAR)
+        if near:
+            warn.once(f"{path}: the column {name!r} is not read; is it {near[0]!r}?")

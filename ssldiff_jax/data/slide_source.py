@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,6 +98,12 @@ def marks_of(
     return {source: marks for source, marks in zip(named, found, strict=True) if marks}
 
 
+def require_purpose(data: data_config.DataConfig) -> None:
+    """Raise ConfigError where slides have polygons, and the config does not say what for."""
+    if data.annotations.is_given or data.is_table:
+        data.annotations.require_purpose(list(marks_of(data).values()))
+
+
 def marked_by(
     data: data_config.DataConfig, images: patch_list.PatchList | None = None
 ) -> dict[str, Any]:
@@ -130,8 +137,7 @@ def tasks(
             f"expected {unit} per pixel of {images.source}: pass --config.data.{key}=<number>"
         )
     split = cases_of(data, images)
-    # Polygons that are labels alone change no records.
-    marks = {s: m for s, m in marks_of(data, images).items() if m.decides_tissue}
+    marks = marks_of(data, images)
     known_by = known and known.section.fingerprint()
     alike = functools.partial(
         tiling.Task, config=tiling_config(data), archive=folder, find_cells=known, known=known_by
@@ -160,7 +166,7 @@ def _of_images(
             about=about_slide.About(
                 case=_other_case(name, split), side=split and split.moved(name)
             ),
-            marks=marks.get(name),
+            marks=_deciding(marks.get(name)),
         )
 
 
@@ -188,9 +194,17 @@ def _of_slides(
             source,
             opener,
             [answer, slide.mpp, slide.reading.facts],
-            about=_about(slide, listed, split, data.holdout),
-            marks=marks.get(source),
+            about=dataclasses.replace(
+                _about(slide, listed, split, data.holdout),
+                annotations=marks[source].regions if source in marks else "",
+            ),
+            marks=_deciding(marks.get(source)),
         )
+
+
+def _deciding(marks: marked.Marks | None) -> marked.Marks | None:
+    """Polygons that are labels alone change no records."""
+    return marks if marks and marks.decides_tissue else None
 
 
 def _about(

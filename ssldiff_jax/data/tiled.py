@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import csv
 import dataclasses
 import functools
 import io
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import archive, plan, tiling
+from ssldiff_jax.data import archive, csv_cells, plan, tiling
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.slides import pyramid, remote, tissue
 from ssldiff_jax.slides import slide as slide_lib
@@ -86,33 +85,51 @@ class Tiled:
         has_any = any("validation" in entry.facts["parts"] for entry in self.entries.values())
         return ("validation",) if has_any else ()
 
+    @property
+    def marked(self) -> str:
+        """How many polygons decide the tissue, or are labels alone, and of how many slides; "" for
+        none. Entries of earlier code say nothing of theirs."""
+        counts: collections.Counter[str] = collections.Counter()
+        of_slides = [e.facts["polygons"] for e in self.entries.values() if "polygons" in e.facts]
+        for of_slide in of_slides:
+            counts.update(of_slide)
+        tasks = [self.tasks[number] for number in self.entries]
+        labels = sum(bool(t.about.annotations and t.marks is None) for t in tasks)
+        of_classes = ", ".join(
+            f"{name!r} ({count})" if name else f"without a class ({count})"
+            for name, count in counts.most_common()
+        )
+        told = f"{counts.total()} polygons count for {len(of_slides)} of {len(tasks)} slides: "
+        also = f"polygons of {labels} of {len(tasks)} slides are labels alone, and decide no tissue"
+        return "; ".join([told + of_classes] * bool(of_slides) + [also] * bool(labels))
+
     def as_csv(self) -> str:
         """A line for every slide: what it is, how many records it gave, what it is made of."""
         text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
+        rows = csv_cells.Writer(text)
         kinds, splits = tissue.KINDS, ("train", "test", *self.validation)
-        rows.writerow(["number", "slide", "case", "mpp", "height", "width", *splits, *kinds])
+        rows.row(["number", "slide", "case", "mpp", "height", "width", *splits, *kinds])
         for number, entry in self.entries.items():
             facts = entry.facts
             counts = [sum(s.count for s in entry.shards.get(split, ())) for split in splits]
             parts = [f"{facts['tissue'][kind]:.4f}" for kind in kinds]
             about = [number, entry.name, facts["case"], f"{facts['native_mpp']:g}"]
-            rows.writerow([*about, *facts["shape"], *counts, *parts])
+            rows.row([*about, *facts["shape"], *counts, *parts])
         return text.getvalue()
 
     def as_table(self) -> str:
         """A table of the slides that were used, which `data.slide_table` reads: what was asked for
         each, and its split where it lies in one alone."""
         text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
+        rows = csv_cells.Writer(text)
         splits = {number: list(e.facts["parts"]) for number, e in self.entries.items()}
         has_splits = all(len(names) == 1 for names in splits.values())
         columns = ["slide", "mpp", "case", "label", "reading", "annotations", "mask"]
-        rows.writerow([*columns, *(["split"] if has_splits else [])])
+        rows.row([*columns, *(["split"] if has_splits else [])])
         for number, entry in self.entries.items():
             facts, split = entry.facts, splits[number] if has_splits else []
             about = [facts["case"], facts.get("label", "")]
-            rows.writerow([*self.tasks[number].asked(*about), *split])
+            rows.row([*self.tasks[number].asked(*about), *split])
         return text.getvalue()
 
     def references(self, config: tiling.TilingConfig) -> list[plan.Reference]:

@@ -106,14 +106,10 @@ class Task:
         source = self.source if is_far else os.path.abspath(self.source)
         mpp = self.given_mpp
         # By its digits: a table's number is taken as it stands.
-        files = (
-            [
-                os.path.abspath(f) if f and not remote.is_remote(f) else f
-                for f in (marks.regions, marks.mask)
-            ]
-            if marks
-            else ["", ""]
-        )
+        files = [
+            os.path.abspath(f) if f and not remote.is_remote(f) else f
+            for f in (self.about.annotations, marks.mask if marks else "")
+        ]
         about = [repr(mpp) if mpp else "", case, label, self.about.reading]
         return [remote.printable(source), *about, *files]
 
@@ -126,8 +122,8 @@ class Task:
         # Left out where nothing is known: the entry then has one name whatever other slides there
         # are, in a table or not.
         about = {key: value for key, value in dataclasses.asdict(self.about).items() if value}
-        # Reading is among the facts of the file.
-        side, *_ = (about.pop(key, None) for key in ("side", "where", "reading"))
+        # Reading is among the facts of the file, and polygons among those of marks.
+        side, *_ = (about.pop(key, None) for key in ("side", "where", "reading", "annotations"))
         digest = digests.of_values(*facts, *([side] if side else []), *([about] if about else []))
         return self.archive / f"{stem[:_NAME_CHARS]}-{digest}"
 
@@ -171,7 +167,8 @@ class Task:
     def fail(self, reason: str) -> None:
         """Say why there is no entry."""
         source, reason = remote.printable(self.source), remote.printable(reason)
-        reason = f"{reason} ({self.about.where})" if self.about.where else reason
+        where = self.about.where
+        reason = f"{reason} ({where})" if where and where not in reason else reason
         atomic.write_json(self.failure, {"slide": source, "reason": reason})
 
 
@@ -226,6 +223,7 @@ def _tile(task: Task, slide: slide_lib.Slide) -> None:
             identity=slide_lib.identity(slide),
             look=look(slide, examined),
             tissue=examined.parts,
+            **({"polygons": examined.polygons} if examined.polygons else {}),
             parts={split: [*part.rows, *part.cols] for split, part in parts.items()},
             regions=candidates(slide, parts, examined.mask, cells, config),
             **records.facts_of(slide.multiband),

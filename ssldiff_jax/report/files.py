@@ -1,6 +1,5 @@
 """Files of a run that the page links to, and the command that repeats the run."""
 
-import csv
 import html
 import pathlib
 import shlex
@@ -8,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from ssldiff_jax.data import csv_cells
 from ssldiff_jax.formats import atomic
 
 _COPIED = {
@@ -77,7 +77,7 @@ def _row(workdir: pathlib.Path) -> str:
     # Only the stage evaluate notes which sample its metrics are of.
     done = atomic.read_json(workdir / "sample" / "done.json")
     with (workdir / "results.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv_cells.written_rows(file))
     numbers = [
         number for number, row in enumerate(rows, start=1) if row.get("sample") == done["digest"]
     ]

@@ -1,7 +1,6 @@
 """What a run trained, for the head of the page: data, models, steps, minutes and hardware."""
 
 import contextlib
-import csv
 import dataclasses
 import html
 import json
@@ -10,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ssldiff_jax.data import csv_cells
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.report import charts, figures, sections, tables, units
 
@@ -197,7 +197,7 @@ def slides(workdir: pathlib.Path) -> dict[int, dict[str, str]]:
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as file:
-        return {int(row["number"]): row for row in csv.DictReader(file)}
+        return {int(row["number"]): row for row in csv_cells.written_rows(file)}
 
 
 def _count(value: int | None) -> str:

@@ -1,6 +1,5 @@
 """What the stages of a run made, read back from their folders."""
 
-import csv
 import dataclasses
 import functools
 import json
@@ -14,7 +13,7 @@ from jaxtyping import UInt
 from ssldiff_jax.autoencoder import autoencoder as autoencoder_lib
 from ssldiff_jax.core import arrays, bands, digests, pixel_units, rng
 from ssldiff_jax.data import config as data_config
-from ssldiff_jax.data import crops, mosaic, plan, shuffle, store
+from ssldiff_jax.data import crops, csv_cells, mosaic, plan, shuffle, store
 from ssldiff_jax.data import records as records_lib
 from ssldiff_jax.data.precomputed import files as features
 from ssldiff_jax.diffusion import conditioning
@@ -173,7 +172,7 @@ class Artifacts:
         table = self.folders.of_stage("patches") / "slides.csv"
         if table.exists():
             with table.open(newline="", encoding="utf-8") as lines:
-                return {int(row["number"]): row["case"] for row in csv.DictReader(lines)}
+                return {int(row["number"]): row["case"] for row in csv_cells.written_rows(lines)}
         regex = self.config.data.holdout.case_regex
         return {number: plan.case_of(name, regex) for number, name in self.slide_names.items()}
 

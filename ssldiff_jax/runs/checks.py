@@ -131,7 +131,8 @@ def _reasons(checks: Iterator[Callable[[], object]]) -> Iterator[str]:
 
 
 def _cases(plan: Plan) -> Iterator[str]:
-    """Names of slides that have no cases to hold out; a table of them that changed since."""
+    """Names of slides that have no cases to hold out; polygons that no key takes; a table of slides
+    that changed since."""
     data = plan.config.data
     if "patches" not in plan.stages or not data.slides:
         yield from table_changes.found(plan.config, plan.folders) if plan.stages else ()
@@ -141,12 +142,13 @@ def _cases(plan: Plan) -> Iterator[str]:
 
     if patch_list.is_list(data.slides):
         return  # lists are small, and cut first
-    try:
-        slide_source.cases_of(data)
-    except schema.ConfigError as error:
-        yield str(error)
-    except (ValueError, OSError):
-        return  # slides that cannot be found: the runner reports them
+    for check_ in (slide_source.cases_of, slide_source.require_purpose):
+        try:
+            check_(data)
+        except schema.ConfigError as error:
+            yield str(error)
+        except (ValueError, OSError):
+            return  # slides that cannot be found: the runner reports them
 
 
 def _levels(plan: Plan) -> Iterator[str]:

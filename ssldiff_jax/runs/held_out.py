@@ -1,6 +1,5 @@
 """What images are generated from and compared with, as the stage `patches` cut it."""
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ssldiff_jax.core import arrays
-from ssldiff_jax.data import plan
+from ssldiff_jax.data import csv_cells, plan
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import folders as folders_lib
@@ -49,7 +48,7 @@ def slide_places(
     if not table.exists():
         return [None] * len(regions)
     with table.open(newline="", encoding="utf-8") as file:
-        native_mpp = {int(row["number"]): float(row["mpp"]) for row in csv.DictReader(file)}
+        native_mpp = {int(row["number"]): float(row["mpp"]) for row in csv_cells.written_rows(file)}
     places: list[SlidePlace | None] = []
     for region in regions:
         # Cut at whole px of the level, as the region was.

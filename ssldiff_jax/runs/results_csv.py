@@ -1,6 +1,5 @@
 """`results.csv`: a line for each evaluation, which outlives the stages that wrote it."""
 
-import csv
 import fcntl
 import io
 import numbers
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssldiff_jax.core import schema
+from ssldiff_jax.data import csv_cells
 from ssldiff_jax.formats import atomic
 
 
@@ -35,17 +35,17 @@ def add(workdir: pathlib.Path, of: Mapping[str, Any], results: Mapping[str, Any]
 
 
 def _read(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+    return list(csv_cells.written_rows(io.StringIO(text)))
 
 
 def _as_text(rows: Sequence[Mapping[str, Any]]) -> str:
     # Columns of all lines: figures came and went between evaluations.
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
-    # csv would end lines as on Windows.
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv_cells.Writer(text)
+    writer.row(names)
+    for row in rows:
+        writer.row(row.get(name, "") for name in names)
     return text.getvalue()
 
 

@@ -75,7 +75,11 @@ class Regions:
     @property
     def counts(self) -> dict[str, int]:
         """How many features are of each class, by its name."""
-        return dict(collections.Counter(f.class_name for f in self.features))
+        return self.counts_of(("*",))
+
+    def counts_of(self, names: Sequence[str]) -> dict[str, int]:
+        """Those of some classes, as `of_classes` takes them."""
+        return dict(collections.Counter(f.class_name for f in self.of_classes(names)))
 
     def of_classes(self, names: Sequence[str]) -> tuple[Feature, ...]:
         """Features of some classes; "*" stands for all, those without a class included."""

@@ -123,7 +123,9 @@ def examine(
     if regions is not None:
         allowed = allowed * _of_regions(regions, marks, slide, factor)
     extent = tuple(size / factor for size in slide.shape)
-    return _with_allowed(examined, allowed, extent, is_all=bool(marks.mask or marks.use))
+    told = _with_allowed(examined, allowed, extent, is_all=bool(marks.mask or marks.use))
+    counted = regions.counts_of((*marks.use, *marks.leave_out)) if regions else {}
+    return dataclasses.replace(told, polygons=counted)
 
 
 def _of_regions(

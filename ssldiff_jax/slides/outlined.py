@@ -66,20 +66,41 @@ def in_pixels(regions: geojson.Regions, frame: Frame) -> geojson.Regions:
         )
     if regions.in_pixels or frame.place is None:
         return _of_pixels(regions, frame)
-    if regions.crs:
-        return _of_ground(regions, frame, regions.crs)
-    placed = _of_ground(regions, frame, _DEGREES) if _are_degrees(regions.features) else None
+    crs = regions.crs or _DEGREES
+    can_be_it = bool(regions.crs) or _are_degrees(regions.features)
+    placed = _of_ground(regions, frame, crs) if can_be_it else None
     if placed and placed.features:
         return placed
-    swapped = [dataclasses.replace(f, geometry=_swapped(f.geometry)) for f in regions.features]
-    turned = dataclasses.replace(regions, features=tuple(swapped))
-    if _are_degrees(swapped) and _of_ground(turned, frame, _DEGREES).features:
-        raise SlideError(
-            f"expected longitude before latitude in {regions.path}, got them swapped: so "
-            f"{regions.features[0]} lies beyond {frame}"
-        )
+    _refuse_swapped(regions, frame, crs)
+    if regions.crs:
+        return placed
     # Elsewhere on the ground, or pixels that no program has signed.
     return placed if placed and not _lie_inside(regions, frame) else _of_pixels(regions, frame)
+
+
+def _refuse_swapped(regions: geojson.Regions, frame: Frame, crs: str) -> None:
+    """Raise SlideError where longitude and latitude lie on a slide when they are swapped."""
+    swapped = [dataclasses.replace(f, geometry=_swapped(f.geometry)) for f in regions.features]
+    if not (_are_degrees(swapped) and (crs == _DEGREES or _system(regions, crs).is_geographic)):
+        return
+    turned = dataclasses.replace(regions, features=tuple(swapped))
+    on_slide = _of_ground(turned, frame, crs).features
+    if on_slide:
+        raise SlideError(
+            f"expected longitude before latitude in {regions.path}, got them swapped: so "
+            f"{on_slide[0]} lies beyond {frame}"
+        )
+
+
+def _system(regions: geojson.Regions, crs: str) -> "rasterio.crs.CRS":
+    """The coordinate system of a code. Raises SlideError for an unknown one."""
+    import rasterio.crs
+    import rasterio.errors
+
+    try:
+        return rasterio.crs.CRS.from_epsg(int(crs.removeprefix("EPSG:")))
+    except rasterio.errors.CRSError as error:
+        raise SlideError.because(regions.path, "a known crs", error) from error
 
 
 def _of_pixels(regions: geojson.Regions, frame: Frame) -> geojson.Regions:
@@ -105,8 +126,8 @@ def _of_ground(regions: geojson.Regions, frame: Frame, crs: str) -> geojson.Regi
     import rasterio.warp
     import shapely
 
+    source = _system(regions, crs)
     try:
-        source = rasterio.crs.CRS.from_epsg(int(crs.removeprefix("EPSG:")))
         target = rasterio.crs.CRS.from_wkt(frame.place.crs)
         border = _border(frame, target, source)
     except rasterio.errors.CRSError as error:

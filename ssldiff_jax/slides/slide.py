@@ -1,6 +1,5 @@
 """One slide at any mpp, whatever the file: the `Slide` protocol and how to open one."""
 
-import functools
 import hashlib
 import logging
 import math
@@ -12,10 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from ssldiff_jax.core import arrays, pixel_units
-from ssldiff_jax.slides import content, downsamples, listing, ngff, resample
+from ssldiff_jax.slides import content, downsamples, listing, ngff, resample, warn
 from ssldiff_jax.slides import multiband as multiband_lib
 from ssldiff_jax.slides import reading as reading_lib
-from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
+from ssldiff_jax.slides.protocol import Backend, NoScaleError, PixelSize, SlideError
 
 __all__ = ["Slide", "SlideError", "find_slides", "open_slide", "slide_of"]
 
@@ -105,7 +104,8 @@ def of_backend(
         raise
     stated = backend.pixel_size.mpp
     if stated is not None and abs(native_mpp / stated - 1) > MPP_TOLERANCE:
-        _say_other_scale(path, native_mpp, stated)
+        asked, said = map(pixel_units.per_pixel, (native_mpp, stated))
+        warn.once(f"{path} has {asked} as asked for; its file says {said}")
     return LeveledSlide(pathlib.Path(path), native_mpp, backend)
 
 
@@ -120,16 +120,9 @@ def _native_mpp(
         )
         # A picture may be of either.
         either = microns if is_scan else f"{microns} or {metres}"
-        raise SlideError(f"{size.problem} in {path}: pass {metres if size.is_ground else either}")
+        raise NoScaleError(f"{size.problem} in {path}", metres if size.is_ground else either)
     _LOG.warning("%s in %s: using %s", size.absent, path, pixel_units.per_pixel(otherwise_mpp))
     return otherwise_mpp
-
-
-@functools.cache
-def _say_other_scale(path: pathlib.Path | str, mpp: float, stated: float) -> None:
-    """Once for each process: a slide is opened several times."""
-    asked, said = map(pixel_units.per_pixel, (mpp, stated))
-    _LOG.warning("%s has %s as asked for; its file says %s", path, asked, said)
 
 
 def native_pixels(native_mpp: float, mpp: float) -> float:

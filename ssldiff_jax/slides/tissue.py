@@ -1,6 +1,7 @@
 """Where the tissue is, and what spoils it: a thumbnail, and the tissue fraction of any region."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, UInt8
@@ -108,13 +109,15 @@ class Examined:
     """What a slide is made of: the tissue, and every thumbnail pixel's kind, a number in `KINDS`.
 
     `thumbnail` is smaller than `kinds` by a whole step where that has more than 1024 px a side.
-    `allowed` is what a user's marks leave, whatever tissue is found; None without any.
+    `allowed` is what a user's marks leave, whatever tissue is found; None without any. `polygons`
+    is how many of each class these have.
     """
 
     mask: TissueMask
     kinds: UInt8[np.ndarray, "H W"]
     thumbnail: UInt8[np.ndarray, "h w 3"]
     allowed: TissueMask | None = None
+    polygons: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def parts(self) -> dict[str, float]:

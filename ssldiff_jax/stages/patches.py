@@ -129,6 +129,8 @@ def _assemble(
     tiled = tiled_lib.Tiled.of(tasks)
     if section.source:
         tiled = tiled.without(imported_slides.of_other_dims(tiled, section))
+    if tiled.marked:
+        _LOG.info("%s", tiled.marked)
     tiled, references = _readable(request, tiled)
     _write_quarantine(folder, tiled.quarantine)
     if not tiled.entries:

@@ -1,10 +1,11 @@
 import os
 import pathlib
 
+import numpy as np
 import pytest
 
 from ssldiff_jax.data import engine
-from ssldiff_jax.slides import warn
+from ssldiff_jax.slides import pyramid, slide, warn
 
 
 def work(task):
@@ -48,6 +49,19 @@ def test_workers_leave_warnings_to_their_parent_which_says_each_once(tmp_path, c
     list(engine.for_each(warn_of_file, tasks, config(), died=tasks.remove))
     assert sorted(caplog.messages) == [f"{task}: a file of two workers" for task in tasks[:2]]
     assert "a file of two workers" not in capfd.readouterr().err
+
+
+def open_by_another_scale(task):
+    slide.open_slide(task[0], mpp=0.8).close()
+
+
+def test_a_scale_that_the_file_contradicts_is_said_once_for_all_workers(tmp_path, caplog, capfd):
+    path = tmp_path / "a.tiff"
+    pyramid.write_pyramid(path, np.zeros((64, 64, 3), np.uint8), pyramid.Scale(0.5))
+    tasks = [(str(path), number) for number in range(8)]
+    list(engine.for_each(open_by_another_scale, tasks, config(), died=tasks.remove))
+    assert caplog.messages == [f"{path} has 0.8 µm/px as asked for; its file says 0.5 µm/px"]
+    assert "as asked for" not in capfd.readouterr().err
 
 
 def test_what_the_work_raises_comes_back(tmp_path):

@@ -392,3 +392,39 @@ def test_one_case_in_two_spellings_is_refused(write):
     data = data_of(table)
     with pytest.raises(slide_table.SlideTableError, match=r"row 2 and .*row 3 must write one case"):
         named_slides.listed(named_slides.slides(data), data.holdout)
+
+
+@pytest.mark.parametrize(
+    ("column", "known"),
+    [
+        ("lable", "label"), ("Labels", "label"), ("anotations", "annotations"), ("spilt", "split"),
+        ("annotation", "annotations"), ("meters", "metres"), ("masks", "mask"),
+        ("caseid", "case_id"), ("readings", "reading"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_column_is_named_once(write, caplog, column, known):
+    table = write(f"slide,{column}\na.svs,x\nb.svs,y\n")
+    for _ in range(2):
+        slide_table.read(table, "")
+    assert caplog.messages == [f"{table}: the column {column!r} is not read; is it {known!r}?"]
+
+
+# Columns of CLAM's process lists, data sets of survival, TRIDENT's lists and cohort tables.
+OTHERS = [
+    "slide_id,process,status,seg_level,sthresh,mthresh,close,use_otsu,keep_ids,exclude_ids,a_t,a_h,"
+    "max_n_holes,vis_level,line_thickness,white_thresh,black_thresh,use_padding,contour_fn",
+    "case_id,slide_id,site,is_female,oncotree_code,age,survival_months,censorship,train",
+    "wsi,mpp,file_path,size,width,height,mag,level_count",
+    "slide_id,patient_id,sample,barcode,project,stage,grade,race,class,task,path,name,md5,notes",
+    "slide_id,label,labels,label_id,case_id,cases,split,splits",
+    ",slide,Unnamed: 1",
+]
+
+
+@pytest.mark.parametrize("header", OTHERS)
+def test_columns_of_other_programs_are_no_mistakes(write, caplog, header):
+    cells = {"mpp": "0.5", "process": "1", "slide_id": "a", "wsi": "a", "slide": "a",
+             "split": "train"}  # fmt: skip
+    table = write(f"{header}\n" + ",".join(cells.get(name, "7") for name in header.split(",")))
+    slide_table.read(table, "")
+    assert not caplog.messages

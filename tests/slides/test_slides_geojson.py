@@ -274,11 +274,23 @@ def test_what_hangs_over_the_border_a_little_is_cut(written):
     assert one.geometry.equals(shapely.box(10, 20, 100, 60))
 
 
-def test_latitude_before_longitude(written, raster):
-    with pytest.raises(SlideError, match=r"longitude before latitude in .*got them swapped"):
-        outlined.in_pixels(geojson.read(written(feature(polygon(SWAPPED)))), raster)
-    right = [[x, y] for y, x in SWAPPED]
-    assert outlined.in_pixels(geojson.read(written(feature(polygon(right)))), raster).features
+@pytest.mark.parametrize(
+    "crs", [None, "urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326", "urn:ogc:def:crs:EPSG::4269"]
+)
+def test_latitude_before_longitude(written, raster, crs):
+    """QGIS writes CRS84, other programs a code or nothing: the line is the same."""
+    more = {"crs": {"type": "name", "properties": {"name": crs}}} if crs else {}
+    elsewhere = feature(polygon([[y, x] for x, y in SQUARE]))
+    swapped = feature(polygon(SWAPPED), classification={"name": "Field"})
+    path = written(collection(elsewhere, swapped, **more))
+    with pytest.raises(SlideError) as caught:
+        outlined.in_pixels(geojson.read(path), raster)
+    assert str(caught.value) == (
+        f"expected longitude before latitude in {path}, got them swapped: so feature 2 (class "
+        "'Field') lies beyond scene.tif (934 × 724 px)"
+    )
+    right = feature(polygon([[x, y] for y, x in SWAPPED]))
+    assert outlined.in_pixels(geojson.read(written(collection(right, **more))), raster).features
 
 
 def test_a_crs_for_a_slide_that_lies_nowhere(golden_path):

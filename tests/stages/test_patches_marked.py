@@ -1,6 +1,8 @@
 """Tissue that a user marks decides records; what is found is written, and can be corrected."""
 
+import csv
 import json
+import logging
 import pathlib
 
 import numpy as np
@@ -226,3 +228,50 @@ def test_a_table_names_the_files_of_each_slide(tmp_path, slides):
     (reason,) = quarantine(tmp_path / "run").values()
     assert "none.geojson: no such file" in reason
     assert "row 4" in reason
+
+
+POLYGONS = {"Tumor": shapely.box(0, 0, 500, 768), "Fold": shapely.box(600, 0, 700, 300)}
+
+
+@pytest.mark.parametrize("how", ["column", "files"])
+def test_polygons_that_no_key_takes_are_refused(tmp_path, slides, how):
+    """They would count for nothing, and the tissue would be what is found."""
+    regions(tmp_path / "marks/a.geojson", **POLYGONS)
+    table_ = tmp_path / "table.csv"
+    table_.write_text("slide,annotations\na.png,marks/a.geojson\nb.png,\n")
+    named = ("data.annotations.files", str(tmp_path / "marks"))
+    spec, change = {"column": (table_, ("data.folder", str(slides))), "files": (slides, named)}[how]
+    with pytest.raises(ValueError, match="must say what the polygons of slides are for") as caught:
+        patches(tmp_path / "run", spec, change)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert "config.data.annotations.use=('Tumor',)" in told
+    assert f"for 1 slides, first {tmp_path}/marks/a.geojson with 2 polygons of classes " in told
+    assert told.endswith("'Tumor' (1), 'Fold' (1)")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "marks/a.geojson").write_text("{")
+    with pytest.raises(ValueError, match=r"use=\('\*',\)\".* first expected GeoJSON, got .*a.geoj"):
+        patches(tmp_path / "run", spec, change)
+
+
+@pytest.mark.parametrize("key", ["use", "classes"])
+def test_how_many_polygons_count_is_said_once_and_the_table_names_them(
+    tmp_path, slides, caplog, key
+):
+    caplog.set_level(logging.INFO)
+    regions(tmp_path / "marks/a.geojson", **POLYGONS, Other=shapely.box(0, 0, 9, 9))
+    regions(tmp_path / "marks/b.geojson", Tumor=POLYGONS["Tumor"])
+    changes = {"data.annotations.files": str(tmp_path / "marks"),
+               f"data.annotations.{key}": ("Tumor",)}  # fmt: skip
+    if key == "use":
+        changes["data.annotations.leave_out"] = ("Fold",)
+    patches(tmp_path / "run", slides, *changes.items())
+    told = [r.getMessage() for r in caplog.records if "of 2 slides" in r.getMessage()]
+    told = [line for line in told if "polygons" in line]
+    expected = {
+        "use": "3 polygons count for 2 of 2 slides: 'Tumor' (2), 'Fold' (1)",
+        "classes": "polygons of 2 of 2 slides are labels alone, and decide no tissue",
+    }
+    assert told == [expected[key]]
+    rows = csv.DictReader((tmp_path / "run/patches/table.csv").open())
+    assert [r["annotations"] for r in rows] == [f"{tmp_path}/marks/{n}.geojson" for n in "ab"]

@@ -22,6 +22,7 @@ _LOG = logging.getLogger(__name__)
 _REGIONS = (".geojson.gz", ".json.gz", ".geojson", ".json")
 _MASKS = (".png", ".tif", ".tiff")
 _SHOWN = 3  # names in a message
+_NAMED = 8  # classes in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,29 @@ class AnnotationsConfig:
                 f"{asker} must come with config.data.annotations.files and classes, got "
                 f"files={self.files!r}, classes={self.classes}"
             )
+
+    def require_purpose(self, marks: "Sequence[marked.Marks]") -> None:
+        """Raise ConfigError where slides have polygons, and no key says what for."""
+        paths = [one.regions for one in marks if one.regions]
+        if self.use or self.leave_out or self.classes or not paths:
+            return
+        # Not at the top: a machine that only computes can open no slides.
+        from ssldiff_jax.slides import geojson
+
+        try:
+            counts = geojson.read(paths[0], class_property=self.class_property).counts
+            named = [name for name in counts if name][:_NAMED]
+            found = ", ".join(f"{name!r} ({counts[name]})" for name in named)
+            classes = f"of classes {found}" if named else "without a class"
+            first = f"{paths[0]} with {sum(counts.values())} polygons {classes}"
+        except SlideError as error:
+            named, first = [], str(error)
+        raise schema.ConfigError(
+            "config.data.annotations must say what the polygons of slides are for: use (tissue), "
+            "leave_out (never used) or classes (labels alone), such as "
+            f'"--config.data.annotations.use={(named[0] if named else "*",)}"; got none of these '
+            f"with files for {len(paths)} slides, first {first}"
+        )
 
     def of_slides(
         self, names: Sequence[str], own: Sequence[tuple[str, str]] = ()

@@ -2,7 +2,6 @@
 a folder for each split, for programs that take folders of images."""
 
 import collections
-import csv
 import dataclasses
 import pathlib
 import re
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssldiff_jax.core import arrays, digests, machine, names, schema
-from ssldiff_jax.data import ahead, records
+from ssldiff_jax.data import ahead, csv_cells, records
 from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage
 from ssldiff_jax.slides import geotiff, pyramid, written
@@ -83,13 +82,13 @@ def run(context: stage.Context) -> dict[str, Any]:
 
     def fill(path: pathlib.Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-            writer.writeheader()
+            writer = csv_cells.Writer(file)
+            writer.row(_COLUMNS)
             for split in splits:
                 for row, was_there in _rows(split):
                     counts[split.name] += 1
                     counts["was_there"] += was_there
-                    writer.writerow(row)
+                    writer.row(row[name] for name in _COLUMNS)
 
     atomic.write_atomic(folder / _TABLE, fill)
     there = counts.pop("was_there", 0)
