@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from ssldiff_jax.runs import (
 from ssldiff_jax.runs.command import scales, shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
-from ssldiff_jax.slides import remote, stac_files
 from ssldiff_jax.train import gone, heartbeat, hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -94,7 +94,8 @@ def launch(
     command that gave them, if one did; `start` is the command of a process that runs single stages
     (`worker.serve`), without which all run in this one.
 
-    Returns a line about what was quarantined, where patches were made and not all could be used.
+    Returns a line about what could not be used, where patches or bags of features were made and not
+    all could.
     """
     addresses.require_folders({"workdir": workdir, "config.models": values.get("models", "")})
     if values.get("models"):
@@ -115,12 +116,10 @@ def launch(
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
     # Each host reads what others wrote.
     hosts.require_shared(workdir)
-    if remote.is_remote(config.data.slides) or stac_files.is_named(config.data.slides):
-        # Not at the top: a machine that only computes can open no slides.
-        from ssldiff_jax.data import slide_source
-
-        # A process may run several commands, between which a remote slide changes.
-        slide_source.query_again()
+    # A process may run several commands, between which a remote slide changes. Not imported: a
+    # machine that only computes can open no slides, and what was not imported has asked nothing.
+    if asked := sys.modules.get("ssldiff_jax.data.slide_source"):
+        asked.query_again()
     _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     if not _is_elsewhere(table, chosen):
@@ -138,14 +137,19 @@ def launch(
         run_all = side_by_side.SideBySide(start, values)
     with heartbeat.of_hosts(workdir), gone.missed():
         runner.run_stages(table, context, chosen, force, run_all=run_all)
-    return _quarantined(context.folder("patches")) if "patches" in chosen else None
+    lines = [_not_used(context, name, *how) for name, how in _NOT_USED.items() if name in chosen]
+    return "; ".join(filter(None, lines)) or None
 
 
-def _quarantined(folder: pathlib.Path) -> str | None:
-    """A line about files that the stage `patches` could not use, if there were any."""
-    count = atomic.read_json(folder / "done.json")["facts"].get("quarantined", 0)
-    return (
-        f"{count} of the files could not be used: {folder / artifacts.QUARANTINE}"
-        if count
-        else None
-    )
+# By stage: the fact that counts them, and the file that names them.
+_NOT_USED = {
+    "patches": ("quarantined", artifacts.QUARANTINE),
+    "features": ("failed", "results.json"),
+}
+
+
+def _not_used(context: stage.Context, name: str, fact: str, file: str) -> str | None:
+    """A line about files that a stage could not use, if there were any."""
+    folder = context.folder(name)
+    count = atomic.read_json(folder / "done.json")["facts"].get(fact, 0)
+    return f"{count} of the files could not be used: {folder / file}" if count else None
