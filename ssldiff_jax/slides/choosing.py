@@ -87,8 +87,8 @@ def span(values: Shaped[np.ndarray, "*S"]) -> str:
 
 
 def _canonical(label: str) -> str:
-    name = label.strip().lower()
-    return "nir" if name in multiband.INFRARED else "" if name in ("undefined", "gray") else name
+    name = multiband.canonical(label)
+    return "" if name in ("undefined", "gray") else name
 
 
 def _require_order(

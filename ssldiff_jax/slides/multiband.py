@@ -19,6 +19,12 @@ MISSING = 0
 are generated is 1."""
 
 
+def canonical(name: str) -> str:
+    """One spelling of all that name the same band."""
+    name = name.strip().lower()
+    return "nir" if name in INFRARED else name
+
+
 @dataclasses.dataclass(frozen=True)
 class MultibandConfig:
     """Bands that records hold beside, or instead of, red, green and blue.
@@ -46,7 +52,7 @@ class MultibandConfig:
         if not self.names:
             self._require_nothing_else()
             return
-        if len(self.names) > MOST_BANDS or len(set(self.names)) < len(self.names):
+        if len(self.names) > MOST_BANDS or len(set(map(canonical, self.names))) < len(self.names):
             raise ValueError(
                 f"multiband.names must be one to {MOST_BANDS} names that differ, got {self.names}"
             )
@@ -119,9 +125,8 @@ class MultibandConfig:
 
     @property
     def _colours_and_infrared(self) -> list[int] | None:
-        lower = (name.lower() for name in self.names)
-        names = ["infrared" if name in INFRARED else name for name in lower]
-        wanted = ("red", "green", "blue", "infrared")
+        names = list(map(canonical, self.names))
+        wanted = ("red", "green", "blue", "nir")
         return [names.index(name) for name in wanted] if set(wanted) <= set(names) else None
 
     @property

@@ -135,3 +135,10 @@ def test_floats_of_ome_zarr_say_by_nan_what_has_no_data(tmp_path):
     assert (found[0] == 1).all()
     assert (found[1] == 0).all()
     assert (read(tmp_path / "x.zarr", config, 2)[0] == 1).all()
+
+
+@pytest.mark.parametrize("names", [("red", "red"), ("red", "Red"), ("nir", "infrared")])
+def test_names_of_one_band_are_refused(names):
+    """Both would be found at one place of a file."""
+    with pytest.raises(ValueError, match="one to 8 names that differ, got"):
+        config_of(*names)
