@@ -12,8 +12,9 @@ from ssldiff_jax.evaluation.metrics import structure
 
 def vegetation_index(land: Float[np.ndarray, "H W 4"]) -> Float[np.ndarray, "H W"]:
     """(infrared − red) / (infrared + red) of red, green, blue and infrared (Rouse 1974), −1…1; 0
-    where both are 0."""
-    red, infrared = land[..., 0].astype(np.float64), land[..., 3].astype(np.float64)
+    where both are 0. What lies below 0, as dark water may in reflectances, is 0: near a sum of 0
+    the index of a pixel would outweigh all others."""
+    red, infrared = (np.maximum(land[..., band].astype(np.float64), 0) for band in (0, 3))
     total = infrared + red
     return np.divide(infrared - red, total, out=np.zeros_like(total), where=total > 0)
 

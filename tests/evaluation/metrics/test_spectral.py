@@ -101,3 +101,11 @@ def test_land_needs_infrared():
     )
     with pytest.raises(ValueError, match=r"must have red, green, blue and infrared .* got"):
         config.of_land(np.zeros((2, 2, 3), np.uint8))
+
+
+def test_reflectances_below_0_leave_the_index_in_its_range():
+    land = np.array(
+        [[[-0.010, 0, 0, 0.011], [0.3, 0, 0, -0.299], [-1, 0, 0, -2], [0.1, 0, 0, 0.3]]]
+    )
+    found = spectral.vegetation_index(land)
+    np.testing.assert_allclose(found, [[1, -1, 0, 0.5]], atol=1e-12)
