@@ -145,6 +145,4 @@ def _name(file: Any, bands: multiband.MultibandConfig) -> None:
         kinds = (name if name in _COLOURS else "undefined" for name in called)
         file.colorinterp = [ColorInterp[kind] for kind in kinds]
     if bands.is_scaled:
-        low, high = bands.ranges
-        file.offsets = low
-        file.scales = [(b - a) / bands.top for a, b in zip(low, high, strict=True)]
+        file.scales, file.offsets = bands.scales

@@ -151,6 +151,17 @@ class MultibandConfig:
         return self.low or (0.0,) * count, self.high or (float(self.top),) * count
 
     @property
+    def scales(self) -> tuple[list[float], list[float]]:
+        """(scale, offset) of every band, which give values of a file of records'."""
+        low, high = self.ranges
+        return [(b - a) / self.top for a, b in zip(low, high, strict=True)], list(low)
+
+    @property
+    def as_stored(self) -> "MultibandConfig":
+        """The same without a range, of values that are records' already."""
+        return dataclasses.replace(self, low=(), high=())
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What an archive says of its records: names, range and bits."""
         low, high = self.ranges

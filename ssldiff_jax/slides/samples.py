@@ -12,6 +12,7 @@ from rasterio.enums import ColorInterp
 
 from ssldiff_jax.core import arrays
 from ssldiff_jax.slides import choosing, pixels, reading, tiff, warn
+from ssldiff_jax.slides import multiband as multiband_lib
 from ssldiff_jax.slides.protocol import SlideError
 
 _COLOURS = ("red", "green", "blue")
@@ -33,6 +34,7 @@ class Samples:
         alpha: number of a band that marks what is transparent; 0: none.
         alpha_kind: a mask (0 is no data), or transparency that colours are multiplied with or not.
         says_missing: whether the file says what no data is, so that all else is data.
+        is_of_records: whether values are those of records already, whatever range is named.
     """
 
     bands: list[int]
@@ -42,6 +44,7 @@ class Samples:
     alpha: int = 0
     alpha_kind: Alpha = "mask"
     says_missing: bool = False
+    is_of_records: bool = False
 
     def decoded(
         self,
@@ -51,7 +54,8 @@ class Samples:
     ) -> arrays.Pixels:
         """Colours of values, or the bands that the config names; what is `missing` has any."""
         if config.multiband.is_used:
-            return config.multiband.to_records(values, missing if self.says_missing else None)
+            multiband = config.multiband.as_stored if self.is_of_records else config.multiband
+            return multiband.to_records(values, missing if self.says_missing else None)
         if self.table is not None:
             return self.table[np.minimum(values[0], len(self.table) - 1)][..., :3]
         if config.is_scaled:
@@ -122,15 +126,29 @@ def _of_many(
     alpha = marked.index("alpha") + 1 if "alpha" in marked else 0
     # GDAL marks the fourth of any four bands of bytes so.
     is_data = alpha and described[alpha - 1].strip().lower() not in ("", "alpha")
+    is_of_records = _is_of_records(file, bands, config.multiband)
     if is_data or (alpha in bands and config.bands):
-        return Samples(bands)
+        return Samples(bands, is_of_records=is_of_records)
     mask, _ = _alpha(path, file, [band for band in bands if band != alpha], None)
     if mask in bands:
         raise SlideError(
             f"expected {len(bands)} bands ({', '.join(config.multiband.names)}), got "
             f"{file.count - 1} and a mask, band {mask}, in {path}"
         )
-    return Samples(bands, alpha=mask)
+    return Samples(bands, alpha=mask, is_of_records=is_of_records)
+
+
+def _is_of_records(
+    file: rasterio.DatasetReader, bands: list[int], multiband: multiband_lib.MultibandConfig
+) -> bool:
+    """Whether scale and offset of bands say that their values are what the range makes of a
+    source's, as those of images are that were generated."""
+    chosen = [band - 1 for band in bands]
+    said = [[which[band] for band in chosen] for which in (file.scales, file.offsets)]
+    if {file.dtypes[band] for band in chosen} != {multiband.dtype.name}:
+        return False
+    # Up to the digits that a file has of them.
+    return np.allclose(said, multiband.scales, rtol=1e-9, atol=0)
 
 
 def _bands(

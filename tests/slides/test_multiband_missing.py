@@ -7,7 +7,7 @@ import zarr
 from rasterio.enums import Resampling
 
 from ssldiff_jax import slides
-from ssldiff_jax.slides import multiband, reading, shown
+from ssldiff_jax.slides import geotiff, multiband, reading, shown, written
 
 UTM, METRE = "EPSG:32614", rasterio.Affine(1, 0, 485_000, 0, -1, 5_209_000)
 
@@ -142,3 +142,21 @@ def test_names_of_one_band_are_refused(names):
     """Both would be found at one place of a file."""
     with pytest.raises(ValueError, match="one to 8 names that differ, got"):
         config_of(*names)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_was_written_with_a_range_is_read_with_it_as_it_is(tmp_path, bits):
+    """A run's own image, or its records, as a reference: not scaled once more."""
+    low, high = (-0.1, 0.0, -25.0), (0.9, 1 / 3, 3.0)
+    config = config_of("a", "b", "c", low=low, high=high, bits=bits)
+    top = 2**bits - 1
+    pixels = np.random.default_rng(0).integers(1, top, (30, 40, 3), config.multiband.dtype)
+    scale = written.Scale(1e6, bands=config.multiband)
+    geotiff.write_bands(tmp_path / "own.tif", pixels, scale)
+    np.testing.assert_array_equal(read(tmp_path / "own.tif", config), pixels)
+    order = config_of("c", "a", low=(low[2], low[0]), high=(high[2], high[0]), bits=bits)
+    np.testing.assert_array_equal(read(tmp_path / "own.tif", order), pixels[..., [2, 0]])
+    # Another range is one of the stored numbers.
+    other = config_of("a", low=(0.0,), high=(top / 2,), bits=bits)
+    found = read(tmp_path / "own.tif", other)[..., 0]
+    np.testing.assert_array_equal(found, np.minimum(2 * pixels[..., 0].astype(int), top))
