@@ -7,8 +7,8 @@ from typing import Any
 
 from ssldiff_jax.core import schema
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import changed_facts, provenance
 from ssldiff_jax.runs.workdir import folders as folders_lib
-from ssldiff_jax.runs.workdir import provenance
 
 
 def found(config: run_config.RunConfig, folders: folders_lib.Folders) -> Iterator[str]:
@@ -43,10 +43,12 @@ def found(config: run_config.RunConfig, folders: folders_lib.Folders) -> Iterato
     now = {"slides": names, **named_slides.table_facts(named)}
     noted = stored.get("inputs")
     if noted and "table" in noted and _said(noted) != _said(now):
+        facts = (noted["table"], now["table"], noted["slides"], now["slides"])
+        _, _, differ = changed_facts.line("inputs.table", *facts).partition(": ")
         yield (
             f"{data.slides} must say what it said when stage 'patches' was done (slides, and mpp, "
-            "case, label, split and reading of each), got another table: --config.force=patches "
-            "cuts anew what it changes"
+            f"case, label, split and reading of each), got another table ({differ}): "
+            "--config.force=patches cuts anew what it changes"
         )
 
 

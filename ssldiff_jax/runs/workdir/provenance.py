@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import changes as changes_lib
@@ -13,8 +13,8 @@ from ssldiff_jax.formats import atomic
 from ssldiff_jax.runs import stage as stage_lib
 from ssldiff_jax.runs.command import listing
 from ssldiff_jax.runs.config import run as run_config
+from ssldiff_jax.runs.workdir import changed_facts, trainings
 from ssldiff_jax.runs.workdir import folders as folders_lib
-from ssldiff_jax.runs.workdir import trainings
 from ssldiff_jax.train import stretches
 
 _FRESH = object()
@@ -227,16 +227,29 @@ def changes(
     none where it was not begun."""
     if stored(folders, name) is None:
         return []
-    lines = _lines(differences(table, name, config, folders))
+    lines = _lines(differences(table, name, config, folders), _slides(name, folders))
     if not lines and is_outdated(table, name, folders):
         lines = ["an earlier stage was rebuilt"]
     return lines
 
 
-def _lines(differ: Mapping[str, tuple[Any, Any]]) -> list[str]:
+def _slides(name: str, folders: folders_lib.Folders) -> list[Any]:
+    """What a stage noted of its slides, if it did."""
+    inputs = stored(folders, name)["config"].get("inputs")
+    return inputs.get("slides", []) if isinstance(inputs, Mapping) else []
+
+
+def _lines(differ: Mapping[str, tuple[Any, Any]], slides: Sequence[Any] = ()) -> list[str]:
+    """The differences of a stage that was made of `slides`."""
+    slides_now = differ.get("inputs.slides", (slides, slides))[1]
     # What decides others stands higher: another network has other sizes.
     keys = sorted(differ, key=lambda key: (key.count("."), key))
-    return [_line(key, *differ[key]) for key in keys]
+    return [
+        changed_facts.line(key, *differ[key], slides, slides_now)
+        if changed_facts.are_of_slides(key, *differ[key])
+        else _line(key, *differ[key])
+        for key in keys
+    ]
 
 
 def _line(key: str, old: Any, new: Any) -> str:
@@ -262,7 +275,7 @@ def refuse(
         return
     can_follow = not differ.keys() - trainings.onward_keys(config, name)
     # Four name the kind of difference; another config file differs in dozens.
-    line = "; ".join(_lines(differ)[:4])
+    line = "; ".join(_lines(differ, _slides(name, folders))[:4])
     raise _foreign(name, folders, line, can_follow and not folders.borrows(name))
 
 
