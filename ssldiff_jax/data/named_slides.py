@@ -10,8 +10,8 @@ from typing import Any
 from ssldiff_jax.core import schema, spelling
 from ssldiff_jax.data import cases, demo_slide, plan, slide_table
 from ssldiff_jax.data import config as data_config
+from ssldiff_jax.slides import protocol, remote, stac_files
 from ssldiff_jax.slides import reading as reading_lib
-from ssldiff_jax.slides import remote, stac_files
 from ssldiff_jax.slides import slide as slide_lib
 
 
@@ -34,10 +34,25 @@ class NamedSlide:
     @property
     def opener(self) -> Callable[[], slide_lib.Slide]:
         """Opens it; can be sent to another process."""
-        open_slide = remote.open_remote if remote.is_remote(self.source) else slide_lib.open_slide
-        return functools.partial(
-            open_slide, self.source, mpp=self.mpp or None, reading=self.reading
-        )
+        where = self.row.where if self.row else ""
+        return functools.partial(_open, where, self.source, self.mpp or None, self.reading)
+
+
+def _open(
+    where: str, source: str, mpp: float | None, reading: reading_lib.ReadingConfig
+) -> slide_lib.Slide:
+    """A slide; `where` is the row of a table that lists it, or ""."""
+    open_slide = remote.open_remote if remote.is_remote(source) else slide_lib.open_slide
+    try:
+        return open_slide(source, mpp=mpp, reading=reading)
+    except protocol.NoScaleError as error:
+        if not where:
+            raise
+        # The keys of a config hold for all slides.
+        columns = [c for c in ("mpp", "metres") if f"--config.data.{c}=" in error.keys]
+        raise slide_lib.SlideError(
+            f"{error.problem}: say it in the column {' or '.join(columns)} of {where}"
+        ) from error
 
 
 def slides(data: data_config.DataConfig) -> list[NamedSlide]:

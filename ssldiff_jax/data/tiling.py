@@ -167,7 +167,8 @@ class Task:
     def fail(self, reason: str) -> None:
         """Say why there is no entry."""
         source, reason = remote.printable(self.source), remote.printable(reason)
-        reason = f"{reason} ({self.about.where})" if self.about.where else reason
+        where = self.about.where
+        reason = f"{reason} ({where})" if where and where not in reason else reason
         atomic.write_json(self.failure, {"slide": source, "reason": reason})
 
 

@@ -23,6 +23,18 @@ class SlideError(ValueError):
         return cls(f"expected {expected}, got {path}: {detail}")
 
 
+class NoScaleError(SlideError):
+    """A slide of which no scale is known: what is the matter, and what says one, as words of a
+    command line."""
+
+    def __init__(self, problem: str, keys: str):
+        super().__init__(problem, keys)
+        self.problem, self.keys = problem, keys
+
+    def __str__(self) -> str:
+        return f"{self.problem}: pass {self.keys}"
+
+
 @dataclasses.dataclass(frozen=True)
 class PixelSize:
     """What a file says about its scale: microns per pixel, or in words why it has none.

@@ -271,7 +271,8 @@ def _opened(
     try:
         return open_copy(copy, **options)
     except SlideError as error:  # the copy is gone when this is read
-        raise SlideError(str(error).replace(str(copy), source)) from error
+        # Of its own kind, whose parts are all text.
+        raise type(error)(*(str(a).replace(str(copy), source) for a in error.args)) from error
 
 
 @dataclasses.dataclass

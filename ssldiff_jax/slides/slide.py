@@ -14,7 +14,7 @@ from ssldiff_jax.core import arrays, pixel_units
 from ssldiff_jax.slides import content, downsamples, listing, ngff, resample, warn
 from ssldiff_jax.slides import multiband as multiband_lib
 from ssldiff_jax.slides import reading as reading_lib
-from ssldiff_jax.slides.protocol import Backend, PixelSize, SlideError
+from ssldiff_jax.slides.protocol import Backend, NoScaleError, PixelSize, SlideError
 
 __all__ = ["Slide", "SlideError", "find_slides", "open_slide", "slide_of"]
 
@@ -120,7 +120,7 @@ def _native_mpp(
         )
         # A picture may be of either.
         either = microns if is_scan else f"{microns} or {metres}"
-        raise SlideError(f"{size.problem} in {path}: pass {metres if size.is_ground else either}")
+        raise NoScaleError(f"{size.problem} in {path}", metres if size.is_ground else either)
     _LOG.warning("%s in %s: using %s", size.absent, path, pixel_units.per_pixel(otherwise_mpp))
     return otherwise_mpp
 

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import logging
+import pathlib
 
 import numpy as np
 import pytest
@@ -108,6 +109,18 @@ def test_records_are_of_their_split_and_have_its_label(tmp_path, slides):
     assert sorted(found.slide_cases.values()) == ["p", "q", "r"]
 
 
+def test_a_slide_without_a_scale_is_told_its_row(tmp_path, slides):
+    """The key of the config would hold for all slides of the table."""
+    slides.write_text(slides.read_text().replace("quarter.png,0.125", "quarter.png,"))
+    launch.launch(config(slides), tmp_path / "run", table.STAGES)
+    lines = map(json.loads, (tmp_path / "run/patches/quarantine.jsonl").read_text().splitlines())
+    reasons = {pathlib.PurePath(line["slide"]).name: line["reason"] for line in lines}
+    assert reasons["quarter.png"] == (
+        f"expected microns per pixel, got none in {tmp_path}/slides/quarter.png: say it in the "
+        f"column mpp or metres of {slides}: row 4"
+    )
+
+
 def test_the_split_is_written_back_as_it_was_used(tmp_path, slides):
     launch.launch(config(slides), tmp_path / "first", table.STAGES)
     written = tmp_path / "first/patches/table.csv"
@@ -131,8 +144,10 @@ def test_what_a_table_says_anew_is_cut_anew(tmp_path, slides):
     launch.launch(config(slides), workdir, table.STAGES)
     before = shas(workdir)
     slides.write_text(slides.read_text().replace("slides/half.tiff,0.25", "slides/half.tiff,0.5"))
-    with pytest.raises(stage.WorkdirError, match="force=patches"):
+    differs = "(inputs.table: 1 of 4 slides differ: half.tiff: mpp 0.25 → 0.5); choose"
+    with pytest.raises(stage.WorkdirError, match="force=patches") as caught:
         launch.launch(config(slides), workdir, table.STAGES)
+    assert differs in str(caught.value)
     launch.launch(config(slides, ("force", "patches")), workdir, table.STAGES)
     after = shas(workdir)
     assert after["test"] == before["test"]
@@ -147,8 +162,12 @@ def test_a_changed_table_is_seen_by_later_commands(tmp_path, slides):
     swapped = text.replace(",train", ",?").replace(",test", ",train").replace(",?", ",test")
     slides.write_text(swapped)
     later = config(slides, ("stages", "encoder"))
-    with pytest.raises(ValueError, match="must say what it said when stage 'patches' was done"):
+    with pytest.raises(
+        ValueError, match="must say what it said when stage 'patches' was done"
+    ) as caught:
         launch.launch(later, workdir, table.STAGES)
+    assert "got another table (3 of 4 slides differ: half.tiff: split " in str(caught.value)
+    assert 'half.tiff: split "train" → "test"' in str(caught.value)
     slides.write_text(text)
     made = schema.build(run_config.RunConfig, later)
     assert not list(table_changes.found(made, folders_lib.Folders.of(made, workdir)))
