@@ -22,19 +22,24 @@ _QUERIED_TOGETHER = 32  # slides: more would be turned away by some servers
 
 def fingerprint(source: str) -> list[Any]:
     """Name, size and a hash of the content of a slide; size −1 where it cannot be read."""
-    try:
-        if remote.is_remote(source):
-            return list(_answer(source))
-        path = pathlib.Path(source)
-        return [remote.name_of(source), content.size(path), content.digest(path)]
-    except (OSError, slide_lib.SlideError):
-        return [remote.name_of(source), -1]
+    if remote.is_remote(source):
+        return list(_answer(source))
+    path = pathlib.Path(source)
+    return _fingerprint(source, lambda: [path.name, content.size(path), content.digest(path)])
 
 
 @functools.cache
 def _answer(source: str) -> tuple[Any, ...]:
-    """Kept for a command: several of its checks ask."""
-    return tuple(remote.fingerprint(source))
+    """Kept for a command, also where none came: several of its checks ask, and a server that is
+    down would be waited for each time."""
+    return tuple(_fingerprint(source, lambda: remote.fingerprint(source)))
+
+
+def _fingerprint(source: str, ask: Callable[[], list[Any]]) -> list[Any]:
+    try:
+        return ask()
+    except (OSError, slide_lib.SlideError):
+        return [remote.name_of(source), -1]
 
 
 def query_again() -> None:

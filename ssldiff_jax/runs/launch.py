@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ from ssldiff_jax.runs import (
 from ssldiff_jax.runs.command import scales, shortage
 from ssldiff_jax.runs.config import run as run_config
 from ssldiff_jax.runs.workdir import run_record, stored_config
-from ssldiff_jax.slides import remote, stac_files
 from ssldiff_jax.train import gone, heartbeat, hosts, loop
 from ssldiff_jax.train import mesh as mesh_lib
 
@@ -115,12 +115,10 @@ def launch(
     context = stage.Context(config, workdir, _mesh(config, table, chosen))
     # Each host reads what others wrote.
     hosts.require_shared(workdir)
-    if remote.is_remote(config.data.slides) or stac_files.is_named(config.data.slides):
-        # Not at the top: a machine that only computes can open no slides.
-        from ssldiff_jax.data import slide_source
-
-        # A process may run several commands, between which a remote slide changes.
-        slide_source.query_again()
+    # A process may run several commands, between which a remote slide changes. Not imported: a
+    # machine that only computes can open no slides, and what was not imported has asked nothing.
+    if asked := sys.modules.get("ssldiff_jax.data.slide_source"):
+        asked.query_again()
     _check(table, context, chosen, force)
     _LOG.info("workdir: %s", workdir)
     if not _is_elsewhere(table, chosen):

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from ssldiff_jax.data import named_slides, slide_source
-from ssldiff_jax.slides import remote
+from ssldiff_jax.slides import remote, slide
 
 
 @pytest.fixture
@@ -56,6 +56,24 @@ def test_a_command_asks_each_slide_once(bucket, monkeypatch):
     fsspec.filesystem("memory").pipe(bucket[3], b"mended")
     slide_source.query_again()
     assert slide_source.fingerprints(bucket[3:4])[0][1] == len(b"mended")
+
+
+def test_a_command_waits_once_for_a_server_that_is_down(monkeypatch):
+    """As for one that answers; the next command asks again."""
+    asked = []
+
+    def is_down(source):
+        asked.append(source)
+        raise slide.SlideError(f"expected an address that opens, got {source}: 503, 6 times")
+
+    slide_source.query_again()
+    monkeypatch.setattr(remote, "fingerprint", is_down)
+    address = "https://down.example/a.svs"
+    for commands in (1, 2):
+        for _ in range(3):
+            assert slide_source.fingerprints([address]) == [["a.svs", -1]]
+        assert asked == [address] * commands
+        slide_source.query_again()
 
 
 @pytest.mark.parametrize("beside", ["", "memory://bucket/slide_007.svs,"])

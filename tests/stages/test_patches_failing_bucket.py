@@ -3,6 +3,7 @@ others are used."""
 
 import json
 import logging
+import re
 import resource
 import tempfile
 
@@ -62,9 +63,13 @@ def test_one_that_fails_for_a_while_gives_the_same_records(bucket, tmp_path, cap
         assert all(" in 0." in line for line in lines)
 
 
-def test_a_slide_that_is_never_answered_costs_that_slide(bucket, tmp_path):
+def test_a_slide_that_is_never_answered_costs_that_slide(bucket, tmp_path, caplog):
     bucket.faults["b.tif"] = [503] * 1000
-    line = patches(bucket, tmp_path / "run")
+    with caplog.at_level(logging.WARNING, "ssldiff_jax"):
+        line = patches(bucket, tmp_path / "run")
+    # Five times to know what it is, and five to copy it: as few waits as there are questions.
+    waits = [r.getMessage() for r in caplog.records if "; try " in r.getMessage()]
+    assert [re.search(r"try (\d) of 5", wait)[1] for wait in waits] == [*"2345", *"2345"]
     assert line.startswith("1 of the files could not be used")
     (left_out,) = (tmp_path / "run/patches/quarantine.jsonl").read_text().splitlines()
     left_out = json.loads(left_out)
