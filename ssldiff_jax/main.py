@@ -21,7 +21,8 @@ STOPPED = 128 + signal.SIGTERM
 that this one is not done."""
 
 QUARANTINED = 3
-"""Exit status of a run that is done, where some slides or patches could not be used."""
+"""Exit status of a run that is done, where some slides or patches could not be used, by the stage
+`patches` or the tool `features`."""
 
 _JOIN_S = 30.0  # seconds that processes may begin apart without a word
 

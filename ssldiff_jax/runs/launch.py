@@ -94,7 +94,8 @@ def launch(
     command that gave them, if one did; `start` is the command of a process that runs single stages
     (`worker.serve`), without which all run in this one.
 
-    Returns a line about what was quarantined, where patches were made and not all could be used.
+    Returns a line about what could not be used, where patches or bags of features were made and not
+    all could.
     """
     addresses.require_folders({"workdir": workdir, "config.models": values.get("models", "")})
     if values.get("models"):
@@ -136,14 +137,19 @@ def launch(
         run_all = side_by_side.SideBySide(start, values)
     with heartbeat.of_hosts(workdir), gone.missed():
         runner.run_stages(table, context, chosen, force, run_all=run_all)
-    return _quarantined(context.folder("patches")) if "patches" in chosen else None
+    lines = [_not_used(context, name, *how) for name, how in _NOT_USED.items() if name in chosen]
+    return "; ".join(filter(None, lines)) or None
 
 
-def _quarantined(folder: pathlib.Path) -> str | None:
-    """A line about files that the stage `patches` could not use, if there were any."""
-    count = atomic.read_json(folder / "done.json")["facts"].get("quarantined", 0)
-    return (
-        f"{count} of the files could not be used: {folder / artifacts.QUARANTINE}"
-        if count
-        else None
-    )
+# By stage: the fact that counts them, and the file that names them.
+_NOT_USED = {
+    "patches": ("quarantined", artifacts.QUARANTINE),
+    "features": ("failed", "results.json"),
+}
+
+
+def _not_used(context: stage.Context, name: str, fact: str, file: str) -> str | None:
+    """A line about files that a stage could not use, if there were any."""
+    folder = context.folder(name)
+    count = atomic.read_json(folder / "done.json")["facts"].get(fact, 0)
+    return f"{count} of the files could not be used: {folder / file}" if count else None

@@ -177,6 +177,23 @@ def test_slides_that_fail_get_a_line_each_and_the_others_go_on(bags, tmp_path, c
         bags(slides=str(tmp_path / "bad.tif"))
 
 
+def test_slides_that_fail_are_told_by_the_command_as_those_of_patches(workdir, tmp_path):
+    """What `launch` returns is what `main` ends with status 3 for."""
+    path = drawn(tmp_path / "generate/one", 9)
+    (tmp_path / "bad.tif").write_bytes(b"no image")
+    values = stored_config.of_run(workdir) | {"stages": "features"}
+    found = tmp_path / "run"
+    shutil.copytree(workdir, found, symlinks=True)
+    for slides, expected in (
+        (f"{path},{tmp_path / 'bad.tif'}",
+         f"1 of the files could not be used: {found / 'features/results.json'}"),
+        (str(path), None),
+    ):  # fmt: skip
+        section = values["features"] | {"folder": str(tmp_path / "bags"), "slides": slides}
+        config = json.loads(json.dumps(values | {"features": section | {"min_tissue": 0.0}}))
+        assert launch.launch(config, found, table.STAGES) == expected
+
+
 def test_a_file_of_another_slide_is_not_replaced(bags, tmp_path):
     folder, _ = bags(slides=str(drawn(tmp_path / "generate/one", 5)), min_tissue=0.0)
     before = (folder / "one.h5").read_bytes()
