@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import tiny
-from ssldiff_jax.core import schema
+from ssldiff_jax.core import bands, schema
 from ssldiff_jax.encoders import encoder as encoder_lib
 from ssldiff_jax.runs import artifacts
 from ssldiff_jax.runs.config import run as run_config
@@ -23,7 +23,7 @@ class Recording(encoder_lib.Encoder):
 
     def __init__(self):
         self.asked, self.origin = [], np.zeros(3, np.float32)
-        self.tokens_per_side, self.whitening = 1, None
+        self.tokens_per_side, self.whitening, self.view = 1, None, bands.RGB
 
     @property
     def dim(self):

@@ -253,6 +253,7 @@ OWN = {
     "stages/tools/bench/archive.py",  # slides that it makes
     "generation/user_images.py",  # masks
     "generation/areas.py",  # places in an image, no pixels
+    "data/own_scale.py",  # the scale that a file says, no pixels
     "slides/slide.py",
     "slides/remote.py",
     "data/patch_list.py",

@@ -74,7 +74,7 @@ def run(command, tmp_path_factory):
 
 
 def config_of(folder):
-    return schema.build(run_config.RunConfig, stored_config.read(folder))
+    return schema.build(run_config.RunConfig, stored_config.of_run(folder))
 
 
 def expected(values, top, left, height, width):

@@ -17,7 +17,11 @@ def are_of_slides(key: str, old: Any, new: Any) -> bool:
 
 
 def line(
-    key: str, old: list[Any] | None, new: list[Any] | None, slides: list[Any], slides_now: list[Any]
+    key: str,
+    old: list[Any] | None,
+    new: list[Any] | None,
+    slides: Sequence[Any],
+    slides_now: Sequence[Any],
 ) -> str:
     """How many slides differ, and the first of them with what was and is said of them. `slides`
     and `slides_now` name them in the order of `old` and `new`, where these have no names."""
@@ -35,7 +39,7 @@ def line(
     return f"{key}: {len(names)} of {count} slides differ: {', '.join(shown)}{more}"
 
 
-def _by_name(key: str, facts: list[Any], slides: list[Any]) -> Mapping[str, list[Any]]:
+def _by_name(key: str, facts: list[Any], slides: Sequence[Any]) -> Mapping[str, list[Any]]:
     """What is said of slides by their names; of several of one name together."""
     # Of a table alone the names stand elsewhere.
     is_table = key == "inputs.table"

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ssldiff_jax.core import changes as changes_lib
@@ -239,7 +239,7 @@ def _slides(name: str, folders: folders_lib.Folders) -> list[Any]:
     return inputs.get("slides", []) if isinstance(inputs, Mapping) else []
 
 
-def _lines(differ: Mapping[str, tuple[Any, Any]], slides: list[Any]) -> list[str]:
+def _lines(differ: Mapping[str, tuple[Any, Any]], slides: Sequence[Any] = ()) -> list[str]:
     """The differences of a stage that was made of `slides`."""
     slides_now = differ.get("inputs.slides", (slides, slides))[1]
     # What decides others stands higher: another network has other sizes.

@@ -292,7 +292,8 @@ def test_before_the_first_checkpoint_all_of_the_training_may_be_another(work):
     work.table["model"] = dataclasses.replace(work.table["model"], run=work.train)
     other = replaced(name="muon", b2=0.9, batch_size=2, num_steps=3)
     assert work.run(other) == ["model", "reader", "after"]
-    assert work.record()["changes"] == []
+    # Nothing was written that the new settings could differ from.
+    assert work.record().get("changes", []) == []
 
 
 def test_a_decay_that_is_over_needs_a_warm_up(work):
