@@ -185,9 +185,8 @@ class PixelArray:
 def _require_fits(
     path: pathlib.Path, values: np.ndarray, multiband: multiband_lib.MultibandConfig
 ) -> None:
-    seen = lambda: choosing.span(values[0])
     try:
-        choosing.require_fits(path, values.dtype, multiband, seen)
+        choosing.require_fits(path, values.dtype, multiband, lambda: np.asarray(values[0]))
     except slide_lib.SlideError as error:
         raise PatchListError(str(error)) from error
 
