@@ -6,7 +6,7 @@ from ssldiff_jax.core import rng
 from ssldiff_jax.generation import generator, references, user_images
 from ssldiff_jax.runs import artifacts, stage
 from ssldiff_jax.runs.config import tools as tools_config
-from ssldiff_jax.slides import pyramid
+from ssldiff_jax.slides import pyramid, shown
 
 
 def run(context: stage.Context) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def run(context: stage.Context) -> dict[str, Any]:
     else:
         reference = context.artifacts.with_references.references(model.embed)[0]
     multiband = config.data.reading.multiband
-    pyramid.write_png(folder / "real.png", multiband.shown_view(reference.image))
+    pyramid.write_png(folder / "real.png", shown.rgb(reference.image, multiband))
     page = references.page(model, reference, section.num_patches, section.num_generated)
     pyramid.write_png(folder / "patches.png", page)
     height, width = reference.image.shape[:2]
